@@ -1,0 +1,216 @@
+"""The Protocol that a driver adapter fulfils. Nothing above this folder mentions a driver.
+
+Documents, filters, updates and index keys are plain BSON-encodable values. An adapter translates every
+driver exception that means something to a user into one of ``earnorm.exceptions`` (chained).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+# A document's values are whatever BSON holds; no narrower type can be said.
+Document = dict[str, Any]
+Filter = Mapping[str, Any]
+Sort = Sequence[tuple[str, int]]
+
+CAPABILITIES = frozenset(
+    {"transactions", "change_streams", "text_search", "geo", "aggregation", "collation", "explain"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """One index: keys in order with their direction or kind, and the driver's index options."""
+
+    keys: tuple[tuple[str, int | str], ...]
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def name(self) -> str:
+        """The name given in the options, or MongoDB's own default name."""
+        return self.options.get("name") or "_".join(f"{k}_{d}" for k, d in self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class BulkUpdate:
+    """One update of a bulk write: the first document that matches ``filter`` gets ``update``."""
+
+    filter: Filter
+    update: Mapping[str, Any]
+    upsert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How to reach a server; an adapter passes these on to its driver."""
+
+    uri: str
+    database: str
+    client: object | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Driver options in the driver's own camelCase names (``maxPoolSize`` …)."""
+    event_listeners: Sequence[object] = ()
+    """Driver event listeners that plugins contribute (CMAP, command monitoring)."""
+
+
+class Session(Protocol):
+    """A driver session, opaque above this folder."""
+
+
+class Cursor(Protocol):
+    """A server cursor that hands out its documents in batches."""
+
+    async def next_batch(self) -> list[Document]:
+        """The next batch, in order; empty when the cursor is exhausted."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Collection(Protocol):
+    """One collection, in the adapter's codec options (standard UUIDs, naive UTC datetimes)."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def find(
+        self,
+        filter: Filter,
+        *,
+        projection: Mapping[str, Any] | None = None,
+        sort: Sort | None = None,
+        skip: int = 0,
+        limit: int = 0,
+        session: Session | None = None,
+        timeout: float | None = None,
+    ) -> list[Document]:
+        """Every matching document. ``limit`` 0 means all; ``timeout`` in seconds bounds the server's work."""
+        ...
+
+    async def open_cursor(
+        self,
+        filter: Filter,
+        *,
+        projection: Mapping[str, Any] | None = None,
+        sort: Sort | None = None,
+        skip: int = 0,
+        limit: int = 0,
+        batch_size: int = 2000,
+        session: Session | None = None,
+        timeout: float | None = None,
+    ) -> Cursor: ...
+
+    async def count(
+        self,
+        filter: Filter,
+        *,
+        skip: int = 0,
+        limit: int = 0,
+        session: Session | None = None,
+        timeout: float | None = None,
+    ) -> int: ...
+
+    async def aggregate(
+        self,
+        pipeline: Sequence[Mapping[str, Any]],
+        *,
+        session: Session | None = None,
+        timeout: float | None = None,
+    ) -> list[Document]: ...
+
+    async def insert(
+        self, documents: Sequence[Document], *, ordered: bool = True, session: Session | None = None
+    ) -> None:
+        """Insert documents that carry their ``_id``. One document uses one insert; several one bulk."""
+        ...
+
+    async def update(
+        self,
+        filter: Filter,
+        update: Mapping[str, Any],
+        *,
+        many: bool = True,
+        upsert: bool = False,
+        session: Session | None = None,
+    ) -> int:
+        """Update, and return how many documents matched (an upserted one counts)."""
+        ...
+
+    async def bulk_update(
+        self,
+        updates: Sequence[BulkUpdate],
+        *,
+        ordered: bool = False,
+        session: Session | None = None,
+    ) -> int:
+        """All updates in one round trip; how many documents matched (upserted ones count)."""
+        ...
+
+    async def delete(
+        self, filter: Filter, *, many: bool = True, session: Session | None = None
+    ) -> int: ...
+
+    async def create_indexes(self, indexes: Sequence[IndexSpec]) -> None:
+        """Create what is missing. A clash with an existing index is a ``ConfigurationError``."""
+        ...
+
+    async def list_indexes(self) -> list[Document]:
+        """The existing indexes as the server describes them (``key``, ``name`` and options)."""
+        ...
+
+    async def drop(self) -> None: ...
+
+    async def explain(self, filter: Filter, *, sort: Sort | None = None) -> Document:
+        """The server's query plan."""
+        ...
+
+
+class Backend(Protocol):
+    """A driver adapter: one client and one database."""
+
+    @property
+    def name(self) -> str:
+        """``pymongo``, ``motor`` or ``memory``."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What is available, out of ``CAPABILITIES``; complete only after ``connect``."""
+        ...
+
+    async def connect(self) -> None:
+        """Reach the server once, so that a wrong address fails here, and learn the capabilities.
+
+        Raises:
+            ServerUnavailable: No server answered in time; the message names host and port.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the client, unless the application handed it in."""
+        ...
+
+    def collection(self, name: str) -> Collection: ...
+
+    def raw_database(self) -> Any:
+        """The driver's own database object, for ``App.dangerous_raw`` only."""
+        ...
+
+    def transaction(self, options: Mapping[str, Any]) -> AbstractAsyncContextManager[Session]:
+        """A session with a transaction: committed at the end of the block, aborted on an exception.
+
+        Raises:
+            NotSupported: The backend or the server has no transactions.
+            TransactionError: The commit failed; ``.transient`` says whether a retry may succeed.
+        """
+        ...
+
+    async def ping(self) -> Mapping[str, Any]:
+        """The server's answer to a hello: version, replica set, hosts (no credentials)."""
+        ...
+
+    async def list_collections(self) -> Sequence[str]: ...
+

@@ -1,0 +1,175 @@
+"""Every error that EarnORM raises.
+
+EarnORMError
+├── ValidationError (also a ValueError)   a value, a document or a domain is not acceptable
+│   ├── DomainError                       a search condition names an unknown field or operator, or is malformed
+│   └── DuplicateKey                      a unique index refused the write
+├── NotFound (also a LookupError)         no record where one was asked for
+├── MultipleRecords                       several records where one was asked for
+├── FieldNotLoaded (also an AttributeError)  the field was not fetched; the message says how to fetch it
+├── AccessDenied (also a PermissionError) an access rule refused the operation
+├── ConcurrencyError                      somebody else changed the record first
+├── TransactionError                      a transaction could not be started, committed or used as asked
+├── NotSupported                          the backend lacks what was asked for
+├── ServerUnavailable (also a ConnectionError)  no server answered in time
+├── ConfigurationError                    an App was set up wrongly, or used before it was set up
+└── PluginError                           a plugin could not be found, loaded or called
+
+A message says what was wrong, where, and what to do. It never contains another record's data.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
+
+__all__ = [
+    "AccessDenied",
+    "ConcurrencyError",
+    "ConfigurationError",
+    "DomainError",
+    "DuplicateKey",
+    "EarnORMError",
+    "ErrorDetail",
+    "FieldNotLoaded",
+    "MultipleRecords",
+    "NotFound",
+    "NotSupported",
+    "PluginError",
+    "ServerUnavailable",
+    "TransactionError",
+    "ValidationError",
+    "nearest",
+]
+
+
+class ErrorDetail(TypedDict):
+    """One problem of a :class:`ValidationError`."""
+
+    loc: tuple[str | int, ...]
+    """Where: field names and list positions; for a batch the first item is the position in it."""
+    msg: str
+    """What is wrong, in words."""
+    type: str
+    """A stable code, e.g. ``missing`` or ``int_parsing`` (pydantic's codes where pydantic found it)."""
+
+
+class EarnORMError(Exception):
+    """The root of every error that EarnORM raises."""
+
+
+class ValidationError(EarnORMError, ValueError):
+    """A value is not acceptable.
+
+    Args:
+        subject: What was validated, e.g. a model name.
+        details: Every problem found, in the order of the input.
+    """
+
+    def __init__(self, subject: str, details: Sequence[ErrorDetail]) -> None:
+        self.subject = subject
+        self._details = list(details)
+        super().__init__(self._render())
+
+    def _render(self) -> str:
+        lines = [
+            f"{'.'.join(map(str, d['loc']))}: {d['msg']}" if d["loc"] else d["msg"]
+            for d in self._details
+        ]
+        if len(lines) == 1:
+            return f"{self.subject}: {lines[0]}"
+        return f"{self.subject}: {len(lines)} problems\n" + "\n".join(f"  {line}" for line in lines)
+
+    def errors(self) -> list[ErrorDetail]:
+        """Every problem as a mapping with ``loc``, ``msg`` and ``type``."""
+        return list(self._details)
+
+
+class DomainError(ValidationError):
+    """A search condition is malformed, or names an unknown field or operator."""
+
+    def __init__(self, message: str, *, loc: tuple[str | int, ...] = ()) -> None:
+        super().__init__("domain", [{"loc": loc, "msg": message, "type": "domain"}])
+
+
+class DuplicateKey(ValidationError):
+    """A unique index refused the write.
+
+    Attributes:
+        fields: The names of the fields of that index.
+    """
+
+    def __init__(self, subject: str, fields: Sequence[str]) -> None:
+        self.fields = tuple(fields)
+        names = ", ".join(self.fields) or "the unique index"
+        super().__init__(
+            subject,
+            [
+                {
+                    "loc": tuple(self.fields),
+                    "msg": f"a record with this {names} exists already; it must be unique",
+                    "type": "duplicate_key",
+                }
+            ],
+        )
+
+    def _render(self) -> str:
+        return f"{self.subject}: {self._details[0]['msg']}"
+
+
+class NotFound(EarnORMError, LookupError):
+    """No record where one was asked for."""
+
+
+class MultipleRecords(EarnORMError):
+    """Several records where exactly one was asked for."""
+
+
+class FieldNotLoaded(EarnORMError, AttributeError):
+    """The field was not fetched. Nothing is loaded behind your back: fetch it, then read it."""
+
+
+class AccessDenied(EarnORMError, PermissionError):
+    """An access rule refused the operation."""
+
+
+class ConcurrencyError(EarnORMError):
+    """Somebody else changed the record since it was read; refresh it and try again."""
+
+
+class TransactionError(EarnORMError):
+    """A transaction could not be started, committed or used as asked.
+
+    Attributes:
+        transient: The same transaction may succeed when it is run again from its beginning.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        self.transient = transient
+        super().__init__(message)
+
+
+class NotSupported(EarnORMError):
+    """The backend, or the server behind it, lacks what was asked for."""
+
+
+class ServerUnavailable(EarnORMError, ConnectionError):
+    """No server answered within the configured time."""
+
+
+class ConfigurationError(EarnORMError):
+    """An App was set up wrongly, or used before it was set up."""
+
+
+class PluginError(EarnORMError):
+    """A plugin could not be found, loaded or called."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a message: ``"; did you mean 'age'?"``, or the known names, or nothing."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(names)}" if names and len(names) <= 20 else ""
