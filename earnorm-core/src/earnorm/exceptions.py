@@ -12,6 +12,7 @@ EarnORMError
 ├── TransactionError                      a transaction could not be started, committed or used as asked
 ├── NotSupported                          the backend lacks what was asked for
 ├── ServerUnavailable (also a ConnectionError)  no server answered in time
+├── OperationTimeout (also a TimeoutError)  a server answered, but ran out of the time it was given
 ├── ConfigurationError                    an App was set up wrongly, or used before it was set up
 └── PluginError                           a plugin could not be found, loaded or called
 
@@ -36,6 +37,7 @@ __all__ = [
     "MultipleRecords",
     "NotFound",
     "NotSupported",
+    "OperationTimeout",
     "PluginError",
     "ServerUnavailable",
     "TransactionError",
@@ -156,6 +158,10 @@ class NotSupported(EarnORMError):
 
 class ServerUnavailable(EarnORMError, ConnectionError):
     """No server answered within the configured time."""
+
+
+class OperationTimeout(EarnORMError, TimeoutError):
+    """The server answered, but the operation did not finish within the time it was given."""
 
 
 class ConfigurationError(EarnORMError):

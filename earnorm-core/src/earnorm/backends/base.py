@@ -67,14 +67,18 @@ class Cursor(Protocol):
         """The next batch, in order; empty when the cursor is exhausted."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Let the server drop the cursor; harmless when it is exhausted or closed."""
+        ...
 
 
 class Collection(Protocol):
     """One collection, in the adapter's codec options (standard UUIDs, naive UTC datetimes)."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The collection's name in the database."""
+        ...
 
     async def find(
         self,
@@ -101,7 +105,9 @@ class Collection(Protocol):
         batch_size: int = 2000,
         session: Session | None = None,
         timeout: float | None = None,
-    ) -> Cursor: ...
+    ) -> Cursor:
+        """The same search in batches. Nothing is sent before the first ``next_batch``."""
+        ...
 
     async def count(
         self,
@@ -111,7 +117,9 @@ class Collection(Protocol):
         limit: int = 0,
         session: Session | None = None,
         timeout: float | None = None,
-    ) -> int: ...
+    ) -> int:
+        """How many documents match, after ``skip`` and up to ``limit`` (0 means no limit)."""
+        ...
 
     async def aggregate(
         self,
@@ -119,12 +127,20 @@ class Collection(Protocol):
         *,
         session: Session | None = None,
         timeout: float | None = None,
-    ) -> list[Document]: ...
+    ) -> list[Document]:
+        """Every document that the pipeline gives."""
+        ...
 
     async def insert(
         self, documents: Sequence[Document], *, ordered: bool = True, session: Session | None = None
     ) -> None:
-        """Insert documents that carry their ``_id``. One document uses one insert; several one bulk."""
+        """Insert documents that carry their ``_id``. One document uses one insert; several one bulk.
+
+        Raises:
+            DuplicateKey: A unique index refused a document. For several documents the error is a
+                ``BatchDuplicateKey``: ``positions`` were refused, ``written`` were written.
+            ValidationError: A document was refused for another reason (several: a ``BatchRefused``).
+        """
         ...
 
     async def update(
@@ -151,7 +167,9 @@ class Collection(Protocol):
 
     async def delete(
         self, filter: Filter, *, many: bool = True, session: Session | None = None
-    ) -> int: ...
+    ) -> int:
+        """Delete the matching documents, or the first of them, and return how many there were."""
+        ...
 
     async def create_indexes(self, indexes: Sequence[IndexSpec]) -> None:
         """Create what is missing. A clash with an existing index is a ``ConfigurationError``."""
@@ -161,10 +179,20 @@ class Collection(Protocol):
         """The existing indexes as the server describes them (``key``, ``name`` and options)."""
         ...
 
-    async def drop(self) -> None: ...
+    async def drop(self) -> None:
+        """Drop the collection with its indexes; harmless when it does not exist."""
+        ...
 
-    async def explain(self, filter: Filter, *, sort: Sort | None = None) -> Document:
-        """The server's query plan."""
+    async def explain(
+        self,
+        filter: Filter,
+        *,
+        sort: Sort | None = None,
+        skip: int = 0,
+        limit: int = 0,
+        verbosity: str = "executionStats",
+    ) -> Document:
+        """The server's query plan. ``"executionStats"`` runs the search; ``"queryPlanner"`` only plans it."""
         ...
 
 
@@ -181,6 +209,12 @@ class Backend(Protocol):
         """What is available, out of ``CAPABILITIES``; complete only after ``connect``."""
         ...
 
+    @property
+    def unheard_listeners(self) -> tuple[object, ...]:
+        """The event listeners that could not be attached: all of them for a client that was handed in (a driver
+        takes them only when the client is made) and for ``memory``, else none."""
+        ...
+
     async def connect(self) -> None:
         """Reach the server once, so that a wrong address fails here, and learn the capabilities.
 
@@ -193,7 +227,9 @@ class Backend(Protocol):
         """Close the client, unless the application handed it in."""
         ...
 
-    def collection(self, name: str) -> Collection: ...
+    def collection(self, name: str) -> Collection:
+        """The collection of that name; the same object each time. Nothing is sent."""
+        ...
 
     def raw_database(self) -> Any:
         """The driver's own database object, for ``App.dangerous_raw`` only."""
@@ -202,7 +238,12 @@ class Backend(Protocol):
     def transaction(self, options: Mapping[str, Any]) -> AbstractAsyncContextManager[Session]:
         """A session with a transaction: committed at the end of the block, aborted on an exception.
 
+        Args:
+            options: ``read_concern`` (a level), ``write_concern`` (a number, ``"majority"`` or a mapping with
+                ``w``, ``wtimeout``, ``j``), ``read_preference`` (a mode), ``max_commit_time`` (seconds).
+
         Raises:
+            ConfigurationError: An option is unknown or its value not valid.
             NotSupported: The backend or the server has no transactions.
             TransactionError: The commit failed; ``.transient`` says whether a retry may succeed.
         """
@@ -212,5 +253,6 @@ class Backend(Protocol):
         """The server's answer to a hello: version, replica set, hosts (no credentials)."""
         ...
 
-    async def list_collections(self) -> Sequence[str]: ...
-
+    async def list_collections(self) -> Sequence[str]:
+        """The names of the collections in the database."""
+        ...

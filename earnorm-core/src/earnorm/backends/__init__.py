@@ -1,0 +1,82 @@
+"""The only rooms that import a driver. ``open_backend`` picks one adapter and imports that one alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from earnorm.backends.base import Backend, ServerSettings
+from earnorm.exceptions import ConfigurationError, nearest
+
+__all__ = ["Backend", "ServerSettings", "open_backend"]
+
+
+def _pymongo(settings: ServerSettings) -> Backend:
+    from earnorm.backends.pymongo import PyMongoBackend
+
+    return PyMongoBackend(settings)
+
+
+def _motor(settings: ServerSettings) -> Backend:
+    from earnorm.backends.motor import MotorBackend
+
+    return MotorBackend(settings)
+
+
+def _memory(settings: ServerSettings) -> Backend:
+    from earnorm.backends.memory import MemoryBackend
+
+    return MemoryBackend(settings)
+
+
+_Open = Callable[[ServerSettings], Backend]
+
+DEFAULT_DRIVER: Final = "pymongo"
+DRIVERS: Final[Mapping[str, _Open]] = {"pymongo": _pymongo, "motor": _motor}
+
+# mongomock-motor's client passes for Motor's in isinstance(), so it is asked first.
+_CLIENTS: Final[tuple[tuple[str, str, _Open], ...]] = (
+    ("mongomock_motor", "AsyncMongoMockClient", _memory),
+    ("pymongo", "AsyncMongoClient", _pymongo),
+    ("motor.motor_asyncio", "AsyncIOMotorClient", _motor),
+)
+
+
+def open_backend(settings: ServerSettings, driver: str | None = None) -> Backend:
+    """Make the adapter for a server; nothing is connected yet.
+
+    Args:
+        settings: Where the server is. A client that is handed in decides by its own kind; it is never closed,
+            and neither the URI nor ``driver`` is looked at.
+        driver: ``"pymongo"`` (the default) or ``"motor"``. ``mongomock://`` needs none.
+
+    Raises:
+        ConfigurationError: A URI scheme, a driver or a client that is not known, or what the driver refuses.
+    """
+    if settings.client is not None:
+        return _adapter_of(settings.client)(settings)
+    scheme, separator, _ = settings.uri.partition("://")
+    if separator and scheme == "mongomock":
+        return _memory(settings)
+    if not separator or scheme not in ("mongodb", "mongodb+srv"):
+        # The URI is not quoted: it may hold a password.
+        raise ConfigurationError(
+            "the MongoDB URI must begin with mongodb://, mongodb+srv:// or mongomock://"
+        )
+    chosen = driver or DEFAULT_DRIVER
+    if chosen not in DRIVERS:
+        raise ConfigurationError(f"unknown driver {chosen!r}{nearest(chosen, DRIVERS)}")
+    return DRIVERS[chosen](settings)
+
+
+def _adapter_of(client: object) -> _Open:
+    # A client cannot be of a class whose module nobody has imported, so none is imported to ask.
+    for module, name, adapter in _CLIENTS:
+        if module in sys.modules and isinstance(client, getattr(sys.modules[module], name)):
+            return adapter
+    accepted = " or ".join(f"{module}.{name}" for module, name, _ in _CLIENTS[1:])
+    raise ConfigurationError(
+        f"the client is a {type(client).__module__}.{type(client).__qualname__}; "
+        f"hand in a {accepted} (or mongomock_motor.AsyncMongoMockClient in tests)"
+    )

@@ -1,0 +1,404 @@
+"""Driver exceptions become EarnORM's own: two tables, by class and by server code, and one function that reads them.
+
+PyMongo, Motor and mongomock all raise ``pymongo.errors``, so one translation serves every adapter. Causes are
+chained, except under a ``ValidationError``: there the driver's text quotes whole documents.
+Server codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+import bson
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError, InvalidBSON
+from pymongo import errors as driver
+
+from earnorm.exceptions import (
+    ConfigurationError,
+    DuplicateKey,
+    EarnORMError,
+    ErrorDetail,
+    NotSupported,
+    OperationTimeout,
+    ServerUnavailable,
+    TransactionError,
+    ValidationError,
+)
+
+CODEC: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
+    document_class=dict, tz_aware=False, uuid_representation=UuidRepresentation.STANDARD
+)
+"""How every collection reads and writes BSON, whatever the client that was handed in says."""
+
+MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
+"""MongoDB's limit for one document: https://www.mongodb.com/docs/manual/reference/limits/"""
+
+DRIVER_ERRORS: Final = (driver.PyMongoError, BSONError, OverflowError, NotImplementedError)
+"""What is translated. bson raises ``OverflowError`` for an int beyond 64 bits, mongomock ``NotImplementedError``
+for what it lacks. ``TypeError`` and the like are mistakes in this library, and stay what they are."""
+
+TRANSIENT: Final = "TransientTransactionError"
+UNKNOWN_COMMIT: Final = "UnknownTransactionCommitResult"
+
+MAX_TIME_EXPIRED: Final = 50
+INDEX_CODES: Final = {
+    67: "the server cannot create it as described",
+    85: "an index on the same keys has other options or another name",
+    86: "an index of this name has other keys or options",
+    197: "the server does not know one of its options",
+    11000: "existing documents share a value; make them unique first",
+}
+
+
+class BatchRefused(ValidationError):
+    """Some writes of a batch were refused.
+
+    Attributes:
+        positions: The positions in the batch that were refused; each detail's ``loc`` starts with one.
+        written: The positions that were written, or None where that cannot be known. Inside a transaction they
+            hold only if it commits.
+    """
+
+    def __init__(
+        self, subject: str, details: Sequence[ErrorDetail], *, written: Sequence[int] | None
+    ) -> None:
+        self.positions = tuple(dict.fromkeys(d["loc"][0] for d in details if d["loc"]))
+        self.written = None if written is None else tuple(written)
+        ValidationError.__init__(self, subject, details)
+
+
+class BatchDuplicateKey(BatchRefused, DuplicateKey):
+    """Writes of a batch were refused, at least one of them by a unique index.
+
+    Attributes:
+        fields: The fields of the first such index.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        details: Sequence[ErrorDetail],
+        *,
+        fields: Sequence[str],
+        written: Sequence[int] | None,
+    ) -> None:
+        self.fields = tuple(fields)
+        BatchRefused.__init__(self, subject, details, written=written)
+
+    def _render(self) -> str:
+        return ValidationError._render(self)
+
+
+class Server(Protocol):
+    """What a message may say about the server; never a credential."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        ...
+
+    def facts(self) -> Mapping[str, object]:
+        """``hosts``, ``selection`` and ``queue`` (how long was waited), ``pool`` (its size)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The documents of an insert, or the number of a bulk's updates, so that an error can name positions."""
+
+    size: int
+    ordered: bool
+    documents: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Translating:
+    """``with`` this, a driver's exception leaves as one of ours. Stateless, so one serves many blocks.
+
+    Args:
+        subject: What was worked on, e.g. the collection's name.
+        server: Whom a message names.
+        batch: What was written, for a write of several.
+    """
+
+    subject: str
+    server: Server
+    batch: Batch | None = None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, DRIVER_ERRORS):
+            raise_translated(error, self)
+
+
+def raise_translated(error: Exception, where: Translating) -> None:
+    """Raise what ``error`` means, chained unless the driver's text quotes documents."""
+    ours = translate(error, where)
+    raise ours from (None if isinstance(ours, ValidationError) else error)
+
+
+def translate(error: Exception, where: Translating) -> EarnORMError:
+    """Say in EarnORM's words what a driver's exception means.
+
+    Args:
+        error: One of ``DRIVER_ERRORS``.
+        where: The collection and the server that it is about.
+    """
+    if isinstance(error, driver.PyMongoError) and error.has_error_label(TRANSIENT):
+        return TransactionError(
+            f"{where.subject}: the transaction was aborted ({said(error)}); "
+            "run it again from its beginning",
+            transient=True,
+        )
+    for kind in type(error).__mro__:
+        if kind in BY_CLASS:
+            return BY_CLASS[kind](error, where)
+    return EarnORMError(f"{where.subject}: {said(error)}")
+
+
+def said(error: Exception) -> str:
+    """The server's own words with its code, or the driver's text: without the reply that PyMongo appends."""
+    if not isinstance(error, driver.OperationFailure):
+        return str(error)
+    reply = error.details or {}
+    text = reply.get("errmsg") or str(error).partition(", full error:")[0]
+    if error.code is None:
+        return str(text)
+    name = reply.get("codeName")
+    return f"{text} (code {error.code}{f' {name}' if name else ''})"
+
+
+# One builder for each meaning.
+
+
+def _unavailable(template: str) -> Callable[[Any, Translating], EarnORMError]:
+    def build(error: Exception, where: Translating) -> EarnORMError:
+        # PyMongo goes on with a dump of the topology.
+        text = str(error).partition(", Timeout:")[0]
+        return ServerUnavailable(template.format(said=text, **where.server.facts()))
+
+    return build
+
+
+def _configuration(error: Exception, where: Translating) -> EarnORMError:
+    return ConfigurationError(f"{where.subject}: {said(error)}")
+
+
+def _unauthenticated(error: driver.OperationFailure, where: Translating) -> EarnORMError:
+    return ConfigurationError(
+        f"the MongoDB server at {where.server.facts()['hosts']} refused the login ({said(error)}); "
+        "check the user name, the password and authSource"
+    )
+
+
+def _unauthorised(error: driver.OperationFailure, where: Translating) -> EarnORMError:
+    # The server goes on with the whole command, values included.
+    text = said(error).partition(" to execute command")[0]
+    return ConfigurationError(
+        f"{where.subject}: the database user lacks a right ({text}); grant it a role that has it"
+    )
+
+
+def _out_of_time(error: driver.OperationFailure, where: Translating) -> EarnORMError:
+    return OperationTimeout(
+        f"{where.subject}: the operation did not finish in the time it was given ({said(error)}); "
+        "narrow it, add an index, or give it more time"
+    )
+
+
+def _unconfirmed(error: driver.OperationFailure, where: Translating) -> EarnORMError:
+    return OperationTimeout(
+        f"{where.subject}: written, but too few members confirmed it in time ({said(error)})"
+    )
+
+
+def _idle_cursor(error: driver.OperationFailure, where: Translating) -> EarnORMError:
+    return OperationTimeout(
+        f"{where.subject}: the server dropped the cursor, which stood idle too long; "
+        "take smaller batches or start again"
+    )
+
+
+def _not_supported(error: Exception, where: Translating) -> EarnORMError:
+    return NotSupported(
+        f"{where.subject}: the {where.server.name} backend cannot do this: {said(error)}"
+    )
+
+
+def _not_in_memory(error: Exception, where: Translating) -> EarnORMError:
+    return NotSupported(
+        f"{where.subject}: the {where.server.name} backend cannot do this: {said(error)}; "
+        "use a MongoDB server (mongodb://…)"
+    )
+
+
+def _duplicate(error: driver.OperationFailure, where: Translating) -> EarnORMError:
+    return DuplicateKey(where.subject, _key_fields(error.details or {}))
+
+
+def _refused(message: str, code: str) -> Callable[[Any, Translating], EarnORMError]:
+    def build(error: Exception, where: Translating) -> EarnORMError:
+        return ValidationError(where.subject, [{"loc": (), "msg": message, "type": code}])
+
+    return build
+
+
+def _unstorable(error: Exception, where: Translating) -> EarnORMError:
+    """A value or a document that MongoDB cannot store, found by the driver or by the server."""
+    problem = _find_unstorable(where.batch.documents) if where.batch else None
+    if problem is None and isinstance(error, driver.PyMongoError | driver.DocumentTooLarge):
+        problem = ErrorDetail(loc=(), msg=_TOO_LARGE[0], type=_TOO_LARGE[1])
+    elif problem is None:
+        # Only the driver's last words name the type; before them it prints the value.
+        kind = str(error).rpartition("of type: ")[1:]
+        text = f"a value {''.join(kind)} cannot be stored" if kind[0] else "a value is no BSON"
+        problem = ErrorDetail(loc=(), msg=text, type="not_bson")
+    if where.batch is None or where.batch.size == 1:
+        problem["loc"] = problem["loc"][1:]
+        return ValidationError(where.subject, [problem])
+    # The driver sends a large batch in pieces: what it sent before it met the document is not known.
+    written = () if problem["loc"][:1] == (0,) else None
+    return BatchRefused(where.subject, [problem], written=written)
+
+
+def _bad_value(error: driver.OperationFailure, where: Translating) -> EarnORMError:
+    # An insert just above the limit is a BadValue like many another.
+    if where.batch and _find_unstorable(where.batch.documents):
+        return _unstorable(error, where)
+    return _unnamed(error, where)
+
+
+def _find_unstorable(documents: Sequence[Mapping[str, Any]]) -> ErrorDetail | None:
+    """Encode again, one by one, to say which document of a batch was refused, and which of its fields."""
+    for position, document in enumerate(documents):
+        try:
+            size = len(bson.encode(document, codec_options=CODEC))
+        except (BSONError, OverflowError, ValueError):
+            for name, value in document.items():
+                try:
+                    bson.encode({"": value}, codec_options=CODEC)
+                except (BSONError, OverflowError, ValueError):
+                    text = f"a value of type {type(value).__name__} that MongoDB cannot store"
+                    return {"loc": (position, name), "msg": text, "type": "not_bson"}
+            return {"loc": (position,), "msg": "a document that is no BSON", "type": "not_bson"}
+        if size > MAX_DOCUMENT_BYTES:
+            text = f"a document of {size} bytes; MongoDB's limit is {MAX_DOCUMENT_BYTES}"
+            return {"loc": (position,), "msg": text, "type": "document_too_large"}
+    return None
+
+
+def _bulk(error: driver.BulkWriteError, where: Translating) -> EarnORMError:
+    reply = error.details
+    failures: Sequence[Mapping[str, Any]] = reply.get("writeErrors") or ()
+    if not failures:
+        concerns: Sequence[Mapping[str, Any]] = reply.get("writeConcernErrors") or [{}]
+        first = concerns[0]
+        return _by_code(
+            driver.WriteConcernError(first.get("errmsg", ""), first.get("code"), first), where
+        )
+    details = [_failure_detail(failure, where.batch) for failure in failures]
+    written = _written(where.batch, [failure["index"] for failure in failures])
+    duplicate = next((f for f in failures if f.get("code") in _DUPLICATE_CODES), None)
+    if duplicate is None:
+        return BatchRefused(where.subject, details, written=written)
+    return BatchDuplicateKey(where.subject, details, fields=_key_fields(duplicate), written=written)
+
+
+def _failure_detail(failure: Mapping[str, Any], batch: Batch | None) -> ErrorDetail:
+    position, code = failure["index"], failure.get("code", 0)
+    if code in _REFUSALS:
+        message, kind = _REFUSALS[code]
+        fields = _key_fields(failure) if code in _DUPLICATE_CODES else ()
+        return {"loc": (position, *fields), "msg": message, "type": kind}
+    if batch and (problem := _find_unstorable(batch.documents[position : position + 1])):
+        return {**problem, "loc": (position, *problem["loc"][1:])}
+    message = f"the server refused it: {failure.get('errmsg')} (code {code})"
+    return {"loc": (position,), "msg": message, "type": "refused"}
+
+
+def _written(batch: Batch | None, failed: Sequence[int]) -> Sequence[int] | None:
+    if batch is None:
+        return None
+    if batch.ordered:  # the server stops at the first failure
+        return range(min(failed))
+    return sorted(set(range(batch.size)).difference(failed))
+
+
+def _key_fields(failure: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(failure.get("keyPattern") or ())
+
+
+_DUPLICATE_CODES: Final = frozenset({11000, 11001, 12582})
+_TOO_LARGE: Final = ("the document would exceed MongoDB's limit of 16 MiB", "document_too_large")
+_DUPLICATED: Final = ("a record with this value exists already; it must be unique", "duplicate_key")
+# What a write can be refused for, by the server's code: the message and the detail's type.
+_REFUSALS: Final[Mapping[int, tuple[str, str]]] = {
+    **dict.fromkeys(_DUPLICATE_CODES, _DUPLICATED),
+    121: ("the collection's own validation rules refuse the document", "document_validation"),
+    **dict.fromkeys((17419, 17420), _TOO_LARGE),
+}
+
+BY_CODE: Final[Mapping[int, Callable[[Any, Translating], EarnORMError]]] = {
+    11: _unauthenticated,  # UserNotFound
+    13: _unauthorised,
+    18: _unauthenticated,
+    8000: _unauthenticated,  # Atlas
+    20: _not_supported,  # IllegalOperation
+    59: _not_supported,  # CommandNotFound
+    115: _not_supported,  # CommandNotSupported
+    263: _not_supported,  # OperationNotSupportedInTransaction
+    40324: _not_supported,  # an unknown pipeline stage
+    2: _bad_value,  # BadValue
+    10334: _unstorable,  # BSONObjectTooLarge
+    43: _idle_cursor,
+    MAX_TIME_EXPIRED: _out_of_time,
+    262: _out_of_time,  # ExceededTimeLimit
+    64: _unconfirmed,  # WriteConcernFailed: wtimeout
+    **{code: _refused(*refusal) for code, refusal in _REFUSALS.items()},
+    **dict.fromkeys(_DUPLICATE_CODES, _duplicate),
+}
+
+
+def _by_code(error: driver.OperationFailure, where: Translating) -> EarnORMError:
+    return BY_CODE.get(error.code or 0, _unnamed)(error, where)
+
+
+def _unnamed(error: driver.OperationFailure, where: Translating) -> EarnORMError:
+    return EarnORMError(f"{where.subject}: the server refused the operation: {said(error)}")
+
+
+BY_CLASS: Final[Mapping[type, Callable[[Any, Translating], EarnORMError]]] = {
+    driver.BulkWriteError: _bulk,
+    driver.DuplicateKeyError: _duplicate,
+    driver.OperationFailure: _by_code,
+    driver.ServerSelectionTimeoutError: _unavailable(
+        "no MongoDB server at {hosts} was ready within {selection} "
+        "(serverSelectionTimeoutMS): {said}"
+    ),
+    driver.WaitQueueTimeoutError: _unavailable(
+        "no connection to {hosts} became free within {queue} (waitQueueTimeoutMS); "
+        "all {pool} (maxPoolSize) are in use"
+    ),
+    driver.NetworkTimeout: _unavailable("the MongoDB server at {hosts} did not answer: {said}"),
+    driver.ConnectionFailure: _unavailable(
+        "the connection to the MongoDB server at {hosts} failed: {said}"
+    ),
+    driver.ConfigurationError: _configuration,
+    driver.InvalidOperation: _configuration,
+    driver.InvalidName: _configuration,
+    InvalidBSON: _refused("a stored document cannot be decoded", "invalid_bson"),
+    BSONError: _unstorable,
+    OverflowError: _unstorable,
+    NotImplementedError: _not_in_memory,
+}

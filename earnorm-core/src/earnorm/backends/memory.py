@@ -1,0 +1,262 @@
+"""The embedded adapter, ``mongomock://``: mongomock-motor, for a first try and for unit tests.
+
+Everything passes through BSON on its way in and out, so a document comes back as a server would give it: naive
+datetimes in milliseconds, lists for tuples, UUIDs, and never an object that the store still holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar, cast
+
+import bson
+from bson.codec_options import CodecOptions
+from pymongo.errors import (
+    BulkWriteError,
+    DocumentTooLarge,
+    DuplicateKeyError,
+    OperationFailure,
+    WriteError,
+)
+from pymongo.results import UpdateResult
+from typing_extensions import override
+
+from earnorm.backends.base import BulkUpdate, Document, Filter, IndexSpec, Session, Sort
+from earnorm.backends.driver import DriverBackend, DriverCollection
+from earnorm.backends.errors import CODEC, MAX_DOCUMENT_BYTES, Batch, Translating
+from earnorm.exceptions import ConfigurationError, NotSupported
+
+ELSEWHERE: Final = "use a MongoDB server (mongodb://…)"
+
+MOCK_CODEC: Final[CodecOptions[Document]] = CodecOptions(document_class=dict)
+"""The defaults, under which a UUID is a plain ``Binary``: mongomock knows nothing else."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class MemoryBackend(DriverBackend):
+    """``AsyncMongoMockClient`` behind the ``Backend`` protocol; a store of its own unless a client is handed in."""
+
+    kind = "memory"
+    publishes_events = False
+
+    @classmethod
+    @override
+    def client_class(cls) -> Callable[..., Any]:
+        try:
+            from mongomock_motor import AsyncMongoMockClient
+        except ModuleNotFoundError as missing:
+            raise ConfigurationError(
+                'mongomock:// needs the package mongomock-motor: pip install "earnorm-core[memory]"'
+            ) from missing
+
+        # Neither the URI nor pool options mean anything to a store in memory.
+        def make(uri: str, **options: Any) -> Any:
+            client: AsyncMongoMockClient[Document] = AsyncMongoMockClient()
+            return client
+
+        return make
+
+    @override
+    def _get_database(self, name: str) -> Any:
+        return self._client.get_database(name)  # mongomock refuses codec options
+
+    @override
+    def _make_collection(self, name: str) -> MemoryCollection:
+        return MemoryCollection(_BsonBorder(self._database.get_collection(name)), name, self)
+
+    @property
+    @override
+    def capabilities(self) -> frozenset[str]:
+        return frozenset({"aggregation"})
+
+    @override
+    def facts(self) -> Mapping[str, object]:
+        return {"hosts": "memory", "selection": "0 s", "queue": "0 s", "pool": 0}
+
+    @override
+    async def _ask(self, command: str) -> Mapping[str, Any]:
+        # What mongomock does not implement it cannot answer for: no set, no cluster, its own version.
+        return {"version": (await self._client.server_info())["version"], "hosts": ["memory"]}
+
+    @override
+    def _no_transactions(self) -> str:
+        return (
+            "the memory backend (mongomock://) has no transactions; "
+            "use a MongoDB replica set (mongodb://…/?replicaSet=…)"
+        )
+
+
+class MemoryCollection(DriverCollection):
+    """What differs from a server: bulk writes and indexes go one by one, and nothing can be explained."""
+
+    @override
+    async def bulk_update(
+        self,
+        updates: Sequence[BulkUpdate],
+        *,
+        ordered: bool = False,
+        session: Session | None = None,
+    ) -> int:
+        async def update(one: BulkUpdate) -> int:
+            result: UpdateResult = await self._native.update_one(
+                one.filter, one.update, upsert=one.upsert
+            )
+            return result.matched_count + (result.upserted_id is not None)
+
+        with Translating(self._name, self._server, Batch(len(updates), ordered)):
+            return sum(await _one_by_one(update, updates, ordered))
+
+    async def _create(self, indexes: Sequence[IndexSpec]) -> None:
+        # mongomock's own create_indexes forgets partialFilterExpression.
+        for index in indexes:
+            try:
+                await self._native.create_index(list(index.keys), **index.options)
+            except OperationFailure as refused:
+                if refused.code is not None:
+                    raise
+                # mongomock refuses one thing only, without a code: a known name with other options.
+                raise OperationFailure(str(refused), 86) from refused
+
+    @override
+    async def explain(
+        self,
+        filter: Filter,
+        *,
+        sort: Sort | None = None,
+        skip: int = 0,
+        limit: int = 0,
+        verbosity: str = "executionStats",
+    ) -> Document:
+        raise NotSupported(f"{self._name}: the memory backend has no query plans; {ELSEWHERE}")
+
+
+class _BsonBorder:
+    """mongomock's collection, with BSON between it and the caller."""
+
+    def __init__(self, mock: Any) -> None:
+        self._mock = mock
+        self.create_index: Callable[..., Awaitable[str]] = mock.create_index
+        self.list_indexes: Callable[[], Any] = mock.list_indexes
+        self.drop: Callable[[], Awaitable[None]] = mock.drop
+
+    async def find_one(self, filter: Filter, **options: Any) -> Document | None:
+        found = await self._mock.find_one(_stored(filter), **options)
+        return None if found is None else _loaded(found)
+
+    def find(self, filter: Filter, **options: Any) -> _ListCursor:
+        return _ListCursor(self._mock.find(_stored(filter), **options))
+
+    def aggregate(self, pipeline: list[Mapping[str, Any]], **options: Any) -> _ListCursor:
+        return _ListCursor(self._mock.aggregate(_stored({"pipeline": pipeline})["pipeline"]))
+
+    async def count_documents(self, filter: Filter, **options: Any) -> int:
+        count: int = await self._mock.count_documents(_stored(filter), **options)
+        return count
+
+    async def insert_one(self, document: Document) -> None:
+        stored = _stored(document)
+        try:
+            await self._mock.insert_one(stored)
+        except DuplicateKeyError as error:
+            if await self._mock.find_one({"_id": stored["_id"]}):
+                raise _duplicate(["_id"]) from error
+            raise
+
+    async def insert_many(self, documents: Sequence[Document], ordered: bool) -> None:
+        for document in documents:
+            _stored(document)  # a server's driver encodes the lot before it sends any
+        await _one_by_one(self.insert_one, documents, ordered)
+
+    async def update_one(self, filter: Filter, update: Mapping[str, Any], **options: Any) -> Any:
+        return await self._update(self._mock.update_one, filter, update, options)
+
+    async def update_many(self, filter: Filter, update: Mapping[str, Any], **options: Any) -> Any:
+        return await self._update(self._mock.update_many, filter, update, options)
+
+    async def _update(
+        self,
+        run: Callable[..., Awaitable[Any]],
+        filter: Filter,
+        update: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Any:
+        try:
+            return await run(_stored(filter), _stored(update), **options)
+        except DuplicateKeyError as error:
+            raise _duplicate(await self._violated(update)) from error
+
+    async def _violated(self, update: Mapping[str, Any]) -> Sequence[str]:
+        """The fields of the unique index that an update touches; mongomock names the first index it has."""
+        touched = {path.partition(".")[0] for values in update.values() for path in values}
+        candidates = [
+            [key for key, _ in index["key"]]
+            for index in (await self._mock.index_information()).values()
+            if index.get("unique") and touched & {key.partition(".")[0] for key, _ in index["key"]}
+        ]
+        return candidates[0] if len(candidates) == 1 else ()
+
+    async def delete_one(self, filter: Filter) -> Any:
+        return await self._mock.delete_one(_stored(filter))
+
+    async def delete_many(self, filter: Filter) -> Any:
+        return await self._mock.delete_many(_stored(filter))
+
+
+class _ListCursor:
+    """mongomock gives the whole result at once; this hands it out in batches."""
+
+    def __init__(self, mock: Any) -> None:
+        self._mock = mock
+        self._rest: list[Document] | None = None
+
+    async def to_list(self, length: int | None) -> list[Document]:
+        if self._rest is None:
+            self._rest = [_loaded(document) for document in await self._mock.to_list(None)]
+        batch = self._rest[:length]
+        self._rest = self._rest[len(batch) :]
+        return batch
+
+    async def close(self) -> None:
+        self._rest = []
+
+
+def _stored(document: Mapping[str, Any]) -> Document:
+    """As mongomock keeps it."""
+    data = bson.encode(document, codec_options=CODEC)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise DocumentTooLarge(f"BSON document too large ({len(data)} bytes)")
+    return _decode(data, MOCK_CODEC)
+
+
+def _loaded(document: Mapping[str, Any]) -> Document:
+    """As a server's driver gives it."""
+    return _decode(bson.encode(document, codec_options=MOCK_CODEC), CODEC)
+
+
+# bson.decode itself is annotated with a mmap and an array of unknown items.
+_decode: Final[Callable[[bytes, CodecOptions[Document]], Document]] = cast("Any", bson).decode
+
+
+async def _one_by_one(
+    write: Callable[[Item], Awaitable[Result]], items: Iterable[Item], ordered: bool
+) -> list[Result]:
+    """Write each, and report what failed as a server reports a bulk."""
+    results: list[Result] = []
+    failures: list[Mapping[str, Any]] = []
+    for position, item in enumerate(items):
+        try:
+            results.append(await write(item))
+        except WriteError as error:
+            failures.append({"index": position, "code": error.code, **(error.details or {})})
+            if ordered:
+                break
+    if failures:
+        raise BulkWriteError({"writeErrors": failures, "nInserted": len(results)})
+    return results
+
+
+def _duplicate(fields: Iterable[str]) -> DuplicateKeyError:
+    details = {"keyPattern": dict.fromkeys(fields, 1)}
+    return DuplicateKeyError("E11000 duplicate key error", 11000, details)

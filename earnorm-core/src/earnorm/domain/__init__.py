@@ -1,0 +1,30 @@
+"""Search conditions: one immutable ``Domain``, read from lists, compiled to MongoDB or to a predicate."""
+
+from __future__ import annotations
+
+from earnorm.domain.ast import FALSE, TRUE, And, Condition, Domain, DomainSource, Not, Or, condition
+from earnorm.domain.bson_order import MISSING
+from earnorm.domain.in_memory import matcher
+from earnorm.domain.operators import OPERATORS, Operator
+from earnorm.domain.schema import FieldLike, Path, Schema
+from earnorm.domain.to_mongo import to_filter
+
+__all__ = [
+    "FALSE",
+    "MISSING",
+    "OPERATORS",
+    "TRUE",
+    "And",
+    "Condition",
+    "Domain",
+    "DomainSource",
+    "FieldLike",
+    "Not",
+    "Operator",
+    "Or",
+    "Path",
+    "Schema",
+    "condition",
+    "matcher",
+    "to_filter",
+]

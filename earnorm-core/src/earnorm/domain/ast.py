@@ -1,0 +1,355 @@
+"""The nodes of a domain: constants, conditions, and their combinations. All immutable and hashable.
+
+A domain knows paths and operators by name only. What they mean is said by ``operators``; the two
+interpreters are ``to_mongo`` and ``in_memory``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Final, NoReturn, TypeAlias
+
+from earnorm.domain.values import PLAIN, freeze, hashable, identity, shorten, thaw
+from earnorm.exceptions import DomainError
+
+__all__ = ["FALSE", "TRUE", "And", "Condition", "Domain", "Or", "condition"]
+
+MAX_DEPTH: Final = 60
+"""Levels of alternating ``&``, ``|`` and ``!``. A server accepts about 99 (BSON nests 200 levels)."""
+
+DomainSource: TypeAlias = "Domain | list[object] | tuple[object, ...] | bool | None"
+
+
+class Domain:
+    """A search condition. Immutable; equal and hashed by structure.
+
+    ``Domain(source)`` reads Odoo's list notation: conditions are ``(path, operator, value)``, listed
+    ones are ANDed, and ``'&'``, ``'|'`` (two terms) and ``'!'`` (one term) stand before their terms.
+    ``None`` and ``[]`` are true; a ``Domain`` is returned as it is.
+
+    Combine domains with ``&``, ``|`` and ``~``. Each side may also be a list.
+
+    Raises:
+        DomainError: The notation is malformed; the message says what to write instead.
+    """
+
+    __slots__ = ()
+
+    TRUE: ClassVar[Domain]
+    FALSE: ClassVar[Domain]
+
+    depth: int = 1
+    """Levels of nested combinations; a single condition has one."""
+
+    def __new__(cls, source: DomainSource = None) -> Domain:  # noqa: D102  see the class
+        return parse(source)
+
+    def __and__(self, other: DomainSource) -> Domain:
+        return And((self, Domain(other)))
+
+    def __rand__(self, other: DomainSource) -> Domain:
+        return And((Domain(other), self))
+
+    def __or__(self, other: DomainSource) -> Domain:
+        return Or((self, Domain(other)))
+
+    def __ror__(self, other: DomainSource) -> Domain:
+        return Or((Domain(other), self))
+
+    def __invert__(self) -> Domain:
+        return Not(self)
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            "a domain is neither true nor false before it meets a record; combine domains with "
+            "&, | and ~ instead of and, or and not, each side in parentheses: (a > 1) & (b < 2)"
+        )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a domain is immutable; combine it with &, | and ~ to get a new one")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a domain is immutable")
+
+    def __repr__(self) -> str:
+        return f"Domain({self.to_list()!r})"
+
+    def to_list(self) -> list[object]:
+        """The list notation; ``Domain(d.to_list()) == d`` for a domain that was read from a list."""
+        return self.prefix()
+
+    def simplify(self) -> Domain:
+        """An equivalent domain without constants, repeated terms and combinations of a single term."""
+        return self
+
+    def conditions(self) -> Iterator[Condition]:
+        """Every condition, from left to right."""
+        return iter(())
+
+    def paths(self) -> frozenset[str]:
+        """The names of the model's own fields that decide (``address`` for ``address.city``)."""
+        return frozenset(c.path.partition(".")[0] for c in self.conditions())
+
+    def prefix(self) -> list[object]:
+        """The notation as exactly one term, so that a prefix operator may stand before it."""
+        raise NotImplementedError
+
+
+_set = object.__setattr__
+
+
+class _Constant(Domain):
+    """Always true, or never. There is one of each: ``Domain.TRUE`` and ``Domain.FALSE``."""
+
+    __slots__ = ("value",)
+
+    value: bool
+
+    def __new__(cls, value: bool) -> _Constant:
+        known = _CONSTANTS.get(value)
+        if known is None:
+            known = object.__new__(cls)
+            _set(known, "value", value)
+            _CONSTANTS[value] = known
+        return known
+
+    def __reduce__(self) -> tuple[type[_Constant], tuple[bool]]:
+        return _Constant, (self.value,)
+
+    def __invert__(self) -> Domain:
+        return _Constant(not self.value)
+
+    def to_list(self) -> list[object]:
+        return [] if self.value else self.prefix()
+
+    def prefix(self) -> list[object]:
+        return [(int(self.value), "=", 1)]
+
+
+_CONSTANTS: dict[bool, _Constant] = {}
+TRUE: Final = _Constant(True)
+FALSE: Final = _Constant(False)
+Domain.TRUE = TRUE
+Domain.FALSE = FALSE
+
+
+class Condition(Domain):
+    """One ``(path, operator, value)``.
+
+    Args:
+        path: A field name, or names joined with dots.
+        operator: A name of the operators' table; which ones exist is known when it is compiled.
+        value: Data. It is frozen: lists become tuples.
+
+    Raises:
+        DomainError: The path or operator is no text, or the value cannot be data.
+    """
+
+    __slots__ = ("operator", "path", "value")
+
+    path: str
+    operator: str
+    value: object
+
+    def __new__(cls, path: str, operator: str, value: object) -> Condition:  # noqa: D102
+        if type(path) is not str or type(operator) is not str or not path:
+            path, operator = _names(path, operator)
+        if type(value) not in PLAIN:
+            try:
+                value = freeze(value.to_list() if isinstance(value, Domain) else value)
+            except ValueError as error:
+                raise DomainError(f"({path!r}, {operator!r}): {error}", loc=(path,)) from None
+        self: Condition = object.__new__(cls)
+        _set_path(self, path)
+        _set_operator(self, operator)
+        _set_value(self, value)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return (
+            type(other) is Condition
+            and self.path == other.path
+            and self.operator == other.operator
+            and identity(self.value) == identity(other.value)
+        )
+
+    def __hash__(self) -> int:
+        try:
+            return hash((self.path, self.operator, self.value))
+        except TypeError:
+            return hash((self.path, self.operator, hashable(self.value)))
+
+    def __reduce__(self) -> tuple[type[Condition], tuple[object, ...]]:
+        return Condition, (self.path, self.operator, thaw(self.value))
+
+    def conditions(self) -> Iterator[Condition]:
+        """Itself."""
+        yield self
+
+    def prefix(self) -> list[object]:
+        """The condition itself."""
+        return [(self.path, self.operator, thaw(self.value))]
+
+
+# The slots' own setters: a quarter less per condition than object.__setattr__ with a name.
+_set_path = vars(Condition)["path"].__set__
+_set_operator = vars(Condition)["operator"].__set__
+_set_value = vars(Condition)["value"].__set__
+
+
+class _Combination(Domain):
+    """What ``And`` and ``Or`` share: children of their own kind are taken in (both are associative)."""
+
+    __slots__ = ("children", "depth")
+
+    children: tuple[Domain, ...]
+    depth: int
+
+    _SIGN: ClassVar[str]
+    _NEUTRAL: ClassVar[_Constant]
+
+    def __new__(cls, children: Iterable[Domain] = ()) -> _Combination:
+        flat: list[Domain] = []
+        depth = 0
+        for child in children:
+            below = _is_domain(child).depth
+            if type(child) is cls:
+                flat += child.children
+                below -= 1
+            else:
+                flat.append(child)
+            if below > depth:
+                depth = below
+        self = object.__new__(cls)
+        _set(self, "children", tuple(flat))
+        _set(self, "depth", _bounded(1 + depth))
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return (
+            isinstance(other, _Combination)
+            and self._SIGN == other._SIGN
+            and self.children == other.children
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._SIGN, self.children))
+
+    def __reduce__(self) -> tuple[type[_Combination], tuple[object, ...]]:
+        return type(self), (self.children,)
+
+    def conditions(self) -> Iterator[Condition]:
+        for child in self.children:
+            yield from child.conditions()
+
+    def simplify(self) -> Domain:
+        opposite = ~self._NEUTRAL
+        kept: dict[Domain, None] = {}  # ordered, without repetitions
+        for child in self.children:
+            part = child.simplify()
+            if part is opposite:
+                return part
+            for term in part.children if isinstance(part, type(self)) else (part,):
+                kept[term] = None
+        kept.pop(self._NEUTRAL, None)
+        if not kept:
+            return self._NEUTRAL
+        return next(iter(kept)) if len(kept) == 1 else type(self)(kept)
+
+    def prefix(self) -> list[object]:
+        if not self.children:
+            return self._NEUTRAL.prefix()
+        terms = [term for child in self.children for term in child.prefix()]
+        return [self._SIGN] * (len(self.children) - 1) + terms
+
+
+class And(_Combination):
+    """All of its children hold; without children, true."""
+
+    __slots__ = ()
+    _SIGN = "&"
+    _NEUTRAL = TRUE
+
+    def to_list(self) -> list[object]:
+        """The list notation, with the listed terms ANDed."""
+        return [term for child in self.children for term in child.prefix()]
+
+
+class Or(_Combination):
+    """At least one of its children holds; without children, false."""
+
+    __slots__ = ()
+    _SIGN = "|"
+    _NEUTRAL = FALSE
+
+
+class Not(Domain):
+    """Exactly the records that its child leaves out, those without the field included."""
+
+    __slots__ = ("child", "depth")
+
+    child: Domain
+    depth: int
+
+    def __new__(cls, child: Domain) -> Not:
+        self = object.__new__(cls)
+        _set(self, "child", _is_domain(child))
+        _set(self, "depth", _bounded(1 + child.depth))
+        return self
+
+    def __invert__(self) -> Domain:
+        return self.child
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Not and self.child == other.child
+
+    def __hash__(self) -> int:
+        return hash(("!", self.child))
+
+    def __reduce__(self) -> tuple[type[Not], tuple[Domain]]:
+        return Not, (self.child,)
+
+    def conditions(self) -> Iterator[Condition]:
+        return self.child.conditions()
+
+    def simplify(self) -> Domain:
+        return ~self.child.simplify()
+
+    def prefix(self) -> list[object]:
+        return ["!", *self.child.prefix()]
+
+
+def condition(path: str, operator: str, value: object) -> Domain:
+    """One condition; what a field's ``>``, ``in_()`` or ``like()`` returns.
+
+    Raises:
+        DomainError: As for :class:`Condition`.
+    """
+    return Condition(path, operator, value)
+
+
+def _names(path: object, operator: object) -> tuple[str, str]:
+    if not isinstance(path, str) or not path:
+        raise DomainError(f"a path is the name of a field, not {shorten(path)}")
+    if not isinstance(operator, str):
+        raise DomainError(f"({path!r}, …): an operator is a text, not {shorten(operator)}")
+    return str(path), str(operator)  # an Enum of texts is a text here
+
+
+def _is_domain(child: object) -> Domain:
+    if not isinstance(child, Domain):
+        raise DomainError(f"a combination is made of domains, not of {shorten(child)}")
+    return child
+
+
+def _bounded(depth: int) -> int:
+    if depth > MAX_DEPTH:
+        raise DomainError(f"the domain is nested deeper than {MAX_DEPTH} levels; simplify it")
+    return depth
+
+
+from earnorm.domain.parse import parse  # noqa: E402  the parser builds the nodes above

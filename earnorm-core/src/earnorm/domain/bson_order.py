@@ -1,0 +1,107 @@
+"""Equality and order of BSON values as a MongoDB server sees them.
+
+Every stored value has a key ``(bracket, inner)``. Two values are equal where their keys are; one is
+less than another only where both are of one bracket (``$lt`` and its kin "bracket by type").
+Source: "Comparison/Sort Order" in MongoDB's manual, probed on 6.0.5.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Final
+
+from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex
+from bson.timestamp import Timestamp
+
+__all__ = ["MISSING", "Key", "Missing", "key"]
+
+Key = tuple[int, Any]
+
+
+class Missing(Enum):
+    """The type of ``MISSING``: the document has no such key."""
+
+    MISSING = "missing"
+
+
+MISSING: Final = Missing.MISSING
+
+_NULL, _NAN, _NUMBER, _TEXT, _OBJECT, _ARRAY, _BINARY, _ID, _BOOL, _DATE, _STAMP, _REGEX, _CODE = (
+    *(5, 9, 10, 15, 20, 25, 30, 35, 40, 45, 47, 50, 60),
+)
+_NAN_KEY: Final[Key] = (_NAN, 0)  # equal to itself, in no order with a number
+_NULL_KEY: Final[Key] = (_NULL, 0)  # a missing value equals null
+_EPOCH: Final = dt.datetime(1970, 1, 1)
+_EPOCH_UTC: Final = _EPOCH.replace(tzinfo=dt.UTC)
+_MILLISECOND: Final = dt.timedelta(milliseconds=1)
+
+
+def key(value: object) -> Key:
+    """The key of a stored value.
+
+    Raises:
+        TypeError: Values of this type are not stored (a ``Decimal``, a ``date`` …).
+    """
+    make = _KEYS.get(type(value))
+    return make(value) if make else _of_base(type(value))(value)
+
+
+def _of_base(kind: type) -> Callable[[Any], Key]:
+    for base in kind.__mro__:
+        if base in _KEYS:
+            return _KEYS[base]
+    raise TypeError(f"a {kind.__name__} is no stored value")
+
+
+def _float(value: float) -> Key:
+    return (_NUMBER, value) if value == value else _NAN_KEY
+
+
+def _decimal(value: Decimal128) -> Key:
+    number: Decimal = value.to_decimal()
+    return _NAN_KEY if number.is_nan() else (_NUMBER, number)
+
+
+def _date(value: dt.datetime) -> Key:
+    # BSON dates count whole milliseconds; a naive one is UTC.
+    return _DATE, (value - (_EPOCH if value.tzinfo is None else _EPOCH_UTC)) // _MILLISECOND
+
+
+def _binary(value: bytes, subtype: int) -> Key:
+    return _BINARY, (len(value), subtype, bytes(value))
+
+
+def _object(value: dict[str, Any]) -> Key:
+    return _OBJECT, tuple([(name, key(item)) for name, item in value.items()])
+
+
+_KEYS: Final[dict[type, Callable[[Any], Key]]] = {
+    Missing: lambda v: _NULL_KEY,
+    type(None): lambda v: _NULL_KEY,
+    int: lambda v: (_NUMBER, v),
+    Int64: lambda v: (_NUMBER, int(v)),
+    float: _float,
+    Decimal128: _decimal,
+    str: lambda v: (_TEXT, v),
+    dict: _object,
+    list: lambda v: (_ARRAY, tuple([key(item) for item in v])),
+    bytes: lambda v: _binary(v, 0),
+    Binary: lambda v: _binary(v, v.subtype),
+    uuid.UUID: lambda v: _binary(v.bytes, 4),
+    ObjectId: lambda v: (_ID, v.binary),
+    bool: lambda v: (_BOOL, v),
+    dt.datetime: _date,
+    DatetimeMS: lambda v: (_DATE, int(v)),
+    Timestamp: lambda v: (_STAMP, (v.time, v.inc)),
+    Regex: lambda v: (_REGEX, (v.pattern, v.flags)),
+    re.Pattern: lambda v: (_REGEX, (v.pattern, v.flags)),
+    Code: lambda v: (_CODE, (str(v), key(v.scope) if v.scope else None)),
+    DBRef: lambda v: _object(v.as_doc()),
+    MinKey: lambda v: (-1, 0),
+    MaxKey: lambda v: (127, 0),
+}

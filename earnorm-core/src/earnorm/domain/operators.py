@@ -1,0 +1,362 @@
+"""The operators of conditions, as a table: what each takes, and what it means on either side.
+
+A plugin adds an operator by handing the interpreters a larger table; nothing here knows the App.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import ge, gt, le, lt
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from bson import Code
+
+from earnorm.domain.ast import FALSE, TRUE, Condition, Domain
+from earnorm.domain.bson_order import MISSING, key
+from earnorm.domain.like import LikePattern
+from earnorm.domain.regex import portable_regex
+from earnorm.domain.schema import FieldLike, Path, Schema
+from earnorm.domain.values import PLAIN, PLAIN_STORED, is_dict, is_list, shorten, stored, thaw
+from earnorm.exceptions import DomainError, nearest
+
+__all__ = ["OPERATORS", "Bound", "Operator", "Test", "bind"]
+
+# An operand is what `prepare` makes of a value; only its own operator looks inside.
+Operand = Any
+Values = Sequence[object]
+Test = Callable[[Values], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator.
+
+    Args:
+        name: What stands in the middle of a condition.
+        prepare: Makes the operand of a field's condition from its value. It may return
+            ``Domain.TRUE`` or ``Domain.FALSE`` where the value alone decides, and raises ``ValueError``
+            for a value that it doesn't take. For a nested operator it isn't called.
+        to_mongo: The filter for a path in the stored document and an operand. What follows the path
+            is a plain value or a dict of operators; a dict that is data stands behind ``$eq``.
+        matches: The test for an operand. A test gets every value that the path leads to, as the server
+            finds them: a list's elements, then the list itself; ``MISSING`` where there is none.
+        negated: The operator that is true exactly where this one isn't; it takes the same operands.
+        whole: The test gets a list as it is, without its elements.
+        nested: The value is a domain about the elements of a list; ``to_mongo`` gets its filter as
+            operand, ``matches`` a test of one element's document.
+    """
+
+    name: str
+    prepare: Callable[[FieldLike, Any], Operand]
+    to_mongo: Callable[[str, Operand], dict[str, Any]]
+    matches: Callable[[Operand], Test]
+    negated: str | None = None
+    whole: bool = False
+    nested: bool = False
+
+
+class Nested(NamedTuple):
+    """The operand of a nested operator before an interpreter compiles it."""
+
+    domain: Domain
+    schema: Schema
+
+
+Bound = tuple[Operator, str, Operand]
+"""A condition that met its schema: the operator, the path in the document, the operand."""
+
+
+def bind(condition: Condition, schema: Schema, operators: Mapping[str, Operator]) -> Bound:
+    """Resolve the path, find the operator, and convert the value.
+
+    Raises:
+        DomainError: Unknown field or operator, or a value that the operator or the field refuses.
+    """
+    operator = operators.get(condition.operator)
+    if operator is None:
+        raise DomainError(
+            f"({condition.path!r}, {condition.operator!r}): no such operator"
+            f"{nearest(condition.operator, operators)}",
+            loc=(condition.path,),
+        )
+    path = schema.resolve(condition.path)
+    value: Any = condition.value
+    if type(value) not in PLAIN:
+        value = thaw(value)
+    try:
+        if operator.nested:
+            elements = _ElementSchema(schema, condition.path, path.db_path)
+            return operator, path.db_path, Nested(Domain(value), elements)
+        return operator, path.db_path, operator.prepare(path.field, value)
+    except DomainError:
+        raise
+    except ValueError as error:
+        raise DomainError(
+            f"({condition.path!r}, {condition.operator!r}): {error}", loc=(condition.path,)
+        ) from error
+
+
+class _ElementSchema:
+    """The schema of a list's elements: paths begin inside an element."""
+
+    def __init__(self, schema: Schema, path: str, db_path: str) -> None:
+        self.name = schema.name
+        self._schema = schema
+        self._path = path
+        self._db_path = f"{db_path}."
+
+    def resolve(self, path: str) -> Path:
+        found = self._schema.resolve(f"{self._path}.{path}")
+        if not found.db_path.startswith(self._db_path):
+            raise DomainError(
+                f"{path!r} does not lie inside {self._path!r}", loc=(self._path, path)
+            )
+        return Path(found.db_path.removeprefix(self._db_path), found.field)
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def _value(field: FieldLike, value: Any) -> Any:
+    return None if value is None else stored(field.operand(value))
+
+
+def _no_items(value: Any) -> bool:
+    return type(value) is list and not value
+
+
+def _unset(value: Any) -> bool:
+    return value is None or _no_items(value)
+
+
+def _equal(field: FieldLike, value: Any) -> Any:
+    return _EMPTY if _no_items(value) else _value(field, value)
+
+
+def _equal_if_set(field: FieldLike, value: Any) -> Any:
+    return TRUE if _unset(value) else _equal(field, value)
+
+
+def _ordered(field: FieldLike, value: Any) -> Any:
+    operand = None if _unset(value) else _value(field, value)
+    if operand is None or isinstance(operand, dict | list):
+        raise ValueError(f"{shorten(value)} has no order; to find unset values use ('=', None)")
+    return operand
+
+
+def _listed(field: FieldLike, value: Any) -> list[Any]:
+    convert = field.operand
+    values = value if is_list(value) else [value]
+    operands = [None if item is None else stored(convert(item)) for item in values]
+    for operand in operands:
+        if is_dict(operand) and next(iter(operand), "").startswith("$"):
+            # Under $in and $all the server reads such a dict as an operator.
+            raise ValueError(
+                "a dict whose first key begins with '$' cannot stand in a list; use '='"
+            )
+    return operands
+
+
+def _listed_or(empty: Domain) -> Callable[[FieldLike, Any], Operand]:
+    """``empty`` is what the operator means for no values at all."""
+    return lambda field, value: _listed(field, value) or empty
+
+
+def _flag(_: FieldLike, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"'exists' takes True or False, not {shorten(value)}")
+    return value
+
+
+def _length(_: FieldLike, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise ValueError(f"a size is an integer from 0 on, not {shorten(value)}")
+    return value
+
+
+def _regex(_: FieldLike, value: Any) -> Any:
+    return portable_regex(value)
+
+
+def _not_prepared(_: FieldLike, value: Any) -> Any:
+    raise NotImplementedError("bind() reads the domain of a nested operator")
+
+
+# --- the server's side ----------------------------------------------------------------------------
+
+# The operand of '= []': unset, or an empty list. Looked up by identity.
+_EMPTY: Final = object()
+_UNSET_VALUES: Final[tuple[Any, ...]] = (None, [])
+
+
+def _eq(path: str, operand: Any) -> dict[str, Any]:
+    if type(operand) in PLAIN_STORED:
+        return {path: operand}
+    if operand is _EMPTY:
+        return {path: {"$in": list(_UNSET_VALUES)}}
+    return {path: {"$eq": operand}}
+
+
+def _ne(path: str, operand: Any) -> dict[str, Any]:
+    if operand is _EMPTY:
+        return {path: {"$nin": list(_UNSET_VALUES)}}
+    return {path: {"$ne": operand}}
+
+
+def _with(sign: str) -> Callable[[str, Operand], dict[str, Any]]:
+    return lambda path, operand: {path: {sign: operand}}
+
+
+def _like(path: str, pattern: LikePattern) -> dict[str, Any]:
+    literal = pattern.literal
+    return {path: literal if literal is not None else {"$regex": pattern.regex()}}
+
+
+def _not_like(path: str, pattern: LikePattern) -> dict[str, Any]:
+    literal = pattern.literal
+    if literal is not None:
+        return {path: {"$ne": literal}}
+    return {path: {"$not": {"$regex": pattern.regex()}}}
+
+
+def _with_regex(path: str, pattern: re.Pattern[str]) -> dict[str, Any]:
+    return {path: {"$regex": pattern.pattern}}
+
+
+# --- in memory ------------------------------------------------------------------------------------
+
+
+def _is_equal(operand: Any) -> Test:
+    if operand is _EMPTY:
+        return _is_in(_UNSET_VALUES)
+    wanted = key(operand)
+    return lambda values: any(key(value) == wanted for value in values)
+
+
+def _is_in(operands: Sequence[Any]) -> Test:
+    wanted = frozenset(map(key, operands))
+    return lambda values: any(key(value) in wanted for value in values)
+
+
+def _has_all(operands: Sequence[Any]) -> Test:
+    tests = [_is_equal(operand) for operand in operands]
+    return lambda values: all(test(values) for test in tests)
+
+
+def _compared(holds: Callable[[Any, Any], bool]) -> Callable[[Operand], Test]:
+    def matches(operand: Any) -> Test:
+        bracket, limit = key(operand)
+
+        def test(values: Values) -> bool:
+            for value in values:
+                found, inner = key(value)
+                if found == bracket and holds(inner, limit):
+                    return True
+            return False
+
+        return test
+
+    return matches
+
+
+def _is_like(pattern: LikePattern) -> Test:
+    return lambda values: any(pattern.matches(text) for text in _texts(values))
+
+
+def _texts(values: Values) -> list[str]:
+    return [v for v in values if isinstance(v, str) and not isinstance(v, Code)]
+
+
+def _fits(pattern: re.Pattern[str]) -> Test:
+    return lambda values: any(pattern.search(text) for text in _texts(values))
+
+
+def _exists(wanted: bool) -> Test:
+    return lambda values: any(value is not MISSING for value in values) is wanted
+
+
+def _has_size(size: int) -> Test:
+    return lambda values: any(len(items) == size for items in _lists(values))
+
+
+def _has_element(fits: Callable[[Mapping[str, Any]], bool]) -> Test:
+    def test(values: Values) -> bool:
+        return any(fits(doc) for items in _lists(values) for doc in _documents(items))
+
+    return test
+
+
+def _lists(values: Values) -> list[list[Any]]:
+    return [value for value in values if is_list(value)]
+
+
+def _documents(items: list[Any]) -> Iterator[Mapping[str, Any]]:
+    """The elements that $elemMatch looks into; a list is a document whose keys are the positions."""
+    for item in items:
+        if is_list(item):
+            yield {str(position): inner for position, inner in enumerate(item)}
+        elif is_dict(item):
+            yield item
+
+
+def _negation(matches: Callable[[Operand], Test]) -> Callable[[Operand], Test]:
+    """Negatives include what has no value, and with a list they mean that no element fits."""
+
+    def negated(operand: Operand) -> Test:
+        test = matches(operand)
+        return lambda values: not test(values)
+
+    return negated
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def _order(name: str, sign: str, holds: Callable[[Any, Any], bool]) -> Operator:
+    return Operator(name, _ordered, _with(sign), _compared(holds))
+
+
+def _like_pair(name: str, *, anchored: bool, ignore_case: bool) -> tuple[Operator, Operator]:
+    """A pattern operator and its negation. ``like ''`` is true of every record, as in Odoo."""
+
+    def prepare(empty: Domain) -> Callable[[FieldLike, Any], Operand]:
+        def pattern(_: FieldLike, value: Any) -> Operand:
+            if value == "" and not anchored:
+                return empty
+            return LikePattern(value, anchored=anchored, ignore_case=ignore_case)
+
+        return pattern
+
+    negated = f"not {name}"
+    return (
+        Operator(name, prepare(TRUE), _like, _is_like, negated),
+        Operator(negated, prepare(FALSE), _not_like, _negation(_is_like), name),
+    )
+
+
+_TABLE: Final = (
+    Operator("=", _equal, _eq, _is_equal, "!="),
+    Operator("!=", _equal, _ne, _negation(_is_equal), "="),
+    Operator("=?", _equal_if_set, _eq, _is_equal),
+    _order(">", "$gt", gt),
+    _order(">=", "$gte", ge),
+    _order("<", "$lt", lt),
+    _order("<=", "$lte", le),
+    Operator("in", _listed_or(FALSE), _with("$in"), _is_in, "not in"),
+    Operator("not in", _listed_or(TRUE), _with("$nin"), _negation(_is_in), "in"),
+    *_like_pair("like", anchored=False, ignore_case=False),
+    *_like_pair("ilike", anchored=False, ignore_case=True),
+    *_like_pair("=like", anchored=True, ignore_case=False),
+    *_like_pair("=ilike", anchored=True, ignore_case=True),
+    Operator("exists", _flag, _with("$exists"), _exists, whole=True),
+    Operator("size", _length, _with("$size"), _has_size, whole=True),
+    Operator("all", _listed_or(TRUE), _with("$all"), _has_all),
+    Operator("elem", _not_prepared, _with("$elemMatch"), _has_element, whole=True, nested=True),
+    Operator("regex", _regex, _with_regex, _fits),
+)
+
+OPERATORS: Final[Mapping[str, Operator]] = MappingProxyType({op.name: op for op in _TABLE})
+"""Every operator of the core, by name."""

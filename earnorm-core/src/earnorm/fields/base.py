@@ -1,0 +1,350 @@
+"""The one descriptor that every field is: its options, its typing, and how records read it.
+
+A field knows no model's storage, no driver and no app. Its subclasses, by kind, stand in the
+modules beside this one.
+
+Two kinds of fields at run time:
+
+- A *plain* field (``String``, ``Int`` …) is stored as it is read. It is a non-data descriptor, so
+  the value in the record's ``__dict__`` wins and reading it costs a plain attribute.
+- A *converting* field (``Decimal``, ``DateTime``, ``List`` …) subclasses :class:`ConvertingField`,
+  a data descriptor that converts the stored value when it is first read, never for a whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Protocol, Self
+from typing import TypedDict as _TypedDict
+from typing import TypeVar, Unpack, overload
+
+import pydantic
+from bson import Code, DBRef, Regex
+
+from earnorm.domain import Domain, condition
+
+V = TypeVar("V")
+if TYPE_CHECKING:
+    # The default of a type parameter is PEP 696 (Python 3.13); type checkers know it everywhere.
+    from typing_extensions import TypeVar as _TypeVar
+
+    N = _TypeVar("N", Literal[True], Literal[False], default=Literal[False])
+else:
+    N = TypeVar("N")
+
+
+class FieldOptions(_TypedDict, total=False):
+    """The options that every field takes beside ``required`` and ``default``."""
+
+    unique: bool
+    """No two records may share a value; held by an index. Unset values do not collide."""
+    index: bool
+    """Keep an ascending index on the field."""
+    readonly: bool
+    """The value can be given when a record is created and not changed afterwards."""
+    copy: bool
+    """Whether ``record.copy()`` takes the value over (default: yes, unless ``unique``)."""
+    db_name: str
+    """The key in the stored document (default: the field's name)."""
+    string: str
+    """A label for people (default: made from the field's name)."""
+    help: str
+    """A sentence for people."""
+
+
+class Record(Protocol):
+    """The part of a record that its fields use."""
+
+    _originals: dict[str, Any]
+
+    def _absent(self, field: Field[Any, Any]) -> Any: ...
+
+
+class _Missing:
+    """The type of :data:`MISSING`."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING: Any = _Missing()
+"""Stands for "no such key", where None is a value."""
+
+NOT_DATA = (Mapping, Regex, Code, DBRef)
+
+
+class Field(Generic[V, N]):
+    """A typed field of a model.
+
+    Args:
+        required: The record cannot be stored without a value.
+        default: The value of a new record, and of a stored document that lacks the field;
+            a callable without arguments makes a fresh one each time.
+        choices: The only values allowed.
+        validators: Called with the value after its type was checked; each returns the value to
+            store, or raises ``ValueError``.
+        **options: See :class:`FieldOptions`.
+
+    A field class of your own needs a base with a value type, and what makes it special::
+
+        class Percent(Field[float, N]):
+            def annotation(self):
+                return Annotated[float, pydantic.Field(ge=0, le=100)]
+    """
+
+    python_type: ClassVar[Any] = object
+    """The value's type, as pydantic understands it; ``annotation()`` adds constraints."""
+    operand_types: ClassVar[tuple[type, ...]] = ()
+    """The types a condition's value may have; empty means any plain value."""
+    index_floor: ClassVar[Any] = MISSING
+    """The lowest stored value: lets a unique index of an optional field leave unset values out."""
+    mutable: ClassVar[bool] = False
+    """The value can change in place, so ``save()`` compares it with what was loaded."""
+    converts: ClassVar[bool] = False
+    """Stored and read values differ; see :class:`ConvertingField`."""
+    stored: ClassVar[bool] = True
+    """The value is part of the record's document."""
+
+    name: str
+    db_name: str
+    model_name: str
+    required: bool
+    default: Any
+    choices: tuple[Any, ...]
+    validators: tuple[Callable[[Any], Any], ...]
+    unique: bool
+    index: bool
+    readonly: bool
+    copy: bool
+    string: str
+    help: str
+
+    def __init__(
+        self,
+        *,
+        required: N = False,  # type: ignore[assignment] # the default of N is Literal[False]; mypy cannot tie the two
+        default: V | Callable[[], V] | None = None,
+        choices: Sequence[V] | None = None,
+        validators: Iterable[Callable[[V], V]] = (),
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        self._bind(required, default, choices, validators, options)
+
+    def _bind(
+        self,
+        required: bool,
+        default: Any,
+        choices: Sequence[Any] | None,
+        validators: Iterable[Callable[[Any], Any]],
+        options: FieldOptions,
+    ) -> None:
+        unknown = options.keys() - FieldOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__}() got an unknown option {min(unknown)!r}; "
+                f"options: {', '.join(sorted(FieldOptions.__annotations__))}"
+            )
+        self.name = self.model_name = ""
+        self.required = bool(required)
+        self.default = default
+        self.choices = tuple(choices or ())
+        self.validators = tuple(validators)
+        self.unique = options.get("unique", False)
+        self.index = options.get("index", False)
+        self.readonly = options.get("readonly", False)
+        self.copy = options.get("copy", not self.unique)
+        self.db_name = options.get("db_name", "")
+        self.string = options.get("string", "")
+        self.help = options.get("help", "")
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+        self.db_name = self.db_name or name
+        self.string = self.string or name.strip("_").replace("_", " ").capitalize()
+        self.model_name = owner.__name__
+
+    # -- what a kind of field defines ---------------------------------------------------------
+
+    def annotation(self) -> Any:
+        """The type that pydantic validates a value with."""
+        return self.python_type
+
+    def encode(self, value: Any) -> Any:
+        """The stored (BSON) form of a value; applied to a stored value it changes nothing."""
+        return value
+
+    def decode(self, value: Any) -> Any:
+        """The value of a stored form; applied to a value it changes nothing."""
+        return value
+
+    def operand(self, value: Any) -> Any:
+        """The stored form of a condition's value. Values are data: nothing here becomes an operator.
+
+        Raises:
+            ValueError: The value can never be a value of this field.
+        """
+        if value is None:
+            return None
+        allowed = self.operand_types
+        if allowed:
+            # bool is an int to Python and another type to the database
+            if isinstance(value, allowed) and (type(value) is not bool or bool in allowed):
+                return self.encode(value)
+            names = " or ".join(t.__name__ for t in allowed)
+            raise ValueError(f"{self.name} is compared with {names}, not {type(value).__name__}")
+        if isinstance(value, NOT_DATA):
+            raise ValueError(f"a {type(value).__name__} is no value to compare {self.name} with")
+        return self.encode(value)
+
+    # -- what the rest of the core uses -------------------------------------------------------
+
+    def value_annotation(self) -> Any:
+        """The annotation of a value that is set, with choices and validators applied."""
+        kind = Literal[self.choices] if self.choices else self.annotation()
+        if self.validators:
+            kind = Annotated[(kind, *(pydantic.AfterValidator(v) for v in self.validators))]
+        return kind
+
+    def default_value(self) -> Any:
+        """The default, made fresh where it is a factory."""
+        return self.default() if callable(self.default) else self.default
+
+    def freeze(self, stored: Any) -> Any:
+        """A copy of a stored value that later changes in place cannot reach."""
+        return freeze(stored)
+
+    # -- descriptor: the library's one set of overloads ---------------------------------------
+
+    @overload
+    def __get__(self, record: None, owner: type[Any]) -> Self: ...
+    @overload
+    def __get__(self: Field[V, Literal[True]], record: object, owner: type[Any]) -> V: ...
+    @overload
+    def __get__(self: Field[V, Literal[False]], record: object, owner: type[Any]) -> V | None: ...
+    def __get__(self, record: Any, owner: type[Any]) -> Any:
+        if record is None:
+            return self
+        return record._absent(self)
+
+    if TYPE_CHECKING:
+        # At run time a plain field must have no __set__, or reading it would cost ten times as
+        # much; BaseModel.__setattr__ catches assignments.
+        def __set__(self, record: object, value: V | None) -> None: ...
+
+    # -- conditions ---------------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """The field's name as a condition's path."""
+        return self.name
+
+    def __eq__(self, value: object) -> Domain:  # type: ignore[override] # a condition, as in SQLAlchemy
+        return condition(self.path, "=", value)
+
+    def __ne__(self, value: object) -> Domain:  # type: ignore[override] # a condition, as in SQLAlchemy
+        return condition(self.path, "!=", value)
+
+    __hash__ = object.__hash__
+
+    def __gt__(self, value: V) -> Domain:
+        return condition(self.path, ">", value)
+
+    def __ge__(self, value: V) -> Domain:
+        return condition(self.path, ">=", value)
+
+    def __lt__(self, value: V) -> Domain:
+        return condition(self.path, "<", value)
+
+    def __le__(self, value: V) -> Domain:
+        return condition(self.path, "<=", value)
+
+    def in_(self, values: Iterable[V]) -> Domain:
+        """The value is one of these."""
+        return condition(self.path, "in", list(values))
+
+    def not_in(self, values: Iterable[V]) -> Domain:
+        """The value is none of these, or unset."""
+        return condition(self.path, "not in", list(values))
+
+    def like(self, pattern: str) -> Domain:
+        """The text contains the pattern; ``%`` and ``_`` are wildcards."""
+        return condition(self.path, "like", pattern)
+
+    def ilike(self, pattern: str) -> Domain:
+        """As ``like``, whatever the case."""
+        return condition(self.path, "ilike", pattern)
+
+    def __repr__(self) -> str:
+        where = f"{self.model_name}.{self.name}" if self.name else "unbound"
+        return f"<{type(self).__name__} {where}>"
+
+
+class ConvertingField(Field[V, N]):
+    """A field whose stored and read values differ; the value converts when it is first read.
+
+    A data descriptor at run time: without ``__set__`` the raw value in the record's ``__dict__``
+    would win, and slip through in silence.
+    """
+
+    converts: ClassVar[bool] = True
+
+    if not TYPE_CHECKING:
+
+        def __get__(self, record, owner=None):
+            if record is None:
+                return self
+            state = record.__dict__
+            try:
+                value = state[self.name]
+            except KeyError:
+                return record._absent(self)
+            if value is None or self.is_decoded(value):
+                return value
+            value = state[self.name] = self.decode(value)
+            return value
+
+        def __set__(self, record, value):
+            raise AssertionError("BaseModel.__setattr__ writes fields")
+
+    def is_decoded(self, value: Any) -> bool:
+        """Whether the value is already the one that is read (a cheap check, made on each read)."""
+        raise NotImplementedError
+
+
+class MutableField(ConvertingField[V, N]):
+    """A field whose value can change in place: the first read keeps a copy for ``save()``."""
+
+    mutable: ClassVar[bool] = True
+
+    if not TYPE_CHECKING:
+
+        def __get__(self, record, owner=None):
+            if record is None:
+                return self
+            state = record.__dict__
+            name = self.name
+            try:
+                value = state[name]
+            except KeyError:
+                return record._absent(self)
+            originals = record._originals_or_new()
+            if name not in originals:
+                originals[name] = self.freeze(self.encode(value))
+                value = state[name] = None if value is None else self.decode(value)
+            return value
+
+    def is_decoded(self, value: Any) -> bool:
+        return False
+
+
+def freeze(value: Any) -> Any:
+    """A deep copy of the containers in a stored value."""
+    kind = type(value)
+    if kind is dict:
+        return {key: freeze(item) for key, item in value.items()}
+    if kind is list:
+        return [freeze(item) for item in value]
+    return value

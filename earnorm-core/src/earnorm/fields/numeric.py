@@ -1,0 +1,184 @@
+"""Numbers and truth: Int, Float, Decimal, Boolean."""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, ClassVar, TypeVar, Unpack
+
+import pydantic
+from bson import Decimal128, Int64
+
+from earnorm.fields.base import ConvertingField, Field, FieldOptions, N
+
+# BSON integers have 64 bits; a larger one would only fail at the driver, half-way through a batch.
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+_MAX_DIGITS = 34  # of a Decimal128
+_DECIMAL128 = decimal.Context(prec=_MAX_DIGITS, Emin=-6143, Emax=6144, clamp=1)
+
+Number = TypeVar("Number", int, float, decimal.Decimal)
+
+
+class Int(Field[int, N]):
+    """A whole number of at most 64 bits.
+
+    Args:
+        min_value: The lowest value allowed.
+        max_value: The highest value allowed.
+    """
+
+    python_type: ClassVar[Any] = int
+    operand_types = (int, float, decimal.Decimal, Int64)
+    index_floor: ClassVar[Any] = float("-inf")
+    min_value: int | None
+    max_value: int | None
+
+    def __init__(
+        self,
+        *,
+        required: N = False,  # type: ignore[assignment] # see Field.__init__
+        default: int | Callable[[], int] | None = None,
+        choices: Sequence[int] | None = None,
+        validators: Iterable[Callable[[int], int]] = (),
+        min_value: int | None = None,
+        max_value: int | None = None,
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        self._bind(required, default, choices, validators, options)
+        self.min_value = min_value
+        self.max_value = max_value
+
+    def annotation(self) -> Any:
+        low = _INT_MIN if self.min_value is None else self.min_value
+        high = _INT_MAX if self.max_value is None else self.max_value
+        return Annotated[int, pydantic.Field(ge=low, le=high)]
+
+    def operand(self, value: Any) -> Any:
+        return _number_operand(self, value)
+
+
+class Float(Field[float, N]):
+    """A floating-point number of 64 bits.
+
+    Args:
+        min_value: The lowest value allowed.
+        max_value: The highest value allowed.
+    """
+
+    python_type: ClassVar[Any] = float
+    operand_types = (int, float, decimal.Decimal, Int64)
+    index_floor: ClassVar[Any] = float("-inf")
+    min_value: float | None
+    max_value: float | None
+
+    def __init__(
+        self,
+        *,
+        required: N = False,  # type: ignore[assignment] # see Field.__init__
+        default: float | Callable[[], float] | None = None,
+        choices: Sequence[float] | None = None,
+        validators: Iterable[Callable[[float], float]] = (),
+        min_value: float | None = None,
+        max_value: float | None = None,
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        self._bind(required, default, choices, validators, options)
+        self.min_value = min_value
+        self.max_value = max_value
+
+    def annotation(self) -> Any:
+        if self.min_value is None and self.max_value is None:
+            return float
+        return Annotated[float, pydantic.Field(ge=self.min_value, le=self.max_value)]
+
+    def operand(self, value: Any) -> Any:
+        return _number_operand(self, value)
+
+
+class Decimal(ConvertingField[decimal.Decimal, N]):
+    """An exact decimal number, stored as Decimal128 (34 digits).
+
+    Args:
+        min_value: The lowest value allowed.
+        max_value: The highest value allowed.
+        max_digits: Most digits in all.
+        decimal_places: Most digits behind the point.
+    """
+
+    python_type: ClassVar[Any] = decimal.Decimal
+    operand_types = (decimal.Decimal, int, float, Int64, Decimal128)
+    index_floor: ClassVar[Any] = float("-inf")
+    min_value: decimal.Decimal | None
+    max_value: decimal.Decimal | None
+    max_digits: int
+    decimal_places: int | None
+
+    def __init__(
+        self,
+        *,
+        required: N = False,  # type: ignore[assignment] # see Field.__init__
+        default: decimal.Decimal | Callable[[], decimal.Decimal] | None = None,
+        choices: Sequence[decimal.Decimal] | None = None,
+        validators: Iterable[Callable[[decimal.Decimal], decimal.Decimal]] = (),
+        min_value: decimal.Decimal | int | None = None,
+        max_value: decimal.Decimal | int | None = None,
+        max_digits: int = _MAX_DIGITS,
+        decimal_places: int | None = None,
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        if not 1 <= max_digits <= _MAX_DIGITS:
+            raise ValueError(f"max_digits is 1 to {_MAX_DIGITS}, what a Decimal128 holds")
+        self._bind(required, default, choices, validators, options)
+        self.min_value = None if min_value is None else decimal.Decimal(min_value)
+        self.max_value = None if max_value is None else decimal.Decimal(max_value)
+        self.max_digits = max_digits
+        self.decimal_places = decimal_places
+
+    def annotation(self) -> Any:
+        return Annotated[
+            decimal.Decimal,
+            pydantic.Field(
+                ge=self.min_value,
+                le=self.max_value,
+                max_digits=self.max_digits,
+                decimal_places=self.decimal_places,
+            ),
+        ]
+
+    def is_decoded(self, value: Any) -> bool:
+        return type(value) is decimal.Decimal
+
+    def encode(self, value: Any) -> Any:
+        return Decimal128(value) if type(value) is decimal.Decimal else value
+
+    def decode(self, value: Any) -> Any:
+        if type(value) is Decimal128:
+            return value.to_decimal()
+        if isinstance(value, (int, float)):  # stored by another program
+            return decimal.Decimal(str(value))
+        return value
+
+    def operand(self, value: Any) -> Any:
+        return _number_operand(self, value)
+
+
+class Boolean(Field[bool, N]):
+    """True or False."""
+
+    python_type: ClassVar[Any] = bool
+    operand_types = (bool,)
+
+
+def _number_operand(field: Field[Any, Any], value: Any) -> Any:
+    if isinstance(value, Decimal128) and isinstance(field, Decimal):
+        return value
+    if value is None or type(value) is float:
+        return value
+    if type(value) is bool or not isinstance(value, (int, float, decimal.Decimal)):
+        raise ValueError(f"{field.name} is compared with a number, not {type(value).__name__}")
+    if isinstance(value, decimal.Decimal):
+        return Decimal128(_DECIMAL128.create_decimal(value))
+    if isinstance(value, int) and not _INT_MIN <= value <= _INT_MAX:
+        # beyond 64 bits; a Decimal128 still compares right with every stored number
+        return Decimal128(_DECIMAL128.create_decimal(value))
+    return value

