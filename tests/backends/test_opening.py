@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import subprocess
 import sys
 import traceback
+import uuid
 import warnings
 from typing import Any
 
@@ -159,9 +161,6 @@ async def test_a_client_that_is_handed_in_is_used_and_left_open(
     assert backend.name == name
     await backend.connect()
     users = backend.collection("users")
-    import datetime
-    import uuid
-
     document = {"_id": uuid.uuid4(), "at": datetime.datetime(2026, 1, 1)}
     await users.insert([document])
     assert await users.find({}) == [document]

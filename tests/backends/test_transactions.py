@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -181,32 +182,64 @@ async def test_a_commit_of_unknown_outcome_is_tried_again(
     assert await users.count({}) == 2
 
 
+@pytest.fixture
+async def left_open(server_backend: Backend) -> AsyncIterator[None]:
+    """A commit that a fail point refused leaves its transaction open in the server, for a minute."""
+    yield
+    # The session came back to the driver's pool, and its next transaction ends the one before.
+    async with server_backend.transaction({}) as session:
+        await server_backend.collection("users").count({}, session=session)
+
+
 async def test_after_the_time_limit_the_outcome_of_a_commit_is_unknown(
     server_backend: Backend, fail_point: FailPoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "COMMIT_SECONDS", 0.2)
-    with pytest.raises(TransactionError, match="outcome is unknown") as caught:
-        with fail_point("commitTransaction", errorCode=11602):
-            async with server_backend.transaction({}) as session:
-                await server_backend.collection("users").insert([{"_id": 1}], session=session)
+    concern = {"code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication"}
+    with (
+        pytest.raises(TransactionError, match="outcome is unknown") as caught,
+        fail_point("commitTransaction", writeConcernError=concern),
+    ):
+        async with server_backend.transaction({}) as session:
+            await server_backend.collection("users").insert([{"_id": 1}], session=session)
     assert not caught.value.transient
 
 
+@pytest.mark.usefixtures("left_open")
 async def test_a_commit_that_ran_out_of_time_is_not_tried_again(
     server_backend: Backend, fail_point: FailPoint
 ) -> None:
-    with fail_point("commitTransaction", mode={"times": 1}, errorCode=50):
-        with pytest.raises(TransactionError, match="code 50"):
-            async with server_backend.transaction({"max_commit_time": 1}) as session:
-                await server_backend.collection("users").insert([{"_id": 1}], session=session)
+    with (
+        fail_point("commitTransaction", mode={"times": 1}, errorCode=50),
+        pytest.raises(TransactionError, match=r"outcome is unknown.*code 50"),
+    ):
+        async with server_backend.transaction({"max_commit_time": 1}) as session:
+            await server_backend.collection("users").insert([{"_id": 1}], session=session)
 
 
+@pytest.mark.usefixtures("left_open")
 async def test_a_transient_failure_of_the_commit_may_be_tried_again(
     server_backend: Backend, fail_point: FailPoint
 ) -> None:
     labels = ["TransientTransactionError"]
-    with fail_point("commitTransaction", mode={"times": 1}, errorCode=251, errorLabels=labels):
-        with pytest.raises(TransactionError, match="nothing was written") as caught:
-            async with server_backend.transaction({}) as session:
-                await server_backend.collection("users").insert([{"_id": 1}], session=session)
+    with (
+        fail_point("commitTransaction", mode={"times": 1}, errorCode=251, errorLabels=labels),
+        pytest.raises(TransactionError, match="nothing was written") as caught,
+    ):
+        async with server_backend.transaction({}) as session:
+            await server_backend.collection("users").insert([{"_id": 1}], session=session)
     assert caught.value.transient
+
+
+async def test_a_commit_that_a_write_concern_could_not_confirm_may_have_been_done(
+    server_backend: Backend, fail_point: FailPoint
+) -> None:
+    users = server_backend.collection("users")
+    concern = {"code": 100, "codeName": "UnsatisfiableWriteConcern", "errmsg": "too few members"}
+    with (
+        fail_point("commitTransaction", mode={"times": 1}, writeConcernError=concern),
+        pytest.raises(TransactionError, match=r"outcome is unknown.*code 100"),
+    ):
+        async with server_backend.transaction({}) as session:
+            await users.insert([{"_id": 1}], session=session)
+    assert await users.count({}) == 1

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NO_CONTEXT: Mapping[str, object] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Principal:
     """The acting user or service.
 
@@ -34,8 +34,8 @@ class Principal:
     """
 
     id: str
-    roles: frozenset[str] = frozenset()
-    attributes: Mapping[str, object] = field(default=_NO_CONTEXT, compare=False)
+    roles: frozenset[str]
+    attributes: Mapping[str, object] = field(compare=False)
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Env:
 
     app: App
     principal: Principal | None = None
-    context: Mapping[str, object] = _NO_CONTEXT
+    context: Mapping[str, object] = field(default_factory=lambda: _NO_CONTEXT)
     transaction: Transaction | None = None
     system: bool = False
     """Access rules are off, on purpose and visibly."""

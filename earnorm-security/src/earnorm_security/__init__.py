@@ -2,4 +2,17 @@
 
 from __future__ import annotations
 
+from earnorm_security.declarations import EVERYBODY, Access, Rule
+from earnorm_security.plugin import Security, SecurityPlugin, SecuritySettings
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "EVERYBODY",
+    "Access",
+    "Rule",
+    "Security",
+    "SecurityPlugin",
+    "SecuritySettings",
+    "__version__",
+]

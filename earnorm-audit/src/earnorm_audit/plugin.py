@@ -1,0 +1,388 @@
+"""The plugin: settings, which models are recorded, and the layer around create, write and unlink.
+
+A change and its entries are one transaction where the backend has transactions. The layer looks at
+the records before and after, since only the database knows what an update by domain, a default, or
+a layer further in made of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, Literal
+from weakref import WeakKeyDictionary
+
+import pydantic
+from bson import ObjectId
+
+from earnorm import (
+    AccessDenied,
+    App,
+    ConfigurationError,
+    Domain,
+    Env,
+    Layer,
+    Operation,
+    PerRecord,
+    current_env,
+    hookimpl,
+    models,
+    transactional,
+)
+from earnorm.environment import use_env
+from earnorm.exceptions import nearest
+from earnorm.operations import Call, Middleware, OperationName
+from earnorm_audit.changes import Changes, Recorded, id_text
+from earnorm_audit.trail import ENTRY, AuditEntry, AuditLog
+
+Document = dict[str, Any]
+Images = dict[Any, Document]
+Kind = Literal["create", "write", "unlink"]
+
+CHUNK: Final = 1000
+"""So many records are held in memory with their images at a time."""
+RETRIES: Final = 10
+"""How often a change is tried again that met another one; without audit the server itself would wait."""
+WRITES: Final = frozenset({"create", "write", "unlink"})
+_KEY: Final = "earnorm_audit"
+_WRITER: Final = object()
+"""In the Env's context it says that the plugin itself adds entries; nobody else has this object."""
+
+
+class AuditSettings(pydantic.BaseModel):
+    """The settings: ``init(..., audit={...})``."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    models: list[str] | None = None
+    """Names of the models that are recorded; None means all. ``_audit = False`` leaves a model out of both."""
+    exclude_fields: list[str] = []
+    """Fields that are not recorded: ``"updated_at"`` in every model, ``"user.updated_at"`` in one."""
+
+
+class AuditPlugin:
+    """Records who changed what and when, in the transaction of the change.
+
+    A model takes part unless it says ``_audit = False``. Of the fields in its ``_audit_hidden`` it
+    is recorded that they changed, never a value.
+    """
+
+    api = 1
+
+    def __init__(self, settings: AuditSettings | None = None) -> None:
+        self._settings = settings or AuditSettings()
+        self._seen: set[str] = set()
+        self._last = datetime.datetime.min
+        # A driver's session lives as long as its transaction.
+        self._transactions: WeakKeyDictionary[object, str] = WeakKeyDictionary()
+
+    @staticmethod
+    @hookimpl
+    def settings() -> type[pydantic.BaseModel]:
+        """The type of the plugin's settings."""
+        return AuditSettings
+
+    @hookimpl
+    def register_models(self) -> Iterable[type[models.BaseModel]]:
+        """The model of an entry."""
+        return [AuditEntry]
+
+    @hookimpl
+    def register_services(self, app: App) -> Mapping[str, object]:
+        """``app.services["audit"]``."""
+        return {"audit": AuditLog(app)}
+
+    @hookimpl
+    def model_registered(self, model: type[models.BaseModel]) -> None:
+        """Hold what a model says about its audit against its fields.
+
+        Raises:
+            ConfigurationError: ``_audit_hidden`` or a setting names an unknown field; a slip here would
+                put a secret into the trail.
+        """
+        self._seen.add(model._name)
+        self._recorded(model)
+
+    @hookimpl
+    def health(self) -> Mapping[str, object]:
+        """Degraded while a model that the settings name is unknown to the App: nothing is recorded of it."""
+        unknown = sorted(set(self._settings.models or ()) - self._seen)
+        return {"status": "degraded" if unknown else "ok", "unknown_models": unknown}
+
+    @hookimpl
+    def wrap_operation(
+        self, app: App, model: type[models.BaseModel], operation: OperationName
+    ) -> Iterable[tuple[int, Middleware]]:
+        """The layer around writing operations, and the one that keeps the trail append-only."""
+        if operation not in WRITES:
+            return []
+        if model._name == ENTRY:
+            return [(Layer.AUDIT, _append_only)]
+        if not self._takes_part(model):
+            return []
+        return [(Layer.AUDIT, self._layer(app, self._recorded(model)))]
+
+    # -- what is recorded -----------------------------------------------------------------------
+
+    def _takes_part(self, model: type[models.BaseModel]) -> bool:
+        named = self._settings.models is None or model._name in self._settings.models
+        return named and bool(getattr(model, "_audit", True))
+
+    def _recorded(self, model: type[models.BaseModel]) -> Recorded:
+        hidden: object = getattr(model, "_audit_hidden", ())
+        if isinstance(hidden, str):
+            raise ConfigurationError(
+                f"{model._name}: _audit_hidden is a tuple of field names: ({hidden!r},)"
+            )
+        names = frozenset(hidden if isinstance(hidden, Iterable) else ())
+        excluded = self._excluded(model._name)
+        known = model._fields
+        for name in (*names, *excluded["here"]):
+            if name not in known:
+                raise ConfigurationError(
+                    f"audit: {model._name} has no field {name!r}{nearest(str(name), known)}"
+                )
+        out = {"_id", *excluded["here"], *excluded["everywhere"]}
+        fields = {n: f.db_name for n, f in known.items() if f.stored and n not in out}
+        return Recorded(fields, names)
+
+    def _excluded(self, model: str) -> Mapping[str, Sequence[str]]:
+        here: list[str] = []
+        everywhere: list[str] = []
+        for name in self._settings.exclude_fields:
+            # A model's own name may hold dots, a field's name may not.
+            owner, _, field = name.rpartition(".")
+            if not owner:
+                everywhere.append(field)
+            elif owner == model:
+                here.append(field)
+        return {"here": here, "everywhere": everywhere}
+
+    # -- the layer ------------------------------------------------------------------------------
+
+    def _layer(self, app: App, recorded: Recorded) -> Middleware:
+        audited = _Audited(recorded, self._add)
+
+        async def middleware(op: Operation, call_next: Call, /) -> Any:
+            if op.env.transaction is not None:
+                return await audited.run(op, call_next)
+            if "transactions" not in app.backend.capabilities:
+                return await audited.run_alone(op, call_next)
+
+            @transactional(retries=RETRIES)
+            async def together() -> Any:
+                return await audited.run(op.replace(env=_with_transaction(op.env)), call_next)
+
+            with use_env(op.env):
+                return await together()
+
+        return middleware
+
+    async def _add(self, op: Operation, found: Sequence[tuple[Kind, Any, Changes]]) -> None:
+        """Store an entry for each change, past access rules and past this plugin itself."""
+        if not found:
+            return
+        env = op.env
+        common = {
+            "model": op.model._name,
+            "at": self._now(),
+            "principal": None if env.principal is None else env.principal.id,
+            "system": env.system,
+            "reason": env.reason or None,
+            "transaction": self._marker(env),
+        }
+        entries = [
+            {
+                "_id": ObjectId(),
+                **common,
+                "record_id": id_text(pk),
+                "operation": kind,
+                "changes": changes,
+            }
+            for kind, pk, changes in found
+        ]
+        writer = _system(env).replace(context={**env.context, _KEY: _WRITER})
+        model = op.app.model(ENTRY)
+        await op.app.execute(Operation("create", model, writer, values=entries))
+
+    def _now(self) -> datetime.datetime:
+        """The time in UTC as it is stored; later than every one before it, so that it orders entries
+        also within a millisecond and when the clock is set back."""
+        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        if now <= self._last:
+            now = self._last + datetime.timedelta(milliseconds=1)
+        self._last = now
+        return now
+
+    def _marker(self, env: Env) -> str | None:
+        if env.transaction is None:
+            return None
+        return self._transactions.setdefault(env.transaction.session, uuid.uuid4().hex)
+
+    def __repr__(self) -> str:
+        return f"<AuditPlugin of {len(self._seen)} models>"
+
+
+Add = Callable[[Operation, Sequence[tuple[Kind, Any, Changes]]], Any]
+
+
+class _Audited:
+    """One model's writing operations, done between two looks at the records."""
+
+    def __init__(self, recorded: Recorded, add: Add) -> None:
+        self._recorded = recorded
+        self._add = add
+        self._fields = frozenset(recorded.fields)
+
+    async def run(self, op: Operation, call_next: Call) -> Any:
+        """Inside a transaction: what fails takes everything else with it."""
+        if op.name == "create":
+            result = await call_next(op)
+            for ids in _chunks(result):
+                await self._compare(op, ids, {})
+            return result
+        return await self._run_in_parts(op, call_next, self._between)
+
+    async def run_alone(self, op: Operation, call_next: Call) -> Any:
+        """Without a transaction: what was done before an error is recorded all the same."""
+        if op.name == "create" and isinstance(op.values, list):
+            ids = [document["_id"] for document in op.values]
+            # An id that is taken belongs to a record that this operation will not create.
+            taken = {pk for part in _chunks(ids) for pk in await self._read(op, _by_id(part))}
+            try:
+                return await call_next(op)
+            finally:
+                for part in _chunks([pk for pk in ids if pk not in taken]):
+                    await self._compare(op, part, {})
+        return await self._run_in_parts(op, call_next, self._between_errors)
+
+    # -- write and unlink -----------------------------------------------------------------------
+
+    async def _run_in_parts(self, op: Operation, call_next: Call, between: Any) -> int:
+        """Up to a chunk at once; of more, only the ids are held, and each chunk is an operation."""
+        if isinstance(op.values, PerRecord):
+            parts = [PerRecord(part) for part in _chunked_items(op.values)]
+            return sum(
+                [
+                    await self._part(
+                        op.replace(values=part, domain=op.domain & _by_id(list(part))),
+                        call_next,
+                        between,
+                    )
+                    for part in parts
+                ]
+            )
+        limit = CHUNK + 1 if op.options.many else 2
+        first = await self._read(op, op.domain, limit)
+        if len(first) <= CHUNK:
+            return await between(op, call_next, first)
+        ids = await self._ids(op)
+        done = 0
+        for part in _chunks(ids):
+            done += await self._part(
+                op.replace(domain=op.domain & _by_id(part)), call_next, between
+            )
+        return done
+
+    async def _part(self, op: Operation, call_next: Call, between: Any) -> int:
+        done: int = await between(op, call_next, await self._read(op, op.domain))
+        return done
+
+    async def _between(self, op: Operation, call_next: Call, before: Images) -> Any:
+        if len(before) > 1 and not op.options.many:
+            # Which of several is the first one is settled here, or the other one might be written.
+            before = dict(list(before.items())[:1])
+            op = _narrowed(op, before)
+        result = await call_next(op)
+        await self._compare(op, list(before), before)
+        return result
+
+    async def _between_errors(self, op: Operation, call_next: Call, before: Images) -> Any:
+        # A record that begins to match in between must not be changed unseen.
+        before = before if op.options.many else dict(list(before.items())[:1])
+        op = _narrowed(op, before)
+        try:
+            return await call_next(op)
+        finally:
+            await self._compare(op, list(before), before)
+
+    async def _compare(self, op: Operation, ids: Sequence[Any], before: Images) -> None:
+        """Look again, and store an entry for each record that differs."""
+        if not ids:
+            return
+        try:
+            await self._record(op, ids, before, await self._read(op, _by_id(ids)))
+        except BaseException:
+            if op.env.transaction is not None:
+                # Also where the application catches the error: no change without its entry.
+                op.env.transaction.doomed = True
+            raise
+
+    # -- images ---------------------------------------------------------------------------------
+
+    async def _record(
+        self, op: Operation, ids: Sequence[Any], before: Images, after: Images
+    ) -> None:
+        found: list[tuple[Kind, Any, Changes]] = []
+        for pk in ids:
+            old, new = before.get(pk), after.get(pk)
+            if old is None and new is None:
+                continue
+            changes = self._recorded.difference(old, new)
+            kind: Kind = "create" if old is None else "unlink" if new is None else "write"
+            if changes or kind != "write":
+                found.append((kind, pk, changes))
+        await self._add(op, found)
+
+    async def _read(self, op: Operation, domain: Domain, limit: int = 0) -> Images:
+        return {doc["_id"]: doc for doc in await self._search(op, domain, self._fields, limit)}
+
+    async def _ids(self, op: Operation) -> list[Any]:
+        return [doc["_id"] for doc in await self._search(op, op.domain, frozenset({"_id"}), 0)]
+
+    @staticmethod
+    async def _search(
+        op: Operation, domain: Domain, fields: frozenset[str], limit: int
+    ) -> list[Document]:
+        options = replace(
+            op.options, order=(), offset=0, limit=limit, fields=fields | {"_id"}, stream=None
+        )
+        look = Operation("search", op.model, _system(op.env), domain, None, options)
+        documents: list[Document] = await op.app.execute(look)
+        return documents
+
+
+async def _append_only(op: Operation, call_next: Call, /) -> Any:
+    """Entries are added by the plugin and by nobody else; nothing is ever changed or removed."""
+    if op.name == "create" and op.env.context.get(_KEY) is _WRITER:
+        return await call_next(op)
+    raise AccessDenied(
+        f"{op.name} on {ENTRY}: the audit trail is append-only, and only the audit plugin adds to it"
+    )
+
+
+def _system(env: Env) -> Env:
+    return env.replace(system=True, reason="audit")
+
+
+def _with_transaction(env: Env) -> Env:
+    return env.replace(transaction=current_env().transaction)
+
+
+def _by_id(ids: Sequence[Any]) -> Domain:
+    return Domain([("id", "in", list(ids))])
+
+
+def _narrowed(op: Operation, before: Images) -> Operation:
+    return op.replace(domain=op.domain & _by_id(list(before)))
+
+
+def _chunks(ids: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+
+
+def _chunked_items(values: PerRecord) -> Iterable[dict[Any, Any]]:
+    return ({pk: values[pk] for pk in part} for part in _chunks(list(values)))

@@ -1,0 +1,62 @@
+"""The trail itself: the model of an entry, and the service that reads a record's history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from earnorm import App, Boolean, DateTime, Json, NotFound, Selection, String, find_env, models
+from earnorm.environment import use_env
+from earnorm_audit.changes import id_text
+
+if TYPE_CHECKING:
+    from earnorm import RecordSet
+
+ENTRY = "audit.entry"
+
+
+class AuditEntry(models.BaseModel):
+    """One change of one record. Entries are only ever added."""
+
+    _name = ENTRY
+    _collection = "audit_entries"
+    _indexes = [{"model": 1, "record_id": 1, "at": 1}, {"at": 1}]
+
+    model = String(required=True, help="The name of the changed record's model")
+    record_id = String(required=True, help="The changed record's id as text")
+    operation = Selection(choices=("create", "write", "unlink"), required=True)
+    at = DateTime(required=True, help="When; ascending within one process")
+    principal = String(help="The id of who was acting; unset for nobody")
+    system = Boolean(required=True, default=False, help="Access rules were off")
+    reason = String(help="Why they were off")
+    transaction = String(help="The same text for all entries of one transaction; unset without one")
+    changes = Json(required=True, help='Field name to {"old": …, "new": …}')
+
+
+class AuditLog:
+    """Reads the trail of one App: ``app.services["audit"]``."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def history(self, record: models.BaseModel | RecordSet[Any]) -> RecordSet[AuditEntry]:
+        """Every entry of a record, the oldest first; also of one that was deleted.
+
+        Access rules for the model ``audit.entry`` apply to whoever asks.
+
+        Args:
+            record: One record, or a RecordSet that holds one.
+
+        Raises:
+            MultipleRecords: There are several.
+            NotFound: There is none, or it was never stored and so has no history.
+        """
+        one = record.ensure_one()
+        if one.pk is None:
+            raise NotFound(f"this {one._name} is not stored yet, so it has no history")
+        of_record = [("model", "=", one._name), ("record_id", "=", id_text(one.pk))]
+        env = find_env()
+        with use_env(env if env is not None and env.app is self._app else self._app.env):
+            return await AuditEntry.search(of_record, order="at, id")
+
+    def __repr__(self) -> str:
+        return f"<AuditLog of {self._app.name}>"

@@ -1,0 +1,235 @@
+"""Documents kept by id, and the rules under which they may be: what is read and written right now.
+
+Nothing here awaits, so on one event loop every method is atomic. Three things make a stale read
+after an acknowledged write impossible:
+
+- a write takes its records out and *closes* their ids until it is over, whatever its end;
+- a load takes a *lease* on each id before it asks the database, and keeps what it got only where it
+  still holds the lease (R. Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013, 3.2.1);
+- closing an id revokes its leases, and a closed id gives none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, cast
+
+import bson
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
+
+from earnorm_cache.by_id import ID_TYPES, StoredId
+
+# A document's values are whatever BSON holds; no narrower type can be said.
+Document: TypeAlias = dict[str, Any]
+Key: TypeAlias = tuple[str, StoredId]
+"""A model's name and a record's id."""
+
+CODEC: Final[CodecOptions[Document]] = CodecOptions(
+    document_class=dict, tz_aware=False, uuid_representation=UuidRepresentation.STANDARD
+)
+"""As the core's backends read: a kept document comes back as the driver would have given it."""
+
+# bson types decode() for every document class at once, which a strict checker calls unknown.
+_decode: Final[Callable[[bytes, CodecOptions[Document]], Document]] = cast("Any", bson).decode
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """What a cache has done since the App started.
+
+    Attributes:
+        hits: Records that were answered without the database.
+        misses: Records that were looked for and had to be loaded.
+        invalidations: Kept records that were dropped because they were, or may have been, written.
+        evictions: Kept records that were dropped to make room.
+        entries: Records that are kept now.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    invalidations: int = 0
+    evictions: int = 0
+    entries: int = 0
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits among all records looked for, from 0 to 1; 0 before the first."""
+        asked = self.hits + self.misses
+        return self.hits / asked if asked else 0.0
+
+
+@dataclass(slots=True)
+class Shelf:
+    """What is going on in one collection, for all models that are stored in it."""
+
+    models: set[str] = field(default_factory=set[str])
+    keys: set[Key] = field(default_factory=set[Key])
+    """What is kept of it."""
+    leases: dict[Key, Lease] = field(default_factory=dict["Key", "Lease"])
+    closed: Counter[StoredId] = field(default_factory=Counter["StoredId"])
+    """Running writes by id."""
+    closed_whole: int = 0
+    """Running writes that may change any record."""
+
+
+class Lease:
+    """The right of one load to keep what it gets; ``end`` it, also where the load failed."""
+
+    __slots__ = ("_cache", "_keys", "_shelf")
+
+    def __init__(self, cache: Cache, shelf: Shelf, keys: list[Key]) -> None:
+        self._cache, self._shelf, self._keys = cache, shelf, keys
+        if shelf.closed_whole:
+            return
+        for key in keys:
+            if key[1] not in shelf.closed:
+                # A later load of the same id takes over; its value is at least as new.
+                shelf.leases[key] = self
+
+    def keep(self, model: str, documents: Iterable[Document]) -> None:
+        """Keep a copy of the documents whose lease was not revoked."""
+        leases = self._shelf.leases
+        for document in documents:
+            pk = document["_id"]
+            if type(pk) in ID_TYPES and leases.get((model, pk)) is self:
+                self._cache._put(self._shelf, (model, pk), document)
+
+    def end(self) -> None:
+        """Give the leases back."""
+        leases = self._shelf.leases
+        for key in self._keys:
+            if leases.get(key) is self:
+                del leases[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    # BSON, because it shares nothing with any record, takes a sixth of the memory of the dict (217
+    # against 1,256 bytes for ten flat fields), and decodes in an eighth of the time of deepcopy
+    # (2.6 against 20.6 µs). A copier of our own takes 1.9 µs flat, 4.0 µs (BSON: 3.5) nested.
+    data: bytes
+    expires: float
+    shelf: Shelf
+
+
+class Cache:
+    """The records of one App that are kept in this process: ``app.services["cache"]``.
+
+    Args:
+        max_entries: Most records kept; the least recently used one goes first.
+        ttl: Seconds that a record is kept at most.
+        clock: Seconds that never go back; tests hand in their own.
+    """
+
+    def __init__(
+        self, max_entries: int, ttl: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._max_entries, self._ttl, self._clock = max_entries, ttl, clock
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._shelves: dict[str, Shelf] = {}
+        self._hits: Counter[str] = Counter()
+        self._misses: Counter[str] = Counter()
+        self._invalidations: Counter[str] = Counter()
+        self._evictions: Counter[str] = Counter()
+
+    # -- for applications ---------------------------------------------------------------------
+
+    def statistics(self, model: str | None = None) -> CacheStatistics:
+        """Figures of the whole cache, or of one model.
+
+        Args:
+            model: A model's name.
+        """
+        counters = (self._hits, self._misses, self._invalidations, self._evictions)
+        if model is None:
+            return CacheStatistics(*(c.total() for c in counters), entries=len(self._entries))
+        entries = sum(name == model for name, _ in self._entries)
+        return CacheStatistics(*(c[model] for c in counters), entries=entries)
+
+    def clear(self) -> None:
+        """Forget every record, also what is being loaded now: after a change past EarnORM."""
+        self._entries.clear()
+        for shelf in self._shelves.values():
+            shelf.keys.clear()
+            shelf.leases.clear()
+
+    def __repr__(self) -> str:
+        return f"<Cache {len(self._entries)} of at most {self._max_entries} records>"
+
+    # -- for the plugin -----------------------------------------------------------------------
+
+    def shelf(self, collection: str, model: str) -> Shelf:
+        """The state of a collection, which from now on knows that it stores this model."""
+        shelf = self._shelves.setdefault(collection, Shelf())
+        shelf.models.add(model)
+        return shelf
+
+    def get(self, model: str, pk: StoredId) -> Document | None:
+        """A fresh copy of a kept document, or None."""
+        key = (model, pk)
+        entry = self._entries.get(key)
+        if entry is not None and self._clock() >= entry.expires:
+            self._drop(key)
+            entry = None
+        if entry is None:
+            self._misses[model] += 1
+            return None
+        self._hits[model] += 1
+        self._entries.move_to_end(key)
+        return _decode(entry.data, CODEC)
+
+    def lease(self, shelf: Shelf, model: str, ids: Iterable[StoredId]) -> Lease:
+        """What a load takes before it asks the database for these ids."""
+        return Lease(self, shelf, [(model, pk) for pk in ids])
+
+    @contextmanager
+    def writing(self, shelf: Shelf, ids: Collection[StoredId] | None) -> Iterator[None]:
+        """Nothing is kept of these records (None: of the whole collection) inside the block."""
+        self.close(shelf, ids)
+        try:
+            yield
+        finally:
+            self.reopen(shelf, ids)
+
+    def close(self, shelf: Shelf, ids: Collection[StoredId] | None) -> None:
+        """Forget these records and keep none of them before as many ``reopen``."""
+        if ids is None:
+            shelf.closed_whole += 1
+            shelf.leases.clear()
+            touched = list(shelf.keys)
+        else:
+            shelf.closed.update(ids)
+            touched = [(model, pk) for model in shelf.models for pk in ids]
+        for key in touched:
+            shelf.leases.pop(key, None)
+            if key in self._entries:
+                self._drop(key)
+                self._invalidations[key[0]] += 1
+
+    def reopen(self, shelf: Shelf, ids: Collection[StoredId] | None) -> None:
+        """The write that closed them is over."""
+        if ids is None:
+            shelf.closed_whole -= 1
+            return
+        shelf.closed.subtract(ids)
+        for pk in ids:
+            if not shelf.closed[pk]:
+                del shelf.closed[pk]
+
+    def _put(self, shelf: Shelf, key: Key, document: Document) -> None:
+        data = bson.encode(document, codec_options=CODEC)
+        self._entries[key] = _Entry(data, self._clock() + self._ttl, shelf)
+        self._entries.move_to_end(key)
+        shelf.keys.add(key)
+        if len(self._entries) > self._max_entries:
+            oldest = next(iter(self._entries))
+            self._drop(oldest)
+            self._evictions[oldest[0]] += 1
+
+    def _drop(self, key: Key) -> None:
+        self._entries.pop(key).shelf.keys.discard(key)

@@ -1,0 +1,159 @@
+"""EarnORM: an async ORM for MongoDB whose kernel is small and whose features are plugins.
+
+Everything public is named here.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from earnorm import fields, models
+from earnorm.aggregation import Avg, Count, Max, Min, Sum
+from earnorm.app import App, AppSettings, close, init
+from earnorm.domain import Domain, Operator
+from earnorm.environment import (
+    Env,
+    Principal,
+    act_as,
+    current_app,
+    current_env,
+    find_env,
+    system,
+)
+from earnorm.exceptions import (
+    AccessDenied,
+    ConcurrencyError,
+    ConfigurationError,
+    DomainError,
+    DuplicateKey,
+    EarnORMError,
+    FieldNotLoaded,
+    MultipleRecords,
+    NotFound,
+    NotSupported,
+    OperationTimeout,
+    PluginError,
+    ServerUnavailable,
+    TransactionError,
+    ValidationError,
+)
+from earnorm.fields import (
+    UUID,
+    Binary,
+    Boolean,
+    Date,
+    DateTime,
+    Decimal,
+    Dict,
+    Email,
+    Embedded,
+    Field,
+    Float,
+    Int,
+    Json,
+    List,
+    Many2one,
+    ObjectIdField,
+    One2many,
+    Selection,
+    String,
+    Text,
+    Url,
+)
+from earnorm.hookspecs import hookimpl
+from earnorm.models import BaseModel, EmbeddedModel
+from earnorm.operations import Layer, Operation, PerRecord, Update
+from earnorm.query import Page, Query
+from earnorm.recordset import RecordSet
+from earnorm.transactions import transaction, transactional
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "UUID",
+    "AccessDenied",
+    "App",
+    "AppSettings",
+    "Avg",
+    "BaseModel",
+    "Binary",
+    "Boolean",
+    "ConcurrencyError",
+    "ConfigurationError",
+    "Count",
+    "Date",
+    "DateTime",
+    "Decimal",
+    "Dict",
+    "Domain",
+    "DomainError",
+    "DuplicateKey",
+    "EarnORMError",
+    "Email",
+    "Embedded",
+    "EmbeddedModel",
+    "Env",
+    "Field",
+    "FieldNotLoaded",
+    "Float",
+    "Int",
+    "Json",
+    "Layer",
+    "List",
+    "Many2one",
+    "Max",
+    "Min",
+    "MultipleRecords",
+    "NotFound",
+    "NotSupported",
+    "ObjectIdField",
+    "One2many",
+    "Operation",
+    "OperationTimeout",
+    "Operator",
+    "Page",
+    "PerRecord",
+    "PluginError",
+    "Principal",
+    "Query",
+    "RecordSet",
+    "Selection",
+    "ServerUnavailable",
+    "String",
+    "Sum",
+    "Text",
+    "TransactionError",
+    "Update",
+    "Url",
+    "ValidationError",
+    "__version__",
+    "act_as",
+    "close",
+    "current_app",
+    "current_env",
+    "fields",
+    "hookimpl",
+    "init",
+    "models",
+    "system",
+    "transaction",
+    "transactional",
+]
+
+if TYPE_CHECKING:
+    # Offered by the pool plugin; its own type is earnorm_pool.Pool, which the core cannot import.
+    pool: Any
+else:
+
+    def __getattr__(name):
+        """A service of the current App's plugins: ``earnorm.pool`` is ``app.services["pool"]``."""
+        if not name.startswith("_"):
+            env = find_env()
+            if env is not None and name in env.app.services:
+                return env.app.services[name]
+            if name == "pool":
+                from earnorm.plugins import install_hint
+
+                why = (
+                    "await earnorm.init(...) first" if env is None else "no plugin offers it here"
+                )
+                raise PluginError(f"earnorm.pool: {why}; the pool plugin: {install_hint(name)}")
+        raise AttributeError(f"module 'earnorm' has no attribute {name!r}")

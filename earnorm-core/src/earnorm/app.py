@@ -1,0 +1,497 @@
+"""App: one database, its plugins, its models as it sees them; start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import Token
+from dataclasses import dataclass, field, fields
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from earnorm import environment, registry
+from earnorm.backends import Backend, ServerSettings, open_backend
+from earnorm.binding import BoundModel
+from earnorm.builtin import BUILTIN_PLUGINS
+from earnorm.container import Services
+from earnorm.domain import OPERATORS, Domain, DomainSource, Operator, matcher
+from earnorm.environment import Env, use_env
+from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
+from earnorm.models import BaseModel, effective_class
+from earnorm.operations import Operation
+from earnorm.plugins import LoadedPlugins, PluginInfo, Selection, installed, load
+from earnorm.relations import check_relations
+
+if TYPE_CHECKING:
+    from earnorm.fields import Field
+
+log = logging.getLogger("earnorm")
+
+# The plugins of this house, so that a misspelt keyword finds its neighbour before they are installed.
+_HOUSE_PLUGINS = ("audit", "cache", "pool", "security")
+
+
+@dataclass(frozen=True, slots=True)
+class AppSettings:
+    """What an App was made with. Times are in seconds; None leaves the driver's own default.
+
+    Attributes:
+        database: The database's name.
+        min_pool_size: Connections kept open.
+        max_pool_size: Most connections to one server.
+        pool_timeout: How long an operation waits for a connection.
+        max_lifetime: Age at which a connection is retired (the pool plugin does it).
+        idle_timeout: Idle time after which a connection is closed.
+        server_timeout: How long to look for a server before giving up.
+        client_options: Further options of the driver, in its own names.
+        create_indexes: Create declared indexes on a model's first use.
+    """
+
+    database: str
+    min_pool_size: int | None = None
+    max_pool_size: int | None = None
+    pool_timeout: float | None = None
+    max_lifetime: float | None = None
+    idle_timeout: float | None = None
+    server_timeout: float = 5.0
+    client_options: Mapping[str, object] = field(default_factory=dict[str, object])
+    create_indexes: bool = True
+
+    def driver_options(self) -> dict[str, object]:
+        """These settings in the driver's names; times in milliseconds."""
+        seconds = {
+            "waitQueueTimeoutMS": self.pool_timeout,
+            "maxIdleTimeMS": self.idle_timeout,
+            "serverSelectionTimeoutMS": self.server_timeout,
+        }
+        options: dict[str, object] = {
+            name: int(value * 1000) for name, value in seconds.items() if value is not None
+        }
+        sizes = {"minPoolSize": self.min_pool_size, "maxPoolSize": self.max_pool_size}
+        options |= {name: size for name, size in sizes.items() if size is not None}
+        return options | dict(self.client_options)
+
+
+_SYNONYMS = {"pool_max_lifetime": "max_lifetime", "pool_idle_timeout": "idle_timeout"}
+_SETTINGS = frozenset(f.name for f in fields(AppSettings)) - {"database"}
+
+
+def _split(database: object, keywords: Mapping[str, Any]) -> tuple[AppSettings, dict[str, Any]]:
+    """The App's own settings, and the keywords that belong to plugins."""
+    if not isinstance(database, str) or not database:
+        raise ConfigurationError('database= names the database: database="example"')
+    own: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    known_plugins = {*installed(), *_HOUSE_PLUGINS}
+    for keyword, value in keywords.items():
+        name = _SYNONYMS.get(keyword, keyword)
+        if name in _SETTINGS:
+            if name in own:
+                raise ConfigurationError(f"{keyword!r} and {name!r} mean the same; give one")
+            own[name] = value
+        elif isinstance(value, Mapping) or hasattr(value, "model_fields_set"):
+            others[keyword] = value
+        else:
+            known = {*_SETTINGS, *_SYNONYMS, *_ARGUMENTS, *known_plugins}
+            raise ConfigurationError(f"unknown keyword {keyword!r}{nearest(keyword, known)}")
+    for name in ("min_pool_size", "max_pool_size"):
+        size = own.get(name)
+        if size is not None and (type(size) is not int or size < 0):
+            raise ConfigurationError(f"{name} is a number of connections, not {size!r}")
+    for name in ("pool_timeout", "max_lifetime", "idle_timeout", "server_timeout"):
+        time = own.get(name)
+        if time is not None and (not isinstance(time, int | float) or not time > 0):
+            raise ConfigurationError(f"{name} is a time in seconds above 0, not {time!r}")
+    return AppSettings(database, **own), others
+
+
+_ARGUMENTS = ("mongo_uri", "database", "client", "driver", "plugins", "disabled", "required", "name")
+
+
+class App:
+    """One database plus a selection of plugins.
+
+    Use it as a context manager, or through :func:`init` and :func:`close`::
+
+        async with earnorm.App("mongodb://localhost:27017", database="shop") as app:
+            ...
+
+    Args:
+        mongo_uri: ``mongodb://``, ``mongodb+srv://``, or ``mongomock://`` for an in-memory database.
+        database: The database's name.
+        client: A client that the application made itself, instead of a URI; it is never closed.
+        driver: ``"pymongo"`` (the default) or ``"motor"``; also ``EARNORM_DRIVER``.
+        plugins: Names, classes and instances; without it ``EARNORM_PLUGINS``, else all installed.
+        disabled: Names of plugins that are never loaded; ``EARNORM_DISABLED_PLUGINS`` adds to it.
+        required: Names of plugins that must be active, and cannot be switched off from outside.
+        name: How messages call this App (default: the database's name).
+        **keywords: The pool and timeout settings of :class:`AppSettings`, and one keyword per
+            plugin with that plugin's settings.
+
+    Raises:
+        ConfigurationError: A keyword is unknown or its value not valid.
+        PluginError: A plugin is not installed, fails to load, or breaks the contract.
+    """
+
+    def __init__(
+        self,
+        mongo_uri: str | None = None,
+        *,
+        database: str,
+        client: object | None = None,
+        driver: str | None = None,
+        plugins: Iterable[str | type | object] | None = None,
+        disabled: Iterable[str] = (),
+        required: Iterable[str] = (),
+        name: str | None = None,
+        **keywords: Any,
+    ) -> None:
+        if (mongo_uri is None) == (client is None):
+            raise ConfigurationError(
+                'give either a URI (mongo_uri="mongodb://localhost:27017") or a client='
+            )
+        self.settings, plugin_settings = _split(database, keywords)
+        self.name = name or database
+        self._uri = mongo_uri or ""
+        self._client = client
+        self._driver = driver or os.environ.get("EARNORM_DRIVER") or None
+        selection = Selection.of(plugins, disabled, required, os.environ)
+        self.loaded: LoadedPlugins = load(selection, plugin_settings, BUILTIN_PLUGINS)
+        self.services = Services()
+        self.field_types: Mapping[str, type[Field[Any, Any]]] = {}
+        self.operators: Mapping[str, Operator] = OPERATORS
+        self.env = Env(self)
+        self.hears_commits = self.loaded.implements("after_commit")
+        self._backend: Backend | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._bound: dict[type[BaseModel], BoundModel] = {}
+        self._by_name: dict[str, type[BaseModel]] = {}
+        self._extensions: dict[str, list[type[BaseModel]]] = {}
+        self._token: Token[Env | None] | None = None
+
+    # -- start and stop -----------------------------------------------------------------------
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the App takes operations."""
+        return self._loop is not None
+
+    @property
+    def plugins(self) -> Sequence[PluginInfo]:
+        """Every installed or selected plugin, and whether it is active here."""
+        return tuple(self.loaded.infos)
+
+    @property
+    def backend(self) -> Backend:
+        """The driver adapter.
+
+        Raises:
+            ConfigurationError: The App is not started.
+        """
+        if self._backend is None:
+            raise ConfigurationError(
+                f"App {self.name!r} is not started: 'async with app:' or 'await app.start()' first"
+            )
+        return self._backend
+
+    async def start(self) -> Self:
+        """Connect, let the plugins register what they bring, and take operations.
+
+        Raises:
+            ConfigurationError: It is started already, or a relation names an unknown model.
+            ServerUnavailable: No server answered in time.
+            PluginError: A plugin failed.
+        """
+        if self._backend is not None:
+            raise ConfigurationError(f"App {self.name!r} is started already")
+        listeners = [
+            listener
+            for _, found in self.loaded.collect("register_listeners", app=self)
+            for listener in found or ()
+        ]
+        server = ServerSettings(
+            uri=self._uri,
+            database=self.settings.database,
+            client=self._client,
+            options=self.settings.driver_options() if self._client is None else {},
+            event_listeners=listeners,
+        )
+        self._backend = open_backend(server, self._driver)
+        try:
+            await self._backend.connect()
+            self._register()
+            self._loop = asyncio.get_running_loop()
+            with use_env(self.env):
+                await self.loaded.notify("startup", app=self)
+        except BaseException:
+            await self._drop_backend()
+            raise
+        return self
+
+    def _register(self) -> None:
+        self.services = Services()
+        self.field_types = self._merged("register_fields", {})
+        operators = {
+            op.name: op
+            for _, found in self.loaded.collect("register_operators", app=self)
+            for op in found or ()
+        }
+        self.operators = {**OPERATORS, **operators} if operators else OPERATORS
+        for plugin, services in self.loaded.collect("register_services", app=self):
+            for name, service in (services or {}).items():
+                self.services.add(name, service, plugin)
+        for plugin, models in self.loaded.collect("register_models", app=self):
+            for model in models or ():
+                if model._inherit is None:
+                    self._by_name[model._name] = model
+                else:
+                    self._extensions.setdefault(model._inherit, []).append(model)
+        for target in self._extensions:
+            if target not in self._by_name and target not in registry.definitions():
+                log.info("a plugin extends the model %r, which nobody has defined yet", target)
+        check_relations(self, {**registry.definitions(), **self._by_name}.values())
+
+    def _merged(self, hook: str, start: dict[str, Any]) -> dict[str, Any]:
+        owners: dict[str, str] = {}
+        for plugin, found in self.loaded.collect(hook, app=self):
+            for name, value in (found or {}).items():
+                if name in owners:
+                    raise PluginError(
+                        f"plugins {owners[name]!r} and {plugin!r} both register {name!r} ({hook})"
+                    )
+                owners[name] = plugin
+                start[name] = value
+        return start
+
+    async def stop(self) -> None:
+        """Let the plugins close what they opened, then close the connections. Harmless twice.
+
+        Raises:
+            PluginError: A plugin's shutdown failed; everything else was closed all the same.
+        """
+        if self._backend is None:
+            return
+        failure: EarnORMError | None = None
+        with use_env(self.env):
+            for _, call in self.loaded.implementations("shutdown"):
+                try:
+                    result = call(app=self)
+                    if result is not None:
+                        await result
+                except Exception as error:
+                    failure = failure or PluginError(f"a plugin failed in shutdown(app): {error}")
+                    failure.__cause__ = failure.__cause__ or error
+        await self._drop_backend()
+        if environment.get_default() is self.env:
+            environment.set_default(None)
+        if failure is not None:
+            raise failure
+
+    async def _drop_backend(self) -> None:
+        backend, self._backend, self._loop = self._backend, None, None
+        self._bound.clear()
+        self._by_name.clear()
+        self._extensions.clear()
+        if backend is not None:
+            await backend.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        self._token = environment._current.set(self.env)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            environment._current.reset(token)
+        await self.stop()
+
+    @contextmanager
+    def activate(self) -> Iterator[Env]:
+        """Make this the current App inside the block."""
+        with use_env(self.env) as env:
+            yield env
+
+    # -- models -------------------------------------------------------------------------------
+
+    def bind(self, model: type[BaseModel]) -> BoundModel:
+        """The model as this App sees it; made on its first use."""
+        found = self._bound.get(model)
+        return self._bind(model) if found is None else found
+
+    def _bind(self, model: type[BaseModel]) -> BoundModel:
+        if model._inherit is not None:
+            raise ConfigurationError(
+                f"{model.__name__} extends {model._inherit!r}; use the model itself "
+                f"(app.model({model._inherit!r}))"
+            )
+        base = model._base or model
+        if base._abstract:
+            raise ConfigurationError(f"{base.__name__} is abstract; use a model that inherits it")
+        effective = effective_class(base, self._extensions.get(base._name, ()))
+        bound = BoundModel(self, effective)
+        self._bound[base] = self._bound[effective] = self._bound[model] = bound
+        self.loaded.collect("model_registered", app=self, model=effective)
+        return bound
+
+    def model(self, name: str) -> type[BaseModel]:
+        """A model's class by its name, with the extensions that this App's plugins bring.
+
+        Raises:
+            ConfigurationError: No such model.
+        """
+        found = self._by_name.get(name) or registry.definitions().get(name)
+        if found is None:
+            known = {*self._by_name, *registry.definitions()}
+            raise ConfigurationError(f"no model is named {name!r}{nearest(name, known)}")
+        return self.bind(found).model
+
+    def matcher(
+        self, model: type[BaseModel], domain: DomainSource
+    ) -> Callable[[Mapping[str, Any]], bool]:
+        """A predicate that tells, as the database would, whether a document in stored form matches.
+
+        Raises:
+            DomainError: An unknown field or operator.
+        """
+        bound = self.bind(model)
+        return matcher(Domain(domain), bound.schema, bound.operators)
+
+    async def prepare_models(self) -> None:
+        """Create the declared indexes of every model known so far; operations do it on first use.
+
+        A transaction does it before it begins: an index cannot be made on a collection that the
+        transaction holds.
+        """
+        for model in {**registry.definitions(), **self._by_name}.values():
+            if not model._abstract and not self.bind(model).is_prepared:
+                await self.bind(model).prepare()
+
+    # -- operations ---------------------------------------------------------------------------
+
+    async def execute(self, op: Operation) -> Any:
+        """Send an operation through its layers to the database: the only way there is.
+
+        Returns:
+            What :class:`Operation` says for its name.
+        """
+        # The common case needs neither a second call nor a lock.
+        if asyncio.get_running_loop() is not self._loop:
+            self._refuse_loop()
+        bound = self._bound.get(op.model) or self.bind(op.model)
+        if not bound.is_prepared:
+            await bound.prepare()
+        return await bound.call(op.name)(op)
+
+    def _refuse_loop(self) -> None:
+        if self._loop is None:
+            raise ConfigurationError(
+                f"App {self.name!r} is not started: 'async with app:' or 'await app.start()' first"
+            )
+        raise ConfigurationError(
+            f"App {self.name!r} was started on another event loop; start an App of its own on "
+            f"each loop (one asyncio.run() for the whole program)"
+        )
+
+    async def committed(self, operations: Sequence[Operation]) -> None:
+        """Tell the plugins that these writes are durable."""
+        if operations and self.hears_commits:
+            await self.loaded.notify("after_commit", app=self, operations=operations)
+
+    async def rolled_back(self, operations: Sequence[Operation]) -> None:
+        """Tell the plugins that these writes never were."""
+        if operations:
+            await self.loaded.notify("after_rollback", app=self, operations=operations)
+
+    def dangerous_raw(self, reason: str) -> Any:
+        """The driver's own database object, past every layer: no access rules, no audit, no cache
+        invalidation. Logged as a warning.
+
+        Args:
+            reason: Why nothing else will do; it is logged.
+        """
+        if not reason.strip():
+            raise ConfigurationError("dangerous_raw() needs a reason: it is logged")
+        log.warning("App %s: raw access to the database: %s", self.name, reason)
+        return self.backend.raw_database()
+
+    async def health(self) -> dict[str, Mapping[str, object]]:
+        """The server's health under ``database``, and each plugin's own part under its name.
+
+        Never raises: what fails is reported as ``{"status": "failed", "error": …}``.
+        """
+        report: dict[str, Mapping[str, object]] = {}
+        try:
+            answer = await self.backend.ping()
+            report["database"] = {"status": "ok", "driver": self.backend.name, **answer}
+        except EarnORMError as error:
+            report["database"] = {"status": "failed", "error": str(error)}
+        for name, call in self.loaded.implementations("health"):
+            try:
+                part = call(app=self)
+                report[name] = part if isinstance(part, Mapping) else await part
+            except Exception as error:
+                report[name] = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        return report
+
+    def __repr__(self) -> str:
+        # The URI may hold a password.
+        state = "started" if self.is_started else "not started"
+        return f"<App {self.name!r} database={self.settings.database!r} {state}>"
+
+
+async def init(
+    mongo_uri: str | None = None,
+    *,
+    database: str,
+    client: object | None = None,
+    driver: str | None = None,
+    plugins: Iterable[str | type | object] | None = None,
+    disabled: Iterable[str] = (),
+    required: Iterable[str] = (),
+    name: str | None = None,
+    **keywords: Any,
+) -> App:
+    """Start the process's default App. The arguments are those of :class:`App`.
+
+    Raises:
+        ConfigurationError: The default App is started already, or an argument is not valid.
+        PluginError: A plugin is not installed or failed.
+        ServerUnavailable: No server answered in time.
+    """
+    running = environment.get_default()
+    if running is not None and running.app.is_started:
+        raise ConfigurationError(
+            f"init() was called already (App {running.app.name!r}): 'await earnorm.close()' first, "
+            f"or use earnorm.App for a second database"
+        )
+    app = App(
+        mongo_uri,
+        database=database,
+        client=client,
+        driver=driver,
+        plugins=plugins,
+        disabled=disabled,
+        required=required,
+        name=name,
+        **keywords,
+    )
+    await app.start()
+    environment.set_default(app.env)
+    return app
+
+
+async def close() -> None:
+    """Stop the default App; harmless where none is started."""
+    env = environment.get_default()
+    if env is not None:
+        await env.app.stop()
+        environment.set_default(None)

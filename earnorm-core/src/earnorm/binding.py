@@ -1,0 +1,280 @@
+"""One model as one App sees it: its class with the extensions, its collection, its composed layers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from earnorm.backends.base import BulkUpdate, Document
+from earnorm.domain import Domain, Operator, to_filter
+from earnorm.exceptions import AccessDenied
+from earnorm.indexes import declared_indexes
+from earnorm.operations import (
+    Call,
+    Layer,
+    Operation,
+    OperationName,
+    PerRecord,
+    PlacedLayer,
+    Stream,
+    Update,
+    compose,
+)
+from earnorm.plugins import LoadedPlugins, settled
+
+if TYPE_CHECKING:
+    from earnorm.app import App
+    from earnorm.models import BaseModel
+
+Observer = tuple[str, Callable[..., Any]]
+
+
+class BoundModel:
+    """A model in an App. ``calls`` composes an operation's layers once, on its first use."""
+
+    def __init__(self, app: App, model: type[BaseModel]) -> None:
+        self.app = app
+        self.model = model
+        self.schema = model._schema
+        self.operators: Mapping[str, Operator] = app.operators
+        self.collection = app.backend.collection(model._collection)
+        self.is_prepared = False
+        self._preparing = asyncio.Lock()
+        self._calls: dict[OperationName, Call] = {}
+
+    def filter(self, domain: Domain) -> dict[str, Any]:
+        """The MongoDB filter of a domain.
+
+        Raises:
+            DomainError: An unknown field or operator, or a value that cannot be compared.
+        """
+        return to_filter(domain, self.schema, self.operators)
+
+    async def prepare(self) -> None:
+        """Create the declared indexes, once per App."""
+        async with self._preparing:
+            if not self.is_prepared:
+                indexes = declared_indexes(self.model) if self.app.settings.create_indexes else []
+                if indexes:
+                    await self.collection.create_indexes(indexes)
+                self.is_prepared = True
+
+    def call(self, name: OperationName) -> Call:
+        """The operation's layers folded around its core."""
+        found = self._calls.get(name)
+        if found is None:
+            layers = list(_layers(self.app.loaded, self.app, self.model, name))
+            cores: dict[OperationName, Call] = {
+                "search": self._search,
+                "count": self._count,
+                "group": self._group,
+                "create": self._create,
+                "write": self._write,
+                "unlink": self._unlink,
+            }
+            core = cores[name]
+            if name in _OBSERVED:
+                core = _noting_writes(core)
+            found = self._calls[name] = _announcing_denials(
+                compose(core, layers), self.app.loaded.implementations("access_denied")
+            )
+        return found
+
+    # -- where layers end and the backend begins ----------------------------------------------
+
+    def _projection(self, op: Operation) -> Mapping[str, int]:
+        names = op.options.fields
+        if names is None:
+            return self.schema.projection
+        fields = self.schema.fields
+        # {"_id": 1} is always part of it, so that the projection is never empty (which means all)
+        return {"_id": 1, **{fields[name].db_name: 1 for name in names if fields[name].stored}}
+
+    async def _search(self, op: Operation) -> list[Document]:
+        options = op.options
+        if options.stream is not None:
+            return await self._next_batch(op, options.stream)
+        transaction = op.env.transaction
+        return await self.collection.find(
+            self.filter(op.domain),
+            projection=self._projection(op),
+            sort=options.order,
+            skip=options.offset,
+            limit=options.limit,
+            session=transaction and transaction.session,
+            timeout=options.timeout,
+        )
+
+    async def _next_batch(self, op: Operation, stream: Stream) -> list[Document]:
+        if stream.cursor is None:
+            options, transaction = op.options, op.env.transaction
+            stream.cursor = await self.collection.open_cursor(
+                self.filter(op.domain),
+                projection=self._projection(op),
+                sort=options.order,
+                skip=options.offset,
+                limit=options.limit,
+                batch_size=stream.batch_size,
+                session=transaction and transaction.session,
+                timeout=options.timeout,
+            )
+        return await stream.cursor.next_batch()
+
+    async def _count(self, op: Operation) -> int:
+        options, transaction = op.options, op.env.transaction
+        return await self.collection.count(
+            self.filter(op.domain),
+            skip=options.offset,
+            limit=options.limit,
+            session=transaction and transaction.session,
+            timeout=options.timeout,
+        )
+
+    async def _group(self, op: Operation) -> list[Document]:
+        options, transaction = op.options, op.env.transaction
+        spec = options.group
+        assert spec is not None
+        keys = {f"k{number}": f"${path}" for number, path in enumerate(spec.keys.values())}
+        accumulators = {
+            f"a{number}": accumulator for number, accumulator in enumerate(spec.aggregates.values())
+        }
+        pipeline: list[dict[str, Any]] = [
+            {"$match": self.filter(op.domain)},
+            {"$group": {"_id": keys or None, **accumulators}},
+        ]
+        if keys:
+            pipeline.append({"$sort": {f"_id.{key}": 1 for key in keys}})
+        rows = await self.collection.aggregate(
+            pipeline, session=transaction and transaction.session, timeout=options.timeout
+        )
+        return [
+            {
+                **{name: (row["_id"] or {}).get(f"k{n}") for n, name in enumerate(spec.keys)},
+                **{name: row[f"a{n}"] for n, name in enumerate(spec.aggregates)},
+            }
+            for row in rows
+        ]
+
+    async def _create(self, op: Operation) -> list[Any]:
+        documents = op.values
+        assert isinstance(documents, list)
+        transaction = op.env.transaction
+        await self.collection.insert(documents, session=transaction and transaction.session)
+        return [document["_id"] for document in documents]
+
+    async def _write(self, op: Operation) -> int:
+        transaction = op.env.transaction
+        session = transaction and transaction.session
+        values = op.values
+        if isinstance(values, PerRecord):
+            # The whole domain stays part of each filter: a layer may have narrowed it.
+            rest = self.filter(op.domain)
+            return await self.collection.bulk_update(
+                [
+                    BulkUpdate(_and(rest, {"_id": pk, **update.expect}), update.operators)
+                    for pk, update in values.items()
+                ],
+                session=session,
+            )
+        assert isinstance(values, Update)
+        condition = self.filter(op.domain)
+        if values.expect:
+            condition = _and(condition, values.expect)
+        return await self.collection.update(
+            condition, values.operators, many=op.options.many, session=session
+        )
+
+    async def _unlink(self, op: Operation) -> int:
+        transaction = op.env.transaction
+        return await self.collection.delete(
+            self.filter(op.domain),
+            many=op.options.many,
+            session=transaction and transaction.session,
+        )
+
+    def __repr__(self) -> str:
+        return f"<BoundModel {self.model._name} of {self.app!r}>"
+
+
+def _and(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    if not one:
+        return dict(other)
+    # $eq, because a stored value that is a document must not be read as operators
+    exact = {key: {"$eq": value} for key, value in other.items()}
+    return {"$and": [dict(one), exact]}
+
+
+# -- layers ---------------------------------------------------------------------------------------
+
+_OBSERVED: Mapping[OperationName, tuple[str, str]] = {
+    "create": ("before_create", "after_create"),
+    "write": ("before_write", "after_write"),
+    "unlink": ("before_unlink", "after_unlink"),
+}
+
+
+def _layers(
+    plugins: LoadedPlugins, app: App, model: type[BaseModel], name: OperationName
+) -> Iterator[PlacedLayer]:
+    for plugin, pairs in plugins.collect(
+        "wrap_operation", app=app, model=model, operation=name
+    ):
+        for layer, middleware in pairs or ():
+            yield PlacedLayer(int(layer), plugin, middleware)
+    if name in _OBSERVED:
+        before, after = (plugins.implementations(hook) for hook in _OBSERVED[name])
+        if before or after:
+            yield PlacedLayer(Layer.OBSERVE, "", _Observation(_OBSERVED[name], before, after))
+
+
+class _Observation:
+    """The before and after hooks of one operation, as one layer: no path to the database skips
+    them."""
+
+    def __init__(
+        self, hooks: tuple[str, str], before: list[Observer], after: list[Observer]
+    ) -> None:
+        self._hooks, self._before, self._after = hooks, before, after
+
+    async def __call__(self, op: Operation, call_next: Call) -> Any:
+        for plugin, observe in self._before:
+            await settled(observe(op=op), plugin, self._hooks[0])
+        result = await call_next(op)
+        for plugin, observe in self._after:
+            await settled(observe(op=op, result=result), plugin, self._hooks[1])
+        return result
+
+
+def _noting_writes(core: Call) -> Call:
+    """Tell the transaction, or after_commit at once, what was written."""
+
+    async def call(op: Operation) -> Any:
+        transaction = op.env.transaction
+        if transaction is not None:
+            transaction.operations.append(op)
+            return await core(op)
+        try:
+            return await core(op)
+        finally:
+            app = op.env.app
+            if app.hears_commits:
+                await app.committed([op])
+
+    return call
+
+
+def _announcing_denials(call: Call, observers: list[Observer]) -> Call:
+    if not observers:
+        return call
+
+    async def announcing(op: Operation) -> Any:
+        try:
+            return await call(op)
+        except AccessDenied as error:
+            for plugin, observe in observers:
+                await settled(observe(op=op, error=error), plugin, "access_denied")
+            raise
+
+    return announcing
+

@@ -1,0 +1,5 @@
+"""Features of the core that are themselves plugins on the same hooks."""
+
+from earnorm.builtin.revisions import RevisionsPlugin
+
+BUILTIN_PLUGINS: tuple[type, ...] = (RevisionsPlugin,)

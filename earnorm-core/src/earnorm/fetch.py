@@ -1,0 +1,69 @@
+"""What a record knows of the fetch that it came from: its App, the loaded fields, its siblings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from earnorm.app import App
+
+ID_ONLY = frozenset({"_id"})
+
+
+class Fetch:
+    """Shared by all records that one query gave; a record holds it in a slot.
+
+    Attributes:
+        app: The App that the records belong to.
+        loaded: Names of the fields that were fetched; None means all.
+        records: The records, where they have relations to load together (or are ghosts).
+        related: The ghosts of each relation of these records, by the field's name.
+        by_id: Ghosts by their stored id, so that two records that point at one share it.
+        loading: Loads under way, by relation ("" for the records themselves).
+        origin: ``model.field`` of the relation that ghosts stand for, for messages.
+        complete: Makes the ghosts that nobody has touched yet, before all are loaded at once.
+    """
+
+    __slots__ = ("app", "by_id", "complete", "loaded", "loading", "origin", "records", "related")
+
+    def __init__(
+        self, app: App, loaded: frozenset[str] | None = None, records: list[Any] | None = None
+    ) -> None:
+        self.app = app
+        self.loaded = loaded
+        self.records = records
+        self.related: dict[str, Fetch] = {}
+        self.by_id: dict[Any, Any] = {}
+        self.loading: dict[str, asyncio.Task[None]] = {}
+        self.origin = ""
+        self.complete: Callable[[], None] | None = None
+
+    def has(self, name: str) -> bool:
+        """Whether the field was fetched."""
+        return self.loaded is None or name in self.loaded
+
+    @property
+    def is_ghost(self) -> bool:
+        """Whether the records know their ids only."""
+        return self.loaded is ID_ONLY
+
+    def how_to_load(self, model: type[Any], name: str) -> str:
+        """The message of ``FieldNotLoaded``."""
+        if not self.is_ghost:
+            return (
+                f"{model.__name__}.{name} was not fetched: add {name!r} to .only(...), "
+                f"or 'await record.refresh()'"
+            )
+        if self.origin:
+            field = self.origin.rpartition(".")[2]
+            return (
+                f"{model.__name__}.{name}: {self.origin} is not loaded; 'await record.{field}' "
+                f"loads it for all records fetched together, or search(...).prefetch({field!r})"
+            )
+        return f"{model.__name__}.{name} is not loaded: 'await record' loads it"
+
+    def __repr__(self) -> str:
+        what = "all" if self.loaded is None else ", ".join(sorted(self.loaded))
+        return f"<Fetch {what}>"

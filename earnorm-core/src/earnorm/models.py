@@ -1,0 +1,529 @@
+"""BaseModel and EmbeddedModel: what a class body declares, and what one record can do.
+
+A record adopts the decoded document as its ``__dict__``: reading a plain field is a plain attribute.
+Everything else that it knows lies in slots: which fetch it came from, what was changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
+
+import pydantic
+from pydantic_core import core_schema
+
+from earnorm import registry, writing
+from earnorm.domain import Domain, DomainSource
+from earnorm.environment import current_env, find_env
+from earnorm.exceptions import (
+    ConfigurationError,
+    FieldNotLoaded,
+    NotFound,
+    ValidationError,
+    nearest,
+)
+from earnorm.fetch import Fetch
+from earnorm.fields.base import MISSING, Field
+from earnorm.fields.numeric import Int
+from earnorm.fields.relational import One2many
+from earnorm.fields.structured import ObjectIdField
+from earnorm.operations import ONE, Operation
+from earnorm.query import Query
+from earnorm.recordset import RecordSet
+from earnorm.relations import ghost_of, ghosts_of, load_ghost
+from earnorm.schema import Schema, State
+
+if TYPE_CHECKING:
+    from earnorm.binding import BoundModel
+    from earnorm.query import Order
+
+_SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+class _Structure:
+    """What records and embedded objects share: fields, assignment, change tracking."""
+
+    __slots__ = ("__dict__", "__weakref__", "_changes", "_fetch", "_originals")
+
+    _schema: ClassVar[Schema]
+    _fields: ClassVar[Mapping[str, Field[Any, Any]]]
+
+    # Values before the first change, and stored copies of mutable values as they were read.
+    _changes: dict[str, Any]
+    _originals: dict[str, Any]
+    _fetch: Fetch
+
+    def __init__(self, **values: Any) -> None:
+        _set_state(self, type(self)._schema.validate(values))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        cls = type(self)
+        field = cls._schema.fields.get(name)
+        if field is None:
+            if name in _SLOTS:
+                object.__setattr__(self, name, value)
+                return
+            if isinstance(getattr(cls, name, None), property):
+                raise AttributeError(f"{cls.__name__}.{name} cannot be assigned")
+            raise AttributeError(
+                f"{cls.__name__} has no field {name!r}{nearest(name, cls._schema.fields)}"
+            )
+        self._assign(field, value)
+
+    def _assign(self, field: Field[Any, Any], value: Any) -> None:
+        state, name = self.__dict__, field.name
+        changes = self._changes_or_new()
+        if name not in changes:
+            changes[name] = state.get(name, MISSING)
+        state[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a field cannot be deleted; assign None to {name!r}")
+
+    def _changes_or_new(self) -> dict[str, Any]:
+        try:
+            return self._changes
+        except AttributeError:
+            found: dict[str, Any] = {}
+            object.__setattr__(self, "_changes", found)
+            return found
+
+    def _originals_or_new(self) -> dict[str, Any]:
+        try:
+            return self._originals
+        except AttributeError:
+            found: dict[str, Any] = {}
+            object.__setattr__(self, "_originals", found)
+            return found
+
+    def _absent(self, field: Field[Any, Any]) -> Any:
+        """The value of a field that the state lacks: not fetched, or its default."""
+        fetch: Fetch | None = getattr(self, "_fetch", None)
+        if fetch is not None and not fetch.has(field.name):
+            raise FieldNotLoaded(fetch.how_to_load(type(self), field.name))
+        default = field.default_value()
+        if field.mutable and default is not None:
+            # The caller may change it in place, and save() has to notice.
+            self._originals_or_new()[field.name] = MISSING
+            self.__dict__[field.name] = default
+        return default
+
+    def _stored(self) -> State:
+        """The stored form."""
+        return dict(type(self)._schema.document(self.__dict__))
+
+    def _restorer(self) -> Callable[[], None]:
+        state = dict(self.__dict__)
+        slots = {name: getattr(self, name, MISSING) for name in ("_changes", "_originals", "_fetch")}
+        slots = {name: dict(v) if type(v) is dict else v for name, v in slots.items()}
+
+        def restore() -> None:
+            _set_state(self, state)
+            for name, value in slots.items():
+                if value is not MISSING:
+                    object.__setattr__(self, name, value)
+                elif hasattr(self, name):
+                    object.__delattr__(self, name)
+
+        return restore
+
+    def to_dict(self) -> dict[str, Any]:
+        """The loaded fields as Python values; embedded objects as dicts, relations as ids (text)."""
+        found: dict[str, Any] = {}
+        for name, field in type(self)._schema.fields.items():
+            if not field.stored or name.startswith("_"):
+                continue
+            try:
+                found[name] = _plain(getattr(self, name))
+            except FieldNotLoaded:
+                continue
+        return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.id
+    if isinstance(value, EmbeddedModel):
+        return value.to_dict()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+_SLOTS = frozenset(_Structure.__slots__)
+_set_state: Callable[[Any, State], None] = _Structure.__dict__["__dict__"].__set__
+
+
+def _declared_fields(cls: type, reserved: frozenset[str]) -> dict[str, Field[Any, Any]]:
+    found: dict[str, Field[Any, Any]] = {}
+    for ancestor in reversed(cls.__mro__):
+        for name, value in vars(ancestor).items():
+            if isinstance(value, Field):
+                if name in reserved:
+                    raise TypeError(
+                        f"{cls.__name__}.{name}: the name is taken by a method or property; choose "
+                        f'another and keep the stored key with db_name="{name}"'
+                    )
+                found[name] = value
+            elif name in found:
+                raise TypeError(f"{cls.__name__}.{name} is a field of a base class, and hidden here")
+    return found
+
+
+class EmbeddedModel(_Structure):
+    """A document inside a document: declare its fields, and use it with ``Embedded``."""
+
+    __slots__ = ()
+
+    _schema: ClassVar[Schema]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._schema = Schema(cls.__name__, _declared_fields(cls, _EMBEDDED_NAMES))
+        cls._fields = cls._schema.fields
+
+    @classmethod
+    def _adopt(cls, document: dict[str, Any]) -> Self:
+        """An object with a stored document as its state; keys that are not declared stay out."""
+        projection = cls._schema.projection
+        if not document.keys() <= projection.keys():
+            document = {key: value for key, value in document.items() if key in projection}
+        new = object.__new__(cls)
+        _set_state(new, cls._schema.states([document])[0])
+        return new
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        def build(value: Any) -> Any:
+            if isinstance(value, cls):
+                # What was read lazily is converted first, then everything is checked again.
+                return cls._checked(value)
+            if isinstance(value, Mapping):
+                return cls(**value)
+            raise ValueError(f"not a {cls.__name__}, nor a mapping of its fields")
+
+        return core_schema.no_info_plain_validator_function(build)
+
+    @classmethod
+    def _checked(cls, value: Self) -> Self:
+        names = [f.name for f in cls._schema.stored if f.name in value.__dict__]
+        return cls(**{name: getattr(value, name) for name in names})
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._stored() == other._stored()  # type: ignore[attr-defined] # it is of the same type
+
+    __hash__ = None  # type: ignore[assignment] # it can change in place
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{k}={v!r}" for k, v in self.to_dict().items() if v is not None)
+        return f"{type(self).__name__}({values})"
+
+
+_EMBEDDED_NAMES = frozenset(n for n in dir(EmbeddedModel) if not n.startswith("__"))
+
+
+class BaseModel(_Structure):
+    """A model: subclass it and declare fields.
+
+    Class attributes:
+        _name: The model's name (default: the class name in snake case).
+        _collection: Its collection (default: the name, with dots as underscores).
+        _indexes: Indexes beside those of ``unique`` and ``index``, e.g. ``[{"email": 1}]``.
+        _versioned: Refuse lost updates: writes carry a revision.
+        _abstract: A base for other models, without a collection.
+        _inherit: The name of a model that this class extends; see ``hookspecs.register_models``.
+
+    The constructor validates what it is given, and raises ``ValidationError`` (a ``ValueError``).
+    Nothing is stored before ``save()``.
+    """
+
+    __slots__ = ()
+
+    _name: ClassVar[str] = ""
+    _collection: ClassVar[str] = ""
+    _indexes: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    _versioned: ClassVar[bool] = False
+    _abstract: ClassVar[bool] = True
+    _inherit: ClassVar[str | None] = None
+    _base: ClassVar[type[BaseModel] | None] = None
+
+    _id = ObjectIdField()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        cls._abstract = own.get("_abstract", False)
+        if "_base" in own:  # one App's class of a model that its plugins extend
+            cls._abstract = False
+        elif cls._inherit is not None and "_inherit" in own:
+            cls._name = f"{cls._inherit}+{cls.__name__}"
+        else:
+            cls._inherit = None
+            cls._name = own.get("_name") or _SNAKE.sub("_", cls.__name__).lower()
+            cls._collection = own.get("_collection") or cls._name.replace(".", "_")
+        fields = _declared_fields(cls, _RECORD_NAMES)
+        if cls._versioned and "_revision" not in fields:
+            revision: Int[Any] = Int(default=0)
+            revision.__set_name__(cls, "_revision")
+            type.__setattr__(cls, "_revision", revision)
+            fields["_revision"] = revision
+        cls._schema = Schema(cls._name, fields)
+        cls._fields = cls._schema.fields
+        if not cls._abstract and cls._inherit is None and cls._base is None:
+            registry.define(cls)
+
+    # -- one record ---------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str | None:
+        """The id as text; None before the record is stored."""
+        pk = self.__dict__.get("_id")
+        return None if pk is None or not self.is_stored else str(pk)
+
+    @property
+    def pk(self) -> Any:
+        """The id as it is stored (an ObjectId unless the model declares its own ``_id``)."""
+        return self.__dict__.get("_id") if self.is_stored else None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the record came from the database or was saved."""
+        return hasattr(self, "_fetch")
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether ``save()`` would write something."""
+        return not self.is_stored or bool(writing.changed_fields(self))
+
+    def exists(self) -> bool:
+        """True: a record is not empty, as a RecordSet may be. Asks nothing of the database."""
+        return True
+
+    def ensure_one(self) -> Self:
+        """The record itself, so that a record can stand where a RecordSet of one is expected."""
+        return self
+
+    async def save(self) -> Self:
+        """Store the record: create it, or write what was changed.
+
+        Raises:
+            ValidationError: A value is not acceptable; nothing is written.
+            DuplicateKey: Another record has a value that must be unique.
+            NotFound: The record does not exist any more (or not for the acting principal).
+            ConcurrencyError: The model is versioned and somebody else wrote it first.
+        """
+        if self.is_stored:
+            await writing.save([self])
+        else:
+            await writing.create(_bound(type(self)), [self])
+        return self
+
+    async def write(self, values: Mapping[str, Any]) -> Self:
+        """Change some fields, in the database and here. Errors as for :meth:`save`."""
+        await writing.write([self], values)
+        return self
+
+    async def unlink(self) -> int:
+        """Delete the record; how many were deleted (0 where it was gone already)."""
+        return await writing.unlink([self])
+
+    async def refresh(self) -> Self:
+        """Load every field again; unsaved changes are dropped.
+
+        Raises:
+            NotFound: The record does not exist any more (or not for the acting principal).
+        """
+        await RecordSet(type(self), [self]).refresh()
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Load a ghost, and with it the ghosts of all records that were fetched together."""
+        return load_ghost(self).__await__()
+
+    def _ghost(self, field: Field[Any, Any], pk: Any) -> BaseModel:
+        return ghost_of(self, field, pk)
+
+    def _ghosts(self, field: One2many[Any]) -> RecordSet[Any]:
+        return ghosts_of(self, field)
+
+    def _assign(self, field: Field[Any, Any], value: Any) -> None:
+        if not field.stored:
+            raise AttributeError(f"{field.name} is not stored here; write the records themselves")
+        if self.is_stored and (field.readonly or field.name == "_id"):
+            raise ValidationError(type(self)._name, [_readonly(field)])
+        super()._assign(field, value)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, BaseModel) or self._name != other._name:
+            return False
+        return self.is_stored and other.is_stored and self.pk == other.pk
+
+    def __hash__(self) -> int:
+        return hash((self._name, self.pk)) if self.is_stored else object.__hash__(self)
+
+    def __repr__(self) -> str:
+        # No values: a record may hold what must not reach a log.
+        return f"<{type(self).__name__} {self.id or 'unsaved'}>"
+
+    # -- the model ----------------------------------------------------------------------------
+
+    @classmethod
+    def search(
+        cls,
+        domain: DomainSource = None,
+        *,
+        order: Order = None,
+        limit: int = 0,
+        offset: int = 0,
+        only: Iterable[str] | None = None,
+        prefetch: Iterable[str] = (),
+        timeout: float | None = None,
+    ) -> Query[Self]:
+        """The records that match, as a query that runs when it is awaited or iterated.
+
+        Args:
+            domain: A list such as ``[("age", ">", 20)]``, an expression, or None for all.
+            order: ``"-age,name"``; see ``Query.order``.
+            limit: At most so many; 0 means all.
+            offset: How many to leave out first.
+            only: The fields to fetch.
+            prefetch: Relations to load together with the records.
+            timeout: Seconds that the server may work on it.
+        """
+        query = Query(cls, Domain(domain))
+        if order is not None:
+            query = query.order(order)
+        if limit:
+            query = query.limit(limit)
+        if offset:
+            query = query.offset(offset)
+        if only is not None:
+            query = query.only(*only)
+        if prefetch:
+            query = query.prefetch(*prefetch)
+        return query if timeout is None else query.timeout(timeout)
+
+    @classmethod
+    async def find_one(cls, domain: DomainSource = None, *, order: Order = None) -> RecordSet[Self]:
+        """The first record that matches, as a RecordSet of none or one."""
+        return await cls.search(domain, order=order, limit=1)
+
+    @classmethod
+    async def get(cls, id: object) -> Self:
+        """The record with this id (text or stored form).
+
+        Raises:
+            NotFound: There is none, or not for the acting principal.
+        """
+        env = current_env()
+        bound = env.app.bind(cls)
+        op = Operation("search", bound.model, env, Domain([("_id", "=", id)]), None, ONE)
+        documents = await env.app.execute(op)
+        if not documents:
+            raise NotFound(f"{cls._name}: no record with the id {_shown(id)}")
+        return writing.hydrate(bound, documents)[0]
+
+    @classmethod
+    def browse(cls, ids: Iterable[object]) -> RecordSet[Self]:
+        """Records by their ids, without asking the database: ghosts, in the order given."""
+        if isinstance(ids, str):
+            ids = [ids]
+        bound = _bound(cls)
+        operand = bound.schema.fields["_id"].operand
+        return RecordSet(bound.model, writing.ghosts(bound, [operand(each) for each in ids]))
+
+    @classmethod
+    async def count(cls, domain: DomainSource = None) -> int:
+        """How many records match."""
+        return await cls.search(domain).count()
+
+    @overload
+    @classmethod
+    async def create(cls, values: Mapping[str, Any] | Self) -> Self: ...
+    @overload
+    @classmethod
+    async def create(cls, values: Sequence[Mapping[str, Any] | Self]) -> RecordSet[Self]: ...
+    @classmethod
+    async def create(cls, values: Any) -> Any:
+        """Store a new record, or several at once.
+
+        Args:
+            values: A mapping of field values or an unsaved record; or a list of them.
+
+        Returns:
+            The record, or a RecordSet in the order of the list.
+
+        Raises:
+            ValidationError: With every problem of the batch and its position; nothing is written.
+            DuplicateKey: A value that must be unique exists already.
+        """
+        if isinstance(values, Mapping | BaseModel):
+            return (await writing.create(_bound(cls), [values]))[0]
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            raise ValidationError(
+                cls._name,
+                [{"loc": (), "msg": "create() takes a dict or a list of them", "type": "type"}],
+            )
+        bound = _bound(cls)
+        return RecordSet(bound.model, await writing.create(bound, list(values)))
+
+
+_RECORD_NAMES = frozenset(n for n in dir(BaseModel) if not n.startswith("__")) - {"_id", "_revision"}
+BaseModel._id.__set_name__(BaseModel, "_id")
+
+
+def _readonly(field: Field[Any, Any]) -> Any:
+    return {"loc": (field.name,), "msg": "can be set only on a new record", "type": "readonly"}
+
+
+def _shown(id: object) -> str:
+    text = str(getattr(id, "pk", id))
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _bound(model: type[BaseModel]) -> BoundModel:
+    return current_env().app.bind(model)
+
+
+def effective_class(
+    base: type[BaseModel], extensions: Sequence[type[BaseModel]]
+) -> type[BaseModel]:
+    """One App's class of a model: the model itself, or a subclass with the extensions before it.
+
+    An extension's methods reach the model's own with ``super()``.
+    """
+    if not extensions:
+        return base
+    if "__new__" not in vars(base):
+        # Only now: the constructor of a model that nobody extends pays nothing for this.
+        type.__setattr__(base, "__new__", _new_in_app)
+    for extension in extensions:
+        if extension._versioned and not base._versioned:
+            raise ConfigurationError(f"{extension.__name__} cannot make {base._name!r} versioned")
+    members: dict[str, Any] = {
+        "__slots__": (),
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "__doc__": base.__doc__,
+        "_base": base,
+        "_inherit": None,
+        "_name": base._name,
+        "_collection": base._collection,
+        "_indexes": [*base._indexes, *(i for e in extensions for i in vars(e).get("_indexes", ()))],
+    }
+    return type(base.__name__, (*reversed(extensions), base), members)
+
+
+def _new_in_app(cls: type[BaseModel], **values: Any) -> BaseModel:
+    """A new record is of the class that the current App sees."""
+    env = find_env()
+    if env is not None and env.app.is_started and cls._base is None:
+        cls = env.app.bind(cls).model
+    return object.__new__(cls)

@@ -1,0 +1,401 @@
+"""RecordSet: ordered records of one model, and Odoo's algebra on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+
+from earnorm import writing
+from earnorm.domain import Domain, DomainSource, condition, matcher
+from earnorm.environment import current_env, find_env
+from earnorm.exceptions import (
+    DomainError,
+    FieldNotLoaded,
+    MultipleRecords,
+    NotFound,
+    nearest,
+)
+from earnorm.fetch import Fetch
+from earnorm.operations import Operation
+
+if TYPE_CHECKING:
+    from earnorm.models import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
+T = TypeVar("T")
+
+_CHUNK = 100_000  # ids of one query
+
+
+class RecordSet(Generic[M]):
+    """Ordered records of one model. Immutable; set operations give new ones.
+
+    A relation that is not loaded is a RecordSet too: ``await`` it before it is read.
+    """
+
+    __slots__ = ("__weakref__", "_load", "_model", "_origin", "_records")
+
+    def __init__(
+        self,
+        model: type[M],
+        records: Sequence[M] | None,
+        *,
+        load: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        origin: str = "",
+    ) -> None:
+        self._model = model
+        self._records = records
+        self._load = load
+        self._origin = origin
+
+    @property
+    def _loaded(self) -> Sequence[M]:
+        if self._records is None:
+            field = self._origin.rpartition(".")[2]
+            raise FieldNotLoaded(
+                f"{self._origin} is not loaded; 'await record.{field}' loads it for all records "
+                f"fetched together, or search(...).prefetch({field!r})"
+            )
+        return self._records
+
+    def _become(self, records: Sequence[M]) -> None:
+        self._records = records
+
+    def _of(self, records: Sequence[M]) -> RecordSet[M]:
+        return RecordSet(self._model, records)
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Load a relation that is not loaded, for all records that were fetched together."""
+        return self._loading().__await__()
+
+    async def _loading(self) -> Self:
+        if self._records is None and self._load is not None:
+            await self._load()
+        return self
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[M]:
+        return iter(self._loaded)
+
+    def __len__(self) -> int:
+        return len(self._loaded)
+
+    def __bool__(self) -> bool:
+        return bool(self._loaded)
+
+    @overload
+    def __getitem__(self, index: int) -> M: ...
+    @overload
+    def __getitem__(self, index: slice) -> RecordSet[M]: ...
+    def __getitem__(self, index: int | slice) -> M | RecordSet[M]:
+        found = self._loaded[index]
+        return self._of(found) if isinstance(found, Sequence) else found
+
+    def __contains__(self, record: object) -> bool:
+        return record in self._loaded
+
+    @property
+    def ids(self) -> list[str | None]:
+        """The ids as text, in order; None for a record that is not stored."""
+        return [record.id for record in self._loaded]
+
+    @property
+    def pks(self) -> list[Any]:
+        """The stored ids, in order."""
+        return [record.pk for record in self._loaded]
+
+    def exists(self) -> bool:
+        """Whether there is any record here. Asks nothing of the database; see ``still_exists``."""
+        return bool(self._loaded)
+
+    def ensure_one(self) -> M:
+        """The one record.
+
+        Raises:
+            NotFound: There is none.
+            MultipleRecords: There are several.
+        """
+        records = self._loaded
+        if len(records) == 1:
+            return records[0]
+        if not records:
+            raise NotFound(f"{self._model._name}: no record where exactly one was asked for")
+        raise MultipleRecords(
+            f"{self._model._name}: {len(records)} records where exactly one was asked for"
+        )
+
+    if not TYPE_CHECKING:
+        # Convenience for a RecordSet of one; not part of the typed surface.
+        def __getattr__(self, name):
+            if name.startswith("_"):
+                raise AttributeError(name)
+            fields = self._model._schema.fields
+            if name not in fields and name not in ("id", "pk") and not hasattr(self._model, name):
+                raise AttributeError(
+                    f"RecordSet[{self._model.__name__}] has no attribute {name!r}"
+                    f"{nearest(name, fields)}"
+                )
+            return getattr(self.ensure_one(), name)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Each record's loaded fields as Python values."""
+        return [record.to_dict() for record in self._loaded]
+
+    # -- choosing and arranging ---------------------------------------------------------------
+
+    def filtered(self, key: str | Callable[[M], object]) -> RecordSet[M]:
+        """The records for which the callable, or the field at the dotted path, is true."""
+        test = key if callable(key) else _reader(key)
+        return self._of([record for record in self._loaded if _truth(test(record))])
+
+    def filtered_domain(self, domain: DomainSource) -> RecordSet[M]:
+        """The records that match, as the database would judge; nothing is asked of it.
+
+        Raises:
+            DomainError: An unknown field or operator.
+            FieldNotLoaded: The domain looks at a field that was not fetched.
+        """
+        wanted = Domain(domain)
+        env = find_env()
+        model = self._model
+        started = env is not None and env.app.is_started
+        matches = (
+            env.app.matcher(model, wanted)
+            if env is not None and started
+            else matcher(wanted, model._schema)
+        )
+        fields = [model._schema.resolve(path).db_path.partition(".")[0] for path in wanted.paths()]
+        by_db_name = {field.db_name: field.name for field in model._schema.stored}
+        names = [by_db_name[db_name] for db_name in fields]
+        return self._of([r for r in self._loaded if matches(_document(r, names))])
+
+    @overload
+    def mapped(self, key: str) -> Any: ...
+    @overload
+    def mapped(self, key: Callable[[M], T]) -> list[T]: ...
+    def mapped(self, key: str | Callable[[M], Any]) -> Any:
+        """The value of each record: a RecordSet without duplicates where the path ends at a
+        relation, else a list with duplicates."""
+        if callable(key):
+            return [key(record) for record in self._loaded]
+        found: Any = self
+        for name in key.split("."):
+            found = _map_one(found, name)
+        return found
+
+    def sorted(
+        self, key: str | Callable[[M], Any] | None = None, reverse: bool = False
+    ) -> RecordSet[M]:
+        """A stable sort by a callable or by fields (``"-age,name"``); unset values come first, as
+        in the database. Without a key, by id."""
+        records = list(self._loaded)
+        if callable(key):
+            return self._of(sorted(records, key=key, reverse=reverse))
+        parts = [part.strip() for part in (key or "id").split(",") if part.strip()]
+        for part in reversed(parts):
+            read = _reader(part.removeprefix("-"))
+            backwards = part.startswith("-") is not reverse
+            records.sort(key=lambda record, read=read: _rank(read(record)), reverse=backwards)  # type: ignore[misc] # mypy infers no type for the default
+        return self._of(records)
+
+    @overload
+    def grouped(self, key: str) -> dict[Any, RecordSet[M]]: ...
+    @overload
+    def grouped(self, key: Callable[[M], T]) -> dict[T, RecordSet[M]]: ...
+    def grouped(self, key: str | Callable[[M], Any]) -> dict[Any, RecordSet[M]]:
+        """RecordSets by the value of a callable or of the field at a dotted path."""
+        read = key if callable(key) else _reader(key)
+        found: dict[Any, list[M]] = {}
+        for record in self._loaded:
+            found.setdefault(read(record), []).append(record)
+        return {value: self._of(records) for value, records in found.items()}
+
+    # -- algebra ------------------------------------------------------------------------------
+
+    def _other(self, other: object, symbol: str) -> Sequence[M]:
+        if isinstance(other, RecordSet) and other._model._name == self._model._name:
+            records: Sequence[M] = other._loaded
+            return records
+        kind = (
+            f"RecordSet[{other._model.__name__}]"
+            if isinstance(other, RecordSet)
+            else type(other).__name__
+        )
+        raise TypeError(f"RecordSet[{self._model.__name__}] {symbol} {kind}: not the same model")
+
+    def __add__(self, other: RecordSet[M]) -> RecordSet[M]:
+        """Both in a row; duplicates stay."""
+        return self._of([*self._loaded, *self._other(other, "+")])
+
+    def __or__(self, other: RecordSet[M]) -> RecordSet[M]:
+        """Union: no duplicates, in the order of first occurrence."""
+        return self._of(list(dict.fromkeys([*self._loaded, *self._other(other, "|")])))
+
+    def __and__(self, other: RecordSet[M]) -> RecordSet[M]:
+        """Intersection: no duplicates, in the order of the left side."""
+        wanted = set(self._other(other, "&"))
+        return self._of(list(dict.fromkeys(r for r in self._loaded if r in wanted)))
+
+    def __sub__(self, other: RecordSet[M]) -> RecordSet[M]:
+        """Difference, in the order of the left side."""
+        unwanted = set(self._other(other, "-"))
+        return self._of([record for record in self._loaded if record not in unwanted])
+
+    def __le__(self, other: RecordSet[M]) -> bool:
+        """Every record is in the other."""
+        return set(self._loaded) <= set(self._other(other, "<="))
+
+    def __lt__(self, other: RecordSet[M]) -> bool:
+        """Every record is in the other, which has more."""
+        return set(self._loaded) < set(self._other(other, "<"))
+
+    def __ge__(self, other: RecordSet[M]) -> bool:
+        """It has every record of the other."""
+        return set(self._loaded) >= set(self._other(other, ">="))
+
+    def __gt__(self, other: RecordSet[M]) -> bool:
+        """It has every record of the other, and more."""
+        return set(self._loaded) > set(self._other(other, ">"))
+
+    def __eq__(self, other: object) -> bool:
+        """The same records, in whatever order."""
+        if not isinstance(other, RecordSet) or other._model._name != self._model._name:
+            return False
+        return set(self._loaded) == set(other._loaded)
+
+    def __hash__(self) -> int:
+        return hash((self._model._name, frozenset(self._loaded)))
+
+    # -- writing ------------------------------------------------------------------------------
+
+    async def write(self, values: Mapping[str, Any]) -> int:
+        """Write the same values to every record, in one round trip; how many were written.
+
+        Raises:
+            ValidationError: A value is not acceptable; nothing is written.
+            NotFound: Some do not exist any more; the others were written.
+            AccessDenied: A rule refuses it; nothing is written.
+        """
+        return await writing.write(self._loaded, values)
+
+    async def save(self) -> int:
+        """Write each record's own changes, all in one round trip, and create the new ones.
+
+        Errors as for ``write``. How many were written or created.
+        """
+        new = [record for record in self._loaded if not record.is_stored]
+        written = await writing.save([record for record in self._loaded if record.is_stored])
+        if new:
+            await writing.create(current_env().app.bind(self._model), new)
+        return written + len(new)
+
+    async def unlink(self) -> int:
+        """Delete the records; how many there were."""
+        return await writing.unlink(self._loaded)
+
+    async def refresh(self) -> Self:
+        """Load every field again; unsaved changes are dropped.
+
+        Raises:
+            NotFound: A record does not exist any more (or not for the acting principal).
+        """
+        found = await self._documents()
+        missing = [record for record in self._loaded if record.pk not in found]
+        if missing:
+            raise NotFound(
+                f"{self._model._name}: {len(missing)} of {len(self._loaded)} records do not exist "
+                f"any more"
+            )
+        app = current_env().app
+        bound = app.bind(self._model)
+        records = list(self._loaded)
+        states = bound.schema.states([dict(found[record.pk]) for record in records])
+        together = records if bound.schema.relations else None
+        writing.fill(records, states, Fetch(app, None, together))
+        return self
+
+    async def still_exists(self) -> RecordSet[M]:
+        """The records that the database still has (and shows to the acting principal)."""
+        found = await self._documents(only=frozenset())
+        return self._of([record for record in self._loaded if record.pk in found])
+
+    async def _documents(self, only: frozenset[str] | None = None) -> dict[Any, dict[str, Any]]:
+        env = writing.env_of(self._loaded)
+        bound = env.app.bind(self._model)
+        pks = [record.pk for record in self._loaded if record.is_stored]
+        found: dict[Any, dict[str, Any]] = {}
+        for start in range(0, len(pks), _CHUNK):
+            domain = condition("_id", "in", pks[start : start + _CHUNK])
+            op = Operation("search", bound.model, env, domain)
+            if only is not None:
+                op = op.replace(options=writing.only(only))
+            found.update((d["_id"], d) for d in await env.app.execute(op))
+        return found
+
+    def __repr__(self) -> str:
+        if self._records is None:
+            return f"<RecordSet[{self._model.__name__}] not loaded>"
+        return f"<RecordSet[{self._model.__name__}] of {len(self._records)}>"
+
+
+def _document(record: BaseModel, names: Sequence[str]) -> dict[str, Any]:
+    for name in names:
+        if name not in record.__dict__:
+            getattr(record, name)  # raises FieldNotLoaded where it was not fetched
+    return record._stored()
+
+
+def _reader(path: str) -> Callable[[Any], Any]:
+    names = path.split(".")
+
+    def read(record: Any) -> Any:
+        found = record
+        for name in names:
+            if found is None:
+                return None
+            if isinstance(found, RecordSet):
+                found = found.mapped(name)
+            elif isinstance(found, list):
+                found = [getattr(item, name) for item in found]
+            else:
+                schema = type(found)._schema
+                if name not in schema.fields and name not in ("id", "pk"):
+                    raise DomainError(f"{schema.name} has no field {name!r}{nearest(name, schema.fields)}")
+                found = getattr(found, name)
+        return found
+
+    return read
+
+
+def _is_record(value: object) -> bool:
+    return hasattr(value, "is_stored")
+
+
+def _truth(value: object) -> bool:
+    return any(value) if isinstance(value, list) else bool(value)
+
+
+def _rank(value: Any) -> tuple[bool, Any]:
+    if _is_record(value):
+        value = value.pk
+    return (value is not None, value if value is not None else 0)
+
+
+def _map_one(found: Any, name: str) -> Any:
+    values = [_reader(name)(record) for record in found if record is not None]
+    is_records = bool(values) and all(
+        value is None or isinstance(value, RecordSet) or _is_record(value) for value in values
+    )
+    if not is_records or all(value is None for value in values):
+        return values
+    records: dict[Any, None] = {}
+    model: Any = None
+    for value in values:
+        if isinstance(value, RecordSet):
+            model = value._model
+            records.update(dict.fromkeys(value))
+        elif value is not None:
+            model = type(value)
+            records[value] = None
+    return RecordSet(model, list(records))

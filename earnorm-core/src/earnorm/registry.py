@@ -1,0 +1,27 @@
+"""Model names to classes.
+
+One process-wide list of definitions, filled as classes are defined and read without I/O; each App
+resolves names against it and adds the extensions that its own plugins bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from earnorm.models import BaseModel
+
+_definitions: dict[str, type[BaseModel]] = {}
+
+
+def define(model: type[BaseModel]) -> None:
+    """Note a model's class; a later definition by the same name takes its place for look-ups by
+    name (a class that is at hand is always used itself)."""
+    _definitions[model._name] = model
+
+
+def definitions() -> Mapping[str, type[BaseModel]]:
+    """Every defined model by name."""
+    return MappingProxyType(_definitions)

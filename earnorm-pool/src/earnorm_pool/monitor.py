@@ -1,0 +1,316 @@
+"""Listens to the driver's connection events and keeps the books. Only public events are used.
+
+The events are those of the "Connection Monitoring and Pooling" specification of MongoDB's drivers. They
+arrive in the event loop's thread (PyMongo) or in the driver's worker threads (Motor). Two things
+are not told by an event, both after a cancellation in PyMongo's asyncio client: that a check-out was
+given up while it waited for its turn, and, when the cancellation hits the check-in, that a connection
+came back. The books are therefore kept by the task (or thread) that waits for or holds a connection:
+nothing belongs to a task that is done, or whose operation has just failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum, auto
+from typing import Any, Final
+
+from pymongo.monitoring import (
+    ConnectionCheckedInEvent,
+    ConnectionCheckedOutEvent,
+    ConnectionCheckOutFailedEvent,
+    ConnectionCheckOutFailedReason,
+    ConnectionCheckOutStartedEvent,
+    ConnectionClosedEvent,
+    ConnectionCreatedEvent,
+    ConnectionPoolListener,
+    ConnectionReadyEvent,
+    PoolClearedEvent,
+    PoolClosedEvent,
+    PoolCreatedEvent,
+    PoolReadyEvent,
+)
+
+from earnorm_pool.figures import PoolMetrics
+
+Address = tuple[str, int | None]
+Owner = asyncio.Task[Any] | int
+"""Who waits for a connection or holds one: a task, or the id of a thread."""
+Key = tuple[Address, int]
+"""A connection: its server and its number there."""
+
+DEFAULT_MAX_POOL_SIZE: Final = 100  # the driver's own; its event tells only what differs
+FIRST_PRUNING: Final = 64
+
+
+class State(Enum):
+    """What a connection is doing."""
+
+    PENDING = auto()
+    AVAILABLE = auto()
+    ACTIVE = auto()
+
+
+@dataclass(slots=True)
+class Connection:
+    """The books on one connection. ``created`` and ``used`` are seconds of the monotonic clock."""
+
+    address: Address
+    number: int
+    created: float
+    created_at: datetime
+    used: float
+    used_at: datetime
+    state: State = State.PENDING
+    owner: Owner | None = None
+    """Who opens it or holds it."""
+    presumed: bool = False
+    """That it came back is a conclusion, not an event."""
+
+
+@dataclass(slots=True)
+class ServerPool:
+    """The books on one server's connections."""
+
+    max_size: int
+    is_ready: bool = False
+    is_closed: bool = False
+    connections: dict[int, Connection] = field(default_factory=dict[int, Connection])
+    waiting: set[Owner] = field(default_factory=set[Owner])
+
+    @property
+    def usage(self) -> float:
+        """The share of the allowed connections that is in use; 0 where there is no limit."""
+        active = sum(c.state is State.ACTIVE for c in self.connections.values())
+        return min(1.0, active / self.max_size) if self.max_size else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How many servers the driver knows, how many of them it has connections to offer for."""
+
+    known: int
+    ready: int
+
+
+def _current_owner() -> Owner:
+    try:
+        return asyncio.current_task() or threading.get_ident()
+    except RuntimeError:  # no event loop in this thread
+        return threading.get_ident()
+
+
+def _is_gone(owner: Owner | None) -> bool:
+    return isinstance(owner, asyncio.Task) and owner.done()
+
+
+class ConnectionMonitor(ConnectionPoolListener):
+    """The books on every connection of one client. Safe to read and to notify from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pools: dict[Address, ServerPool] = {}
+        self._counts: Counter[str] = Counter()
+        self._failed_at: float | None = None
+        self._prune_at = FIRST_PRUNING
+
+    def __repr__(self) -> str:
+        return f"<ConnectionMonitor of {len(self._pools)} servers>"
+
+    # What is read.
+
+    def metrics(self) -> PoolMetrics:
+        """The counts over all servers."""
+        with self._lock:
+            self._prune()
+            states = Counter(c.state for c in self._connections())
+            return PoolMetrics(
+                total_connections=states.total(),
+                active_connections=states[State.ACTIVE],
+                available_connections=states[State.AVAILABLE],
+                pending_connections=states[State.PENDING],
+                acquiring_connections=sum(len(pool.waiting) for pool in self._pools.values()),
+                created_count=self._counts["created"],
+                closed_count=self._counts["closed"],
+                checkout_count=self._counts["checked out"],
+                failed_checkout_count=self._counts["failed"],
+                timeout_count=self._counts["timed out"],
+            )
+
+    def connections(self) -> list[Connection]:
+        """A copy of the books on every connection, oldest first."""
+        with self._lock:
+            self._prune()
+            copies = [
+                Connection(c.address, c.number, c.created, c.created_at, c.used, c.used_at, c.state)
+                for c in self._connections()
+            ]
+        return sorted(copies, key=lambda c: c.created)
+
+    def readiness(self) -> Readiness:
+        """How many servers are known and how many are ready."""
+        with self._lock:
+            pools = [pool for pool in self._pools.values() if not pool.is_closed]
+            return Readiness(len(pools), sum(pool.is_ready for pool in pools))
+
+    def usage(self) -> float:
+        """The share of the allowed connections in use (0 to 1), on the server where it is largest."""
+        with self._lock:
+            self._prune()
+            return max((pool.usage for pool in self._pools.values()), default=0.0)
+
+    def seconds_since_failure(self) -> float | None:
+        """Seconds since a check-out last failed; None if none did."""
+        with self._lock:
+            return None if self._failed_at is None else time.monotonic() - self._failed_at
+
+    # What no event tells.
+
+    def operation_failed(self) -> None:
+        """An exception has just left a driver's call of this task: it neither waits nor holds."""
+        with self._lock:
+            self._release(_current_owner())
+
+    def not_in_pool(self, keys: Iterable[Key]) -> None:
+        """The driver has no such idle connections: those presumed to have come back did not."""
+        with self._lock:
+            for address, number in keys:
+                pool = self._pools.get(address)
+                if pool and (known := pool.connections.get(number)) and known.presumed:
+                    self._remove(pool, number)
+
+    # The driver's events.
+
+    def pool_created(self, event: PoolCreatedEvent) -> None:
+        """A server was discovered."""
+        size = (event.options or {}).get("maxPoolSize", DEFAULT_MAX_POOL_SIZE)
+        with self._lock:
+            # The driver says inf or None where there is no limit.
+            self._pools[event.address] = ServerPool(size if isinstance(size, int) else 0)
+
+    def pool_ready(self, event: PoolReadyEvent) -> None:
+        """A server answered."""
+        with self._lock:
+            self._pool(event.address).is_ready = True
+
+    def pool_cleared(self, event: PoolClearedEvent) -> None:
+        """A server stopped answering."""
+        with self._lock:
+            # Behind a load balancer one service is cleared; the others go on.
+            if event.service_id is None:
+                self._pool(event.address).is_ready = False
+
+    def pool_closed(self, event: PoolClosedEvent) -> None:
+        """A server left the deployment, or the client was closed."""
+        with self._lock:
+            pool = self._pool(event.address)
+            pool.is_ready, pool.is_closed = False, True
+            self._drop_if_over(event.address, pool)
+
+    def connection_created(self, event: ConnectionCreatedEvent) -> None:
+        """A connection is being opened."""
+        now, wall = time.monotonic(), datetime.now(UTC)
+        with self._lock:
+            self._counts["created"] += 1
+            self._pool(event.address).connections[event.connection_id] = Connection(
+                event.address, event.connection_id, now, wall, now, wall, owner=_current_owner()
+            )
+
+    def connection_ready(self, event: ConnectionReadyEvent) -> None:
+        """A connection is open (or authenticated again)."""
+        with self._lock:
+            known = self._pool(event.address).connections.get(event.connection_id)
+            if known and known.state is State.PENDING:
+                self._make_available(known)
+
+    def connection_closed(self, event: ConnectionClosedEvent) -> None:
+        """A connection was closed, whatever the reason."""
+        with self._lock:
+            pool = self._pool(event.address)
+            self._remove(pool, event.connection_id)
+            self._drop_if_over(event.address, pool)
+
+    def connection_check_out_started(self, event: ConnectionCheckOutStartedEvent) -> None:
+        """An operation asks for a connection."""
+        owner = _current_owner()
+        with self._lock:
+            self._stop_waiting(owner)  # one task waits in one place
+            waiting = self._pool(event.address).waiting
+            waiting.add(owner)
+            if len(waiting) >= self._prune_at:
+                # Tasks that gave up stay in the books until somebody reads them; not for ever.
+                self._prune()
+                self._prune_at = max(FIRST_PRUNING, 2 * len(waiting))
+
+    def connection_check_out_failed(self, event: ConnectionCheckOutFailedEvent) -> None:
+        """An operation asked in vain."""
+        with self._lock:
+            self._stop_waiting(_current_owner())
+            self._counts["failed"] += 1
+            self._counts["timed out"] += event.reason == ConnectionCheckOutFailedReason.TIMEOUT
+            if event.reason != ConnectionCheckOutFailedReason.POOL_CLOSED:
+                self._failed_at = time.monotonic()
+
+    def connection_checked_out(self, event: ConnectionCheckedOutEvent) -> None:
+        """An operation got a connection."""
+        owner = _current_owner()
+        with self._lock:
+            self._stop_waiting(owner)
+            self._counts["checked out"] += 1
+            known = self._pool(event.address).connections.get(event.connection_id)
+            if known:
+                known.state, known.owner, known.presumed = State.ACTIVE, owner, False
+
+    def connection_checked_in(self, event: ConnectionCheckedInEvent) -> None:
+        """An operation gave its connection back."""
+        with self._lock:
+            known = self._pool(event.address).connections.get(event.connection_id)
+            if known and known.state is State.ACTIVE:
+                self._make_available(known)
+
+    # The rest is called with the lock held.
+
+    def _pool(self, address: Address) -> ServerPool:
+        if address not in self._pools:
+            self._pools[address] = ServerPool(DEFAULT_MAX_POOL_SIZE)
+        return self._pools[address]
+
+    def _connections(self) -> Iterable[Connection]:
+        return (c for pool in self._pools.values() for c in pool.connections.values())
+
+    def _make_available(self, known: Connection, presumed: bool = False) -> None:
+        known.used, known.used_at = time.monotonic(), datetime.now(UTC)
+        known.state, known.owner, known.presumed = State.AVAILABLE, None, presumed
+
+    def _remove(self, pool: ServerPool, number: int) -> None:
+        if pool.connections.pop(number, None):
+            self._counts["closed"] += 1
+
+    def _drop_if_over(self, address: Address, pool: ServerPool) -> None:
+        if pool.is_closed and not pool.connections:
+            self._pools.pop(address, None)
+
+    def _stop_waiting(self, owner: Owner) -> None:
+        for pool in self._pools.values():
+            pool.waiting.discard(owner)
+
+    def _release(self, owner: Owner) -> None:
+        self._stop_waiting(owner)
+        for pool in self._pools.values():
+            for known in [c for c in pool.connections.values() if c.owner == owner]:
+                if known.state is State.PENDING:
+                    self._remove(pool, known.number)
+                else:
+                    self._make_available(known, presumed=True)
+
+    def _prune(self) -> None:
+        owners = {owner for pool in self._pools.values() for owner in pool.waiting}
+        owners |= {c.owner for c in self._connections() if c.owner is not None}
+        for owner in owners:
+            if _is_gone(owner):
+                self._release(owner)

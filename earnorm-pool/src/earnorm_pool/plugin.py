@@ -1,0 +1,130 @@
+"""The plugin itself: contributes the listener, the service and the health, and retires stale connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm import hookimpl
+from earnorm_pool.figures import Status
+from earnorm_pool.monitor import ConnectionMonitor
+from earnorm_pool.pool import Pool
+from earnorm_pool.settings import PoolSettings
+
+if TYPE_CHECKING:
+    from earnorm import App, Operation
+
+logger = logging.getLogger("earnorm.pool")
+
+Call = Callable[["Operation"], Awaitable[Any]]
+Middleware = Callable[["Operation", Call], Awaitable[Any]]
+
+INNERMOST: Final = 950
+"""Inside the cache's layer: what the cache answers takes no connection."""
+HEALTH: Final[Mapping[Status, str]] = {
+    "healthy": "ok",
+    "degraded": "degraded",
+    "unhealthy": "failed",
+    "unknown": "ok",
+}
+"""A status of the pool as ``app.health()`` says it. Not hearing the driver is no failure."""
+
+
+class PoolPlugin:
+    """Shows, counts, checks and retires the driver's connections: ``earnorm.pool``.
+
+    Args:
+        settings: What ``init(..., pool={...})`` said.
+    """
+
+    api = 1
+
+    def __init__(self, settings: PoolSettings | None = None) -> None:
+        self._settings = settings or PoolSettings()
+        self._monitor = ConnectionMonitor()
+        self._cleaning: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<PoolPlugin {self._monitor!r}>"
+
+    @staticmethod
+    @hookimpl
+    def settings() -> type[PoolSettings]:
+        """What ``init(..., pool={...})`` takes."""
+        return PoolSettings
+
+    @hookimpl
+    def register_listeners(self) -> Iterable[object]:
+        """The listener of the driver's connection events; the books begin anew with each client."""
+        self._monitor = ConnectionMonitor()
+        return (self._monitor,)
+
+    @hookimpl
+    def register_services(self, app: App) -> Mapping[str, object]:
+        """``app.services["pool"]``."""
+        return {"pool": self._pool_of(app)}
+
+    @hookimpl
+    def wrap_operation(self, app: App) -> Iterable[tuple[int, Middleware]]:
+        """Tell the monitor of operations that failed, where the driver's events may not."""
+        # Only a task can be cancelled while it waits; Motor's threads always end with an event.
+        if app.backend.name != "pymongo" or not self._pool_of(app).is_heard:
+            return ()
+        return ((INNERMOST, self._tell_of_failure),)
+
+    @hookimpl
+    async def startup(self, app: App) -> None:
+        """Begin to look for stale connections, if the App lets any become stale."""
+        pool, interval = self._pool_of(app), self._settings.cleanup_interval
+        limits = (app.settings.max_lifetime, app.settings.idle_timeout)
+        if interval is None or limits == (None, None) or not pool.is_heard:
+            return
+        health = await pool.get_health_check()
+        if health["cleanup"] == "not available":
+            logger.warning(
+                "stale connections cannot be closed before the driver does it: "
+                "this release of the driver is not known to earnorm-pool"
+            )
+            return
+        self._cleaning = asyncio.create_task(_clean(pool, interval), name="earnorm-pool cleanup")
+
+    @hookimpl
+    async def shutdown(self) -> None:
+        """Stop looking for stale connections."""
+        cleaning, self._cleaning = self._cleaning, None
+        if cleaning is not None:
+            cleaning.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await cleaning
+
+    @hookimpl
+    async def health(self, app: App) -> Mapping[str, object]:
+        """The pool's health check as a part of ``app.health()``."""
+        found = await self._pool_of(app).get_health_check()
+        return {**found, "status": HEALTH[found["status"]], "pool": found["status"]}
+
+    def _pool_of(self, app: App) -> Pool:
+        # It holds nothing of its own.
+        return Pool(app, self._monitor, self._settings)
+
+    async def _tell_of_failure(self, op: Operation, call_next: Call, /) -> Any:
+        try:
+            return await call_next(op)
+        except BaseException:  # a cancellation above all
+            self._monitor.operation_failed()
+            raise
+
+
+async def _clean(pool: Pool, interval: float) -> None:
+    while True:
+        await asyncio.sleep(interval)
+        try:
+            closed = await pool.cleanup_stale()
+        except Exception:
+            logger.exception("stale connections could not be closed; the next try is in %g s", interval)
+        else:
+            if closed:
+                logger.debug("closed %d stale connections", closed)

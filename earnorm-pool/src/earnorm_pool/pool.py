@@ -1,0 +1,158 @@
+"""The service behind ``earnorm.pool``: what the monitor knows, judged by the App's settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from earnorm_pool import driver_internals
+from earnorm_pool.figures import ConnectionInfo, Health, PoolMetrics, Statistics, Status
+from earnorm_pool.monitor import Address, Connection, ConnectionMonitor, State
+
+if TYPE_CHECKING:
+    from earnorm import App
+    from earnorm_pool.settings import PoolSettings
+
+UNHEARD = (
+    "the driver's events are not heard: a client that the application made takes listeners only when "
+    "it is made, and the memory backend has no connections"
+)
+
+
+def _host(address: Address) -> str:
+    host, port = address
+    return host if port is None else f"{host}:{port}"
+
+
+def _average(values: Iterable[float]) -> float:
+    all_values = list(values)
+    return sum(all_values) / len(all_values) if all_values else 0.0
+
+
+class Pool:
+    """The connections of one App: ``earnorm.pool``, or ``app.services["pool"]``.
+
+    Args:
+        app: Whose connections.
+        monitor: What listens to that App's driver.
+        settings: The thresholds of the health check.
+    """
+
+    def __init__(self, app: App, monitor: ConnectionMonitor, settings: PoolSettings) -> None:
+        self._app = app
+        self._monitor = monitor
+        self._settings = settings
+
+    def __repr__(self) -> str:
+        found = self.get_metrics()
+        return (
+            f"<Pool of {self._app.name!r}: {found.active_connections} active, "
+            f"{found.available_connections} available>"
+        )
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the driver's events reach the pool; if not, every figure is zero."""
+        return self._monitor not in self._app.backend.unheard_listeners
+
+    def get_connection_info(self) -> list[ConnectionInfo]:
+        """Every connection that is not closed, oldest first."""
+        now, wall = time.monotonic(), datetime.now(UTC)
+        return [self._info(one, now, wall) for one in self._monitor.connections()]
+
+    def get_metrics(self) -> PoolMetrics:
+        """The counts over all servers, at this moment."""
+        return self._monitor.metrics()
+
+    async def get_health_check(self) -> Health:
+        """Judge the connections; nothing is sent.
+
+        Returns:
+            ``status`` is ``unhealthy`` when no server is reachable, ``degraded`` for what ``reasons``
+            names, ``unknown`` when the driver's events are not heard, else ``healthy``.
+        """
+        status, reasons = self._judge()
+        return {
+            "status": status,
+            "reasons": reasons,
+            "statistics": self._statistics(),
+            "cleanup": "available" if self._driver_pools() is not None else "not available",
+        }
+
+    async def cleanup_stale(self) -> int:
+        """Close the connections that are stale and not in use; the driver opens new ones as it needs.
+
+        Returns:
+            How many were closed. Always 0 when the health check says ``cleanup: not available``.
+        """
+        pools = self._driver_pools()
+        if pools is None:
+            return 0
+        known = [c for c in self._monitor.connections() if c.state is State.AVAILABLE]
+        now = time.monotonic()
+        stale = {(c.address, c.number) for c in known if self._is_stale(c, now)}
+        idle = driver_internals.idle_numbers(pools)
+        self._monitor.not_in_pool({(c.address, c.number) for c in known} - idle)
+        return await driver_internals.close_idle(pools, stale & idle)
+
+    def _driver_pools(self) -> driver_internals.DriverPools | None:
+        if not self.is_heard:
+            return None
+        return driver_internals.find_pools(self._app.backend.raw_database().client)
+
+    def _info(self, one: Connection, now: float, wall: datetime) -> ConnectionInfo:
+        available = one.state is State.AVAILABLE
+        host = _host(one.address)
+        return ConnectionInfo(
+            id=f"{host}#{one.number}",
+            address=host,
+            created_at=one.created_at,
+            last_used_at=wall if one.state is State.ACTIVE else one.used_at,
+            idle_time=_idle_time(one, now),
+            lifetime=max(0.0, now - one.created),
+            is_stale=self._is_stale(one, now),
+            is_available=available,
+        )
+
+    def _is_stale(self, one: Connection, now: float) -> bool:
+        lifetime, idle = self._app.settings.max_lifetime, self._app.settings.idle_timeout
+        too_old = lifetime is not None and now - one.created > lifetime
+        return too_old or (idle is not None and _idle_time(one, now) > idle)
+
+    def _statistics(self) -> Statistics:
+        metrics, connections = self.get_metrics(), self.get_connection_info()
+        return {
+            "total_connections": metrics.total_connections,
+            "active_connections": metrics.active_connections,
+            "available_connections": metrics.available_connections,
+            "acquiring_connections": metrics.acquiring_connections,
+            "stale_connections": sum(one.is_stale for one in connections),
+            "average_idle_time": _average(o.idle_time for o in connections if o.is_available),
+            "average_lifetime": _average(one.lifetime for one in connections),
+            "connection_usage": self._monitor.usage(),
+        }
+
+    def _judge(self) -> tuple[Status, list[str]]:
+        if not self.is_heard:
+            return "unknown", [UNHEARD]
+        servers = self._monitor.readiness()
+        if not servers.ready:
+            return "unhealthy", [f"none of {servers.known} known servers is reachable"]
+        reasons = list(self._degradations(servers.known - servers.ready))
+        return ("degraded" if reasons else "healthy"), reasons
+
+    def _degradations(self, unreachable: int) -> Iterator[str]:
+        usage, failed = self._monitor.usage(), self._monitor.seconds_since_failure()
+        if unreachable:
+            yield f"{unreachable} known servers are not reachable"
+        if usage >= self._settings.usage_threshold:
+            waiting = self.get_metrics().acquiring_connections
+            yield f"{usage:.0%} of max_pool_size is in use, {waiting} operations wait"
+        if failed is not None and failed < self._settings.failure_window:
+            yield f"an operation got no connection {failed:.0f} s ago"
+
+
+def _idle_time(one: Connection, now: float) -> float:
+    return max(0.0, now - one.used) if one.state is State.AVAILABLE else 0.0

@@ -1,0 +1,64 @@
+"""What a model says about its own security: rights (``_access``) and record rules (``_rules``).
+
+These are plain data; ``policy`` checks them when an App first sees the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import KW_ONLY, dataclass
+from typing import Final, Literal, TypeAlias
+
+from earnorm import Domain, Env
+
+Right: TypeAlias = Literal["read", "write", "create", "unlink"]
+RuleDomain: TypeAlias = "Domain | list[object] | tuple[object, ...] | bool"
+
+RIGHTS: Final[tuple[Right, ...]] = ("read", "write", "create", "unlink")
+EVERYBODY: Final = "*"
+"""The role that every principal has, and so has somebody who is no principal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The rights of one role on a model: ``_access = [Access("editor", read=True, write=True)]``.
+
+    Rights add up: a principal has what any of its roles has. What no row grants is denied.
+
+    Attributes:
+        role: A role's name; ``"*"`` means everybody, anonymous included.
+        read: May search, count and group.
+        write: May change records (only together with ``read``).
+        create: May create records.
+        unlink: May delete records (only together with ``read``).
+    """
+
+    role: str
+    read: bool = False
+    write: bool = False
+    create: bool = False
+    unlink: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which records of a model an operation may be about: ``_rules = [Rule("own", [...])]``.
+
+    Rules without roles are global: all of them hold, for everybody. Rules with roles widen each
+    other: a record passes where one of those holds that are for a role of the principal. This is how
+    Odoo combines ``ir.rule`` records; unlike there, nothing passes where an operation has rules with
+    roles and none of them is for the principal.
+
+    Attributes:
+        name: How messages call it; unique in its model.
+        domain: A domain, or a function that makes one from the Env of the operation. It is called on
+            every operation, so it must be quick and cannot be async.
+        roles: The roles that it is for; none means that it is global.
+        operations: The rights that it restricts.
+    """
+
+    name: str
+    domain: RuleDomain | Callable[[Env], RuleDomain]
+    _: KW_ONLY
+    roles: Collection[str] = ()
+    operations: Collection[Right] = RIGHTS

@@ -1,0 +1,145 @@
+"""The layers: one per kind of operation, outermost, around every way to the database.
+
+What a principal cannot read doesn't exist for it: it is neither found nor counted, and a change or a
+deletion passes by it. What it can read but not change is refused, before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from earnorm import App, Domain, Operation, PerRecord, Update
+from earnorm.operations import Call, Options
+from earnorm_security.declarations import Right
+from earnorm_security.policy import RIGHT_OF, Policy
+from earnorm_security.residual import residual
+
+_ONE = Options(limit=1)
+_REASON = "security: are there records that may be read but not changed?"
+
+
+class Reading:
+    """Narrows search, count and group to the records that may be read."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    async def __call__(self, op: Operation, call_next: Call) -> Any:
+        if not op.env.system:
+            policy = self._policy
+            policy.require(op.env, "read", op.name)
+            op = op.replace(domain=_both(op.domain, policy.domain(op.env, "read")))
+        return await call_next(op)
+
+
+class Creating:
+    """Refuses documents that the create rules don't allow; all of them, when one is refused."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    async def __call__(self, op: Operation, call_next: Call) -> Any:
+        if not op.env.system:
+            policy = self._policy
+            policy.require(op.env, "create", op.name)
+            allowed = policy.domain(op.env, "create")
+            if allowed is not Domain.TRUE:
+                matches = op.app.matcher(policy.model, allowed)
+                documents = op.values if isinstance(op.values, list) else []
+                for position, document in enumerate(documents):
+                    if not matches(document):
+                        raise policy.refusal(
+                            "create", op.name, f"they do not allow document {position}"
+                        )
+        return await call_next(op)
+
+
+class Changing:
+    """Narrows write and unlink to the records that may be changed, and refuses the readable rest."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    async def __call__(self, op: Operation, call_next: Call) -> Any:
+        if op.env.system:
+            return await call_next(op)
+        policy, env, right = self._policy, op.env, RIGHT_OF[op.name]
+        policy.require(env, right, op.name)
+        readable = policy.domain(env, "read")
+        same = policy.rules(env, "read") == policy.rules(env, right)
+        changeable = readable if same else policy.domain(env, right)
+        visible = _both(op.domain, readable)
+
+        # Each demand is part of the write itself, so a record that changes between the check and
+        # the write is left alone. The check is there to refuse aloud what would be left alone.
+        remains = self._remaining(op, right, changeable)
+        check = remains if same else _both(changeable, remains)
+        if check is not Domain.TRUE and await _any(op, _both(visible, ~check)):
+            raise policy.refusal(right, op.name, _DETAIL[right])
+        return await call_next(op.replace(domain=_both(visible, check)))
+
+    def _remaining(self, op: Operation, right: Right, changeable: Domain) -> Domain:
+        """What a record must fulfil so that it doesn't leave the rule by this write."""
+        if changeable is Domain.TRUE:
+            return Domain.TRUE
+        groups: dict[Domain, list[Any]] = {}
+        for key, update in _updates(op):
+            rest = residual(op.app, self._policy.model, changeable, update)
+            if rest is None:
+                raise self._policy.refusal(
+                    right,
+                    op.name,
+                    "whether this change is allowed is known only for whole values that are set "
+                    "or unset; set the whole field instead",
+                )
+            # A change of other fields leaves the rule itself, and that is demanded anyway.
+            if rest != changeable and rest is not Domain.TRUE:
+                groups.setdefault(rest, []).append(key)
+        if isinstance(op.values, Update):
+            return next(iter(groups), Domain.TRUE)
+        result = Domain.TRUE
+        for rest, keys in groups.items():
+            result &= Domain([("_id", "not in", keys)]) | rest
+        return result.simplify()
+
+
+def layer_for(policy: Policy, operation: str) -> Reading | Creating | Changing:
+    """The layer that enforces a policy on one kind of operation."""
+    return _LAYERS[RIGHT_OF[operation]](policy)
+
+
+_LAYERS: dict[Right, type[Reading] | type[Creating] | type[Changing]] = {
+    "read": Reading,
+    "create": Creating,
+    "write": Changing,
+    "unlink": Changing,
+}
+_DETAIL: dict[Right, str] = {
+    "write": "they do not allow to change every record that was asked for, or to change it so",
+    "unlink": "they do not allow to delete every record that was asked for",
+}
+
+
+def _updates(op: Operation) -> Iterator[tuple[Any, Update]]:
+    if isinstance(op.values, PerRecord):
+        yield from op.values.items()
+    elif isinstance(op.values, Update):
+        yield None, op.values
+
+
+def _both(domain: Domain, rule: Domain) -> Domain:
+    if rule is Domain.TRUE:
+        return domain
+    return domain & rule
+
+
+async def _any(op: Operation, domain: Domain) -> bool:
+    """Whether such a record exists; asked in the operation's own transaction."""
+    simple = domain.simplify()
+    if simple is Domain.FALSE:
+        return False
+    env = op.env.replace(system=True, reason=_REASON)
+    app: App = op.app
+    found: int = await app.execute(Operation("count", op.model, env, simple, options=_ONE))
+    return found > 0

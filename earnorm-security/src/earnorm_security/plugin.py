@@ -1,0 +1,104 @@
+"""The plugin: reads each model's declarations when the App first sees it, and hands out the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import pydantic
+
+from earnorm import App, BaseModel, ConfigurationError, Env, Layer, hookimpl
+from earnorm.operations import Middleware, OperationName
+from earnorm_security.declarations import RIGHTS
+from earnorm_security.enforcement import layer_for
+from earnorm_security.policy import RIGHT_OF, Policy
+
+
+class SecuritySettings(pydantic.BaseModel):
+    """``init(..., security={...})``.
+
+    Attributes:
+        default: What a model without ``_access`` grants: ``"open"`` everything to everybody,
+            ``"closed"`` nothing to anybody but ``earnorm.system``.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    default: Literal["open", "closed"] = "open"
+
+
+class Security:
+    """The service ``app.services["security"]``: what somebody may do, asked without doing it."""
+
+    def __init__(self, app: App, settings: SecuritySettings) -> None:
+        self._app = app
+        self._default_open = settings.default == "open"
+        self._policies: dict[type[BaseModel], Policy] = {}
+
+    def can(self, env: Env, model: type[BaseModel] | str, operation: str) -> bool:
+        """Whether the principal may do this with some record of the model, as far as roles tell.
+
+        Which records is a matter of the rules, so an operation may still find or change none.
+
+        Args:
+            env: Who asks; ``earnorm.current_env()`` is whoever acts now.
+            model: A model's class or name.
+            operation: A right (read, write, create, unlink) or an operation (search, count …).
+
+        Raises:
+            ConfigurationError: No such operation.
+        """
+        right = RIGHT_OF.get(operation) or next((r for r in RIGHTS if r == operation), None)
+        if right is None:
+            known = sorted({*RIGHT_OF, *RIGHTS})
+            raise ConfigurationError(f"no operation {operation!r}; known: {', '.join(known)}")
+        name = model if isinstance(model, str) else model._name
+        return self.policy(self._app.model(name)).can(env, right)
+
+    def policy(self, model: type[BaseModel]) -> Policy:
+        """The checked declarations of a model, as the App sees it."""
+        found = self._policies.get(model)
+        if found is None:
+            found = self._policies[model] = Policy(self._app, model, self._default_open)
+        return found
+
+
+class SecurityPlugin:
+    """Rights on models and rules on records, enforced on every operation in ``Layer.SECURITY``.
+
+    Args:
+        settings: See :class:`SecuritySettings`.
+    """
+
+    api = 1
+
+    def __init__(self, settings: SecuritySettings | None = None) -> None:
+        self._settings = settings or SecuritySettings()
+        # By App, since an instance that is passed to several Apps keeps them apart.
+        self._services: dict[App, Security] = {}
+
+    @staticmethod
+    @hookimpl
+    def settings() -> type[pydantic.BaseModel]:
+        """The settings' model."""
+        return SecuritySettings
+
+    @hookimpl
+    def register_services(self, app: App) -> Mapping[str, object]:
+        """Offer ``app.services["security"]``."""
+        # A new one on each start: a restarted App may see other extensions of its models.
+        security = self._services[app] = Security(app, self._settings)
+        return {"security": security}
+
+    @hookimpl
+    def model_registered(self, app: App, model: type[BaseModel]) -> None:
+        """Check the model's declarations, so that a mistake in them stops the start."""
+        self._services[app].policy(model)
+
+    @hookimpl
+    def wrap_operation(
+        self, app: App, model: type[BaseModel], operation: OperationName
+    ) -> Iterable[tuple[int, Middleware]]:
+        """One layer per operation; none on a model that declares nothing, unless it is closed."""
+        policy = self._services[app].policy(model)
+        return () if policy.is_void else ((Layer.SECURITY, layer_for(policy, operation)),)

@@ -1,0 +1,231 @@
+"""The checked rights and rules of one model: who has a right, and which records it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from earnorm import (
+    AccessDenied,
+    App,
+    BaseModel,
+    ConfigurationError,
+    Domain,
+    DomainError,
+    EarnORMError,
+    Env,
+    PluginError,
+)
+from earnorm_security.declarations import EVERYBODY, RIGHTS, Access, Right, Rule, RuleDomain
+
+RIGHT_OF: Final[dict[str, Right]] = {
+    "search": "read",
+    "count": "read",
+    "group": "read",
+    "create": "create",
+    "write": "write",
+    "unlink": "unlink",
+}
+"""The right that an operation needs."""
+
+_NOBODY: Final[frozenset[str]] = frozenset()
+
+
+class Policy:
+    """What one model declares, checked.
+
+    Args:
+        app: Checks the domains that are no functions.
+        model: The model's class as the App sees it.
+        default_open: What a model without ``_access`` grants: everything to everybody, or nothing.
+
+    Raises:
+        ConfigurationError: ``_access`` or ``_rules`` is malformed; the message names the model.
+    """
+
+    def __init__(self, app: App, model: type[BaseModel], default_open: bool) -> None:
+        self.model = model
+        self._name = model._name
+        access: object = getattr(model, "_access", None)
+        rules: object = getattr(model, "_rules", None)
+        every = frozenset({EVERYBODY}) if default_open else _NOBODY
+        granted = dict.fromkeys(RIGHTS, every) if access is None else self._read_access(access)
+        self._granted: dict[Right, frozenset[str]] = granted
+        self._rules = () if rules is None else self._read_rules(app, model, rules)
+        by_right = {r: tuple(x for x in self._rules if r in x.operations) for r in RIGHTS}
+        self._global = {r: tuple(x for x in xs if not x.roles) for r, xs in by_right.items()}
+        self._by_role = {r: tuple(x for x in xs if x.roles) for r, xs in by_right.items()}
+
+    @property
+    def is_void(self) -> bool:
+        """Everybody may do everything, so no operation needs a layer."""
+        return not self._rules and all(EVERYBODY in roles for roles in self._granted.values())
+
+    # -- rights -------------------------------------------------------------------------------
+
+    def missing(self, env: Env, right: Right) -> Right | None:
+        """The right that the principal lacks to use ``right``, or None where it lacks none.
+
+        A change or a deletion says how many records matched its domain, which is reading; so it
+        takes the right to read as well.
+        """
+        needed: tuple[Right, ...] = (right,) if right in ("read", "create") else ("read", right)
+        roles = _roles(env)
+        for each in needed:
+            granted = self._granted[each]
+            if EVERYBODY not in granted and granted.isdisjoint(roles):
+                return each
+        return None
+
+    def require(self, env: Env, right: Right, operation: str) -> None:
+        """Refuse an operation whose right the principal lacks.
+
+        Raises:
+            AccessDenied: It lacks the right, or the right to read that goes with it.
+        """
+        lacking = self.missing(env, right)
+        if lacking is not None:
+            holders = sorted(self._granted[lacking])
+            needs = f"needs the role {_listed(holders)}" if holders else "no role has it"
+            raise AccessDenied(
+                f"{operation} on model {self._name!r} is denied: the right to {lacking} {needs}"
+            )
+
+    def can(self, env: Env, right: Right) -> bool:
+        """Whether the principal has the right, for some records at least as far as roles tell."""
+        if env.system:
+            return True
+        if self.missing(env, right) is not None:
+            return False
+        return not self._by_role[right] or bool(self._for_roles(env, right))
+
+    # -- records ------------------------------------------------------------------------------
+
+    def rules(self, env: Env, right: Right) -> tuple[Rule, ...]:
+        """The rules that apply to the principal; equal tuples mean the same records."""
+        return (*self._global[right], *self._for_roles(env, right))
+
+    def domain(self, env: Env, right: Right) -> Domain:
+        """The records that the right reaches for the principal, simplified.
+
+        Raises:
+            PluginError: A rule's function failed, or returned no domain.
+        """
+        result = Domain.TRUE
+        for rule in self._global[right]:
+            result &= self._domain_of(rule, env)
+        if self._by_role[right]:
+            allowed = Domain.FALSE
+            for rule in self._for_roles(env, right):
+                allowed |= self._domain_of(rule, env)
+            result &= allowed
+        return result.simplify()
+
+    def refusal(self, right: Right, operation: str, detail: str) -> AccessDenied:
+        """The error for records that the rules keep from an operation. It tells nothing of them."""
+        names = [rule.name for rule in (*self._global[right], *self._by_role[right])]
+        roles = sorted({role for rule in self._by_role[right] for role in rule.roles})
+        for_roles = f"; its rules are for the role {_listed(roles)}" if roles else ""
+        return AccessDenied(
+            f"{operation} on model {self._name!r} is denied by its record rules "
+            f"({', '.join(names)}): {detail}{for_roles}"
+        )
+
+    def _for_roles(self, env: Env, right: Right) -> tuple[Rule, ...]:
+        roles = _roles(env)
+        return tuple(r for r in self._by_role[right] if not roles.isdisjoint(r.roles))
+
+    def _domain_of(self, rule: Rule, env: Env) -> Domain:
+        source = rule.domain
+        if not callable(source):
+            return Domain(source)  # type: ignore[arg-type]  # checked by _read_rules
+        where = f"rule {rule.name!r} of model {self._name!r}"
+        try:
+            return _domain(source(env), where)
+        except EarnORMError:
+            raise
+        except Exception as error:
+            # Not AccessDenied: the rule is broken, and the operation doesn't take place.
+            raise PluginError(f"{where}: its domain function raised {type(error).__name__}") from error
+
+    # -- checks -------------------------------------------------------------------------------
+
+    def _read_access(self, rows: object) -> dict[Right, frozenset[str]]:
+        granted: dict[Right, set[str]] = {right: set() for right in RIGHTS}
+        for row in _items(rows, self._name, "_access", Access):
+            where = f"model {self._name!r}: Access({row.role!r})"
+            _texts([row.role], f"{where}: a role")
+            for right in RIGHTS:
+                flag: object = getattr(row, right)
+                if not isinstance(flag, bool):
+                    raise ConfigurationError(f"{where}: {right} is True or False")
+                if flag:
+                    granted[right].add(row.role)
+        return {right: frozenset(roles) for right, roles in granted.items()}
+
+    def _read_rules(self, app: App, model: type[BaseModel], rules: object) -> tuple[Rule, ...]:
+        seen: set[str] = set()
+        checked = _items(rules, self._name, "_rules", Rule)
+        for rule in checked:
+            _texts([rule.name], f"model {self._name!r}: a rule's name")
+            where = f"rule {rule.name!r} of model {self._name!r}"
+            if rule.name in seen:
+                raise ConfigurationError(f"{where}: another rule of the model has this name")
+            seen.add(rule.name)
+            _texts(rule.roles, f"{where}: roles")
+            if EVERYBODY in rule.roles:
+                raise ConfigurationError(f"{where}: a rule for everybody is one without roles")
+            _texts(rule.operations, f"{where}: operations")
+            unknown = sorted(set(rule.operations) - set(RIGHTS))
+            if unknown or not rule.operations:
+                raise ConfigurationError(
+                    f"{where}: operations are some of {', '.join(RIGHTS)}, not {_listed(unknown)}"
+                )
+            if not callable(rule.domain):
+                try:
+                    app.matcher(model, _domain(rule.domain, where))
+                except PluginError as error:
+                    raise ConfigurationError(str(error)) from None
+                except DomainError as error:
+                    raise ConfigurationError(f"{where}: {error}") from error
+        return checked
+
+
+def _roles(env: Env) -> frozenset[str]:
+    return env.principal.roles if env.principal is not None else _NOBODY
+
+
+def _domain(source: RuleDomain, where: str) -> Domain:
+    # None would be true: a function that forgot its return must not open the model.
+    if not isinstance(source, Domain | list | tuple | bool):
+        raise PluginError(
+            f"{where}: a domain is a list of conditions, a Domain, True or False, "
+            f"not {type(source).__name__}"
+        )
+    return Domain(source)  # type: ignore[arg-type]  # a bool or a tuple is a source as well
+
+
+def _items(value: object, model: str, attribute: str, kind: type[Any]) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigurationError(
+            f"model {model!r}: {attribute} is a list of {kind.__name__}(...), "
+            f"not {type(value).__name__}"
+        )
+    items: Sequence[object] = value
+    for item in items:
+        if not isinstance(item, kind):
+            raise ConfigurationError(
+                f"model {model!r}: {attribute} is a list of {kind.__name__}(...); "
+                f"it contains {type(item).__name__}"
+            )
+    return tuple(items)
+
+
+def _texts(values: object, what: str) -> None:
+    wrong = isinstance(values, str | bytes) or not isinstance(values, Iterable)
+    if wrong or not all(isinstance(v, str) and v.strip() for v in values):  # type: ignore[union-attr]  # narrowed by `wrong`
+        raise ConfigurationError(f"{what}: names are texts and not empty, in a list or tuple")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " or ".join(repr(name) for name in names) or "none"

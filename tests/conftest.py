@@ -1,0 +1,24 @@
+"""Servers for a run that nobody started servers for; `nox` and CI bring their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.servers import running_servers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers() -> Iterator[None]:
+    """A MongoDB and a Redis for the whole session; ones that the environment names are used."""
+    needed = ("EARNORM_TEST_MONGO_URI", "EARNORM_TEST_REDIS_URL")
+    if all(os.environ.get(name) for name in needed):
+        yield
+        return
+    with ExitStack() as stack:
+        started = stack.enter_context(running_servers())
+        os.environ.update(started.environment())
+        yield

@@ -1,0 +1,109 @@
+"""Malformed declarations and settings: each is refused with a message that names its place."""
+
+from __future__ import annotations
+
+import pytest
+from earnorm_security import Access, Rule, SecurityPlugin
+
+from earnorm import App, ConfigurationError, Domain, act_as, hookimpl, models, system
+from earnorm.fields import String
+
+NUMBER = iter(range(1000))
+
+
+def model(**attributes):
+    name = f"security.declared{next(NUMBER)}"
+    body = {"_name": name, "title": String(), "__module__": __name__, **attributes}
+    return type("Declared", (models.BaseModel,), body)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "says"),
+    [
+        ({"_access": Access("editor")}, "_access is a list"),
+        ({"_access": "editor"}, "_access is a list"),
+        ({"_access": ["editor"]}, "contains str"),
+        ({"_access": [Access("")]}, "a role"),
+        ({"_access": [Access(["editor"])]}, "a role"),
+        ({"_access": [Access("editor", "yes")]}, "read is True or False"),
+        ({"_rules": Rule("a", [])}, "_rules is a list"),
+        ({"_rules": [[("title", "=", "x")]]}, "contains list"),
+        ({"_rules": [Rule("", [])]}, "a rule's name"),
+        ({"_rules": [Rule("a", []), Rule("a", [])]}, "another rule"),
+        ({"_rules": [Rule("a", None)]}, "'a'.*not NoneType"),
+        ({"_rules": [Rule("a", {"title": "x"})]}, "'a'.*not dict"),
+        ({"_rules": [Rule("a", [("titel", "=", "x")])]}, "'a'.*did you mean 'title'"),
+        ({"_rules": [Rule("a", [("title", "~", "x")])]}, "'a'.*~"),
+        ({"_rules": [Rule("a", [], roles="editor")]}, "'a'.*roles"),
+        ({"_rules": [Rule("a", [], roles=["*"])]}, "'a'.*without roles"),
+        ({"_rules": [Rule("a", [], operations="read")]}, "'a'.*operations"),
+        ({"_rules": [Rule("a", [], operations=["search"])]}, "'a'.*'search'"),
+        ({"_rules": [Rule("a", [], operations=[])]}, "'a'.*operations are some of"),
+    ],
+)
+async def test_a_malformed_declaration_names_the_model_and_nothing_can_be_done_with_it(
+    opened, attributes, says
+):
+    declared = model(**attributes)
+    async with opened():
+        for _ in range(2):  # also where the first use has failed before
+            with pytest.raises(ConfigurationError, match=says) as caught:
+                await declared.count()
+            assert declared._name in str(caught.value)
+
+
+@pytest.mark.parametrize("domain", [[], (), True, Domain(), [("title", "=", "x")]])
+async def test_every_form_of_a_domain_is_taken(opened, domain):
+    declared = model(_rules=[Rule("a", domain)])
+    async with opened():
+        assert await declared.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"), [({"defualt": "open"}, "default"), ({"default": "shut"}, "default")]
+)
+def test_wrong_settings_are_refused(settings, says):
+    with pytest.raises(ConfigurationError, match=says):
+        App("mongomock://", database="x", plugins=[SecurityPlugin], security=settings)
+
+
+async def test_an_extension_inherits_the_rules_and_may_replace_them(opened):
+    declared = model(_rules=[Rule("nothing", False)])
+
+    class More(models.BaseModel):
+        _inherit = declared._name
+        extra = String()
+
+    class Other(models.BaseModel):
+        _inherit = declared._name
+        _rules = [Rule("extra", [("extra", "=", "x")])]
+        extra = String()
+
+    class Brings:
+        api = 1
+        name = "brings"
+
+        def __init__(self, extension):
+            self.extension = extension
+
+        @hookimpl
+        def register_models(self, app):
+            return [self.extension]
+
+    async with opened(plugins=(Brings(More),)) as app:
+        effective = app.model(declared._name)
+        await _create_as_system(effective, "x")
+        assert await effective.count() == 0
+    async with opened(plugins=(Brings(Other),)) as app:
+        effective = app.model(declared._name)
+        await _create_as_system(effective, "x")
+        await _create_as_system(effective, "y")
+        assert await effective.count() == 1
+        with act_as("ann"):
+            record = await effective.find_one([])
+            await record.ensure_one().write({"title": "t"})
+
+
+async def _create_as_system(effective, extra):
+    with system(reason="set-up"):
+        await effective.create({"extra": extra})
