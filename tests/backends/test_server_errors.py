@@ -31,6 +31,22 @@ SLOW = {
     }
 }
 
+# Honest work that finds nothing, since the server reports an interrupted script as one that was killed, not as one out of time.
+TOIL = {
+    "$expr": {
+        "$lt": [
+            {
+                "$reduce": {
+                    "input": {"$range": [0, 100_000]},
+                    "initialValue": 0,
+                    "in": {"$add": ["$$value", "$_id"]},
+                }
+            },
+            0,
+        ]
+    }
+}
+
 
 def printed(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
@@ -82,17 +98,17 @@ async def test_a_missing_right_names_it_without_the_command(
 
 async def test_a_search_that_takes_too_long_is_a_timeout(server_backend: Backend) -> None:
     users = server_backend.collection("users")
-    await users.insert([{"_id": 1}])
+    await users.insert([{"_id": n} for n in range(100)])
     for search in (
-        lambda: users.find(SLOW, timeout=0.05),
-        lambda: users.find(SLOW, limit=1, timeout=0.05),
-        lambda: users.count(SLOW, timeout=0.05),
-        lambda: users.aggregate([{"$match": SLOW}], timeout=0.05),
+        lambda: users.find(TOIL, timeout=0.05),
+        lambda: users.find(TOIL, limit=1, timeout=0.05),
+        lambda: users.count(TOIL, timeout=0.05),
+        lambda: users.aggregate([{"$match": TOIL}], timeout=0.05),
     ):
         with pytest.raises(OperationTimeout, match=r"users: .*more time") as caught:
             await search()
         assert isinstance(caught.value, TimeoutError)
-    cursor = await users.open_cursor(SLOW, timeout=0.05)
+    cursor = await users.open_cursor(TOIL, timeout=0.05)
     with pytest.raises(OperationTimeout):
         await cursor.next_batch()
 

@@ -10,7 +10,7 @@ import pytest
 from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
-from earnorm.backends import Backend, ServerSettings, driver, open_backend
+from earnorm.backends import Backend, ServerSettings, open_backend, sessions
 from earnorm.backends.base import BulkUpdate
 from earnorm.exceptions import ConfigurationError, DuplicateKey, NotSupported, TransactionError
 
@@ -66,7 +66,7 @@ async def test_the_options_reach_the_server(server_backend: Backend) -> None:
         native: Any = session
         await server_backend.collection("users").insert([{"_id": 1}], session=session)
         assert native.in_transaction
-    converted = driver.transaction_options(options)
+    converted = sessions.transaction_options(options)
     assert converted["max_commit_time_ms"] == 1500
     assert converted["read_concern"].level == "snapshot"
     assert converted["write_concern"].document == {"w": "majority", "j": True}
@@ -75,7 +75,7 @@ async def test_the_options_reach_the_server(server_backend: Backend) -> None:
 
 def test_options_may_be_the_drivers_own_objects() -> None:
     concern = ReadConcern("majority")
-    assert driver.transaction_options({"read_concern": concern, "write_concern": None}) == {
+    assert sessions.transaction_options({"read_concern": concern, "write_concern": None}) == {
         "read_concern": concern
     }
 
@@ -194,7 +194,7 @@ async def left_open(server_backend: Backend) -> AsyncIterator[None]:
 async def test_after_the_time_limit_the_outcome_of_a_commit_is_unknown(
     server_backend: Backend, fail_point: FailPoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "COMMIT_SECONDS", 0.2)
+    monkeypatch.setattr(sessions, "COMMIT_SECONDS", 0.2)
     concern = {"code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication"}
     with (
         pytest.raises(TransactionError, match="outcome is unknown") as caught,

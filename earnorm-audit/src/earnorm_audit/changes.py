@@ -13,6 +13,8 @@ from typing import Any, Final, cast
 
 import bson
 from bson import Decimal128, ObjectId
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
 
 # Stored values and JSON values: whatever BSON and JSON hold, so no narrower type can be said.
 Document = Mapping[str, Any]
@@ -70,7 +72,7 @@ def is_same(old: Any, new: Any) -> bool:
 
 def to_json(value: Any) -> Any:
     """A stored value as JSON has it; what JSON has not becomes ``{"~date": "2026-01-31T12:00:00"}``."""
-    kind = type(value)
+    kind: type[Any] = type(value)
     if value is None or kind in (str, bool, int):
         return value
     if kind is float:
@@ -91,7 +93,7 @@ def to_json(value: Any) -> Any:
 def from_json(value: Any) -> Any:
     """The stored value that ``to_json`` was given."""
     if isinstance(value, list):
-        return [from_json(item) for item in cast("list[Any]", value)]
+        return [from_json(item) for item in cast("Iterable[Any]", value)]
     if not isinstance(value, dict):
         return value
     mapping = cast("dict[str, Any]", value)
@@ -145,12 +147,14 @@ def _text(data: bytes) -> str:
 
 
 def _decoded(text: str) -> Any:
-    return cast("dict[str, Any]", bson.decode(base64.b64decode(text), _CODEC))[""]
+    return _decode(base64.b64decode(text), _CODEC)[""]
 
 
-_CODEC: Final[Any] = bson.CodecOptions(
-    uuid_representation=bson.binary.UuidRepresentation.STANDARD, tz_aware=False
+_CODEC: Final[Any] = CodecOptions[dict[str, Any]](
+    uuid_representation=UuidRepresentation.STANDARD, tz_aware=False
 )
+# bson.decode itself is annotated with an array of unknown items.
+_decode: Final[Callable[[bytes, Any], dict[str, Any]]] = cast("Any", bson).decode
 # Mark: type, to text, from text. Anything else goes through BSON itself.
 _MARKED: Final[Mapping[str, tuple[type[Any], Callable[[Any], Any], Callable[[Any], Any]]]] = {
     "~oid": (ObjectId, str, ObjectId),

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
-from weakref import WeakKeyDictionary
 
 import pydantic
 from bson import ObjectId
@@ -75,8 +74,7 @@ class AuditPlugin:
         self._settings = settings or AuditSettings()
         self._seen: set[str] = set()
         self._last = datetime.datetime.min
-        # A driver's session lives as long as its transaction.
-        self._transactions: WeakKeyDictionary[object, str] = WeakKeyDictionary()
+        self._marks: dict[int, tuple[object, str]] = {}
 
     @staticmethod
     @hookimpl
@@ -131,12 +129,12 @@ class AuditPlugin:
         return named and bool(getattr(model, "_audit", True))
 
     def _recorded(self, model: type[models.BaseModel]) -> Recorded:
-        hidden: object = getattr(model, "_audit_hidden", ())
+        hidden: Iterable[str] = getattr(model, "_audit_hidden", ())
         if isinstance(hidden, str):
             raise ConfigurationError(
                 f"{model._name}: _audit_hidden is a tuple of field names: ({hidden!r},)"
             )
-        names = frozenset(hidden if isinstance(hidden, Iterable) else ())
+        names = frozenset(hidden)
         excluded = self._excluded(model._name)
         known = model._fields
         for name in (*names, *excluded["here"]):
@@ -220,7 +218,25 @@ class AuditPlugin:
     def _marker(self, env: Env) -> str | None:
         if env.transaction is None:
             return None
-        return self._transactions.setdefault(env.transaction.session, uuid.uuid4().hex)
+        # Kept with the transaction itself, so that its identity is not used again meanwhile.
+        known = self._marks.get(id(env.transaction))
+        if known is None:
+            known = self._marks[id(env.transaction)] = (env.transaction, uuid.uuid4().hex)
+        return known[1]
+
+    @hookimpl
+    def after_commit(self, operations: Sequence[Operation]) -> None:
+        """The transaction is over: forget its mark."""
+        self._forget(operations)
+
+    @hookimpl
+    def after_rollback(self, operations: Sequence[Operation]) -> None:
+        """The transaction is over: forget its mark."""
+        self._forget(operations)
+
+    def _forget(self, operations: Sequence[Operation]) -> None:
+        for op in operations:
+            self._marks.pop(id(op.env.transaction), None)
 
     def __repr__(self) -> str:
         return f"<AuditPlugin of {len(self._seen)} models>"
@@ -278,7 +294,8 @@ class _Audited:
         limit = CHUNK + 1 if op.options.many else 2
         first = await self._read(op, op.domain, limit)
         if len(first) <= CHUNK:
-            return await between(op, call_next, first)
+            done: int = await between(op, call_next, first)
+            return done
         ids = await self._ids(op)
         done = 0
         for part in _chunks(ids):

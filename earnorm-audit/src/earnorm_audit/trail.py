@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from earnorm import App, Boolean, DateTime, Json, NotFound, Selection, String, find_env, models
-from earnorm.environment import use_env
+from earnorm import App, Boolean, DateTime, Json, NotFound, Selection, String, models
+from earnorm.environment import find_env, use_env
 from earnorm_audit.changes import id_text
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ class AuditLog:
         one = record.ensure_one()
         if one.pk is None:
             raise NotFound(f"this {one._name} is not stored yet, so it has no history")
-        of_record = [("model", "=", one._name), ("record_id", "=", id_text(one.pk))]
+        of_record: list[object] = [
+            ("model", "=", one._name),
+            ("record_id", "=", id_text(one.pk)),
+        ]
         env = find_env()
         with use_env(env if env is not None and env.app is self._app else self._app.env):
             return await AuditEntry.search(of_record, order="at, id")

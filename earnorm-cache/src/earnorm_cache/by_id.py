@@ -6,7 +6,7 @@ Knows domains and operations; nothing about what is kept.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
 
 from bson import Int64, ObjectId
@@ -77,7 +77,7 @@ def ids_of(domain: Domain, schema: Schema) -> tuple[StoredId, ...] | None:
         values: tuple[object, ...] = (value,)
     elif domain.operator == "in":
         # A list in a condition is frozen to a tuple; a single value means a list of one.
-        values = value if isinstance(value, tuple) else (value,)
+        values = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
     else:
         return None
     try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
@@ -145,11 +145,21 @@ class Cache:
         Args:
             model: A model's name.
         """
-        counters = (self._hits, self._misses, self._invalidations, self._evictions)
         if model is None:
-            return CacheStatistics(*(c.total() for c in counters), entries=len(self._entries))
-        entries = sum(name == model for name, _ in self._entries)
-        return CacheStatistics(*(c[model] for c in counters), entries=entries)
+            return CacheStatistics(
+                self._hits.total(),
+                self._misses.total(),
+                self._invalidations.total(),
+                self._evictions.total(),
+                len(self._entries),
+            )
+        return CacheStatistics(
+            self._hits[model],
+            self._misses[model],
+            self._invalidations[model],
+            self._evictions[model],
+            sum(name == model for name, _ in self._entries),
+        )
 
     def clear(self) -> None:
         """Forget every record, also what is being loaded now: after a change past EarnORM."""
@@ -188,7 +198,9 @@ class Cache:
         return Lease(self, shelf, [(model, pk) for pk in ids])
 
     @contextmanager
-    def writing(self, shelf: Shelf, ids: Collection[StoredId] | None) -> Iterator[None]:
+    def writing(
+        self, shelf: Shelf, ids: Collection[StoredId] | None
+    ) -> Generator[None, None, None]:
         """Nothing is kept of these records (None: of the whole collection) inside the block."""
         self.close(shelf, ids)
         try:

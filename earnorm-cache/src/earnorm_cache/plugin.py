@@ -98,7 +98,7 @@ class CachePlugin:
     def _searching(self, model: type[BaseModel], shelf: Shelf) -> Middleware:
         cache, name, schema = self.cache, model._name, model._schema
 
-        async def search(op: Operation, call_next: Call, /) -> list[Document]:
+        async def search(op: Operation, call_next: Call, /) -> Any:
             ids = cacheable_ids(op, schema)
             if ids is None:
                 return await call_next(op)
@@ -110,7 +110,7 @@ class CachePlugin:
             lease = cache.lease(shelf, name, missing)
             try:
                 rest = op.replace(domain=Condition("_id", "in", missing)) if kept else op
-                loaded = await call_next(rest)
+                loaded: list[Document] = await call_next(rest)
                 lease.keep(name, loaded)
             finally:
                 lease.end()

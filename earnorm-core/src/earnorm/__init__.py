@@ -152,8 +152,6 @@ else:
             if name == "pool":
                 from earnorm.plugins import install_hint
 
-                why = (
-                    "await earnorm.init(...) first" if env is None else "no plugin offers it here"
-                )
+                why = "await earnorm.init(...) first" if env is None else "no plugin offers it here"
                 raise PluginError(f"earnorm.pool: {why}; the pool plugin: {install_hint(name)}")
         raise AttributeError(f"module 'earnorm' has no attribute {name!r}")

@@ -108,7 +108,16 @@ def _split(database: object, keywords: Mapping[str, Any]) -> tuple[AppSettings, 
     return AppSettings(database, **own), others
 
 
-_ARGUMENTS = ("mongo_uri", "database", "client", "driver", "plugins", "disabled", "required", "name")
+_ARGUMENTS = (
+    "mongo_uri",
+    "database",
+    "client",
+    "driver",
+    "plugins",
+    "disabled",
+    "required",
+    "name",
+)
 
 
 class App:
@@ -243,7 +252,7 @@ class App:
         for plugin, services in self.loaded.collect("register_services", app=self):
             for name, service in (services or {}).items():
                 self.services.add(name, service, plugin)
-        for plugin, models in self.loaded.collect("register_models", app=self):
+        for _, models in self.loaded.collect("register_models", app=self):
             for model in models or ():
                 if model._inherit is None:
                     self._by_name[model._name] = model

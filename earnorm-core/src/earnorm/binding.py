@@ -217,9 +217,7 @@ _OBSERVED: Mapping[OperationName, tuple[str, str]] = {
 def _layers(
     plugins: LoadedPlugins, app: App, model: type[BaseModel], name: OperationName
 ) -> Iterator[PlacedLayer]:
-    for plugin, pairs in plugins.collect(
-        "wrap_operation", app=app, model=model, operation=name
-    ):
+    for plugin, pairs in plugins.collect("wrap_operation", app=app, model=model, operation=name):
         for layer, middleware in pairs or ():
             yield PlacedLayer(int(layer), plugin, middleware)
     if name in _OBSERVED:
@@ -277,4 +275,3 @@ def _announcing_denials(call: Call, observers: list[Observer]) -> Call:
             raise
 
     return announcing
-

@@ -72,7 +72,9 @@ class Env:
 
     def __repr__(self) -> str:
         who = "system" if self.system else self.principal
-        return f"<Env app={self.app.name!r} acting={str(who)!r} transaction={bool(self.transaction)}>"
+        return (
+            f"<Env app={self.app.name!r} acting={str(who)!r} transaction={bool(self.transaction)}>"
+        )
 
 
 _current: ContextVar[Env | None] = ContextVar("earnorm_env", default=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, overload
 
 import pydantic
 from pydantic_core import core_schema
@@ -115,7 +115,9 @@ class _Structure:
 
     def _restorer(self) -> Callable[[], None]:
         state = dict(self.__dict__)
-        slots = {name: getattr(self, name, MISSING) for name in ("_changes", "_originals", "_fetch")}
+        slots = {
+            name: getattr(self, name, MISSING) for name in ("_changes", "_originals", "_fetch")
+        }
         slots = {name: dict(v) if type(v) is dict else v for name, v in slots.items()}
 
         def restore() -> None:
@@ -169,7 +171,9 @@ def _declared_fields(cls: type, reserved: frozenset[str]) -> dict[str, Field[Any
                     )
                 found[name] = value
             elif name in found:
-                raise TypeError(f"{cls.__name__}.{name} is a field of a base class, and hidden here")
+                raise TypeError(
+                    f"{cls.__name__}.{name} is a field of a base class, and hidden here"
+                )
     return found
 
 
@@ -215,7 +219,9 @@ class EmbeddedModel(_Structure):
         return cls(**{name: getattr(value, name) for name in names})
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._stored() == other._stored()  # type: ignore[attr-defined] # it is of the same type
+        if not isinstance(other, EmbeddedModel) or type(self) is not type(other):
+            return False
+        return self._stored() == other._stored()
 
     __hash__ = None  # type: ignore[assignment] # it can change in place
 
@@ -428,7 +434,8 @@ class BaseModel(_Structure):
         documents = await env.app.execute(op)
         if not documents:
             raise NotFound(f"{cls._name}: no record with the id {_shown(id)}")
-        return writing.hydrate(bound, documents)[0]
+        record: Self = writing.hydrate(bound, documents)[0]
+        return record
 
     @classmethod
     def browse(cls, ids: Iterable[object]) -> RecordSet[Self]:
@@ -437,7 +444,8 @@ class BaseModel(_Structure):
             ids = [ids]
         bound = _bound(cls)
         operand = bound.schema.fields["_id"].operand
-        return RecordSet(bound.model, writing.ghosts(bound, [operand(each) for each in ids]))
+        # The class as this App sees it is the model or a subclass of it.
+        return RecordSet(cast(type[Self], bound.model), writing.ghosts(bound, [operand(each) for each in ids]))
 
     @classmethod
     async def count(cls, domain: DomainSource = None) -> int:
@@ -475,7 +483,10 @@ class BaseModel(_Structure):
         return RecordSet(bound.model, await writing.create(bound, list(values)))
 
 
-_RECORD_NAMES = frozenset(n for n in dir(BaseModel) if not n.startswith("__")) - {"_id", "_revision"}
+_RECORD_NAMES = frozenset(n for n in dir(BaseModel) if not n.startswith("__")) - {
+    "_id",
+    "_revision",
+}
 BaseModel._id.__set_name__(BaseModel, "_id")
 
 

@@ -179,7 +179,9 @@ Call = Callable[[Operation], Awaitable[Any]]
 class Middleware(Protocol):
     """A layer's wrapper: does its part, and calls ``call_next`` with the operation it wants done."""
 
-    async def __call__(self, op: Operation, call_next: Call, /) -> Any: ...
+    async def __call__(self, op: Operation, call_next: Call, /) -> Any:
+        """Return the operation's result, its own or the one of ``call_next``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,5 +206,3 @@ def _wrap(middleware: Middleware, call_next: Call) -> Call:
         return middleware(op, call_next)
 
     return call
-
-

@@ -64,7 +64,11 @@ class Selection:
             ConfigurationError: A required plugin is disabled from outside, or a text was given
                 where a list of names belongs.
         """
-        for keyword, value in (("plugins", plugins), ("disabled", disabled), ("required", required)):
+        for keyword, value in (
+            ("plugins", plugins),
+            ("disabled", disabled),
+            ("required", required),
+        ):
             if isinstance(value, str):
                 raise ConfigurationError(f"{keyword}= takes a list of names: {keyword}=[{value!r}]")
         if plugins is None and environ.get("EARNORM_PLUGINS") is not None:
@@ -326,7 +330,9 @@ def _load(name: str, point: importlib_metadata.EntryPoint) -> object:
 def _check_api(name: str, plugin: object) -> None:
     api = getattr(plugin, "api", None)
     if api is None:
-        raise PluginError(f"plugin {name!r} does not say which API it was written for: 'api = {API}'")
+        raise PluginError(
+            f"plugin {name!r} does not say which API it was written for: 'api = {API}'"
+        )
     if api != API:
         raise PluginError(
             f"plugin {name!r} was written for plugin API {api}, this is {API}; "
@@ -386,4 +392,6 @@ def _check_settings(
                 f"{name}= configures a plugin that is not selected; "
                 f"add {name!r} to plugins=, or drop the keyword"
             )
-        raise PluginError(f"{name}= configures a plugin that is not installed: {install_hint(name)}")
+        raise PluginError(
+            f"{name}= configures a plugin that is not installed: {install_hint(name)}"
+        )

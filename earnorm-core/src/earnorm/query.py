@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from earnorm import writing
 from earnorm.aggregation import Aggregate, group_spec
@@ -58,7 +58,16 @@ class Query(Generic[M]):
     Immutable: each method gives a new query. Awaiting one runs it, each time.
     """
 
-    __slots__ = ("_domain", "_limit", "_model", "_offset", "_only", "_order", "_prefetch", "_timeout")
+    __slots__ = (
+        "_domain",
+        "_limit",
+        "_model",
+        "_offset",
+        "_only",
+        "_order",
+        "_prefetch",
+        "_timeout",
+    )
 
     def __init__(self, model: type[M], domain: Domain) -> None:
         self._model = model
@@ -152,7 +161,8 @@ class Query(Generic[M]):
         records = writing.hydrate(bound, await env.app.execute(op), op.options.fields)
         if self._prefetch:
             await prefetch(bound, records, prefetch_tree(self._prefetch))
-        return RecordSet(bound.model, records)  # type: ignore[arg-type] # the class as this App sees it
+        # The class as this App sees it is the model or a subclass of it.
+        return RecordSet(cast(type[M], bound.model), records)
 
     async def __aiter__(self) -> AsyncIterator[M]:
         """Stream the records in batches, with constant memory."""
@@ -252,7 +262,9 @@ class Query(Generic[M]):
 
     def __repr__(self) -> str:
         # The domain's values may be what must not reach a log.
-        return f"<Query {self._model.__name__} by {', '.join(sorted(self._domain.paths())) or 'all'}>"
+        return (
+            f"<Query {self._model.__name__} by {', '.join(sorted(self._domain.paths())) or 'all'}>"
+        )
 
 
 def _size(name: str, value: int) -> int:
@@ -264,5 +276,3 @@ def _size(name: str, value: int) -> int:
 def _decoded(field: Any, value: Any) -> Any:
     decode = getattr(field, "decode", None)
     return value if value is None or decode is None else decode(value)
-
-

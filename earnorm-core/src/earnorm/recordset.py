@@ -361,7 +361,9 @@ def _reader(path: str) -> Callable[[Any], Any]:
             else:
                 schema = type(found)._schema
                 if name not in schema.fields and name not in ("id", "pk"):
-                    raise DomainError(f"{schema.name} has no field {name!r}{nearest(name, schema.fields)}")
+                    raise DomainError(
+                        f"{schema.name} has no field {name!r}{nearest(name, schema.fields)}"
+                    )
                 found = getattr(found, name)
         return found
 

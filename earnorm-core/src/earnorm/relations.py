@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from earnorm.domain import condition
 from earnorm.environment import current_env
@@ -66,12 +66,12 @@ def ghost_of(record: BaseModel, field: Field[Any, Any], pk: Any) -> BaseModel:
         group.complete = _completer(fetch.records or [record], field)
     found = group.by_id.get(pk)
     if found is None:
-        found = ghosts(target_of(app, field), [pk])[0]
+        (found,) = ghosts(target_of(app, field), [pk])
         assert group.records is not None
         object.__setattr__(found, "_fetch", group)
         group.records.append(found)
         group.by_id[pk] = found
-    return found
+    return cast("BaseModel", found)
 
 
 def _completer(records: list[Any], field: Field[Any, Any]) -> Callable[[], None]:
@@ -107,15 +107,18 @@ async def load_ghost(record: Any) -> Any:
     fetch: Fetch | None = getattr(record, "_fetch", None)
     if fetch is None or not fetch.is_ghost:
         return record
-    await _once(fetch, "", lambda: _load_ghosts(fetch, type(record)))
+    await _load_group(record)
     if record._fetch.is_ghost:
         raise NotFound(f"{type(record)._name}: no record with the id {record.pk}")
     return record
 
 
-async def _once(
-    fetch: Fetch, key: str, load: Callable[[], Coroutine[Any, Any, None]]
-) -> None:
+async def _load_group(ghost: Any) -> None:
+    fetch: Fetch = ghost._fetch
+    await _once(fetch, "", lambda: _load_ghosts(fetch, type(ghost)))
+
+
+async def _once(fetch: Fetch, key: str, load: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Tasks that ask for the same at the same time share one load; a cancelled one leaves it be."""
     task = fetch.loading.get(key)
     if task is None:
@@ -229,7 +232,6 @@ async def _load_relation(records: Sequence[Any], field: Field[Any, Any]) -> Iter
     pointed = [t for record in records if (t := getattr(record, field.name)) is not None]
     groups = {id(t._fetch): t for t in pointed if t.is_stored and t._fetch.is_ghost}
     for ghost in groups.values():
-        group = ghost._fetch
-        await _once(group, "", lambda g=group, m=type(ghost): _load_ghosts(g, m))  # type: ignore[misc] # mypy infers no type for the defaults
+        await _load_group(ghost)
     unique = {id(t): t for t in pointed if not (t.is_stored and t._fetch.is_ghost)}
     return iter(unique.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pydantic
 from pydantic_core import SchemaValidator, core_schema
@@ -52,24 +52,27 @@ class Schema:
             ValidationError: With every problem found.
         """
         try:
-            return self._validator("new").validate_python(self._unaliased(values))
+            state: State = self._validator("new").validate_python(self._unaliased(values))
         except pydantic.ValidationError as error:
             raise self._translate(error) from None
+        return state
 
     def validate_many(self, values: Sequence[Mapping[str, Any]]) -> list[State]:
         """As ``validate``, for a batch in one call; problems carry their position in it."""
         batch = [self._unaliased(each) for each in values]
         try:
-            return self._validator("many").validate_python(batch)
+            states: list[State] = self._validator("many").validate_python(batch)
         except pydantic.ValidationError as error:
             raise self._translate(error) from None
+        return states
 
     def validate_partial(self, values: Mapping[str, Any]) -> State:
         """Some fields of a record that exists: nothing is required, no default is filled in."""
         try:
-            return self._validator("partial").validate_python(self._unaliased(values))
+            state: State = self._validator("partial").validate_python(self._unaliased(values))
         except pydantic.ValidationError as error:
             raise self._translate(error) from None
+        return state
 
     @staticmethod
     def _unaliased(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -81,9 +84,12 @@ class Schema:
         found = self._validators.get(form)
         if found is None:
             # Built on first use: an annotation may name classes that the module defines later.
-            shape = _shape(self, partial=form == "partial")
-            adapter = pydantic.TypeAdapter(list[shape] if form == "many" else shape)
-            found = self._validators[form] = adapter.validator  # type: ignore[assignment] # a SchemaValidator unless a pydantic plugin wraps it
+            shape: Any = _shape(self, partial=form == "partial")
+            kind: Any = list.__class_getitem__(shape) if form == "many" else shape
+            built = pydantic.TypeAdapter(kind).validator
+            assert built is not None  # it is None only while its building is deferred
+            # A pydantic plugin may wrap it in an object of the same methods.
+            found = self._validators[form] = cast(SchemaValidator, built)
         return found
 
     def _translate(self, error: pydantic.ValidationError) -> ValidationError:
@@ -152,12 +158,16 @@ class Schema:
             free: Json[Any] = Json()
             free.__set_name__(type(self), path)
             return Path(f"{field.db_name}.{rest}", free)
+        position, _, deeper = rest.partition(".")
+        if position.isdecimal() and deeper:  # lines.0.sku: the first line's
+            below = inner.resolve(deeper)
+            return Path(f"{field.db_name}.{position}.{below.db_path}", below.field)
         below = inner.resolve(rest)
         return Path(f"{field.db_name}.{below.db_path}", below.field)
 
     def _inside(self, field: Field[Any, Any], path: str) -> Schema | None:
         while isinstance(field, List):
-            field = field.item
+            field = field._item
         if isinstance(field, Embedded):
             schema: Schema = field.model._schema
             return schema

@@ -15,11 +15,11 @@ from bson import ObjectId
 from earnorm.domain import condition
 from earnorm.environment import Env, current_env
 from earnorm.exceptions import ConfigurationError, NotFound, ValidationError
+from earnorm.fetch import ID_ONLY, Fetch
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.structured import ObjectIdField
 from earnorm.objectids import object_ids
 from earnorm.operations import PLAIN, Operation, Options, PerRecord, Update
-from earnorm.fetch import ID_ONLY, Fetch
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
@@ -86,9 +86,7 @@ async def create(bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseMod
     _give_ids(bound, states)
     schema = bound.schema
     documents = states if schema.is_flat else [schema.document(state) for state in states]
-    records = [
-        value if _is_record(value) else object.__new__(bound.model) for value in values
-    ]
+    records: list[Any] = [v if _is_record(v) else object.__new__(bound.model) for v in values]
     _touch(env, records, values)
     await env.app.execute(Operation("create", bound.model, env, values=documents))
     set_state, set_fetch = _slots()
@@ -189,7 +187,7 @@ def _give_ids(bound: BoundModel, states: list[dict[str, Any]]) -> None:
 
 def changed_fields(record: BaseModel) -> list[str]:
     """The names of the fields whose values differ from what was loaded, mutable ones included."""
-    names = list(getattr(record, "_changes", ()))
+    names: list[str] = list(getattr(record, "_changes", ()))
     fields, state = type(record)._schema.fields, record.__dict__
     for name, original in getattr(record, "_originals", {}).items():
         if name in names:
@@ -292,7 +290,7 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
             getattr(record, "_originals", {}).pop(name, None)
         if bound.model._versioned:
             record.__dict__[REVISION] = record.__dict__.get(REVISION, 0) + 1
-    return matched
+    return len(pks)
 
 
 async def update(op: Operation, values: Mapping[str, Any]) -> int:
@@ -406,4 +404,3 @@ def _settle(record: BaseModel) -> None:
             # A copy again: somebody may hold the list and change it in place later.
             field = fields[name]
             originals[name] = field.freeze(field.encode(state.get(name)))
-

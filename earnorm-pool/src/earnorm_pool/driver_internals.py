@@ -59,8 +59,7 @@ def find_pools(client: object) -> DriverPools | None:
             return None
         if not isinstance(pool.conns, deque) or not isinstance(pool.lock, lock_type):
             return None
-        idle = cast("list[DriverConnection]", list(pool.conns))
-        if not all(hasattr(one, name) for one in idle for name in CONNECTION_ATTRIBUTES):
+        if not all(hasattr(one, name) for one in _idle(pool) for name in CONNECTION_ATTRIBUTES):
             return None
     return DriverPools(pools, is_async)
 
@@ -70,11 +69,13 @@ def _delegate(client: object) -> object | None:
     return cast("object", inner) if isinstance(inner, MongoClient) else None
 
 
+def _idle(pool: DriverPool) -> list[DriverConnection]:
+    return list(pool.conns)
+
+
 def idle_numbers(pools: DriverPools) -> set[Key]:
     """The idle connections that the driver has now."""
-    return {
-        (address, one.id) for address, pool in pools.by_address.items() for one in list(pool.conns)
-    }
+    return {(address, one.id) for address, pool in pools.by_address.items() for one in _idle(pool)}
 
 
 async def close_idle(pools: DriverPools, chosen: Iterable[Key]) -> int:

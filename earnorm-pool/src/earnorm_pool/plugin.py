@@ -124,7 +124,9 @@ async def _clean(pool: Pool, interval: float) -> None:
         try:
             closed = await pool.cleanup_stale()
         except Exception:
-            logger.exception("stale connections could not be closed; the next try is in %g s", interval)
+            logger.exception(
+                "stale connections could not be closed; the next try is in %g s", interval
+            )
         else:
             if closed:
                 logger.debug("closed %d stale connections", closed)

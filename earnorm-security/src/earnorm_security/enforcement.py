@@ -26,6 +26,7 @@ class Reading:
         self._policy = policy
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
+        """Pass the operation on, narrowed."""
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "read", op.name)
@@ -40,6 +41,7 @@ class Creating:
         self._policy = policy
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
+        """Check every document, then pass the operation on as it is."""
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "create", op.name)
@@ -62,6 +64,7 @@ class Changing:
         self._policy = policy
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
+        """Refuse, or pass the operation on, narrowed."""
         if op.env.system:
             return await call_next(op)
         policy, env, right = self._policy, op.env, RIGHT_OF[op.name]

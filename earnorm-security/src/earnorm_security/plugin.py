@@ -1,17 +1,22 @@
 """The plugin: reads each model's declarations when the App first sees it, and hands out the layers."""
 
+# A model's underscored class attributes are its contract with plugins.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Final, Literal
 
 import pydantic
 
 from earnorm import App, BaseModel, ConfigurationError, Env, Layer, hookimpl
 from earnorm.operations import Middleware, OperationName
-from earnorm_security.declarations import RIGHTS
+from earnorm_security.declarations import RIGHTS, Right
 from earnorm_security.enforcement import layer_for
 from earnorm_security.policy import RIGHT_OF, Policy
+
+_RIGHTS: Final[Mapping[str, Right]] = {**RIGHT_OF, **{right: right for right in RIGHTS}}
 
 
 class SecuritySettings(pydantic.BaseModel):
@@ -48,10 +53,10 @@ class Security:
         Raises:
             ConfigurationError: No such operation.
         """
-        right = RIGHT_OF.get(operation) or next((r for r in RIGHTS if r == operation), None)
+        right = _RIGHTS.get(operation)
         if right is None:
-            known = sorted({*RIGHT_OF, *RIGHTS})
-            raise ConfigurationError(f"no operation {operation!r}; known: {', '.join(known)}")
+            known = ", ".join(sorted(_RIGHTS))
+            raise ConfigurationError(f"no operation {operation!r}; known: {known}")
         name = model if isinstance(model, str) else model._name
         return self.policy(self._app.model(name)).can(env, right)
 

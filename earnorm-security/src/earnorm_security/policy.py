@@ -1,9 +1,12 @@
 """The checked rights and rules of one model: who has a right, and which records it reaches."""
 
+# A model's underscored class attributes are its contract with plugins.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final, TypeVar, cast
 
 from earnorm import (
     AccessDenied,
@@ -28,6 +31,7 @@ RIGHT_OF: Final[dict[str, Right]] = {
 }
 """The right that an operation needs."""
 
+T = TypeVar("T")
 _NOBODY: Final[frozenset[str]] = frozenset()
 
 
@@ -138,7 +142,7 @@ class Policy:
     def _domain_of(self, rule: Rule, env: Env) -> Domain:
         source = rule.domain
         if not callable(source):
-            return Domain(source)  # type: ignore[arg-type]  # checked by _read_rules
+            return Domain(source)
         where = f"rule {rule.name!r} of model {self._name!r}"
         try:
             return _domain(source(env), where)
@@ -146,7 +150,9 @@ class Policy:
             raise
         except Exception as error:
             # Not AccessDenied: the rule is broken, and the operation doesn't take place.
-            raise PluginError(f"{where}: its domain function raised {type(error).__name__}") from error
+            raise PluginError(
+                f"{where}: its domain function raised {type(error).__name__}"
+            ) from error
 
     # -- checks -------------------------------------------------------------------------------
 
@@ -195,36 +201,39 @@ def _roles(env: Env) -> frozenset[str]:
     return env.principal.roles if env.principal is not None else _NOBODY
 
 
-def _domain(source: RuleDomain, where: str) -> Domain:
+def _domain(source: object, where: str) -> Domain:
     # None would be true: a function that forgot its return must not open the model.
     if not isinstance(source, Domain | list | tuple | bool):
         raise PluginError(
             f"{where}: a domain is a list of conditions, a Domain, True or False, "
             f"not {type(source).__name__}"
         )
-    return Domain(source)  # type: ignore[arg-type]  # a bool or a tuple is a source as well
+    return Domain(cast("RuleDomain", source))
 
 
-def _items(value: object, model: str, attribute: str, kind: type[Any]) -> tuple[Any, ...]:
+def _items(value: object, model: str, attribute: str, kind: type[T]) -> tuple[T, ...]:
     if not isinstance(value, list | tuple):
         raise ConfigurationError(
             f"model {model!r}: {attribute} is a list of {kind.__name__}(...), "
             f"not {type(value).__name__}"
         )
-    items: Sequence[object] = value
-    for item in items:
+    checked: list[T] = []
+    for item in cast("Sequence[object]", value):
         if not isinstance(item, kind):
             raise ConfigurationError(
                 f"model {model!r}: {attribute} is a list of {kind.__name__}(...); "
                 f"it contains {type(item).__name__}"
             )
-    return tuple(items)
+        checked.append(item)
+    return tuple(checked)
 
 
 def _texts(values: object, what: str) -> None:
-    wrong = isinstance(values, str | bytes) or not isinstance(values, Iterable)
-    if wrong or not all(isinstance(v, str) and v.strip() for v in values):  # type: ignore[union-attr]  # narrowed by `wrong`
-        raise ConfigurationError(f"{what}: names are texts and not empty, in a list or tuple")
+    if isinstance(values, Collection) and not isinstance(values, str | bytes):
+        names = cast("Collection[object]", values)
+        if all(isinstance(name, str) and name.strip() for name in names):
+            return
+    raise ConfigurationError(f"{what}: names are texts and not empty, in a list or tuple")
 
 
 def _listed(names: Iterable[str]) -> str:

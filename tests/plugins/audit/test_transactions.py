@@ -54,6 +54,19 @@ async def test_entries_of_one_transaction_carry_the_same_mark(server_app: earnor
     assert third not in (None, first)
 
 
+async def test_the_marks_of_ended_transactions_are_forgotten(server: Opening) -> None:
+    plugin = AuditPlugin()
+    async with server(plugins=[plugin]):
+        for n in range(5):
+            await Article.create({"title": f"a{n}"})
+        with pytest.raises(ZeroDivisionError):
+            async with earnorm.transaction():
+                await Article.create({"title": "gone"})
+                raise ZeroDivisionError
+        assert not plugin._marks
+        assert len({e.transaction for e in await entries()}) == 5
+
+
 async def test_without_transactions_entries_carry_no_mark() -> None:
     async with earnorm.App("mongomock://", database="x", plugins=[AuditPlugin]):
         await Article.create({"title": "Pen"})
@@ -62,8 +75,6 @@ async def test_without_transactions_entries_carry_no_mark() -> None:
 
 
 async def test_a_change_whose_entry_cannot_be_stored_is_not_made(server: Opening) -> None:
-    async with server(plugins=[AuditPlugin]):
-        pass
     async with server(plugins=[AuditPlugin, NoEntries]):
         with pytest.raises(earnorm.ServerUnavailable, match="no space"):
             await Article.create({"title": "Pen"})
@@ -95,6 +106,14 @@ async def test_in_memory_what_was_written_before_an_error_is_recorded() -> None:
         assert recorded == {a.id for a in await Account.search([])}
         assert len(await entries()) == len(recorded)
         assert len(await told(ann.ensure_one())) == 1
+
+
+async def test_in_memory_a_record_whose_id_was_taken_is_not_recorded_again() -> None:
+    async with earnorm.App("mongomock://", database="x", plugins=[AuditPlugin]):
+        ann = await Account.create({"login": "ann"})
+        with pytest.raises(earnorm.DuplicateKey):
+            await Account.create({"id": ann.pk, "login": "bob"})
+        assert [operation for operation, _ in await told(ann)] == ["create"]
 
 
 async def test_changes_that_meet_are_tried_again_and_all_recorded(server_app: earnorm.App) -> None:

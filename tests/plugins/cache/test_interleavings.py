@@ -51,7 +51,7 @@ class World:
         self.promised = dict.fromkeys(IDS, 0)
         self.clock = 0
         search, write = (
-            list(self.plugin.wrap_operation(cast("Any", None), Cell, name))[0][1]
+            next(iter(self.plugin.wrap_operation(cast("Any", None), Cell, name)))[1]
             for name in ("search", "write")
         )
         self.search_layer, self.write_layer = search, write

@@ -170,9 +170,9 @@ WRITES = {
     "write": lambda note: note.write({"title": "second"}),
     "recordset": lambda note: Note.browse([note.pk]).write({"title": "second"}),
     "by domain": lambda note: Note.search([("title", "=", "first")]).update({"title": "second"}),
-    "by id and more": lambda note: Note.search(
-        [("id", "=", note.id), ("stars", "=", 0)]
-    ).update({"title": "second"}),
+    "by id and more": lambda note: Note.search([("id", "=", note.id), ("stars", "=", 0)]).update(
+        {"title": "second"}
+    ),
     "by another model": lambda note: NoteTitle.search([("title", "=", "first")]).update(
         {"title": "second"}
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from earnorm import App, Int, hookimpl, models, transaction
+from earnorm import App, Int, PluginError, hookimpl, models, transaction
 from tests.plugins.cache.conftest import Open
 from tests.plugins.cache.probes import Probe, cache_of
 
@@ -64,27 +64,48 @@ async def test_what_a_transaction_reads_is_not_kept(account: Account, probe: Pro
     assert cache_of().statistics() == before
 
 
+class Alarm:
+    """An observer that hears of a commit before the cache does."""
+
+    api = 1
+    name = "alarm"
+    watched: Account | None = None
+
+    def __init__(self) -> None:
+        self.heard: list[int | None] = []
+        self.fails = False
+
+    @hookimpl
+    async def after_commit(self, app: App, operations: object) -> None:
+        if self.watched is not None:
+            self.heard.append(await _balance(app, self.watched))
+        if self.fails:
+            raise OSError("the bell is broken")
+
+
 async def test_an_observer_that_hears_of_the_commit_first_reads_the_new_value(
     open_on_server: Open,
 ) -> None:
-    class Alarm:
-        api = 1
-        name = "alarm"  # before "cache"
-        heard: list[int | None] = []
-
-        @hookimpl
-        async def after_commit(self, app: App, operations: object) -> None:
-            with app.activate():
-                self.heard.append((await Account.get(account.id)).balance)
-
-    app = await open_on_server(Alarm())
-    account = Account(balance=1)
-    await account.save()
+    alarm = Alarm()
+    app = await open_on_server(alarm)
+    account = await Account.create({"balance": 1})
     await _balance(app, account)
-    Alarm.heard.clear()
+    alarm.watched = account
     async with transaction():
         await Account.search([("id", "=", account.id)]).update({"balance": 2})
-    assert Alarm.heard == [2]
+    assert alarm.heard == [2]
+
+
+async def test_an_observer_that_fails_cannot_make_a_read_stale(open_on_server: Open) -> None:
+    alarm = Alarm()
+    app = await open_on_server(alarm)
+    account = await Account.create({"balance": 1})
+    await _balance(app, account)
+    alarm.fails = True
+    with pytest.raises(PluginError, match="the bell is broken"):
+        async with transaction():
+            await Account.search([("id", "=", account.id)]).update({"balance": 2})
+    assert await _balance(app, account) == 2
 
 
 async def test_a_later_transaction_keeps_its_own_ids_closed(app: App, account: Account) -> None:

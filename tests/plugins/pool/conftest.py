@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from earnorm_pool import Pool, PoolPlugin
 
 import earnorm
+from earnorm_pool import Pool, PoolPlugin
 
 URI_VARIABLE = "EARNORM_TEST_MONGO_URI"
 DRIVERS = ("pymongo", "motor")
@@ -22,7 +22,9 @@ OpenApp = Callable[..., Awaitable[earnorm.App]]
 def mongo_uri() -> str:
     uri = os.environ.get(URI_VARIABLE)
     if not uri:
-        pytest.fail(f"{URI_VARIABLE} is not set: run python -m tests.servers -- python -m pytest tests")
+        pytest.fail(
+            f"{URI_VARIABLE} is not set: run python -m tests.servers -- python -m pytest tests"
+        )
     return uri
 
 
@@ -44,7 +46,9 @@ async def open_app(mongo_uri: str, driver: str) -> AsyncIterator[OpenApp]:
                 plugins=[PoolPlugin],
                 **keywords,
             )
-            await stack.enter_async_context(app)
+            # Not "async with": a test and the end of its fixtures run in different contexts.
+            await app.start()
+            stack.push_async_callback(app.stop)
             database = app.backend.raw_database()
             stack.push_async_callback(database.client.drop_database, database.name)
             return app

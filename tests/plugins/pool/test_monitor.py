@@ -6,12 +6,13 @@ import asyncio
 import threading
 
 import pytest
-from earnorm_pool.figures import PoolMetrics
-from earnorm_pool.monitor import FIRST_PRUNING, ConnectionMonitor, State
 from hypothesis import given
 from hypothesis import strategies as st
 from pymongo import monitoring
 from pymongo.monitoring import ConnectionCheckOutFailedReason, ConnectionClosedReason
+
+from earnorm_pool.figures import PoolMetrics
+from earnorm_pool.monitor import FIRST_PRUNING, ConnectionMonitor, State
 
 SERVERS = (("a", 1), ("b", None))
 HERE = SERVERS[0]
@@ -120,7 +121,11 @@ def test_a_failed_check_out_is_counted_and_ends_the_wait() -> None:
     assert monitor.seconds_since_failure() is None
     tell_all(monitor, "connection_check_out_started", "connection_check_out_failed")
     found = monitor.metrics()
-    assert (found.acquiring_connections, found.failed_checkout_count, found.timeout_count) == (0, 1, 1)
+    assert (found.acquiring_connections, found.failed_checkout_count, found.timeout_count) == (
+        0,
+        1,
+        1,
+    )
     assert monitor.seconds_since_failure() is not None
 
 
@@ -147,7 +152,9 @@ async def test_a_task_that_lives_on_after_a_timeout_waits_no_more() -> None:
     assert monitor.metrics().acquiring_connections == 0
 
 
-async def test_a_connection_whose_task_is_gone_is_available_and_forgotten_if_the_driver_has_it_not() -> None:
+async def test_a_connection_whose_task_is_gone_is_available_and_forgotten_if_the_driver_has_it_not() -> (
+    None
+):
     monitor = ConnectionMonitor()
 
     async def interrupted_check_in() -> None:

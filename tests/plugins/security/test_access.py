@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from earnorm_security import Access
 
 from earnorm import AccessDenied, ConfigurationError, Principal, act_as, current_env, models, system
 from earnorm.fields import Int, String
+from earnorm_security import Access
 
 
 class Page(models.BaseModel):

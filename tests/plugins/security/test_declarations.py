@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import pytest
+
+from earnorm import App, ConfigurationError, Domain, act_as, hookimpl, models, registry, system
+from earnorm.fields import String
 from earnorm_security import Access, Rule, SecurityPlugin
 
-from earnorm import App, ConfigurationError, Domain, act_as, hookimpl, models, system
-from earnorm.fields import String
 
-NUMBER = iter(range(1000))
+@pytest.fixture
+def model():
+    """Makes a model; it is forgotten afterwards, since a transaction looks at every model."""
+    made = []
 
+    def make(**attributes):
+        name = f"security.declared{len(made)}"
+        body = {"_name": name, "title": String(), "__module__": __name__, **attributes}
+        made.append(type("Declared", (models.BaseModel,), body))
+        return made[-1]
 
-def model(**attributes):
-    name = f"security.declared{next(NUMBER)}"
-    body = {"_name": name, "title": String(), "__module__": __name__, **attributes}
-    return type("Declared", (models.BaseModel,), body)
+    yield make
+    for each in made:
+        registry._definitions.pop(each._name, None)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +50,7 @@ def model(**attributes):
     ],
 )
 async def test_a_malformed_declaration_names_the_model_and_nothing_can_be_done_with_it(
-    opened, attributes, says
+    opened, model, attributes, says
 ):
     declared = model(**attributes)
     async with opened():
@@ -53,7 +61,7 @@ async def test_a_malformed_declaration_names_the_model_and_nothing_can_be_done_w
 
 
 @pytest.mark.parametrize("domain", [[], (), True, Domain(), [("title", "=", "x")]])
-async def test_every_form_of_a_domain_is_taken(opened, domain):
+async def test_every_form_of_a_domain_is_taken(opened, model, domain):
     declared = model(_rules=[Rule("a", domain)])
     async with opened():
         assert await declared.count() == 0
@@ -67,7 +75,7 @@ def test_wrong_settings_are_refused(settings, says):
         App("mongomock://", database="x", plugins=[SecurityPlugin], security=settings)
 
 
-async def test_an_extension_inherits_the_rules_and_may_replace_them(opened):
+async def test_an_extension_inherits_the_rules_and_may_replace_them(opened, model):
     declared = model(_rules=[Rule("nothing", False)])
 
     class More(models.BaseModel):

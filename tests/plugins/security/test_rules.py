@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from earnorm_security import Access, Rule
 
 from earnorm import (
     AccessDenied,
@@ -22,6 +21,7 @@ from earnorm import (
     transaction,
 )
 from earnorm.fields import Int, String
+from earnorm_security import Access, Rule
 
 
 def own(env):
@@ -67,9 +67,7 @@ async def fill():
 
 async def snapshot():
     with system(reason="look"):
-        return sorted(
-            (n.title, n.owner, n.state, n.size) for n in await Note.search(order="title")
-        )
+        return sorted((n.title, n.owner, n.state, n.size) for n in await Note.search(order="title"))
 
 
 async def titles(domain=None):
@@ -275,9 +273,8 @@ async def test_access_denied_observers_hear_of_it_once(opened):
 
     async with opened(plugins=(Listener(),)):
         notes = await fill()
-        with act_as(ANN):
-            with pytest.raises(AccessDenied):
-                await notes["b-public"].write({"size": 9})
+        with act_as(ANN), pytest.raises(AccessDenied):
+            await notes["b-public"].write({"size": 9})
     assert heard == [("write", "ann")]
 
 

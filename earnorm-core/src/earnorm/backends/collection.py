@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from inspect import isawaitable
-from typing import Any, ClassVar, Final, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from pymongo import IndexModel, ReadPreference, UpdateOne
-from pymongo.errors import OperationFailure, PyMongoError, WriteConcernError
-from pymongo.read_concern import ReadConcern
+from pymongo import IndexModel, UpdateOne
+from pymongo.errors import OperationFailure
 from pymongo.results import BulkWriteResult, DeleteResult, UpdateResult
-from pymongo.write_concern import WriteConcern
 from typing_extensions import override
 
 from earnorm.backends.base import (
-    CAPABILITIES,
-    Backend,
     BulkUpdate,
     Collection,
     Cursor,
     Document,
     Filter,
     IndexSpec,
-    ServerSettings,
     Session,
     Sort,
 )
+from earnorm.backends.conversions import milliseconds, settled
 from earnorm.backends.errors import (
     CODEC,
     INDEX_CODES,
-    MAX_TIME_EXPIRED,
-    TRANSIENT,
-    UNKNOWN_COMMIT,
     Batch,
     Server,
     Translating,
-    said,
 )
 from earnorm.exceptions import (
     ConfigurationError,
-    NotSupported,
-    TransactionError,
-    nearest,
 )
 
 DEFAULT_FIRST_BATCH: Final = 101
@@ -321,5 +306,3 @@ def _common(
     if timeout is not None:
         options[time_option] = milliseconds(timeout)
     return options
-
-

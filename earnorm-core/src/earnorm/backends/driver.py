@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from inspect import isawaitable
-from typing import Any, ClassVar, Final, cast
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar, Final
 
-from pymongo import IndexModel, ReadPreference, UpdateOne
-from pymongo.errors import OperationFailure, PyMongoError, WriteConcernError
-from pymongo.read_concern import ReadConcern
-from pymongo.results import BulkWriteResult, DeleteResult, UpdateResult
-from pymongo.write_concern import WriteConcern
+from pymongo.errors import PyMongoError
 from typing_extensions import override
 
 from earnorm.backends.base import (
     CAPABILITIES,
     Backend,
-    BulkUpdate,
-    Collection,
-    Cursor,
-    Document,
-    Filter,
-    IndexSpec,
     ServerSettings,
     Session,
-    Sort,
 )
+from earnorm.backends.collection import DriverCollection
+from earnorm.backends.conversions import settled
 from earnorm.backends.errors import (
     CODEC,
-    INDEX_CODES,
-    MAX_TIME_EXPIRED,
-    TRANSIENT,
-    UNKNOWN_COMMIT,
-    Batch,
-    Server,
     Translating,
-    said,
 )
+from earnorm.backends.sessions import open_transaction, transaction_options
 from earnorm.exceptions import (
     ConfigurationError,
     NotSupported,
-    TransactionError,
-    nearest,
 )
 
 logger: Final = logging.getLogger("earnorm.backends")

@@ -22,7 +22,8 @@ from pymongo.results import UpdateResult
 from typing_extensions import override
 
 from earnorm.backends.base import BulkUpdate, Document, Filter, IndexSpec, Session, Sort
-from earnorm.backends.driver import DriverBackend, DriverCollection
+from earnorm.backends.collection import DriverCollection
+from earnorm.backends.driver import DriverBackend
 from earnorm.backends.errors import CODEC, MAX_DOCUMENT_BYTES, Batch, Translating
 from earnorm.exceptions import ConfigurationError, NotSupported
 

@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from inspect import isawaitable
-from typing import Any, ClassVar, Final, cast
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast
 
-from pymongo import IndexModel, ReadPreference, UpdateOne
-from pymongo.errors import OperationFailure, PyMongoError, WriteConcernError
+from pymongo import ReadPreference
+from pymongo.errors import PyMongoError, WriteConcernError
 from pymongo.read_concern import ReadConcern
-from pymongo.results import BulkWriteResult, DeleteResult, UpdateResult
 from pymongo.write_concern import WriteConcern
-from typing_extensions import override
 
 from earnorm.backends.base import (
-    CAPABILITIES,
-    Backend,
-    BulkUpdate,
-    Collection,
-    Cursor,
-    Document,
-    Filter,
-    IndexSpec,
-    ServerSettings,
     Session,
-    Sort,
 )
+from earnorm.backends.conversions import milliseconds, settled
 from earnorm.backends.errors import (
-    CODEC,
-    INDEX_CODES,
     MAX_TIME_EXPIRED,
     TRANSIENT,
     UNKNOWN_COMMIT,
-    Batch,
-    Server,
     Translating,
     said,
 )
 from earnorm.exceptions import (
     ConfigurationError,
-    NotSupported,
     TransactionError,
     nearest,
 )
@@ -158,5 +140,3 @@ def transaction_options(options: Mapping[str, Any]) -> dict[str, Any]:
         except (PyMongoError, TypeError, ValueError, KeyError) as error:
             raise ConfigurationError(f"transaction: {key}={value!r} is not valid") from error
     return native
-
-

@@ -14,9 +14,20 @@ Two kinds of fields at run time:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Protocol, Self
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Protocol,
+    Self,
+    TypeVar,
+    Unpack,
+    overload,
+)
 from typing import TypedDict as _TypedDict
-from typing import TypeVar, Unpack, overload
 
 import pydantic
 from bson import Code, DBRef, Regex

@@ -9,11 +9,12 @@ import pydantic
 from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
+from earnorm.exceptions import ValidationError
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, N
 
 if TYPE_CHECKING:
     from earnorm.models import BaseModel
-    from earnorm.recordset import RecordSet
+    from earnorm.recordset import RecordSet  # noqa: F401 - named in the base of One2many
 
 C = TypeVar("C", bound="BaseModel")
 
@@ -69,7 +70,15 @@ class Many2one(ConvertingField[C, N], Generic[C, N]):
         return hasattr(type(value), "_schema")
 
     def encode(self, value: Any) -> Any:
-        return value.__dict__.get("_id") if self.is_decoded(value) else value
+        if not self.is_decoded(value):
+            return value
+        pk = value.__dict__.get("_id")
+        if pk is None:
+            raise ValidationError(
+                self.model_name,
+                [{"loc": (self.name,), "msg": "the record is not saved yet", "type": "unsaved"}],
+            )
+        return pk
 
     def operand(self, value: Any) -> Any:
         if value is None:
@@ -80,8 +89,6 @@ class Many2one(ConvertingField[C, N], Generic[C, N]):
             raise ValueError(
                 f"{self.name} is compared with a record or its id, not {type(value).__name__}"
             ) from None
-        if found is None:
-            raise ValueError(f"{self.name} is compared with a record that was never saved")
         return found
 
     if not TYPE_CHECKING:

@@ -146,8 +146,6 @@ class Dict(MutableField[dict[str, T], N], Generic[T, N]):
         values: The field that each value is checked by; without it, any JSON value.
     """
 
-    values: Field[T, Any] | None
-
     def __init__(
         self,
         values: Field[T, Any] | None = None,
@@ -158,27 +156,26 @@ class Dict(MutableField[dict[str, T], N], Generic[T, N]):
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, validators, options)
-        self.values = _item(self, values)
+        self._values: Any = _item(self, values)
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
-        if self.values is not None:
-            self.values.__set_name__(owner, name)
+        if self._values is not None:
+            self._values.__set_name__(owner, name)
 
     def annotation(self) -> Any:
-        key = Annotated[str, pydantic.BeforeValidator(check_key)]
-        if self.values is None:
-            return dict[key, Json.python_type]  # type: ignore[valid-type] # built at run time
-        return dict[key, self.values.value_annotation()]  # type: ignore[valid-type] # likewise
+        key: Any = Annotated[str, pydantic.BeforeValidator(check_key)]
+        value = Json.python_type if self._values is None else self._values.value_annotation()
+        return dict.__class_getitem__((key, value))
 
     def encode(self, value: Any) -> Any:
-        item = self.values
+        item = self._values
         if item is None or not item.converts or type(value) is not dict:
             return value
         return {key: item.encode(each) for key, each in value.items()}
 
     def decode(self, value: Any) -> Any:
-        item = self.values
+        item = self._values
         if item is None or not item.converts or type(value) is not dict:
             return value
         return {key: item.decode(each) for key, each in value.items()}
@@ -193,7 +190,7 @@ class Dict(MutableField[dict[str, T], N], Generic[T, N]):
                 check_key(key)
         except PydanticCustomError as error:
             raise ValueError(f"{self.name}: {error.message()}") from None
-        item = self.values
+        item = self._values
         if item is None:
             return {key: check_json(each) for key, each in value.items()}
         return {key: item.operand(each) for key, each in value.items()}
@@ -208,7 +205,6 @@ class List(MutableField[list[T], N], Generic[T, N]):
         max_length: Most items allowed.
     """
 
-    item: Field[T, Any]
     min_length: int | None
     max_length: int | None
 
@@ -227,36 +223,36 @@ class List(MutableField[list[T], N], Generic[T, N]):
         checked = _item(self, item)
         if checked is None:
             raise TypeError("List() needs the field of its items, e.g. List(String())")
-        self.item = checked
+        # Any: a type checker would take a field in an attribute for a descriptor of the list
+        self._item: Any = checked
         self.min_length = min_length
         self.max_length = max_length
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
-        self.item.__set_name__(owner, name)
+        self._item.__set_name__(owner, name)
 
     def annotation(self) -> Any:
-        return Annotated[
-            list[self.item.value_annotation()],  # type: ignore[misc] # built at run time
-            pydantic.Field(min_length=self.min_length, max_length=self.max_length),
-        ]
+        kind: Any = list.__class_getitem__(self._item.value_annotation())
+        bounds = pydantic.Field(min_length=self.min_length, max_length=self.max_length)
+        return Annotated[kind, bounds]
 
     def encode(self, value: Any) -> Any:
-        item = self.item
+        item = self._item
         if not item.converts or type(value) is not list:
             return value
         return [item.encode(each) for each in value]
 
     def decode(self, value: Any) -> Any:
-        item = self.item
+        item = self._item
         if not item.converts or type(value) is not list:
             return value
         return [item.decode(each) for each in value]
 
     def operand(self, value: Any) -> Any:
         if isinstance(value, list | tuple):
-            return [self.item.operand(each) for each in value]
-        return self.item.operand(value)
+            return [self._item.operand(each) for each in value]
+        return self._item.operand(value)
 
 
 class Embedded(MutableField[E, N], Generic[E, N]):
@@ -309,5 +305,3 @@ def _item(owner: Field[Any, Any], item: Any) -> Any:
         f"{type(owner).__name__}() takes a field, e.g. {type(owner).__name__}(String()), "
         f"not {item!r}"
     )
-
-

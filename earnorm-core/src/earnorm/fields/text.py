@@ -122,6 +122,6 @@ class Selection(String[N]):
     ) -> None:
         if not choices or isinstance(choices, str):
             raise TypeError('Selection() needs its choices: Selection(["draft", "done"])')
-        super().__init__(
-            required=required, default=default, choices=choices, validators=validators, **options
-        )
+        self._bind(required, default, choices, validators, options)
+        self.min_length = self.max_length = self.pattern = None
+        self.strip = False

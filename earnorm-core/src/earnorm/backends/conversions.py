@@ -1,4 +1,4 @@
-"""Two small conversions that every adapter needs."""
+"""Two conversions between us and a driver: a result that may have to be awaited, and a time limit."""
 
 from __future__ import annotations
 
@@ -14,5 +14,3 @@ async def settled(value: Any) -> Any:
 def milliseconds(seconds: float) -> int:
     """A time limit as the drivers take it; never 0, which would mean none."""
     return max(1, round(seconds * 1000))
-
-

@@ -1,0 +1,189 @@
+"""Commands that plugins bring: found, checked, and given the App that they ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import wraps
+from types import SimpleNamespace
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from earnorm.app import App
+from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
+from earnorm.plugins import (
+    Selection,
+    _check_api,  # pyright: ignore[reportPrivateUsage] # one package
+    _load,  # pyright: ignore[reportPrivateUsage] # one package
+    installed,
+    signature,
+    survey,
+)
+
+APP = "app"
+"""The parameter that is given the opened App."""
+Function = Callable[..., object]
+
+
+@dataclass(slots=True)
+class Contributions:
+    """What the active plugins bring, and what was wrong with the others."""
+
+    commands: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Name to typer's command object, which has no public type of its own."""
+    problems: list[str] = field(default_factory=list[str])
+
+
+def contributions(taken: frozenset[str]) -> Contributions:
+    """Load the active plugins and collect their commands; a broken plugin becomes a problem.
+
+    Args:
+        taken: The names of the core's own commands.
+    """
+    found = Contributions()
+    owners: dict[str, str] = dict.fromkeys(taken, "earnorm itself")
+    try:
+        points = installed()
+        active = [
+            row.name
+            for row in survey(Selection.of(None, (), (), os.environ))
+            if row.status == "active"
+        ]
+    except EarnORMError as error:
+        found.problems.append(str(error))
+        return found
+    for plugin in active:
+        try:
+            functions = commands_of(plugin, _load(plugin, points[plugin]))
+            for name, function in functions.items():
+                if name in owners:
+                    raise PluginError(
+                        f"plugin {plugin!r} brings a command {name!r}, which {owners[name]} has"
+                    )
+                found.commands[name] = typer_command(name, function)
+                owners[name] = f"plugin {plugin!r}"
+        except EarnORMError as error:
+            found.problems.append(str(error))
+    return found
+
+
+def commands_of(plugin: str, cls: object) -> Mapping[str, Function]:
+    """The commands that a plugin's class brings.
+
+    Raises:
+        PluginError: The class was written for another API, or its hook fails.
+    """
+    _check_api(plugin, cls)
+    hook = getattr(cls, "register_commands", None)
+    if hook is None:
+        return {}
+    expected = f"@staticmethod {signature('register_commands').replace('self', '')}"
+    try:
+        functions = hook()
+    except Exception as error:
+        raise PluginError(
+            f"plugin {plugin!r} failed in its hook {expected}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(functions, Mapping) or not all(map(callable, functions.values())):
+        raise PluginError(f"plugin {plugin!r}: {expected} gives a mapping of names to functions")
+    return functions
+
+
+def typer_command(name: str, function: Function) -> Any:
+    """A function as a command: its parameters become options and arguments, ``app`` an opened App.
+
+    Raises:
+        PluginError: A parameter's annotation cannot be resolved, or typer doesn't know the type.
+    """
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    try:
+        single.command(name, help=inspect.getdoc(function))(_plain(function))
+        return typer.main.get_command(single)
+    except EarnORMError:
+        raise
+    except Exception as error:
+        raise PluginError(f"command {name!r} cannot be offered: {error}") from error
+
+
+def _plain(function: Function) -> Function:
+    """A synchronous function without the parameter ``app``, with two options for it where it has one."""
+    parameters = dict(inspect.signature(function).parameters)
+    wants_app = parameters.pop(APP, None) is not None
+    # The annotation of `app` may name a class that is imported for type checkers only.
+    stub = SimpleNamespace(
+        __annotations__={
+            n: p.annotation
+            for n, p in parameters.items()
+            if p.annotation is not inspect.Parameter.empty
+        }
+    )
+    hints = get_type_hints(stub, function.__globals__, include_extras=True)
+    parameters = {
+        n: p.replace(annotation=hints.get(n, p.annotation)) for n, p in parameters.items()
+    }
+    if wants_app:
+        parameters |= _CONNECTION
+
+    @wraps(function)
+    def command(**values: Any) -> None:
+        uri, database = (values.pop(name, None) for name in _CONNECTION)
+        asyncio.run(_call(function, values, wants_app, uri, database))
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    vars(command).pop("__wrapped__")  # inspect would follow it to the parameter `app`
+    vars(command)["__signature__"] = inspect.Signature(
+        [parameter.replace(kind=keyword) for parameter in parameters.values()]
+    )
+    command.__annotations__ = {
+        n: p.annotation
+        for n, p in parameters.items()
+        if p.annotation is not inspect.Parameter.empty
+    }
+    return command
+
+
+async def _call(
+    function: Function,
+    values: dict[str, Any],
+    wants_app: bool,
+    uri: str | None,
+    database: str | None,
+) -> None:
+    if not wants_app:
+        await _settle(function(**values))
+        return
+    if not uri or not database:
+        raise ConfigurationError(
+            "this command needs a database: --uri and --database, or EARNORM_URI and EARNORM_DATABASE"
+        )
+    async with App(uri, database=database) as app:
+        await _settle(function(**{APP: app}, **values))
+
+
+async def _settle(result: object) -> None:
+    if isinstance(result, Awaitable):
+        await result
+
+
+def _option(name: str, variable: str, help: str) -> inspect.Parameter:
+    return inspect.Parameter(
+        f"earnorm_{name}",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            str | None, typer.Option(f"--{name}", envvar=variable, help=help, show_default=False)
+        ],
+    )
+
+
+_CONNECTION: dict[str, inspect.Parameter] = {
+    parameter.name: parameter
+    for parameter in (
+        _option("uri", "EARNORM_URI", "The server of the App."),
+        _option("database", "EARNORM_DATABASE", "The database of the App."),
+    )
+}

@@ -1,0 +1,115 @@
+"""An App per backend, on a database of its own that is dropped afterwards; and one that notes its commands."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pymongo.monitoring import CommandListener
+
+import earnorm
+from earnorm import App, hookimpl
+
+DRIVERS = ("pymongo", "motor")
+
+
+@pytest.fixture
+def database() -> str:
+    return f"core_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def mongo_uri() -> str:
+    return os.environ["EARNORM_TEST_MONGO_URI"]  # tests/conftest.py has set it
+
+
+@asynccontextmanager
+async def default_app(
+    kind: str, database: str, plugins: Iterable[object] = (), **settings: Any
+) -> AsyncIterator[App]:
+    """The process's default App, so that fixtures and tests need not share a context."""
+    if kind == "memory":
+        where: dict[str, Any] = {"mongo_uri": "mongomock://"}
+    else:
+        where = {"mongo_uri": os.environ["EARNORM_TEST_MONGO_URI"], "driver": kind}
+        settings = {"client_options": {"appName": database}, **settings}
+    app = await earnorm.init(**where, database=database, plugins=list(plugins), **settings)
+    try:
+        yield app
+    finally:
+        if app.is_started:
+            await app.dangerous_raw("the test is over").client.drop_database(database)
+        await earnorm.close()
+
+
+@pytest.fixture(params=(*DRIVERS, "memory"))
+async def app(request: pytest.FixtureRequest, database: str) -> AsyncIterator[App]:
+    """All three backends."""
+    async with default_app(request.param, database) as started:
+        yield started
+
+
+@pytest.fixture(params=DRIVERS)
+async def server_app(request: pytest.FixtureRequest, database: str) -> AsyncIterator[App]:
+    """The real server, for what an in-memory database has not."""
+    async with default_app(request.param, database) as started:
+        yield started
+
+
+@pytest.fixture
+async def memory_app(database: str) -> AsyncIterator[App]:
+    """The in-memory database, for what it has to refuse."""
+    async with default_app("memory", database) as started:
+        yield started
+
+
+class Commands(CommandListener):
+    """The commands that went to the server, with their documents."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, dict[str, Any]]] = []
+
+    def started(self, event: Any) -> None:
+        self.all.append((event.command_name, dict(event.command)))
+
+    def succeeded(self, event: Any) -> None:
+        pass
+
+    def failed(self, event: Any) -> None:
+        pass
+
+    def clear(self) -> None:
+        self.all.clear()
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [command for each, command in self.all if each == name]
+
+    def of(self, collection: str) -> list[str]:
+        return [name for name, command in self.all if command.get(name) == collection]
+
+
+class Watching:
+    """A plugin that hands a listener to the driver."""
+
+    api = 1
+    name = "watching"
+
+    def __init__(self, listener: Commands) -> None:
+        self.listener = listener
+
+    @hookimpl
+    def register_listeners(self, app: App) -> list[object]:
+        return [self.listener]
+
+
+@pytest.fixture(params=DRIVERS)
+async def commands(request: pytest.FixtureRequest, database: str) -> AsyncIterator[Commands]:
+    """An App on the real server, whose commands are noted."""
+    listener = Commands()
+    async with default_app(request.param, database, [Watching(listener)]):
+        listener.clear()
+        yield listener

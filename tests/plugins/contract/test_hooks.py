@@ -1,0 +1,150 @@
+"""Every hook of the contract is called, and documented with its exact signature."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+from pymongo.monitoring import ConnectionPoolListener
+
+from earnorm import (
+    AccessDenied,
+    App,
+    Layer,
+    Operation,
+    PluginError,
+    hookimpl,
+    models,
+    transaction,
+)
+from earnorm.cli.contributed import commands_of
+from earnorm.fields import String
+from earnorm.hookspecs import Hooks
+
+DOCS = Path(__file__).parents[3] / "docs" / "plugins.md"
+HOOKS = [name for name in vars(Hooks) if not name.startswith("_")]
+
+
+class Letter(models.BaseModel):
+    _name = "contract.letter"
+    text = String(required=True)
+
+
+class Stamp(models.BaseModel):
+    _name = "contract.stamp"
+    text = String()
+
+
+def listening_plugin() -> tuple[type, list[str]]:
+    """A plugin's class that implements every hook with all of its arguments, and what was called."""
+    called: list[str] = []
+    made: dict[str, object] = {"api": 1, "name": "listening"}
+
+    class Settings(pydantic.BaseModel):
+        pass
+
+    async def refuse(op: Operation, call_next: Callable[[Operation], Any]) -> Any:
+        if op.name == "unlink":
+            raise AccessDenied("not today")
+        return await call_next(op)
+
+    answers: dict[str, object] = {
+        "settings": Settings,
+        "register_listeners": [ConnectionPoolListener()],
+        "register_fields": {},
+        "register_models": [Stamp],
+        "register_operators": [],
+        "register_services": {"listening": object()},
+        "register_commands": {},
+        "wrap_operation": [(Layer.SECURITY, refuse)],
+        "health": {"status": "ok"},
+    }
+
+    def implementing(hook: str) -> Any:
+        parameters = list(inspect.signature(getattr(Hooks, hook)).parameters)
+        static = hook in ("settings", "register_commands")
+        scope: dict[str, Any] = {"note": called.append, "answer": answers.get(hook)}
+        names = ", ".join(parameters[1:] if static else parameters)
+        exec(f"def {hook}({names}):\n    note({hook!r})\n    return answer", scope)
+        function = hookimpl(scope[hook])
+        return staticmethod(function) if static else function
+
+    made |= {hook: implementing(hook) for hook in HOOKS}
+    made["__init__"] = lambda self, settings: None
+    return type("ListeningPlugin", (), made), called
+
+
+async def test_every_hook_is_called(uri: str) -> None:
+    plugin, called = listening_plugin()
+    name = f"contract_{uuid.uuid4().hex[:12]}"
+    commands_of("listening", plugin)
+    # A plugin of the core's own tests may listen to connections that others do not have.
+    async with App(uri, database=name, plugins=[plugin]) as app:
+        try:
+            letter = await Letter.create({"text": "Dear"})
+            await letter.write({"text": "Dear all"})
+            with pytest.raises(AccessDenied):
+                await letter.unlink()
+            with pytest.raises(ZeroDivisionError):
+                async with transaction():
+                    await Letter.create({"text": "never sent"})
+                    raise ZeroDivisionError
+            report = await app.health()
+            assert report["listening"] == {"status": "ok"}
+            assert app.plugins[0].hooks == tuple(sorted(HOOKS))
+        finally:
+            await app.backend.raw_database().client.drop_database(name)
+    never = {"before_unlink", "after_unlink"}  # the layer outside them refused
+    assert set(HOOKS) - set(called) == never
+
+
+async def test_observers_stand_around_the_unlink_and_an_exception_stops_it() -> None:
+    trace: list[object] = []
+
+    class Watching:
+        api = 1
+        name = "watching"
+
+        @hookimpl
+        async def before_unlink(self, op: Operation) -> None:
+            trace.append("before")
+            if len(trace) == 1:
+                raise RuntimeError("wait")
+
+        @hookimpl
+        async def after_unlink(self, op: Operation, result: int) -> None:
+            trace.append(result)
+
+    async with App("mongomock://", database="hooks", plugins=[Watching()]):
+        letter = await Letter.create({"text": "Dear"})
+        with pytest.raises(PluginError) as caught:
+            await letter.unlink()
+        assert str(caught.value) == (
+            "plugin 'watching' failed in its hook before_unlink(self, op): RuntimeError: wait"
+        )
+        assert await Letter.search([]).count() == 1
+        await letter.unlink()
+        assert await Letter.search([]).count() == 0
+    assert trace == ["before", "before", 1]
+
+
+def signature_of(hook: str) -> str:
+    """As the source has it, on one line."""
+    signature = str(inspect.signature(getattr(Hooks, hook))).replace("'", "")
+    return f"{hook}{signature}"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_documented_with_its_signature(hook: str) -> None:
+    assert f"`{signature_of(hook)}`" in DOCS.read_text(), signature_of(hook)
+
+
+def test_the_documentation_has_no_hook_that_is_not_there() -> None:
+    documented = set(re.findall(r"^\| `(\w+)\(", DOCS.read_text(), re.MULTILINE))
+    assert documented == set(HOOKS)

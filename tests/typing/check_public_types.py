@@ -1,0 +1,152 @@
+"""What type checkers infer from the public names; run by mypy --strict and pyright, never executed."""
+
+import datetime
+import decimal
+import uuid
+from typing import Any, assert_type
+
+import earnorm
+from bson import ObjectId
+from earnorm import (
+    UUID,
+    BaseModel,
+    Binary,
+    Boolean,
+    Date,
+    DateTime,
+    Decimal,
+    Domain,
+    Email,
+    Embedded,
+    EmbeddedModel,
+    Field,
+    Float,
+    Int,
+    List,
+    Many2one,
+    ObjectIdField,
+    One2many,
+    Page,
+    Query,
+    RecordSet,
+    Selection,
+    String,
+)
+from earnorm.fields.base import N
+
+
+class Percent(Field[float, N]):
+    """A third party's field: typed without an overload of its own."""
+
+    def annotation(self) -> Any:
+        return float
+
+
+class Address(EmbeddedModel):
+    city = String(required=True)
+    street = String()
+
+
+class Author(BaseModel):
+    name = String(required=True)
+    post_ids = One2many["Post"]("post", "author_id")
+
+
+class Post(BaseModel):
+    title = String(required=True)
+    subtitle = String()
+    email = Email(required=True)
+    state = Selection(["draft", "done"], required=True)
+    stars = Int(required=True)
+    rating = Float()
+    price = Decimal(required=True)
+    published = Boolean()
+    day = Date()
+    at = DateTime(required=True)
+    token = UUID(required=True)
+    other = ObjectIdField()
+    blob = Binary()
+    tags = List(String(), required=True)
+    address = Embedded(Address)
+    share = Percent(required=True)
+    author_id = Many2one(Author)
+    editor_id = Many2one(Author, required=True)
+
+
+def values(post: Post) -> None:
+    assert_type(post.title, str)
+    assert_type(post.subtitle, str | None)
+    assert_type(post.email, str)
+    assert_type(post.state, str)
+    assert_type(post.stars, int)
+    assert_type(post.rating, float | None)
+    assert_type(post.price, decimal.Decimal)
+    assert_type(post.published, bool | None)
+    assert_type(post.day, datetime.date | None)
+    assert_type(post.at, datetime.datetime)
+    assert_type(post.token, uuid.UUID)
+    assert_type(post.other, ObjectId | None)
+    assert_type(post.blob, bytes | None)
+    assert_type(post.tags, list[str])
+    assert_type(post.share, float)
+    assert_type(post.author_id, Author | None)
+    assert_type(post.editor_id, Author)
+    assert_type(post.editor_id.post_ids, RecordSet[Post])
+    assert_type(post.id, str | None)
+    if post.address is not None:
+        assert_type(post.address, Address)
+        assert_type(post.address.city, str)
+        assert_type(post.address.street, str | None)
+
+
+def fields_on_the_class() -> None:
+    assert_type(Post.stars > 3, Domain)
+    assert_type((Post.stars > 3) & Post.title.ilike("a%"), Domain)
+    assert_type(Post.title.in_(["a", "b"]), Domain)
+    assert_type(~(Post.stars == 3), Domain)
+
+
+async def reading() -> None:
+    assert_type(Post.search([("stars", ">", 3)]), Query[Post])
+    found = await Post.search(Post.stars > 3).order("-stars").limit(3)
+    assert_type(found, RecordSet[Post])
+    for post in found:
+        assert_type(post, Post)
+    assert_type(found[0], Post)
+    assert_type(found[1:], RecordSet[Post])
+    assert_type(found | found, RecordSet[Post])
+    assert_type(found.filtered(lambda p: p.stars > 3), RecordSet[Post])
+    assert_type(found.mapped(lambda p: p.stars), list[int])
+    assert_type(found.grouped(lambda p: p.state), dict[str, RecordSet[Post]])
+    assert_type(found.ensure_one(), Post)
+    assert_type(await Post.find_one([]), RecordSet[Post])
+    assert_type(await Post.get("0" * 24), Post)
+    assert_type(Post.browse(["0" * 24]), RecordSet[Post])
+    assert_type(await Post.count(), int)
+    assert_type(await Post.search().first(), Post | None)
+    assert_type(await Post.search().page(2, size=10), Page[Post])
+    async for each in Post.search():
+        assert_type(each, Post)
+    editor = await found[0].editor_id
+    assert_type(editor, Author)
+    assert_type(await editor.post_ids, RecordSet[Post])
+
+
+async def writing(post: Post) -> None:
+    assert_type(await post.save(), Post)
+    assert_type(await Post.create({"title": "a"}), Post)
+    assert_type(await Post.create([{"title": "a"}]), RecordSet[Post])
+    assert_type(await post.unlink(), int)
+    assert_type(await Post.search().update({"stars": 3}), int)
+    async with earnorm.transaction():
+        post.title = "b"
+    post.stars = "three"  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue] # the checkers must refuse it
+
+
+@earnorm.transactional(retries=2)
+async def decorated(number: int) -> str:
+    return str(number)
+
+
+async def calls_decorated() -> None:
+    assert_type(await decorated(3), str)
