@@ -199,13 +199,14 @@ orders = st.lists(st.sampled_from(["age", "-age", "name", "-name", "badge", "-ba
 def test_filtered_domain_and_sorted_agree_with_the_server(mongo_uri: str, database: str) -> None:
     """One App, one loop and many examples: a fixture would make one of each per test."""
     async def law(values: list[dict[str, object]], domain: list[object], order: list[str]) -> None:
-        await Person.search().delete()
-        await Person.create(values)
-        everyone = await Person.search()
-        found = await Person.search(domain)  # type: ignore[arg-type] # built by hypothesis
-        assert everyone.filtered_domain(domain) == found  # type: ignore[arg-type] # likewise
-        order = [*order, "id"]
-        assert everyone.sorted(",".join(order)).ids == (await Person.search(order=order)).ids
+        with started.activate():
+            await Person.search().delete()
+            await Person.create(values)
+            everyone = await Person.search()
+            found = await Person.search(domain)  # type: ignore[arg-type] # built by hypothesis
+            assert everyone.filtered_domain(domain) == found  # type: ignore[arg-type] # likewise
+            order = [*order, "id"]
+            assert everyone.sorted(",".join(order)).ids == (await Person.search(order=order)).ids
 
     async def app() -> earnorm.App:
         return await earnorm.App(mongo_uri, database=database, plugins=[]).start()
@@ -216,8 +217,7 @@ def test_filtered_domain_and_sorted_agree_with_the_server(mongo_uri: str, databa
         @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
         @given(rows, domains, orders)
         def check(values: list[dict[str, object]], domain: list[object], order: list[str]) -> None:
-            with started.activate():
-                runner.run(law(values, domain, order))
+            runner.run(law(values, domain, order))
 
         try:
             check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Token
 from dataclasses import dataclass, field, fields
@@ -22,7 +22,15 @@ from earnorm.environment import Env, use_env
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
 from earnorm.models import BaseModel, effective_class
 from earnorm.operations import Operation
-from earnorm.plugins import LoadedPlugins, PluginInfo, Selection, installed, load
+from earnorm.plugins import (
+    CORE_DISTRIBUTION,
+    LoadedPlugins,
+    PluginInfo,
+    Selection,
+    installed,
+    load,
+    settled,
+)
 from earnorm.relations import check_relations
 
 if TYPE_CHECKING:
@@ -229,13 +237,18 @@ class App:
             event_listeners=listeners,
         )
         self._backend = open_backend(server, self._driver)
+        started: set[str] = set()
         try:
             await self._backend.connect()
             self._register()
             self._loop = asyncio.get_running_loop()
             with use_env(self.env):
-                await self.loaded.notify("startup", app=self)
+                for plugin, call in self.loaded.implementations("startup"):
+                    await settled(call(app=self), plugin, "startup")
+                    started.add(plugin)
         except BaseException:
+            # Nothing stays half open: who has started is shut down, and the first error is the one told.
+            await self._shut_down(started)
             await self._drop_backend()
             raise
         return self
@@ -243,11 +256,17 @@ class App:
     def _register(self) -> None:
         self.services = Services()
         self.field_types = self._merged("register_fields", {})
-        operators = {
-            op.name: op
-            for _, found in self.loaded.collect("register_operators", app=self)
-            for op in found or ()
-        }
+        owners = dict.fromkeys(OPERATORS, CORE_DISTRIBUTION)
+        operators: dict[str, Operator] = {}
+        for plugin, found in self.loaded.collect("register_operators", app=self):
+            for op in found or ():
+                if op.name in owners:
+                    raise PluginError(
+                        f"plugin {plugin!r} brings an operator {op.name!r}, "
+                        f"which {owners[op.name]!r} brings already"
+                    )
+                owners[op.name] = plugin
+                operators[op.name] = op
         self.operators = {**OPERATORS, **operators} if operators else OPERATORS
         for plugin, services in self.loaded.collect("register_services", app=self):
             for name, service in (services or {}).items():
@@ -283,21 +302,28 @@ class App:
         """
         if self._backend is None:
             return
-        failure: EarnORMError | None = None
-        with use_env(self.env):
-            for _, call in self.loaded.implementations("shutdown"):
-                try:
-                    result = call(app=self)
-                    if result is not None:
-                        await result
-                except Exception as error:
-                    failure = failure or PluginError(f"a plugin failed in shutdown(app): {error}")
-                    failure.__cause__ = failure.__cause__ or error
+        failure = await self._shut_down(self.loaded.names())
         await self._drop_backend()
         if environment.get_default() is self.env:
             environment.set_default(None)
         if failure is not None:
             raise failure
+
+    async def _shut_down(self, plugins: Collection[str]) -> PluginError | None:
+        """The shutdown of each of these plugins, whatever another's does; gives the first failure."""
+        failure: PluginError | None = None
+        with use_env(self.env):
+            for plugin, call in self.loaded.implementations("shutdown"):
+                if plugin not in plugins:
+                    continue
+                try:
+                    await settled(call(app=self), plugin, "shutdown")
+                except PluginError as error:
+                    failure = failure or error
+                except EarnORMError as error:
+                    failure = failure or PluginError(f"plugin {plugin!r} in shutdown: {error}")
+                    failure.__cause__ = failure.__cause__ or error
+        return failure
 
     async def _drop_backend(self) -> None:
         backend, self._backend, self._loop = self._backend, None, None
@@ -319,9 +345,15 @@ class App:
         traceback: TracebackType | None,
     ) -> None:
         token, self._token = self._token, None
-        if token is not None:
-            environment._current.reset(token)
-        await self.stop()
+        try:
+            if token is not None:
+                environment._current.reset(token)
+        except ValueError:
+            # Left in another context than it was entered in, as test fixtures are: that context
+            # ends with its own value, and there is nothing to take back here.
+            pass
+        finally:
+            await self.stop()
 
     @contextmanager
     def activate(self) -> Iterator[Env]:
@@ -347,8 +379,14 @@ class App:
             raise ConfigurationError(f"{base.__name__} is abstract; use a model that inherits it")
         effective = effective_class(base, self._extensions.get(base._name, ()))
         bound = BoundModel(self, effective)
-        self._bound[base] = self._bound[effective] = self._bound[model] = bound
-        self.loaded.collect("model_registered", app=self, model=effective)
+        names = {base, effective, model}
+        self._bound |= dict.fromkeys(names, bound)
+        try:
+            self.loaded.collect("model_registered", app=self, model=effective)
+        except BaseException:
+            for name in names:  # a model that a plugin refuses is refused again next time
+                del self._bound[name]
+            raise
         return bound
 
     def model(self, name: str) -> type[BaseModel]:
@@ -413,12 +451,12 @@ class App:
     async def committed(self, operations: Sequence[Operation]) -> None:
         """Tell the plugins that these writes are durable."""
         if operations and self.hears_commits:
-            await self.loaded.notify("after_commit", app=self, operations=operations)
+            await self.loaded.broadcast("after_commit", app=self, operations=operations)
 
     async def rolled_back(self, operations: Sequence[Operation]) -> None:
         """Tell the plugins that these writes never were."""
         if operations:
-            await self.loaded.notify("after_rollback", app=self, operations=operations)
+            await self.loaded.broadcast("after_rollback", app=self, operations=operations)
 
     def dangerous_raw(self, reason: str) -> Any:
         """The driver's own database object, past every layer: no access rules, no audit, no cache

@@ -94,7 +94,16 @@ class BoundModel:
     async def _search(self, op: Operation) -> list[Document]:
         options = op.options
         if options.stream is not None:
-            return await self._next_batch(op, options.stream)
+            if isinstance(options.stream, Stream):
+                return await self._next_batch(op, options.stream)
+            options.stream.plan = await self.collection.explain(
+                self.filter(op.domain),
+                sort=options.order,
+                skip=options.offset,
+                limit=options.limit,
+                verbosity=options.stream.verbosity,
+            )
+            return []
         transaction = op.env.transaction
         return await self.collection.find(
             self.filter(op.domain),

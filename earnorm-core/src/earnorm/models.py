@@ -314,6 +314,10 @@ class BaseModel(_Structure):
         """The record itself, so that a record can stand where a RecordSet of one is expected."""
         return self
 
+    def to_dict(self) -> dict[str, Any]:
+        """The id as text, then the loaded fields as Python values; relations as ids."""
+        return {"id": self.id, **super().to_dict()}
+
     async def save(self) -> Self:
         """Store the record: create it, or write what was changed.
 
@@ -445,7 +449,9 @@ class BaseModel(_Structure):
         bound = _bound(cls)
         operand = bound.schema.fields["_id"].operand
         # The class as this App sees it is the model or a subclass of it.
-        return RecordSet(cast(type[Self], bound.model), writing.ghosts(bound, [operand(each) for each in ids]))
+        return RecordSet(
+            cast(type[Self], bound.model), writing.ghosts(bound, [operand(each) for each in ids])
+        )
 
     @classmethod
     async def count(cls, domain: DomainSource = None) -> int:

@@ -82,6 +82,16 @@ class GroupSpec:
     """Result name to MongoDB accumulator."""
 
 
+class Explanation:
+    """Where a search leaves its query plan instead of reading documents."""
+
+    __slots__ = ("plan", "verbosity")
+
+    def __init__(self, verbosity: str) -> None:
+        self.verbosity = verbosity
+        self.plan: Document = {}
+
+
 class Stream:
     """The server cursor that consecutive ``search`` operations of one stream share.
 
@@ -109,7 +119,9 @@ class Options:
     """Names of the fields to fetch; None means all."""
     timeout: float | None = None
     """Seconds that the server may work on it."""
-    stream: Stream | None = None
+    stream: Stream | Explanation | None = None
+    """Set where the documents do not come as one list; a layer that answers by itself must pass
+    such a search on."""
     group: GroupSpec | None = None
     many: bool = True
     """For write: every matching record, not only the first."""

@@ -187,6 +187,21 @@ class LoadedPlugins:
             results.append((name, await settled(call(**arguments), name, hook)))
         return results
 
+    async def broadcast(self, hook: str, **arguments: object) -> None:
+        """Tell every plugin what has happened, also where one of them fails.
+
+        Raises:
+            EarnORMError: The first failure, after all were told.
+        """
+        failure: EarnORMError | None = None
+        for name, call in self.implementations(hook):
+            try:
+                await settled(call(**arguments), name, hook)
+            except EarnORMError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
 
 async def settled(result: Any, plugin: str, hook: str) -> Any:
     """Await a hook's result where it is awaitable; an error says whose it is."""

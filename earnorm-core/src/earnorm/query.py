@@ -12,7 +12,7 @@ from earnorm.aggregation import Aggregate, group_spec
 from earnorm.domain import Domain
 from earnorm.environment import Env, current_env
 from earnorm.exceptions import DomainError, NotSupported, nearest
-from earnorm.operations import Operation, OperationName, Options, Stream
+from earnorm.operations import Explanation, Operation, OperationName, Options, Stream
 from earnorm.recordset import RecordSet
 from earnorm.relations import prefetch, prefetch_tree
 
@@ -131,7 +131,7 @@ class Query(Generic[M]):
         return self._run().__await__()
 
     def _operation(
-        self, name: OperationName, env: Env, stream: Stream | None = None
+        self, name: OperationName, env: Env, stream: Stream | Explanation | None = None
     ) -> tuple[BoundModel, Operation]:
         bound = env.app.bind(self._model)
         path_of = bound.schema.path_of
@@ -249,16 +249,19 @@ class Query(Generic[M]):
             )
 
     async def explain(self) -> dict[str, Any]:
-        """The database's own query plan of this search, without the layers of plugins.
+        """The database's own query plan of this search, as the plugins' layers rewrite it.
+
+        Figures of its execution are part of it for ``system`` only: how many documents were looked
+        at tells of records that an access rule hides.
 
         Raises:
             NotSupported: The backend has no query plans.
         """
         env = current_env()
-        bound, op = self._operation("search", env)
-        return await bound.collection.explain(
-            bound.filter(op.domain), sort=op.options.order, skip=self._offset, limit=self._limit
-        )
+        explanation = Explanation("executionStats" if env.system else "queryPlanner")
+        _, op = self._operation("search", env, explanation)
+        await env.app.execute(op)
+        return explanation.plan
 
     def __repr__(self) -> str:
         # The domain's values may be what must not reach a log.

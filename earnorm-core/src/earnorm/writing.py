@@ -244,9 +244,9 @@ async def save(records: Sequence[BaseModel]) -> int:
         op = Operation("write", bound.model, env, condition("_id", "in", pks), values_by_pk)
     matched = await env.app.execute(op)
     _check_matched(bound, matched, len(prepared))
-    for record, values, update in prepared:
+    for record, values, _ in prepared:
         record.__dict__.update(values)
-        _written(record, update)
+        _written(record)
     return len(prepared)
 
 
@@ -288,8 +288,7 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
             record.__dict__[name] = own
             getattr(record, "_changes", {}).pop(name, None)
             getattr(record, "_originals", {}).pop(name, None)
-        if bound.model._versioned:
-            record.__dict__[REVISION] = record.__dict__.get(REVISION, 0) + 1
+        _count_revision(record)
     return len(pks)
 
 
@@ -325,9 +324,10 @@ def _checked_update(bound: BoundModel, values: Mapping[str, Any]) -> dict[str, A
 
 def _expected(record: BaseModel) -> dict[str, Any]:
     """What a versioned record must still have in the database for its write to apply."""
-    if not type(record)._versioned:
-        return {}
-    return {REVISION: record.__dict__.get(REVISION, 0)}
+    if not type(record)._versioned or not record._fetch.has(REVISION):
+        return {}  # a ghost: nothing was read that could be outdated
+    # None stands for a document from before the model was versioned: it has no revision.
+    return {REVISION: record.__dict__.get(REVISION)}
 
 
 def _check_matched(bound: BoundModel, matched: int, expected: int) -> None:
@@ -386,10 +386,14 @@ def _touch(env: Env, records: Sequence[BaseModel], given: Sequence[object] = ())
                 env.transaction.touch(record)
 
 
-def _written(record: BaseModel, update: Update) -> None:
+def _written(record: BaseModel) -> None:
     _settle(record)
-    if type(record)._versioned:
-        record.__dict__[REVISION] = update.expect[REVISION] + 1
+    _count_revision(record)
+
+
+def _count_revision(record: BaseModel) -> None:
+    if type(record)._versioned and record._fetch.has(REVISION):
+        record.__dict__[REVISION] = (record.__dict__.get(REVISION) or 0) + 1
 
 
 def _settle(record: BaseModel) -> None:

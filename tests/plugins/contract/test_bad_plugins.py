@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from earnorm import App, ConfigurationError, PluginError, hookimpl
+from earnorm import App, ConfigurationError, Field, PluginError, hookimpl
 from earnorm.backends import ServerSettings
 from earnorm.backends.memory import MemoryBackend
+from earnorm.domain import OPERATORS
 from tests.plugins.contract.conftest import Distribute
 
 GOOD = "class Plugin:\n    api = 1\n"
@@ -284,23 +286,33 @@ async def test_every_shutdown_runs_where_one_fails() -> None:
     assert not running.is_started
 
 
-async def test_two_plugins_with_one_operator_are_told_apart() -> None:
-    from earnorm.domain import OPERATORS
+@pytest.mark.parametrize(
+    ("hook", "brought", "told"),
+    [
+        ("register_fields", {"Color": Field}, "plugins 'one' and 'two' both register 'Color'"),
+        ("register_services", {"mail": 1}, "plugins 'one' and 'two' both offer a service named 'mail'"),
+        (
+            "register_operators",
+            [replace(OPERATORS["="], name="starts")],
+            "plugin 'two' brings an operator 'starts', which 'one' brings already",
+        ),
+        (
+            "register_operators",
+            [OPERATORS["="]],
+            "plugin 'one' brings an operator '=', which 'earnorm-core' brings already",
+        ),
+    ],
+)
+async def test_two_plugins_that_bring_the_same_name_are_both_named(
+    hook: str, brought: object, told: str
+) -> None:
+    def bringing(name: str) -> type:
+        def implementation(self: object, app: App) -> object:
+            return brought
 
-    def bringing(named: str) -> object:
-        class Bringing:
-            api = 1
+        implementation.__name__ = hook
+        return type("Bringing", (), {"api": 1, "name": name, hook: hookimpl(implementation)})
 
-            @hookimpl
-            def register_fields(self) -> dict[str, Any]:
-                return {"Color": object}
-
-            @hookimpl
-            def register_operators(self) -> list[Any]:
-                return [OPERATORS["="]] if named == "third" else []
-
-        Bringing.name = named  # type: ignore[attr-defined]
-        return Bringing()
-
-    with pytest.raises(PluginError, match="'one' and 'two' both register 'Color'"):
+    with pytest.raises(PluginError) as caught:
         await app(plugins=[bringing("two"), bringing("one")]).start()
+    assert told in str(caught.value)

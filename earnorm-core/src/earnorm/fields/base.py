@@ -214,10 +214,20 @@ class Field(Generic[V, N]):
 
     def value_annotation(self) -> Any:
         """The annotation of a value that is set, with choices and validators applied."""
-        kind = Literal[self.choices] if self.choices else self.annotation()
+        kind = self.annotation()
+        if self.choices:
+            # Only these types can stand in a Literal, which names the choices in its message.
+            literal = all(type(choice) in (str, int, bool, bytes) for choice in self.choices)
+            check = pydantic.AfterValidator(self._chosen)
+            kind = Literal[self.choices] if literal else Annotated[kind, check]
         if self.validators:
             kind = Annotated[(kind, *(pydantic.AfterValidator(v) for v in self.validators))]
         return kind
+
+    def _chosen(self, value: Any) -> Any:
+        if value not in self.choices:
+            raise ValueError(f"one of {', '.join(map(str, self.choices))} is allowed")
+        return value
 
     def default_value(self) -> Any:
         """The default, made fresh where it is a factory."""
