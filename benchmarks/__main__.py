@@ -61,7 +61,9 @@ def main() -> None:
         figures += found
     header = versions(server)
     print(", ".join(f"{name} {value}" for name, value in header.items()))
-    print(f"{options.rounds} rounds, interleaved in alternating order; EarnORM's time ÷ the driver's\n")
+    print(
+        f"{options.rounds} rounds, interleaved in alternating order; EarnORM's time ÷ the driver's\n"
+    )
     print("\n".join(table(figures)))
     if options.json:
         said = {"versions": header, "figures": [each.as_dict() for each in figures]}

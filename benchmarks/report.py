@@ -25,8 +25,8 @@ def versions(server: str) -> dict[str, str]:
 
 def table(figures: Sequence[Figures]) -> Iterator[str]:
     """The rows of a Markdown table."""
-    yield "| what | driver | raw | EarnORM | ratio (median) | lowest to highest | aim | met |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| what | driver | raw | EarnORM | ratio (median) | lowest to highest | best ÷ best | CPU | aim | met |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for each in figures:
         said = each.as_dict()
         raw, orm = (_time(said[f"{side}_median_seconds"], each.size) for side in ("raw", "orm"))
@@ -34,6 +34,7 @@ def table(figures: Sequence[Figures]) -> Iterator[str]:
         yield (
             f"| {each.name} | {each.driver} | {raw} | {orm} | **{median:.2f}** "
             f"| {said['lowest']:.2f} to {said['highest']:.2f} "
+            f"| {said['best_to_best']:.2f} | {said['cpu_median']:.2f} "
             f"| {'' if aim is None else f'{aim:.2f}'} "
             f"| {'' if aim is None else 'yes' if round(median, 2) <= aim else 'no'} |"
         )

@@ -42,11 +42,19 @@ class Figures:
     size: int
     raw: list[float] = field(default_factory=list[float])
     orm: list[float] = field(default_factory=list[float])
+    raw_cpu: list[float] = field(default_factory=list[float])
+    orm_cpu: list[float] = field(default_factory=list[float])
 
     @property
     def ratios(self) -> list[float]:
         """EarnORM's time divided by the driver's, round by round."""
         return [orm / raw for orm, raw in zip(self.orm, self.raw, strict=True)]
+
+    @property
+    def cpu_ratio(self) -> float:
+        """The median ratio of this process's processor time: what other programs disturb least."""
+        pairs = zip(self.orm_cpu, self.raw_cpu, strict=True)
+        return statistics.median(orm / raw for orm, raw in pairs)
 
     def as_dict(self) -> dict[str, object]:
         """For ``--json``."""
@@ -60,6 +68,8 @@ class Figures:
             "median": statistics.median(ratios),
             "lowest": min(ratios),
             "highest": max(ratios),
+            "best_to_best": min(self.orm) / min(self.raw),
+            "cpu_median": self.cpu_ratio,
             "raw_median_seconds": statistics.median(self.raw),
             "orm_median_seconds": statistics.median(self.orm),
             "raw_seconds": self.raw,
@@ -77,17 +87,21 @@ async def compare(what: Comparison, driver: str, rounds: int) -> Figures:
     for number in range(rounds + 1):
         order = ("raw", "orm") if number % 2 else ("orm", "raw")
         times: dict[str, float] = {}
+        cpu: dict[str, float] = {}
         seen: dict[str, object] = {}
         for side in order:
             way = what.raw if side == "raw" else what.orm
             if what.prepare is not None:
                 await what.prepare()
             gc.collect()
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             seen[side] = await way()
             times[side] = time.perf_counter() - start
+            cpu[side] = time.process_time() - busy
         assert seen["raw"] == seen["orm"], f"{what.name}: the two ways did not see the same"
         if number:
             found.raw.append(times["raw"])
             found.orm.append(times["orm"])
+            found.raw_cpu.append(cpu["raw"])
+            found.orm_cpu.append(cpu["orm"])
     return found

@@ -178,7 +178,9 @@ async def trace(app: earnorm.App) -> None:
         rivers.tags.append("travel")
         await rivers.save()
     entry = list(await app.services["audit"].history(rivers))[-1]
-    show(f"{entry.operation} by {entry.principal} at {entry.at:%H:%M:%S}", json.dumps(entry.changes))
+    show(
+        f"{entry.operation} by {entry.principal} at {entry.at:%H:%M:%S}", json.dumps(entry.changes)
+    )
 
 
 async def remember(app: earnorm.App, counter: QueryCounter) -> None:
@@ -240,7 +242,9 @@ async def main() -> None:
         database=f"earnorm_demo_{uuid.uuid4().hex[:8]}",
         plugins=["security", "audit", "cache", "pool", counter],
     ) as app:
-        print(f"EarnORM {earnorm.__version__} on a real MongoDB, driver {app.backend.name}; plugins:")
+        print(
+            f"EarnORM {earnorm.__version__} on a real MongoDB, driver {app.backend.name}; plugins:"
+        )
         print("  " + ", ".join(info.name for info in app.plugins if info.status == "active"))
         try:
             with earnorm.system(reason="the demo fills its database"):

@@ -52,8 +52,8 @@ DIVISIBLE_BY = Operator(
     "divisible by",
     prepare=lambda field, value: field.operand(value),
     to_mongo=lambda path, operand: {path: {"$mod": [operand, 0]}},
-    matches=lambda operand: lambda values: any(
-        type(value) is int and value % operand == 0 for value in values
+    matches=lambda operand: (
+        lambda values: any(type(value) is int and value % operand == 0 for value in values)
     ),
 )
 

@@ -412,15 +412,22 @@ class App:
         bound = self.bind(model)
         return matcher(Domain(domain), bound.schema, bound.operators)
 
-    async def prepare_models(self) -> None:
-        """Create the declared indexes of every model known so far; operations do it on first use.
+    async def prepare_models(self, *models: type[BaseModel]) -> None:
+        """Create the declared indexes of these models, or of all models defined so far.
 
-        A transaction does it before it begins: an index cannot be made on a collection that the
-        transaction holds.
+        Operations do it on a model's first use. An application whose first use may happen inside
+        a transaction calls this at its start: MongoDB answers with a transient error where a
+        collection appears while a transaction runs.
         """
-        for model in {**registry.definitions(), **self._by_name}.values():
-            if not model._abstract and not self.bind(model).is_prepared:
-                await self.bind(model).prepare()
+        every = {**registry.definitions(), **self._by_name}.values()
+        for model in models or [model for model in every if not model._abstract]:
+            await self.bind(model).prepare()
+
+    async def prepare_bound(self) -> None:
+        """Create the indexes of the models that this App has seen; a transaction begins with it."""
+        for bound in set(self._bound.values()):
+            if not bound.is_prepared:
+                await bound.prepare()
 
     # -- operations ---------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from earnorm import App
+from tests.cli.distributions import write_distribution
 
 URI_VARIABLE = "EARNORM_TEST_MONGO_URI"
 PROJECT = Path(__file__).parent / "hello"
@@ -47,16 +48,8 @@ def distribute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dist
     """``distribute("bad", source)`` installs a distribution earnorm-bad with a plugin ``bad``."""
     modules: list[str] = []
 
-    def writing(name: str, source: str, *, requires: str = "earnorm-core>=0.1,<0.2") -> str:
-        module = f"earnorm_{name}_{uuid.uuid4().hex[:8]}"
-        site = tmp_path / module
-        info = site / f"earnorm_{name}-1.2.dist-info"
-        info.mkdir(parents=True)
-        (site / f"{module}.py").write_text(source)
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: earnorm-{name}\nVersion: 1.2\nRequires-Dist: {requires}\n"
-        )
-        (info / "entry_points.txt").write_text(f"[earnorm.plugins]\n{name} = {module}:Plugin\n")
+    def writing(name: str, source: str) -> str:
+        site, module = write_distribution(tmp_path, name, source)
         monkeypatch.syspath_prepend(str(site))
         modules.append(module)
         return module

@@ -1,0 +1,397 @@
+"""The command ``earnorm``: what it prints, how it ends, and what it never does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet  # pytest brings it
+from typer.testing import CliRunner
+
+import earnorm
+from earnorm.cli import doctor
+from earnorm.cli.application import application
+from tests.cli.distributions import write_distribution
+
+GOOD = "class Plugin:\n    api = 1\n"
+VARIABLES = (
+    "EARNORM_PLUGINS",
+    "EARNORM_DISABLED_PLUGINS",
+    "EARNORM_URI",
+    "EARNORM_DATABASE",
+    "EARNORM_DRIVER",
+)
+Install = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "400")  # no line of a table is folded
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """``install("bad", source)`` installs earnorm-bad in this process; only those are selected."""
+
+    def installing(name: str, source: str = GOOD, **options: Any) -> None:
+        site, _ = write_distribution(tmp_path, name, source, **options)
+        monkeypatch.syspath_prepend(str(site))
+        selected = [*os.environ.get("EARNORM_PLUGINS", "").split(","), name]
+        monkeypatch.setenv("EARNORM_PLUGINS", ",".join(filter(None, selected)))
+
+    return installing
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(application, arguments)
+
+
+def rows(*arguments: str) -> dict[str, dict[str, str]]:
+    result = run("plugins", "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    return {row["name"]: row for row in json.loads(result.stdout)}
+
+
+def findings(*arguments: str, exit_code: int = 0) -> list[tuple[str, str, str]]:
+    result = run("doctor", "--json", *arguments)
+    assert result.exit_code == exit_code, result.output
+    return [(f["level"], f["what"], f["what_to_do"]) for f in json.loads(result.stdout)]
+
+
+def of_level(level: str, found: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    return [(what, to_do) for each, what, to_do in found if each == level]
+
+
+# -- plugins --------------------------------------------------------------------------------------
+
+
+def test_plugins_lists_each_with_its_status_and_reason(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        install(name)
+    monkeypatch.setenv("EARNORM_PLUGINS", "one,nonsuch")
+    listed = rows()
+    assert listed["one"] == {
+        "name": "one",
+        "distribution": "earnorm-one",
+        "version": "1.2",
+        "status": "active",
+        "reason": "",
+    }
+    assert (listed["two"]["status"], listed["nonsuch"]["status"]) == (
+        "not selected",
+        "not installed",
+    )
+    assert "EARNORM_PLUGINS leaves it out" in listed["two"]["reason"]
+    assert listed["nonsuch"]["reason"] == "pip install earnorm-nonsuch"
+    monkeypatch.setenv("EARNORM_DISABLED_PLUGINS", "one")
+    assert rows()["one"]["status"] == "disabled"
+    assert "EARNORM_DISABLED_PLUGINS" in rows()["one"]["reason"]
+
+
+def test_plugins_imports_none_and_so_a_broken_one_is_listed_all_the_same(
+    install: Install, tmp_path: Path
+) -> None:
+    mark = tmp_path / "imported"
+    install("bad", f"open({str(mark)!r}, 'w').close()\nraise RuntimeError('no licence')")
+    assert rows()["bad"]["status"] == "active"
+    result = run("plugins")
+    assert result.exit_code == 0
+    assert "earnorm-bad" in result.stdout
+    assert not mark.exists()
+
+
+def test_a_reason_in_brackets_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARNORM_PLUGINS", "[red]x[/]")
+    assert "pip install earnorm-[red]x[/]" in run("plugins").stdout
+
+
+def test_two_distributions_with_one_name_end_in_one_line(
+    install: Install, tmp_path: Path
+) -> None:
+    install("one")
+    install("two")
+    for points in tmp_path.glob("*/*/entry_points.txt"):
+        points.write_text(points.read_text().replace("two =", "one ="))
+    result = run("plugins")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("earnorm: ")
+    assert "both register a plugin named 'one'" in result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
+# -- commands of plugins --------------------------------------------------------------------------
+
+COMMANDS = """
+from __future__ import annotations
+from typing import TYPE_CHECKING, Annotated
+import typer
+if TYPE_CHECKING:
+    from earnorm import App
+    from nowhere import Thing
+
+def add(one: int, two: Annotated[int, typer.Option(help="the other")] = 1):
+    "Add two numbers."
+    print(one + two)
+
+async def where(app: App, *, loud: bool = False) -> Thing:
+    print(app.settings.database.upper() if loud else app.settings.database, app.is_started)
+
+def refuse():
+    from earnorm import NotFound
+    raise NotFound("no such letter")
+
+class Plugin:
+    api = 1
+    @staticmethod
+    def register_commands():
+        return {"add": add, "where": where, "refuse": refuse}
+"""
+
+
+def test_a_plugins_command_has_its_arguments_and_options(install: Install) -> None:
+    install("sums", COMMANDS)
+    assert run("add", "2", "--two", "3").stdout == "5\n"
+    assert run("add", "2").stdout == "3\n"
+    assert run("add", "x").exit_code == 2
+    listed = run("--help").stdout
+    assert "Add two numbers." in listed
+    assert "doctor" in listed
+
+
+def test_a_parameter_named_app_is_a_started_app(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("sums", COMMANDS)
+    given = run("where", "--uri", "mongomock://", "--database", "shop", "--loud")
+    assert given.stdout == "SHOP True\n", given.output
+    assert "--app" not in run("where", "--help").stdout
+    refused = run("where")
+    assert refused.exit_code == 1
+    assert "--uri and --database, or EARNORM_URI and EARNORM_DATABASE" in refused.stderr
+    monkeypatch.setenv("EARNORM_URI", "mongomock://")
+    monkeypatch.setenv("EARNORM_DATABASE", "post")
+    assert run("where").stdout == "post True\n"
+
+
+def test_an_error_of_a_command_is_one_line(install: Install) -> None:
+    install("sums", COMMANDS)
+    result = run("refuse")
+    assert (result.exit_code, result.stderr) == (1, "earnorm: no such letter\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("raise RuntimeError('no licence')", "'bad' from earnorm-bad 1.2 failed to load"),
+        ("class Plugin: ...", "does not say which API"),
+        (GOOD + "    def register_commands(self): return {}", "@staticmethod register_commands()"),
+        (
+            GOOD + "    @staticmethod\n    def register_commands(): return {'doctor': print}",
+            "brings a command 'doctor', which earnorm itself has",
+        ),
+        (
+            GOOD + "    @staticmethod\n    def register_commands(): return {'go': lambda x=object(): 1}",
+            "command 'go' cannot be offered",
+        ),
+    ],
+)
+def test_a_plugin_with_bad_commands_hides_no_other(
+    source: str, told: str, install: Install
+) -> None:
+    install("bad", source)
+    install("sums", COMMANDS)
+    assert run("add", "2").stdout == "3\n"
+    listed = run("--help")
+    assert listed.exit_code == 0
+    assert told in listed.stderr
+    missing = run("nonsuch")
+    assert missing.exit_code == 2
+    assert told in missing.stderr
+
+
+# -- doctor ---------------------------------------------------------------------------------------
+
+
+def test_doctor_finds_nothing_wrong_with_a_real_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = os.environ["EARNORM_TEST_MONGO_URI"]
+    monkeypatch.setenv("EARNORM_PLUGINS", "")
+    found = findings("--uri", uri, "--database", "doctor")
+    assert of_level("warning", found) == []
+    told = [what for what, _ in of_level("ok", found)]
+    assert any("MongoDB" in what and "answers" in what for what in told)
+    assert any("transactions are available (replica set" in what for what in told)
+    assert "database 'doctor' can be read; collections: 0" in told
+    assert f"earnorm-core {earnorm.__version__}" in told
+
+
+def test_doctor_names_host_and_port_of_a_missing_server_and_no_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EARNORM_PLUGINS", "")
+    monkeypatch.setattr(doctor, "SERVER_SECONDS", 0.2)
+    result = run("doctor", "--uri", "mongodb://ann:s3cret@127.0.0.1:1/", "--database", "x")
+    assert result.exit_code == 1
+    assert "127.0.0.1:1" in result.stdout
+    assert "see that the server runs" in result.stdout
+    assert "s3cret" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("uri", "driver"),
+    [("postgres://ann:s3cret@x", ""), ("mongodb://ann:s3cret@:x:y", ""), ("mongodb://x", "mtoor")],
+)
+def test_doctor_refuses_what_is_no_address(
+    uri: str, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EARNORM_PLUGINS", "")
+    monkeypatch.setenv("EARNORM_DRIVER", driver)
+    found = findings("--uri", uri, exit_code=1)
+    [(what, to_do)] = of_level("error", found)
+    assert "s3cret" not in what
+    assert to_do == "correct the URI or EARNORM_DRIVER"
+
+
+def test_doctor_warns_where_it_has_no_server_or_one_without_transactions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EARNORM_PLUGINS", "")
+    assert of_level("warning", findings()) == [
+        ("the server was not looked at", "give --uri, or set EARNORM_URI")
+    ]
+    [(what, to_do)] = of_level("warning", findings("--uri", "mongomock://"))
+    assert "data is lost" in what
+    assert "mongodb://" in to_do
+
+
+def test_doctor_names_what_is_selected_and_not_installed(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("greeter")
+    monkeypatch.setenv("EARNORM_PLUGINS", "gretter")
+    monkeypatch.setenv("EARNORM_DISABLED_PLUGINS", "greter")
+    found = findings(exit_code=1)
+    [(what, to_do)] = of_level("error", found)
+    assert "EARNORM_PLUGINS names 'gretter'" in what
+    assert "did you mean 'greeter'?" in what
+    assert "pip install earnorm-gretter" in to_do
+    assert "EARNORM_DISABLED_PLUGINS names 'greter'" in of_level("warning", found)[0][0]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+        ("class Plugin:\n    api = 7", "written for plugin API 7"),
+        (
+            "import earnorm\n" + GOOD + "    @earnorm.hookimpl\n    def startup(self, ap): ...",
+            "expected startup(self, app)",
+        ),
+    ],
+)
+def test_doctor_loads_plugins_and_says_what_is_wrong(
+    source: str, told: str, install: Install
+) -> None:
+    install("bad", source)
+    install("good")
+    found = findings(exit_code=1)
+    [(what, to_do)] = of_level("error", found)
+    assert told in what
+    assert "EARNORM_DISABLED_PLUGINS=bad" in to_do
+    assert ("plugin 'good' (earnorm-good 1.2) is active", "") in of_level("ok", found)
+
+
+def test_doctor_only_warns_where_the_program_has_the_settings(install: Install) -> None:
+    source = (
+        "import pydantic\n"
+        "class S(pydantic.BaseModel):\n    key: str\n"
+        "class Plugin:\n    api = 1\n    def __init__(self, s): ...\n"
+        "    @staticmethod\n    def settings(): return S\n"
+    )
+    install("keyed", source)
+    (what, to_do), _ = of_level("warning", findings())
+    assert "settings of plugin 'keyed': key: Field required" in what
+    assert to_do == "pass its settings: App(..., keyed={...})"
+
+
+@pytest.mark.parametrize("pin", ["earnorm-core>=9", "earnorm_core (<0.1)", "Earnorm.Core[cli] ~=7.1"])
+def test_doctor_finds_a_plugin_for_another_core(pin: str, install: Install) -> None:
+    install("late", requires=pin)
+    [(what, to_do)] = of_level("error", findings(exit_code=1))
+    assert f"installed is {earnorm.__version__}" in what
+    assert to_do == "pip install --upgrade earnorm-late earnorm-core"
+
+
+@pytest.mark.parametrize(
+    ("version", "specifier", "is_within"),
+    [
+        ("0.1.0", ">=0.1,<0.2", True),
+        ("0.2.0", ">=0.1,<0.2", False),
+        ("0.2", "==0.2.0", True),
+        ("1.10", ">1.9", True),
+        ("1.4.5", "~=1.4.2", True),
+        ("1.5.0", "~=1.4.2", False),
+        ("1.4.5", "==1.4.*", True),
+        ("1.5", "!=1.5.*", False),
+        ("4.13.0", "", True),
+    ],
+)
+def test_pins_are_read_as_pip_reads_them(version: str, specifier: str, is_within: bool) -> None:
+    assert doctor.fits(version, specifier) is is_within
+
+
+NUMBER = st.lists(st.integers(0, 3), min_size=2, max_size=4).map(lambda n: ".".join(map(str, n)))
+CLAUSE = st.builds(
+    lambda sign, number, star: sign + number + (star if sign in ("==", "!=") else ""),
+    st.sampled_from([">=", "<=", ">", "<", "==", "!=", "~="]),
+    NUMBER,
+    st.sampled_from(["", ".*"]),
+)
+
+
+@given(NUMBER, st.lists(CLAUSE, max_size=3).map(",".join))
+def test_pins_of_releases_agree_with_packaging(version: str, specifier: str) -> None:
+    assert doctor.fits(version, specifier) == SpecifierSet(specifier).contains(version)
+
+
+# -- the command itself ---------------------------------------------------------------------------
+
+
+def test_version_names_the_core_and_its_drivers() -> None:
+    printed = run("version").stdout
+    assert f"earnorm-core {earnorm.__version__}\n" in printed
+    assert "pymongo " in printed
+    assert "motor " in printed
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_it_says_what_to_install(missing: str, tmp_path: Path) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from earnorm.cli import main\nmain()\n"
+    )
+    done = subprocess.run(
+        (sys.executable, "-c", program), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert 'pip install "earnorm-core[cli]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_importing_the_core_imports_no_typer() -> None:
+    program = "import sys, earnorm, earnorm.cli; print({'typer', 'rich'} & sys.modules.keys())"
+    done = subprocess.run(
+        (sys.executable, "-c", program), capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "set()\n", done.stderr

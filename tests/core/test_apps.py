@@ -1,0 +1,65 @@
+"""An App's life: left in another context than it was entered in, and refused models."""
+
+from __future__ import annotations
+
+import contextvars
+
+import pytest
+
+from earnorm import App, ConfigurationError, Int, current_env, hookimpl, models
+
+
+class AppLifeItem(models.BaseModel):
+    number = Int(required=True)
+
+
+async def test_an_app_left_in_another_context_is_stopped_all_the_same():
+    app = App("mongomock://", database="life", plugins=[])
+    await app.__aenter__()
+    leave = app.__aexit__(None, None, None)
+    other = contextvars.Context()
+    with pytest.raises(StopIteration):
+        while True:
+            other.run(leave.send, None)
+    assert not app.is_started
+
+
+async def test_a_model_that_a_plugin_refuses_is_refused_each_time():
+    class Picky:
+        api = 1
+
+        @hookimpl
+        def model_registered(self, app, model):
+            raise ConfigurationError(f"not {model._name}")
+
+    async with App("mongomock://", database="life", plugins=[Picky]):
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="not app_life_item"):
+                await AppLifeItem.count()
+
+
+async def test_every_plugin_hears_of_a_commit_also_where_another_fails():
+    heard: list[str] = []
+
+    class Failing:
+        api = 1
+        name = "a"
+
+        @hookimpl
+        def after_commit(self, app):
+            raise RuntimeError("boom")
+
+    class Hearing:
+        api = 1
+        name = "b"
+
+        @hookimpl
+        async def after_commit(self, operations):
+            heard.extend(op.name for op in operations)
+
+    async with App("mongomock://", database="life", plugins=[Failing, Hearing]):
+        with pytest.raises(Exception, match="plugin 'a' failed in its hook after_commit"):
+            await AppLifeItem.create({"number": 1})
+        assert heard == ["create"]
+        assert await AppLifeItem.count() == 1
+        assert current_env().app.is_started
