@@ -117,9 +117,7 @@ def test_a_reason_in_brackets_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatc
     assert "pip install earnorm-[red]x[/]" in run("plugins").stdout
 
 
-def test_two_distributions_with_one_name_end_in_one_line(
-    install: Install, tmp_path: Path
-) -> None:
+def test_two_distributions_with_one_name_end_in_one_line(install: Install, tmp_path: Path) -> None:
     install("one")
     install("two")
     for points in tmp_path.glob("*/*/entry_points.txt"):
@@ -202,8 +200,10 @@ def test_an_error_of_a_command_is_one_line(install: Install) -> None:
             "brings a command 'doctor', which earnorm itself has",
         ),
         (
-            GOOD + "    @staticmethod\n    def register_commands(): return {'go': lambda x=object(): 1}",
-            "command 'go' cannot be offered",
+            "def go(x: 'Nowhere'): ...\n"
+            + GOOD
+            + "    @staticmethod\n    def register_commands(): return {'go': go}",
+            "plugin 'bad': its command 'go' cannot be offered: name 'Nowhere' is not defined",
         ),
     ],
 )
@@ -325,7 +325,9 @@ def test_doctor_only_warns_where_the_program_has_the_settings(install: Install) 
     assert to_do == "pass its settings: App(..., keyed={...})"
 
 
-@pytest.mark.parametrize("pin", ["earnorm-core>=9", "earnorm_core (<0.1)", "Earnorm.Core[cli] ~=7.1"])
+@pytest.mark.parametrize(
+    "pin", ["earnorm-core>=9", "earnorm_core (<0.1)", "Earnorm.Core[cli] ~=7.1"]
+)
 def test_doctor_finds_a_plugin_for_another_core(pin: str, install: Install) -> None:
     install("late", requires=pin)
     [(what, to_do)] = of_level("error", findings(exit_code=1))
@@ -377,10 +379,7 @@ def test_version_names_the_core_and_its_drivers() -> None:
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_without_the_extra_it_says_what_to_install(missing: str, tmp_path: Path) -> None:
-    program = (
-        f"import sys; sys.modules[{missing!r}] = None\n"
-        "from earnorm.cli import main\nmain()\n"
-    )
+    program = f"import sys; sys.modules[{missing!r}] = None\nfrom earnorm.cli import main\nmain()\n"
     done = subprocess.run(
         (sys.executable, "-c", program), capture_output=True, text=True, check=False
     )

@@ -3,7 +3,9 @@
 EarnORMError
 ├── ValidationError (also a ValueError)   a value, a document or a domain is not acceptable
 │   ├── DomainError                       a search condition names an unknown field or operator, or is malformed
+│   ├── BatchRefused                      some writes of a batch were refused; it says which
 │   └── DuplicateKey                      a unique index refused the write
+│       └── BatchDuplicateKey             both: a unique index refused writes of a batch
 ├── NotFound (also a LookupError)         no record where one was asked for
 ├── MultipleRecords                       several records where one was asked for
 ├── FieldNotLoaded (also an AttributeError)  the field was not fetched; the message says how to fetch it
@@ -27,6 +29,8 @@ from typing import TypedDict
 
 __all__ = [
     "AccessDenied",
+    "BatchDuplicateKey",
+    "BatchRefused",
     "ConcurrencyError",
     "ConfigurationError",
     "DomainError",
@@ -118,6 +122,45 @@ class DuplicateKey(ValidationError):
 
     def _render(self) -> str:
         return f"{self.subject}: {self._details[0]['msg']}"
+
+
+class BatchRefused(ValidationError):
+    """Some writes of a batch were refused.
+
+    Attributes:
+        positions: The positions in the batch that were refused; each detail's ``loc`` starts with one.
+        written: The positions that were written, or None where that cannot be known. Inside a transaction they
+            hold only if it commits.
+    """
+
+    def __init__(
+        self, subject: str, details: Sequence[ErrorDetail], *, written: Sequence[int] | None
+    ) -> None:
+        self.positions = tuple(dict.fromkeys(d["loc"][0] for d in details if d["loc"]))
+        self.written = None if written is None else tuple(written)
+        ValidationError.__init__(self, subject, details)
+
+
+class BatchDuplicateKey(BatchRefused, DuplicateKey):
+    """Writes of a batch were refused, at least one of them by a unique index.
+
+    Attributes:
+        fields: The fields of the first such index.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        details: Sequence[ErrorDetail],
+        *,
+        fields: Sequence[str],
+        written: Sequence[int] | None,
+    ) -> None:
+        self.fields = tuple(fields)
+        BatchRefused.__init__(self, subject, details, written=written)
+
+    def _render(self) -> str:
+        return ValidationError._render(self)
 
 
 class NotFound(EarnORMError, LookupError):

@@ -25,7 +25,11 @@ HOOK = "import earnorm\nclass Plugin:\n    api = 1\n    @earnorm.hookimpl\n    d
 BROKEN = {
     "raises on import": (
         "raise RuntimeError('no licence')",
-        ["'bad' from earnorm-bad 1.2 failed to load", "RuntimeError: no licence", "disabled=['bad']"],
+        [
+            "'bad' from earnorm-bad 1.2 failed to load",
+            "RuntimeError: no licence",
+            "disabled=['bad']",
+        ],
     ),
     "has no class": (
         "Other = 1",
@@ -290,7 +294,11 @@ async def test_every_shutdown_runs_where_one_fails() -> None:
     ("hook", "brought", "told"),
     [
         ("register_fields", {"Color": Field}, "plugins 'one' and 'two' both register 'Color'"),
-        ("register_services", {"mail": 1}, "plugins 'one' and 'two' both offer a service named 'mail'"),
+        (
+            "register_services",
+            {"mail": 1},
+            "plugins 'one' and 'two' both offer a service named 'mail'",
+        ),
         (
             "register_operators",
             [replace(OPERATORS["="], name="starts")],

@@ -19,6 +19,8 @@ from bson.errors import BSONError, InvalidBSON
 from pymongo import errors as driver
 
 from earnorm.exceptions import (
+    BatchDuplicateKey,
+    BatchRefused,
     ConfigurationError,
     DuplicateKey,
     EarnORMError,
@@ -53,45 +55,6 @@ INDEX_CODES: Final = {
     197: "the server does not know one of its options",
     11000: "existing documents share a value; make them unique first",
 }
-
-
-class BatchRefused(ValidationError):
-    """Some writes of a batch were refused.
-
-    Attributes:
-        positions: The positions in the batch that were refused; each detail's ``loc`` starts with one.
-        written: The positions that were written, or None where that cannot be known. Inside a transaction they
-            hold only if it commits.
-    """
-
-    def __init__(
-        self, subject: str, details: Sequence[ErrorDetail], *, written: Sequence[int] | None
-    ) -> None:
-        self.positions = tuple(dict.fromkeys(d["loc"][0] for d in details if d["loc"]))
-        self.written = None if written is None else tuple(written)
-        ValidationError.__init__(self, subject, details)
-
-
-class BatchDuplicateKey(BatchRefused, DuplicateKey):
-    """Writes of a batch were refused, at least one of them by a unique index.
-
-    Attributes:
-        fields: The fields of the first such index.
-    """
-
-    def __init__(
-        self,
-        subject: str,
-        details: Sequence[ErrorDetail],
-        *,
-        fields: Sequence[str],
-        written: Sequence[int] | None,
-    ) -> None:
-        self.fields = tuple(fields)
-        BatchRefused.__init__(self, subject, details, written=written)
-
-    def _render(self) -> str:
-        return ValidationError._render(self)
 
 
 class Server(Protocol):

@@ -64,7 +64,7 @@ def contributions(taken: frozenset[str]) -> Contributions:
                     raise PluginError(
                         f"plugin {plugin!r} brings a command {name!r}, which {owners[name]} has"
                     )
-                found.commands[name] = typer_command(name, function)
+                found.commands[name] = typer_command(plugin, name, function)
                 owners[name] = f"plugin {plugin!r}"
         except EarnORMError as error:
             found.problems.append(str(error))
@@ -93,7 +93,7 @@ def commands_of(plugin: str, cls: object) -> Mapping[str, Function]:
     return functions
 
 
-def typer_command(name: str, function: Function) -> Any:
+def typer_command(plugin: str, name: str, function: Function) -> Any:
     """A function as a command: its parameters become options and arguments, ``app`` an opened App.
 
     Raises:
@@ -106,7 +106,9 @@ def typer_command(name: str, function: Function) -> Any:
     except EarnORMError:
         raise
     except Exception as error:
-        raise PluginError(f"command {name!r} cannot be offered: {error}") from error
+        raise PluginError(
+            f"plugin {plugin!r}: its command {name!r} cannot be offered: {error}"
+        ) from error
 
 
 def _plain(function: Function) -> Function:

@@ -59,8 +59,8 @@ STARTS = Operator(
     name="starts",
     prepare=_text,
     to_mongo=lambda path, text: {path: {"$regex": "^" + re.escape(text)}},
-    matches=lambda text: lambda values: any(
-        isinstance(value, str) and value.startswith(text) for value in values
+    matches=lambda text: (
+        lambda values: any(isinstance(value, str) and value.startswith(text) for value in values)
     ),
 )
 
