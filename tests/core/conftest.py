@@ -27,6 +27,11 @@ def mongo_uri() -> str:
     return os.environ["EARNORM_TEST_MONGO_URI"]  # tests/conftest.py has set it
 
 
+async def drop(app: App) -> None:
+    """Drop the App's database; a coroutine with each driver."""
+    await app.dangerous_raw("the test is over").client.drop_database(app.settings.database)
+
+
 @asynccontextmanager
 async def default_app(
     kind: str, database: str, plugins: Iterable[object] = (), **settings: Any
@@ -42,7 +47,7 @@ async def default_app(
         yield app
     finally:
         if app.is_started:
-            await app.dangerous_raw("the test is over").client.drop_database(database)
+            await drop(app)
         await earnorm.close()
 
 

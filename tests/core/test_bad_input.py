@@ -30,13 +30,20 @@ async def test_an_unknown_field_in_a_domain_is_named_with_its_neighbour(app: App
 
 
 async def test_an_unknown_operator_in_a_domain_is_refused(app: App) -> None:
-    with pytest.raises(DomainError, match="ilik.*did you mean 'i?like'"):
+    with pytest.raises(DomainError, match=r"ilik.*did you mean 'i?like'"):
         await Person.search([("name", "ilik", "x")])
 
 
 @pytest.mark.parametrize(
     "domain",
-    [[("age", ">")], ["&", ("age", "=", 1)], ["|"], "age > 1", [("age", "in", ["x"])], [("age", ">", {"$gt": 1})]],
+    [
+        [("age", ">")],
+        ["&", ("age", "=", 1)],
+        ["|"],
+        "age > 1",
+        [("age", "in", ["x"])],
+        [("age", ">", {"$gt": 1})],
+    ],
     ids=repr,
 )
 async def test_a_malformed_domain_is_refused(app: App, domain: object) -> None:
@@ -93,7 +100,11 @@ async def test_a_wrong_type_names_the_field_and_not_the_value(app: App) -> None:
 async def test_every_problem_is_reported_at_once() -> None:
     with pytest.raises(ValidationError) as caught:
         Person(age="x", email="no")
-    assert {problem["loc"] for problem in caught.value.errors()} == {("name",), ("age",), ("email",)}
+    assert {problem["loc"] for problem in caught.value.errors()} == {
+        ("name",),
+        ("age",),
+        ("email",),
+    }
 
 
 async def test_a_duplicate_key_names_the_field_and_no_value(app: App) -> None:
@@ -153,7 +164,7 @@ async def test_a_missing_server_is_reported_in_time_with_host_and_port(driver: s
 
 
 async def test_a_plugin_that_is_not_installed_says_what_to_install() -> None:
-    with pytest.raises(PluginError, match="'sekurity' is not installed.*pip install"):
+    with pytest.raises(PluginError, match=r"'sekurity' is not installed.*pip install"):
         await earnorm.init("mongomock://", database="x", plugins=["sekurity"])
     assert earnorm.find_env() is None
 
@@ -164,14 +175,18 @@ async def test_an_installed_plugin_that_raises_on_load_stops_the_start(
     (tmp_path / "earnorm_broken_test.py").write_text("raise RuntimeError('no licence')\n")
     info = tmp_path / "earnorm_broken_test-1.2.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: earnorm-broken-test\nVersion: 1.2\n")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: earnorm-broken-test\nVersion: 1.2\n"
+    )
     entry = """
         [earnorm.plugins]
         brokentest = earnorm_broken_test:Plugin
         """
     (info / "entry_points.txt").write_text(textwrap.dedent(entry))
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(PluginError, match="'brokentest' from earnorm-broken-test 1.2 failed to load") as caught:
+    with pytest.raises(
+        PluginError, match=r"'brokentest' from earnorm-broken-test 1.2 failed to load"
+    ) as caught:
         await earnorm.init("mongomock://", database="x", plugins=["brokentest"])
     assert "no licence" in str(caught.value) and "disable" in str(caught.value)
     assert earnorm.find_env() is None

@@ -188,7 +188,9 @@ async def test_reading_mutable_fields_changes_nothing(commands: Commands) -> Non
 
 
 async def test_changes_in_place_are_noticed(commands: Commands) -> None:
-    await Person.create({"name": "Ann", "tags": ["a"], "extra": {"a": {"b": [1]}}, "address": {"city": "x"}})
+    await Person.create(
+        {"name": "Ann", "tags": ["a"], "extra": {"a": {"b": [1]}}, "address": {"city": "x"}}
+    )
     ann = (await Person.search())[0]
     for change, written in (
         (lambda: ann.tags.append("b"), {"tags": ["a", "b"]}),  # type: ignore[union-attr] # it is set
@@ -199,7 +201,9 @@ async def test_changes_in_place_are_noticed(commands: Commands) -> None:
         change()
         assert ann.is_changed
         await ann.save()
-        assert [{k: dict(v) if k == "address" else v for k, v in s.items()} for s in sets(commands)] in (
+        assert [
+            {k: dict(v) if k == "address" else v for k, v in s.items()} for s in sets(commands)
+        ] in (
             [written],
             [{k: {"city": "y"} if k == "address" else v for k, v in written.items()}],
         )
@@ -230,17 +234,27 @@ async def test_what_was_not_fetched_raises_and_says_how_to_fetch_it(app: App) ->
 
 async def test_a_stored_key_that_is_not_declared_never_becomes_an_attribute(app: App) -> None:
     ann = await Person.create({"name": "Ann", "address": {"city": "Rome"}})
-    strange = {"save": "x", "is_stored": False, "surprise": 1, "badge": 3, "address.to_dict": 4, "address._stored": 5}
+    strange = {
+        "save": "x",
+        "is_stored": False,
+        "surprise": 1,
+        "badge": 3,
+        "address.to_dict": 4,
+        "address._stored": 5,
+    }
     await raw(Person).update_one({"_id": ann.pk}, {"$set": strange})  # type: ignore[attr-defined] # the driver's
     for found in (
         (await Person.search())[0],
         await Person.get(ann.id),
         await (await Person.get(ann.id)).refresh(),
-        [each async for each in Person.search()][0],
+        await anext(aiter(Person.search())),
     ):
         assert callable(found.save) and found.is_stored is True and found.badge is None
         assert not hasattr(found, "surprise")
-        assert found.address is not None and found.address.to_dict() == {"city": "Rome", "street": None}
+        assert found.address is not None and found.address.to_dict() == {
+            "city": "Rome",
+            "street": None,
+        }
         found.age = 40
         await found.save()
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import earnorm
 from earnorm import App, DomainError, FieldNotLoaded, MultipleRecords, NotFound, RecordSet
 
+from .conftest import drop
 from .shop import Country, Person
 
 POOL = [Person(name=f"n{n}", age=n % 3 or None) for n in range(8)]
@@ -180,10 +181,14 @@ rows = st.lists(
     max_size=8,
 )
 terms = st.one_of(
-    st.tuples(st.just("age"), st.sampled_from(["=", "!=", ">", ">=", "<", "<="]), st.integers(0, 5)),
+    st.tuples(
+        st.just("age"), st.sampled_from(["=", "!=", ">", ">=", "<", "<="]), st.integers(0, 5)
+    ),
     st.tuples(st.just("age"), st.sampled_from(["in", "not in"]), st.lists(ages, max_size=3)),
     st.tuples(st.just("badge"), st.sampled_from(["=", "!="]), texts),
-    st.tuples(st.just("badge"), st.sampled_from(["like", "ilike"]), st.sampled_from(["a", "%", "_", "É"])),
+    st.tuples(
+        st.just("badge"), st.sampled_from(["like", "ilike"]), st.sampled_from(["a", "%", "_", "É"])
+    ),
 )
 domains = st.recursive(
     terms.map(lambda term: [term]),
@@ -193,11 +198,14 @@ domains = st.recursive(
     ),
     max_leaves=4,
 )
-orders = st.lists(st.sampled_from(["age", "-age", "name", "-name", "badge", "-badge"]), min_size=1, max_size=3)
+orders = st.lists(
+    st.sampled_from(["age", "-age", "name", "-name", "badge", "-badge"]), min_size=1, max_size=3
+)
 
 
 def test_filtered_domain_and_sorted_agree_with_the_server(mongo_uri: str, database: str) -> None:
     """One App, one loop and many examples: a fixture would make one of each per test."""
+
     async def law(values: list[dict[str, object]], domain: list[object], order: list[str]) -> None:
         with started.activate():
             await Person.search().delete()
@@ -222,6 +230,5 @@ def test_filtered_domain_and_sorted_agree_with_the_server(mongo_uri: str, databa
         try:
             check()
         finally:
-            client = started.dangerous_raw("the test is over").client
-            runner.run(client.drop_database(database))
+            runner.run(drop(started))
             runner.run(started.stop())

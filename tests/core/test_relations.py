@@ -20,7 +20,11 @@ async def blog(posts: int = 6, authors: int = 2) -> None:
         [{"title": f"p{n}", "author_id": writers[n % authors]} for n in range(posts)]
     )
     await Comment.create(
-        [{"text": f"c{n}", "post_id": post, "author_id": writers[0]} for post in made for n in range(2)]
+        [
+            {"text": f"c{n}", "post_id": post, "author_id": writers[0]}
+            for post in made
+            for n in range(2)
+        ]
     )
 
 
@@ -47,7 +51,9 @@ async def test_a_ghost_knows_its_id_and_says_how_to_load_the_rest(app: App) -> N
     assert (await author).name == "a0" and author.name == "a0"
 
 
-async def test_awaiting_one_ghost_loads_those_of_all_siblings_with_one_query(commands: Commands) -> None:
+async def test_awaiting_one_ghost_loads_those_of_all_siblings_with_one_query(
+    commands: Commands,
+) -> None:
     await blog(20, authors=5)
     posts = await Post.search(order="title")
     commands.clear()
@@ -77,7 +83,13 @@ async def test_a_prefetch_is_one_query_per_relation_and_level(commands: Commands
     await blog(10, authors=3)
     commands.clear()
     posts = await Post.search().prefetch("author_id.country_id", "comment_ids.author_id")
-    assert reads(commands) == ["core_post", "core_author", "core_country", "core_comment", "core_author"]
+    assert reads(commands) == [
+        "core_post",
+        "core_author",
+        "core_country",
+        "core_comment",
+        "core_author",
+    ]
     commands.clear()
     for post in posts:
         assert post.author_id is not None and post.author_id.country_id is not None

@@ -76,7 +76,10 @@ async def test_the_document_does_not_share_values_with_the_record(app: App) -> N
 
 
 async def test_a_list_changed_after_create_is_written_by_save(app: App) -> None:
-    for ann in (await Person.create({"name": "Ann", "tags": ["a"]}), await Person(name="B", tags=["a"]).save()):
+    for ann in (
+        await Person.create({"name": "Ann", "tags": ["a"]}),
+        await Person(name="B", tags=["a"]).save(),
+    ):
         assert ann.tags is not None
         ann.tags.append("b")
         await ann.save()
@@ -84,7 +87,7 @@ async def test_a_list_changed_after_create_is_written_by_save(app: App) -> None:
 
 
 async def test_a_duplicate_key_on_write_and_save_changes_nothing(app: App) -> None:
-    ann, bob = await Person.create(
+    _, bob = await Person.create(
         [{"name": "Ann", "email": "ann@example.com"}, {"name": "Bob", "email": "bob@example.com"}]
     )
     with pytest.raises(DuplicateKey) as caught:
@@ -138,7 +141,9 @@ async def test_ids_cannot_be_written(app: App) -> None:
             await ann.write({name: "0" * 24})
 
 
-async def test_save_of_many_is_one_round_trip_with_each_ones_own_changes(commands: Commands) -> None:
+async def test_save_of_many_is_one_round_trip_with_each_ones_own_changes(
+    commands: Commands,
+) -> None:
     people = await Person.create([{"name": n, "age": 1} for n in "abc"])
     people[0].age, people[2].name = 5, "z"
     commands.clear()

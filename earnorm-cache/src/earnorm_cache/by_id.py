@@ -73,8 +73,9 @@ def ids_of(domain: Domain, schema: Schema) -> tuple[StoredId, ...] | None:
     if path.db_path != "_id":
         return None
     value = domain.value
+    values: tuple[object, ...]
     if domain.operator == "=":
-        values: tuple[object, ...] = (value,)
+        values = (value,)
     elif domain.operator == "in":
         # A list in a condition is frozen to a tuple; a single value means a list of one.
         values = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)

@@ -93,7 +93,6 @@ def _split(database: object, keywords: Mapping[str, Any]) -> tuple[AppSettings, 
         raise ConfigurationError('database= names the database: database="example"')
     own: dict[str, Any] = {}
     others: dict[str, Any] = {}
-    known_plugins = {*installed(), *_HOUSE_PLUGINS}
     for keyword, value in keywords.items():
         name = _SYNONYMS.get(keyword, keyword)
         if name in _SETTINGS:
@@ -103,7 +102,7 @@ def _split(database: object, keywords: Mapping[str, Any]) -> tuple[AppSettings, 
         elif isinstance(value, Mapping) or hasattr(value, "model_fields_set"):
             others[keyword] = value
         else:
-            known = {*_SETTINGS, *_SYNONYMS, *_ARGUMENTS, *known_plugins}
+            known = {*_SETTINGS, *_SYNONYMS, *_ARGUMENTS, *installed(), *_HOUSE_PLUGINS}
             raise ConfigurationError(f"unknown keyword {keyword!r}{nearest(keyword, known)}")
     for name in ("min_pool_size", "max_pool_size"):
         size = own.get(name)
@@ -187,6 +186,7 @@ class App:
         self._bound: dict[type[BaseModel], BoundModel] = {}
         self._by_name: dict[str, type[BaseModel]] = {}
         self._extensions: dict[str, list[type[BaseModel]]] = {}
+        self._plugin_packages = {point.module.partition(".")[0] for point in installed().values()}
         self._token: Token[Env | None] | None = None
 
     # -- start and stop -----------------------------------------------------------------------
@@ -412,22 +412,30 @@ class App:
         bound = self.bind(model)
         return matcher(Domain(domain), bound.schema, bound.operators)
 
-    async def prepare_models(self, *models: type[BaseModel]) -> None:
-        """Create the declared indexes of these models, or of all models defined so far.
+    async def prepare_models(self) -> None:
+        """Create the declared indexes of every model defined so far; done once per model.
 
-        Operations do it on a model's first use. An application whose first use may happen inside
-        a transaction calls this at its start: MongoDB answers with a transient error where a
-        collection appears while a transaction runs.
+        An operation does it on its model's first use. A transaction does it before it begins:
+        MongoDB answers with a transient error where a collection appears while one runs.
         """
-        every = {**registry.definitions(), **self._by_name}.values()
-        for model in models or [model for model in every if not model._abstract]:
-            await self.bind(model).prepare()
-
-    async def prepare_bound(self) -> None:
-        """Create the indexes of the models that this App has seen; a transaction begins with it."""
-        for bound in set(self._bound.values()):
-            if not bound.is_prepared:
+        for model in self._models_of_app():
+            if model not in self._bound or not self._bound[model].is_prepared:
+                try:
+                    bound = self.bind(model)
+                except EarnORMError:
+                    continue  # a model that cannot be used here says so when it is used
                 await bound.prepare()
+
+    def _models_of_app(self) -> list[type[BaseModel]]:
+        # The models of a plugin that this App did not select are none of its own.
+        foreign = self._plugin_packages
+        every = {**registry.definitions(), **self._by_name}
+        return [
+            model
+            for name, model in every.items()
+            if not model._abstract
+            and (name in self._by_name or model.__module__.partition(".")[0] not in foreign)
+        ]
 
     # -- operations ---------------------------------------------------------------------------
 

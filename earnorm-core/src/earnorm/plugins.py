@@ -124,11 +124,13 @@ def _distribution(point: importlib_metadata.EntryPoint) -> tuple[str, str]:
     return (distribution.name, distribution.version) if distribution else ("", "")
 
 
-def survey(selection: Selection) -> list[PluginInfo]:
+def survey(
+    selection: Selection, known: Mapping[str, importlib_metadata.EntryPoint] | None = None
+) -> list[PluginInfo]:
     """What is installed, and what this selection makes of it; reads metadata only."""
     rows: list[PluginInfo] = []
     named = None if selection.plugins is None else {plugin_name(p) for p in selection.plugins}
-    for name, point in installed().items():
+    for name, point in (installed() if known is None else known).items():
         info = PluginInfo(name, *_distribution(point))
         if name in selection.disabled:
             info.status, info.reason = "disabled", "disabled= or EARNORM_DISABLED_PLUGINS names it"
@@ -274,7 +276,7 @@ def load(
         loaded.infos.append(info)
     active = set(loaded.names())
     _check_settings(settings, active, selection, known)
-    for row in survey(selection):
+    for row in survey(selection, known):
         if row.name not in active:
             loaded.infos.append(row)
     return loaded

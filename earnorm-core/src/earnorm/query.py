@@ -101,7 +101,11 @@ class Query(Generic[M]):
             for part in parts
             if part.strip()
         ]
-        return self._with(_order=tuple(pairs))
+        # The first mention of a field decides; the driver would let the last one.
+        first: dict[str, int] = {}
+        for path, direction in pairs:
+            first.setdefault(path, direction)
+        return self._with(_order=tuple(first.items()))
 
     def limit(self, limit: int) -> Self:
         """At most so many records; 0 means all."""
@@ -217,7 +221,9 @@ class Query(Generic[M]):
         spec = group_spec(bound.schema, keys, aggregates)
         op = op.replace(options=Options(group=spec, timeout=self._timeout))
         rows: list[dict[str, Any]] = await env.app.execute(op)
-        fields = {key: bound.schema.resolve(key).field for key in keys}
+        paths = {key: key for key in keys}
+        paths |= {name: each.path for name, each in aggregates.items() if each.path}
+        fields = {name: bound.schema.resolve(path).field for name, path in paths.items()}
         for row in rows:
             for key, field in fields.items():
                 row[key] = _decoded(field, row[key])

@@ -128,6 +128,10 @@ class RecordSet(Generic[M]):
     if not TYPE_CHECKING:
         # Convenience for a RecordSet of one; not part of the typed surface.
         def __getattr__(self, name):
+            own = getattr(type(self), name, None)
+            if isinstance(own, property):
+                # FieldNotLoaded is an AttributeError, so one raised in a property ends up here.
+                return own.fget(self)
             if name.startswith("_"):
                 raise AttributeError(name)
             fields = self._model._schema.fields

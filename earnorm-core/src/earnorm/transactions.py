@@ -85,7 +85,7 @@ async def transaction(
             outer.doomed = True
             raise
         return
-    await env.app.prepare_bound()
+    await env.app.prepare_models()
     asked = {
         "read_concern": read_concern,
         "write_concern": write_concern,

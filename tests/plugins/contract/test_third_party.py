@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from earnorm import (
+    App,
     ConfigurationError,
     DomainError,
     Layer,
@@ -78,15 +79,17 @@ async def test_its_async_observer_and_its_settings_belong_to_one_app(
     hello: Path, opened: Opener
 ) -> None:
     settings = {"greeting": "Hi", "times": 2}
-    async with opened(plugins=["hello"], hello=settings) as one:
-        async with opened(plugins=["hello"]) as other:
-            with one.activate():
-                await Person.create({"name": "Ann"})
-            with other.activate():
-                await Person.create({"name": "Bob"})
-            services: list[Any] = [one.services["hello"], other.services["hello"]]
-            assert [s.greeted for s in services] == [["Hi, Ann!"] * 2, ["Hello, Bob!"]]
-            assert [s.seen for s in services] == [["create contract.person"]] * 2
+    async with (
+        opened(plugins=["hello"], hello=settings) as one,
+        opened(plugins=["hello"]) as other,
+    ):
+        with one.activate():
+            await Person.create({"name": "Ann"})
+        with other.activate():
+            await Person.create({"name": "Bob"})
+        services: list[Any] = [one.services["hello"], other.services["hello"]]
+        assert [s.greeted for s in services] == [["Hi, Ann!"] * 2, ["Hello, Bob!"]]
+        assert [s.seen for s in services] == [["create contract.person"]] * 2
 
 
 async def test_an_app_without_it_sees_nothing_of_it(hello: Path, opened: Opener) -> None:
@@ -162,8 +165,6 @@ async def test_layers_run_from_the_outside_in_whatever_the_order_of_selection(
 
 
 async def test_a_keyword_without_its_plugin_says_what_to_do(hello: Path, uri: str) -> None:
-    from earnorm import App
-
     with pytest.raises(ConfigurationError, match="hello= configures a plugin that is not selected"):
         App(uri, database="contract", plugins=[], hello={"greeting": "Hi"})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import eq, ge, gt, le, lt, ne
 from typing import Literal
@@ -217,8 +217,16 @@ async def _server(
 
 # The part of PEP 440 that a pin between releases is written in. A library for the rest would be a
 # dependency of everybody who wants a command line.
+_Release = tuple[int, ...]
 _CLAUSE = re.compile(r"(>=|<=|==|!=|>|<|~=)\s*([0-9.]*[0-9])(\.\*)?")
-_COMPARISONS = {">=": ge, "<=": le, "==": eq, "!=": ne, ">": gt, "<": lt}
+_COMPARISONS: Mapping[str, Callable[[_Release, _Release], bool]] = {
+    ">=": ge,
+    "<=": le,
+    "==": eq,
+    "!=": ne,
+    ">": gt,
+    "<": lt,
+}
 
 
 def fits(version: str, specifier: str) -> bool:
@@ -226,7 +234,7 @@ def fits(version: str, specifier: str) -> bool:
     return all(_within(_release(version), *clause) for clause in _CLAUSE.findall(specifier))
 
 
-def _within(have: tuple[int, ...], sign: str, number: str, wildcard: str) -> bool:
+def _within(have: _Release, sign: str, number: str, wildcard: str) -> bool:
     want = _release(number)
     if sign == "~=":
         series = number.count(".")
@@ -237,7 +245,7 @@ def _within(have: tuple[int, ...], sign: str, number: str, wildcard: str) -> boo
     return _COMPARISONS[sign](have, want)
 
 
-def _release(version: str) -> tuple[int, ...]:
+def _release(version: str) -> _Release:
     found = re.match(r"\d+(\.\d+)*", version)
     numbers = [int(part) for part in found[0].split(".")] if found else []
     return (*numbers, *[0] * (4 - len(numbers)))

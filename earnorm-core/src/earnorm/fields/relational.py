@@ -10,6 +10,7 @@ from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
 from earnorm.exceptions import ValidationError
+from earnorm import registry
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, N
 
 if TYPE_CHECKING:
@@ -65,6 +66,30 @@ class Many2one(ConvertingField[C, N], Generic[C, N]):
     ) -> None:
         self._bind(required, default, None, (), options)
         self.comodel = comodel
+        self._id_of: tuple[type[Any], pydantic.TypeAdapter[Any]] | None = None
+
+    def annotation(self) -> Any:
+        return Annotated[Any, pydantic.PlainValidator(self._checked)]
+
+    def _checked(self, value: Any) -> Any:
+        """A record of the other model, or an id of the kind that it declares."""
+        found = _reference(value)
+        comodel = self.comodel
+        name = comodel if isinstance(comodel, str) else comodel._name
+        if self.is_decoded(found):
+            if getattr(type(found), "_name", None) != name:
+                raise PydanticCustomError("reference", "not a record of {name}", {"name": name})
+            return found
+        target = registry.definitions().get(comodel) if isinstance(comodel, str) else comodel
+        if target is None:  # a model that one App's plugin brings
+            return found
+        if self._id_of is None or self._id_of[0] is not target:
+            ids = pydantic.TypeAdapter(target._schema.fields["_id"].value_annotation())
+            self._id_of = (target, ids)
+        try:
+            return self._id_of[1].validate_python(found)
+        except pydantic.ValidationError:
+            raise PydanticCustomError("reference", "not an id of {name}", {"name": name}) from None
 
     def is_decoded(self, value: Any) -> bool:
         return hasattr(type(value), "_schema")
