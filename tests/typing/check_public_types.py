@@ -5,8 +5,9 @@ import decimal
 import uuid
 from typing import Any, assert_type
 
-import earnorm
 from bson import ObjectId
+
+import earnorm
 from earnorm import (
     UUID,
     BaseModel,

@@ -9,8 +9,8 @@ import pydantic
 from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
-from earnorm.exceptions import ValidationError
 from earnorm import registry
+from earnorm.exceptions import ValidationError
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, N
 
 if TYPE_CHECKING:
