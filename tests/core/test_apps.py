@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextvars
+import os
+import uuid
 
+import bson
 import pytest
+from pymongo import monitoring
 
 from earnorm import App, ConfigurationError, Int, current_env, hookimpl, models
 
@@ -63,3 +67,38 @@ async def test_every_plugin_hears_of_a_commit_also_where_another_fails():
         assert heard == ["create"]
         assert await AppLifeItem.count() == 1
         assert current_env().app.is_started
+
+
+async def test_saving_many_records_sends_each_id_once():
+    """A filter per record with the list of all ids would be quadratic: 20 MB for a thousand."""
+    sent: list[int] = []
+
+    class Commands(monitoring.CommandListener):
+        def started(self, event):
+            if event.command_name == "update":
+                sent.append(len(bson.encode(event.command)))
+
+        def succeeded(self, event):
+            pass
+
+        def failed(self, event):
+            pass
+
+    class Listening:
+        api = 1
+
+        @hookimpl
+        def register_listeners(self):
+            return [Commands()]
+
+    uri, name = os.environ["EARNORM_TEST_MONGO_URI"], f"apps_{uuid.uuid4().hex[:12]}"
+    async with App(uri, database=name, plugins=[Listening]) as app:
+        items = await AppLifeItem.create([{"number": n} for n in range(500)])
+        for item in items:
+            item.number += 1
+        assert await items.save() == 500
+        assert await AppLifeItem.search().count() == 500
+        assert [i.number for i in await AppLifeItem.search(order="number")] == list(range(1, 501))
+        await app.backend.raw_database().client.drop_database(name)
+    assert len(sent) == 1
+    assert sent[0] < 500 * 200
