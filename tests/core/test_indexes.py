@@ -46,7 +46,6 @@ async def test_a_unique_field_holds_and_unset_values_do_not_collide(app: App) ->
     assert await Shelf.count() == 3
 
 
-@pytest.mark.xfail(reason="the backend names stored keys, and nothing translates them yet")
 async def test_a_duplicate_is_told_by_the_fields_name_and_not_by_its_stored_key(app: App) -> None:
     await Shelf.create({"code": "x"})
     with pytest.raises(DuplicateKey) as caught:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.backends.base import BulkUpdate, Document
 from earnorm.domain import And, Condition, Domain, Operator, to_filter
-from earnorm.exceptions import AccessDenied
+from earnorm.exceptions import AccessDenied, BatchDuplicateKey, DuplicateKey, ErrorDetail
 from earnorm.indexes import declared_indexes
 from earnorm.operations import (
     Call,
@@ -75,7 +75,7 @@ class BoundModel:
             }
             core = cores[name]
             if name in _OBSERVED:
-                core = _noting_writes(core)
+                core = _noting_writes(_naming_fields(core, self.schema.renamed))
             found = self._calls[name] = _announcing_denials(
                 compose(core, layers), self.app.loaded.implementations("access_denied")
             )
@@ -286,6 +286,37 @@ def _noting_writes(core: Call) -> Call:
                 await app.committed([op])
 
     return call
+
+
+def _naming_fields(core: Call, renamed: Mapping[str, str]) -> Call:
+    """Let a DuplicateKey name fields where the database knows stored keys."""
+    if not renamed:
+        return core
+
+    async def call(op: Operation) -> Any:
+        try:
+            return await core(op)
+        except DuplicateKey as error:
+            names = [renamed.get(key, key) for key in error.fields]
+            if not isinstance(error, BatchDuplicateKey):
+                raise DuplicateKey(error.subject, names) from error.__cause__
+            details = [_renamed_detail(detail, renamed) for detail in error.errors()]
+            raise BatchDuplicateKey(
+                error.subject, details, fields=names, written=error.written
+            ) from error.__cause__
+
+    return call
+
+
+def _renamed_detail(detail: ErrorDetail, renamed: Mapping[str, str]) -> ErrorDetail:
+    loc = tuple(
+        renamed.get(part, part) if isinstance(part, str) else part for part in detail["loc"]
+    )
+    if detail["type"] != "duplicate_key":
+        return {**detail, "loc": loc}
+    position = tuple(part for part in loc if isinstance(part, int))
+    names = [part for part in loc if isinstance(part, str)]
+    return {**DuplicateKey("", names).errors()[0], "loc": (*position, *names)}
 
 
 def _announcing_denials(call: Call, observers: list[Observer]) -> Call:

@@ -119,8 +119,11 @@ class _Structure:
             name: getattr(self, name, MISSING) for name in ("_changes", "_originals", "_fetch")
         }
         slots = {name: dict(v) if type(v) is dict else v for name, v in slots.items()}
+        inner = [embedded._restorer() for embedded in writing.embedded_objects(self)]
 
         def restore() -> None:
+            for restore_embedded in inner:
+                restore_embedded()
             _set_state(self, state)
             for name, value in slots.items():
                 if value is not MISSING:
@@ -192,11 +195,12 @@ class EmbeddedModel(_Structure):
     @classmethod
     def _adopt(cls, document: dict[str, Any]) -> Self:
         """An object with a stored document as its state; keys that are not declared stay out."""
-        projection = cls._schema.projection
-        if not document.keys() <= projection.keys():
-            document = {key: value for key, value in document.items() if key in projection}
+        schema = cls._schema
+        if not schema.is_known(document):
+            known = schema.projection
+            document = {key: value for key, value in document.items() if key in known}
         new = object.__new__(cls)
-        _set_state(new, cls._schema.states([document])[0])
+        _set_state(new, schema.state(document))
         return new
 
     @classmethod

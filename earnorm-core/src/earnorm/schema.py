@@ -31,14 +31,18 @@ class Schema:
         self.fields = dict(fields)
         stored = [f for f in fields.values() if f.stored]
         self.stored = tuple(stored)
+        self.embedded = tuple(f for f in stored if isinstance(f, Embedded))
         self.relations = tuple(f for f in fields.values() if isinstance(f, Many2one | One2many))
         self.projection: Mapping[str, int] = {f.db_name: 1 for f in stored}
+        self.is_known = frozenset(self.projection).issuperset
+        """Whether all of a document's keys are declared."""
         self._encoders = tuple(
             (f.name, f.db_name, f.encode) for f in stored if f.converts or f.name != f.db_name
         )
         self._transient = tuple(f.name for f in fields.values() if not f.stored)
         renamed = {f.db_name: f.name for f in stored if f.db_name != f.name}
-        self._renamed = renamed
+        self.renamed = renamed
+        """Stored keys that differ from their field's name, with that name."""
         self.is_flat = not (self._encoders or self._transient)
         self._paths: dict[str, Path] = {}
         self._validators: dict[str, SchemaValidator] = {}
@@ -127,10 +131,12 @@ class Schema:
     def states(self, documents: list[dict[str, Any]]) -> list[State]:
         """Documents as the ``__dict__`` of records: themselves, unless a field is stored under
         another name. Unknown keys never come this far: every search names the declared ones."""
-        renamed = self._renamed
-        if not renamed:
-            return documents
-        return [{renamed.get(k, k): v for k, v in document.items()} for document in documents]
+        return list(map(self.state, documents)) if self.renamed else documents
+
+    def state(self, document: dict[str, Any]) -> State:
+        """As ``states``, for one document."""
+        renamed = self.renamed
+        return {renamed.get(k, k): v for k, v in document.items()} if renamed else document
 
     # -- domains ------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ The one write pipeline: a record, a RecordSet and a query all write through here
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from earnorm.operations import PLAIN, Operation, Options, PerRecord, Update
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
     from earnorm.binding import BoundModel
-    from earnorm.models import BaseModel
+    from earnorm.models import BaseModel, _Structure
 
 REVISION = "_revision"
 _FIRST = Options(many=False)
@@ -119,8 +119,7 @@ def _states(
             record: Any = value
             if type(record) is not bound.model:  # made before this App was started
                 record.__class__ = bound.model
-            changed = getattr(record, "_changes", None) or getattr(record, "_originals", None)
-            if changed:
+            if changed_fields(record):
                 plain.append((position, _loaded_values(record)))
             else:
                 states[position] = dict(record.__dict__)
@@ -185,7 +184,16 @@ def _give_ids(bound: BoundModel, states: list[dict[str, Any]]) -> None:
 # -- write ----------------------------------------------------------------------------------------
 
 
-def changed_fields(record: BaseModel) -> list[str]:
+def embedded_objects(record: _Structure) -> Iterator[_Structure]:
+    """The embedded objects that were read or assigned; one never read is still a plain dict."""
+    state = record.__dict__
+    for field in type(record)._schema.embedded:
+        value = state.get(field.name)
+        if isinstance(value, field.model):
+            yield value
+
+
+def changed_fields(record: _Structure) -> list[str]:
     """The names of the fields whose values differ from what was loaded, mutable ones included."""
     names: list[str] = list(getattr(record, "_changes", ()))
     fields, state = type(record)._schema.fields, record.__dict__
@@ -199,6 +207,10 @@ def changed_fields(record: BaseModel) -> list[str]:
                 names.append(name)
         elif not same(fields[name].encode(value), original):
             names.append(name)
+    for field in type(record)._schema.embedded:
+        value = state.get(field.name)
+        if isinstance(value, field.model) and field.name not in names and changed_fields(value):
+            names.append(field.name)
     return names
 
 
@@ -396,8 +408,10 @@ def _count_revision(record: BaseModel) -> None:
         record.__dict__[REVISION] = (record.__dict__.get(REVISION) or 0) + 1
 
 
-def _settle(record: BaseModel) -> None:
+def _settle(record: _Structure) -> None:
     """What the record holds is what is stored now."""
+    for embedded in embedded_objects(record):
+        _settle(embedded)
     changes = getattr(record, "_changes", None)
     if changes:
         changes.clear()

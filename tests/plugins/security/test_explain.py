@@ -17,9 +17,7 @@ class Letter(models.BaseModel):
 async def test_explain_shows_the_rule_and_no_figure_of_what_it_hides(opened):
     async with opened():
         with system(reason="to have something to hide"):
-            await Letter.create(
-                [{"state": s, "number": n} for n, s in enumerate(["open", "shut"])]
-            )
+            await Letter.create([{"state": s, "number": n} for n, s in enumerate(["open", "shut"])])
         plan = await Letter.search([("number", ">=", 0)]).explain()
         assert "open" in str(plan["queryPlanner"]["parsedQuery"])
         assert "executionStats" not in plan

@@ -11,7 +11,7 @@ from bson import Binary as BsonBinary
 from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
-from earnorm.fields.base import Field, FieldOptions, MutableField, N
+from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableField, N
 from earnorm.fields.numeric import _INT_MAX, _INT_MIN
 
 if TYPE_CHECKING:
@@ -255,13 +255,16 @@ class List(MutableField[list[T], N], Generic[T, N]):
         return self._item.operand(value)
 
 
-class Embedded(MutableField[E, N], Generic[E, N]):
+class Embedded(ConvertingField[E, N], Generic[E, N]):
     """A document inside the document, as an object of an :class:`~earnorm.models.EmbeddedModel`.
 
     Args:
         model: The class of the embedded object.
     """
 
+    # It notes its own changes, so no copy of what was read has to be kept: adopting the stored
+    # document is all that the first read does.
+    mutable: ClassVar[bool] = True
     model: type[E]
 
     def __init__(
@@ -280,6 +283,9 @@ class Embedded(MutableField[E, N], Generic[E, N]):
 
     def annotation(self) -> Any:
         return self.model
+
+    def is_decoded(self, value: Any) -> bool:
+        return type(value) is not dict
 
     def encode(self, value: Any) -> Any:
         return value._stored() if isinstance(value, self.model) else value
