@@ -6,9 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import hypothesis
 import pytest
 
 from tests.servers import running_servers
+
+# The same cases in every run, so that a red run can be repeated; `nox -s fuzz` looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+if "EARNORM_FUZZ_EXAMPLES" not in os.environ:
+    hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -72,7 +72,7 @@ def is_same(old: Any, new: Any) -> bool:
 
 def to_json(value: Any) -> Any:
     """A stored value as JSON has it; what JSON has not becomes ``{"~date": "2026-01-31T12:00:00"}``."""
-    kind = cast("type[Any]", type(value))
+    kind: type[Any] = type(value)
     if value is None or kind in (str, bool, int):
         return value
     if kind is float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bson import ObjectId
 
@@ -190,7 +190,7 @@ def embedded_objects(record: _Structure) -> Iterator[_Structure]:
     for field in type(record)._schema.embedded:
         value = state.get(field.name)
         if isinstance(value, field.model):
-            yield value
+            yield cast("_Structure", value)
 
 
 def changed_fields(record: _Structure) -> list[str]:
@@ -209,7 +209,9 @@ def changed_fields(record: _Structure) -> list[str]:
             names.append(name)
     for field in type(record)._schema.embedded:
         value = state.get(field.name)
-        if isinstance(value, field.model) and field.name not in names and changed_fields(value):
+        if not isinstance(value, field.model) or field.name in names:
+            continue
+        if changed_fields(cast("_Structure", value)):
             names.append(field.name)
     return names
 

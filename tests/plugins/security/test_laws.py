@@ -103,7 +103,7 @@ CHANGES = (
     )
     .filter(bool)
 )
-LAW = settings(deadline=None, max_examples=60)
+LAW = settings(deadline=None, max_examples=120)
 
 
 class World:
