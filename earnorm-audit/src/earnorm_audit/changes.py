@@ -6,6 +6,7 @@ import base64
 import datetime
 import json
 import math
+import struct
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -64,6 +65,20 @@ class Recorded:
         return changes
 
 
+def _float_text(value: float) -> str:
+    """``inf``, ``-inf``, ``nan``; a NaN with a sign or a payload by its 64 bits, as BSON keeps it."""
+    bits = struct.pack(">d", value)
+    return str(value) if bits == struct.pack(">d", float(str(value))) else f"bits {bits.hex()}"
+
+
+def _float_of(text: str) -> float:
+    if not text.startswith("bits "):
+        return float(text)
+    value: float
+    (value,) = struct.unpack(">d", bytes.fromhex(text.removeprefix("bits ")))
+    return value
+
+
 def is_same(old: Any, new: Any) -> bool:
     """Whether two stored values are the same BSON: 1, 1.0 and True are three values, and the
     order of keys counts."""
@@ -76,7 +91,7 @@ def to_json(value: Any) -> Any:
     if value is None or kind in (str, bool, int):
         return value
     if kind is float:
-        return value if math.isfinite(value) else {"~float": str(value)}
+        return value if math.isfinite(value) else {"~float": _float_text(value)}
     if kind is list:
         return [to_json(item) for item in value]
     if kind is dict:
@@ -166,7 +181,7 @@ _MARKED: Final[Mapping[str, tuple[type[Any], Callable[[Any], Any], Callable[[Any
     "~decimal": (Decimal128, str, Decimal128),
     "~uuid": (uuid.UUID, str, uuid.UUID),
     "~binary": (bytes, _text, base64.b64decode),
-    "~float": (float, str, float),
+    "~float": (float, _float_text, _float_of),
     "~int64": (bson.Int64, int, bson.Int64),
     "~bson": (type(_MARK), str, _decoded),  # never chosen by type: a text is plain JSON
 }
