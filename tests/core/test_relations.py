@@ -8,6 +8,7 @@ import pytest
 from bson import ObjectId
 
 from earnorm import App, DomainError, FieldNotLoaded, NotFound, RecordSet, ValidationError
+from earnorm.fields.relational import Join
 
 from .conftest import Commands
 from .shop import Author, Comment, Country, Post
@@ -30,6 +31,11 @@ async def blog(posts: int = 6, authors: int = 2) -> None:
 
 def reads(commands: Commands) -> list[str]:
     return [command["find"] for command in commands.named("find")]
+
+
+def test_a_relation_says_by_which_fields_it_joins() -> None:
+    assert Post.author_id.join == Join("author_id", "_id")
+    assert Post.comment_ids.join == Join("_id", "post_id")
 
 
 async def test_a_relation_is_stored_as_the_id(app: App) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar, Unpack
 
 import pydantic
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
     from earnorm.recordset import RecordSet  # noqa: F401 - named in the base of One2many
 
 C = TypeVar("C", bound="BaseModel")
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """How two models hang together: the records here whose ``local`` value is (or, where it is a
+    list, holds) the ``foreign`` value of the records there.
+
+    Attributes:
+        local: The name of a field of the relation's own model.
+        foreign: The name of a field of the other model.
+
+    Names, not stored keys: each side's schema resolves its own (``schema.path_of(name)``).
+    """
+
+    local: str
+    foreign: str
 
 
 class Relation(Field[Any, N]):
@@ -67,6 +84,11 @@ class Many2one(ConvertingField[C, N], Generic[C, N]):
         self._bind(required, default, None, (), options)
         self.comodel = comodel
         self._id_of: tuple[type[Any], pydantic.TypeAdapter[Any]] | None = None
+
+    @property
+    def join(self) -> Join:
+        """Its own value is the other record's id."""
+        return Join(self.name, "_id")
 
     def annotation(self) -> Any:
         return Annotated[Any, pydantic.PlainValidator(self._checked)]
@@ -150,6 +172,11 @@ class One2many(ConvertingField["RecordSet[C]", Literal[True]], Generic[C]):
         self._bind(False, None, None, (), options)
         self.comodel = comodel
         self.inverse = inverse
+
+    @property
+    def join(self) -> Join:
+        """The inverse field's value is this record's id."""
+        return Join("_id", self.inverse)
 
     def operand(self, value: Any) -> Any:
         raise ValueError(
