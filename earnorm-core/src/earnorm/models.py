@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, overload
 import pydantic
 from pydantic_core import core_schema
 
-from earnorm import registry, writing
+from earnorm import creating, registry, writing
 from earnorm.domain import Domain, DomainSource
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
@@ -28,11 +28,13 @@ from earnorm.fields.base import MISSING, Field
 from earnorm.fields.numeric import Int
 from earnorm.fields.relational import One2many
 from earnorm.fields.structured import ObjectIdField
+from earnorm.hydrate import ghosts, hydrate
 from earnorm.operations import ONE, Operation
 from earnorm.query import Query
 from earnorm.recordset import RecordSet
 from earnorm.relations import ghost_of, ghosts_of, load_ghost
 from earnorm.schema import Schema, State
+from earnorm.tracking import changed_fields, embedded_objects
 
 if TYPE_CHECKING:
     from earnorm.binding import BoundModel
@@ -119,7 +121,7 @@ class _Structure:
             name: getattr(self, name, MISSING) for name in ("_changes", "_originals", "_fetch")
         }
         slots = {name: dict(v) if type(v) is dict else v for name, v in slots.items()}
-        inner = [embedded._restorer() for embedded in writing.embedded_objects(self)]
+        inner = [embedded._restorer() for embedded in embedded_objects(self)]
 
         def restore() -> None:
             for restore_embedded in inner:
@@ -308,7 +310,7 @@ class BaseModel(_Structure):
     @property
     def is_changed(self) -> bool:
         """Whether ``save()`` would write something."""
-        return not self.is_stored or bool(writing.changed_fields(self))
+        return not self.is_stored or bool(changed_fields(self))
 
     def exists(self) -> bool:
         """True: a record is not empty, as a RecordSet may be. Asks nothing of the database."""
@@ -334,7 +336,7 @@ class BaseModel(_Structure):
         if self.is_stored:
             await writing.save([self])
         else:
-            await writing.create(_bound(type(self)), [self])
+            await creating.create(_bound(type(self)), [self])
         return self
 
     async def write(self, values: Mapping[str, Any]) -> Self:
@@ -442,7 +444,7 @@ class BaseModel(_Structure):
         documents = await env.app.execute(op)
         if not documents:
             raise NotFound(f"{cls._name}: no record with the id {_shown(id)}")
-        record: Self = writing.hydrate(bound, documents)[0]
+        record: Self = hydrate(bound, documents)[0]
         return record
 
     @classmethod
@@ -454,7 +456,7 @@ class BaseModel(_Structure):
         operand = bound.schema.fields["_id"].operand
         # The class as this App sees it is the model or a subclass of it.
         return RecordSet(
-            cast(type[Self], bound.model), writing.ghosts(bound, [operand(each) for each in ids])
+            cast(type[Self], bound.model), ghosts(bound, [operand(each) for each in ids])
         )
 
     @classmethod
@@ -483,14 +485,14 @@ class BaseModel(_Structure):
             DuplicateKey: A value that must be unique exists already.
         """
         if isinstance(values, Mapping | BaseModel):
-            return (await writing.create(_bound(cls), [values]))[0]
+            return (await creating.create(_bound(cls), [values]))[0]
         if isinstance(values, str | bytes) or not isinstance(values, Iterable):
             raise ValidationError(
                 cls._name,
                 [{"loc": (), "msg": "create() takes a dict or a list of them", "type": "type"}],
             )
         bound = _bound(cls)
-        return RecordSet(bound.model, await writing.create(bound, list(values)))
+        return RecordSet(bound.model, await creating.create(bound, list(values)))
 
 
 _RECORD_NAMES = frozenset(n for n in dir(BaseModel) if not n.startswith("__")) - {

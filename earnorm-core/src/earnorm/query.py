@@ -12,6 +12,7 @@ from earnorm.aggregation import Aggregate, group_spec
 from earnorm.domain import Domain
 from earnorm.environment import Env, current_env
 from earnorm.exceptions import DomainError, NotSupported, nearest
+from earnorm.hydrate import hydrate
 from earnorm.operations import Explanation, Operation, OperationName, Options, Stream
 from earnorm.recordset import RecordSet
 from earnorm.relations import prefetch, prefetch_tree
@@ -162,7 +163,7 @@ class Query(Generic[M]):
     async def _run(self) -> RecordSet[M]:
         env = current_env()
         bound, op = self._operation("search", env)
-        records = writing.hydrate(bound, await env.app.execute(op), op.options.fields)
+        records = hydrate(bound, await env.app.execute(op), op.options.fields)
         if self._prefetch:
             await prefetch(bound, records, prefetch_tree(self._prefetch))
         # The class as this App sees it is the model or a subclass of it.
@@ -176,7 +177,7 @@ class Query(Generic[M]):
         tree = prefetch_tree(self._prefetch)
         try:
             while documents := await env.app.execute(op):
-                records = writing.hydrate(bound, documents, op.options.fields)
+                records = hydrate(bound, documents, op.options.fields)
                 if tree:
                     await prefetch(bound, records, tree)
                 for record in records:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
-from earnorm import writing
+from earnorm import creating, writing
 from earnorm.domain import Domain, DomainSource, condition, matcher
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
@@ -16,7 +16,9 @@ from earnorm.exceptions import (
     nearest,
 )
 from earnorm.fetch import Fetch
-from earnorm.operations import Operation
+from earnorm.hydrate import fill
+from earnorm.operations import Operation, Options
+from earnorm.tracking import env_of
 
 if TYPE_CHECKING:
     from earnorm.models import BaseModel
@@ -291,7 +293,7 @@ class RecordSet(Generic[M]):
         new = [record for record in self._loaded if not record.is_stored]
         written = await writing.save([record for record in self._loaded if record.is_stored])
         if new:
-            await writing.create(current_env().app.bind(self._model), new)
+            await creating.create(current_env().app.bind(self._model), new)
         return written + len(new)
 
     async def unlink(self) -> int:
@@ -316,7 +318,7 @@ class RecordSet(Generic[M]):
         records = list(self._loaded)
         states = bound.schema.states([dict(found[record.pk]) for record in records])
         together = records if bound.schema.relations else None
-        writing.fill(records, states, Fetch(app, None, together))
+        fill(records, states, Fetch(app, None, together))
         return self
 
     async def still_exists(self) -> RecordSet[M]:
@@ -325,7 +327,7 @@ class RecordSet(Generic[M]):
         return self._of([record for record in self._loaded if record.pk in found])
 
     async def _documents(self, only: frozenset[str] | None = None) -> dict[Any, dict[str, Any]]:
-        env = writing.env_of(self._loaded)
+        env = env_of(self._loaded)
         bound = env.app.bind(self._model)
         pks = [record.pk for record in self._loaded if record.is_stored]
         found: dict[Any, dict[str, Any]] = {}
@@ -333,7 +335,7 @@ class RecordSet(Generic[M]):
             domain = condition("_id", "in", pks[start : start + _CHUNK])
             op = Operation("search", bound.model, env, domain)
             if only is not None:
-                op = op.replace(options=writing.only(only))
+                op = op.replace(options=Options(fields=only))
             found.update((d["_id"], d) for d in await env.app.execute(op))
         return found
 

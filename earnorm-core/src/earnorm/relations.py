@@ -12,9 +12,9 @@ from earnorm.exceptions import ConfigurationError, DomainError, NotFound, neares
 from earnorm.fetch import ID_ONLY, Fetch
 from earnorm.fields.base import Field
 from earnorm.fields.relational import Many2one, One2many
+from earnorm.hydrate import fill, ghosts, hydrate
 from earnorm.operations import Operation
 from earnorm.recordset import RecordSet
-from earnorm.writing import fill, ghosts, hydrate
 
 if TYPE_CHECKING:
     from earnorm.app import App

@@ -1,0 +1,125 @@
+"""From values and unsaved records to one create operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bson import ObjectId
+
+from earnorm.environment import current_env
+from earnorm.exceptions import ValidationError
+from earnorm.fetch import Fetch
+from earnorm.fields.structured import ObjectIdField
+from earnorm.hydrate import slots
+from earnorm.objectids import object_ids
+from earnorm.operations import Operation
+from earnorm.tracking import changed_fields, settle, touch
+
+if TYPE_CHECKING:
+    from earnorm.binding import BoundModel
+    from earnorm.models import BaseModel
+
+
+async def create(bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseModel]) -> list[Any]:
+    """Validate all, then store all with one insert; the records in the order given."""
+    if not values:
+        return []
+    env = current_env()
+    states = _states(bound, values)
+    _give_ids(bound, states)
+    schema = bound.schema
+    documents = states if schema.is_flat else [schema.document(state) for state in states]
+    records: list[Any] = [v if _is_record(v) else object.__new__(bound.model) for v in values]
+    touch(env, records, values)
+    await env.app.execute(Operation("create", bound.model, env, values=documents))
+    set_state, set_fetch = slots()
+    fetch = Fetch(bound.app, None, records if schema.relations else None)
+    for record, state in zip(records, states, strict=True):
+        set_state(record, state)
+        set_fetch(record, fetch)
+        settle(record)
+    return records
+
+
+def _is_record(value: object) -> bool:
+    return hasattr(type(value), "_schema")
+
+
+def _states(
+    bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseModel]
+) -> list[dict[str, Any]]:
+    """The validated states. Records were validated by their constructor; only what was changed
+    since then is looked at again."""
+    plain: list[tuple[int, Mapping[str, Any]]] = []
+    states: list[dict[str, Any]] = [{}] * len(values)
+    base = bound.model._base or bound.model
+    for position, value in enumerate(values):
+        if isinstance(value, Mapping):
+            plain.append((position, value))
+        elif isinstance(value, base):
+            if value.is_stored:
+                raise _refused(bound, position, "is stored already; save() or write() it", values)
+            record: Any = value
+            if type(record) is not bound.model:  # made before this App was started
+                record.__class__ = bound.model
+            if changed_fields(record):
+                plain.append((position, _loaded_values(record)))
+            else:
+                states[position] = dict(record.__dict__)
+        else:
+            kind = type(value).__name__
+            raise _refused(bound, position, f"a {kind} is no dict and no {base.__name__}", values)
+    if plain:
+        checked = _validate(bound, [value for _, value in plain], [p for p, _ in plain], values)
+        for (position, _), state in zip(plain, checked, strict=True):
+            states[position] = state
+    return states
+
+
+def _loaded_values(record: Any) -> dict[str, Any]:
+    state = record.__dict__
+    return {f.name: getattr(record, f.name) for f in type(record)._schema.stored if f.name in state}
+
+
+def _validate(
+    bound: BoundModel,
+    batch: list[Mapping[str, Any]],
+    positions: list[int],
+    values: Sequence[object],
+) -> list[dict[str, Any]]:
+    if len(values) == 1:
+        return [bound.schema.validate(batch[0])]
+    try:
+        return bound.schema.validate_many(batch)
+    except ValidationError as error:
+        # Positions in the list that was given, records among the dicts included.
+        raise ValidationError(
+            error.subject,
+            [
+                {**d, "loc": (positions[int(d["loc"][0])], *d["loc"][1:])} if d["loc"] else d
+                for d in error.errors()
+            ],
+        ) from None
+
+
+def _refused(
+    bound: BoundModel, position: int, message: str, values: Sequence[object]
+) -> ValidationError:
+    loc = (position,) if len(values) > 1 else ()
+    return ValidationError(bound.model._name, [{"loc": loc, "msg": message, "type": "type"}])
+
+
+def _give_ids(bound: BoundModel, states: list[dict[str, Any]]) -> None:
+    missing = [state for state in states if state.get("_id") is None]
+    if not missing:
+        return
+    field = bound.schema.fields["_id"]
+    if not isinstance(field, ObjectIdField):
+        raise ValidationError(
+            bound.model._name,
+            [{"loc": ("_id",), "msg": "a value is required", "type": "missing"}],
+        )
+    ids: list[ObjectId] = object_ids(len(missing))
+    for state, oid in zip(missing, ids, strict=True):
+        state["_id"] = oid

@@ -1,0 +1,94 @@
+"""What a record holds against what is stored: its changes, and whose record it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from earnorm.environment import Env, current_env
+from earnorm.exceptions import ConfigurationError
+from earnorm.fields.base import MISSING
+
+if TYPE_CHECKING:
+    from earnorm.fetch import Fetch
+    from earnorm.models import BaseModel, _Structure
+
+
+def embedded_objects(record: _Structure) -> Iterator[_Structure]:
+    """The embedded objects that were read or assigned; one never read is still a plain dict."""
+    state = record.__dict__
+    for field in type(record)._schema.embedded:
+        value = state.get(field.name)
+        if isinstance(value, field.model):
+            yield cast("_Structure", value)
+
+
+def changed_fields(record: _Structure) -> list[str]:
+    """The names of the fields whose values differ from what was loaded, mutable ones included."""
+    names: list[str] = list(getattr(record, "_changes", ()))
+    fields, state = type(record)._schema.fields, record.__dict__
+    for name, original in getattr(record, "_originals", {}).items():
+        if name in names:
+            continue
+        value = state.get(name)
+        if original is MISSING:
+            # A default that was read: written once it was filled.
+            if value != fields[name].default_value():
+                names.append(name)
+        elif not same(fields[name].encode(value), original):
+            names.append(name)
+    for field in type(record)._schema.embedded:
+        value = state.get(field.name)
+        if not isinstance(value, field.model) or field.name in names:
+            continue
+        if changed_fields(cast("_Structure", value)):
+            names.append(field.name)
+    return names
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two stored values are equal and of the same types (1, 1.0 and True differ)."""
+    if type(one) is not type(other):
+        return False
+    if type(one) is dict:
+        return list(one) == list(other) and all(same(v, other[k]) for k, v in one.items())
+    if type(one) is list:
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def settle(record: _Structure) -> None:
+    """What the record holds is what is stored now."""
+    for embedded in embedded_objects(record):
+        settle(embedded)
+    changes = getattr(record, "_changes", None)
+    if changes:
+        changes.clear()
+    originals = getattr(record, "_originals", None)
+    if originals:
+        fields, state = type(record)._schema.fields, record.__dict__
+        for name in originals:
+            # A copy again: somebody may hold the list and change it in place later.
+            field = fields[name]
+            originals[name] = field.freeze(field.encode(state.get(name)))
+
+
+def env_of(records: Sequence[BaseModel]) -> Env:
+    """The current Env, if its App is the one that the records belong to."""
+    env = current_env()
+    for record in records:
+        fetch: Fetch | None = getattr(record, "_fetch", None)
+        if fetch is not None and fetch.app is not env.app:
+            raise ConfigurationError(
+                f"the record belongs to App {fetch.app.name!r}, and App {env.app.name!r} is current; "
+                f"work inside 'with app.activate():'"
+            )
+    return env
+
+
+def touch(env: Env, records: Sequence[BaseModel], given: Sequence[object] = ()) -> None:
+    """Let a running transaction remember the records as they are; of several, those that were given."""
+    if env.transaction is not None:
+        for record in records:
+            if not given or any(record is each for each in given):
+                env.transaction.touch(record)
