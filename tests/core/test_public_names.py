@@ -6,6 +6,8 @@ import earnorm
 
 PUBLIC = [
     "AccessDenied",
+    "AddToSet",
+    "Aggregate",
     "App",
     "AppSettings",
     "Avg",
@@ -29,9 +31,11 @@ PUBLIC = [
     "Env",
     "Field",
     "FieldNotLoaded",
+    "First",
     "Float",
     "Int",
     "Json",
+    "Last",
     "Layer",
     "List",
     "Many2one",
@@ -53,6 +57,7 @@ PUBLIC = [
     "RecordSet",
     "Selection",
     "ServerUnavailable",
+    "Stats",
     "String",
     "Sum",
     "Text",

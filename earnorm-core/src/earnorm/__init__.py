@@ -6,7 +6,18 @@ Everything public is named here.
 from typing import TYPE_CHECKING, Any
 
 from earnorm import fields, models
-from earnorm.aggregation import Avg, Count, Max, Min, Sum
+from earnorm.aggregation import (
+    AddToSet,
+    Aggregate,
+    Avg,
+    Count,
+    First,
+    Last,
+    Max,
+    Min,
+    Stats,
+    Sum,
+)
 from earnorm.app import App, AppSettings, close, init
 from earnorm.domain import Domain, Operator
 from earnorm.environment import (
@@ -70,6 +81,8 @@ __version__ = "0.1.0"
 __all__ = [
     "UUID",
     "AccessDenied",
+    "AddToSet",
+    "Aggregate",
     "App",
     "AppSettings",
     "Avg",
@@ -93,9 +106,11 @@ __all__ = [
     "Env",
     "Field",
     "FieldNotLoaded",
+    "First",
     "Float",
     "Int",
     "Json",
+    "Last",
     "Layer",
     "List",
     "Many2one",
@@ -117,6 +132,7 @@ __all__ = [
     "RecordSet",
     "Selection",
     "ServerUnavailable",
+    "Stats",
     "String",
     "Sum",
     "Text",

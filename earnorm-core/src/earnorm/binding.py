@@ -144,26 +144,29 @@ class BoundModel:
         options, transaction = op.options, op.env.transaction
         spec = options.group
         assert spec is not None
-        keys = {f"k{number}": f"${path}" for number, path in enumerate(spec.keys.values())}
-        accumulators = {
-            f"a{number}": accumulator for number, accumulator in enumerate(spec.aggregates.values())
-        }
-        pipeline: list[dict[str, Any]] = [
-            {"$match": self.filter(op.domain)},
-            {"$group": {"_id": keys or None, **accumulators}},
-        ]
-        if keys:
-            pipeline.append({"$sort": {f"_id.{key}": 1 for key in keys}})
         rows = await self.collection.aggregate(
-            pipeline, session=transaction and transaction.session, timeout=options.timeout
+            [*self._leading(op), *spec.stages],
+            session=transaction and transaction.session,
+            timeout=options.timeout,
         )
-        return [
-            {
-                **{name: (row["_id"] or {}).get(f"k{n}") for n, name in enumerate(spec.keys)},
-                **{name: row[f"a{n}"] for n, name in enumerate(spec.aggregates)},
-            }
-            for row in rows
-        ]
+        return list(map(spec.row, rows))
+
+    def _leading(self, op: Operation) -> list[Mapping[str, Any]]:
+        """The stages that give a pipeline the records which the operation is about, and no more."""
+        options = op.options
+        stages: list[Mapping[str, Any]] = [{"$match": self.filter(op.domain)}]
+        if options.order:
+            # The id makes the order complete, so that a window is the same one each time.
+            order = dict(options.order)
+            order.setdefault("_id", 1)
+            stages.append({"$sort": order})
+        if options.offset:
+            stages.append({"$skip": options.offset})
+        if options.limit:
+            stages.append({"$limit": options.limit})
+        if options.fields is not None:
+            stages.append({"$project": self._projection(op)})
+        return stages
 
     async def _create(self, op: Operation) -> list[Any]:
         documents = op.values

@@ -38,7 +38,7 @@ from earnorm.tracking import changed_fields, embedded_objects
 
 if TYPE_CHECKING:
     from earnorm.binding import BoundModel
-    from earnorm.query import Order
+    from earnorm.ordering import Order
 
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 

@@ -74,12 +74,26 @@ class PerRecord(dict[Any, Update]):
 
 @dataclass(frozen=True, slots=True)
 class GroupSpec:
-    """What ``group`` asks for: stored paths to group by, and an accumulator for each result name."""
+    """What ``group`` asks for."""
 
     keys: Mapping[str, str]
-    """Result name to stored path."""
-    aggregates: Mapping[str, Mapping[str, Any]]
-    """Result name to MongoDB accumulator."""
+    """Result name to the stored path that is grouped by."""
+    aggregates: Mapping[str, str]
+    """Result name to the stored path that is computed with; empty for a plain number of records."""
+    stages: tuple[Mapping[str, Any], ...]
+    """The pipeline behind the leading ``$match``; it names its results ``k0…`` and ``a0…``."""
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Every stored path that is looked at."""
+        return frozenset(filter(None, (*self.keys.values(), *self.aggregates.values())))
+
+    def row(self, found: Document) -> dict[str, Any]:
+        """A result of the stages under its result names."""
+        return {
+            **{name: found.get(f"k{number}") for number, name in enumerate(self.keys)},
+            **{name: found.get(f"a{number}") for number, name in enumerate(self.aggregates)},
+        }
 
 
 class Explanation:
