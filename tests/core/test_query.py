@@ -257,7 +257,8 @@ async def test_explain_in_memory_is_not_supported(memory_app: App) -> None:
 
 async def test_a_timeout_goes_to_the_server(commands: Commands) -> None:
     await Person.search().timeout(1.5)
-    assert commands.named("find")[0]["maxTimeMS"] == 1500
+    # The driver takes off what the way to the server and back costs.
+    assert 1000 < commands.named("find")[0]["maxTimeMS"] <= 1500
     with pytest.raises(ValueError, match="above 0"):
         Person.search().timeout(0)
 

@@ -11,6 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from earnorm.concerns import Concerns
+
 # A document's values are whatever BSON holds; no narrower type can be said.
 Document = dict[str, Any]
 Filter = Mapping[str, Any]
@@ -54,6 +56,8 @@ class ServerSettings:
     """Driver options in the driver's own camelCase names (``maxPoolSize`` …)."""
     event_listeners: Sequence[object] = ()
     """Driver event listeners that plugins contribute (CMAP, command monitoring)."""
+    concerns: Concerns | None = None
+    """What reads and writes ask for unless a collection asks for something else."""
 
 
 class Session(Protocol):
@@ -69,6 +73,28 @@ class Cursor(Protocol):
 
     async def close(self) -> None:
         """Let the server drop the cursor; harmless when it is exhausted or closed."""
+        ...
+
+
+class ChangeCursor(Protocol):
+    """A change stream, which has no end; the driver takes it up again once where it breaks off."""
+
+    @property
+    def token(self) -> Mapping[str, Any] | None:
+        """Where to go on after what ``next`` has given."""
+        ...
+
+    async def next(self) -> Document | None:
+        """The next change in the server's own form, or None where none came within ``max_await``.
+
+        Raises:
+            ServerUnavailable: It broke off, and the driver could not take it up again.
+            StopAsyncIteration: The collection was dropped or renamed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let the server drop the stream; harmless twice."""
         ...
 
 
@@ -91,7 +117,14 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> list[Document]:
-        """Every matching document. ``limit`` 0 means all; ``timeout`` in seconds bounds the server's work."""
+        """Every matching document. ``limit`` 0 means all.
+
+        ``timeout``, in seconds here and below, bounds the whole: waiting for a server and a connection, the
+        server's work, and what the driver tries again.
+
+        Raises:
+            OperationTimeout: The time is over.
+        """
         ...
 
     async def open_cursor(
@@ -106,7 +139,7 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> Cursor:
-        """The same search in batches. Nothing is sent before the first ``next_batch``."""
+        """The same search in batches, each within ``timeout``. Nothing is sent before the first ``next_batch``."""
         ...
 
     async def count(
@@ -132,7 +165,12 @@ class Collection(Protocol):
         ...
 
     async def insert(
-        self, documents: Sequence[Document], *, ordered: bool = True, session: Session | None = None
+        self,
+        documents: Sequence[Document],
+        *,
+        ordered: bool = True,
+        session: Session | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Insert documents that carry their ``_id``. One document uses one insert; several one bulk.
 
@@ -151,6 +189,7 @@ class Collection(Protocol):
         many: bool = True,
         upsert: bool = False,
         session: Session | None = None,
+        timeout: float | None = None,
     ) -> int:
         """Update, and return how many documents matched (an upserted one counts)."""
         ...
@@ -161,12 +200,18 @@ class Collection(Protocol):
         *,
         ordered: bool = False,
         session: Session | None = None,
+        timeout: float | None = None,
     ) -> int:
         """All updates in one round trip; how many documents matched (upserted ones count)."""
         ...
 
     async def delete(
-        self, filter: Filter, *, many: bool = True, session: Session | None = None
+        self,
+        filter: Filter,
+        *,
+        many: bool = True,
+        session: Session | None = None,
+        timeout: float | None = None,
     ) -> int:
         """Delete the matching documents, or the first of them, and return how many there were."""
         ...
@@ -177,6 +222,30 @@ class Collection(Protocol):
 
     async def list_indexes(self) -> list[Document]:
         """The existing indexes as the server describes them (``key``, ``name`` and options)."""
+        ...
+
+    async def watch(
+        self,
+        pipeline: Sequence[Mapping[str, Any]],
+        *,
+        resume_after: Mapping[str, Any] | None = None,
+        full_document: str | None = None,
+        before: bool = False,
+        max_await: float = 1.0,
+    ) -> ChangeCursor:
+        """A change stream, open when this returns: what is written from now on arrives.
+
+        Args:
+            pipeline: What the server does with each change.
+            resume_after: A token of an earlier stream.
+            full_document: ``"updateLookup"`` for the whole document with an update; None for none.
+            before: The document before the change, where the collection keeps it.
+            max_await: Seconds that ``next`` waits on the server.
+
+        Raises:
+            NotSupported: The backend or the server has no change streams.
+            ValidationError: The token is of no use any more.
+        """
         ...
 
     async def drop(self) -> None:
@@ -227,20 +296,38 @@ class Backend(Protocol):
         """Close the client, unless the application handed it in."""
         ...
 
-    def collection(self, name: str) -> Collection:
-        """The collection of that name; the same object each time. Nothing is sent."""
+    def collection(self, name: str, concerns: Concerns | None = None) -> Collection:
+        """The collection of that name with these concerns; the same object each time. Nothing is sent."""
         ...
 
     def raw_database(self) -> Any:
         """The driver's own database object, for ``App.dangerous_raw`` only."""
         ...
 
-    def transaction(self, options: Mapping[str, Any]) -> AbstractAsyncContextManager[Session]:
+    def session(
+        self, *, causal: bool = True, snapshot: bool = False
+    ) -> AbstractAsyncContextManager[Session]:
+        """A session without a transaction.
+
+        Args:
+            causal: A read sees what the session has written and read before, whichever member answers.
+            snapshot: Every read sees the same moment; nothing can be written.
+
+        Raises:
+            NotSupported: The backend or the server has no sessions of this kind.
+        """
+        ...
+
+    def transaction(
+        self, options: Mapping[str, Any], session: Session | None = None
+    ) -> AbstractAsyncContextManager[Session]:
         """A session with a transaction: committed at the end of the block, aborted on an exception.
 
         Args:
+            session: One that is there already, instead of a new one.
             options: ``read_concern`` (a level), ``write_concern`` (a number, ``"majority"`` or a mapping with
-                ``w``, ``wtimeout``, ``j``), ``read_preference`` (a mode), ``max_commit_time`` (seconds).
+                ``w``, ``wtimeout``, ``j``), ``read_preference`` (a mode), ``max_commit_time`` (seconds), ``commit_until`` (when to
+                give up on a commit of unknown outcome, as ``time.monotonic()`` counts).
 
         Raises:
             ConfigurationError: An option is unknown or its value not valid.

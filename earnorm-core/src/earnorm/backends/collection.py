@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import isawaitable
 from typing import Any, Final
 
 from pymongo import IndexModel, UpdateOne
@@ -20,6 +21,7 @@ from earnorm.backends.base import (
     Session,
     Sort,
 )
+from earnorm.backends.changes import DriverChangeCursor
 from earnorm.backends.conversions import milliseconds, settled
 from earnorm.backends.errors import (
     CODEC,
@@ -28,9 +30,7 @@ from earnorm.backends.errors import (
     Server,
     Translating,
 )
-from earnorm.exceptions import (
-    ConfigurationError,
-)
+from earnorm.exceptions import ConfigurationError, NotSupported
 
 DEFAULT_FIRST_BATCH: Final = 101
 """What a server sends first when no batch size is asked for; the rest costs a second round trip."""
@@ -42,14 +42,17 @@ WHOLE_RESULT: Final = 1_000_000
 class DriverCursor(Cursor):
     """A driver's cursor that hands out batches."""
 
-    def __init__(self, native: Any, batch_size: int, translating: Translating) -> None:
+    def __init__(
+        self, native: Any, batch_size: int, translating: Translating, timeout: float | None
+    ) -> None:
         self._native = native
         self._batch_size = batch_size
         self._translating = translating
+        self._timeout = timeout
 
     @override
     async def next_batch(self) -> list[Document]:
-        with self._translating:
+        with self._translating.within(self._timeout):
             batch: list[Document] = await self._native.to_list(self._batch_size)
         return batch
 
@@ -100,9 +103,7 @@ class DriverCollection(Collection):
             options["skip"] = skip
         if session is not None:
             options["session"] = session
-        if timeout is not None:
-            options["max_time_ms"] = milliseconds(timeout)
-        with self._translating:
+        with self._translating.within(timeout):
             if limit == 1:
                 one: Document | None = await self._native.find_one(filter, **options)
                 return [] if one is None else [one]
@@ -134,11 +135,10 @@ class DriverCollection(Collection):
             "limit": limit,
             "batch_size": batch_size,
             "session": session,
-            "max_time_ms": None if timeout is None else milliseconds(timeout),
         }
         with self._translating:
             native = self._native.find(filter, **options)
-        return DriverCursor(native, batch_size, self._translating)
+        return DriverCursor(native, batch_size, self._translating, timeout)
 
     @override
     async def count(
@@ -150,12 +150,12 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
-        options = _common(session, timeout, "maxTimeMS")
+        options = _common(session)
         if skip:
             options["skip"] = skip
         if limit:
             options["limit"] = limit
-        with self._translating:
+        with self._translating.within(timeout):
             count: int = await self._native.count_documents(filter, **options)
         return count
 
@@ -167,8 +167,8 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> list[Document]:
-        options = _common(session, timeout, "maxTimeMS")
-        with self._translating:
+        options = _common(session)
+        with self._translating.within(timeout):
             cursor = await settled(
                 self._native.aggregate(list(pipeline), batchSize=WHOLE_RESULT, **options)
             )
@@ -177,11 +177,17 @@ class DriverCollection(Collection):
 
     @override
     async def insert(
-        self, documents: Sequence[Document], *, ordered: bool = True, session: Session | None = None
+        self,
+        documents: Sequence[Document],
+        *,
+        ordered: bool = True,
+        session: Session | None = None,
+        timeout: float | None = None,
     ) -> None:
         options = _common(session)
         size = len(documents)
-        with Translating(self._name, self._server, Batch(size, ordered, documents)):
+        batch = Batch(size, ordered, documents)
+        with Translating(self._name, self._server, batch).within(timeout):
             if size == 1:
                 await self._native.insert_one(documents[0], **options)
             elif size:
@@ -196,12 +202,13 @@ class DriverCollection(Collection):
         many: bool = True,
         upsert: bool = False,
         session: Session | None = None,
+        timeout: float | None = None,
     ) -> int:
         options = _common(session)
         if upsert:
             options["upsert"] = True
         run = self._native.update_many if many else self._native.update_one
-        with self._translating:
+        with self._translating.within(timeout):
             result: UpdateResult = await run(filter, update, **options)
             return result.matched_count + (result.upserted_id is not None)
 
@@ -212,11 +219,13 @@ class DriverCollection(Collection):
         *,
         ordered: bool = False,
         session: Session | None = None,
+        timeout: float | None = None,
     ) -> int:
         if not updates:
             return 0
         requests = [UpdateOne(u.filter, u.update, upsert=u.upsert) for u in updates]
-        with Translating(self._name, self._server, Batch(len(updates), ordered)):
+        batch = Batch(len(updates), ordered)
+        with Translating(self._name, self._server, batch).within(timeout):
             result: BulkWriteResult = await self._native.bulk_write(
                 requests, ordered=ordered, **_common(session)
             )
@@ -224,10 +233,15 @@ class DriverCollection(Collection):
 
     @override
     async def delete(
-        self, filter: Filter, *, many: bool = True, session: Session | None = None
+        self,
+        filter: Filter,
+        *,
+        many: bool = True,
+        session: Session | None = None,
+        timeout: float | None = None,
     ) -> int:
         run = self._native.delete_many if many else self._native.delete_one
-        with self._translating:
+        with self._translating.within(timeout):
             result: DeleteResult = await run(filter, **_common(session))
             return result.deleted_count
 
@@ -269,6 +283,32 @@ class DriverCollection(Collection):
             return [{**index, "key": dict(index["key"])} for index in await cursor.to_list(None)]
 
     @override
+    async def watch(
+        self,
+        pipeline: Sequence[Mapping[str, Any]],
+        *,
+        resume_after: Mapping[str, Any] | None = None,
+        full_document: str | None = None,
+        before: bool = False,
+        max_await: float = 1.0,
+    ) -> DriverChangeCursor:
+        missing = self._server.lacks("change_streams")
+        if missing:
+            raise NotSupported(missing)
+        options: dict[str, Any] = {"max_await_time_ms": milliseconds(max_await)}
+        if full_document is not None:
+            options["full_document"] = full_document
+        if before:
+            options["full_document_before_change"] = "whenAvailable"
+        if resume_after is not None:
+            options["resume_after"] = resume_after
+        with self._translating:
+            opening = self._native.watch(list(pipeline), **options)
+            cursor = DriverChangeCursor(await settled(opening), self._translating)
+            await cursor.open(lazily=not isawaitable(opening))
+        return cursor
+
+    @override
     async def drop(self) -> None:
         with self._translating:
             await self._native.drop()
@@ -297,12 +337,5 @@ class DriverCollection(Collection):
         return plan
 
 
-def _common(
-    session: Session | None, timeout: float | None = None, time_option: str = "max_time_ms"
-) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if session is not None:
-        options["session"] = session
-    if timeout is not None:
-        options[time_option] = milliseconds(timeout)
-    return options
+def _common(session: Session | None) -> dict[str, Any]:
+    return {} if session is None else {"session": session}

@@ -22,7 +22,13 @@ from earnorm.backends.errors import (
     CODEC,
     Translating,
 )
-from earnorm.backends.sessions import open_transaction, transaction_options
+from earnorm.backends.sessions import (
+    native_concerns,
+    open_session,
+    open_transaction,
+    transaction_options,
+)
+from earnorm.concerns import Concerns
 from earnorm.exceptions import (
     ConfigurationError,
     NotSupported,
@@ -62,7 +68,9 @@ class DriverBackend(Backend):
         self._translating = Translating(settings.database, self)
         with self._translating:
             self._database = self._get_database(settings.database)
-        self._collections: dict[str, DriverCollection] = {}
+            if settings.concerns is not None:
+                self._database = self._with_concerns(self._database, settings.concerns)
+        self._collections: dict[tuple[str, Concerns | None], DriverCollection] = {}
         self._capabilities: frozenset[str] = CAPABILITIES - ON_REPLICA_SETS
 
     @property
@@ -117,16 +125,22 @@ class DriverBackend(Backend):
             await settled(self._client.close())
 
     @override
-    def collection(self, name: str) -> DriverCollection:
-        if (known := self._collections.get(name)) is not None:
+    def collection(self, name: str, concerns: Concerns | None = None) -> DriverCollection:
+        if (known := self._collections.get((name, concerns))) is not None:
             return known
         with Translating(name, self):
-            made = self._make_collection(name)
-        self._collections[name] = made
+            made = self._make_collection(name, concerns)
+        self._collections[name, concerns] = made
         return made
 
-    def _make_collection(self, name: str) -> DriverCollection:
-        return DriverCollection(self._database.get_collection(name), name, self)
+    def _make_collection(self, name: str, concerns: Concerns | None) -> DriverCollection:
+        native = self._database.get_collection(name)
+        if concerns is not None:
+            native = self._with_concerns(native, concerns)
+        return DriverCollection(native, name, self)
+
+    def _with_concerns(self, native: Any, concerns: Concerns) -> Any:
+        return native.with_options(**native_concerns(concerns))
 
     @override
     def raw_database(self) -> Any:
@@ -158,14 +172,35 @@ class DriverBackend(Backend):
         return names
 
     @override
-    def transaction(self, options: Mapping[str, Any]) -> AbstractAsyncContextManager[Session]:
-        if "transactions" not in self._capabilities:
-            raise NotSupported(self._no_transactions())
-        return open_transaction(self._client, transaction_options(options), self._translating)
+    def session(
+        self, *, causal: bool = True, snapshot: bool = False
+    ) -> AbstractAsyncContextManager[Session]:
+        if missing := self.lacks("transactions"):
+            raise NotSupported(missing.replace("transactions", "sessions", 1))
+        return open_session(
+            self._client,
+            # Both at once the driver refuses; a snapshot is consistent in any case.
+            {"causal_consistency": causal and not snapshot, "snapshot": snapshot},
+            self._translating,
+        )
 
-    def _no_transactions(self) -> str:
+    @override
+    def transaction(
+        self, options: Mapping[str, Any], session: Session | None = None
+    ) -> AbstractAsyncContextManager[Session]:
+        if missing := self.lacks("transactions"):
+            raise NotSupported(missing)
+        native = transaction_options(options)
+        until: float | None = native.pop("commit_until", None)
+        return open_transaction(self._client, native, self._translating, session, until)
+
+    def lacks(self, capability: str) -> str | None:
+        """Why the server cannot do this, as a message; None where it can."""
+        if capability in self._capabilities:
+            return None
         return (
-            f"the MongoDB server at {self.facts()['hosts']} (backend {self.name}) has no transactions: it is "
+            f"the MongoDB server at {self.facts()['hosts']} (backend {self.name}) has no "
+            f"{capability.replace('_', ' ')}: it is "
             "no replica set and no sharded cluster. Start it with --replSet and run rs.initiate() "
             "once; if it is one already, connect first"
         )

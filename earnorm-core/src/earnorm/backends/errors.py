@@ -8,6 +8,7 @@ Server codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Protocol
@@ -17,6 +18,7 @@ from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError, InvalidBSON
 from pymongo import errors as driver
+from pymongo import timeout as driver_timeout
 
 from earnorm.exceptions import (
     BatchDuplicateKey,
@@ -69,6 +71,10 @@ class Server(Protocol):
         """``hosts``, ``selection`` and ``queue`` (how long was waited), ``pool`` (its size)."""
         ...
 
+    def lacks(self, capability: str) -> str | None:
+        """Why the server cannot do this, as a message; None where it can."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -103,6 +109,56 @@ class Translating:
     ) -> None:
         if isinstance(error, DRIVER_ERRORS):
             raise_translated(error, self)
+
+    def within(self, seconds: float | None) -> AbstractContextManager[None]:
+        """This, and a limit to the time of what the driver does inside; None costs nothing."""
+        return self if seconds is None else _Limited(self, seconds)
+
+
+class _Limited:
+    """A ``Translating`` with a time limit, the driver's own (CSOT), which works in Motor's threads too.
+
+    https://github.com/mongodb/specifications/blob/master/source/client-side-operations-timeout/client-side-operations-timeout.md
+    """
+
+    __slots__ = ("_limit", "_seconds", "_translating")
+
+    def __init__(self, translating: Translating, seconds: float) -> None:
+        self._translating = translating
+        self._seconds = seconds
+        self._limit = driver_timeout(seconds)
+
+    def __enter__(self) -> None:
+        self._limit.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._limit.__exit__(kind, error, traceback)
+        # In a transaction the label says more: it may be run again as a whole.
+        if (
+            isinstance(error, _OUT_OF_TIME)
+            and error.timeout
+            and not error.has_error_label(TRANSIENT)
+        ):
+            raise OperationTimeout(
+                f"{self._translating.subject}: not finished within {self._seconds:g} s "
+                f"({said(error)}); whether a write was done is not known. Narrow it, add an "
+                f"index, or give it more time"
+            ) from error
+        self._translating.__exit__(kind, error, traceback)
+
+
+_OUT_OF_TIME: Final = (
+    driver.NetworkTimeout,
+    driver.ExecutionTimeout,
+    driver.WaitQueueTimeoutError,
+    driver.WTimeoutError,
+)
+"""What the end of a time limit looks like. That no server was found stays ``ServerUnavailable``."""
 
 
 def raise_translated(error: Exception, where: Translating) -> None:
@@ -191,6 +247,14 @@ def _idle_cursor(error: driver.OperationFailure, where: Translating) -> EarnORME
         f"{where.subject}: the server dropped the cursor, which stood idle too long; "
         "take smaller batches or start again"
     )
+
+
+def _token(message: str) -> Callable[[Any, Translating], EarnORMError]:
+    def build(error: Exception, where: Translating) -> EarnORMError:
+        detail = ErrorDetail(loc=("resume_token",), msg=message, type="resume_token")
+        return ValidationError(where.subject, [detail])
+
+    return build
 
 
 def _not_supported(error: Exception, where: Translating) -> EarnORMError:
@@ -325,6 +389,11 @@ BY_CODE: Final[Mapping[int, Callable[[Any, Translating], EarnORMError]]] = {
     2: _bad_value,  # BadValue
     10334: _unstorable,  # BSONObjectTooLarge
     43: _idle_cursor,
+    260: _token("it is of another stream, or damaged"),  # InvalidResumeToken
+    286: _token(  # ChangeStreamHistoryLost
+        "what followed it is no longer in the server's oplog; read the records anew, and watch "
+        "without a token"
+    ),
     MAX_TIME_EXPIRED: _out_of_time,
     262: _out_of_time,  # ExceededTimeLimit
     64: _unconfirmed,  # WriteConcernFailed: wtimeout

@@ -25,6 +25,7 @@ from earnorm.backends.base import BulkUpdate, Document, Filter, IndexSpec, Sessi
 from earnorm.backends.collection import DriverCollection
 from earnorm.backends.driver import DriverBackend
 from earnorm.backends.errors import CODEC, MAX_DOCUMENT_BYTES, Batch, Translating
+from earnorm.concerns import Concerns
 from earnorm.exceptions import ConfigurationError, EarnORMError, NotSupported
 
 ELSEWHERE: Final = "use a MongoDB server (mongodb://…)"
@@ -64,7 +65,8 @@ class MemoryBackend(DriverBackend):
         return self._client.get_database(name)  # mongomock refuses codec options
 
     @override
-    def _make_collection(self, name: str) -> MemoryCollection:
+    def _make_collection(self, name: str, concerns: Concerns | None) -> MemoryCollection:
+        # There is one copy, and every read sees every write: each concern is fulfilled.
         return MemoryCollection(_BsonBorder(self._database.get_collection(name)), name, self)
 
     @property
@@ -82,9 +84,11 @@ class MemoryBackend(DriverBackend):
         return {"version": (await self._client.server_info())["version"], "hosts": ["memory"]}
 
     @override
-    def _no_transactions(self) -> str:
+    def lacks(self, capability: str) -> str | None:
+        if capability in self.capabilities:
+            return None
         return (
-            "the memory backend (mongomock://) has no transactions; "
+            f"the memory backend (mongomock://) has no {capability.replace('_', ' ')}; "
             "use a MongoDB replica set (mongodb://…/?replicaSet=…)"
         )
 
@@ -99,6 +103,7 @@ class MemoryCollection(DriverCollection):
         *,
         ordered: bool = False,
         session: Session | None = None,
+        timeout: float | None = None,
     ) -> int:
         async def update(one: BulkUpdate) -> int:
             result: UpdateResult = await self._native.update_one(

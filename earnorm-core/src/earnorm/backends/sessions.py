@@ -23,6 +23,7 @@ from earnorm.backends.errors import (
     Translating,
     said,
 )
+from earnorm.concerns import Concerns
 from earnorm.exceptions import (
     ConfigurationError,
     TransactionError,
@@ -35,8 +36,26 @@ https://github.com/mongodb/specifications/blob/master/source/transactions-conven
 
 
 @asynccontextmanager
-async def open_transaction(
+async def open_session(
     client: Any, options: Mapping[str, Any], translating: Translating
+) -> AsyncGenerator[Session]:
+    """A session of ``client`` without a transaction, ended with the block."""
+    with translating:
+        native = await settled(client.start_session(**options))
+    try:
+        yield native
+    finally:
+        with translating:
+            await native.end_session()
+
+
+@asynccontextmanager
+async def open_transaction(
+    client: Any,
+    options: Mapping[str, Any],
+    translating: Translating,
+    session: Any = None,
+    commit_until: float | None = None,
 ) -> AsyncGenerator[Session]:
     """A session of ``client`` with a transaction: committed at the end of the block, aborted on an exception.
 
@@ -44,9 +63,14 @@ async def open_transaction(
         client: The driver's client.
         options: What ``transaction_options`` gave.
         translating: How the driver's exceptions leave the block; the caller's own pass.
+        session: The driver's session to use, instead of a new one.
+        commit_until: When to give up on a commit of unknown outcome; ``COMMIT_SECONDS`` after its
+            beginning where it isn't said.
     """
     with translating:
-        session = await settled(client.start_session())
+        owned = session is None
+        if owned:
+            session = await settled(client.start_session())
         try:
             await settled(session.start_transaction(**options))
             try:
@@ -56,18 +80,19 @@ async def open_transaction(
                     await session.abort_transaction()
                 raise
             if session.in_transaction:
-                await commit(session)
+                await commit(session, commit_until)
         finally:
-            await session.end_session()
+            if owned:
+                await session.end_session()
 
 
-async def commit(session: Any) -> None:
+async def commit(session: Any, until: float | None = None) -> None:
     """Commit, and try again while the outcome is unknown; the driver asks for a majority from the second time on.
 
     Raises:
-        TransactionError: It was not committed, or after ``COMMIT_SECONDS`` nobody can tell.
+        TransactionError: It was not committed, or after the limit nobody can tell.
     """
-    deadline = time.monotonic() + COMMIT_SECONDS
+    deadline = time.monotonic() + COMMIT_SECONDS if until is None else until
     while True:
         try:
             await session.commit_transaction()
@@ -113,7 +138,20 @@ _TRANSACTION_OPTIONS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
         lambda value: _READ_PREFERENCES[value] if isinstance(value, str) else value,
     ),
     "max_commit_time": ("max_commit_time_ms", milliseconds),
+    "commit_until": ("commit_until", float),
 }
+
+
+def native_concerns(concerns: Concerns) -> dict[str, Any]:
+    """As a driver's ``with_options`` takes them; what is None is left out."""
+    native: dict[str, Any] = {}
+    if concerns.read_concern is not None:
+        native["read_concern"] = ReadConcern(concerns.read_concern)
+    if concerns.write_concern is not None:
+        native["write_concern"] = _write_concern(dict(concerns.write_concern))
+    if concerns.read_preference is not None:
+        native["read_preference"] = _READ_PREFERENCES[concerns.read_preference]
+    return native
 
 
 def transaction_options(options: Mapping[str, Any]) -> dict[str, Any]:
