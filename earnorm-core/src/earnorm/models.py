@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 import pydantic
 from pydantic_core import core_schema
 
-from earnorm import creating, registry, writing
+from earnorm import creating, registry, serializing, writing
 from earnorm.domain import Domain, DomainSource
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
@@ -25,11 +25,13 @@ from earnorm.exceptions import (
 )
 from earnorm.fetch import Fetch
 from earnorm.fields.base import MISSING, Field
+from earnorm.fields.json_forms import json_text
 from earnorm.fields.numeric import Int
 from earnorm.fields.relational import One2many
 from earnorm.fields.structured import ObjectIdField
 from earnorm.hydrate import ghosts, hydrate
 from earnorm.operations import ONE, Operation
+from earnorm.pydantic_models import body_model
 from earnorm.query import Query
 from earnorm.recordset import RecordSet
 from earnorm.relations import ghost_of, ghosts_of, load_ghost
@@ -115,6 +117,42 @@ class _Structure:
         """The stored form."""
         return dict(type(self)._schema.document(self.__dict__))
 
+    @classmethod
+    def pydantic_model(
+        cls,
+        *,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        optional: Iterable[str] | bool = False,
+        name: str | None = None,
+    ) -> type[pydantic.BaseModel]:
+        """A pydantic model of the fields, for request and response bodies; made once per arguments.
+
+        It takes records (``Out.model_validate(record)``): ids as text, relations as ids, embedded
+        objects nested. A field that is not stored is part of it only where ``include`` names it.
+
+        Args:
+            include: Only these fields.
+            exclude: Not these, e.g. ``{"id"}`` for what a client sends.
+            optional: Fields that need not be given, or True for all: the body of a partial update.
+            name: The class's name, which an OpenAPI page shows.
+
+        Raises:
+            ValidationError: A name is unknown.
+        """
+        return body_model(cls, include, exclude, optional, name)
+
+    @classmethod
+    def json_schema(
+        cls, *, mode: Literal["validation", "serialization"] = "validation"
+    ) -> dict[str, Any]:
+        """The JSON Schema of :meth:`pydantic_model`.
+
+        Args:
+            mode: Of what is taken in (``validation``), or of what is given out.
+        """
+        return cls.pydantic_model().model_json_schema(mode=mode)
+
     def _restorer(self) -> Callable[[], None]:
         state = dict(self.__dict__)
         slots = {
@@ -134,30 +172,6 @@ class _Structure:
                     object.__delattr__(self, name)
 
         return restore
-
-    def to_dict(self) -> dict[str, Any]:
-        """The loaded fields as Python values; embedded objects as dicts, relations as ids (text)."""
-        found: dict[str, Any] = {}
-        for name, field in type(self)._schema.fields.items():
-            if not field.stored or name.startswith("_"):
-                continue
-            try:
-                found[name] = _plain(getattr(self, name))
-            except FieldNotLoaded:
-                continue
-        return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.id
-    if isinstance(value, EmbeddedModel):
-        return value.to_dict()
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
 
 
 _SLOTS = frozenset(_Structure.__slots__)
@@ -223,6 +237,17 @@ class EmbeddedModel(_Structure):
     def _checked(cls, value: Self) -> Self:
         names = [f.name for f in cls._schema.stored if f.name in value.__dict__]
         return cls(**{name: getattr(value, name) for name in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as Python values, embedded objects as dicts."""
+        return serializing.embedded_dict(self)
+
+    def to_json(self) -> str:
+        """As ``to_dict``, as JSON text."""
+        return json_text(self._json_form())
+
+    def _json_form(self) -> dict[str, Any]:
+        return serializing.embedded_json(self)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EmbeddedModel) or type(self) is not type(other):
@@ -320,9 +345,40 @@ class BaseModel(_Structure):
         """The record itself, so that a record can stand where a RecordSet of one is expected."""
         return self
 
-    def to_dict(self) -> dict[str, Any]:
-        """The id as text, then the loaded fields as Python values; relations as ids."""
-        return {"id": self.id, **super().to_dict()}
+    def to_dict(
+        self,
+        *,
+        depth: int = 0,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+    ) -> dict[str, Any]:
+        """The id as text, then the loaded fields as Python values; embedded objects as dicts.
+
+        Args:
+            depth: How many relations deep loaded records are dicts of their own; beyond, and where
+                a relation is not loaded, they are ids (text). Nothing is loaded.
+            include: Only these fields.
+            exclude: Not these.
+
+        Raises:
+            ValidationError: A name is unknown.
+            FieldNotLoaded: A field of ``include`` was not fetched.
+        """
+        return serializing.as_dict(self, depth, include, exclude)
+
+    def to_json(
+        self,
+        *,
+        depth: int = 0,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+    ) -> str:
+        """As :meth:`to_dict`, as JSON text: times in ISO 8601 (UTC, with Z), decimals, ids and UUIDs
+        as text, bytes in base64."""
+        return json_text(serializing.as_json(self, depth, include, exclude))
+
+    def _json_form(self) -> str | None:
+        return self.id
 
     async def save(self) -> Self:
         """Store the record: create it, or write what was changed.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
-from earnorm import creating, writing
+from earnorm import creating, serializing, writing
 from earnorm.domain import Domain, DomainSource, condition, matcher
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
@@ -16,6 +16,7 @@ from earnorm.exceptions import (
     nearest,
 )
 from earnorm.fetch import Fetch
+from earnorm.fields.json_forms import json_text
 from earnorm.hydrate import fill
 from earnorm.operations import Operation, Options
 from earnorm.tracking import env_of
@@ -144,9 +145,30 @@ class RecordSet(Generic[M]):
                 )
             return getattr(self.ensure_one(), name)
 
-    def to_dict(self) -> list[dict[str, Any]]:
-        """Each record's loaded fields as Python values."""
-        return [record.to_dict() for record in self._loaded]
+    def to_dict(
+        self,
+        *,
+        depth: int = 0,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Each record's loaded fields as Python values; see ``BaseModel.to_dict``."""
+        names = (_listed(include), _listed(exclude))
+        return [serializing.as_dict(record, depth, *names) for record in self._loaded]
+
+    def to_json(
+        self,
+        *,
+        depth: int = 0,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+    ) -> str:
+        """As ``to_dict``, as the text of a JSON array."""
+        names = (_listed(include), _listed(exclude))
+        return json_text([serializing.as_json(each, depth, *names) for each in self._loaded])
+
+    def _json_form(self) -> list[str | None]:
+        return self.ids
 
     # -- choosing and arranging ---------------------------------------------------------------
 
@@ -374,6 +396,11 @@ def _reader(path: str) -> Callable[[Any], Any]:
         return found
 
     return read
+
+
+def _listed(names: Iterable[str] | None) -> Iterable[str] | None:
+    """Names that can be gone through once for each record."""
+    return names if names is None or isinstance(names, str) else list(names)
 
 
 def _is_record(value: object) -> bool:

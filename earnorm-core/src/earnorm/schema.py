@@ -44,6 +44,12 @@ class Schema:
         self.renamed = renamed
         """Stored keys that differ from their field's name, with that name."""
         self.is_flat = not (self._encoders or self._transient)
+        self.as_it_is = frozenset(
+            f.name for f in stored if not f.converts and type(f).to_json is Field.to_json
+        )
+        """The fields whose texts and whole numbers are their own JSON form."""
+        self.bodies: dict[tuple[object, ...], type[pydantic.BaseModel]] = {}
+        """The pydantic models made so far, by what was asked for."""
         self._paths: dict[str, Path] = {}
         self._validators: dict[str, SchemaValidator] = {}
 
@@ -127,6 +133,13 @@ class Schema:
         """The stored form of some validated values."""
         fields = self.fields
         return {fields[n].db_name: fields[n].encode(v) for n, v in values.items()}
+
+    def stored_schema(self) -> dict[str, Any]:
+        """What every stored document is, in the terms of MongoDB's ``$jsonSchema``."""
+        required = [field.db_name for field in self.stored if field.required]
+        properties = {field.db_name: field.stored_schema() for field in self.stored}
+        shown = {"properties": {key: rules for key, rules in properties.items() if rules}}
+        return {"bsonType": "object", **({"required": required} if required else {}), **shown}
 
     def states(self, documents: list[dict[str, Any]]) -> list[State]:
         """Documents as the ``__dict__`` of records: themselves, unless a field is stored under

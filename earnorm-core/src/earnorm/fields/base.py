@@ -13,7 +13,8 @@ Two kinds of fields at run time:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -23,6 +24,7 @@ from typing import (
     Literal,
     Protocol,
     Self,
+    TypeAlias,
     TypeVar,
     Unpack,
     overload,
@@ -33,6 +35,7 @@ import pydantic
 from bson import Code, DBRef, Regex
 
 from earnorm.domain import Domain, condition
+from earnorm.fields.json_forms import json_form
 
 V = TypeVar("V")
 if TYPE_CHECKING:
@@ -42,6 +45,10 @@ if TYPE_CHECKING:
     N = _TypeVar("N", Literal[True], Literal[False], default=Literal[False])
 else:
     N = TypeVar("N")
+
+
+Validator: TypeAlias = Callable[[V], V | Awaitable[V]]
+"""Gets a value after its type was checked; returns the value to store, or raises ``ValueError``."""
 
 
 class FieldOptions(_TypedDict, total=False):
@@ -96,7 +103,8 @@ class Field(Generic[V, N]):
             a callable without arguments makes a fresh one each time.
         choices: The only values allowed.
         validators: Called with the value after its type was checked; each returns the value to
-            store, or raises ``ValueError``.
+            store, or raises ``ValueError``. An ``async def`` is called before a record is written,
+            after all that is synchronous.
         **options: See :class:`FieldOptions`.
 
     A field class of your own needs a base with a value type, and what makes it special::
@@ -126,6 +134,7 @@ class Field(Generic[V, N]):
     default: Any
     choices: tuple[Any, ...]
     validators: tuple[Callable[[Any], Any], ...]
+    async_validators: tuple[Callable[[Any], Awaitable[Any]], ...]
     unique: bool
     index: bool
     readonly: bool
@@ -139,7 +148,7 @@ class Field(Generic[V, N]):
         required: N = False,  # type: ignore[assignment] # the default of N is Literal[False]; mypy cannot tie the two
         default: V | Callable[[], V] | None = None,
         choices: Sequence[V] | None = None,
-        validators: Iterable[Callable[[V], V]] = (),
+        validators: Iterable[Validator[V]] = (),
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, choices, validators, options)
@@ -149,7 +158,7 @@ class Field(Generic[V, N]):
         required: bool,
         default: Any,
         choices: Sequence[Any] | None,
-        validators: Iterable[Callable[[Any], Any]],
+        validators: Iterable[Validator[Any]],
         options: FieldOptions,
     ) -> None:
         unknown = options.keys() - FieldOptions.__annotations__.keys()
@@ -162,7 +171,9 @@ class Field(Generic[V, N]):
         self.required = bool(required)
         self.default = default
         self.choices = tuple(choices or ())
-        self.validators = tuple(validators)
+        given = tuple(validators)
+        self.validators = tuple(each for each in given if not is_async(each))
+        self.async_validators = tuple(each for each in given if is_async(each))
         self.unique = options.get("unique", False)
         self.index = options.get("index", False)
         self.readonly = options.get("readonly", False)
@@ -210,19 +221,56 @@ class Field(Generic[V, N]):
             raise ValueError(f"a {type(value).__name__} is no value to compare {self.name} with")
         return self.encode(value)
 
+    def json_type(self) -> Any:
+        """The type of a value in a request or response body, as pydantic understands it."""
+        return self.annotation()
+
+    def to_json(self, value: Any) -> Any:
+        """The JSON form of a value (never None): text, number, true, false, list or dict."""
+        return json_form(value)
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        """What a set value is in stored form, in the terms of MongoDB's ``$jsonSchema``.
+
+        Every value that the field accepts must pass; ``{}`` lets everything pass.
+        """
+        return {}
+
     # -- what the rest of the core uses -------------------------------------------------------
 
     def value_annotation(self) -> Any:
         """The annotation of a value that is set, with choices and validators applied."""
-        kind = self.annotation()
-        if self.choices:
-            # Only these types can stand in a Literal, which names the choices in its message.
-            literal = all(type(choice) in (str, int, bool, bytes) for choice in self.choices)
-            check = pydantic.AfterValidator(self._chosen)
-            kind = Literal[self.choices] if literal else Annotated[kind, check]
+        kind = self._limited(self.annotation())
         if self.validators:
             kind = Annotated[(kind, *(pydantic.AfterValidator(v) for v in self.validators))]
         return kind
+
+    def json_annotation(self) -> Any:
+        """The annotation of a value in a request or response body, with choices applied."""
+        kind = self._limited(self.json_type())
+        if type(self).to_json is not Field.to_json:
+            form = pydantic.PlainSerializer(self.to_json, when_used="json-unless-none")
+            kind = Annotated[kind, form]
+        return kind
+
+    def _limited(self, kind: Any) -> Any:
+        if not self.choices:
+            return kind
+        # Only these types can stand in a Literal, which names the choices in its message.
+        if all(type(choice) in (str, int, bool, bytes) for choice in self.choices):
+            return Literal[self.choices]
+        return Annotated[kind, pydantic.AfterValidator(self._chosen)]
+
+    def stored_schema(self) -> dict[str, Any]:
+        """``bson_schema`` with choices applied, and null where the field is optional."""
+        schema: dict[str, Any] = dict(self.bson_schema())
+        if self.choices:
+            allowed: list[Any] = [self.encode(choice) for choice in self.choices]
+            schema["enum"] = allowed if self.required else [*allowed, None]
+        kind: Any = schema.get("bsonType")
+        if kind is not None and not self.required:
+            schema["bsonType"] = [*([kind] if isinstance(kind, str) else kind), "null"]
+        return schema
 
     def _chosen(self, value: Any) -> Any:
         if value not in self.choices:
@@ -359,6 +407,12 @@ class MutableField(ConvertingField[V, N]):
 
     def is_decoded(self, value: Any) -> bool:
         return False
+
+
+def is_async(function: object) -> bool:
+    """Whether calling it gives a coroutine."""
+    call = getattr(function, "__call__", None)  # noqa: B004 - how it is defined, not whether
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def freeze(value: Any) -> Any:

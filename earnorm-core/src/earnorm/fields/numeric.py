@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import decimal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar, Unpack
 
 import pydantic
 from bson import Decimal128, Int64
 
-from earnorm.fields.base import ConvertingField, Field, FieldOptions, N
+from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, Validator
 
 # BSON integers have 64 bits; a larger one would only fail at the driver, half-way through a batch.
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
@@ -39,7 +39,7 @@ class Int(Field[int, N]):
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: int | Callable[[], int] | None = None,
         choices: Sequence[int] | None = None,
-        validators: Iterable[Callable[[int], int]] = (),
+        validators: Iterable[Validator[int]] = (),
         min_value: int | None = None,
         max_value: int | None = None,
         **options: Unpack[FieldOptions],
@@ -52,6 +52,9 @@ class Int(Field[int, N]):
         low = _INT_MIN if self.min_value is None else self.min_value
         high = _INT_MAX if self.max_value is None else self.max_value
         return Annotated[int, pydantic.Field(ge=low, le=high)]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": ["int", "long"], **_bounds(self.min_value, self.max_value)}
 
     def operand(self, value: Any) -> Any:
         return _number_operand(self, value)
@@ -77,7 +80,7 @@ class Float(Field[float, N]):
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: float | Callable[[], float] | None = None,
         choices: Sequence[float] | None = None,
-        validators: Iterable[Callable[[float], float]] = (),
+        validators: Iterable[Validator[float]] = (),
         min_value: float | None = None,
         max_value: float | None = None,
         **options: Unpack[FieldOptions],
@@ -90,6 +93,11 @@ class Float(Field[float, N]):
         if self.min_value is None and self.max_value is None:
             return float
         return Annotated[float, pydantic.Field(ge=self.min_value, le=self.max_value)]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        # Other programs (the shell among them) write a whole number as an int.
+        kinds = ["double", "int", "long"]
+        return {"bsonType": kinds, **_bounds(self.min_value, self.max_value)}
 
     def operand(self, value: Any) -> Any:
         return _number_operand(self, value)
@@ -119,7 +127,7 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: decimal.Decimal | Callable[[], decimal.Decimal] | None = None,
         choices: Sequence[decimal.Decimal] | None = None,
-        validators: Iterable[Callable[[decimal.Decimal], decimal.Decimal]] = (),
+        validators: Iterable[Validator[decimal.Decimal]] = (),
         min_value: decimal.Decimal | int | None = None,
         max_value: decimal.Decimal | int | None = None,
         max_digits: int = _MAX_DIGITS,
@@ -145,6 +153,9 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
             ),
         ]
 
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": "decimal", **_bounds(self.min_value, self.max_value)}
+
     def is_decoded(self, value: Any) -> bool:
         return type(value) is decimal.Decimal
 
@@ -167,6 +178,20 @@ class Boolean(Field[bool, N]):
 
     python_type: ClassVar[Any] = bool
     operand_types = (bool,)
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": "bool"}
+
+
+def _bounds(low: Any, high: Any) -> dict[str, Any]:
+    found = {"minimum": low, "maximum": high}
+    return {
+        name: Decimal128(_DECIMAL128.create_decimal(value))
+        if isinstance(value, decimal.Decimal)
+        else value
+        for name, value in found.items()
+        if value is not None
+    }
 
 
 def _number_operand(field: Field[Any, Any], value: Any) -> Any:

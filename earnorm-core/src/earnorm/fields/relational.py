@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar, Unpack
 
@@ -59,6 +60,13 @@ def _reference(value: Any) -> Any:
     )
 
 
+def _id_text(value: Any) -> Any:
+    """An id as text, as ``record.id`` is."""
+    if hasattr(type(value), "_schema"):
+        return value.id
+    return str(value) if isinstance(value, ObjectId | uuid.UUID | int) else value
+
+
 class Many2one(ConvertingField[C, N], Generic[C, N]):
     """One record of another model, stored as its id.
 
@@ -93,6 +101,18 @@ class Many2one(ConvertingField[C, N], Generic[C, N]):
     def annotation(self) -> Any:
         return Annotated[Any, pydantic.PlainValidator(self._checked)]
 
+    def json_type(self) -> Any:
+        return Annotated[str, pydantic.BeforeValidator(_id_text)]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        target = self._target()
+        return {} if target is None else target._schema.fields["_id"].bson_schema()
+
+    def _target(self) -> type[Any] | None:
+        """The other model; None where it is one that an App's plugin brings."""
+        comodel = self.comodel
+        return registry.definitions().get(comodel) if isinstance(comodel, str) else comodel
+
     def _checked(self, value: Any) -> Any:
         """A record of the other model, or an id of the kind that it declares."""
         found = _reference(value)
@@ -102,8 +122,8 @@ class Many2one(ConvertingField[C, N], Generic[C, N]):
             if getattr(type(found), "_name", None) != name:
                 raise PydanticCustomError("reference", "not a record of {name}", {"name": name})
             return found
-        target = registry.definitions().get(comodel) if isinstance(comodel, str) else comodel
-        if target is None:  # a model that one App's plugin brings
+        target = self._target()
+        if target is None:
             return found
         if self._id_of is None or self._id_of[0] is not target:
             ids = pydantic.TypeAdapter(target._schema.fields["_id"].value_annotation())
@@ -177,6 +197,9 @@ class One2many(ConvertingField["RecordSet[C]", Literal[True]], Generic[C]):
     def join(self) -> Join:
         """The inverse field's value is this record's id."""
         return Join("_id", self.inverse)
+
+    def json_type(self) -> Any:
+        return list[Annotated[str, pydantic.BeforeValidator(_id_text)]]
 
     def operand(self, value: Any) -> Any:
         raise ValueError(

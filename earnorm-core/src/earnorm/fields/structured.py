@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, Unpack
 
 import pydantic
@@ -11,7 +12,8 @@ from bson import Binary as BsonBinary
 from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
-from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableField, N
+from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableField, N, Validator
+from earnorm.fields.json_forms import json_form
 from earnorm.fields.numeric import _INT_MAX, _INT_MIN
 
 if TYPE_CHECKING:
@@ -31,11 +33,25 @@ def _object_id(value: Any) -> ObjectId:
     raise PydanticCustomError("object_id", "not an ObjectId, nor its 24 hexadecimal digits")
 
 
+def _id_text(value: Any) -> Any:
+    return str(value) if isinstance(value, ObjectId) else value
+
+
 class ObjectIdField(Field[ObjectId, N]):
     """An ObjectId; its 24 hexadecimal digits are accepted and converted."""
 
     python_type: ClassVar[Any] = Annotated[Any, pydantic.PlainValidator(_object_id)]
     index_floor: ClassVar[Any] = ObjectId("0" * 24)
+
+    def json_type(self) -> Any:
+        return Annotated[
+            str,
+            pydantic.BeforeValidator(_id_text),
+            pydantic.Field(pattern="^[0-9a-fA-F]{24}$"),
+        ]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": "objectId"}
 
     def operand(self, value: Any) -> Any:
         if value is None or isinstance(value, ObjectId):
@@ -56,6 +72,9 @@ class UUID(Field[uuid.UUID, N]):
 
     python_type: ClassVar[Any] = uuid.UUID
     index_floor: ClassVar[Any] = uuid.UUID(int=0)
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": "binData"}
 
     def operand(self, value: Any) -> Any:
         if value is None or isinstance(value, uuid.UUID):
@@ -87,7 +106,7 @@ class Binary(Field[bytes, N]):
         *,
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: bytes | Callable[[], bytes] | None = None,
-        validators: Iterable[Callable[[bytes], bytes]] = (),
+        validators: Iterable[Validator[bytes]] = (),
         max_length: int | None = None,
         **options: Unpack[FieldOptions],
     ) -> None:
@@ -96,6 +115,27 @@ class Binary(Field[bytes, N]):
 
     def annotation(self) -> Any:
         return Annotated[bytes, pydantic.Field(strict=True, max_length=self.max_length)]
+
+    def json_type(self) -> Any:
+        shown = {"type": "string", "contentEncoding": "base64"}
+        return Annotated[
+            self.annotation(),
+            pydantic.BeforeValidator(_from_base64),
+            pydantic.PlainSerializer(self.to_json, when_used="json-unless-none"),
+            pydantic.WithJsonSchema(shown),
+        ]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": "binData"}
+
+
+def _from_base64(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        raise PydanticCustomError("base64", "not base64") from None
 
 
 def check_json(value: Any, depth: int = 0) -> Any:
@@ -132,6 +172,9 @@ class Json(MutableField[Any, N]):
 
     python_type: ClassVar[Any] = Annotated[Any, pydantic.PlainValidator(check_json)]
 
+    def json_type(self) -> Any:
+        return Any
+
     def operand(self, value: Any) -> Any:
         try:
             return check_json(value)
@@ -152,7 +195,7 @@ class Dict(MutableField[dict[str, T], N], Generic[T, N]):
         *,
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: dict[str, T] | Callable[[], dict[str, T]] | None = None,
-        validators: Iterable[Callable[[dict[str, T]], dict[str, T]]] = (),
+        validators: Iterable[Validator[dict[str, T]]] = (),
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, validators, options)
@@ -167,6 +210,18 @@ class Dict(MutableField[dict[str, T], N], Generic[T, N]):
         key: Any = Annotated[str, pydantic.BeforeValidator(check_key)]
         value = Json.python_type if self._values is None else self._values.value_annotation()
         return dict.__class_getitem__((key, value))
+
+    def json_type(self) -> Any:
+        value: Any = Any if self._values is None else self._values.json_annotation()
+        return dict.__class_getitem__((str, value))
+
+    def to_json(self, value: Any) -> Any:
+        form = json_form if self._values is None else self._values.to_json
+        return {key: None if each is None else form(each) for key, each in value.items()}
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        values = {} if self._values is None else _always_set(self._values)
+        return {"bsonType": "object", **({"additionalProperties": values} if values else {})}
 
     def encode(self, value: Any) -> Any:
         item = self._values
@@ -214,7 +269,7 @@ class List(MutableField[list[T], N], Generic[T, N]):
         *,
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: list[T] | Callable[[], list[T]] | None = None,
-        validators: Iterable[Callable[[list[T]], list[T]]] = (),
+        validators: Iterable[Validator[list[T]]] = (),
         min_length: int | None = None,
         max_length: int | None = None,
         **options: Unpack[FieldOptions],
@@ -236,6 +291,20 @@ class List(MutableField[list[T], N], Generic[T, N]):
         kind: Any = list.__class_getitem__(self._item.value_annotation())
         bounds = pydantic.Field(min_length=self.min_length, max_length=self.max_length)
         return Annotated[kind, bounds]
+
+    def json_type(self) -> Any:
+        kind: Any = list.__class_getitem__(self._item.json_annotation())
+        bounds = pydantic.Field(min_length=self.min_length, max_length=self.max_length)
+        return Annotated[kind, bounds]
+
+    def to_json(self, value: Any) -> Any:
+        form = self._item.to_json
+        return [None if each is None else form(each) for each in value]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        items = _always_set(self._item)
+        bounds = {"items": items or None, "minItems": self.min_length, "maxItems": self.max_length}
+        return {"bsonType": "array", **{k: v for k, v in bounds.items() if v is not None}}
 
     def encode(self, value: Any) -> Any:
         item = self._item
@@ -273,7 +342,7 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
         *,
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: E | Callable[[], E] | None = None,
-        validators: Iterable[Callable[[E], E]] = (),
+        validators: Iterable[Validator[E]] = (),
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, validators, options)
@@ -283,6 +352,12 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
 
     def annotation(self) -> Any:
         return self.model
+
+    def json_type(self) -> Any:
+        return self.model.pydantic_model()
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return self.model._schema.stored_schema()
 
     def is_decoded(self, value: Any) -> bool:
         return type(value) is not dict
@@ -302,6 +377,14 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
             f"{self.name} is compared with a {self.model.__name__}, or by the path of one of its "
             f"fields ('{self.name}.…'), not with {type(value).__name__}"
         )
+
+
+def _always_set(item: Field[Any, Any]) -> dict[str, Any]:
+    """The schema of an item: unlike a field, it is never null."""
+    schema = dict(item.bson_schema())
+    if item.choices:
+        schema["enum"] = [item.encode(choice) for choice in item.choices]
+    return schema
 
 
 def _item(owner: Field[Any, Any], item: Any) -> Any:

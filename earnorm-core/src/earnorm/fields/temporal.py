@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import pydantic
@@ -33,6 +34,9 @@ class DateTime(ConvertingField[datetime.datetime, N]):
 
     def annotation(self) -> Any:
         return Annotated[datetime.datetime, pydantic.AfterValidator(_to_stored_precision)]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": "date"}
 
     def is_decoded(self, value: Any) -> bool:
         return getattr(value, "tzinfo", self) is not None
@@ -67,6 +71,9 @@ class Date(ConvertingField[datetime.date, N]):
 
     python_type: ClassVar[Any] = datetime.date
     index_floor: ClassVar[Any] = datetime.datetime(1, 1, 1)
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": "date"}
 
     def is_decoded(self, value: Any) -> bool:
         return type(value) is datetime.date

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Unpack
 from urllib.parse import urlsplit
 
 import pydantic
 from pydantic_core import PydanticCustomError
 
-from earnorm.fields.base import Field, FieldOptions, N
+from earnorm.fields.base import Field, FieldOptions, N, Validator
 
 # The WHATWG pattern for <input type=email>, with a dot asked for in the domain. RFC 5322 allows
 # more, and nobody has such an address; deliverability is not a validator's to know.
@@ -45,7 +45,7 @@ class String(Field[str, N]):
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: str | Callable[[], str] | None = None,
         choices: Sequence[str] | None = None,
-        validators: Iterable[Callable[[str], str]] = (),
+        validators: Iterable[Validator[str]] = (),
         min_length: int | None = None,
         max_length: int | None = None,
         pattern: str | None = None,
@@ -62,11 +62,16 @@ class String(Field[str, N]):
         constraints = pydantic.StringConstraints(
             min_length=self.min_length,
             max_length=self.max_length,
-            pattern=rf"\A(?:{self.pattern})\z" if self.pattern is not None else None,
+            pattern=f"^(?:{self.pattern})$" if self.pattern is not None else None,
             strip_whitespace=self.strip or None,
         )
         plain = self.min_length is self.max_length is self.pattern is None and not self.strip
         return str if plain else Annotated[str, constraints]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        # Not the pattern: the server's regular expressions are of another dialect.
+        bounds = {"minLength": self.min_length, "maxLength": self.max_length}
+        return {"bsonType": "string", **{k: v for k, v in bounds.items() if v is not None}}
 
 
 class Text(String[N]):
@@ -96,12 +101,18 @@ class Email(String[N]):
     def annotation(self) -> Any:
         return Annotated[super().annotation(), pydantic.AfterValidator(_email)]
 
+    def json_type(self) -> Any:
+        return Annotated[self.annotation(), pydantic.Field(json_schema_extra={"format": "email"})]
+
 
 class Url(String[N]):
     """An http or https address, kept as it was written."""
 
     def annotation(self) -> Any:
         return Annotated[super().annotation(), pydantic.AfterValidator(_url)]
+
+    def json_type(self) -> Any:
+        return Annotated[self.annotation(), pydantic.Field(json_schema_extra={"format": "uri"})]
 
 
 class Selection(String[N]):
@@ -117,7 +128,7 @@ class Selection(String[N]):
         *,
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: str | Callable[[], str] | None = None,
-        validators: Iterable[Callable[[str], str]] = (),
+        validators: Iterable[Validator[str]] = (),
         **options: Unpack[FieldOptions],
     ) -> None:
         if not choices or isinstance(choices, str):

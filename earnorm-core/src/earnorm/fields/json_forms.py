@@ -1,0 +1,110 @@
+"""The JSON form of a Python value, by its type; a field with another form overrides ``Field.to_json``."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import decimal
+import enum
+import ipaddress
+import math
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import pydantic
+from bson import Decimal128, ObjectId
+from pydantic_core import to_json, to_jsonable_python
+
+
+def json_form(value: Any) -> Any:
+    """Text, number, True, False, None, list or dict.
+
+    Raises:
+        TypeError: The value has no JSON form.
+    """
+    form = _FORMS.get(type(value))
+    if form is None and isinstance(value, enum.Enum):  # one of texts is a str, too
+        return json_form(value.value)
+    if form is None:
+        form = next((_FORMS[kind] for kind in type(value).__mro__ if kind in _FORMS), None)
+    if form is not None:
+        return form(value)
+    if isinstance(value, pydantic.BaseModel):  # what stands for an embedded object in a body
+        return value.model_dump(mode="json")
+    own = getattr(value, "_json_form", None)  # a record, an embedded object, a RecordSet
+    if own is not None:
+        return own()
+    raise TypeError(
+        f"a {type(value).__name__} has no JSON form; give its field a class with a to_json() method"
+    )
+
+
+def json_text(value: Any) -> str:
+    """JSON text of what ``json_form`` gave."""
+    return to_json(value, inf_nan_mode="null").decode()
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _float(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON knows neither NaN nor infinity
+
+
+def _datetime(value: datetime.datetime) -> str:
+    # Without a time zone it comes from a document, where all times are in UTC.
+    utc = value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value
+    return utc.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
+
+
+def _mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(json_form(key)): json_form(each) for key, each in value.items()}
+
+
+def _list(value: Any) -> list[Any]:
+    return [json_form(each) for each in value]
+
+
+def _set(value: Any) -> list[Any]:
+    try:
+        return _list(sorted(value))
+    except TypeError:
+        return _list(value)
+
+
+def _bytes(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+_FORMS: Final[Mapping[type, Callable[[Any], Any]]] = {
+    type(None): _same,
+    bool: _same,
+    str: _same,
+    int: _same,
+    float: _float,
+    decimal.Decimal: str,
+    Decimal128: str,
+    datetime.datetime: _datetime,
+    datetime.date: datetime.date.isoformat,
+    datetime.time: datetime.time.isoformat,
+    datetime.timedelta: to_jsonable_python,  # ISO 8601, as in pydantic's models
+    ObjectId: str,
+    uuid.UUID: str,
+    bytes: _bytes,
+    **dict.fromkeys(
+        (
+            ipaddress.IPv4Address,
+            ipaddress.IPv6Address,
+            ipaddress.IPv4Network,
+            ipaddress.IPv6Network,
+        ),
+        str,
+    ),
+    dict: _mapping,
+    list: _list,
+    tuple: _list,
+    set: _set,
+    frozenset: _set,
+}
