@@ -13,6 +13,7 @@ from earnorm import (
     BaseModel,
     Binary,
     Boolean,
+    Command,
     Date,
     DateTime,
     Decimal,
@@ -24,6 +25,7 @@ from earnorm import (
     Float,
     Int,
     List,
+    Many2many,
     Many2one,
     ObjectIdField,
     One2many,
@@ -72,6 +74,7 @@ class Post(BaseModel):
     share = Percent(required=True)
     author_id = Many2one(Author)
     editor_id = Many2one(Author, required=True)
+    reader_ids = Many2many(Author)
 
 
 def values(post: Post) -> None:
@@ -93,6 +96,7 @@ def values(post: Post) -> None:
     assert_type(post.author_id, Author | None)
     assert_type(post.editor_id, Author)
     assert_type(post.editor_id.post_ids, RecordSet[Post])
+    assert_type(post.reader_ids, RecordSet[Author])
     assert_type(post.id, str | None)
     if post.address is not None:
         assert_type(post.address, Address)
@@ -141,6 +145,7 @@ async def writing(post: Post) -> None:
     assert_type(await Post.search().update({"stars": 3}), int)
     async with earnorm.transaction():
         post.title = "b"
+    post.reader_ids = [post.editor_id, "0" * 24, Command.create({"name": "new"})]
     post.stars = "three"  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue] # the checkers must refuse it
 
 

@@ -280,7 +280,17 @@ class App:
         for target in self._extensions:
             if target not in self._by_name and target not in registry.definitions():
                 log.info("a plugin extends the model %r, which nobody has defined yet", target)
-        check_relations(self, {**registry.definitions(), **self._by_name}.values())
+        self._check_relations()
+
+    def _check_relations(self) -> None:
+        known: dict[str, dict[str, Field[Any, Any]]] = {
+            name: dict(model._schema.fields)
+            for name, model in {**registry.definitions(), **self._by_name}.items()
+        }
+        for name, extensions in self._extensions.items():
+            for extension in extensions:
+                known.setdefault(name, {}).update(extension._schema.fields)
+        check_relations(self._models_of_app(), known)
 
     def _merged(self, hook: str, start: dict[str, Any]) -> dict[str, Any]:
         owners: dict[str, str] = {}

@@ -24,9 +24,22 @@ class Fetch:
         loading: Loads under way, by relation ("" for the records themselves).
         origin: ``model.field`` of the relation that ghosts stand for, for messages.
         complete: Makes the ghosts that nobody has touched yet, before all are loaded at once.
+        inside: What embedded objects know, by the name of the field that they stand in.
+        peers: The embedded objects that stand in one field of all the records fetched together.
     """
 
-    __slots__ = ("app", "by_id", "complete", "loaded", "loading", "origin", "records", "related")
+    __slots__ = (
+        "app",
+        "by_id",
+        "complete",
+        "inside",
+        "loaded",
+        "loading",
+        "origin",
+        "peers",
+        "records",
+        "related",
+    )
 
     def __init__(
         self, app: App, loaded: frozenset[str] | None = None, records: list[Any] | None = None
@@ -39,10 +52,16 @@ class Fetch:
         self.loading: dict[str, asyncio.Task[None]] = {}
         self.origin = ""
         self.complete: Callable[[], None] | None = None
+        self.inside: dict[str, Fetch] = {}
+        self.peers: Callable[[], list[Any]] | None = None
 
     def has(self, name: str) -> bool:
         """Whether the field was fetched."""
         return self.loaded is None or name in self.loaded
+
+    def siblings(self, one: Any) -> list[Any]:
+        """The records, or embedded objects, whose relations load together with those of ``one``."""
+        return self.peers() if self.peers is not None else self.records or [one]
 
     @property
     def is_ghost(self) -> bool:

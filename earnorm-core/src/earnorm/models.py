@@ -27,14 +27,14 @@ from earnorm.fetch import Fetch
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.numeric import Int
-from earnorm.fields.relational import One2many
+from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.structured import ObjectIdField
+from earnorm.ghosts import ghost_of, ghosts_of, load_ghost, note_inside
 from earnorm.hydrate import ghosts, hydrate
 from earnorm.operations import ONE, Operation
 from earnorm.pydantic_models import body_model
 from earnorm.query import Query
 from earnorm.recordset import RecordSet
-from earnorm.relations import ghost_of, ghosts_of, load_ghost
 from earnorm.schema import Schema, State
 from earnorm.tracking import changed_fields, embedded_objects
 
@@ -112,6 +112,15 @@ class _Structure:
             self._originals_or_new()[field.name] = MISSING
             self.__dict__[field.name] = default
         return default
+
+    def _ghost(self, field: Relation[Any, Any], pk: Any) -> BaseModel:
+        return ghost_of(self, field, pk)
+
+    def _ghosts(self, field: ToMany[Any], value: Any) -> RecordSet[Any]:
+        return ghosts_of(self, field, value)
+
+    def _inside(self, field: Field[Any, Any], value: Any) -> None:
+        note_inside(self, field, value)
 
     def _stored(self) -> State:
         """The stored form."""
@@ -416,12 +425,6 @@ class BaseModel(_Structure):
     def __await__(self) -> Generator[Any, None, Self]:
         """Load a ghost, and with it the ghosts of all records that were fetched together."""
         return load_ghost(self).__await__()
-
-    def _ghost(self, field: Field[Any, Any], pk: Any) -> BaseModel:
-        return ghost_of(self, field, pk)
-
-    def _ghosts(self, field: One2many[Any]) -> RecordSet[Any]:
-        return ghosts_of(self, field)
 
     def _assign(self, field: Field[Any, Any], value: Any) -> None:
         if not field.stored:

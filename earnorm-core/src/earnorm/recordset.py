@@ -36,7 +36,7 @@ class RecordSet(Generic[M]):
     A relation that is not loaded is a RecordSet too: ``await`` it before it is read.
     """
 
-    __slots__ = ("__weakref__", "_load", "_model", "_origin", "_records")
+    __slots__ = ("__weakref__", "_load", "_model", "_origin", "_pks", "_records")
 
     def __init__(
         self,
@@ -45,11 +45,14 @@ class RecordSet(Generic[M]):
         *,
         load: Callable[[], Coroutine[Any, Any, None]] | None = None,
         origin: str = "",
+        pks: Sequence[Any] | None = None,
     ) -> None:
         self._model = model
         self._records = records
         self._load = load
         self._origin = origin
+        # The ids that the relation stores, also those of records that were not found or not shown.
+        self._pks = pks
 
     @property
     def _loaded(self) -> Sequence[M]:
@@ -63,6 +66,10 @@ class RecordSet(Generic[M]):
 
     def _become(self, records: Sequence[M]) -> None:
         self._records = records
+
+    def _members(self) -> Sequence[Any]:
+        """What a field stores for it: the ids where it knows them, else the records."""
+        return self._loaded if self._pks is None else self._pks
 
     def _of(self, records: Sequence[M]) -> RecordSet[M]:
         return RecordSet(self._model, records)
@@ -100,12 +107,19 @@ class RecordSet(Generic[M]):
 
     @property
     def ids(self) -> list[str | None]:
-        """The ids as text, in order; None for a record that is not stored."""
+        """The ids as text, in order; None for a record that is not stored.
+
+        A Many2many that stores ids knows them before it is loaded.
+        """
+        if self._records is None and self._pks is not None:
+            return [str(pk) for pk in self._pks]
         return [record.id for record in self._loaded]
 
     @property
     def pks(self) -> list[Any]:
-        """The stored ids, in order."""
+        """The stored ids, in order; see ``ids``."""
+        if self._records is None and self._pks is not None:
+            return list(self._pks)
         return [record.pk for record in self._loaded]
 
     def exists(self) -> bool:

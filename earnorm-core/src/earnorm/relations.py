@@ -1,190 +1,82 @@
-"""Relations without N+1: ghosts, loading them for all siblings at once, and prefetching paths."""
+"""Relations as a whole: whether their other ends exist, and paths of them that load in advance."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from earnorm.domain import condition
-from earnorm.environment import current_env
-from earnorm.exceptions import ConfigurationError, DomainError, NotFound, nearest
-from earnorm.fetch import ID_ONLY, Fetch
+from earnorm.exceptions import ConfigurationError, DomainError, nearest
 from earnorm.fields.base import Field
-from earnorm.fields.relational import Many2one, One2many
-from earnorm.hydrate import fill, ghosts, hydrate
-from earnorm.operations import Operation
-from earnorm.recordset import RecordSet
+from earnorm.fields.many2many import Many2many
+from earnorm.fields.relational import Many2one, One2many, Relation, ToMany
+from earnorm.ghosts import inside, link_end, load_group, load_many, target_of
 
 if TYPE_CHECKING:
     from earnorm.app import App
     from earnorm.binding import BoundModel
     from earnorm.models import BaseModel
-
-# Ids of one query: far below the 16 MB that a filter may have.
-_CHUNK = 100_000
+    from earnorm.schema import Schema
 
 
-def target_of(app: App, field: Field[Any, Any]) -> BoundModel:
-    """The model at the other end of a relation, as the App sees it."""
-    assert isinstance(field, Many2one | One2many)
-    comodel = field.comodel
-    return app.bind(app.model(comodel) if isinstance(comodel, str) else comodel)
+# -- at the start of an App -----------------------------------------------------------------------
+
+Fields = Mapping[str, Field[Any, Any]]
 
 
-def check_relations(app: App, models: Iterable[type[BaseModel]]) -> None:
-    """Find relations to models that do not exist.
+def relations_of(fields: Fields, prefix: str = "") -> Iterator[tuple[str, Relation[Any, Any]]]:
+    """The relations of a model with their paths, those in embedded objects included."""
+    for name, field in fields.items():
+        if isinstance(field, Relation):
+            yield prefix + name, field
+        elif field.structure is not None:
+            yield from relations_of(field.structure._schema.fields, f"{prefix}{name}.")
+
+
+def check_relations(models: Iterable[type[BaseModel]], known: Mapping[str, Fields]) -> None:
+    """Find relations whose other end does not exist.
+
+    Args:
+        models: The models whose relations are looked at.
+        known: The fields of every model by its name, those that plugins add included.
 
     Raises:
         ConfigurationError: Naming the model, the field and the nearest name.
     """
-    known = {model._name: model for model in models}
-    for model in known.values():
-        for field in model._schema.relations:
-            comodel = getattr(field, "comodel", None)
-            if isinstance(comodel, str) and comodel not in known:
-                raise ConfigurationError(
-                    f"{model._name}.{field.name} points at a model {comodel!r} that does not exist"
-                    f"{nearest(comodel, known)}"
-                )
+    for model in models:
+        for path, field in relations_of(known.get(model._name) or model._schema.fields):
+            where = f"{model._name}.{path}"
+            for comodel in field.names():
+                if comodel not in known:
+                    raise ConfigurationError(
+                        f"{where} points at a model {comodel!r} that does not exist"
+                        f"{nearest(comodel, known)}"
+                    )
+            if isinstance(field, ToMany):
+                _check_other_side(model._name, where, field, known)
 
 
-# -- ghosts ---------------------------------------------------------------------------------------
-
-
-def ghost_of(record: BaseModel, field: Field[Any, Any], pk: Any) -> BaseModel:
-    """The record that a Many2one points at, not loaded yet; shared by all siblings."""
-    fetch: Fetch | None = getattr(record, "_fetch", None)
-    app = fetch.app if fetch is not None else current_env().app
-    if fetch is None:
-        ghost: BaseModel = ghosts(target_of(app, field), [pk])[0]
-        return ghost
-    group = fetch.related.get(field.name)
-    if group is None:
-        group = fetch.related[field.name] = Fetch(app, ID_ONLY, [])
-        group.origin = f"{type(record)._name}.{field.name}"
-        group.complete = _completer(fetch.records or [record], field)
-    found = group.by_id.get(pk)
-    if found is None:
-        (found,) = ghosts(target_of(app, field), [pk])
-        assert group.records is not None
-        object.__setattr__(found, "_fetch", group)
-        group.records.append(found)
-        group.by_id[pk] = found
-    return cast("BaseModel", found)
-
-
-def _completer(records: list[Any], field: Field[Any, Any]) -> Callable[[], None]:
-    def complete() -> None:
-        for record in records:
-            if record.__dict__.get(field.name) is not None:
-                getattr(record, field.name)  # reading it makes the ghost
-
-    return complete
-
-
-def ghosts_of(record: BaseModel, field: One2many[Any]) -> RecordSet[Any]:
-    """The records that point at this one, not loaded yet."""
-    fetch: Fetch | None = getattr(record, "_fetch", None)
-    app = fetch.app if fetch is not None else current_env().app
-    model = target_of(app, field).model
-    if not record.is_stored:
-        return RecordSet(model, [])
-    return RecordSet(
-        model,
-        None,
-        load=lambda: load_many(record, field),
-        origin=f"{type(record)._name}.{field.name}",
-    )
-
-
-async def load_ghost(record: Any) -> Any:
-    """Load a ghost together with its siblings; a record that is loaded is given back as it is.
-
-    Raises:
-        NotFound: It does not exist (or not for the acting principal).
-    """
-    fetch: Fetch | None = getattr(record, "_fetch", None)
-    if fetch is None or not fetch.is_ghost:
-        return record
-    await _load_group(record)
-    if record._fetch.is_ghost:
-        raise NotFound(f"{type(record)._name}: no record with the id {record.pk}")
-    return record
-
-
-async def _load_group(ghost: Any) -> None:
-    fetch: Fetch = ghost._fetch
-    await _once(fetch, "", lambda: _load_ghosts(fetch, type(ghost)))
-
-
-async def _once(fetch: Fetch, key: str, load: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Tasks that ask for the same at the same time share one load; a cancelled one leaves it be."""
-    task = fetch.loading.get(key)
-    if task is None:
-        task = fetch.loading[key] = asyncio.ensure_future(load())
-        task.add_done_callback(lambda _: fetch.loading.pop(key, None))
-    await asyncio.shield(task)
-
-
-async def _load_ghosts(fetch: Fetch, model: type[Any]) -> None:
-    _own_app(fetch.app)
-    if fetch.complete is not None:
-        fetch.complete()
-    bound = fetch.app.bind(model)
-    assert fetch.records is not None
-    waiting = {r.__dict__["_id"]: r for r in fetch.records if r._fetch is fetch}
-    loaded = Fetch(fetch.app, None, [] if bound.schema.relations else None)
-    for documents in await _by_ids(bound, "_id", list(waiting)):
-        states = bound.schema.states(documents)
-        records = [waiting[document["_id"]] for document in documents]
-        fill(records, states, loaded)
-        if loaded.records is not None:
-            loaded.records.extend(records)
-
-
-async def load_many(record: BaseModel, field: One2many[Any]) -> None:
-    """Load a One2many of a record and of all its siblings, with one query."""
-    fetch = record._fetch
-    await _once(fetch, field.name, lambda: _load_many(fetch.records or [record], field))
-
-
-async def _load_many(parents: Sequence[Any], field: One2many[Any]) -> None:
-    app = parents[0]._fetch.app
-    _own_app(app)
-    bound = target_of(app, field)
-    inverse = bound.schema.fields.get(field.inverse)
-    if not isinstance(inverse, Many2one):
+def _check_other_side(
+    owner: str, where: str, field: ToMany[Any], known: Mapping[str, Fields]
+) -> None:
+    comodel = field.comodel_name
+    if isinstance(field, Many2many) and field.through is not None:
+        link = field.through_name
+        link_end(known[link], link, field, "near", owner, field.near)
+        link_end(known[link], link, field, "far", comodel, field.far)
+        return
+    kind = Many2one if isinstance(field, One2many) else Many2many
+    name = getattr(field, "inverse", None)
+    if name is None:
+        return
+    other = known[comodel].get(name)
+    if not isinstance(other, kind) or not other.stored:
         raise ConfigurationError(
-            f"{field.model_name}.{field.name}: {bound.model._name} has no Many2one named "
-            f"{field.inverse!r}{nearest(field.inverse, bound.schema.fields)}"
+            f"{where}: {comodel} has no {kind.__name__} named {name!r}"
+            f"{nearest(name, known[comodel])}"
         )
-    by_id = {parent.pk: parent for parent in parents if parent.is_stored}
-    children: dict[Any, list[Any]] = {pk: [] for pk in by_id}
-    documents = [d for part in await _by_ids(bound, inverse.name, list(by_id)) for d in part]
-    for child in hydrate(bound, documents):
-        parent = by_id[child.__dict__[inverse.name]]
-        child.__dict__[inverse.name] = parent
-        children[parent.pk].append(child)
-    for parent in parents:
-        if parent.is_stored:
-            getattr(parent, field.name)._become(children[parent.pk])
-
-
-async def _by_ids(bound: BoundModel, path: str, pks: list[Any]) -> list[list[dict[str, Any]]]:
-    env = current_env()
-    found: list[list[dict[str, Any]]] = []
-    for start in range(0, len(pks), _CHUNK):
-        chunk = condition(path, "in", pks[start : start + _CHUNK])
-        found.append(await env.app.execute(Operation("search", bound.model, env, chunk)))
-    return found
-
-
-def _own_app(app: App) -> None:
-    if current_env().app is not app:
+    if other.comodel_name != owner:
         raise ConfigurationError(
-            f"the records belong to App {app.name!r}, and App {current_env().app.name!r} is "
-            f"current; work inside 'with app.activate():'"
+            f"{where}: {comodel}.{name} points at {other.comodel_name!r}, not at {owner!r}"
         )
 
 
@@ -207,31 +99,45 @@ async def prefetch(bound: BoundModel, records: Sequence[Any], tree: Mapping[str,
     Raises:
         DomainError: A name that is no relation.
     """
+    await _prefetch(bound.app, bound.schema, records, tree)
+
+
+async def _prefetch(
+    app: App, schema: Schema, structures: Sequence[Any], tree: Mapping[str, Any]
+) -> None:
     for name, below in tree.items():
-        field = bound.schema.fields.get(name)
-        if field is None or not _is_relation(field):
-            relations = [f.name for f in bound.schema.relations]
+        field = schema.fields.get(name)
+        if isinstance(field, Relation):
+            if structures:
+                await _prefetch_relation(app, structures, field, below)
+        elif field is not None and field.structure is not None and below:
+            await _prefetch(app, field.structure._schema, inside(structures, field), below)
+        else:
+            relations = [each.name for each in schema.relations]
             raise DomainError(
-                f"prefetch: {bound.model._name} has no relation {name!r}{nearest(name, relations)}"
+                f"prefetch: {schema.name} has no relation {name!r}{nearest(name, relations)}"
             )
-        if not records:
-            continue
-        targets = list(await _load_relation(records, field))
-        if below and targets:
-            await prefetch(target_of(bound.app, field), targets, below)
 
 
-def _is_relation(field: Field[Any, Any]) -> bool:
-    return isinstance(field, Many2one | One2many)
+async def _prefetch_relation(
+    app: App, structures: Sequence[Any], field: Relation[Any, Any], below: Mapping[str, Any]
+) -> None:
+    targets = list(await _load_relation(structures, field))
+    if below and targets:
+        bound = target_of(app, field)
+        await _prefetch(app, bound.schema, targets, below)
 
 
-async def _load_relation(records: Sequence[Any], field: Field[Any, Any]) -> Iterator[Any]:
-    if isinstance(field, One2many):
-        await load_many(records[0], field)
-        return (child for record in records for child in getattr(record, field.name))
+async def _load_relation(records: Sequence[Any], field: Relation[Any, Any]) -> Iterator[Any]:
+    if isinstance(field, ToMany):
+        for record in records:
+            if getattr(record, field.name)._records is None:
+                await load_many(record, field)
+        children = [child for record in records for child in getattr(record, field.name)]
+        return iter({id(child): child for child in children}.values())
     pointed = [t for record in records if (t := getattr(record, field.name)) is not None]
     groups = {id(t._fetch): t for t in pointed if t.is_stored and t._fetch.is_ghost}
     for ghost in groups.values():
-        await _load_group(ghost)
+        await load_group(ghost)
     unique = {id(t): t for t in pointed if not (t.is_stored and t._fetch.is_ghost)}
     return iter(unique.values())

@@ -11,7 +11,7 @@ from pydantic_core import SchemaValidator, core_schema
 from earnorm.domain.schema import Path
 from earnorm.exceptions import DomainError, ErrorDetail, ValidationError, nearest
 from earnorm.fields.base import MISSING, Field
-from earnorm.fields.relational import Many2one, One2many
+from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.structured import Dict, Embedded, Json, List
 
 State = dict[str, Any]
@@ -32,7 +32,12 @@ class Schema:
         stored = [f for f in fields.values() if f.stored]
         self.stored = tuple(stored)
         self.embedded = tuple(f for f in stored if isinstance(f, Embedded))
-        self.relations = tuple(f for f in fields.values() if isinstance(f, Many2one | One2many))
+        relations = tuple(f for f in fields.values() if isinstance(f, Relation))
+        self.to_many = tuple(f for f in relations if isinstance(f, ToMany))
+        inside = tuple(f for f in stored if f.structure and f.structure._schema.relations)
+        self.relations = relations + inside
+        """The relations, and the fields whose embedded objects have some: with one of them the
+        records of a fetch know each other."""
         self.projection: Mapping[str, int] = {f.db_name: 1 for f in stored}
         self.is_known = frozenset(self.projection).issuperset
         """Whether all of a document's keys are declared."""
@@ -192,7 +197,7 @@ class Schema:
             return schema
         if isinstance(field, Json | Dict):
             return None
-        if isinstance(field, Many2one | One2many):
+        if isinstance(field, Relation):
             raise DomainError(
                 f"{path!r} crosses the relation {field.name!r}; search the other model first, "
                 f"then use ({field.name!r}, 'in', its ids)"

@@ -1,6 +1,8 @@
 """The kinds of fields. A model's class body declares its fields with them."""
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableField
+from earnorm.fields.command import Command
+from earnorm.fields.many2many import Many2many
 from earnorm.fields.numeric import Boolean, Decimal, Float, Int
 from earnorm.fields.relational import Many2one, One2many
 from earnorm.fields.structured import (
@@ -19,6 +21,7 @@ __all__ = [
     "UUID",
     "Binary",
     "Boolean",
+    "Command",
     "ConvertingField",
     "Date",
     "DateTime",
@@ -32,6 +35,7 @@ __all__ = [
     "Int",
     "Json",
     "List",
+    "Many2many",
     "Many2one",
     "MutableField",
     "ObjectIdField",

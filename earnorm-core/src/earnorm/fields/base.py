@@ -77,6 +77,8 @@ class Record(Protocol):
 
     def _absent(self, field: Field[Any, Any]) -> Any: ...
 
+    def _inside(self, field: Field[Any, Any], value: Any) -> None: ...
+
 
 class _Missing:
     """The type of :data:`MISSING`."""
@@ -124,8 +126,10 @@ class Field(Generic[V, N]):
     """The value can change in place, so ``save()`` compares it with what was loaded."""
     converts: ClassVar[bool] = False
     """Stored and read values differ; see :class:`ConvertingField`."""
-    stored: ClassVar[bool] = True
+    stored: bool = True
     """The value is part of the record's document."""
+    structure: Any = None
+    """The class of the embedded objects that the field holds, alone or in a list."""
 
     name: str
     db_name: str
@@ -403,6 +407,8 @@ class MutableField(ConvertingField[V, N]):
             if name not in originals:
                 originals[name] = self.freeze(self.encode(value))
                 value = state[name] = None if value is None else self.decode(value)
+                if value and self.structure is not None and self.structure._schema.relations:
+                    record._inside(self, value)
             return value
 
     def is_decoded(self, value: Any) -> bool:

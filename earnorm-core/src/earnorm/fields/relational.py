@@ -1,11 +1,21 @@
-"""Fields that point at records of another model: Many2one and One2many."""
+"""What fields that point at other models share, and the two simplest: Many2one and One2many."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar, Unpack
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    TypeVar,
+    Unpack,
+    cast,
+)
 
 import pydantic
 from bson import ObjectId
@@ -13,7 +23,8 @@ from pydantic_core import PydanticCustomError
 
 from earnorm import registry
 from earnorm.exceptions import ValidationError
-from earnorm.fields.base import ConvertingField, Field, FieldOptions, N
+from earnorm.fields.base import ConvertingField, FieldOptions, N, V
+from earnorm.fields.command import Command
 
 if TYPE_CHECKING:
     from earnorm.models import BaseModel
@@ -38,10 +49,93 @@ class Join:
     foreign: str
 
 
-class Relation(Field[Any, N]):
+class Relation(ConvertingField[V, N]):
     """What the relational fields share: the model at the other end, by class or by name."""
 
+    to_many: ClassVar[bool] = False
     comodel: type[Any] | str
+
+    @property
+    def comodel_name(self) -> str:
+        """The ``_name`` of the other model."""
+        return self.comodel if isinstance(self.comodel, str) else self.comodel._name
+
+    def names(self) -> Iterable[str]:
+        """The models that the field names, by their ``_name``."""
+        return (self.comodel_name,)
+
+    def is_decoded(self, value: Any) -> bool:
+        return is_record(value)
+
+    def json_type(self) -> Any:
+        return Annotated[str, pydantic.BeforeValidator(_id_text)]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        target = self._target()
+        return {} if target is None else target._schema.fields["_id"].bson_schema()
+
+    def _target(self) -> type[Any] | None:
+        """The other model; None where it is one that an App's plugin brings."""
+        comodel = self.comodel
+        return registry.definitions().get(comodel) if isinstance(comodel, str) else comodel
+
+    _ids: tuple[type[Any], pydantic.TypeAdapter[Any]] | None = None
+
+    def _checked(self, value: Any) -> Any:
+        """A record of the other model, or an id of the kind that it declares."""
+        found = _reference(value)
+        if is_record(found):
+            return self._record_checked(found)
+        target = self._target()
+        if target is None:
+            return found
+        if self._ids is None or self._ids[0] is not target:
+            ids = pydantic.TypeAdapter(target._schema.fields["_id"].value_annotation())
+            self._ids = (target, ids)
+        try:
+            return self._ids[1].validate_python(found)
+        except pydantic.ValidationError:
+            raise PydanticCustomError(
+                "reference", "not an id of {name}", {"name": self.comodel_name}
+            ) from None
+
+    def _record_checked(self, record: Any) -> Any:
+        name = self.comodel_name
+        if getattr(type(record), "_name", None) != name:
+            raise PydanticCustomError("reference", "not a record of {name}", {"name": name})
+        return record
+
+    def _pk(self, value: Any) -> Any:
+        """The stored id of a record; any other value is one already."""
+        if not is_record(value):
+            return value
+        pk = value.__dict__.get("_id")
+        if pk is None:
+            raise ValidationError(
+                self.model_name,
+                [{"loc": (self.name,), "msg": "the record is not saved yet", "type": "unsaved"}],
+            )
+        return pk
+
+    def operand(self, value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return self._pk(_reference(value))
+        except PydanticCustomError:
+            raise ValueError(
+                f"{self.name} is compared with a record or its id, not {type(value).__name__}"
+            ) from None
+
+
+def is_record(value: object) -> bool:
+    """Whether the value is a record (and not an id)."""
+    return hasattr(type(value), "_schema")
+
+
+def is_recordset(value: object) -> bool:
+    """Whether the value is a RecordSet."""
+    return hasattr(type(value), "ensure_one") and not is_record(value)
 
 
 def _reference(value: Any) -> Any:
@@ -67,7 +161,7 @@ def _id_text(value: Any) -> Any:
     return str(value) if isinstance(value, ObjectId | uuid.UUID | int) else value
 
 
-class Many2one(ConvertingField[C, N], Generic[C, N]):
+class Many2one(Relation[C, N], Generic[C, N]):
     """One record of another model, stored as its id.
 
     Until it is loaded, its value is a *ghost*: a record that knows its id only. ``await`` it, or
@@ -79,7 +173,6 @@ class Many2one(ConvertingField[C, N], Generic[C, N]):
 
     python_type: ClassVar[Any] = Annotated[Any, pydantic.PlainValidator(_reference)]
     index_floor: ClassVar[Any] = ObjectId("0" * 24)
-    comodel: type[C] | str
 
     def __init__(
         self,
@@ -91,7 +184,6 @@ class Many2one(ConvertingField[C, N], Generic[C, N]):
     ) -> None:
         self._bind(required, default, None, (), options)
         self.comodel = comodel
-        self._id_of: tuple[type[Any], pydantic.TypeAdapter[Any]] | None = None
 
     @property
     def join(self) -> Join:
@@ -101,62 +193,8 @@ class Many2one(ConvertingField[C, N], Generic[C, N]):
     def annotation(self) -> Any:
         return Annotated[Any, pydantic.PlainValidator(self._checked)]
 
-    def json_type(self) -> Any:
-        return Annotated[str, pydantic.BeforeValidator(_id_text)]
-
-    def bson_schema(self) -> Mapping[str, Any]:
-        target = self._target()
-        return {} if target is None else target._schema.fields["_id"].bson_schema()
-
-    def _target(self) -> type[Any] | None:
-        """The other model; None where it is one that an App's plugin brings."""
-        comodel = self.comodel
-        return registry.definitions().get(comodel) if isinstance(comodel, str) else comodel
-
-    def _checked(self, value: Any) -> Any:
-        """A record of the other model, or an id of the kind that it declares."""
-        found = _reference(value)
-        comodel = self.comodel
-        name = comodel if isinstance(comodel, str) else comodel._name
-        if self.is_decoded(found):
-            if getattr(type(found), "_name", None) != name:
-                raise PydanticCustomError("reference", "not a record of {name}", {"name": name})
-            return found
-        target = self._target()
-        if target is None:
-            return found
-        if self._id_of is None or self._id_of[0] is not target:
-            ids = pydantic.TypeAdapter(target._schema.fields["_id"].value_annotation())
-            self._id_of = (target, ids)
-        try:
-            return self._id_of[1].validate_python(found)
-        except pydantic.ValidationError:
-            raise PydanticCustomError("reference", "not an id of {name}", {"name": name}) from None
-
-    def is_decoded(self, value: Any) -> bool:
-        return hasattr(type(value), "_schema")
-
     def encode(self, value: Any) -> Any:
-        if not self.is_decoded(value):
-            return value
-        pk = value.__dict__.get("_id")
-        if pk is None:
-            raise ValidationError(
-                self.model_name,
-                [{"loc": (self.name,), "msg": "the record is not saved yet", "type": "unsaved"}],
-            )
-        return pk
-
-    def operand(self, value: Any) -> Any:
-        if value is None:
-            return None
-        try:
-            found = self.encode(_reference(value))
-        except PydanticCustomError:
-            raise ValueError(
-                f"{self.name} is compared with a record or its id, not {type(value).__name__}"
-            ) from None
-        return found
+        return self._pk(value)
 
     if not TYPE_CHECKING:
 
@@ -168,50 +206,125 @@ class Many2one(ConvertingField[C, N], Generic[C, N]):
                 value = state[self.name]
             except KeyError:
                 return record._absent(self)
-            if value is None or self.is_decoded(value):
+            if value is None or is_record(value):
                 return value
             value = state[self.name] = record._ghost(self, value)
             return value
 
 
-class One2many(ConvertingField["RecordSet[C]", Literal[True]], Generic[C]):
-    """The records of another model that point here with a Many2one; nothing is stored.
+class Commands(list["Command"]):
+    """A validated value of a to-many field that takes more than storing a list of ids."""
 
-    Args:
-        comodel: The other model: its class, or its ``_name``.
-        inverse: The name of its Many2one field.
-    """
 
-    stored: ClassVar[bool] = False
-    comodel: type[C] | str
-    inverse: str
+class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):
+    """A relation whose value is a RecordSet, and which commands change."""
 
-    def __init__(
-        self, comodel: type[C] | str, inverse: str, **options: Unpack[FieldOptions]
-    ) -> None:
-        self._bind(False, None, None, (), options)
-        self.comodel = comodel
-        self.inverse = inverse
+    to_many: ClassVar[bool] = True
+    order: str | None = None
 
-    @property
-    def join(self) -> Join:
-        """The inverse field's value is this record's id."""
-        return Join("_id", self.inverse)
+    def is_decoded(self, value: Any) -> bool:
+        return is_recordset(value)
 
     def json_type(self) -> Any:
-        return list[Annotated[str, pydantic.BeforeValidator(_id_text)]]
+        return list.__class_getitem__(super().json_type())
 
-    def operand(self, value: Any) -> Any:
-        raise ValueError(
-            f"{self.name} is not stored here; search the other model by its {self.inverse!r}"
-        )
+    def annotation(self) -> Any:
+        return Annotated[Any, pydantic.PlainValidator(self.given)]
 
-    if not TYPE_CHECKING:
+    def given(self, value: Any) -> Any:
+        """What somebody gave for the field: :class:`Commands`, or a list of ids where storing that
+        is all there is to do. Applied to its result it changes nothing."""
+        if value is None or isinstance(value, Commands):
+            return value
+        commands: list[Command] = []
+        plain: dict[Any, None] = {}
+        for item in self._items(value):
+            command = self._command(item)
+            if isinstance(command, Command):
+                commands.append(command)
+            else:
+                plain[command] = None
+        if commands and plain:
+            raise PydanticCustomError(
+                "commands", "a list of records and ids, or one of commands and new records"
+            )
+        if commands:
+            return Commands(commands)
+        return list(plain) if self.stored else Commands([Command("set", tuple(plain))])
+
+    @staticmethod
+    def _items(value: Any) -> Iterable[Any]:
+        if is_recordset(value):
+            return cast("Iterable[Any]", value._members())
+        if is_record(value):
+            return [value]
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            raise PydanticCustomError(
+                "commands",
+                "takes a list of records, ids or commands, not {kind}",
+                {"kind": type(value).__name__},
+            )
+        return value
+
+    def _command(self, item: Any) -> Any:
+        if isinstance(item, Mapping):
+            return Command("create", (), item)
+        if not isinstance(item, Command):
+            found = self._checked(item)
+            if not is_record(found):
+                return found
+            pk = found.__dict__.get("_id") if found.is_stored else None
+            return Command("create", (), found) if pk is None else pk
+        records = tuple(self._pk(self._checked(each)) for each in item.records)
+        if item.kind in ("create", "update") and not isinstance(item.values, Mapping):
+            raise PydanticCustomError("commands", "the values of a command are a dict")
+        return replace(item, records=tuple(dict.fromkeys(records)))
+
+    if TYPE_CHECKING:
+
+        def __set__(  # wider than what is read, as Field's own is by None
+            self,
+            record: object,
+            value: Iterable[C | Command | ObjectId | str | Mapping[str, Any]] | None,
+        ) -> None: ...
+
+    else:
 
         def __get__(self, record, owner=None):
             if record is None:
                 return self
             value = record.__dict__.get(self.name)
-            if value is None:
-                value = record.__dict__[self.name] = record._ghosts(self)
-            return value
+            if is_recordset(value):
+                return value
+            return record._ghosts(self, value)
+
+
+class One2many(ToMany[C], Generic[C]):
+    """The records of another model that point here with a Many2one; nothing is stored.
+
+    Args:
+        comodel: The other model: its class, or its ``_name``.
+        inverse: The name of its Many2one field.
+        order: How the records are sorted, e.g. ``"sequence,-date"``.
+    """
+
+    inverse: str
+
+    def __init__(
+        self,
+        comodel: type[C] | str,
+        inverse: str,
+        *,
+        order: str | None = None,
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        self._bind(False, None, None, (), options)
+        self.stored = False
+        self.comodel = comodel
+        self.inverse = inverse
+        self.order = order
+
+    @property
+    def join(self) -> Join:
+        """The inverse field's value is this record's id."""
+        return Join("_id", self.inverse)

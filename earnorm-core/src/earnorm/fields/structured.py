@@ -280,6 +280,7 @@ class List(MutableField[list[T], N], Generic[T, N]):
             raise TypeError("List() needs the field of its items, e.g. List(String())")
         # Any: a type checker would take a field in an attribute for a descriptor of the list
         self._item: Any = checked
+        self.structure = getattr(checked, "structure", None)
         self.min_length = min_length
         self.max_length = max_length
 
@@ -348,7 +349,7 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
         self._bind(required, default, None, validators, options)
         if not (isinstance(model, type) and hasattr(model, "_schema")):
             raise TypeError("Embedded() needs an EmbeddedModel class, e.g. Embedded(Address)")
-        self.model = model
+        self.model = self.structure = model
 
     def annotation(self) -> Any:
         return self.model
@@ -358,6 +359,22 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
 
     def bson_schema(self) -> Mapping[str, Any]:
         return self.model._schema.stored_schema()
+
+    if not TYPE_CHECKING:
+
+        def __get__(self, record, owner=None):
+            if record is None:
+                return self
+            state = record.__dict__
+            try:
+                value = state[self.name]
+            except KeyError:
+                return record._absent(self)
+            if type(value) is dict:
+                value = state[self.name] = self.decode(value)
+                if self.model._schema.relations:
+                    record._inside(self, value)
+            return value
 
     def is_decoded(self, value: Any) -> bool:
         return type(value) is not dict

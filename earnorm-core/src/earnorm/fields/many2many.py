@@ -1,0 +1,103 @@
+"""Many2many: ids in the document, the other side of such a field, or a link model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+
+from earnorm.exceptions import ConfigurationError
+from earnorm.fields.base import FieldOptions
+from earnorm.fields.relational import Commands, Join, ToMany, is_recordset
+
+if TYPE_CHECKING:
+    from earnorm.models import BaseModel
+
+C = TypeVar("C", bound="BaseModel")
+
+
+class Many2many(ToMany[C], Generic[C]):
+    """Any number of records of another model, each of which may have any number of these.
+
+    One of three forms:
+
+    - ``Many2many("tag")`` stores the ids as a list in the document, in order, without duplicates.
+    - ``Many2many("post", inverse="tag_ids")`` is the other side of such a field; nothing is stored.
+    - ``Many2many("group", through="membership")`` is held by the records of a link model, which has
+      a Many2one to either side and may have fields of its own.
+
+    Args:
+        comodel: The other model: its class, or its ``_name``.
+        inverse: The name of the other model's Many2many that stores the ids.
+        through: The link model: its class, or its ``_name``.
+        near: The link model's Many2one to this model; found where there is only one.
+        far: The link model's Many2one to the other model; found where there is only one.
+        order: How the records are sorted: by fields of the other model with ``inverse``, by fields
+            of the link model with ``through``. Stored ids have the order of their list.
+        default: For stored ids: a callable that gives records or ids of a new record.
+    """
+
+    through: type[Any] | str | None
+
+    def __init__(
+        self,
+        comodel: type[C] | str,
+        *,
+        inverse: str | None = None,
+        through: type[BaseModel] | str | None = None,
+        near: str | None = None,
+        far: str | None = None,
+        order: str | None = None,
+        default: Callable[[], Iterable[Any]] | None = None,
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        self._bind(False, default, None, (), options)
+        self.comodel = comodel
+        self.inverse = inverse
+        self.through = through
+        self.near = near
+        self.far = far
+        self.order = order
+        self.stored = inverse is None and through is None
+        if inverse is not None and through is not None:
+            raise TypeError("Many2many() takes inverse= or through=, not both")
+        if through is None and (near or far):
+            raise TypeError(
+                "Many2many(): near= and far= name fields of the model given as through="
+            )
+        if self.stored and order is not None:
+            raise TypeError(
+                "Many2many(): stored ids have the order of their list, and take no order="
+            )
+        if not self.stored and default is not None:
+            raise TypeError("Many2many(): only stored ids have a default")
+
+    @property
+    def through_name(self) -> str:
+        """The ``_name`` of the link model; empty where there is none."""
+        through = self.through
+        return through if isinstance(through, str) else "" if through is None else through._name
+
+    def names(self) -> Iterable[str]:
+        return (self.comodel_name, self.through_name) if self.through else (self.comodel_name,)
+
+    @property
+    def join(self) -> Join:
+        """By which fields the two models hang together.
+
+        Raises:
+            ConfigurationError: They do through a link model: see ``earnorm.ghosts.link_of``.
+        """
+        if self.through is not None:
+            raise ConfigurationError(f"{self.name} joins through the model {self.through_name!r}")
+        return Join(self.name, "_id") if self.stored else Join("_id", self.inverse or "")
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": "array", "items": super().bson_schema()}
+
+    def encode(self, value: Any) -> Any:
+        """The list of ids; applied to one it changes nothing."""
+        if is_recordset(value):
+            return list(dict.fromkeys(self._pk(each) for each in value._members()))
+        if isinstance(value, list | tuple | set | frozenset) and not isinstance(value, Commands):
+            return list(dict.fromkeys(self._pk(each) for each in value))
+        return value
