@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from earnorm.exceptions import FieldNotLoaded, ValidationError, nearest
 from earnorm.fields.base import MISSING, ConvertingField, Field, MutableField
-from earnorm.fields.relational import One2many
+from earnorm.fields.relational import ToMany
 
 if TYPE_CHECKING:
     from earnorm.models import BaseModel, _Structure
@@ -78,7 +78,8 @@ class Serializer:
         if value is None:
             return None
         if _is_recordset(value):
-            return [self._related(each) for each in value]
+            known = value._records
+            return value.ids if known is None else [self._related(each) for each in known]
         if hasattr(value, "is_stored"):
             return self._related(value)
         return self._form(field, value)
@@ -100,8 +101,12 @@ def read(record: _Structure, field: Field[Any, Any]) -> Any:
     """
     name = field.name
     stored = record.__dict__.get(name, MISSING)
-    if isinstance(field, One2many):
-        return stored if _is_recordset(stored) and stored._records is not None else MISSING
+    if isinstance(field, ToMany):
+        if not field.stored and not _is_recordset(stored):
+            return MISSING
+        value = getattr(record, name)
+        # Ids that are stored are known before their records are loaded.
+        return value if field.stored or value._records is not None else MISSING
     if stored is not MISSING and type(field).__get__ in _GETTERS:
         return None if stored is None else field.decode(stored)
     return getattr(record, name)
