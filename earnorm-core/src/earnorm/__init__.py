@@ -77,6 +77,7 @@ from earnorm.operations import Layer, Operation, PerRecord, Update
 from earnorm.query import Page, Query
 from earnorm.recordset import RecordSet
 from earnorm.transactions import transaction, transactional
+from earnorm.updates import Change, CurrentDate, Inc, Mul, Pop, Pull, Push, Unset
 
 __version__ = "0.1.0"
 
@@ -91,10 +92,12 @@ __all__ = [
     "BaseModel",
     "Binary",
     "Boolean",
+    "Change",
     "Command",
     "ConcurrencyError",
     "ConfigurationError",
     "Count",
+    "CurrentDate",
     "Date",
     "DateTime",
     "Decimal",
@@ -111,6 +114,7 @@ __all__ = [
     "FieldNotLoaded",
     "First",
     "Float",
+    "Inc",
     "Int",
     "Json",
     "Last",
@@ -120,6 +124,7 @@ __all__ = [
     "Many2one",
     "Max",
     "Min",
+    "Mul",
     "MultipleRecords",
     "NotFound",
     "NotSupported",
@@ -131,7 +136,10 @@ __all__ = [
     "Page",
     "PerRecord",
     "PluginError",
+    "Pop",
     "Principal",
+    "Pull",
+    "Push",
     "Query",
     "RecordSet",
     "Selection",
@@ -141,6 +149,7 @@ __all__ = [
     "Sum",
     "Text",
     "TransactionError",
+    "Unset",
     "Update",
     "Url",
     "ValidationError",

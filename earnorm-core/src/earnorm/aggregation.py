@@ -17,6 +17,7 @@ from earnorm.fields.relational import Relation
 from earnorm.fields.structured import UUID, Binary, Dict, Embedded, ObjectIdField
 from earnorm.fields.temporal import Date, DateTime
 from earnorm.fields.text import String
+from earnorm.updates import AddingToSet, Bounding
 
 Accumulators = Mapping[str, Mapping[str, Any]]
 """MongoDB accumulators by a suffix of the result's column."""
@@ -141,14 +142,36 @@ class Avg(Aggregate):
         return _FLOAT if isinstance(field, Int) or field is None else field
 
 
-class Min(Aggregate):
-    """The lowest value of a field, unset ones left out; None where there are none."""
+class _Extreme(Aggregate, Bounding):
+    def __init__(self, argument: object) -> None:
+        self.argument = argument
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"  # the argument may be a value
+
+
+class Min(_Extreme):
+    """The lowest of some values.
+
+    In ``group()``: of a field's values, unset ones left out; None where there are none. In
+    ``write()``: of the stored value and this one, which is set where nothing is.
+
+    Args:
+        argument: In ``group()`` the field's path, in ``write()`` a value.
+    """
 
     operator = "$min"
 
 
-class Max(Aggregate):
-    """The highest value of a field; None where there are none."""
+class Max(_Extreme):
+    """The highest of some values.
+
+    In ``group()``: of a field's values; None where there are none. In ``write()``: of the stored
+    value and this one, which is set where nothing is.
+
+    Args:
+        argument: In ``group()`` the field's path, in ``write()`` a value.
+    """
 
     operator = "$max"
 
@@ -169,10 +192,24 @@ class Last(Aggregate):
     by_order = True
 
 
-class AddToSet(Aggregate):
-    """The different values of a field as a list in their order, unset ones left out."""
+class AddToSet(Aggregate, AddingToSet):
+    """Each value once.
+
+    In ``group()``: the different values of a field as a list in their order, unset ones left out.
+    In ``write()``: append the items that a list does not have; an unset one is made.
+
+    Args:
+        *items: In ``group()`` the field's path, in ``write()`` the items.
+    """
 
     operator = "$addToSet"
+
+    def __init__(self, *items: object) -> None:
+        AddingToSet.__init__(self, *items)
+        self.argument = items[0] if len(items) == 1 else items
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"  # the items may be values
 
     def decode(self, value: Any, field: Field[Any, Any]) -> Any:  # noqa: D102
         # The database gives them in no order.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Observer = tuple[str, Callable[..., Any]]
 
+_NOTHING: Mapping[str, Any] = {}
+
 
 class BoundModel:
     """A model in an App. ``calls`` composes an operation's layers once, on its first use."""
@@ -185,18 +187,35 @@ class BoundModel:
             rest = self.filter(_beside_ids(op.domain, frozenset(values)))
             return await self.collection.bulk_update(
                 [
-                    BulkUpdate(_and(rest, {"_id": pk, **update.expect}), update.operators)
+                    BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.operators)
                     for pk, update in values.items()
                 ],
                 session=session,
             )
         assert isinstance(values, Update)
-        condition = self.filter(op.domain)
-        if values.expect:
-            condition = _and(condition, values.expect)
+        condition = self._narrowed(self.filter(op.domain), values)
+        returned = op.options.returned
+        if returned is not None:
+            fields = self.schema.fields
+            returned.document = await self.collection.find_and_update(
+                condition,
+                values.operators,
+                projection={"_id": 1, **{fields[name].db_name: 1 for name in returned.fields}},
+                session=session,
+            )
+            return int(returned.document is not None)
         return await self.collection.update(
             condition, values.operators, many=op.options.many, session=session
         )
+
+    def _narrowed(
+        self, condition: Mapping[str, Any], update: Update, exact: Mapping[str, Any] = _NOTHING
+    ) -> dict[str, Any]:
+        """The condition, and what the update itself demands of a record."""
+        condition = _and(condition, {**exact, **update.expect})
+        if update.where is not Domain.TRUE:
+            condition = {"$and": [condition, self.filter(update.where)]}
+        return condition
 
     async def _unlink(self, op: Operation) -> int:
         transaction = op.env.transaction
@@ -227,8 +246,8 @@ def _names_all(part: Domain, pks: frozenset[Any]) -> bool:
 
 
 def _and(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    if not one:
-        return dict(other)
+    if not one or not other:
+        return dict(one or other)
     # $eq, because a stored value that is a document must not be read as operators
     exact = {key: {"$eq": value} for key, value in other.items()}
     return {"$and": [dict(one), exact]}

@@ -389,8 +389,11 @@ class BaseModel(_Structure):
     def _json_form(self) -> str | None:
         return self.id
 
-    async def save(self) -> Self:
+    async def save(self, values: Mapping[str, Any] | None = None) -> Self:
         """Store the record: create it, or write what was changed.
+
+        Args:
+            values: What to write as well, in the same round trip; as for :meth:`write`.
 
         Raises:
             ValidationError: A value is not acceptable; nothing is written.
@@ -398,14 +401,21 @@ class BaseModel(_Structure):
             NotFound: The record does not exist any more (or not for the acting principal).
             ConcurrencyError: The model is versioned and somebody else wrote it first.
         """
-        if self.is_stored:
+        if values:
+            await writing.save_with(self, values)
+        elif self.is_stored:
             await writing.save([self])
         else:
             await creating.create(_bound(type(self)), [self])
         return self
 
     async def write(self, values: Mapping[str, Any]) -> Self:
-        """Change some fields, in the database and here. Errors as for :meth:`save`."""
+        """Change some fields, in the database and here. Errors as for :meth:`save`.
+
+        Args:
+            values: Values by field, or by a dotted path into one (``{"address.city": "Huế"}``); a
+                value may be a change that the server makes, such as ``Inc(1)``.
+        """
         await writing.write([self], values)
         return self
 

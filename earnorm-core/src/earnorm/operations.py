@@ -52,20 +52,23 @@ class Update:
     Attributes:
         operators: MongoDB's update operators, e.g. ``{"$set": {"age": 30}}``.
         expect: Stored values that a record must still have for the change to apply to it.
+        where: What a record must match for the change to apply to it, e.g. so that a number stays
+            within its bounds.
     """
 
     operators: Mapping[str, Mapping[str, Any]]
     expect: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    where: Domain = Domain.TRUE
 
     @property
     def keys(self) -> frozenset[str]:
-        """The stored keys that the change touches."""
-        return frozenset(key for spec in self.operators.values() for key in spec)
+        """The stored keys that the change touches; the first one of a dotted path."""
+        return frozenset(key.partition(".")[0] for spec in self.operators.values() for key in spec)
 
     def merged(self, operator: str, values: Mapping[str, Any]) -> Update:
         """A copy that also applies ``{operator: values}``."""
         spec = {**self.operators.get(operator, _NOTHING), **values}
-        return Update({**self.operators, operator: spec}, self.expect)
+        return replace(self, operators={**self.operators, operator: spec})
 
 
 class PerRecord(dict[Any, Update]):
@@ -120,6 +123,21 @@ class Stream:
         self.cursor: Cursor | None = None
 
 
+class Returned:
+    """Where a write of one record leaves what the changed fields are after it.
+
+    A layer that hides fields takes them out of ``document`` when the write has come back.
+    """
+
+    __slots__ = ("document", "fields")
+
+    def __init__(self, fields: frozenset[str]) -> None:
+        self.fields = fields
+        """Names of the fields that are asked for."""
+        self.document: Document | None = None
+        """In stored form; None where nothing was written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How an operation is done; what it is about stands in the Operation itself."""
@@ -139,6 +157,8 @@ class Options:
     group: GroupSpec | None = None
     many: bool = True
     """For write: every matching record, not only the first."""
+    returned: Returned | None = None
+    """For write with ``many=False``: the record's values afterwards, in the same round trip."""
 
 
 PLAIN = Options()

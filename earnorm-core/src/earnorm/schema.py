@@ -177,6 +177,8 @@ class Schema:
             )
         if not rest:
             return Path(field.db_name, field)
+        if isinstance(field, List) and rest.isdecimal():  # tags.0: the first item
+            return Path(f"{field.db_name}.{rest}", field._item)
         inner = self._inside(field, path)
         if inner is None:  # a free-form value: any path, any JSON value
             free: Json[Any] = Json()

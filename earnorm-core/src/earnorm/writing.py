@@ -7,13 +7,19 @@ through ``creating``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from earnorm import creating
 from earnorm.domain import condition
-from earnorm.exceptions import NotFound, ValidationError
+from earnorm.environment import current_env
+from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
+from earnorm.fetch import Fetch
 from earnorm.fields.base import Field
-from earnorm.operations import PLAIN, Operation, Options, PerRecord, Update
+from earnorm.operations import PLAIN, Operation, Options, PerRecord, Returned, Update
+from earnorm.planning import Guard, Plan, has_changes, is_change, plan_changes
 from earnorm.tracking import changed_fields, env_of, settle, touch
+from earnorm.updates import Change
 
 if TYPE_CHECKING:
     from earnorm.binding import BoundModel
@@ -21,6 +27,21 @@ if TYPE_CHECKING:
 
 REVISION = "_revision"
 _FIRST = Options(many=False)
+_ANY = Options(limit=1)
+
+
+async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
+    """Write a record's own changes and these values, in one round trip; a new one takes them."""
+    if not record.is_stored:
+        changes = [changes_are_written(n) for n, value in values.items() if is_change(n, value)]
+        if changes:
+            raise ValidationError(type(record)._name, changes)
+        for name, value in values.items():
+            setattr(record, name, value)
+        await creating.create(current_env().app.bind(type(record)), [record])
+        return
+    own = {name: getattr(record, name) for name in changed_fields(record)}
+    await write([record], {**own, **values})
 
 
 async def save(records: Sequence[BaseModel]) -> int:
@@ -34,6 +55,7 @@ async def save(records: Sequence[BaseModel]) -> int:
     problems: list[Any] = []
     for position, (record, names) in enumerate(changed):
         try:
+            _refuse_assigned(bound, record, names)
             values = bound.schema.validate_partial({n: getattr(record, n) for n in names})
         except ValidationError as error:
             prefix = (position,) if len(changed) > 1 else ()
@@ -53,11 +75,23 @@ async def save(records: Sequence[BaseModel]) -> int:
         values_by_pk = PerRecord({r.pk: update for r, _, update in prepared})
         op = Operation("write", bound.model, env, condition("_id", "in", pks), values_by_pk)
     matched = await env.app.execute(op)
-    _check_matched(bound, matched, len(prepared))
+    check_matched(bound, matched, len(prepared))
     for record, values, _ in prepared:
         record.__dict__.update(values)
         _written(record)
     return len(prepared)
+
+
+def _refuse_assigned(bound: BoundModel, record: BaseModel, names: Sequence[str]) -> None:
+    assigned = [name for name in names if isinstance(record.__dict__.get(name), Change)]
+    if assigned:
+        raise ValidationError(bound.model._name, [changes_are_written(name) for name in assigned])
+
+
+def changes_are_written(name: str) -> ErrorDetail:
+    """What is said where a change was assigned, or given to a record that is not stored."""
+    message = f"a change is given to write() or save() of a stored record: save({{{name!r}: …}})"
+    return {"loc": (name,), "msg": message, "type": "change"}
 
 
 async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
@@ -72,45 +106,166 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
             bound.model._name,
             [{"loc": (), "msg": "write() needs saved records; save() it first", "type": "unsaved"}],
         )
-    checked = _checked_update(bound, values)
-    if not checked:
+    plan = planned(bound, values)
+    if not plan.operators:
         return len(records)
-    update = Update({"$set": bound.schema.encode(checked)})
+    _refuse_unsaved(bound, records, plan)
+    update = Update(plan.operators, where=plan.where)
     pks = list(dict.fromkeys(record.pk for record in records))
     touch(env, records)
+    returned = Returned(plan.unknown) if plan.unknown and len(pks) == 1 else None
     if len(pks) == 1:
-        update = Update(update.operators, _expected(records[0]))
+        update = replace(update, expect=_expected(records[0]))
         op = Operation("write", bound.model, env, condition("_id", "=", pks[0]), update)
-        op = op.replace(options=_FIRST)
+        op = op.replace(options=_FIRST if returned is None else _first(returned))
     elif bound.model._versioned:
-        each = PerRecord({r.pk: Update(update.operators, _expected(r)) for r in records})
+        each = PerRecord({r.pk: replace(update, expect=_expected(r)) for r in records})
         op = Operation("write", bound.model, env, condition("_id", "in", pks), each)
     else:
         op = Operation("write", bound.model, env, condition("_id", "in", pks), update)
-    matched = await env.app.execute(op)
-    _check_matched(bound, matched, len(pks))
-    fields = bound.schema.fields
+    await _send(bound, op, len(pks), plan.guards)
     for record in records:
-        for name, value in checked.items():
-            field = fields[name]
-            # Each record has a value of its own: one list in two records would be changed in both.
-            own = field.decode(field.freeze(field.encode(value))) if field.mutable else value
-            record.__dict__[name] = own
-            getattr(record, "_changes", {}).pop(name, None)
-            getattr(record, "_originals", {}).pop(name, None)
+        _take(bound, record, plan.values)
         _count_revision(record)
+    if returned is not None and returned.document is not None:
+        for record in records:
+            _take_stored(bound, record, dict(returned.document), plan.unknown)
+    elif plan.unknown:
+        await _read_again(bound, records, plan.unknown)
     return len(pks)
 
 
 async def update(op: Operation, values: Mapping[str, Any]) -> int:
     """Write the same values to every record that a domain matches."""
     bound = op.app.bind(op.model)
-    checked = _checked_update(bound, values)
-    if not checked:
+    plan = planned(bound, values)
+    if not plan.operators:
         return 0
-    changed = op.replace(values=Update({"$set": bound.schema.encode(checked)}))
+    await refuse_outside(bound, op, plan.guards)
+    changed = op.replace(values=Update(plan.operators, where=plan.where))
     matched: int = await op.app.execute(changed)
     return matched
+
+
+def planned(bound: BoundModel, values: Mapping[str, Any]) -> Plan:
+    """The values of a write, checked.
+
+    Raises:
+        ValidationError: With every problem found.
+    """
+    if not isinstance(values, Mapping):
+        raise ValidationError(
+            bound.model._name,
+            [{"loc": (), "msg": "write() takes a dict of field values", "type": "type"}],
+        )
+    if not has_changes(values):
+        checked = _checked_update(bound, values)
+        return Plan(checked, {"$set": bound.schema.encode(checked)} if checked else {})
+    # Everything that is wrong is told at once.
+    problems: list[ErrorDetail] = []
+    plain: dict[str, Any] = {}
+    try:
+        plain = _checked_update(bound, {n: v for n, v in values.items() if not is_change(n, v)})
+    except ValidationError as error:
+        problems += error.errors()
+    changes = {n: v for n, v in values.items() if is_change(n, v)}
+    try:
+        plan = plan_changes(bound.schema, changes, plain)
+    except ValidationError as error:
+        problems += error.errors()
+    if problems:
+        raise ValidationError(bound.model._name, problems)
+    return plan
+
+
+async def _send(bound: BoundModel, op: Operation, expected: int, guards: Sequence[Guard]) -> None:
+    """Execute a write of known records, and say what is wrong where not all of them were written."""
+    if expected > 1:
+        await refuse_outside(bound, op, guards)
+    try:
+        matched = await op.app.execute(op)
+    except ConcurrencyError:
+        await refuse_outside(bound, op, guards)
+        raise
+    if matched < expected:
+        await refuse_outside(bound, op, guards)
+    check_matched(bound, matched, expected)
+
+
+async def refuse_outside(bound: BoundModel, op: Operation, guards: Sequence[Guard]) -> None:
+    """Raise where a record does not fulfil what the write demands of it.
+
+    It is a condition of the write as well, so a record that changes in between is left alone.
+    """
+    problems: list[ErrorDetail] = []
+    for guard in guards:
+        domain = op.domain & ~guard.domain
+        look = Operation("count", bound.model, op.env, domain, options=_ANY)
+        if await op.app.execute(look):
+            problems.append(guard.detail)
+    if problems:
+        raise ValidationError(bound.model._name, problems)
+
+
+def _refuse_unsaved(bound: BoundModel, records: Sequence[BaseModel], plan: Plan) -> None:
+    """A path into a field that was changed here: the change would be lost without a word."""
+    inside = plan.inside
+    for record in records if inside else ():
+        for name in inside.intersection(changed_fields(record)):
+            message = "was changed and not saved; save() it before a part of it is written"
+            raise ValidationError(
+                bound.model._name, [{"loc": (name,), "msg": message, "type": "unsaved"}]
+            )
+
+
+def _take(bound: BoundModel, record: BaseModel, values: Mapping[str, Any]) -> None:
+    fields = bound.schema.fields
+    for name, value in values.items():
+        field = fields[name]
+        # Each record has a value of its own: one list in two records would be changed in both.
+        own = field.decode(field.freeze(field.encode(value))) if field.mutable else value
+        record.__dict__[name] = own
+        _forget_change(record, name)
+
+
+def _forget_change(record: BaseModel, name: str) -> None:
+    getattr(record, "_changes", {}).pop(name, None)
+    getattr(record, "_originals", {}).pop(name, None)
+
+
+def _take_stored(
+    bound: BoundModel, record: BaseModel, document: dict[str, Any], names: frozenset[str]
+) -> None:
+    """Give a record the stored values of some of its fields."""
+    state = bound.schema.state(document)
+    for name in names:
+        if name in state:
+            record.__dict__[name] = bound.schema.fields[name].freeze(state[name])
+        else:
+            record.__dict__.pop(name, None)
+        _forget_change(record, name)
+
+
+async def _read_again(
+    bound: BoundModel, records: Sequence[BaseModel], names: frozenset[str]
+) -> None:
+    """Fetch what only the server knows; a record that is not found has these fields not loaded."""
+    env = env_of(records)
+    pks = list(dict.fromkeys(record.pk for record in records))
+    op = Operation("search", bound.model, env, condition("_id", "in", pks))
+    op = op.replace(options=Options(fields=names | {"_id"}))
+    found = {document["_id"]: document for document in await env.app.execute(op)}
+    for record in records:
+        document = found.get(record.pk)
+        _take_stored(bound, record, document or {}, names)
+        if document is None:
+            fetch = record._fetch
+            known = frozenset(bound.schema.fields) if fetch.loaded is None else fetch.loaded
+            object.__setattr__(record, "_fetch", Fetch(bound.app, known - names, [record]))
+
+
+def _first(returned: Returned) -> Options:
+    return Options(many=False, returned=returned)
 
 
 def _checked_update(bound: BoundModel, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +295,8 @@ def _expected(record: BaseModel) -> dict[str, Any]:
     return {REVISION: record.__dict__.get(REVISION)}
 
 
-def _check_matched(bound: BoundModel, matched: int, expected: int) -> None:
+def check_matched(bound: BoundModel, matched: int, expected: int) -> None:
+    """Raise ``NotFound`` where fewer records were matched than there should be."""
     if matched < expected:
         if expected == 1:
             raise NotFound(f"{bound.model._name}: the record to write does not exist")

@@ -194,6 +194,17 @@ class Collection(Protocol):
         """Update, and return how many documents matched (an upserted one counts)."""
         ...
 
+    async def find_and_update(
+        self,
+        filter: Filter,
+        update: Mapping[str, Any],
+        *,
+        projection: Mapping[str, Any] | None = None,
+        session: Session | None = None,
+    ) -> Document | None:
+        """Update the first matching document, and return it as it is afterwards; None if none matched."""
+        ...
+
     async def bulk_update(
         self,
         updates: Sequence[BulkUpdate],

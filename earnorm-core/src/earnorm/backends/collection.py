@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from inspect import isawaitable
 from typing import Any, Final
 
-from pymongo import IndexModel, UpdateOne
+from pymongo import IndexModel, ReturnDocument, UpdateOne
 from pymongo.errors import OperationFailure
 from pymongo.results import BulkWriteResult, DeleteResult, UpdateResult
 from typing_extensions import override
@@ -211,6 +211,24 @@ class DriverCollection(Collection):
         with self._translating.within(timeout):
             result: UpdateResult = await run(filter, update, **options)
             return result.matched_count + (result.upserted_id is not None)
+
+    @override
+    async def find_and_update(
+        self,
+        filter: Filter,
+        update: Mapping[str, Any],
+        *,
+        projection: Mapping[str, Any] | None = None,
+        session: Session | None = None,
+    ) -> Document | None:
+        options = _common(session)
+        if projection is not None:
+            options["projection"] = projection
+        with self._translating:
+            found: Document | None = await self._native.find_one_and_update(
+                filter, update, return_document=ReturnDocument.AFTER, **options
+            )
+        return found
 
     @override
     async def bulk_update(

@@ -303,6 +303,10 @@ def _bad_value(error: driver.OperationFailure, where: Translating) -> EarnORMErr
     # An insert just above the limit is a BadValue like many another.
     if where.batch and _find_unstorable(where.batch.documents):
         return _unstorable(error, where)
+    # findAndModify puts words of its own before it.
+    text = str((error.details or {}).get("errmsg") or "").rpartition("caused by :: ")[2]
+    if text.startswith(_MISFITS):
+        return _misfit(error, where)
     return _unnamed(error, where)
 
 
@@ -323,6 +327,15 @@ def _find_unstorable(documents: Sequence[Mapping[str, Any]]) -> ErrorDetail | No
             text = f"a document of {size} bytes; MongoDB's limit is {MAX_DOCUMENT_BYTES}"
             return {"loc": (position,), "msg": text, "type": "document_too_large"}
     return None
+
+
+# What the server says of a change that does not go with the stored value. Its text goes on with the value.
+_MISFITS: Final = ("The field", "Failed to apply $")
+_MISFIT_CODES: Final = (14, 28)  # TypeMismatch: $inc of null; PathNotViable: a path through null
+_MISFIT: Final = (
+    "a stored value is not of the kind that the change works on (unset, null, or of another type)",
+    "change",
+)
 
 
 def _bulk(error: driver.BulkWriteError, where: Translating) -> EarnORMError:
@@ -350,6 +363,8 @@ def _failure_detail(failure: Mapping[str, Any], batch: Batch | None) -> ErrorDet
         return {"loc": (position, *fields), "msg": message, "type": kind}
     if batch and (problem := _find_unstorable(batch.documents[position : position + 1])):
         return {**problem, "loc": (position, *problem["loc"][1:])}
+    if code in _MISFIT_CODES or str(failure.get("errmsg")).startswith(_MISFITS):
+        return {"loc": (position,), "msg": _MISFIT[0], "type": _MISFIT[1]}
     message = f"the server refused it: {failure.get('errmsg')} (code {code})"
     return {"loc": (position,), "msg": message, "type": "refused"}
 
@@ -376,6 +391,8 @@ _REFUSALS: Final[Mapping[int, tuple[str, str]]] = {
     **dict.fromkeys((17419, 17420), _TOO_LARGE),
 }
 
+_misfit: Final = _refused(*_MISFIT)
+
 BY_CODE: Final[Mapping[int, Callable[[Any, Translating], EarnORMError]]] = {
     11: _unauthenticated,  # UserNotFound
     13: _unauthorised,
@@ -387,6 +404,7 @@ BY_CODE: Final[Mapping[int, Callable[[Any, Translating], EarnORMError]]] = {
     263: _not_supported,  # OperationNotSupportedInTransaction
     40324: _not_supported,  # an unknown pipeline stage
     2: _bad_value,  # BadValue
+    **dict.fromkeys(_MISFIT_CODES, _misfit),
     10334: _unstorable,  # BSONObjectTooLarge
     43: _idle_cursor,
     260: _token("it is of another stream, or damaged"),  # InvalidResumeToken

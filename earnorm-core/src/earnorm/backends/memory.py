@@ -205,6 +205,12 @@ class _BsonBorder:
     async def update_many(self, filter: Filter, update: Mapping[str, Any], **options: Any) -> Any:
         return await self._update(self._mock.update_many, filter, update, options)
 
+    async def find_one_and_update(
+        self, filter: Filter, update: Mapping[str, Any], **options: Any
+    ) -> Document | None:
+        found = await self._update(self._mock.find_one_and_update, filter, update, options)
+        return None if found is None else _loaded(found)
+
     async def _update(
         self,
         run: Callable[..., Awaitable[Any]],
@@ -212,6 +218,8 @@ class _BsonBorder:
         update: Mapping[str, Any],
         options: Mapping[str, Any],
     ) -> Any:
+        if "$mul" in update:
+            raise NotImplementedError("mongomock has no $mul")
         try:
             return await run(_stored(filter), _stored(update), **options)
         except DuplicateKeyError as error:
