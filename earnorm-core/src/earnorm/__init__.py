@@ -19,6 +19,7 @@ from earnorm.aggregation import (
     Sum,
 )
 from earnorm.app import App, AppSettings, close, init
+from earnorm.collection_options import CollectionOptions
 from earnorm.domain import Domain, Operator
 from earnorm.environment import (
     Env,
@@ -72,6 +73,8 @@ from earnorm.fields import (
     Url,
 )
 from earnorm.hookspecs import hookimpl
+from earnorm.index_catalog import IndexAction, IndexDiff
+from earnorm.indexes import Index, VectorSearchIndex
 from earnorm.models import BaseModel, EmbeddedModel
 from earnorm.operations import Layer, Operation, PerRecord, Update
 from earnorm.query import Page, Query
@@ -93,6 +96,7 @@ __all__ = [
     "Binary",
     "Boolean",
     "Change",
+    "CollectionOptions",
     "Command",
     "ConcurrencyError",
     "ConfigurationError",
@@ -115,6 +119,9 @@ __all__ = [
     "First",
     "Float",
     "Inc",
+    "Index",
+    "IndexAction",
+    "IndexDiff",
     "Int",
     "Json",
     "Last",
@@ -153,6 +160,7 @@ __all__ = [
     "Update",
     "Url",
     "ValidationError",
+    "VectorSearchIndex",
     "__version__",
     "act_as",
     "close",

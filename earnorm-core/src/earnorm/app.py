@@ -20,6 +20,7 @@ from earnorm.container import Services
 from earnorm.domain import OPERATORS, Domain, DomainSource, Operator, matcher
 from earnorm.environment import Env, use_env
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
+from earnorm.index_catalog import IndexCatalog
 from earnorm.models import BaseModel, effective_class
 from earnorm.operations import Operation
 from earnorm.plugins import (
@@ -55,7 +56,7 @@ class AppSettings:
         idle_timeout: Idle time after which a connection is closed.
         server_timeout: How long to look for a server before giving up.
         client_options: Further options of the driver, in its own names.
-        create_indexes: Create declared indexes on a model's first use.
+        create_indexes: Create declared collections and indexes on a model's first use.
     """
 
     database: str
@@ -200,6 +201,11 @@ class App:
     def plugins(self) -> Sequence[PluginInfo]:
         """Every installed or selected plugin, and whether it is active here."""
         return tuple(self.loaded.infos)
+
+    @property
+    def indexes(self) -> IndexCatalog:
+        """What the models declare against what the database has: ``diff``, ``sync``, ``drop_unused``."""
+        return IndexCatalog(self)
 
     @property
     def backend(self) -> Backend:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from earnorm.backends.base import BulkUpdate, Document
 from earnorm.domain import And, Condition, Domain, Operator, to_filter
 from earnorm.exceptions import AccessDenied, BatchDuplicateKey, DuplicateKey, ErrorDetail
-from earnorm.indexes import declared_indexes
 from earnorm.operations import (
     Call,
     Layer,
@@ -22,6 +21,7 @@ from earnorm.operations import (
     compose,
 )
 from earnorm.plugins import LoadedPlugins, settled
+from earnorm.preparation import prepare
 
 if TYPE_CHECKING:
     from earnorm.app import App
@@ -54,12 +54,11 @@ class BoundModel:
         return to_filter(domain, self.schema, self.operators)
 
     async def prepare(self) -> None:
-        """Create the declared indexes, once per App."""
+        """Create the declared collection and indexes, once per App."""
         async with self._preparing:
             if not self.is_prepared:
-                indexes = declared_indexes(self.model) if self.app.settings.create_indexes else []
-                if indexes:
-                    await self.collection.create_indexes(indexes)
+                if self.app.settings.create_indexes:
+                    await prepare(self.model, self.collection, self.operators)
                 self.is_prepared = True
 
     def call(self, name: OperationName) -> Call:

@@ -40,6 +40,8 @@ from earnorm.tracking import changed_fields, embedded_objects
 
 if TYPE_CHECKING:
     from earnorm.binding import BoundModel
+    from earnorm.collection_options import CollectionOptions
+    from earnorm.indexes import IndexEntry
     from earnorm.ordering import Order
 
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -279,7 +281,9 @@ class BaseModel(_Structure):
     Class attributes:
         _name: The model's name (default: the class name in snake case).
         _collection: Its collection (default: the name, with dots as underscores).
-        _indexes: Indexes beside those of ``unique`` and ``index``, e.g. ``[{"email": 1}]``.
+        _indexes: Indexes beside those of ``unique`` and ``index``, e.g. ``[{"email": 1}]`` or
+            ``[Index("email", unique=True)]``.
+        _options: How the collection is kept (``CollectionOptions``): capped, time series and the like.
         _versioned: Refuse lost updates: writes carry a revision.
         _abstract: A base for other models, without a collection.
         _inherit: The name of a model that this class extends; see ``hookspecs.register_models``.
@@ -292,7 +296,8 @@ class BaseModel(_Structure):
 
     _name: ClassVar[str] = ""
     _collection: ClassVar[str] = ""
-    _indexes: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    _indexes: ClassVar[Sequence[IndexEntry]] = ()
+    _options: ClassVar[CollectionOptions | Mapping[str, Any] | None] = None
     _versioned: ClassVar[bool] = False
     _abstract: ClassVar[bool] = True
     _inherit: ClassVar[str | None] = None

@@ -37,6 +37,15 @@ class IndexSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchIndexSpec:
+    """One index of the server's search process: its kind (``vectorSearch``) and MongoDB's definition of it."""
+
+    name: str
+    kind: str
+    definition: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class BulkUpdate:
     """One update of a bulk write: the first document that matches ``filter`` gets ``update``."""
 
@@ -257,6 +266,42 @@ class Collection(Protocol):
             NotSupported: The backend or the server has no change streams.
             ValidationError: The token is of no use any more.
         """
+        ...
+
+    async def drop_index(self, name: str) -> None:
+        """Drop one index; harmless when it does not exist."""
+        ...
+
+    async def modify_index(self, name: str, changes: Mapping[str, Any]) -> None:
+        """Change ``hidden`` or ``expireAfterSeconds`` in place (``collMod``)."""
+        ...
+
+    async def create_search_indexes(self, indexes: Sequence[SearchIndexSpec]) -> None:
+        """Create indexes of the server's search process.
+
+        Raises:
+            NotSupported: The server has none.
+        """
+        ...
+
+    async def list_search_indexes(self) -> list[Document]:
+        """The existing ones as the server describes them (``name``, ``type``, ``latestDefinition``).
+
+        Raises:
+            NotSupported: The server has none.
+        """
+        ...
+
+    async def create(self, options: Mapping[str, Any]) -> bool:
+        """Create the collection with these options of MongoDB; False where it exists already.
+
+        Raises:
+            ConfigurationError: The server refuses the options.
+        """
+        ...
+
+    async def describe(self) -> Document | None:
+        """What the server says of the collection (``type``, ``options``); None where there is none."""
         ...
 
     async def drop(self) -> None:

@@ -18,6 +18,7 @@ from earnorm.backends.base import (
     Document,
     Filter,
     IndexSpec,
+    SearchIndexSpec,
     Session,
     Sort,
 )
@@ -26,9 +27,14 @@ from earnorm.backends.conversions import milliseconds, settled
 from earnorm.backends.errors import (
     CODEC,
     INDEX_CODES,
+    INDEX_NOT_FOUND,
+    NAMESPACE_EXISTS,
+    NAMESPACE_NOT_FOUND,
+    UNAUTHORISED,
     Batch,
     Server,
     Translating,
+    said,
 )
 from earnorm.exceptions import ConfigurationError, NotSupported
 
@@ -325,6 +331,57 @@ class DriverCollection(Collection):
             cursor = DriverChangeCursor(await settled(opening), self._translating)
             await cursor.open(lazily=not isawaitable(opening))
         return cursor
+
+    @override
+    async def drop_index(self, name: str) -> None:
+        with self._translating:
+            try:
+                await self._native.drop_index(name)
+            except OperationFailure as refused:
+                if refused.code not in (INDEX_NOT_FOUND, NAMESPACE_NOT_FOUND):
+                    raise
+
+    @override
+    async def modify_index(self, name: str, changes: Mapping[str, Any]) -> None:
+        await self._command({"collMod": self._name, "index": {"name": name, **changes}})
+
+    @override
+    async def create_search_indexes(self, indexes: Sequence[SearchIndexSpec]) -> None:
+        described = [
+            {"name": index.name, "type": index.kind, "definition": index.definition}
+            for index in indexes
+        ]
+        await self._command({"createSearchIndexes": self._name, "indexes": described})
+
+    @override
+    async def list_search_indexes(self) -> list[Document]:
+        return await self.aggregate([{"$listSearchIndexes": {}}])
+
+    @override
+    async def create(self, options: Mapping[str, Any]) -> bool:
+        with self._translating:
+            try:
+                await self._native.database.command({"create": self._name, **options})
+            except OperationFailure as refused:
+                if refused.code == NAMESPACE_EXISTS:
+                    return False
+                if refused.code == UNAUTHORISED:
+                    raise
+                raise ConfigurationError(
+                    f"{self._name}: the collection cannot be created as declared: {said(refused)}"
+                ) from refused
+        return True
+
+    @override
+    async def describe(self) -> Document | None:
+        reply = await self._command({"listCollections": 1, "filter": {"name": self._name}})
+        found: list[Document] = reply["cursor"]["firstBatch"]
+        return found[0] if found else None
+
+    async def _command(self, command: Mapping[str, Any]) -> Document:
+        with self._translating:
+            reply: Document = await self._native.database.command(command, codec_options=CODEC)
+        return reply
 
     @override
     async def drop(self) -> None:

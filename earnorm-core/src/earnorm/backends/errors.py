@@ -50,6 +50,10 @@ TRANSIENT: Final = "TransientTransactionError"
 UNKNOWN_COMMIT: Final = "UnknownTransactionCommitResult"
 
 MAX_TIME_EXPIRED: Final = 50
+UNAUTHORISED: Final = 13
+NAMESPACE_NOT_FOUND: Final = 26
+INDEX_NOT_FOUND: Final = 27
+NAMESPACE_EXISTS: Final = 48
 INDEX_CODES: Final = {
     67: "the server cannot create it as described",
     85: "an index on the same keys has other options or another name",
@@ -395,13 +399,14 @@ _misfit: Final = _refused(*_MISFIT)
 
 BY_CODE: Final[Mapping[int, Callable[[Any, Translating], EarnORMError]]] = {
     11: _unauthenticated,  # UserNotFound
-    13: _unauthorised,
+    UNAUTHORISED: _unauthorised,
     18: _unauthenticated,
     8000: _unauthenticated,  # Atlas
     20: _not_supported,  # IllegalOperation
     59: _not_supported,  # CommandNotFound
     115: _not_supported,  # CommandNotSupported
     263: _not_supported,  # OperationNotSupportedInTransaction
+    31082: _not_supported,  # SearchNotEnabled
     40324: _not_supported,  # an unknown pipeline stage
     2: _bad_value,  # BadValue
     **dict.fromkeys(_MISFIT_CODES, _misfit),

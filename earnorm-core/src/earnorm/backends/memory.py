@@ -21,7 +21,15 @@ from pymongo.errors import (
 from pymongo.results import UpdateResult
 from typing_extensions import override
 
-from earnorm.backends.base import BulkUpdate, Document, Filter, IndexSpec, Session, Sort
+from earnorm.backends.base import (
+    BulkUpdate,
+    Document,
+    Filter,
+    IndexSpec,
+    SearchIndexSpec,
+    Session,
+    Sort,
+)
 from earnorm.backends.collection import DriverCollection
 from earnorm.backends.driver import DriverBackend
 from earnorm.backends.errors import CODEC, MAX_DOCUMENT_BYTES, Batch, Translating
@@ -145,6 +153,35 @@ class MemoryCollection(DriverCollection):
                 raise OperationFailure(str(refused), 86) from refused
 
     @override
+    async def modify_index(self, name: str, changes: Mapping[str, Any]) -> None:
+        raise NotSupported(
+            f"{self._name}: the memory backend changes no index in place; {ELSEWHERE}"
+        )
+
+    @override
+    async def create_search_indexes(self, indexes: Sequence[SearchIndexSpec]) -> None:
+        raise NotSupported(f"{self._name}: the memory backend has no vector search; {ELSEWHERE}")
+
+    @override
+    async def list_search_indexes(self) -> list[Document]:
+        raise NotSupported(f"{self._name}: the memory backend has no vector search; {ELSEWHERE}")
+
+    @override
+    async def create(self, options: Mapping[str, Any]) -> bool:
+        if options:
+            raise NotSupported(
+                f"{self._name}: the memory backend has plain collections only, without "
+                f"{', '.join(sorted(options))}; {ELSEWHERE}"
+            )
+        return True
+
+    @override
+    async def describe(self) -> Document | None:
+        if self._name not in await self._native.database.list_collection_names():
+            return None
+        return {"name": self._name, "type": "collection", "options": {}}
+
+    @override
     async def explain(
         self,
         filter: Filter,
@@ -162,7 +199,9 @@ class _BsonBorder:
 
     def __init__(self, mock: Any) -> None:
         self._mock = mock
+        self.database = mock.database
         self.create_index: Callable[..., Awaitable[str]] = mock.create_index
+        self.drop_index: Callable[[str], Awaitable[None]] = mock.drop_index
         self.list_indexes: Callable[[], Any] = mock.list_indexes
         self.drop: Callable[[], Awaitable[None]] = mock.drop
 

@@ -122,6 +122,8 @@ class Field(Generic[V, N]):
     """The types a condition's value may have; empty means any plain value."""
     index_floor: ClassVar[Any] = MISSING
     """The lowest stored value: lets a unique index of an optional field leave unset values out."""
+    index_kind: ClassVar[int | str] = 1
+    """What ``index=True`` makes: 1 (ascending), -1, or a kind such as ``"2dsphere"``."""
     mutable: ClassVar[bool] = False
     """The value can change in place, so ``save()`` compares it with what was loaded."""
     converts: ClassVar[bool] = False

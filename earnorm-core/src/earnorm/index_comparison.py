@@ -1,0 +1,317 @@
+"""Whether an index that exists is the one that was declared: exact, and blind only to what means nothing.
+
+The order of keys and their directions count. What the server adds by itself (``v``, the defaults of a
+collation, of text and of 2d indexes, the key ``_fts``) does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import bson
+from bson.decimal128 import Decimal128
+
+from earnorm.backends.base import Document, IndexSpec
+
+Keys: TypeAlias = tuple[tuple[str, int | str], ...]
+
+# Every locale of MongoDB 6.0 was asked for its defaults: one differs, and only in `backwards`.
+_COLLATION_DEFAULTS: Final[Mapping[str, Any]] = {
+    "caseLevel": False,
+    "caseFirst": "off",
+    "strength": 3,
+    "numericOrdering": False,
+    "alternate": "non-ignorable",
+    "maxVariable": "punct",
+    "normalization": False,
+    "backwards": False,
+}
+_OF_LOCALE: Final[Mapping[str, Mapping[str, Any]]] = {"fr_CA": {"backwards": True}}
+
+_TEXT_DEFAULTS: Final = {"default_language": "english", "language_override": "language"}
+_2D_DEFAULTS: Final = {"bits": 26, "min": -180.0, "max": 180.0}
+# Set by the server, or without an effect; a declaration that names a version is about creation only.
+_IGNORED: Final = frozenset(
+    {
+        "v",
+        "ns",
+        "key",
+        "name",
+        "background",
+        "clustered",
+        "textIndexVersion",
+        "2dsphereIndexVersion",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingIndex:
+    """An index as the server lists it.
+
+    Attributes:
+        name: Its name.
+        keys: Its keys in order; those of a text index as ``("_fts", "text"), ("_ftsx", 1)``.
+        options: Its other properties as the server gives them.
+    """
+
+    name: str
+    keys: Keys
+    options: Mapping[str, Any] = field(hash=False)
+
+    def __str__(self) -> str:
+        return f"{self.name!r} on {shown(self.keys)}"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexDifference:
+    """A declared index, and the one in the database that is in its place and is not the same.
+
+    Attributes:
+        declared: What the model says.
+        existing: What the database has.
+        what: Each thing that differs, in words.
+        options: The names of the things that differ: options, ``keys`` and ``name``.
+    """
+
+    declared: IndexSpec
+    existing: ExistingIndex
+    what: tuple[str, ...]
+    options: frozenset[str]
+
+    @property
+    def is_harmless(self) -> bool:
+        """Only the name differs, or whether it is hidden: nothing that a query's result depends on."""
+        return self.options <= {"name", "hidden"}
+
+    def __str__(self) -> str:
+        return f"{self.existing}: {'; '.join(self.what)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was declared against what exists."""
+
+    ok: tuple[IndexSpec, ...]
+    missing: tuple[IndexSpec, ...]
+    different: tuple[IndexDifference, ...]
+    unused: tuple[ExistingIndex, ...]
+
+
+def compare(
+    declared: Iterable[IndexSpec],
+    existing: Sequence[Document],
+    collation: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Compare a model's indexes with those of its collection.
+
+    An index of other name that is the same otherwise is the declared one, unless the declaration
+    names itself. The index on ``_id`` is never part of it.
+
+    Args:
+        declared: What the model says.
+        existing: What the server lists.
+        collation: The collection's own collation, which an index without one follows.
+    """
+    rest = [_existing(index) for index in existing if not _is_of_id(index)]
+    if collation is None:
+        # The index on _id always follows it.
+        collation = next(
+            (i["collation"] for i in existing if "collation" in i and _is_of_id(i)), None
+        )
+    wanted = [(spec, _identity(spec, collation)) for spec in declared]
+    ok: list[IndexSpec] = []
+    different: list[IndexDifference] = []
+    missing: list[IndexSpec] = []
+    open_: list[tuple[IndexSpec, _Identity]] = []
+    for spec, identity in wanted:
+        same = [e for e in rest if _identity_of(e) == identity]
+        found = next((e for e in same if e.name == spec.name), same[0] if same else None)
+        if found is None:
+            open_.append((spec, identity))
+            continue
+        rest.remove(found)
+        if found.name != spec.name and "name" in spec.options:
+            what = (f"the name {spec.name!r} is declared",)
+            different.append(IndexDifference(spec, found, what, frozenset({"name"})))
+        else:
+            ok.append(spec)
+    for spec, identity in open_:
+        # What stands in its place: an index of its name, else one on its keys.
+        found = next((e for e in rest if e.name == spec.name), None) or next(
+            (e for e in rest if _identity_of(e).keys == identity.keys), None
+        )
+        if found is None:
+            missing.append(spec)
+            continue
+        rest.remove(found)
+        different.append(_difference(spec, identity, found))
+    return Comparison(tuple(ok), tuple(missing), tuple(different), tuple(rest))
+
+
+def shown(keys: Iterable[tuple[str, int | str]]) -> str:
+    """Keys in words: ``name, -age, title (text)``."""
+    words: Mapping[int | str, str] = {1: "{}", -1: "-{}"}
+    return ", ".join(words.get(kind, f"{{}} ({kind})").format(path) for path, kind in keys)
+
+
+# -- identity -------------------------------------------------------------------------------------
+
+_Options: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Keys as the server stores them, and every option that means something, defaults filled in."""
+
+    keys: Keys
+    options: _Options
+
+
+def _identity(spec: IndexSpec, collation: Mapping[str, Any] | None) -> _Identity:
+    keys, options = spec.keys, dict(spec.options)
+    text = [path for path, kind in keys if kind == "text"]
+    if text:
+        first = next(n for n, (_, kind) in enumerate(keys) if kind == "text")
+        plain = [(path, kind) for path, kind in keys if kind != "text"]
+        keys = (*plain[:first], ("_fts", "text"), ("_ftsx", 1), *plain[first:])
+        options["weights"] = {**dict.fromkeys(text, 1), **options.get("weights", {})}
+    if collation and "collation" not in options:
+        options["collation"] = collation
+    return _Identity(keys, _normal(keys, options))
+
+
+def _identity_of(existing: ExistingIndex) -> _Identity:
+    return _Identity(existing.keys, _normal(existing.keys, existing.options))
+
+
+def _existing(index: Document) -> ExistingIndex:
+    keys = tuple((path, _kind(kind)) for path, kind in _items(index["key"]))
+    options = {key: value for key, value in index.items() if key not in ("key", "name", "v", "ns")}
+    return ExistingIndex(index["name"], keys, options)
+
+
+def _items(keys: Any) -> Iterable[tuple[str, Any]]:
+    return keys.items() if isinstance(keys, Mapping) else [tuple(pair) for pair in keys]
+
+
+def _kind(kind: Any) -> int | str:
+    # An old shell stored directions as doubles.
+    return kind if isinstance(kind, str) else int(kind)
+
+
+def _is_of_id(index: Document) -> bool:
+    return index["name"] == "_id_" or [path for path, _ in _items(index["key"])] == ["_id"]
+
+
+def _normal(keys: Keys, options: Mapping[str, Any]) -> _Options:
+    kinds = {kind for _, kind in keys}
+    found: _Options = {}
+    for name, value in options.items():
+        if name in _IGNORED or value is None or value is False:
+            continue
+        found[name] = _NORMAL.get(name, canonical)(value)
+    for kind, defaults in (("text", _TEXT_DEFAULTS), ("2d", _2D_DEFAULTS)):
+        if kind in kinds:
+            found = {**{name: canonical(value) for name, value in defaults.items()}, **found}
+    if found.get("collation") is None:
+        found.pop("collation", None)
+    return found
+
+
+def normal_collation(collation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A collation with its defaults; None for the simple one, which is none."""
+    if not collation or collation.get("locale") == "simple":
+        return None
+    defaults = {**_COLLATION_DEFAULTS, **_OF_LOCALE.get(collation["locale"], {})}
+    return {**defaults, **{k: v for k, v in collation.items() if k != "version"}}
+
+
+def _normal_filter(value: Any) -> Any:
+    """A filter with its implicit ``$eq``; the order of its conditions means nothing."""
+    if not isinstance(value, Mapping):
+        return canonical(value)
+    found: dict[str, Any] = {}
+    for key, each in value.items():
+        if key in ("$and", "$or"):
+            found[key] = [_normal_filter(part) for part in each]
+        elif key.startswith("$"):
+            found[key] = canonical(each)
+        elif isinstance(each, Mapping) and each and all(k.startswith("$") for k in each):
+            found[key] = _normal_filter(each)
+        else:
+            found[key] = {"$eq": canonical(each)}
+    return found
+
+
+def canonical(value: Any) -> Any:
+    """A value by which two equal ones compare equal: numbers by value, everything else by its BSON."""
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, int | float):
+        return ("number", value)
+    if isinstance(value, Decimal128):
+        return ("number", value.to_decimal())
+    if isinstance(value, str):
+        return value
+    return bson.encode({"": value})
+
+
+def _numbers(value: Mapping[str, Any]) -> dict[str, float]:
+    return {key: float(number) for key, number in value.items()}
+
+
+def _presence(value: Mapping[str, Any]) -> dict[str, bool]:
+    return {key: bool(wanted) for key, wanted in value.items()}
+
+
+_NORMAL: Final[Mapping[str, Any]] = {
+    "collation": normal_collation,
+    "partialFilterExpression": _normal_filter,
+    "weights": _numbers,
+    "wildcardProjection": _presence,
+    "storageEngine": canonical,
+}
+
+
+# -- differences ----------------------------------------------------------------------------------
+
+
+def _difference(spec: IndexSpec, declared: _Identity, existing: ExistingIndex) -> IndexDifference:
+    found = _identity_of(existing)
+    what: list[str] = []
+    names: set[str] = set()
+    if declared.keys != found.keys:
+        names.add("keys")
+        what.append(f"the keys {shown(declared.keys)} are declared")
+    for name in sorted({*declared.options, *found.options}):
+        if declared.options.get(name) != found.options.get(name):
+            names.add(name)
+            what.append(_worded(name, spec.options, existing.options, declared, found))
+    if "name" in spec.options and existing.name != spec.name:
+        names.add("name")
+        what.append(f"the name {spec.name!r} is declared")
+    return IndexDifference(spec, existing, tuple(what), frozenset(names))
+
+
+def _worded(
+    name: str,
+    declared: Mapping[str, Any],
+    existing: Mapping[str, Any],
+    wanted: _Identity,
+    found: _Identity,
+) -> str:
+    if name == "partialFilterExpression":
+        # Its values are data: they stay out of reports.
+        if name not in declared:
+            return "it covers some documents only (partialFilterExpression), which is not declared"
+        return "its condition (partialFilterExpression) is not the declared one"
+
+    def said(own: Mapping[str, Any], normal: _Identity) -> str:
+        if name not in normal.options:
+            return "not set"
+        return repr(own[name]) if name in own else "its default"
+
+    return f"{name} is declared as {said(declared, wanted)}, and is {said(existing, found)}"
