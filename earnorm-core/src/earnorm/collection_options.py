@@ -159,10 +159,14 @@ def differences(declared: Mapping[str, Any], existing: Document) -> tuple[str, .
     """
     wanted, found = _normal(declared), _normal(existing.get("options", {}))
     return tuple(
-        f"{name} is declared as {wanted.get(name, 'not set')!r}, and is {found.get(name, 'not set')!r}"
+        f"{name} is declared as {_shown(wanted, name)}, and is {_shown(found, name)}"
         for name in _COMPARED
         if wanted.get(name) != found.get(name)
     )
+
+
+def _shown(options: Mapping[str, Any], name: str) -> str:
+    return repr(options[name]) if name in options else "not set"
 
 
 _COMPARED: Final = (
@@ -180,17 +184,17 @@ _COMPARED: Final = (
 
 
 def _normal(options: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: value for key, value in options.items() if key in _COMPARED and value}
-    if "size" in found:  # the server rounds up to a multiple of 256
+    found = {key: value for key, value in options.items() if key in _COMPARED}
+    if found.get("size"):  # the server rounds up to a multiple of 256
         found["size"] = -(-found["size"] // 256) * 256
     series = options.get("timeseries")
     if series:
         found |= {key: series.get(key) for key in ("timeField", "metaField") if key in series}
         found["granularity"] = series.get("granularity", "seconds")
     if "collation" in found:
-        found["collation"] = normal_collation(found["collation"])
+        found["collation"] = normal_collation(found["collation"], of_collection=True)
     if options.get("clusteredIndex"):
         found["clustered"] = True
     images = options.get("changeStreamPreAndPostImages") or {}
     found["changeStreamPreAndPostImages"] = bool(images.get("enabled"))
-    return {key: value for key, value in found.items() if value not in (None, False)}
+    return {key: value for key, value in found.items() if value is not None and value is not False}

@@ -238,10 +238,9 @@ class IndexCatalog:
                 actions.append(
                     await self._settle(kept.collection, difference, by_name, replace, dry_run)
                 )
-            actions += [
-                IndexAction("leave", diff.collection, "", f"the collection: {each}", False)
-                for each in diff.options
-            ]
+            if diff.options:
+                said = f"the collection: {'; '.join(diff.options)}"
+                actions.append(IndexAction("leave", diff.collection, "", said, False))
         return actions
 
     async def _create(self, kept: _Kept, diff: IndexDiff, dry_run: bool) -> list[IndexAction]:

@@ -17,7 +17,6 @@ from earnorm.backends.base import Document, IndexSpec
 
 Keys: TypeAlias = tuple[tuple[str, int | str], ...]
 
-# Every locale of MongoDB 6.0 was asked for its defaults: one differs, and only in `backwards`.
 _COLLATION_DEFAULTS: Final[Mapping[str, Any]] = {
     "caseLevel": False,
     "caseFirst": "off",
@@ -28,7 +27,16 @@ _COLLATION_DEFAULTS: Final[Mapping[str, Any]] = {
     "normalization": False,
     "backwards": False,
 }
-_OF_LOCALE: Final[Mapping[str, Mapping[str, Any]]] = {"fr_CA": {"backwards": True}}
+# Every locale of MongoDB 6.0 was asked for the defaults of an index.
+_NORMALIZED: Final = "as bn my el gu he hi ig kn km kok mr or ps fa fa_AF pa si ta te th vi yi yo"
+_OF_LOCALE: Final[Mapping[str, Mapping[str, Any]]] = {
+    **{locale: {"normalization": True} for locale in _NORMALIZED.split()},
+    **{locale: {"caseFirst": "upper"} for locale in ("da", "mt")},
+    "th": {"alternate": "shifted", "normalization": True},
+    "fr_CA": {"backwards": True},
+}
+_OF_COLLECTION: Final = frozenset({"fr_CA"})
+"""A collection's own collation has the defaults of its locale here only; elsewhere the common ones."""
 
 _TEXT_DEFAULTS: Final = {"default_language": "english", "language_override": "language"}
 _2D_DEFAULTS: Final = {"bits": 26, "min": -180.0, "max": 180.0}
@@ -221,12 +229,17 @@ def _normal(keys: Keys, options: Mapping[str, Any]) -> _Options:
     return found
 
 
-def normal_collation(collation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def normal_collation(
+    collation: Mapping[str, Any] | None, *, of_collection: bool = False
+) -> Mapping[str, Any] | None:
     """A collation with its defaults; None for the simple one, which is none."""
     if not collation or collation.get("locale") == "simple":
         return None
-    defaults = {**_COLLATION_DEFAULTS, **_OF_LOCALE.get(collation["locale"], {})}
-    return {**defaults, **{k: v for k, v in collation.items() if k != "version"}}
+    language = str(collation["locale"]).partition("@")[0]
+    own = _OF_LOCALE.get(language, {})
+    if of_collection and language not in _OF_COLLECTION:
+        own = {}
+    return {**_COLLATION_DEFAULTS, **own, **{k: v for k, v in collation.items() if k != "version"}}
 
 
 def _normal_filter(value: Any) -> Any:

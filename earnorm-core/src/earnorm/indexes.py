@@ -113,7 +113,7 @@ class Index:
             "collation": collation_of(collation),
         }
         self.options: Mapping[str, Any] = {
-            key: value for key, value in options.items() if value not in (None, False)
+            key: value for key, value in options.items() if value is not None and value is not False
         }
         self._check_kinds()
 
@@ -201,22 +201,29 @@ def declared_indexes(
     Raises:
         ConfigurationError: An entry is malformed.
     """
-    found: dict[object, IndexSpec] = {}
-    for spec in _of_fields(model):
-        found[spec.keys] = spec
-    of_fields = frozenset(found)
+    found: dict[object, IndexSpec] = {spec.keys: spec for spec in _of_fields(model)}
+    of_fields = set(found)
     for entry in model._indexes:
         if isinstance(entry, VectorSearchIndex):
             continue
         spec = _of_entry(model, entry, operators)
         key: object = spec.keys
-        if spec.keys in of_fields:
+        if key in of_fields:
             # `unique=True` on the field and {"email": 1} in _indexes mean one unique index
-            spec = IndexSpec(spec.keys, {**found[spec.keys].options, **spec.options})
+            of_fields.discard(key)
+            spec = IndexSpec(spec.keys, _merged(found[key].options, spec.options))
         elif key in found and spec != found[key]:
             key = (spec.keys, spec.name)  # a second one that differs in collation or condition
         found[key] = spec
     return list(found.values())
+
+
+def _merged(of_field: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**of_field, **options}
+    # The server takes one of the two; the entry's own wins.
+    if "sparse" in merged and "partialFilterExpression" in merged:
+        merged.pop("sparse" if "partialFilterExpression" in options else "partialFilterExpression")
+    return merged
 
 
 def declared_search_indexes(model: type[BaseModel]) -> list[SearchIndexSpec]:

@@ -54,12 +54,13 @@ async def _prepare_collection(model: type[BaseModel], collection: Collection) ->
             log.warning("%s; the collection is a plain one", error)
             return
         found = await collection.describe()  # another process was first
-    for difference in differences(wanted, found or {}):
+    unlike = differences(wanted, found or {})
+    if unlike:
         log.warning(
             "the collection %s exists and is not as %s declares it: %s",
             collection.name,
             model.__name__,
-            difference,
+            "; ".join(unlike),
         )
 
 
