@@ -233,9 +233,23 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Ratios against the raw driver; arguments go to the benchmarks."""
-    session.install("-r", "requirements-dev.txt")
-    run_with_servers(session, "python", "-m", "benchmarks", *session.posargs)
+    """EarnORM, the raw drivers and the peers in one run: quick, or `-- --full`; see benchmarks/."""
+    session.install("-r", "requirements-dev.txt", "-r", "benchmarks/requirements.txt")
+    env = {}
+    if shutil.which("npm"):  # Mongoose takes part where node is
+        modules = Path(session.create_tmp()).resolve()
+        session.run(
+            "npm",
+            "install",
+            "--silent",
+            "--no-save",
+            "--prefix",
+            modules,
+            "mongoose@9",
+            external=True,
+        )
+        env["EARNORM_BENCH_NODE_MODULES"] = str(modules / "node_modules")
+    run_with_servers(session, "python", "-m", "benchmarks", *session.posargs, **env)
 
 
 @nox.session

@@ -1,73 +1,138 @@
-"""``python -m benchmarks``: EarnORM against the raw driver, both drivers, one table.
+"""``python -m benchmarks``: EarnORM, the raw drivers and the peers, in one run.
 
-``--rounds N`` (at least 7 for figures that are quoted), ``--driver pymongo|motor``, ``--json FILE``.
+Quick without arguments (small sizes, 3 rounds). ``--full`` is what figures are quoted from (full
+sizes, 9 rounds). ``--write DIR`` writes the tables, the charts and the JSON there.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import logging
 import os
+import statistics
 import sys
-import uuid
 from pathlib import Path
+from typing import Any
 
-from benchmarks.report import table, versions
-from benchmarks.rounds import Figures, compare
-from benchmarks.workloads import check_inserted, comparisons, fill
-from earnorm import App
+from pymongo import MongoClient
+
+from benchmarks.data import SIZES
+from benchmarks.report import as_json, chart, details, header, matrix
+from benchmarks.runner import (
+    Measured,
+    Worker,
+    available,
+    import_times,
+    measure,
+    memory_after_import,
+    say,
+    started,
+)
+from benchmarks.systems import OURS, PEERS, PLUGINS, RAW, SYSTEMS
+from benchmarks.workloads import BY_NAME, WORKLOADS
 
 URI_VARIABLE = "EARNORM_TEST_MONGO_URI"
-DRIVERS = ("pymongo", "motor")
-
-
-async def measure(uri: str, driver: str, rounds: int) -> tuple[list[Figures], str]:
-    """Every comparison with one driver, and the server's version."""
-    name = f"earnorm_bench_{uuid.uuid4().hex[:8]}"
-    async with App(uri, database=name, driver=driver, plugins=[]) as app:
-        # The same client, so that both ways share its connections and options.
-        database = app.dangerous_raw("the benchmark's raw side")
-        try:
-            info = await database.command("buildInfo")
-            await fill(database)
-            await check_inserted(database)
-            found: list[Figures] = []
-            for what in await comparisons(database):
-                found.append(await compare(what, driver, rounds))
-                median = found[-1].as_dict()["median"]
-                print(f"  {driver}: {what.name}: {median:.2f}", file=sys.stderr, flush=True)
-            return found, str(info["version"])
-        finally:
-            await database.client.drop_database(name)
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--driver", choices=DRIVERS, action="append")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--system", action="append", choices=SYSTEMS, metavar="NAME")
+    parser.add_argument("--workload", action="append", choices=BY_NAME, metavar="NAME")
+    parser.add_argument("--write", type=Path, metavar="DIR")
     options = parser.parse_args()
     uri = os.environ.get(URI_VARIABLE)
     if not uri:
         sys.exit(f"{URI_VARIABLE} is not set; python -m nox -s bench starts a server of its own")
-    logging.getLogger("earnorm").setLevel(logging.ERROR)
-    figures: list[Figures] = []
-    server = ""
-    for driver in options.driver or DRIVERS:
-        found, server = asyncio.run(measure(uri, driver, options.rounds))
-        figures += found
-    header = versions(server)
-    print(", ".join(f"{name} {value}" for name, value in header.items()))
-    print(
-        f"{options.rounds} rounds, interleaved in alternating order; EarnORM's time ÷ the driver's\n"
+    size = "full" if options.full else "quick"
+    rounds = options.rounds or (9 if options.full else 3)
+    names = list(available(dict.fromkeys([*RAW, *(options.system or SYSTEMS)])))
+    workloads = [BY_NAME[name] for name in options.workload] if options.workload else WORKLOADS
+    say(f"{size} sizes, {rounds} rounds; {len(names)} systems, {len(workloads)} workloads")
+    with started(uri, names, size) as workers:
+        with MongoClient[dict[str, Any]](uri) as client:
+            server = str(client.admin.command("buildInfo")["version"])
+        head = header(server, workers)
+        measured = measure(uri, workers, workloads, rounds)
+        others = process_figures(workers, names, rounds)
+    write(measured, names, size, rounds, head, others, options.write)
+
+
+def process_figures(
+    workers: dict[str, Worker], names: list[str], rounds: int
+) -> dict[str, dict[str, float]]:
+    """Import, memory, cold start, stalls: figures of a whole process."""
+    found: dict[str, dict[str, float]] = {
+        "import, ms": {
+            n: statistics.median(t) * 1e3 for n, t in import_times(names, rounds).items()
+        },
+        "memory after import, MiB": {n: k / 1024 for n, k in memory_after_import(names).items()},
+        "cold start to the first operation, ms": {
+            n: worker.ready["opened"] * 1e3 for n, worker in workers.items()
+        },
+    }
+    for title, question, factor in (
+        ("peak of holding the found records, MiB", {"peak": "hold"}, 2**-20),
+        ("longest stall of the event loop in that find, ms", {"stall": "hold"}, 1e3),
+    ):
+        found[title] = {}
+        for name, worker in workers.items():
+            said = worker.ask(**question)
+            value = said.get("bytes", said.get("seconds"))
+            if value is not None:
+                found[title][name] = value * factor
+    return found
+
+
+def write(
+    measured: Measured,
+    names: list[str],
+    size: str,
+    rounds: int,
+    head: dict[str, str],
+    others: dict[str, dict[str, float]],
+    folder: Path | None,
+) -> None:
+    """Print everything; with a folder, also write it there."""
+    sizes = SIZES[size]
+    ours = [n for n in names if n in OURS or n in RAW]
+    peers = [n for n in names if n in PEERS]
+    plugins = [n for n in names if n in PLUGINS]
+    lines = [
+        ", ".join(f"{name} {value}" for name, value in head.items()),
+        f"{size} sizes, {rounds} rounds, interleaved; time ÷ the raw driver's, the median of the rounds.",
+        "",
+        *matrix(measured, [*RAW, *(n for n in ours if n not in RAW), *peers], sizes),
+        "",
+    ]
+    if plugins:
+        lines += ["With plugins:", "", *matrix(measured, ["EarnORM", *plugins], sizes), ""]
+    lines += ["The spread:", "", *details(measured, [*ours, *plugins], sizes), ""]
+    lines += ["Of the whole process:", "", *_process_table(others, names), ""]
+    text = "\n".join(lines)
+    print(text)
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmarks.md").write_text(text)
+    said = {"header": head, "size": size, "rounds": rounds, "process": others}
+    said["rows"] = as_json(measured, names, sizes)  # type: ignore[assignment] # a table of its own
+    (folder / "benchmarks.json").write_text(json.dumps(said, indent=1) + "\n")
+    shown = ["EarnORM", *peers]
+    (folder / "benchmarks.svg").write_text(
+        chart(measured, shown, "Time ÷ the raw driver's (PyMongo asyncio); shorter is faster")
     )
-    print("\n".join(table(figures)))
-    if options.json:
-        said = {"versions": header, "figures": [each.as_dict() for each in figures]}
-        options.json.write_text(json.dumps(said, indent=2) + "\n")
+
+
+def _process_table(others: dict[str, dict[str, float]], names: list[str]) -> list[str]:
+    shown = [n for n in names if any(n in figures for figures in others.values())]
+    rows = [f"| what | {' | '.join(shown)} |", f"|---|{'---|' * len(shown)}"]
+    for title, figures in others.items():
+        cells = [f"{figures[n]:,.1f}" if n in figures else "n/a" for n in shown]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,0 +1,59 @@
+"""The benchmark runs, and everybody in it sees the same; its figures are nobody's test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import chart, ratio
+from benchmarks.runner import Measured, Series, _agree
+from benchmarks.systems import SYSTEMS
+from benchmarks.workloads import BY_NAME
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_short_run_measures_and_writes(tmp_path: Path) -> None:
+    pytest.importorskip("earnorm_pool", reason="one of the measured systems is a plugin")
+    asked = ["--system", "EarnORM", "--system", "+ pool", "--rounds", "1", "--write", str(tmp_path)]
+    works = [f"--workload={name}" for name in ("find_two", "insert_many", "save", "three_levels")]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *asked, *works],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "benchmarks.json").read_text())
+    measured = {(row["workload"], row["system"]) for row in written["rows"] if row["ratio"]}
+    assert {("find_two", "EarnORM"), ("save", "+ pool"), ("three_levels", "EarnORM")} <= measured
+    assert "| find, two fields read" in (tmp_path / "benchmarks.md").read_text()
+    assert (tmp_path / "benchmarks.svg").read_text().startswith("<svg")
+
+
+def test_whoever_skips_work_stops_the_run() -> None:
+    with pytest.raises(AssertionError, match="not everybody saw the same"):
+        _agree(BY_NAME["find_two"], {"PyMongo": "a", "EarnORM": "b"})
+
+
+def test_a_ratio_is_the_median_of_the_rounds() -> None:
+    measured: Measured = {
+        "get": {
+            "PyMongo": Series([1.0, 2.0, 4.0], [1.0, 1.0, 1.0]),
+            "EarnORM": Series([2.0, 2.0, 4.0], [3.0, 1.0, 1.0]),
+        }
+    }
+    found = ratio("get", "EarnORM", measured)
+    assert found is not None
+    assert (found.median, found.lowest, found.highest, found.cpu) == (1.0, 1.0, 2.0, 1.0)
+    assert ratio("get", "Beanie", measured) is None
+    assert "get by id" in chart(measured, ["EarnORM"], "a chart")
+
+
+def test_every_system_names_one_to_be_measured_against() -> None:
+    assert {entry.against for entry in SYSTEMS.values()} <= SYSTEMS.keys()
