@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_short_run_measures_and_writes(tmp_path: Path) -> None:
-    pytest.importorskip("earnorm_pool", reason="one of the measured systems is a plugin")
     asked = ["--system", "EarnORM", "--system", "+ pool", "--rounds", "1", "--write", str(tmp_path)]
     works = [f"--workload={name}" for name in ("find_two", "insert_many", "save", "three_levels")]
     done = subprocess.run(
