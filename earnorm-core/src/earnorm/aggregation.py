@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Protocol
 from earnorm.domain.bson_order import key as bson_key
 from earnorm.exceptions import ValidationError
 from earnorm.fields.base import Field
+from earnorm.fields.identifiers import UUID, Binary, ObjectIdField
 from earnorm.fields.numeric import Boolean, Decimal, Float, Int
 from earnorm.fields.relational import Relation
-from earnorm.fields.structured import UUID, Binary, Dict, Embedded, ObjectIdField
+from earnorm.fields.structured import Dict, Embedded
 from earnorm.fields.temporal import Date, DateTime
 from earnorm.fields.text import String
 from earnorm.updates import AddingToSet, Bounding

@@ -10,10 +10,11 @@ from bson import ObjectId
 from earnorm.environment import current_env
 from earnorm.exceptions import ValidationError
 from earnorm.fetch import Fetch
-from earnorm.fields.structured import ObjectIdField
+from earnorm.fields.identifiers import ObjectIdField
 from earnorm.hydrate import slots
 from earnorm.objectids import object_ids
 from earnorm.operations import Operation
+from earnorm.stamps import stamp_new, timed
 from earnorm.tracking import changed_fields, settle, touch
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ async def create(bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseMod
     documents = states if schema.is_flat else [schema.document(state) for state in states]
     records: list[Any] = [v if _is_record(v) else object.__new__(bound.model) for v in values]
     touch(env, records, values)
-    await env.app.execute(Operation("create", bound.model, env, values=documents))
+    op = timed(Operation("create", bound.model, env, values=documents))
+    await env.app.execute(op)
+    stamp_new(schema, states, op)
     set_state, set_fetch = slots()
     fetch = Fetch(bound.app, None, records if schema.relations else None)
     for record, state in zip(records, states, strict=True):

@@ -255,7 +255,7 @@ def _of_fields(model: type[BaseModel]) -> Iterator[IndexSpec]:
     for field in model._schema.stored:
         if field.name == "_id":
             continue
-        sparse = bool(getattr(field, "sparse", False))
+        sparse = field.sparse
         if not (field.unique or field.index or sparse):
             continue
         options = _unique_options(field) if field.unique else {}
@@ -268,9 +268,9 @@ def _of_fields(model: type[BaseModel]) -> Iterator[IndexSpec]:
 def _unique_options(field: Field[Any, Any]) -> dict[str, Any]:
     """Unset values must not collide: a partial index leaves null and missing out, and the planner
     still uses it for a value of the field's own type."""
-    if field.required:
+    if field.required and not field.sparse:
         return {"unique": True}
-    if field.index_floor is MISSING:
+    if field.sparse or field.index_floor is MISSING:
         return {"unique": True, "sparse": True}
     floor = {field.db_name: {"$gte": field.index_floor}}
     return {"unique": True, "partialFilterExpression": floor}

@@ -25,10 +25,10 @@ from earnorm.exceptions import (
 )
 from earnorm.fetch import Fetch
 from earnorm.fields.base import MISSING, Field
+from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.numeric import Int
 from earnorm.fields.relational import Relation, ToMany
-from earnorm.fields.structured import ObjectIdField
 from earnorm.ghosts import ghost_of, ghosts_of, load_ghost, note_inside
 from earnorm.hydrate import ghosts, hydrate
 from earnorm.operations import ONE, Operation
@@ -126,7 +126,16 @@ class _Structure:
 
     def _stored(self) -> State:
         """The stored form."""
-        return dict(type(self)._schema.document(self.__dict__))
+        schema, state = type(self)._schema, self.__dict__
+        originals: dict[str, Any] = getattr(self, "_originals", {})
+        unwritten = {
+            name
+            for name, original in originals.items()
+            if original is MISSING and state[name] == schema.fields[name].default_value()
+        }
+        if unwritten:  # a default that was only read is no change
+            state = {name: value for name, value in state.items() if name not in unwritten}
+        return dict(schema.document(state))
 
     @classmethod
     def pydantic_model(
@@ -216,7 +225,14 @@ class EmbeddedModel(_Structure):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._schema = Schema(cls.__name__, _declared_fields(cls, _EMBEDDED_NAMES))
+        fields = _declared_fields(cls, _EMBEDDED_NAMES)
+        misplaced = [f"{name} ({type(f).__name__})" for name, f in fields.items() if f.of_records]
+        if misplaced:
+            raise TypeError(
+                f"{cls.__name__}.{misplaced[0]}: a record's own write sets it, so it belongs in a "
+                f"model, not in an embedded one"
+            )
+        cls._schema = Schema(cls.__name__, fields)
         cls._fields = cls._schema.fields
 
     @classmethod
@@ -444,6 +460,8 @@ class BaseModel(_Structure):
     def _assign(self, field: Field[Any, Any], value: Any) -> None:
         if not field.stored:
             raise AttributeError(f"{field.name} is not stored here; write the records themselves")
+        if not field.assignable:
+            raise AttributeError(f"{field.name} takes no assignment; {field.how_to_write}")
         if self.is_stored and (field.readonly or field.name == "_id"):
             raise ValidationError(type(self)._name, [_readonly(field)])
         super()._assign(field, value)

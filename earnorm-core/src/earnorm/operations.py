@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -159,6 +160,8 @@ class Options:
     """For write: every matching record, not only the first."""
     returned: Returned | None = None
     """For write with ``many=False``: the record's values afterwards, in the same round trip."""
+    at: datetime | None = None
+    """For create and write: the time that ``auto_now`` fields get; None means the clock's."""
 
 
 PLAIN = Options()

@@ -12,8 +12,9 @@ from pydantic_core import PydanticCustomError
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import nearest
 from earnorm.fields.base import Field
+from earnorm.fields.keys import check_key
 from earnorm.fields.relational import Many2one
-from earnorm.fields.structured import Dict, Embedded, Json, List, check_key
+from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.schema import Schema
 
 _ALIASES = {"id": "_id", "pk": "_id"}

@@ -13,6 +13,7 @@ from earnorm.exceptions import DomainError, ErrorDetail, ValidationError, neares
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.structured import Dict, Embedded, Json, List
+from earnorm.fields.temporal import Moment
 
 State = dict[str, Any]
 _ALIASES = {"id": "_id", "pk": "_id"}
@@ -32,6 +33,8 @@ class Schema:
         stored = [f for f in fields.values() if f.stored]
         self.stored = tuple(stored)
         self.embedded = tuple(f for f in stored if isinstance(f, Embedded))
+        self.generated = tuple(f for f in stored if isinstance(f, Moment) and f.generated)
+        """The fields that the clock sets."""
         relations = tuple(f for f in fields.values() if isinstance(f, Relation))
         self.to_many = tuple(f for f in relations if isinstance(f, ToMany))
         inside = tuple(f for f in stored if f.structure and f.structure._schema.relations)
@@ -41,14 +44,13 @@ class Schema:
         self.projection: Mapping[str, int] = {f.db_name: 1 for f in stored}
         self.is_known = frozenset(self.projection).issuperset
         """Whether all of a document's keys are declared."""
-        self._encoders = tuple(
-            (f.name, f.db_name, f.encode) for f in stored if f.converts or f.name != f.db_name
-        )
+        self._encoders = tuple((f.db_name, f.encode) for f in stored if f.converts)
         self._transient = tuple(f.name for f in fields.values() if not f.stored)
         renamed = {f.db_name: f.name for f in stored if f.db_name != f.name}
         self.renamed = renamed
         """Stored keys that differ from their field's name, with that name."""
-        self.is_flat = not (self._encoders or self._transient)
+        self._db_names = {name: key for key, name in renamed.items()}
+        self.is_flat = not (self._encoders or self._transient or renamed)
         self.as_it_is = frozenset(
             f.name for f in stored if not f.converts and type(f).to_json is Field.to_json
         )
@@ -125,11 +127,17 @@ class Schema:
         """The stored form of a record's state. The state itself where nothing differs."""
         if self.is_flat:
             return state
-        document = dict(state)
-        for name in self._transient:
-            document.pop(name, None)
-        for name, db_name, encode in self._encoders:
-            value = document.pop(name, MISSING) if name != db_name else document.get(name, MISSING)
+        if self.renamed:
+            # Keys keep their places, so that what was read and what is stored can be compared.
+            stored = self._db_names
+            names = self._transient
+            document = {stored.get(k, k): v for k, v in state.items() if k not in names}
+        else:
+            document = dict(state)
+            for name in self._transient:
+                document.pop(name, None)
+        for db_name, encode in self._encoders:
+            value = document.get(db_name, MISSING)
             if value is not MISSING:
                 document[db_name] = encode(value)
         return document
@@ -179,17 +187,26 @@ class Schema:
             return Path(field.db_name, field)
         if isinstance(field, List) and rest.isdecimal():  # tags.0: the first item
             return Path(f"{field.db_name}.{rest}", field._item)
+        if isinstance(field, Dict) and field._values is not None:
+            return self._in_dict(field, rest, path)
         inner = self._inside(field, path)
         if inner is None:  # a free-form value: any path, any JSON value
-            free: Json[Any] = Json()
-            free.__set_name__(type(self), path)
-            return Path(f"{field.db_name}.{rest}", free)
+            return Path(f"{field.db_name}.{rest}", _free(path))
         position, _, deeper = rest.partition(".")
         if position.isdecimal() and deeper:  # lines.0.sku: the first line's
             below = inner.resolve(deeper)
             return Path(f"{field.db_name}.{position}.{below.db_path}", below.field)
         below = inner.resolve(rest)
         return Path(f"{field.db_name}.{below.db_path}", below.field)
+
+    def _in_dict(self, field: Dict[Any, Any, Any], rest: str, path: str) -> Path:
+        """One value of a Dict, by its key: ``prices.vn``."""
+        key, _, deeper = rest.partition(".")
+        if not deeper:
+            return Path(f"{field.db_name}.{key}", field._values)
+        inner = self._inside(field._values, path)
+        below = Path(deeper, _free(path)) if inner is None else inner.resolve(deeper)
+        return Path(f"{field.db_name}.{key}.{below.db_path}", below.field)
 
     def _inside(self, field: Field[Any, Any], path: str) -> Schema | None:
         while isinstance(field, List):
@@ -204,6 +221,8 @@ class Schema:
                 f"{path!r} crosses the relation {field.name!r}; search the other model first, "
                 f"then use ({field.name!r}, 'in', its ids)"
             )
+        if field.parts:
+            return Schema(f"{self.name}.{field.name}", field.parts)
         raise DomainError(f"{self.name}.{field.name} has no fields of its own ({path!r})")
 
     def path_of(self, name: str) -> str:
@@ -216,6 +235,13 @@ class Schema:
 
     def __repr__(self) -> str:
         return f"<Schema {self.name}: {', '.join(self.fields)}>"
+
+
+def _free(path: str) -> Json[Any]:
+    """The field of any JSON value inside a free-form one."""
+    free: Json[Any] = Json()
+    free.__set_name__(Schema, path)
+    return free
 
 
 def _shape(schema: Schema, *, partial: bool) -> type[Any]:
@@ -234,7 +260,8 @@ def _shape(schema: Schema, *, partial: bool) -> type[Any]:
                 has_default = field.default is not None and not partial
                 if has_default:
                     inner = _with_default(inner, field)
-                required = field.required and not partial and not has_default
+                asked = not (partial or has_default or field.generated)
+                required = field.required and asked
                 fields[field.name] = core_schema.typed_dict_field(inner, required=required)
             return core_schema.typed_dict_schema(fields, extra_behavior="forbid")
 

@@ -153,6 +153,8 @@ def plain(value: Any) -> Any:
         return value.id if hasattr(value, "is_stored") else embedded_dict(value)
     if isinstance(value, list):
         return [plain(item) for item in value]
+    if isinstance(value, set):
+        return set(value)
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return value

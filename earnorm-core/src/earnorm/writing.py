@@ -18,6 +18,7 @@ from earnorm.fetch import Fetch
 from earnorm.fields.base import Field
 from earnorm.operations import PLAIN, Operation, Options, PerRecord, Returned, Update
 from earnorm.planning import Guard, Plan, has_changes, is_change, plan_changes
+from earnorm.stamps import stamp_written, timed
 from earnorm.tracking import changed_fields, env_of, settle, touch
 from earnorm.updates import Change
 
@@ -74,10 +75,12 @@ async def save(records: Sequence[BaseModel]) -> int:
         pks = [record.pk for record, _, _ in prepared]
         values_by_pk = PerRecord({r.pk: update for r, _, update in prepared})
         op = Operation("write", bound.model, env, condition("_id", "in", pks), values_by_pk)
+    op = timed(op)
     matched = await env.app.execute(op)
     check_matched(bound, matched, len(prepared))
-    for record, values, _ in prepared:
+    for record, values, update in prepared:
         record.__dict__.update(values)
+        stamp_written(record, op, update.keys)
         _written(record)
     return len(prepared)
 
@@ -123,8 +126,10 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
         op = Operation("write", bound.model, env, condition("_id", "in", pks), each)
     else:
         op = Operation("write", bound.model, env, condition("_id", "in", pks), update)
+    op = timed(op)
     await _send(bound, op, len(pks), plan.guards)
     for record in records:
+        stamp_written(record, op, update.keys)
         _take(bound, record, plan.values)
         _count_revision(record)
     if returned is not None and returned.document is not None:

@@ -2,46 +2,62 @@
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableField
 from earnorm.fields.command import Command
+from earnorm.fields.enumerated import Enum
+from earnorm.fields.geo import Geo, Geometry, LineString, MultiPolygon, Point, Polygon
+from earnorm.fields.identifiers import UUID, Binary, ObjectIdField
 from earnorm.fields.many2many import Many2many
+from earnorm.fields.money import Money, MoneyValue
+from earnorm.fields.network import IPAddress
 from earnorm.fields.numeric import Boolean, Decimal, Float, Int
 from earnorm.fields.relational import Many2one, One2many
-from earnorm.fields.structured import (
-    UUID,
-    Binary,
-    Dict,
-    Embedded,
-    Json,
-    List,
-    ObjectIdField,
-)
-from earnorm.fields.temporal import Date, DateTime
-from earnorm.fields.text import Email, Selection, String, Text, Url
+from earnorm.fields.sets import Set
+from earnorm.fields.structured import Dict, Embedded, Json, List
+from earnorm.fields.temporal import Date, DateTime, Duration, Time
+from earnorm.fields.text import Color, Email, Phone, Selection, Slug, String, Text, Url
+from earnorm.fields.vector import Vector
 
 __all__ = [
     "UUID",
     "Binary",
     "Boolean",
+    "Color",
     "Command",
     "ConvertingField",
     "Date",
     "DateTime",
     "Decimal",
     "Dict",
+    "Duration",
     "Email",
     "Embedded",
+    "Enum",
     "Field",
     "FieldOptions",
     "Float",
+    "Geo",
+    "Geometry",
+    "IPAddress",
     "Int",
     "Json",
+    "LineString",
     "List",
     "Many2many",
     "Many2one",
+    "Money",
+    "MoneyValue",
+    "MultiPolygon",
     "MutableField",
     "ObjectIdField",
     "One2many",
+    "Phone",
+    "Point",
+    "Polygon",
     "Selection",
+    "Set",
+    "Slug",
     "String",
     "Text",
+    "Time",
     "Url",
+    "Vector",
 ]

@@ -57,7 +57,9 @@ class FieldOptions(_TypedDict, total=False):
     unique: bool
     """No two records may share a value; held by an index. Unset values do not collide."""
     index: bool
-    """Keep an ascending index on the field."""
+    """Keep an index on the field: an ascending one, for shapes on the earth a 2dsphere index."""
+    sparse: bool
+    """The index leaves out documents that lack the field; alone it implies ``index``."""
     readonly: bool
     """The value can be given when a record is created and not changed afterwards."""
     copy: bool
@@ -92,6 +94,8 @@ class _Missing:
 
 MISSING: Any = _Missing()
 """Stands for "no such key", where None is a value."""
+
+NO_PARTS: Mapping[str, Any] = {}
 
 NOT_DATA = (Mapping, Regex, Code, DBRef)
 
@@ -132,6 +136,12 @@ class Field(Generic[V, N]):
     """The value is part of the record's document."""
     structure: Any = None
     """The class of the embedded objects that the field holds, alone or in a list."""
+    assignable: ClassVar[bool] = True
+    """A value can be given in a constructor, an assignment or a write."""
+    how_to_write: ClassVar[str] = ""
+    """What to do instead, where it cannot."""
+    of_records: bool = False
+    """Only a record can have the field, no embedded object and no list."""
 
     name: str
     db_name: str
@@ -143,10 +153,13 @@ class Field(Generic[V, N]):
     async_validators: tuple[Callable[[Any], Awaitable[Any]], ...]
     unique: bool
     index: bool
+    sparse: bool
     readonly: bool
     copy: bool
     string: str
     help: str
+    generated: bool = False
+    """A layer fills the value in when the record is stored, so nobody has to give it."""
 
     def __init__(
         self,
@@ -181,7 +194,8 @@ class Field(Generic[V, N]):
         self.validators = tuple(each for each in given if not is_async(each))
         self.async_validators = tuple(each for each in given if is_async(each))
         self.unique = options.get("unique", False)
-        self.index = options.get("index", False)
+        self.sparse = options.get("sparse", False)
+        self.index = options.get("index", self.sparse)
         self.readonly = options.get("readonly", False)
         self.copy = options.get("copy", not self.unique)
         self.db_name = options.get("db_name", "")
@@ -241,6 +255,11 @@ class Field(Generic[V, N]):
         Every value that the field accepts must pass; ``{}`` lets everything pass.
         """
         return {}
+
+    @property
+    def parts(self) -> Mapping[str, Field[Any, Any]]:
+        """The fields inside a stored value, by the name that a condition's path goes on with."""
+        return NO_PARTS
 
     # -- what the rest of the core uses -------------------------------------------------------
 

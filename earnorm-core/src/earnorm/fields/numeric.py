@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import decimal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, TypeVar, Unpack
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Unpack
 
 import pydantic
 from bson import Decimal128, Int64
+from pydantic_core import PydanticCustomError
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, Validator
 
@@ -15,6 +16,18 @@ from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, Validat
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _MAX_DIGITS = 34  # of a Decimal128
 _DECIMAL128 = decimal.Context(prec=_MAX_DIGITS, Emin=-6143, Emax=6144, clamp=1)
+
+Rounding = Literal[
+    "ROUND_HALF_EVEN",
+    "ROUND_HALF_UP",
+    "ROUND_HALF_DOWN",
+    "ROUND_UP",
+    "ROUND_DOWN",
+    "ROUND_CEILING",
+    "ROUND_FLOOR",
+    "ROUND_05UP",
+]
+"""The names of Python's ``decimal`` module."""
 
 Number = TypeVar("Number", int, float, decimal.Decimal)
 
@@ -111,6 +124,8 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
         max_value: The highest value allowed.
         max_digits: Most digits in all.
         decimal_places: Most digits behind the point.
+        rounding: Round to ``decimal_places`` instead of refusing more of them, by one of the names
+            of ``decimal``: ``"ROUND_HALF_EVEN"``, ``"ROUND_HALF_UP"``, ``"ROUND_DOWN"`` …
     """
 
     python_type: ClassVar[Any] = decimal.Decimal
@@ -120,6 +135,7 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
     max_value: decimal.Decimal | None
     max_digits: int
     decimal_places: int | None
+    rounding: Rounding | None
 
     def __init__(
         self,
@@ -132,8 +148,11 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
         max_value: decimal.Decimal | int | None = None,
         max_digits: int = _MAX_DIGITS,
         decimal_places: int | None = None,
+        rounding: Rounding | None = None,
         **options: Unpack[FieldOptions],
     ) -> None:
+        if rounding is not None and decimal_places is None:
+            raise TypeError("rounding needs decimal_places, the digits to round to")
         if not 1 <= max_digits <= _MAX_DIGITS:
             raise ValueError(f"max_digits is 1 to {_MAX_DIGITS}, what a Decimal128 holds")
         self._bind(required, default, choices, validators, options)
@@ -141,17 +160,24 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
         self.max_value = None if max_value is None else decimal.Decimal(max_value)
         self.max_digits = max_digits
         self.decimal_places = decimal_places
+        self.rounding = rounding
+        if rounding is not None:
+            round_to(decimal.Decimal(0), 0, rounding)  # a wrong name fails here
 
     def annotation(self) -> Any:
-        return Annotated[
-            decimal.Decimal,
-            pydantic.Field(
-                ge=self.min_value,
-                le=self.max_value,
-                max_digits=self.max_digits,
-                decimal_places=self.decimal_places,
-            ),
-        ]
+        bounds = pydantic.Field(
+            ge=self.min_value,
+            le=self.max_value,
+            max_digits=self.max_digits,
+            decimal_places=self.decimal_places,
+        )
+        if self.rounding is None:
+            return Annotated[decimal.Decimal, bounds]
+        return Annotated[decimal.Decimal, pydantic.AfterValidator(self._rounded), bounds]
+
+    def _rounded(self, value: decimal.Decimal) -> decimal.Decimal:
+        assert self.decimal_places is not None and self.rounding is not None
+        return round_to(value, self.decimal_places, self.rounding)
 
     def bson_schema(self) -> Mapping[str, Any]:
         return {"bsonType": "decimal", **_bounds(self.min_value, self.max_value)}
@@ -194,6 +220,25 @@ def _bounds(low: Any, high: Any) -> dict[str, Any]:
     }
 
 
+def round_to(value: decimal.Decimal, places: int, rounding: Rounding) -> decimal.Decimal:
+    """The number with so many digits behind the point.
+
+    Raises:
+        PydanticCustomError: It has more than the 34 digits of a Decimal128 then.
+    """
+    try:
+        return value.quantize(decimal.Decimal(1).scaleb(-places), rounding, _DECIMAL128)
+    except decimal.InvalidOperation:
+        raise PydanticCustomError(
+            "decimal_max_digits", "more than {n} digits", {"n": _MAX_DIGITS}
+        ) from None
+
+
+def decimal128(value: decimal.Decimal | int) -> Decimal128:
+    """The nearest number that a Decimal128 can hold."""
+    return Decimal128(_DECIMAL128.create_decimal(value))
+
+
 def _number_operand(field: Field[Any, Any], value: Any) -> Any:
     if isinstance(value, Decimal128) and isinstance(field, Decimal):
         return value
@@ -202,8 +247,8 @@ def _number_operand(field: Field[Any, Any], value: Any) -> Any:
     if type(value) is bool or not isinstance(value, (int, float, decimal.Decimal)):
         raise ValueError(f"{field.name} is compared with a number, not {type(value).__name__}")
     if isinstance(value, decimal.Decimal):
-        return Decimal128(_DECIMAL128.create_decimal(value))
+        return decimal128(value)
     if isinstance(value, int) and not _INT_MIN <= value <= _INT_MAX:
         # beyond 64 bits; a Decimal128 still compares right with every stored number
-        return Decimal128(_DECIMAL128.create_decimal(value))
+        return decimal128(value)
     return value

@@ -1,141 +1,31 @@
-"""Everything with an inner shape or an opaque one: ids, UUID, Binary, Json, Dict, List, Embedded."""
+"""What has an inner shape: Json, Dict, List, Embedded."""
 
 from __future__ import annotations
 
-import base64
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, Unpack
 
 import pydantic
-from bson import Binary as BsonBinary
-from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableField, N, Validator
 from earnorm.fields.json_forms import json_form
+from earnorm.fields.keys import KeyTexts, check_key
 from earnorm.fields.numeric import _INT_MAX, _INT_MIN
 
 if TYPE_CHECKING:
     from earnorm.models import EmbeddedModel
 
 T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as _TypeVar
+
+    K = _TypeVar("K", default=str)
+else:
+    K = TypeVar("K")
 E = TypeVar("E", bound="EmbeddedModel")
 
 _MAX_DEPTH = 90  # BSON allows 100 levels in all; the document itself and its updates need some
-
-
-def _object_id(value: Any) -> ObjectId:
-    if isinstance(value, ObjectId):
-        return value
-    if isinstance(value, str) and ObjectId.is_valid(value):
-        return ObjectId(value)
-    raise PydanticCustomError("object_id", "not an ObjectId, nor its 24 hexadecimal digits")
-
-
-def _id_text(value: Any) -> Any:
-    return str(value) if isinstance(value, ObjectId) else value
-
-
-class ObjectIdField(Field[ObjectId, N]):
-    """An ObjectId; its 24 hexadecimal digits are accepted and converted."""
-
-    python_type: ClassVar[Any] = Annotated[Any, pydantic.PlainValidator(_object_id)]
-    index_floor: ClassVar[Any] = ObjectId("0" * 24)
-
-    def json_type(self) -> Any:
-        return Annotated[
-            str,
-            pydantic.BeforeValidator(_id_text),
-            pydantic.Field(pattern="^[0-9a-fA-F]{24}$"),
-        ]
-
-    def bson_schema(self) -> Mapping[str, Any]:
-        return {"bsonType": "objectId"}
-
-    def operand(self, value: Any) -> Any:
-        if value is None or isinstance(value, ObjectId):
-            return value
-        if isinstance(value, str):
-            # A text that is no ObjectId finds nothing where ids are ObjectIds; it is no error.
-            return ObjectId(value) if ObjectId.is_valid(value) else value
-        pk = getattr(value, "pk", None)
-        if isinstance(pk, ObjectId):
-            return pk
-        raise ValueError(
-            f"{self.name} is compared with an ObjectId or its text, not {type(value).__name__}"
-        )
-
-
-class UUID(Field[uuid.UUID, N]):
-    """A UUID, stored as BSON binary subtype 4; its text is accepted and converted."""
-
-    python_type: ClassVar[Any] = uuid.UUID
-    index_floor: ClassVar[Any] = uuid.UUID(int=0)
-
-    def bson_schema(self) -> Mapping[str, Any]:
-        return {"bsonType": "binData"}
-
-    def operand(self, value: Any) -> Any:
-        if value is None or isinstance(value, uuid.UUID):
-            return value
-        if isinstance(value, str):
-            try:
-                return uuid.UUID(value)
-            except ValueError:
-                return value
-        raise ValueError(
-            f"{self.name} is compared with a UUID or its text, not {type(value).__name__}"
-        )
-
-
-class Binary(Field[bytes, N]):
-    """Bytes.
-
-    Args:
-        max_length: Most bytes allowed (a whole document holds 16 MB; use a File for more).
-    """
-
-    python_type: ClassVar[Any] = bytes
-    operand_types = (bytes, BsonBinary)
-    index_floor: ClassVar[Any] = b""
-    max_length: int | None
-
-    def __init__(
-        self,
-        *,
-        required: N = False,  # type: ignore[assignment] # see Field.__init__
-        default: bytes | Callable[[], bytes] | None = None,
-        validators: Iterable[Validator[bytes]] = (),
-        max_length: int | None = None,
-        **options: Unpack[FieldOptions],
-    ) -> None:
-        self._bind(required, default, None, validators, options)
-        self.max_length = max_length
-
-    def annotation(self) -> Any:
-        return Annotated[bytes, pydantic.Field(strict=True, max_length=self.max_length)]
-
-    def json_type(self) -> Any:
-        shown = {"type": "string", "contentEncoding": "base64"}
-        return Annotated[
-            self.annotation(),
-            pydantic.BeforeValidator(_from_base64),
-            pydantic.PlainSerializer(self.to_json, when_used="json-unless-none"),
-            pydantic.WithJsonSchema(shown),
-        ]
-
-    def bson_schema(self) -> Mapping[str, Any]:
-        return {"bsonType": "binData"}
-
-
-def _from_base64(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return base64.b64decode(value, validate=True)
-    except ValueError:
-        raise PydanticCustomError("base64", "not base64") from None
 
 
 def check_json(value: Any, depth: int = 0) -> Any:
@@ -158,15 +48,6 @@ def check_json(value: Any, depth: int = 0) -> Any:
     raise PydanticCustomError("json_type", "{kind} is not a JSON value", {"kind": kind.__name__})
 
 
-def check_key(key: Any) -> str:
-    """A key that is a text, and can be taken neither for an operator nor for a path."""
-    if type(key) is not str:
-        raise PydanticCustomError("key_type", "a key is a text")
-    if key.startswith("$") or "." in key or "\0" in key:
-        raise PydanticCustomError("key", "a key must not start with '$' or contain '.' or NUL")
-    return key
-
-
 class Json(MutableField[Any, N]):
     """Any JSON value: text, number, true, false, null, list, object."""
 
@@ -182,32 +63,43 @@ class Json(MutableField[Any, N]):
             raise ValueError(f"{self.name}: {error.message()}") from None
 
 
-class Dict(MutableField[dict[str, T], N], Generic[T, N]):
-    """A mapping of texts to values of one field.
+class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
+    """A mapping of keys to values of one field.
 
     Args:
         values: The field that each value is checked by; without it, any JSON value.
+        keys: The field that each key is checked by: String (as without it), Int, UUID,
+            ObjectIdField, Date or Enum. BSON knows texts only, so the other kinds are stored as
+            their text.
     """
 
     def __init__(
         self,
         values: Field[T, Any] | None = None,
         *,
+        keys: Field[K, Any] | None = None,
         required: N = False,  # type: ignore[assignment] # see Field.__init__
-        default: dict[str, T] | Callable[[], dict[str, T]] | None = None,
-        validators: Iterable[Validator[dict[str, T]]] = (),
+        default: dict[K, T] | Callable[[], dict[K, T]] | None = None,
+        validators: Iterable[Validator[dict[K, T]]] = (),
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, validators, options)
-        self._values: Any = _item(self, values)
+        self._values: Any = item_field(self, values)
+        self._keys: Any = item_field(self, keys)
+        self._texts = KeyTexts(self._keys)
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
-        if self._values is not None:
-            self._values.__set_name__(owner, name)
+        for field in (self._values, self._keys):
+            if field is not None:
+                field.__set_name__(owner, name)
 
     def annotation(self) -> Any:
         key: Any = Annotated[str, pydantic.BeforeValidator(check_key)]
+        if self._keys is not None:
+            key = Annotated[
+                self._keys.value_annotation(), pydantic.AfterValidator(self._texts.check)
+            ]
         value = Json.python_type if self._values is None else self._values.value_annotation()
         return dict.__class_getitem__((key, value))
 
@@ -217,38 +109,49 @@ class Dict(MutableField[dict[str, T], N], Generic[T, N]):
 
     def to_json(self, value: Any) -> Any:
         form = json_form if self._values is None else self._values.to_json
-        return {key: None if each is None else form(each) for key, each in value.items()}
+        text = self._texts.encode
+        return {text(key): None if each is None else form(each) for key, each in value.items()}
 
     def bson_schema(self) -> Mapping[str, Any]:
-        values = {} if self._values is None else _always_set(self._values)
+        values = {} if self._values is None else always_set(self._values)
         return {"bsonType": "object", **({"additionalProperties": values} if values else {})}
+
+    def _each(self, value: Any, key: Callable[[Any], Any], item: Callable[[Any], Any]) -> Any:
+        if type(value) is not dict:
+            return value
+        return {key(k): item(v) for k, v in value.items()}
 
     def encode(self, value: Any) -> Any:
         item = self._values
-        if item is None or not item.converts or type(value) is not dict:
-            return value
-        return {key: item.encode(each) for key, each in value.items()}
+        if item is None or not item.converts:
+            if self._texts.is_plain:
+                return value
+            return self._each(value, self._texts.encode, _unchanged)
+        return self._each(value, self._texts.encode, item.encode)
 
     def decode(self, value: Any) -> Any:
         item = self._values
-        if item is None or not item.converts or type(value) is not dict:
-            return value
-        return {key: item.decode(each) for key, each in value.items()}
+        if item is None or not item.converts:
+            if self._texts.is_plain:
+                return value
+            return self._each(value, self._texts.decode, _unchanged)
+        return self._each(value, self._texts.decode, item.decode)
 
     def operand(self, value: Any) -> Any:
         if value is None:
             return None
         if not isinstance(value, dict):
             raise ValueError(f"{self.name} is compared with a dict, not {type(value).__name__}")
+        item = self._values
         try:
-            for key in value:
-                check_key(key)
+            texts = {check_key(self._texts.encode(k)): each for k, each in value.items()}
+            return {k: check_json(v) if item is None else item.operand(v) for k, v in texts.items()}
         except PydanticCustomError as error:
             raise ValueError(f"{self.name}: {error.message()}") from None
-        item = self._values
-        if item is None:
-            return {key: check_json(each) for key, each in value.items()}
-        return {key: item.operand(each) for key, each in value.items()}
+
+
+def _unchanged(value: Any) -> Any:
+    return value
 
 
 class List(MutableField[list[T], N], Generic[T, N]):
@@ -275,7 +178,7 @@ class List(MutableField[list[T], N], Generic[T, N]):
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, validators, options)
-        checked = _item(self, item)
+        checked = item_field(self, item)
         if checked is None:
             raise TypeError("List() needs the field of its items, e.g. List(String())")
         # Any: a type checker would take a field in an attribute for a descriptor of the list
@@ -303,7 +206,7 @@ class List(MutableField[list[T], N], Generic[T, N]):
         return [None if each is None else form(each) for each in value]
 
     def bson_schema(self) -> Mapping[str, Any]:
-        items = _always_set(self._item)
+        items = always_set(self._item)
         bounds = {"items": items or None, "minItems": self.min_length, "maxItems": self.max_length}
         return {"bsonType": "array", **{k: v for k, v in bounds.items() if v is not None}}
 
@@ -396,7 +299,7 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
         )
 
 
-def _always_set(item: Field[Any, Any]) -> dict[str, Any]:
+def always_set(item: Field[Any, Any]) -> dict[str, Any]:
     """The schema of an item: unlike a field, it is never null."""
     schema = dict(item.bson_schema())
     if item.choices:
@@ -404,10 +307,19 @@ def _always_set(item: Field[Any, Any]) -> dict[str, Any]:
     return schema
 
 
-def _item(owner: Field[Any, Any], item: Any) -> Any:
-    if item is None or isinstance(item, Field):
-        return item
-    raise TypeError(
-        f"{type(owner).__name__}() takes a field, e.g. {type(owner).__name__}(String()), "
-        f"not {item!r}"
-    )
+def item_field(owner: Field[Any, Any], item: Any) -> Any:
+    """The field of a container's items, checked.
+
+    Raises:
+        TypeError: It is no field, or one that only a record can have.
+    """
+    if item is None:
+        return None
+    name = type(owner).__name__
+    if not isinstance(item, Field):
+        raise TypeError(f"{name}() takes a field, e.g. {name}(String()), not {item!r}")
+    if item.of_records:
+        raise TypeError(
+            f"{name}() cannot hold a {type(item).__name__} that a record's own write sets"
+        )
+    return item

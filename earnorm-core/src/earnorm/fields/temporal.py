@@ -1,14 +1,18 @@
-"""Points in time: Date and DateTime."""
+"""Time: Date, DateTime, Time of day, Duration."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, TypeVar, Unpack
 
 import pydantic
+from bson import Int64
+from pydantic_core import PydanticCustomError
 
-from earnorm.fields.base import ConvertingField, N
+from earnorm.fields.base import ConvertingField, FieldOptions, N, Validator
+
+D = TypeVar("D", bound=datetime.date)
 
 _UTC = datetime.UTC
 
@@ -23,14 +27,53 @@ def _to_stored_precision(value: datetime.datetime) -> datetime.datetime:
     return value - datetime.timedelta(microseconds=extra) if extra else value
 
 
-class DateTime(ConvertingField[datetime.datetime, N]):
+class Moment(ConvertingField[D, N]):
+    """What Date and DateTime share: the clock can give their value when a record is stored."""
+
+    auto_now: bool
+    auto_now_add: bool
+
+    def __init__(
+        self,
+        *,
+        required: N = False,  # type: ignore[assignment] # see Field.__init__
+        default: D | Callable[[], D] | None = None,
+        choices: Sequence[D] | None = None,
+        validators: Iterable[Validator[D]] = (),
+        auto_now: bool = False,
+        auto_now_add: bool = False,
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        if (auto_now or auto_now_add) and default is not None:
+            raise TypeError("the clock gives the value of auto_now and auto_now_add; no default")
+        if (auto_now or auto_now_add) and "copy" not in options:
+            options["copy"] = False
+        self._bind(required, default, choices, validators, options)
+        self.auto_now = auto_now
+        self.auto_now_add = auto_now_add
+        self.generated = self.of_records = auto_now or auto_now_add
+
+    def at(self, now: datetime.datetime) -> D:
+        """The field's value at a point in time."""
+        raise NotImplementedError
+
+
+class DateTime(Moment[datetime.datetime, N]):
     """A point in time, always with the UTC time zone, in milliseconds.
 
     A value without a time zone is taken as UTC; another zone is converted.
+
+    Args:
+        auto_now: Every write of the record sets the field to the current time, unless the write
+            names the field itself.
+        auto_now_add: As ``auto_now``, only when the record is created.
     """
 
     python_type: ClassVar[Any] = datetime.datetime
     index_floor: ClassVar[Any] = datetime.datetime(1, 1, 1)
+
+    def at(self, now: datetime.datetime) -> datetime.datetime:
+        return _to_stored_precision(now)
 
     def annotation(self) -> Any:
         return Annotated[datetime.datetime, pydantic.AfterValidator(_to_stored_precision)]
@@ -66,14 +109,23 @@ class DateTime(ConvertingField[datetime.datetime, N]):
         )
 
 
-class Date(ConvertingField[datetime.date, N]):
-    """A calendar day, stored as midnight UTC."""
+class Date(Moment[datetime.date, N]):
+    """A calendar day, stored as midnight UTC.
+
+    Args:
+        auto_now: Every write of the record sets the field to the current day (in UTC), unless the
+            write names the field itself.
+        auto_now_add: As ``auto_now``, only when the record is created.
+    """
 
     python_type: ClassVar[Any] = datetime.date
     index_floor: ClassVar[Any] = datetime.datetime(1, 1, 1)
 
     def bson_schema(self) -> Mapping[str, Any]:
         return {"bsonType": "date"}
+
+    def at(self, now: datetime.datetime) -> datetime.date:
+        return now.astimezone(_UTC).date()
 
     def is_decoded(self, value: Any) -> bool:
         return type(value) is datetime.date
@@ -108,3 +160,136 @@ def _from_iso(name: str, text: str) -> datetime.datetime:
         raise ValueError(
             f"{name} is compared with a date; {text[:40]!r} is no ISO 8601 date"
         ) from None
+
+
+def _wall_clock(value: datetime.time) -> datetime.time:
+    if value.tzinfo is not None:
+        raise PydanticCustomError("time_zone", "a time of day has no time zone")
+    return value.replace(fold=0) if value.fold else value
+
+
+class Time(ConvertingField[datetime.time, N]):
+    """A time of day without a date or a time zone, such as an opening hour.
+
+    Stored as ISO 8601 text (``08:30:00``, with six digits behind the seconds where there are any):
+    BSON has no such type, and this text has the order of the times and can be read by people.
+    """
+
+    python_type: ClassVar[Any] = datetime.time
+    index_floor: ClassVar[Any] = ""
+
+    def annotation(self) -> Any:
+        return Annotated[datetime.time, pydantic.AfterValidator(_wall_clock)]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": "string"}
+
+    def is_decoded(self, value: Any) -> bool:
+        return type(value) is datetime.time
+
+    def encode(self, value: Any) -> Any:
+        return value.isoformat() if isinstance(value, datetime.time) else value
+
+    def decode(self, value: Any) -> Any:
+        if type(value) is not str:
+            return value
+        try:
+            return datetime.time.fromisoformat(value)
+        except ValueError:  # stored by another program
+            return value
+
+    def operand(self, value: Any) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            try:
+                value = datetime.time.fromisoformat(value)
+            except ValueError:
+                raise ValueError(
+                    f"{self.name} is compared with a time; {value[:40]!r} is no ISO 8601 time"
+                ) from None
+        if not isinstance(value, datetime.time):
+            raise ValueError(
+                f"{self.name} is compared with a time or ISO 8601 text, not {type(value).__name__}"
+            )
+        if value.tzinfo is not None:
+            raise ValueError(f"{self.name}: a time of day has no time zone")
+        return self.encode(value)
+
+
+_MILLISECOND = datetime.timedelta(milliseconds=1)
+_DURATIONS: pydantic.TypeAdapter[datetime.timedelta] = pydantic.TypeAdapter(datetime.timedelta)
+
+
+def _whole_milliseconds(value: datetime.timedelta) -> datetime.timedelta:
+    return value // _MILLISECOND * _MILLISECOND if value.microseconds % 1000 else value
+
+
+class Duration(ConvertingField[datetime.timedelta, N]):
+    """A length of time, stored as a whole number of milliseconds (64 bits).
+
+    The unit is that of BSON's dates, so that the database can add one to the other. Smaller parts
+    are cut off, as with DateTime.
+
+    Args:
+        min_value: The shortest allowed.
+        max_value: The longest allowed.
+    """
+
+    python_type: ClassVar[Any] = datetime.timedelta
+    index_floor: ClassVar[Any] = float("-inf")
+    min_value: datetime.timedelta | None
+    max_value: datetime.timedelta | None
+
+    def __init__(
+        self,
+        *,
+        required: N = False,  # type: ignore[assignment] # see Field.__init__
+        default: datetime.timedelta | Callable[[], datetime.timedelta] | None = None,
+        choices: Sequence[datetime.timedelta] | None = None,
+        validators: Iterable[Validator[datetime.timedelta]] = (),
+        min_value: datetime.timedelta | None = None,
+        max_value: datetime.timedelta | None = None,
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        self._bind(required, default, choices, validators, options)
+        self.min_value = min_value
+        self.max_value = max_value
+
+    def annotation(self) -> Any:
+        return Annotated[
+            datetime.timedelta,
+            pydantic.Field(ge=self.min_value, le=self.max_value),
+            pydantic.AfterValidator(_whole_milliseconds),
+        ]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": ["int", "long"]}
+
+    def is_decoded(self, value: Any) -> bool:
+        return type(value) is datetime.timedelta
+
+    def encode(self, value: Any) -> Any:
+        return Int64(value // _MILLISECOND) if isinstance(value, datetime.timedelta) else value
+
+    def decode(self, value: Any) -> Any:
+        if isinstance(value, int | float) and type(value) is not bool:
+            return datetime.timedelta(milliseconds=value)
+        return value
+
+    def operand(self, value: Any) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            try:
+                value = _DURATIONS.validate_python(value)
+            except pydantic.ValidationError:
+                raise ValueError(
+                    f"{self.name} is compared with a timedelta; {value[:40]!r} is no ISO 8601 duration"
+                ) from None
+        if not isinstance(value, datetime.timedelta):
+            raise ValueError(
+                f"{self.name} is compared with a timedelta or ISO 8601 text, "
+                f"not {type(value).__name__}"
+            )
+        return self.encode(value)

@@ -1,10 +1,15 @@
-"""Text: String, Text, Email, Url, and Selection among fixed texts."""
+"""Text: String, Text, Email, Url, Slug, Phone, Color, and Selection among fixed texts.
+
+A field that normalises (``strip``, ``case``, Slug, Phone, Color) does so with what is stored and
+with what a condition compares it with, so that both meet.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar, Literal, Unpack
 from urllib.parse import urlsplit
 
 import pydantic
@@ -21,6 +26,14 @@ _EMAIL = re.compile(
 )
 
 
+Case = Literal["lower", "upper"]
+_CASES: dict[str | None, Callable[[str], str]] = {
+    None: lambda text: text,
+    "lower": str.lower,
+    "upper": str.upper,
+}
+
+
 class String(Field[str, N]):
     """A text.
 
@@ -29,15 +42,19 @@ class String(Field[str, N]):
         max_length: Most characters allowed.
         pattern: A regular expression that the whole text must match (Rust syntax, linear time).
         strip: Cut white space off both ends before anything else is checked.
+        case: ``"lower"`` or ``"upper"``: what the text is converted to before it is checked.
     """
 
     python_type: ClassVar[Any] = str
     operand_types = (str,)
     index_floor: ClassVar[Any] = ""
-    min_length: int | None
-    max_length: int | None
-    pattern: str | None
-    strip: bool
+    json_format: ClassVar[str] = ""
+    """The ``format`` of JSON Schema."""
+    min_length: int | None = None
+    max_length: int | None = None
+    pattern: str | None = None
+    strip: bool = False
+    case: Case | None = None
 
     def __init__(
         self,
@@ -50,23 +67,54 @@ class String(Field[str, N]):
         max_length: int | None = None,
         pattern: str | None = None,
         strip: bool = False,
+        case: Case | None = None,
         **options: Unpack[FieldOptions],
     ) -> None:
+        if case not in _CASES:
+            raise ValueError(f"case is 'lower' or 'upper', not {case!r}")
         self._bind(required, default, choices, validators, options)
         self.min_length = min_length
         self.max_length = max_length
         self.pattern = pattern
         self.strip = strip
+        self.case = case
+
+    def normal(self, text: str) -> str:
+        """The form that a text is stored in, and compared in.
+
+        Raises:
+            ValueError: The text has none.
+        """
+        return _CASES[self.case](text.strip() if self.strip else text)
 
     def annotation(self) -> Any:
-        constraints = pydantic.StringConstraints(
-            min_length=self.min_length,
-            max_length=self.max_length,
-            pattern=f"^(?:{self.pattern})$" if self.pattern is not None else None,
-            strip_whitespace=self.strip or None,
-        )
-        plain = self.min_length is self.max_length is self.pattern is None and not self.strip
-        return str if plain else Annotated[str, constraints]
+        plain = self.min_length is self.max_length is self.pattern is None
+        normalises = self.strip or self.case or type(self).normal is not String.normal
+        parts: list[Any] = [str]
+        if not plain:
+            parts.append(
+                pydantic.StringConstraints(
+                    min_length=self.min_length,
+                    max_length=self.max_length,
+                    pattern=f"^(?:{self.pattern})$" if self.pattern is not None else None,
+                )
+            )
+        if self.json_format:
+            parts.append(pydantic.Field(json_schema_extra={"format": self.json_format}))
+        if normalises:
+            parts.append(pydantic.BeforeValidator(self._normalised))
+        return Annotated[tuple(parts)] if len(parts) > 1 else str
+
+    def _normalised(self, value: Any) -> Any:
+        return self.normal(value) if isinstance(value, str) else value
+
+    def operand(self, value: Any) -> Any:
+        if type(value) is str:
+            try:
+                return self.normal(value)
+            except ValueError:
+                return value  # no value of this field, so it finds nothing
+        return super().operand(value)
 
     def bson_schema(self) -> Mapping[str, Any]:
         # Not the pattern: the server's regular expressions are of another dialect.
@@ -96,23 +144,21 @@ def _url(value: str) -> str:
 
 
 class Email(String[N]):
-    """An email address, kept as it was written."""
+    """An email address, kept as it was written; ``case="lower"`` makes it the same for everybody."""
+
+    json_format: ClassVar[str] = "email"
 
     def annotation(self) -> Any:
         return Annotated[super().annotation(), pydantic.AfterValidator(_email)]
-
-    def json_type(self) -> Any:
-        return Annotated[self.annotation(), pydantic.Field(json_schema_extra={"format": "email"})]
 
 
 class Url(String[N]):
     """An http or https address, kept as it was written."""
 
+    json_format: ClassVar[str] = "uri"
+
     def annotation(self) -> Any:
         return Annotated[super().annotation(), pydantic.AfterValidator(_url)]
-
-    def json_type(self) -> Any:
-        return Annotated[self.annotation(), pydantic.Field(json_schema_extra={"format": "uri"})]
 
 
 class Selection(String[N]):
@@ -134,5 +180,110 @@ class Selection(String[N]):
         if not choices or isinstance(choices, str):
             raise TypeError('Selection() needs its choices: Selection(["draft", "done"])')
         self._bind(required, default, choices, validators, options)
-        self.min_length = self.max_length = self.pattern = None
-        self.strip = False
+
+
+# Letters that NFKD does not take apart.
+_PLAIN_LETTERS = str.maketrans(
+    {
+        "đ": "d",
+        "ð": "d",
+        "ß": "ss",
+        "ø": "o",
+        "æ": "ae",
+        "œ": "oe",
+        "ł": "l",
+        "\u0131": "i",
+        "þ": "th",
+    }
+)
+_NOT_ASCII_WORD = re.compile(r"[^a-z0-9]+")
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+class Slug(String[N]):
+    """A part of an address that people can read: ``"Hàng Đào, 36"`` becomes ``hang-dao-36``.
+
+    Args:
+        unicode: Keep letters and digits of every script instead of ASCII alone.
+    """
+
+    unicode: bool
+
+    def __init__(
+        self,
+        *,
+        required: N = False,  # type: ignore[assignment] # see Field.__init__
+        default: str | Callable[[], str] | None = None,
+        validators: Iterable[Validator[str]] = (),
+        max_length: int | None = None,
+        unicode: bool = False,
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        self._bind(required, default, None, validators, options)
+        self.max_length = max_length
+        self.unicode = unicode
+
+    def normal(self, text: str) -> str:
+        if self.unicode:
+            slug = _NOT_WORD.sub("-", unicodedata.normalize("NFKC", text.casefold()))
+        else:
+            letters = unicodedata.normalize("NFKD", text.lower().translate(_PLAIN_LETTERS))
+            letters = "".join(c for c in letters if not unicodedata.combining(c))
+            slug = _NOT_ASCII_WORD.sub("-", letters)
+        slug = slug.strip("-")
+        if not slug:
+            raise PydanticCustomError("slug", "a slug needs at least one letter or digit")
+        return slug
+
+
+class Phone(String[N]):
+    """A telephone number in E.164: ``"+84 (24) 3825-1234"`` becomes ``+842438251234``.
+
+    Whether the number exists is not checked, nor its length by country; 7 to 15 digits are asked for.
+
+    Args:
+        country: The calling code for numbers without one, e.g. ``"84"``; their leading 0 is left
+            out. Without it a number must begin with ``+`` or ``00``.
+    """
+
+    json_format: ClassVar[str] = "phone"
+    country: str
+
+    def __init__(
+        self,
+        *,
+        required: N = False,  # type: ignore[assignment] # see Field.__init__
+        default: str | Callable[[], str] | None = None,
+        validators: Iterable[Validator[str]] = (),
+        country: str = "",
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        code = str(country).removeprefix("+")
+        if code and not re.fullmatch("[1-9][0-9]{0,2}", code):
+            raise ValueError(f"country is a calling code such as '84', not {country!r}")
+        self._bind(required, default, None, validators, options)
+        self.country = code
+
+    def normal(self, text: str) -> str:
+        # "+49 (0)30 1234": the zero in brackets is dialled inside the country only
+        digits = re.sub(r"[\s().\-/]", "", text.replace("(0)", "") if "+" in text else text)
+        if digits.startswith("00"):
+            digits = f"+{digits[2:]}"
+        elif self.country and not digits.startswith("+"):
+            digits = f"+{self.country}{digits.removeprefix('0')}"
+        if not re.fullmatch(r"\+[1-9][0-9]{6,14}", digits):
+            hint = "" if self.country else " with its country's code, e.g. +84 24 3825 1234"
+            raise PydanticCustomError("phone", "not a telephone number{hint}", {"hint": hint})
+        return digits
+
+
+class Color(String[N]):
+    """A colour as ``#rrggbb`` or ``#rrggbbaa``, in small letters; ``#RGB`` and ``#RGBA`` are widened."""
+
+    json_format: ClassVar[str] = "color"
+
+    def normal(self, text: str) -> str:
+        found = text.strip().lower()
+        if not re.fullmatch("#(?:[0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8})", found):
+            raise PydanticCustomError("color", "not a colour such as #ff8800 or #ff880080")
+        return found if len(found) > 5 else "#" + "".join(digit * 2 for digit in found[1:])

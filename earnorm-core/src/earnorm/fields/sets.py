@@ -1,0 +1,99 @@
+"""Set: values of one field, each once, in no order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Generic, TypeVar, Unpack
+
+import pydantic
+
+from earnorm.domain.bson_order import key
+from earnorm.fields.base import Field, FieldOptions, MutableField, N, Validator
+from earnorm.fields.structured import always_set, item_field
+
+T = TypeVar("T")
+
+
+class Set(MutableField[set[T], N], Generic[T, N]):
+    """A set of values of one field, stored as an array without duplicates, in the order of BSON.
+
+    The order makes equal sets equal arrays, so that sets can be compared and grouped by.
+
+    Args:
+        item: The field that each value is checked by, e.g. ``Set(String())``.
+        min_length: Fewest values allowed.
+        max_length: Most values allowed.
+    """
+
+    min_length: int | None
+    max_length: int | None
+
+    def __init__(
+        self,
+        item: Field[T, Any],
+        *,
+        required: N = False,  # type: ignore[assignment] # see Field.__init__
+        default: set[T] | Callable[[], set[T]] | None = None,
+        validators: Iterable[Validator[set[T]]] = (),
+        min_length: int | None = None,
+        max_length: int | None = None,
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        self._bind(required, default, None, validators, options)
+        checked = item_field(self, item)
+        if checked is None or checked.mutable:
+            raise TypeError(
+                "Set() needs the field of its values, of an immutable kind: Set(String())"
+            )
+        self._item: Any = checked
+        self.min_length = min_length
+        self.max_length = max_length
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        super().__set_name__(owner, name)
+        self._item.__set_name__(owner, name)
+
+    def annotation(self) -> Any:
+        kind: Any = set.__class_getitem__(self._item.value_annotation())
+        return Annotated[
+            kind, pydantic.Field(min_length=self.min_length, max_length=self.max_length)
+        ]
+
+    def json_type(self) -> Any:
+        kind: Any = set.__class_getitem__(self._item.json_annotation())
+        return Annotated[
+            kind, pydantic.Field(min_length=self.min_length, max_length=self.max_length)
+        ]
+
+    def to_json(self, value: Any) -> Any:
+        item = self._item
+        return [item.to_json(item.decode(each)) for each in self.encode(value)]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        bounds = {
+            "items": always_set(self._item) or None,
+            "minItems": self.min_length,
+            "maxItems": self.max_length,
+        }
+        return {"bsonType": "array", **{k: v for k, v in bounds.items() if v is not None}}
+
+    def encode(self, value: Any) -> Any:
+        if isinstance(value, set):
+            return _in_order(map(self._item.encode, value))
+        # An array that another program stored in another order is no change of ours.
+        return _in_order(value) if type(value) is list else value
+
+    def decode(self, value: Any) -> Any:
+        if type(value) is not list:
+            return value
+        return set(map(self._item.decode, value))
+
+    def operand(self, value: Any) -> Any:
+        if isinstance(value, list | tuple | set | frozenset):
+            return _in_order(map(self._item.operand, value))
+        return self._item.operand(value)
+
+
+def _in_order(values: Iterable[Any]) -> list[Any]:
+    by_key = {key(value): value for value in values}
+    return [by_key[each] for each in sorted(by_key)]
