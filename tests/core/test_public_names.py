@@ -72,6 +72,7 @@ PUBLIC = [
     "Page",
     "PerRecord",
     "Phone",
+    "Plan",
     "PluginError",
     "Pop",
     "Point",

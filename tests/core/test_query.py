@@ -247,7 +247,7 @@ async def test_a_stream_that_is_left_early_closes_its_cursor(commands: Commands)
 async def test_explain_shows_the_plan(server_app: App) -> None:
     await Person.create({"name": "Ann", "email": "a@example.com"})
     plan = await Person.search([("email", "=", "a@example.com")]).explain()
-    assert "IXSCAN" in str(plan)
+    assert plan.uses_index and "email_1" in str(plan)
 
 
 async def test_explain_in_memory_is_not_supported(memory_app: App) -> None:

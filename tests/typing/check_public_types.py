@@ -13,6 +13,7 @@ from earnorm import (
     BaseModel,
     Binary,
     Boolean,
+    CollectionOptions,
     Command,
     Date,
     DateTime,
@@ -23,6 +24,9 @@ from earnorm import (
     EmbeddedModel,
     Field,
     Float,
+    Index,
+    IndexAction,
+    IndexDiff,
     Int,
     List,
     Many2many,
@@ -30,10 +34,12 @@ from earnorm import (
     ObjectIdField,
     One2many,
     Page,
+    Plan,
     Query,
     RecordSet,
     Selection,
     String,
+    VectorSearchIndex,
 )
 from earnorm.fields.base import N
 
@@ -132,6 +138,10 @@ async def reading() -> None:
     assert_type(await Post.search().page(2, size=10), Page[Post])
     async for each in Post.search():
         assert_type(each, Post)
+    plan = await Post.search().explain()
+    assert_type(plan, Plan)
+    assert_type(plan.indexes, tuple[str, ...])
+    assert_type(plan.documents_examined, int | None)
     editor = await found[0].editor_id
     assert_type(editor, Author)
     assert_type(await editor.post_ids, RecordSet[Post])
@@ -147,6 +157,28 @@ async def writing(post: Post) -> None:
         post.title = "b"
     post.reader_ids = [post.editor_id, "0" * 24, Command.create({"name": "new"})]
     post.stars = "three"  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue] # the checkers must refuse it
+
+
+async def indexes(app: earnorm.App) -> None:
+    assert_type(await app.indexes.diff([Post]), list[IndexDiff])
+    assert_type(await app.indexes.sync(dry_run=True), list[IndexAction])
+    assert_type(await app.indexes.drop_unused(), list[IndexAction])
+
+
+class Declared(BaseModel):
+    _indexes = [
+        Index("name", "-age"),
+        Index({"name": "text"}, weights={"name": 2}),
+        Index("name", partial=[("age", ">", 3)], expire_after=datetime.timedelta(days=1)),
+        VectorSearchIndex("vector", dimensions=3),
+        {"name": 1},
+        {"keys": ["name"], "unique": True},
+    ]
+    _options = CollectionOptions(capped_size=4096)
+
+
+class DeclaredInMappings(BaseModel):
+    _options = {"collation": "fr"}
 
 
 @earnorm.transactional(retries=2)

@@ -95,6 +95,7 @@ from earnorm.indexes import Index, VectorSearchIndex
 from earnorm.models import BaseModel, EmbeddedModel
 from earnorm.operations import Layer, Operation, PerRecord, Update
 from earnorm.query import Page, Query
+from earnorm.query_plan import Plan
 from earnorm.recordset import RecordSet
 from earnorm.transactions import transaction, transactional
 from earnorm.updates import Change, CurrentDate, Inc, Mul, Pop, Pull, Push, Unset
@@ -170,6 +171,7 @@ __all__ = [
     "Page",
     "PerRecord",
     "Phone",
+    "Plan",
     "PluginError",
     "Point",
     "Polygon",

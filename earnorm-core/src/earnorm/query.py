@@ -16,6 +16,7 @@ from earnorm.grouping import Grouping, GroupKey
 from earnorm.hydrate import hydrate
 from earnorm.operations import Explanation, Operation, OperationName, Options, Stream
 from earnorm.ordering import Order, parse_order
+from earnorm.query_plan import Plan
 from earnorm.recordset import RecordSet
 from earnorm.relations import prefetch, prefetch_tree
 
@@ -265,9 +266,10 @@ class Query(Generic[M]):
                 f"await the query first and use the RecordSet"
             )
 
-    async def explain(self) -> dict[str, Any]:
-        """The database's own query plan of this search, as the plugins' layers rewrite it.
+    async def explain(self) -> Plan:
+        """The database's query plan of this search, as the plugins' layers rewrite it.
 
+        ``str()`` of it says in words which index is used; it is also the server's own plan, a mapping.
         Figures of its execution are part of it for ``system`` only: how many documents were looked
         at tells of records that an access rule hides.
 
@@ -278,7 +280,7 @@ class Query(Generic[M]):
         explanation = Explanation("executionStats" if env.system else "queryPlanner")
         _, op = self._operation("search", env, explanation)
         await env.app.execute(op)
-        return explanation.plan
+        return Plan(explanation.plan)
 
     def __repr__(self) -> str:
         # The domain's values may be what must not reach a log.

@@ -21,6 +21,9 @@ async def test_explain_shows_the_rule_and_no_figure_of_what_it_hides(opened):
         plan = await Letter.search([("number", ">=", 0)]).explain()
         assert "open" in str(plan["queryPlanner"]["parsedQuery"])
         assert "executionStats" not in plan
+        assert plan.documents_examined is plan.returned is plan.keys_examined is None
+        assert "examined" not in str(plan)
         with system(reason="to see what the search costs"):
             whole = await Letter.search([("number", ">=", 0)]).explain()
-        assert whole["executionStats"]["nReturned"] == 2
+        assert whole["executionStats"]["nReturned"] == whole.returned == 2
+        assert "examined 2 documents" in str(whole)
