@@ -102,6 +102,7 @@ PUBLIC = [
     "__version__",
     "act_as",
     "close",
+    "constrains",
     "current_app",
     "current_env",
     "fields",
@@ -111,6 +112,7 @@ PUBLIC = [
     "system",
     "transaction",
     "transactional",
+    "validates",
 ]
 
 

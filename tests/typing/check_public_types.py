@@ -5,6 +5,7 @@ import decimal
 import uuid
 from typing import Any, assert_type
 
+import pydantic
 from bson import ObjectId
 
 import earnorm
@@ -188,3 +189,38 @@ async def decorated(number: int) -> str:
 
 async def calls_decorated() -> None:
     assert_type(await decorated(3), str)
+
+
+async def checked_code(value: str) -> str:
+    return value
+
+
+class Priced(BaseModel):
+    price = Int(required=True)
+    code = String(validators=[checked_code, str.strip])
+
+    @earnorm.validates("code")
+    def upper(self, value: str) -> str:
+        return value.upper()
+
+    @earnorm.validates("price", on=("create",))
+    @classmethod
+    async def known(cls, value: int) -> int:
+        return value
+
+    @earnorm.constrains("price")
+    async def positive(self) -> None:
+        assert_type(self.price, int)
+
+    @earnorm.constrains()
+    def always(self) -> None: ...
+
+
+async def rules(priced: Priced) -> None:
+    assert_type(priced.upper("a"), str)
+    assert_type(await Priced.known(1), int)
+    assert_type(await priced.positive(), None)
+    assert_type(priced.to_json(depth=1), str)
+    assert_type(priced.to_dict(include=["price"]), dict[str, Any])
+    assert_type(Priced.pydantic_model(optional=True), type[pydantic.BaseModel])
+    assert_type(Priced.json_schema(mode="serialization"), dict[str, Any])

@@ -20,6 +20,7 @@ from earnorm.aggregation import (
 )
 from earnorm.app import App, AppSettings, close, init
 from earnorm.collection_options import CollectionOptions
+from earnorm.constraints import constrains, validates
 from earnorm.domain import Domain, Operator
 from earnorm.environment import (
     Env,
@@ -200,6 +201,7 @@ __all__ = [
     "__version__",
     "act_as",
     "close",
+    "constrains",
     "current_app",
     "current_env",
     "fields",
@@ -209,6 +211,7 @@ __all__ = [
     "system",
     "transaction",
     "transactional",
+    "validates",
 ]
 
 if TYPE_CHECKING:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bson import ObjectId
 
+from earnorm.checking import checked_new
 from earnorm.environment import current_env
 from earnorm.exceptions import ValidationError
 from earnorm.fetch import Fetch
@@ -22,15 +23,26 @@ if TYPE_CHECKING:
     from earnorm.models import BaseModel
 
 
-async def create(bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseModel]) -> list[Any]:
-    """Validate all, then store all with one insert; the records in the order given."""
+Checked: TypeAlias = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+
+
+async def create(
+    bound: BoundModel,
+    values: Sequence[Mapping[str, Any] | BaseModel],
+    checked: Checked | None = None,
+) -> list[Any]:
+    """Validate all, then store all with one insert; the records in the order given.
+
+    Args:
+        bound: Their model.
+        values: Dicts of values, and unsaved records.
+        checked: What ``checked_documents`` gave for them, where that was asked for already.
+    """
     if not values:
         return []
     env = current_env()
-    states = _states(bound, values)
-    _give_ids(bound, states)
+    states, documents = checked or await checked_documents(bound, values)
     schema = bound.schema
-    documents = states if schema.is_flat else [schema.document(state) for state in states]
     records: list[Any] = [v if _is_record(v) else object.__new__(bound.model) for v in values]
     touch(env, records, values)
     op = timed(Operation("create", bound.model, env, values=documents))
@@ -43,6 +55,20 @@ async def create(bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseMod
         set_fetch(record, fetch)
         settle(record)
     return records
+
+
+async def checked_documents(
+    bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseModel]
+) -> Checked:
+    """The states of new records, each with its id, and their stored forms.
+
+    Raises:
+        ValidationError: With every problem of the batch and its position.
+    """
+    states = await checked_new(bound, values, _states)
+    _give_ids(bound, states)
+    schema = bound.schema
+    return states, states if schema.is_flat else [schema.document(state) for state in states]
 
 
 def _is_record(value: object) -> bool:
@@ -64,9 +90,10 @@ def _states(
             if value.is_stored:
                 raise _refused(bound, position, "is stored already; save() or write() it", values)
             record: Any = value
-            if type(record) is not bound.model:  # made before this App was started
-                record.__class__ = bound.model
-            if changed_fields(record):
+            is_foreign = type(record) is not bound.model  # made before this App was started
+            if is_foreign:
+                object.__setattr__(record, "__class__", bound.model)
+            if is_foreign or changed_fields(record):
                 plain.append((position, _loaded_values(record)))
             else:
                 states[position] = dict(record.__dict__)

@@ -14,6 +14,7 @@ import pydantic
 from pydantic_core import core_schema
 
 from earnorm import creating, registry, serializing, writing
+from earnorm.constraints import check_embedded, rules_of
 from earnorm.domain import Domain, DomainSource
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
@@ -233,7 +234,14 @@ class EmbeddedModel(_Structure):
                 f"model, not in an embedded one"
             )
         cls._schema = Schema(cls.__name__, fields)
+        cls._schema.rules = rules_of(cls)
         cls._fields = cls._schema.fields
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        rules = type(self)._schema.rules
+        if rules is not None:
+            check_embedded(self, rules)
 
     @classmethod
     def _adopt(cls, document: dict[str, Any]) -> Self:
@@ -340,6 +348,7 @@ class BaseModel(_Structure):
             type.__setattr__(cls, "_revision", revision)
             fields["_revision"] = revision
         cls._schema = Schema(cls._name, fields)
+        cls._schema.rules = rules_of(cls)
         cls._fields = cls._schema.fields
         if not cls._abstract and cls._inherit is None and cls._base is None:
             registry.define(cls)

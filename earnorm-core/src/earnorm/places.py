@@ -71,6 +71,11 @@ def find_place(schema: Schema, path: str) -> Place:
         if isinstance(found, Embedded):
             inside &= condition(walked, *_PRESENT)
             below: Schema = found.model._schema
+            if below.rules is not None:
+                raise RefusedError(
+                    f"{found.model.__name__} has rules of its own, which look at the whole object: "
+                    f"write all of {walked!r}"
+                )
             found = _field_of(below, part)
             part, step, nullable = found.name, found.db_name, not found.required
         elif isinstance(found, List):

@@ -327,9 +327,13 @@ class RecordSet(Generic[M]):
         Errors as for ``write``. How many were written or created.
         """
         new = [record for record in self._loaded if not record.is_stored]
-        written = await writing.save([record for record in self._loaded if record.is_stored])
-        if new:
-            await creating.create(current_env().app.bind(self._model), new)
+        stored = [record for record in self._loaded if record.is_stored]
+        if not new:
+            return await writing.save(stored)
+        bound = current_env().app.bind(self._model)
+        checked = await creating.checked_documents(bound, new)  # before anything is written
+        written = await writing.save(stored)
+        await creating.create(bound, new, checked)
         return written + len(new)
 
     async def unlink(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pydantic
 from pydantic_core import SchemaValidator, core_schema
@@ -14,6 +14,9 @@ from earnorm.fields.base import MISSING, Field
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import Moment
+
+if TYPE_CHECKING:
+    from earnorm.constraints import Rules, When
 
 State = dict[str, Any]
 _ALIASES = {"id": "_id", "pk": "_id"}
@@ -57,6 +60,8 @@ class Schema:
         """The fields whose texts and whole numbers are their own JSON form."""
         self.bodies: dict[tuple[object, ...], type[pydantic.BaseModel]] = {}
         """The pydantic models made so far, by what was asked for."""
+        self.rules: Rules | None = None
+        """The methods under ``@validates`` and ``@constrains``; None where there are none."""
         self._paths: dict[str, Path] = {}
         self._validators: dict[str, SchemaValidator] = {}
 
@@ -113,6 +118,13 @@ class Schema:
         details: list[ErrorDetail] = []
         for problem in error.errors(include_url=False, include_input=False, include_context=True):
             loc, message, kind = problem["loc"], problem["msg"], problem["type"]
+            raised = problem.get("ctx", {}).get("error")
+            if isinstance(raised, ValidationError):  # of an embedded object
+                for inner in raised.errors():
+                    details.append({**inner, "loc": (*loc, *inner["loc"])})
+                continue
+            if isinstance(raised, Exception):
+                message = str(raised)  # without pydantic's "Value error, "
             if kind == "extra_forbidden":
                 message = f"unknown field {loc[-1]!r}{nearest(str(loc[-1]), self.fields)}"
                 kind = "unknown_field"
@@ -247,6 +259,8 @@ def _free(path: str) -> Json[Any]:
 def _shape(schema: Schema, *, partial: bool) -> type[Any]:
     """A type whose pydantic schema is that of the model's state."""
 
+    when: When = "write" if partial else "create"
+
     class Shape:
         @classmethod
         def __get_pydantic_core_schema__(
@@ -255,11 +269,14 @@ def _shape(schema: Schema, *, partial: bool) -> type[Any]:
             fields: dict[str, core_schema.TypedDictField] = {}
             for field in schema.stored:
                 inner = handler.generate_schema(field.value_annotation())
+                checks = schema.rules.checks(field, when) if schema.rules else []
+                for check in checks:
+                    inner = core_schema.no_info_after_validator_function(check, inner)
                 if not field.required:
                     inner = core_schema.nullable_schema(inner)
                 has_default = field.default is not None and not partial
                 if has_default:
-                    inner = _with_default(inner, field)
+                    inner = _with_default(inner, field, checked=bool(checks))
                 asked = not (partial or has_default or field.generated)
                 required = field.required and asked
                 fields[field.name] = core_schema.typed_dict_field(inner, required=required)
@@ -268,7 +285,9 @@ def _shape(schema: Schema, *, partial: bool) -> type[Any]:
     return Shape
 
 
-def _with_default(inner: core_schema.CoreSchema, field: Field[Any, Any]) -> core_schema.CoreSchema:
+def _with_default(
+    inner: core_schema.CoreSchema, field: Field[Any, Any], *, checked: bool
+) -> core_schema.CoreSchema:
     default = field.default
     if callable(default):
         factory: Callable[[], Any] = default
@@ -288,5 +307,5 @@ def _with_default(inner: core_schema.CoreSchema, field: Field[Any, Any]) -> core
                     for p in error.errors(include_url=False, include_input=False)
                 ],
             ) from None
-        return core_schema.with_default_schema(inner, default=default)
+        return core_schema.with_default_schema(inner, default=default, validate_default=checked)
     return core_schema.with_default_schema(inner, default=default, validate_default=True)

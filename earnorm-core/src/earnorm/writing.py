@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from earnorm import creating
+from earnorm.checking import Subject, checked_plan, narrowed, refuse_problems
 from earnorm.domain import condition
 from earnorm.environment import current_env
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
@@ -52,20 +53,26 @@ async def save(records: Sequence[BaseModel]) -> int:
         return 0
     env = env_of(records)
     bound = env.app.bind(type(records[0]))
-    prepared: list[tuple[BaseModel, dict[str, Any], Update]] = []
+    subjects: list[Subject] = []
     problems: list[Any] = []
     for position, (record, names) in enumerate(changed):
+        prefix = (position,) if len(changed) > 1 else ()
         try:
             _refuse_assigned(bound, record, names)
             values = bound.schema.validate_partial({n: getattr(record, n) for n in names})
         except ValidationError as error:
-            prefix = (position,) if len(changed) > 1 else ()
             problems += [{**d, "loc": (*prefix, *d["loc"])} for d in error.errors()]
             continue
-        update = Update({"$set": bound.schema.encode(values)}, _expected(record))
-        prepared.append((record, values, update))
-    if problems:
-        raise ValidationError(bound.model._name, problems)
+        subjects.append(Subject(prefix, values, record))
+    await refuse_problems(bound, "write", subjects, problems)
+    prepared = [
+        (
+            each.of,
+            each.values,
+            Update({"$set": bound.schema.encode(each.values)}, _expected(each.of)),
+        )
+        for each in subjects
+    ]
     touch(env, [record for record, _, _ in prepared])
     if len(prepared) == 1:
         record, _, update = prepared[0]
@@ -109,7 +116,7 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
             bound.model._name,
             [{"loc": (), "msg": "write() needs saved records; save() it first", "type": "unsaved"}],
         )
-    plan = planned(bound, values)
+    plan = await checked_plan(bound, planned(bound, values), records)
     if not plan.operators:
         return len(records)
     _refuse_unsaved(bound, records, plan)
@@ -143,12 +150,14 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
 async def update(op: Operation, values: Mapping[str, Any]) -> int:
     """Write the same values to every record that a domain matches."""
     bound = op.app.bind(op.model)
-    plan = planned(bound, values)
+    plan = await checked_plan(bound, planned(bound, values))
     if not plan.operators:
         return 0
     await refuse_outside(bound, op, plan.guards)
-    changed = op.replace(values=Update(plan.operators, where=plan.where))
-    matched: int = await op.app.execute(changed)
+    matched = 0
+    for part in await narrowed(op, bound, plan.values):
+        changed = part.replace(values=Update(plan.operators, where=plan.where))
+        matched += await op.app.execute(changed)
     return matched
 
 
