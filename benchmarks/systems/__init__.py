@@ -40,6 +40,7 @@ RAW: Final = {
 OURS: Final = {
     "EarnORM": Entry("earnorm", "EarnORM", imports="earnorm"),
     "EarnORM, Motor": Entry("earnorm", "EarnORM", "Motor", {"driver": "motor"}, imports="earnorm"),
+    "EarnORM, coalescing": Entry("earnorm", "EarnORM", options={"coalesce": True}),
 }
 PLUGINS: Final = {
     "+ all, idle": Entry(

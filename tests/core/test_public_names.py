@@ -102,6 +102,7 @@ PUBLIC = [
     "__version__",
     "act_as",
     "close",
+    "coalescing",
     "constrains",
     "current_app",
     "current_env",

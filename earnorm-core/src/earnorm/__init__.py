@@ -19,6 +19,7 @@ from earnorm.aggregation import (
     Sum,
 )
 from earnorm.app import App, AppSettings, close, init
+from earnorm.builtin.coalescing import coalescing
 from earnorm.collection_options import CollectionOptions
 from earnorm.constraints import constrains, validates
 from earnorm.domain import Domain, Operator
@@ -201,6 +202,7 @@ __all__ = [
     "__version__",
     "act_as",
     "close",
+    "coalescing",
     "constrains",
     "current_app",
     "current_env",

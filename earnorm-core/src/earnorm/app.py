@@ -68,6 +68,7 @@ class AppSettings:
     server_timeout: float = 5.0
     client_options: Mapping[str, object] = field(default_factory=dict[str, object])
     create_indexes: bool = True
+    coalesce: bool = False
 
     def driver_options(self) -> dict[str, object]:
         """These settings in the driver's names; times in milliseconds."""

@@ -228,8 +228,9 @@ Call = Callable[[Operation], Awaitable[Any]]
 class Middleware(Protocol):
     """A layer's wrapper: does its part, and calls ``call_next`` with the operation it wants done."""
 
-    async def __call__(self, op: Operation, call_next: Call, /) -> Any:
-        """Return the operation's result, its own or the one of ``call_next``."""
+    def __call__(self, op: Operation, call_next: Call, /) -> Awaitable[Any]:
+        """Return the operation's result, its own or the one of ``call_next``. An async function,
+        as a rule; a plain one may hand on what ``call_next`` returns, which costs less."""
         ...
 
 
