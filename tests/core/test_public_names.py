@@ -22,6 +22,7 @@ PUBLIC = [
     "ConfigurationError",
     "Count",
     "CurrentDate",
+    "CursorPage",
     "Date",
     "DateTime",
     "Decimal",

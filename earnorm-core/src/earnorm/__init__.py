@@ -96,7 +96,8 @@ from earnorm.index_catalog import IndexAction, IndexDiff
 from earnorm.indexes import Index, VectorSearchIndex
 from earnorm.models import BaseModel, EmbeddedModel
 from earnorm.operations import Layer, Operation, PerRecord, Update
-from earnorm.query import Page, Query
+from earnorm.paging import CursorPage, Page
+from earnorm.query import Query
 from earnorm.query_plan import Plan
 from earnorm.recordset import RecordSet
 from earnorm.transactions import transaction, transactional
@@ -123,6 +124,7 @@ __all__ = [
     "ConfigurationError",
     "Count",
     "CurrentDate",
+    "CursorPage",
     "Date",
     "DateTime",
     "Decimal",

@@ -18,6 +18,7 @@ from earnorm.binding import BoundModel
 from earnorm.builtin import BUILTIN_PLUGINS
 from earnorm.container import Services
 from earnorm.domain import OPERATORS, Domain, DomainSource, Operator, matcher
+from earnorm.domain.keyset import KEYSET_OPERATORS
 from earnorm.environment import Env, use_env
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
 from earnorm.index_catalog import IndexCatalog
@@ -41,6 +42,9 @@ log = logging.getLogger("earnorm")
 
 # The plugins of this house, so that a misspelt keyword finds its neighbour before they are installed.
 _HOUSE_PLUGINS = ("audit", "cache", "pool", "security")
+
+
+_OPERATORS: Mapping[str, Operator] = {**OPERATORS, **KEYSET_OPERATORS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +184,7 @@ class App:
         self.loaded: LoadedPlugins = load(selection, plugin_settings, BUILTIN_PLUGINS)
         self.services = Services()
         self.field_types: Mapping[str, type[Field[Any, Any]]] = {}
-        self.operators: Mapping[str, Operator] = OPERATORS
+        self.operators: Mapping[str, Operator] = _OPERATORS
         self.env = Env(self)
         self.hears_commits = self.loaded.implements("after_commit")
         self._backend: Backend | None = None
@@ -263,7 +267,7 @@ class App:
     def _register(self) -> None:
         self.services = Services()
         self.field_types = self._merged("register_fields", {})
-        owners = dict.fromkeys(OPERATORS, CORE_DISTRIBUTION)
+        owners = dict.fromkeys(_OPERATORS, CORE_DISTRIBUTION)
         operators: dict[str, Operator] = {}
         for plugin, found in self.loaded.collect("register_operators", app=self):
             for op in found or ():
@@ -274,7 +278,7 @@ class App:
                     )
                 owners[op.name] = plugin
                 operators[op.name] = op
-        self.operators = {**OPERATORS, **operators} if operators else OPERATORS
+        self.operators = {**_OPERATORS, **operators} if operators else _OPERATORS
         for plugin, services in self.loaded.collect("register_services", app=self):
             for name, service in (services or {}).items():
                 self.services.add(name, service, plugin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from earnorm import writing
@@ -16,11 +16,13 @@ from earnorm.grouping import Grouping, GroupKey
 from earnorm.hydrate import hydrate
 from earnorm.operations import Explanation, Operation, OperationName, Options, Stream
 from earnorm.ordering import Order, parse_order
+from earnorm.paging import CursorPage, Keyset, Page, cursor_page
 from earnorm.query_plan import Plan
 from earnorm.recordset import RecordSet
 from earnorm.relations import prefetch, prefetch_tree
 
 if TYPE_CHECKING:
+    from earnorm.backends.base import Document
     from earnorm.binding import BoundModel
     from earnorm.models import BaseModel
 
@@ -29,28 +31,6 @@ M = TypeVar("M", bound="BaseModel")
 # 2,000 documents per batch cost 1.03 × of one large batch and keep the event loop free (17 ms at
 # most, measured, against 72 ms); 101, the server's default first batch, cost twice as much.
 _BATCH = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[M]):
-    """One page of a search.
-
-    Attributes:
-        records: The page's records.
-        number: The page's number, from 1.
-        size: Most records on a page.
-        total: How many records match in all.
-    """
-
-    records: RecordSet[M]
-    number: int
-    size: int
-    total: int
-
-    @property
-    def pages(self) -> int:
-        """How many pages there are."""
-        return -(-self.total // self.size)
 
 
 class Query(Generic[M]):
@@ -151,7 +131,12 @@ class Query(Generic[M]):
     async def _run(self) -> RecordSet[M]:
         env = current_env()
         bound, op = self._operation("search", env)
-        records = hydrate(bound, await env.app.execute(op), op.options.fields)
+        return await self._records(bound, await env.app.execute(op), op.options.fields)
+
+    async def _records(
+        self, bound: BoundModel, documents: list[Document], fields: frozenset[str] | None
+    ) -> RecordSet[M]:
+        records = hydrate(bound, documents, fields)
         if self._prefetch:
             await prefetch(bound, records, prefetch_tree(self._prefetch))
         # The class as this App sees it is the model or a subclass of it.
@@ -197,6 +182,37 @@ class Query(Generic[M]):
         total = await self.limit(0).offset(0).count()
         records = await self.offset((number - 1) * size).limit(size)
         return Page(records, number, size, total)
+
+    async def paginate(
+        self, size: int = 50, *, after: str | None = None, before: str | None = None
+    ) -> CursorPage[M]:
+        """The page behind or before a cursor; the first one without a cursor.
+
+        Unlike numbered pages it costs the same wherever it lies, and it neither repeats nor leaves
+        out a record while others are inserted and deleted. The id decides what the order leaves
+        open. A cursor may be given to a client: it only says where to go on, inside what the query
+        and the access rules show. It holds the last record's id and values that are ordered by.
+
+        Args:
+            size: Most records on the page.
+            after: A page's ``next``.
+            before: A page's ``previous``.
+
+        Raises:
+            ValidationError: A cursor that was changed or belongs to another query or order, or an
+                order by a list.
+            NotSupported: The query has a limit or an offset.
+        """
+        if type(size) is not int or size < 1 or (after is not None and before is not None):
+            raise ValueError(
+                "paginate() takes a size from 1, and a cursor after or before, not both"
+            )
+        self._refuse_window("paginate")
+        env = current_env()
+        bound, op = self._operation("search", env)
+        keyset = Keyset(bound.schema, self._order)
+        found, fields, next_, previous = await cursor_page(op, keyset, size, after, before)
+        return CursorPage(await self._records(bound, found, fields), next_, previous)
 
     async def group(
         self,
@@ -261,10 +277,7 @@ class Query(Generic[M]):
 
     def _refuse_window(self, what: str) -> None:
         if self._limit or self._offset:
-            raise NotSupported(
-                f"{what}() with a limit or an offset: the database cannot do it in one step; "
-                f"await the query first and use the RecordSet"
-            )
+            raise NotSupported(f"{what}() with a limit or an offset: {_WINDOW[what]}")
 
     async def explain(self) -> Plan:
         """The database's query plan of this search, as the plugins' layers rewrite it.
@@ -287,6 +300,14 @@ class Query(Generic[M]):
         return (
             f"<Query {self._model.__name__} by {', '.join(sorted(self._domain.paths())) or 'all'}>"
         )
+
+
+_IN_ONE_STEP = "the database cannot do it in one step; await the query first and use the RecordSet"
+_WINDOW = {
+    "update": _IN_ONE_STEP,
+    "delete": _IN_ONE_STEP,
+    "paginate": "a page is a window already; give its size",
+}
 
 
 def _size(name: str, value: int) -> int:

@@ -41,6 +41,14 @@ ELSEWHERE: Final = "use a MongoDB server (mongodb://…)"
 MOCK_CODEC: Final[CodecOptions[Document]] = CodecOptions(document_class=dict)
 """The defaults, under which a UUID is a plain ``Binary``: mongomock knows nothing else."""
 
+MOCK_TYPES: Final = frozenset(
+    {
+        *("double", "string", "object", "array", "binData", "objectId", "bool", "date"),
+        *("int", "long", "decimal", "number"),
+    }
+)
+"""What mongomock's ``$type`` knows; nothing else gets into it."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -206,11 +214,11 @@ class _BsonBorder:
         self.drop: Callable[[], Awaitable[None]] = mock.drop
 
     async def find_one(self, filter: Filter, **options: Any) -> Document | None:
-        found = await self._mock.find_one(_stored(filter), **options)
+        found = await self._mock.find_one(_stored(_one_type_each(filter)), **options)
         return None if found is None else _loaded(found)
 
     def find(self, filter: Filter, **options: Any) -> _ListCursor:
-        return _ListCursor(self._mock.find(_stored(filter), **options))
+        return _ListCursor(self._mock.find(_stored(_one_type_each(filter)), **options))
 
     def aggregate(self, pipeline: list[Mapping[str, Any]], **options: Any) -> _ListCursor:
         try:
@@ -279,6 +287,27 @@ class _BsonBorder:
 
     async def delete_many(self, filter: Filter) -> Any:
         return await self._mock.delete_many(_stored(filter))
+
+
+def _one_type_each(filter: Filter) -> Document:
+    """The filter, with each list of types as alternatives: mongomock's $type takes one, and not all."""
+    found: Document = {}
+    alternatives: list[list[Document]] = []
+    for path, value in filter.items():
+        if path in ("$and", "$or", "$nor"):
+            found[path] = [_one_type_each(part) for part in value]
+        elif type(value) is dict and type(value.get("$type")) is list:
+            rest = {name: operand for name, operand in value.items() if name != "$type"}
+            types = [name for name in value["$type"] if name in MOCK_TYPES]
+            alternatives.append([{path: {**rest, "$type": name}} for name in types])
+        else:
+            found[path] = value
+    if not alternatives:
+        return found
+    either: list[Document] = [
+        {"$or": each} if each else {"_id": {"$in": []}} for each in alternatives
+    ]
+    return {"$and": [found, *either]}
 
 
 def _keeping_sets(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
