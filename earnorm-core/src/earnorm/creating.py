@@ -40,8 +40,24 @@ async def create(
     """
     if not values:
         return []
-    env = current_env()
     states, documents = checked or await checked_documents(bound, values)
+    if bound.schema.to_many:
+        from earnorm import commands, nested  # which store what they create with the functions here
+
+        given = nested.taken(bound, states)
+        if given:
+            return await commands.create(bound, values, states, given)
+    return await store(bound, values, states, documents)
+
+
+async def store(
+    bound: BoundModel,
+    values: Sequence[Mapping[str, Any] | BaseModel],
+    states: list[dict[str, Any]],
+    documents: list[dict[str, Any]],
+) -> list[Any]:
+    """Store states that were validated and have their ids; the records that were given, or new ones."""
+    env = current_env()
     schema = bound.schema
     records: list[Any] = [v if _is_record(v) else object.__new__(bound.model) for v in values]
     touch(env, records, values)
@@ -65,17 +81,22 @@ async def checked_documents(
     Raises:
         ValidationError: With every problem of the batch and its position.
     """
-    states = await checked_new(bound, values, _states)
-    _give_ids(bound, states)
+    states = await checked_new(bound, values, checked_states)
+    give_ids(bound, states)
+    return states, documents_of(bound, states)
+
+
+def documents_of(bound: BoundModel, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stored forms of validated states."""
     schema = bound.schema
-    return states, states if schema.is_flat else [schema.document(state) for state in states]
+    return states if schema.is_flat else [schema.document(state) for state in states]
 
 
 def _is_record(value: object) -> bool:
     return hasattr(type(value), "_schema")
 
 
-def _states(
+def checked_states(
     bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseModel]
 ) -> list[dict[str, Any]]:
     """The validated states. Records were validated by their constructor; only what was changed
@@ -109,7 +130,10 @@ def _states(
 
 def _loaded_values(record: Any) -> dict[str, Any]:
     state = record.__dict__
-    return {f.name: getattr(record, f.name) for f in type(record)._schema.stored if f.name in state}
+    schema = type(record)._schema
+    found = {f.name: getattr(record, f.name) for f in schema.stored if f.name in state}
+    # What was assigned, as it is: commands cannot be read.
+    return found | {f.name: state[f.name] for f in schema.to_many if f.name in state}
 
 
 def _validate(
@@ -140,7 +164,8 @@ def _refused(
     return ValidationError(bound.model._name, [{"loc": loc, "msg": message, "type": "type"}])
 
 
-def _give_ids(bound: BoundModel, states: list[dict[str, Any]]) -> None:
+def give_ids(bound: BoundModel, states: list[dict[str, Any]]) -> None:
+    """Give every state that has none an id."""
     missing = [state for state in states if state.get("_id") is None]
     if not missing:
         return

@@ -7,7 +7,7 @@ one field of them: what one of them asks for is asked for all of them, with one 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from earnorm.domain import condition
@@ -15,6 +15,7 @@ from earnorm.environment import current_env
 from earnorm.exceptions import ConfigurationError, FieldNotLoaded, NotFound, nearest
 from earnorm.fetch import ID_ONLY, Fetch
 from earnorm.fields.base import Field
+from earnorm.fields.command import Command
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Commands, Many2one, One2many, Relation, ToMany, is_record
 from earnorm.hydrate import fill, ghosts, hydrate
@@ -90,7 +91,7 @@ def link_end(
     )
 
 
-def inverse_of(bound: BoundModel, field: One2many[Any] | Many2many[Any]) -> Any:
+def inverse_of(bound: BoundModel, field: ToMany[Any]) -> Any:
     """The field of the other model that a relation reads backwards.
 
     Raises:
@@ -169,9 +170,7 @@ def ghosts_of(record: Any, field: ToMany[Any], value: Any) -> RecordSet[Any]:
             return RecordSet(model, [])
     elif value is None:
         value = record._absent(field) or []
-    if isinstance(value, Commands) or _has_commands(value):
-        raise FieldNotLoaded(f"{origin} was given commands; 'await record.save()' carries them out")
-    if not record.is_stored or (value is not None and any(map(is_record, value))):
+    if not record.is_stored or (value is not None and not all(map(_is_id, value))):
         return _assigned(record, field, model, value)
     found: RecordSet[Any] = RecordSet(
         model, None, load=lambda: load_many(record, field), origin=origin, pks=value
@@ -180,24 +179,37 @@ def ghosts_of(record: Any, field: ToMany[Any], value: Any) -> RecordSet[Any]:
     return found
 
 
-def _has_commands(value: Any) -> bool:
-    plain = (list, tuple, set, frozenset)
-    return value is not None and not (
-        isinstance(value, plain) and all(_is_plain(item) for item in value)
-    )
-
-
-def _is_plain(item: Any) -> bool:
-    return not hasattr(item, "kind") and not isinstance(item, dict)
+def _is_id(item: Any) -> bool:
+    return not is_record(item) and not isinstance(item, Command | Mapping)
 
 
 def _assigned(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> RecordSet[Any]:
-    """A RecordSet of assigned records and ids; the field itself checks them when it is saved."""
-    app = _app_of(record)
-    members = [each if is_record(each) else field.operand(each) for each in value or ()]
-    pks = [each for each in members if not is_record(each)]
-    made = iter(ghosts(app.bind(model), pks))
+    """A RecordSet of assigned records and ids; the field itself checks them when it is saved.
+
+    Raises:
+        FieldNotLoaded: There are commands among them whose records do not exist yet.
+    """
+    members: list[Any] = []
+    for item in value or ():
+        named = _named(item) if isinstance(item, Command | Mapping) else (item,)
+        if named is None:
+            raise FieldNotLoaded(
+                f"{type(record)._name}.{field.name} was given commands; 'await record.save()' "
+                f"carries them out"
+            )
+        members += named
+    members = [each if is_record(each) else field.operand(each) for each in members]
+    made = iter(ghosts(_app_of(record).bind(model), [e for e in members if not is_record(e)]))
     return RecordSet(model, [each if is_record(each) else next(made) for each in members])
+
+
+def _named(item: Any) -> Sequence[Any] | None:
+    """The records that a command links, where nothing else is to be done."""
+    if not isinstance(item, Command):
+        return None
+    if item.kind == "create":
+        return (item.values,) if is_record(item.values) else None
+    return item.records if item.kind in ("link", "set") else None
 
 
 # -- embedded objects -----------------------------------------------------------------------------
@@ -305,7 +317,7 @@ async def _load_many(record: BaseModel, field: ToMany[Any]) -> None:
     elif isinstance(field, Many2many) and field.through is not None:
         await _load_through(record, field, waiting)
     else:
-        await _load_inverse(fetch.app, cast("One2many[Any] | Many2many[Any]", field), waiting)
+        await _load_inverse(fetch.app, field, waiting)
 
 
 async def _load_listed(
@@ -324,7 +336,7 @@ async def _load_listed(
 
 
 async def _load_inverse(
-    app: App, field: One2many[Any] | Many2many[Any], waiting: list[tuple[Any, RecordSet[Any]]]
+    app: App, field: ToMany[Any], waiting: list[tuple[Any, RecordSet[Any]]]
 ) -> None:
     """The records whose inverse field points at these: one query."""
     bound = target_of(app, field)

@@ -467,7 +467,7 @@ class BaseModel(_Structure):
         return load_ghost(self).__await__()
 
     def _assign(self, field: Field[Any, Any], value: Any) -> None:
-        if not field.stored:
+        if not field.stored and not isinstance(field, ToMany):
             raise AttributeError(f"{field.name} is not stored here; write the records themselves")
         if not field.assignable:
             raise AttributeError(f"{field.name} takes no assignment; {field.how_to_write}")

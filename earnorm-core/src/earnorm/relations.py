@@ -65,7 +65,7 @@ def _check_other_side(
         link_end(known[link], link, field, "far", comodel, field.far)
         return
     kind = Many2one if isinstance(field, One2many) else Many2many
-    name = getattr(field, "inverse", None)
+    name = field.inverse
     if name is None:
         return
     other = known[comodel].get(name)

@@ -40,6 +40,7 @@ class Schema:
         """The fields that the clock sets."""
         relations = tuple(f for f in fields.values() if isinstance(f, Relation))
         self.to_many = tuple(f for f in relations if isinstance(f, ToMany))
+        self.to_many_names = frozenset(f.name for f in self.to_many)
         inside = tuple(f for f in stored if f.structure and f.structure._schema.relations)
         self.relations = relations + inside
         """The relations, and the fields whose embedded objects have some: with one of them the
@@ -267,7 +268,9 @@ def _shape(schema: Schema, *, partial: bool) -> type[Any]:
             cls, source: object, handler: pydantic.GetCoreSchemaHandler
         ) -> core_schema.CoreSchema:
             fields: dict[str, core_schema.TypedDictField] = {}
-            for field in schema.stored:
+            # Commands on what is not stored here are values as well; whoever writes takes them out.
+            elsewhere = tuple(f for f in schema.to_many if not f.stored)
+            for field in (*schema.stored, *elsewhere):
                 inner = handler.generate_schema(field.value_annotation())
                 checks = schema.rules.checks(field, when) if schema.rules else []
                 for check in checks:

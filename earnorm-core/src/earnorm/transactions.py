@@ -149,3 +149,17 @@ def transactional(
         return run
 
     return decorate
+
+
+async def atomic(work: Callable[[], Awaitable[R]]) -> R:
+    """Do all of the work or nothing of it: in the running transaction, or in one of its own, which is
+    tried again after a transient error. Where the backend has no transactions, just do it."""
+    env = current_env()
+    if env.transaction is None and "transactions" not in env.app.backend.capabilities:
+        return await work()
+
+    @transactional()
+    async def run() -> R:
+        return await work()
+
+    return await run()

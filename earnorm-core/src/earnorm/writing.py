@@ -42,7 +42,11 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
             setattr(record, name, value)
         await creating.create(current_env().app.bind(type(record)), [record])
         return
-    own = {name: getattr(record, name) for name in changed_fields(record)}
+    to_many = type(record)._schema.to_many_names
+    own = {
+        name: record.__dict__[name] if name in to_many else getattr(record, name)
+        for name in changed_fields(record)
+    }
     await write([record], {**own, **values})
 
 
@@ -53,6 +57,11 @@ async def save(records: Sequence[BaseModel]) -> int:
         return 0
     env = env_of(records)
     bound = env.app.bind(type(records[0]))
+    number = len(changed)
+    if bound.schema.to_many:
+        changed = await _save_commands(bound, changed)
+        if not changed:
+            return number
     subjects: list[Subject] = []
     problems: list[Any] = []
     for position, (record, names) in enumerate(changed):
@@ -89,7 +98,21 @@ async def save(records: Sequence[BaseModel]) -> int:
         record.__dict__.update(values)
         stamp_written(record, op, update.keys)
         _written(record)
-    return len(prepared)
+    return number
+
+
+async def _save_commands(
+    bound: BoundModel, changed: list[tuple[BaseModel, list[str]]]
+) -> list[tuple[BaseModel, list[str]]]:
+    """Save the records whose to-many fields were given commands; the others are given back."""
+    from earnorm import commands  # which writes with the functions here
+
+    given = [each for each in changed if commands.assigned(bound, *each)]
+    if not given:
+        return changed
+    await commands.save([record for record, _ in given], {id(r): names for r, names in given})
+    done = {id(record) for record, _ in given}
+    return [each for each in changed if id(each[0]) not in done]
 
 
 def _refuse_assigned(bound: BoundModel, record: BaseModel, names: Sequence[str]) -> None:
@@ -116,6 +139,12 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
             bound.model._name,
             [{"loc": (), "msg": "write() needs saved records; save() it first", "type": "unsaved"}],
         )
+    if bound.schema.to_many and not bound.schema.to_many_names.isdisjoint(values):
+        from earnorm import commands  # which writes with the functions here
+
+        values, given = commands.split(bound, values)
+        if given:
+            return await commands.write(records, values, given)
     plan = await checked_plan(bound, planned(bound, values), records)
     if not plan.operators:
         return len(records)
@@ -150,6 +179,8 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
 async def update(op: Operation, values: Mapping[str, Any]) -> int:
     """Write the same values to every record that a domain matches."""
     bound = op.app.bind(op.model)
+    if bound.schema.to_many:
+        _refuse_commands(bound, values)
     plan = await checked_plan(bound, planned(bound, values))
     if not plan.operators:
         return 0
@@ -280,6 +311,18 @@ async def _read_again(
 
 def _first(returned: Returned) -> Options:
     return Options(many=False, returned=returned)
+
+
+def _refuse_commands(bound: BoundModel, values: Mapping[str, Any]) -> None:
+    from earnorm import commands  # which writes with the functions here
+
+    given = commands.split(bound, values)[1] if isinstance(values, Mapping) else {}
+    if given:
+        message = (
+            "commands are for known records: await the query first, and write() to the records"
+        )
+        problems: list[Any] = [{"loc": (n,), "msg": message, "type": "command"} for n in given]
+        raise ValidationError(bound.model._name, problems)
 
 
 def _checked_update(bound: BoundModel, values: Mapping[str, Any]) -> dict[str, Any]:

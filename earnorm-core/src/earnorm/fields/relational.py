@@ -212,6 +212,13 @@ class Many2one(Relation[C, N], Generic[C, N]):
             return value
 
 
+def is_command(item: object) -> bool:
+    """Whether an item of a to-many field's value is more than a record that is stored, or an id."""
+    if isinstance(item, Command | Mapping):
+        return True
+    return is_record(item) and not getattr(item, "is_stored", True)
+
+
 class Commands(list["Command"]):
     """A validated value of a to-many field that takes more than storing a list of ids."""
 
@@ -221,6 +228,7 @@ class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):
 
     to_many: ClassVar[bool] = True
     order: str | None = None
+    inverse: str | None = None
 
     def is_decoded(self, value: Any) -> bool:
         return is_recordset(value)
@@ -308,8 +316,6 @@ class One2many(ToMany[C], Generic[C]):
         order: How the records are sorted, e.g. ``"sequence,-date"``.
     """
 
-    inverse: str
-
     def __init__(
         self,
         comodel: type[C] | str,
@@ -327,4 +333,4 @@ class One2many(ToMany[C], Generic[C]):
     @property
     def join(self) -> Join:
         """The inverse field's value is this record's id."""
-        return Join("_id", self.inverse)
+        return Join("_id", self.inverse or "")
