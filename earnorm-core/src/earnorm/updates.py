@@ -193,7 +193,7 @@ class OfItems(Change):
 
 def _list_item(change: Change, field: Any, *, grows: bool | None) -> Field[Any, Any]:
     item = getattr(field, "_item", None)
-    if item is None:
+    if item is None or type(change).__name__ in getattr(field, "refused_changes", ()):
         raise RefusedError(works_on(type(change).__name__, "List", field))
     limit = {True: "max_length", False: "min_length", None: ""}[grows]
     if field.validators or (limit and getattr(field, limit, None) is not None):

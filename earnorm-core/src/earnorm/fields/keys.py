@@ -82,6 +82,17 @@ class KeyTexts:
         check_key(self.encode(key))
         return key
 
+    def stored(self, part: str) -> str:
+        """A key that a path names, in its stored form.
+
+        Raises:
+            PydanticCustomError: It can be no key of this Dict.
+        """
+        found = check_key(self.encode(self.decode(part)))
+        if not self.is_plain and not isinstance(self.decode(part), self._type):
+            raise PydanticCustomError("key_type", "not a key of the kind that the field declares")
+        return found
+
     def encode(self, key: Any) -> Any:
         """A key's text; a text stays as it is."""
         return self._text(key) if isinstance(key, self._type) else key

@@ -181,6 +181,7 @@ class Money(ConvertingField[MoneyValue, N]):
 
     index_floor: ClassVar[Any] = {}
     currencies: tuple[str, ...]
+    rounding: Rounding | None
 
     def __init__(
         self,
@@ -206,6 +207,7 @@ class Money(ConvertingField[MoneyValue, N]):
             decimal_places=decimal_places,
             rounding=rounding,
         )
+        self.rounding = rounding
         self._currency: String[Any] = String(choices=self.currencies or None)
         self._amounts: pydantic.TypeAdapter[decimal.Decimal] | None = None
 

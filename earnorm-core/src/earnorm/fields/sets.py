@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Generic, TypeVar, Unpack
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, Unpack
 
 import pydantic
 
@@ -17,7 +17,9 @@ T = TypeVar("T")
 class Set(MutableField[set[T], N], Generic[T, N]):
     """A set of values of one field, stored as an array without duplicates, in the order of BSON.
 
-    The order makes equal sets equal arrays, so that sets can be compared and grouped by.
+    The order makes equal sets equal arrays, so that whole sets can be compared. ``AddToSet`` on the
+    server appends without it, until the record is saved again; conditions about single values and
+    ``all`` do not care.
 
     Args:
         item: The field that each value is checked by, e.g. ``Set(String())``.
@@ -25,6 +27,8 @@ class Set(MutableField[set[T], N], Generic[T, N]):
         max_length: Most values allowed.
     """
 
+    refused_changes: ClassVar[frozenset[str]] = frozenset({"Push", "Pop"})
+    """Changes on the server that a set cannot take: it has no ends, and no value twice."""
     min_length: int | None
     max_length: int | None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, Unpack
 
 import pydantic
+from bson import Int64
 from pydantic_core import PydanticCustomError
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableField, N, Validator
@@ -35,9 +36,9 @@ def check_json(value: Any, depth: int = 0) -> Any:
         raise PydanticCustomError("json_depth", "nested more than {n} levels", {"n": _MAX_DEPTH})
     if value is None or kind is str or kind is bool or kind is float:
         return value
-    if kind is int:
+    if kind is int or kind is Int64:  # what the driver reads where 32 bits are too few
         if _INT_MIN <= value <= _INT_MAX:
-            return value
+            return int(value)
         raise PydanticCustomError("json_int", "a number of more than 64 bits cannot be stored")
     if kind is list or kind is tuple:
         return [check_json(item, depth + 1) for item in value]
@@ -98,14 +99,20 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
         key: Any = Annotated[str, pydantic.BeforeValidator(check_key)]
         if self._keys is not None:
             key = Annotated[
-                self._keys.value_annotation(), pydantic.AfterValidator(self._texts.check)
+                self._keys.value_annotation(),
+                pydantic.BeforeValidator(self._texts.decode),
+                pydantic.AfterValidator(self._texts.check),
             ]
         value = Json.python_type if self._values is None else self._values.value_annotation()
         return dict.__class_getitem__((key, value))
 
     def json_type(self) -> Any:
         value: Any = Any if self._values is None else self._values.json_annotation()
-        return dict.__class_getitem__((str, value))
+        key: Any = str
+        if self._keys is not None:
+            read = pydantic.BeforeValidator(self._texts.decode)
+            key = Annotated[self._keys.json_annotation(), read]
+        return dict.__class_getitem__((key, value))
 
     def to_json(self, value: Any) -> Any:
         form = json_form if self._values is None else self._values.to_json
