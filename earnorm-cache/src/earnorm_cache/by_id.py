@@ -28,14 +28,16 @@ MAX_IDS: Final = 1_000
 def cacheable_ids(op: Operation, schema: Schema) -> tuple[StoredId, ...] | None:
     """The ids that a search asks for, if its answer is those whole records and nothing else decides.
 
-    Inside a transaction a search sees that transaction's snapshot, which is nobody else's business.
+    Inside a transaction a search sees that transaction's snapshot, which is nobody else's business;
+    and who asks for a read concern or a session asks for the server.
     """
     options = op.options
     # A layer that had nothing to add may have added what is always true.
     domain = op.domain.simplify() if isinstance(op.domain, And) else op.domain
     if (
         not isinstance(domain, Condition)
-        or op.env.transaction is not None
+        or op.env.database_session is not None
+        or options.concerns is not None
         or options.fields is not None
         or options.stream is not None
         or options.offset

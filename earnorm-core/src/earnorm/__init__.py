@@ -100,7 +100,14 @@ from earnorm.paging import CursorPage, Page
 from earnorm.query import Query
 from earnorm.query_plan import Plan
 from earnorm.recordset import RecordSet
-from earnorm.transactions import transaction, transactional
+from earnorm.transactions import (
+    Transaction,
+    after_commit,
+    after_rollback,
+    session,
+    transaction,
+    transactional,
+)
 from earnorm.updates import Change, CurrentDate, Inc, Mul, Pop, Pull, Push, Unset
 
 __version__ = "0.1.0"
@@ -194,6 +201,7 @@ __all__ = [
     "Sum",
     "Text",
     "Time",
+    "Transaction",
     "TransactionError",
     "Unset",
     "Update",
@@ -203,6 +211,8 @@ __all__ = [
     "VectorSearchIndex",
     "__version__",
     "act_as",
+    "after_commit",
+    "after_rollback",
     "close",
     "coalescing",
     "constrains",
@@ -212,6 +222,7 @@ __all__ = [
     "hookimpl",
     "init",
     "models",
+    "session",
     "system",
     "transaction",
     "transactional",

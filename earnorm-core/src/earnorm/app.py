@@ -16,6 +16,7 @@ from earnorm import environment, registry
 from earnorm.backends import Backend, ServerSettings, open_backend
 from earnorm.binding import BoundModel
 from earnorm.builtin import BUILTIN_PLUGINS
+from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.container import Services
 from earnorm.domain import OPERATORS, Domain, DomainSource, Operator, matcher
 from earnorm.domain.keyset import KEYSET_OPERATORS
@@ -61,6 +62,11 @@ class AppSettings:
         server_timeout: How long to look for a server before giving up.
         client_options: Further options of the driver, in its own names.
         create_indexes: Create declared collections and indexes on a model's first use.
+        read_concern: How settled the data must be that is read, e.g. ``"majority"``.
+        write_concern: How many members confirm a write: a number, ``"majority"``, or a mapping with
+            ``w``, ``j`` and ``wtimeout`` (milliseconds).
+        read_preference: Which members are read from, e.g. ``"secondaryPreferred"``.
+        default_timeout: How long a read or a write may take that says nothing else.
     """
 
     database: str
@@ -73,6 +79,20 @@ class AppSettings:
     client_options: Mapping[str, object] = field(default_factory=dict[str, object])
     create_indexes: bool = True
     coalesce: bool = False
+    read_concern: ReadConcern | None = None
+    write_concern: WriteConcern | None = None
+    read_preference: ReadPreference | None = None
+    default_timeout: float | None = None
+
+    @property
+    def concerns(self) -> Concerns | None:
+        """The three concerns, checked; None where none was given."""
+        return Concerns.of(
+            "App",
+            read_concern=self.read_concern,
+            write_concern=self.write_concern,
+            read_preference=self.read_preference,
+        )
 
     def driver_options(self) -> dict[str, object]:
         """These settings in the driver's names; times in milliseconds."""
@@ -114,11 +134,19 @@ def _split(database: object, keywords: Mapping[str, Any]) -> tuple[AppSettings, 
         size = own.get(name)
         if size is not None and (type(size) is not int or size < 0):
             raise ConfigurationError(f"{name} is a number of connections, not {size!r}")
-    for name in ("pool_timeout", "max_lifetime", "idle_timeout", "server_timeout"):
+    for name in (
+        "pool_timeout",
+        "max_lifetime",
+        "idle_timeout",
+        "server_timeout",
+        "default_timeout",
+    ):
         time = own.get(name)
         if time is not None and (not isinstance(time, int | float) or not time > 0):
             raise ConfigurationError(f"{name} is a time in seconds above 0, not {time!r}")
-    return AppSettings(database, **own), others
+    settings = AppSettings(database, **own)
+    _ = settings.concerns  # an unknown value is an error of the App's maker
+    return settings, others
 
 
 _ARGUMENTS = (
@@ -246,6 +274,7 @@ class App:
             client=self._client,
             options=self.settings.driver_options() if self._client is None else {},
             event_listeners=listeners,
+            concerns=self.settings.concerns,
         )
         self._backend = open_backend(server, self._driver)
         started: set[str] = set()

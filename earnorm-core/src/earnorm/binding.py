@@ -6,9 +6,17 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from earnorm.backends.base import BulkUpdate, Document
+from earnorm.backends.base import BulkUpdate, Collection, Document
+from earnorm.concerns import Concerns
 from earnorm.domain import And, Condition, Domain, Operator, to_filter
-from earnorm.exceptions import AccessDenied, BatchDuplicateKey, DuplicateKey, ErrorDetail
+from earnorm.exceptions import (
+    AccessDenied,
+    BatchDuplicateKey,
+    DuplicateKey,
+    ErrorDetail,
+    TransactionError,
+)
+from earnorm.locking import check_lock, lock
 from earnorm.operations import (
     Call,
     Layer,
@@ -40,7 +48,14 @@ class BoundModel:
         self.model = model
         self.schema = model._schema
         self.operators: Mapping[str, Operator] = app.operators
-        self.collection = app.backend.collection(model._collection)
+        self.concerns = Concerns.of(
+            model.__name__,
+            read_concern=model._read_concern,
+            write_concern=model._write_concern,
+            read_preference=model._read_preference,
+        )
+        self.collection = app.backend.collection(model._collection, self.concerns)
+        self._timeout = app.settings.default_timeout
         self.is_prepared = False
         self._preparing = asyncio.Lock()
         self._calls: dict[OperationName, Call] = {}
@@ -84,6 +99,17 @@ class BoundModel:
 
     # -- where layers end and the backend begins ----------------------------------------------
 
+    def _collection(self, op: Operation) -> Collection:
+        concerns = op.options.concerns
+        if concerns is None:
+            return self.collection
+        if op.env.transaction is not None:
+            raise TransactionError(
+                f"{self.model._name}: a transaction has one read concern, write concern and read "
+                f"preference for everything in it: earnorm.transaction(read_concern=...)"
+            )
+        return self.app.backend.collection(self.model._collection, concerns.over(self.concerns))
+
     def _projection(self, op: Operation) -> Mapping[str, int]:
         names = op.options.fields
         if names is None:
@@ -94,6 +120,8 @@ class BoundModel:
 
     async def _search(self, op: Operation) -> list[Document]:
         options = op.options
+        if options.lock:
+            check_lock(op)
         if options.stream is not None:
             if isinstance(options.stream, Stream):
                 return await self._next_batch(op, options.stream)
@@ -105,50 +133,52 @@ class BoundModel:
                 verbosity=options.stream.verbosity,
             )
             return []
-        transaction = op.env.transaction
-        return await self.collection.find(
+        documents = await self._collection(op).find(
             self.filter(op.domain),
             projection=self._projection(op),
             sort=options.order,
             skip=options.offset,
             limit=options.limit,
-            session=transaction and transaction.session,
-            timeout=options.timeout,
+            session=op.env.database_session,
+            timeout=options.timeout or self._timeout,
         )
+        if options.lock:
+            await lock(self.collection, documents, op)
+        return documents
 
     async def _next_batch(self, op: Operation, stream: Stream) -> list[Document]:
         if stream.cursor is None:
-            options, transaction = op.options, op.env.transaction
-            stream.cursor = await self.collection.open_cursor(
+            options = op.options
+            stream.cursor = await self._collection(op).open_cursor(
                 self.filter(op.domain),
                 projection=self._projection(op),
                 sort=options.order,
                 skip=options.offset,
                 limit=options.limit,
                 batch_size=stream.batch_size,
-                session=transaction and transaction.session,
-                timeout=options.timeout,
+                session=op.env.database_session,
+                timeout=options.timeout or self._timeout,
             )
         return await stream.cursor.next_batch()
 
     async def _count(self, op: Operation) -> int:
-        options, transaction = op.options, op.env.transaction
-        return await self.collection.count(
+        options = op.options
+        return await self._collection(op).count(
             self.filter(op.domain),
             skip=options.offset,
             limit=options.limit,
-            session=transaction and transaction.session,
-            timeout=options.timeout,
+            session=op.env.database_session,
+            timeout=options.timeout or self._timeout,
         )
 
     async def _group(self, op: Operation) -> list[Document]:
-        options, transaction = op.options, op.env.transaction
+        options = op.options
         spec = options.group
         assert spec is not None
-        rows = await self.collection.aggregate(
+        rows = await self._collection(op).aggregate(
             [*self._leading(op), *spec.stages],
-            session=transaction and transaction.session,
-            timeout=options.timeout,
+            session=op.env.database_session,
+            timeout=options.timeout or self._timeout,
         )
         return list(map(spec.row, rows))
 
@@ -172,39 +202,47 @@ class BoundModel:
     async def _create(self, op: Operation) -> list[Any]:
         documents = op.values
         assert isinstance(documents, list)
-        transaction = op.env.transaction
-        await self.collection.insert(documents, session=transaction and transaction.session)
+        await self._collection(op).insert(
+            documents,
+            session=op.env.database_session,
+            timeout=op.options.timeout or self._timeout,
+        )
         return [document["_id"] for document in documents]
 
     async def _write(self, op: Operation) -> int:
-        transaction = op.env.transaction
-        session = transaction and transaction.session
-        values = op.values
+        values, collection = op.values, self._collection(op)
+        session, timeout = op.env.database_session, op.options.timeout or self._timeout
         if isinstance(values, PerRecord):
             # The domain stays part of each filter, since a layer may have narrowed it, but for the
             # list of ids: each filter has its own, and a thousand lists of a thousand are 20 MB.
             rest = self.filter(_beside_ids(op.domain, frozenset(values)))
-            return await self.collection.bulk_update(
+            return await collection.bulk_update(
                 [
                     BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.operators)
                     for pk, update in values.items()
                 ],
                 session=session,
+                timeout=timeout,
             )
         assert isinstance(values, Update)
         condition = self._narrowed(self.filter(op.domain), values)
         returned = op.options.returned
         if returned is not None:
             fields = self.schema.fields
-            returned.document = await self.collection.find_and_update(
+            returned.document = await collection.find_and_update(
                 condition,
                 values.operators,
                 projection={"_id": 1, **{fields[name].db_name: 1 for name in returned.fields}},
                 session=session,
+                timeout=timeout,
             )
             return int(returned.document is not None)
-        return await self.collection.update(
-            condition, values.operators, many=op.options.many, session=session
+        return await collection.update(
+            condition,
+            values.operators,
+            many=op.options.many,
+            session=session,
+            timeout=timeout,
         )
 
     def _narrowed(
@@ -217,11 +255,11 @@ class BoundModel:
         return condition
 
     async def _unlink(self, op: Operation) -> int:
-        transaction = op.env.transaction
-        return await self.collection.delete(
+        return await self._collection(op).delete(
             self.filter(op.domain),
             many=op.options.many,
-            session=transaction and transaction.session,
+            session=op.env.database_session,
+            timeout=op.options.timeout or self._timeout,
         )
 
     def __repr__(self) -> str:

@@ -60,11 +60,14 @@ async def store(
     env = current_env()
     schema = bound.schema
     records: list[Any] = [v if _is_record(v) else object.__new__(bound.model) for v in values]
-    touch(env, records, values)
+    given: list[Any] = [value for value in values if _is_record(value)]
+    touch(env, given)
     op = timed(Operation("create", bound.model, env, values=documents))
     await env.app.execute(op)
     stamp_new(schema, states, op)
     set_state, set_fetch = slots()
+    if env.transaction is not None:
+        env.transaction.created(records)
     fetch = Fetch(bound.app, None, records if schema.relations else None)
     for record, state in zip(records, states, strict=True):
         set_state(record, state)

@@ -18,6 +18,7 @@ from earnorm.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from earnorm.app import App
+    from earnorm.backends.base import Session
     from earnorm.transactions import Transaction
 
 _NO_CONTEXT: Mapping[str, object] = MappingProxyType({})
@@ -65,6 +66,13 @@ class Env:
     """Access rules are off, on purpose and visibly."""
     reason: str = ""
     """Why they are off."""
+    session: Session | None = None
+    """The session of a block of ``earnorm.session()``."""
+
+    @property
+    def database_session(self) -> Session | None:
+        """The driver's session that an operation goes through: the transaction's, else the block's."""
+        return self.session if self.transaction is None else self.transaction.session
 
     def replace(self, **changes: Any) -> Env:
         """A copy with some attributes changed."""

@@ -6,8 +6,27 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from earnorm.environment import find_env
+
 if TYPE_CHECKING:
     from earnorm.app import App
+
+
+class Outcome:
+    """How a transaction ended, for the fetches that were made inside it. It holds nothing else of
+    the transaction, which would live as long as its records otherwise."""
+
+    __slots__ = ("committed", "rolled_back")
+
+    def __init__(self) -> None:
+        self.committed = False
+        self.rolled_back = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the transaction is over."""
+        return self.committed or self.rolled_back
+
 
 ID_ONLY = frozenset({"_id"})
 
@@ -26,6 +45,7 @@ class Fetch:
         complete: Makes the ghosts that nobody has touched yet, before all are loaded at once.
         inside: What embedded objects know, by the name of the field that they stand in.
         peers: The embedded objects that stand in one field of all the records fetched together.
+        seen_in: The transaction that it was made in.
     """
 
     __slots__ = (
@@ -39,6 +59,7 @@ class Fetch:
         "peers",
         "records",
         "related",
+        "seen_in",
     )
 
     def __init__(
@@ -54,6 +75,8 @@ class Fetch:
         self.complete: Callable[[], None] | None = None
         self.inside: dict[str, Fetch] = {}
         self.peers: Callable[[], list[Any]] | None = None
+        env = find_env()
+        self.seen_in = None if env is None or env.transaction is None else env.transaction.outcome
 
     def has(self, name: str) -> bool:
         """Whether the field was fetched."""
@@ -67,6 +90,11 @@ class Fetch:
     def is_ghost(self) -> bool:
         """Whether the records know their ids only."""
         return self.loaded is ID_ONLY
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether its values were seen in a transaction that was rolled back."""
+        return self.seen_in is not None and self.seen_in.rolled_back and not self.is_ghost
 
     def how_to_load(self, model: type[Any], name: str) -> str:
         """The message of ``FieldNotLoaded``."""

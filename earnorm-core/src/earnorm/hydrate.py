@@ -8,6 +8,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from earnorm.fetch import ID_ONLY, Fetch
+from earnorm.tracking import touch_older
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
@@ -43,6 +44,7 @@ def hydrate(
 
 def fill(records: Sequence[BaseModel], states: Iterable[dict[str, Any]], fetch: Fetch) -> None:
     """Give records that exist new states: ghosts that were loaded, records that were refreshed."""
+    touch_older(records)
     set_state, set_fetch = slots()
     for record, state in zip(records, states, strict=True):
         set_state(record, state)

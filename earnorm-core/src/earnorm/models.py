@@ -14,6 +14,7 @@ import pydantic
 from pydantic_core import core_schema
 
 from earnorm import creating, registry, serializing, writing
+from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
 from earnorm.constraints import check_embedded, rules_of
 from earnorm.domain import Domain, DomainSource
 from earnorm.environment import current_env, find_env
@@ -309,6 +310,8 @@ class BaseModel(_Structure):
             ``[Index("email", unique=True)]``.
         _options: How the collection is kept (``CollectionOptions``): capped, time series and the like.
         _versioned: Refuse lost updates: writes carry a revision.
+        _read_concern, _write_concern, _read_preference: What its reads and writes ask of a replica
+            set, e.g. ``_read_preference = "secondaryPreferred"``; else the App's.
         _abstract: A base for other models, without a collection.
         _inherit: The name of a model that this class extends; see ``hookspecs.register_models``.
 
@@ -323,6 +326,9 @@ class BaseModel(_Structure):
     _indexes: ClassVar[Sequence[IndexEntry]] = ()
     _options: ClassVar[CollectionOptions | Mapping[str, Any] | None] = None
     _versioned: ClassVar[bool] = False
+    _read_concern: ClassVar[ReadConcern | None] = None
+    _write_concern: ClassVar[WriteConcern | None] = None
+    _read_preference: ClassVar[ReadPreference | None] = None
     _abstract: ClassVar[bool] = True
     _inherit: ClassVar[str | None] = None
     _base: ClassVar[type[BaseModel] | None] = None
@@ -370,6 +376,12 @@ class BaseModel(_Structure):
     def is_stored(self) -> bool:
         """Whether the record came from the database or was saved."""
         return hasattr(self, "_fetch")
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the values were read in a transaction that was rolled back, so that they may never
+        have been. They can be read; ``refresh()`` before anything is written."""
+        return self.is_stored and self._fetch.is_stale
 
     @property
     def is_changed(self) -> bool:
@@ -473,6 +485,9 @@ class BaseModel(_Structure):
             raise AttributeError(f"{field.name} takes no assignment; {field.how_to_write}")
         if self.is_stored and (field.readonly or field.name == "_id"):
             raise ValidationError(type(self)._name, [_readonly(field)])
+        env = find_env()
+        if env is not None and env.transaction is not None:
+            env.transaction.touch(self)
         super()._assign(field, value)
 
     def __eq__(self, other: object) -> bool:
@@ -502,6 +517,8 @@ class BaseModel(_Structure):
         only: Iterable[str] | None = None,
         prefetch: Iterable[str] = (),
         timeout: float | None = None,
+        read_concern: ReadConcern | None = None,
+        read_preference: ReadPreference | None = None,
     ) -> Query[Self]:
         """The records that match, as a query that runs when it is awaited or iterated.
 
@@ -512,7 +529,9 @@ class BaseModel(_Structure):
             offset: How many to leave out first.
             only: The fields to fetch.
             prefetch: Relations to load together with the records.
-            timeout: Seconds that the server may work on it.
+            timeout: Seconds that it may take.
+            read_concern: See ``Query.read_concern``.
+            read_preference: See ``Query.read_preference``.
         """
         query = Query(cls, Domain(domain))
         if order is not None:
@@ -525,7 +544,9 @@ class BaseModel(_Structure):
             query = query.only(*only)
         if prefetch:
             query = query.prefetch(*prefetch)
-        return query if timeout is None else query.timeout(timeout)
+        if timeout is not None:
+            query = query.timeout(timeout)
+        return query._asking(read_concern=read_concern, read_preference=read_preference)
 
     @classmethod
     async def find_one(cls, domain: DomainSource = None, *, order: Order = None) -> RecordSet[Self]:

@@ -18,6 +18,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from earnorm.concerns import Concerns
 from earnorm.domain import Domain
 
 if TYPE_CHECKING:
@@ -151,7 +152,11 @@ class Options:
     fields: frozenset[str] | None = None
     """Names of the fields to fetch; None means all."""
     timeout: float | None = None
-    """Seconds that the server may work on it."""
+    """Seconds that it may take; None means the App's own limit."""
+    concerns: Concerns | None = None
+    """Read concern, write concern and read preference; None leaves the model's and the App's."""
+    lock: bool = False
+    """For search, in a transaction: no other one may write the records before this one ends."""
     stream: Stream | Explanation | None = None
     """Set where the documents do not come as one list; a layer that answers by itself must pass
     such a search on."""

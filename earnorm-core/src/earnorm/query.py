@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from earnorm import writing
 from earnorm.aggregation import Aggregate
+from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
 from earnorm.environment import Env, current_env
 from earnorm.exceptions import DomainError, NotSupported, nearest
 from earnorm.grouping import Grouping, GroupKey
 from earnorm.hydrate import hydrate
+from earnorm.locking import check_lock
 from earnorm.operations import Explanation, Operation, OperationName, Options, Stream
 from earnorm.ordering import Order, parse_order
 from earnorm.paging import CursorPage, Keyset, Page, cursor_page
@@ -40,8 +42,10 @@ class Query(Generic[M]):
     """
 
     __slots__ = (
+        "_concerns",
         "_domain",
         "_limit",
+        "_lock",
         "_model",
         "_offset",
         "_only",
@@ -59,6 +63,8 @@ class Query(Generic[M]):
         self._only: frozenset[str] | None = None
         self._prefetch: tuple[str, ...] = ()
         self._timeout: float | None = None
+        self._concerns: Concerns | None = None
+        self._lock = False
 
     def _with(self, **changes: object) -> Self:
         new = copy.copy(self)
@@ -93,10 +99,41 @@ class Query(Generic[M]):
         return self._with(_prefetch=(*self._prefetch, *paths))
 
     def timeout(self, seconds: float) -> Self:
-        """Bound the time that the server may work on it."""
+        """Bound the time that it may take, in seconds; of a stream, each batch.
+
+        Awaiting it raises ``OperationTimeout`` where it takes longer."""
         if not seconds > 0:
             raise ValueError("timeout is a time in seconds above 0")
         return self._with(_timeout=seconds)
+
+    def read_concern(self, level: ReadConcern) -> Self:
+        """How settled the data must be that it reads: ``"majority"``, ``"linearizable"`` …"""
+        return self._asking(read_concern=level)
+
+    def write_concern(self, concern: WriteConcern) -> Self:
+        """How many members must confirm what ``update`` and ``delete`` write."""
+        return self._asking(write_concern=concern)
+
+    def read_preference(self, mode: ReadPreference) -> Self:
+        """Which member it reads from: ``"secondary"``, ``"nearest"`` …
+
+        Raises:
+            ConfigurationError: No such mode; of the other two, no such level or concern.
+        """
+        return self._asking(read_preference=mode)
+
+    def _asking(self, **concern: object) -> Self:
+        asked = Concerns.of("search()", **concern)
+        return self if asked is None else self._with(_concerns=asked.over(self._concerns))
+
+    def lock(self) -> Self:
+        """Let no other transaction write the records before this one ends.
+
+        Nobody waits for a lock: of two transactions that lock or write the same record, the later
+        one fails at once with a transient error, and ``@transactional`` tries it again. Awaiting it
+        outside of a transaction raises ``TransactionError``.
+        """
+        return self._with(_lock=True)
 
     # -- running ------------------------------------------------------------------------------
 
@@ -115,8 +152,13 @@ class Query(Generic[M]):
             fields=self._only and self._checked_only(bound, self._only),
             timeout=self._timeout,
             stream=stream,
+            concerns=self._concerns,
+            lock=self._lock,
         )
-        return bound, Operation(name, bound.model, env, self._domain, None, options)
+        op = Operation(name, bound.model, env, self._domain, None, options)
+        if self._lock:
+            check_lock(op)
+        return bound, op
 
     @staticmethod
     def _checked_only(bound: BoundModel, names: frozenset[str]) -> frozenset[str]:

@@ -126,6 +126,11 @@ class RecordSet(Generic[M]):
         """Whether there is any record here. Asks nothing of the database; see ``still_exists``."""
         return bool(self._loaded)
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether any record was read in a transaction that was rolled back; see ``BaseModel.is_stale``."""
+        return any(record.is_stale for record in self._records or ())
+
     def ensure_one(self) -> M:
         """The one record.
 
@@ -367,7 +372,7 @@ class RecordSet(Generic[M]):
         return self._of([record for record in self._loaded if record.pk in found])
 
     async def _documents(self, only: frozenset[str] | None = None) -> dict[Any, dict[str, Any]]:
-        env = env_of(self._loaded)
+        env = env_of(self._loaded, stale=True)
         bound = env.app.bind(self._model)
         pks = [record.pk for record in self._loaded if record.is_stored]
         found: dict[Any, dict[str, Any]] = {}

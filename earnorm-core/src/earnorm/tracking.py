@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from earnorm.environment import Env, current_env
-from earnorm.exceptions import ConfigurationError
+from earnorm.environment import Env, current_env, find_env
+from earnorm.exceptions import ConfigurationError, TransactionError
 from earnorm.fields.base import MISSING
 
 if TYPE_CHECKING:
@@ -73,22 +73,48 @@ def settle(record: _Structure) -> None:
             originals[name] = field.freeze(field.encode(state.get(name)))
 
 
-def env_of(records: Sequence[BaseModel]) -> Env:
-    """The current Env, if its App is the one that the records belong to."""
+def env_of(records: Sequence[BaseModel], *, stale: bool = False) -> Env:
+    """The current Env, if its App is the one that the records belong to.
+
+    Args:
+        records: What is to be written, or read again.
+        stale: Whether records will do that were read in a transaction that was rolled back.
+
+    Raises:
+        ConfigurationError: Another App is current.
+        TransactionError: A record is stale.
+    """
     env = current_env()
     for record in records:
         fetch: Fetch | None = getattr(record, "_fetch", None)
-        if fetch is not None and fetch.app is not env.app:
+        if fetch is None:
+            continue
+        if fetch.app is not env.app:
             raise ConfigurationError(
                 f"the record belongs to App {fetch.app.name!r}, and App {env.app.name!r} is current; "
                 f"work inside 'with app.activate():'"
             )
+        if fetch.seen_in is not None and fetch.is_stale and not stale:
+            raise TransactionError(
+                f"{record!r} is stale: it was read in a transaction that was rolled back; "
+                f"'await record.refresh()' before it is written"
+            )
     return env
 
 
-def touch(env: Env, records: Sequence[BaseModel], given: Sequence[object] = ()) -> None:
-    """Let a running transaction remember the records as they are; of several, those that were given."""
+def touch(env: Env, records: Sequence[BaseModel]) -> None:
+    """Let a running transaction remember the records as they are."""
     if env.transaction is not None:
         for record in records:
-            if not given or any(record is each for each in given):
+            env.transaction.touch(record)
+
+
+def touch_older(records: Sequence[BaseModel]) -> None:
+    """Let a running transaction remember those records that were there before it."""
+    env = find_env()
+    if env is not None and env.transaction is not None:
+        outcome = env.transaction.outcome
+        for record in records:
+            fetch: Fetch | None = getattr(record, "_fetch", None)
+            if fetch is None or fetch.seen_in is not outcome:
                 env.transaction.touch(record)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm import creating
 from earnorm.checking import Subject, checked_plan, narrowed, refuse_problems
-from earnorm.domain import condition
+from earnorm.domain import Domain, condition
 from earnorm.environment import current_env
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
 from earnorm.fetch import Fetch
@@ -373,9 +373,33 @@ async def unlink(records: Sequence[BaseModel]) -> int:
     pks = list(dict.fromkeys(record.pk for record in stored))
     domain = condition("_id", "=", pks[0]) if len(pks) == 1 else condition("_id", "in", pks)
     options = _FIRST if len(pks) == 1 else PLAIN
-    op = Operation("unlink", bound.model, env, domain, options=options)
+    expected = _same_revisions(stored) if bound.model._versioned else Domain.TRUE
+    op = Operation("unlink", bound.model, env, domain & expected, options=options)
     deleted: int = await env.app.execute(op)
+    if deleted < len(pks) and expected is not Domain.TRUE:
+        left: int = await env.app.execute(Operation("count", bound.model, env, domain))
+        if left:
+            raise ConcurrencyError(
+                f"{bound.model._name}: {left} of {len(pks)} records were changed since they were read "
+                f"and are left; refresh() them and try again"
+            )
     return deleted
+
+
+def _same_revisions(records: Sequence[BaseModel]) -> Domain:
+    """The records that still have the revision that was read; a ghost may have any."""
+    by_revision: dict[Any, list[Any]] = {}
+    ghosts: list[Any] = []
+    for record in records:
+        expected = _expected(record)
+        if expected:
+            by_revision.setdefault(expected[REVISION], []).append(record.pk)
+        else:
+            ghosts.append(record.pk)
+    domain = condition("_id", "in", ghosts) if ghosts else Domain.FALSE
+    for revision, pks in by_revision.items():
+        domain |= condition("_id", "in", pks) & condition(REVISION, "=", revision)
+    return domain.simplify()
 
 
 def _written(record: BaseModel) -> None:

@@ -30,8 +30,22 @@ class Reading:
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "read", op.name)
-            op = op.replace(domain=_both(op.domain, policy.domain(op.env, "read")))
+            visible = _both(op.domain, policy.domain(op.env, "read"))
+            if op.options.lock:
+                visible = await self._lockable(op, visible)
+            op = op.replace(domain=visible)
         return await call_next(op)
+
+    async def _lockable(self, op: Operation, visible: Domain) -> Domain:
+        """A lock keeps others from writing, so it takes the right to write each of the records."""
+        policy = self._policy
+        policy.require(op.env, "write", "lock")
+        changeable = policy.domain(op.env, "write")
+        if changeable is not Domain.TRUE and await _any(op, _both(visible, ~changeable)):
+            raise policy.refusal(
+                "write", "lock", "they do not allow to change every record that was to be locked"
+            )
+        return _both(visible, changeable)
 
 
 class Creating:

@@ -210,6 +210,7 @@ class Collection(Protocol):
         *,
         projection: Mapping[str, Any] | None = None,
         session: Session | None = None,
+        timeout: float | None = None,
     ) -> Document | None:
         """Update the first matching document, and return it as it is afterwards; None if none matched."""
         ...

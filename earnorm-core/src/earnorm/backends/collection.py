@@ -226,11 +226,12 @@ class DriverCollection(Collection):
         *,
         projection: Mapping[str, Any] | None = None,
         session: Session | None = None,
+        timeout: float | None = None,
     ) -> Document | None:
         options = _common(session)
         if projection is not None:
             options["projection"] = projection
-        with self._translating:
+        with self._translating.within(timeout):
             found: Document | None = await self._native.find_one_and_update(
                 filter, update, return_document=ReturnDocument.AFTER, **options
             )

@@ -81,8 +81,11 @@ class MemoryBackend(DriverBackend):
         return self._client.get_database(name)  # mongomock refuses codec options
 
     @override
+    def _with_concerns(self, native: Any, concerns: Concerns) -> Any:
+        return native  # there is one copy, and every read sees every write: each is fulfilled
+
+    @override
     def _make_collection(self, name: str, concerns: Concerns | None) -> MemoryCollection:
-        # There is one copy, and every read sees every write: each concern is fulfilled.
         return MemoryCollection(_BsonBorder(self._database.get_collection(name)), name, self)
 
     @property

@@ -97,7 +97,7 @@ class _Gets:
 
     def __call__(self, op: Operation, call_next: Call) -> Awaitable[Any]:
         """Not a coroutine itself: where nothing is joined it costs one call."""
-        if not (self._always or _asked.get()) or op.env.transaction is not None:
+        if not (self._always or _asked.get()) or op.env.database_session is not None:
             return call_next(op)
         asked = self._by_ids(op)
         return call_next(op) if asked is None else self._join(op, call_next, *asked)

@@ -1,7 +1,8 @@
 """Optimistic locking: a model with ``_versioned = True`` refuses a lost update.
 
 The record's ``revision`` is part of the condition of its own write; where it has changed in the
-meantime nothing matches, and the write raises ``ConcurrencyError``.
+meantime nothing matches, and the write raises ``ConcurrencyError`` (``NotFound`` where the record was
+deleted). A record's deletion has the same condition; see ``writing.unlink``.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from earnorm.exceptions import ConcurrencyError
+from earnorm.exceptions import ConcurrencyError, NotFound
 from earnorm.hookspecs import API, hookimpl
-from earnorm.operations import Call, Layer, Middleware, Operation, PerRecord, Update
+from earnorm.operations import PLAIN, Call, Layer, Middleware, Operation, PerRecord, Update
 
 if TYPE_CHECKING:
     from earnorm.app import App
@@ -51,8 +52,16 @@ async def _count_write(op: Operation, call_next: Call) -> Any:
     elif isinstance(values, Update):
         expected = int(REVISION in values.expect)
     if matched < expected:
-        raise ConcurrencyError(
-            f"{op.model._name}: {expected - matched} of {expected} records were changed or deleted "
-            f"since they were read; refresh() them and try again"
+        lost = expected - matched
+        # Whose revision differs still exists; what doesn't exist was deleted.
+        changed: int = await op.app.execute(
+            Operation("count", op.model, op.env, op.domain, options=PLAIN)
         )
+        changed -= matched
+        if changed > 0:
+            raise ConcurrencyError(
+                f"{op.model._name}: {lost} of {expected} records were changed or deleted since they "
+                f"were read; refresh() them and try again"
+            )
+        raise NotFound(f"{op.model._name}: {lost} of {expected} records to write do not exist")
     return matched
