@@ -61,6 +61,8 @@ class AppSettings:
         idle_timeout: Idle time after which a connection is closed.
         server_timeout: How long to look for a server before giving up.
         client_options: Further options of the driver, in its own names.
+        slow_query: Note operations that take so long or longer (``docs/indexes.md``); None notes none.
+        slow_query_file: Where to write the shapes of slow operations when the App stops.
         create_indexes: Create declared collections and indexes on a model's first use.
         read_concern: How settled the data must be that is read, e.g. ``"majority"``.
         write_concern: How many members confirm a write: a number, ``"majority"``, or a mapping with
@@ -79,6 +81,8 @@ class AppSettings:
     client_options: Mapping[str, object] = field(default_factory=dict[str, object])
     create_indexes: bool = True
     coalesce: bool = False
+    slow_query: float | None = None
+    slow_query_file: str | None = None
     read_concern: ReadConcern | None = None
     write_concern: WriteConcern | None = None
     read_preference: ReadPreference | None = None
@@ -134,13 +138,7 @@ def _split(database: object, keywords: Mapping[str, Any]) -> tuple[AppSettings, 
         size = own.get(name)
         if size is not None and (type(size) is not int or size < 0):
             raise ConfigurationError(f"{name} is a number of connections, not {size!r}")
-    for name in (
-        "pool_timeout",
-        "max_lifetime",
-        "idle_timeout",
-        "server_timeout",
-        "default_timeout",
-    ):
+    for name in _TIMES:
         time = own.get(name)
         if time is not None and (not isinstance(time, int | float) or not time > 0):
             raise ConfigurationError(f"{name} is a time in seconds above 0, not {time!r}")
@@ -149,6 +147,14 @@ def _split(database: object, keywords: Mapping[str, Any]) -> tuple[AppSettings, 
     return settings, others
 
 
+_TIMES = (
+    "pool_timeout",
+    "max_lifetime",
+    "idle_timeout",
+    "server_timeout",
+    "default_timeout",
+    "slow_query",
+)
 _ARGUMENTS = (
     "mongo_uri",
     "database",
@@ -352,7 +358,9 @@ class App:
         """
         if self._backend is None:
             return
-        failure = await self._shut_down(self.loaded.names())
+        # Of the core's own plugins as well, which names() leaves out.
+        every = {plugin for plugin, _ in self.loaded.implementations("shutdown")}
+        failure = await self._shut_down(every)
         await self._drop_backend()
         if environment.get_default() is self.env:
             environment.set_default(None)

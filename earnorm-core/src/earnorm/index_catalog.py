@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from earnorm.backends.base import Collection, Document, IndexSpec, SearchIndexSpec
 from earnorm.collection_options import create_options, declared_options, differences
-from earnorm.exceptions import ConfigurationError, EarnORMError, NotSupported
+from earnorm.domain import Domain, DomainSource
+from earnorm.exceptions import (
+    ConfigurationError,
+    DomainError,
+    EarnORMError,
+    NotSupported,
+    nearest,
+)
+from earnorm.index_advice import SAMPLE, Advice, advise, try_out
 from earnorm.index_comparison import (
     Comparison,
     ExistingIndex,
@@ -21,11 +29,14 @@ from earnorm.index_comparison import (
     shown,
 )
 from earnorm.indexes import declared_indexes, declared_search_indexes
+from earnorm.query import Query
+from earnorm.query_shape import QueryShape, shape_of
 
 if TYPE_CHECKING:
     from earnorm.app import App
     from earnorm.binding import BoundModel
     from earnorm.models import BaseModel
+    from earnorm.ordering import Order
 
 Models = Iterable["type[BaseModel]"]
 
@@ -308,6 +319,44 @@ class IndexCatalog:
                     IndexAction("drop", diff.collection, index.name, f"index {index}", not dry_run)
                 )
         return actions
+
+    async def advise(
+        self, shapes: Iterable[QueryShape], *, verify: bool = False, sample: int = SAMPLE
+    ) -> list[Advice]:
+        """Which indexes these shapes of queries lack.
+
+        Args:
+            shapes: From ``app.services["slow_queries"].shapes()``, a file of them, or ``shape()``.
+            verify: Ask the server's planner before and after, on a scratch collection with a sample of
+                the documents; see :func:`earnorm.index_advice.try_out`.
+            sample: How many documents to copy for it.
+        """
+        found: list[Advice] = []
+        for shape in shapes:
+            bound = self._app.bind(self._app.model(shape.model))
+            advice = advise(bound, shape, await bound.collection.list_indexes())
+            if verify:
+                collection = self._app.backend.collection
+                advice = await try_out(bound, advice, collection, sample=sample)
+            found.append(advice)
+        return found
+
+    def shape(
+        self, model: type[BaseModel], domain: DomainSource = None, order: Order = None
+    ) -> QueryShape:
+        """The shape of a search.
+
+        Raises:
+            DomainError: The domain or the order is malformed.
+        """
+        bound = self._app.bind(model)
+        _, op = Query(bound.model, Domain(domain)).order(order)._operation("search", self._app.env)
+        known = {*bound.schema.fields, "id", "pk"}
+        for name in sorted(op.domain.paths() - known):
+            raise DomainError(f"{bound.model._name} has no field {name!r}{nearest(name, known)}")
+        found = shape_of(op)
+        assert found is not None  # a search has one
+        return found
 
 
 def _is_of_series(index: Document, series: Mapping[str, Any]) -> bool:

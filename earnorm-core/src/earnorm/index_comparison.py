@@ -123,7 +123,7 @@ def compare(
         existing: What the server lists.
         collation: The collection's own collation, which an index without one follows.
     """
-    rest = [_existing(index) for index in existing if not _is_of_id(index)]
+    rest = [existing_index(index) for index in existing if not _is_of_id(index)]
     if collation is None:
         # The index on _id always follows it.
         collation = next(
@@ -195,7 +195,8 @@ def _identity_of(existing: ExistingIndex) -> _Identity:
     return _Identity(existing.keys, _normal(existing.keys, existing.options))
 
 
-def _existing(index: Document) -> ExistingIndex:
+def existing_index(index: Document) -> ExistingIndex:
+    """An index from what the server lists."""
     keys = tuple((path, _kind(kind)) for path, kind in _items(index["key"]))
     options = {key: value for key, value in index.items() if key not in ("key", "name", "v", "ns")}
     return ExistingIndex(index["name"], keys, options)

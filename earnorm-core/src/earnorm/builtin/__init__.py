@@ -2,6 +2,12 @@
 
 from earnorm.builtin.coalescing import CoalescingPlugin
 from earnorm.builtin.revisions import RevisionsPlugin
+from earnorm.builtin.slow_queries import SlowQueriesPlugin
 from earnorm.builtin.timestamps import TimestampsPlugin
 
-BUILTIN_PLUGINS: tuple[type, ...] = (CoalescingPlugin, RevisionsPlugin, TimestampsPlugin)
+BUILTIN_PLUGINS: tuple[type, ...] = (
+    CoalescingPlugin,
+    RevisionsPlugin,
+    SlowQueriesPlugin,
+    TimestampsPlugin,
+)
