@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from earnorm.cli import doctor as checks
 from earnorm.cli.contributed import Contributions, contributions
+from earnorm.cli.indexes import indexes
 from earnorm.exceptions import EarnORMError
 from earnorm.plugins import PluginInfo, Selection, install_hint, survey
 
@@ -88,6 +89,8 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+application.add_typer(indexes)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

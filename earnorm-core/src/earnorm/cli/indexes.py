@@ -1,0 +1,298 @@
+"""``earnorm indexes``: what models declare against what a database has, for a shell and for CI."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from earnorm.app import App
+from earnorm.exceptions import ConfigurationError
+from earnorm.index_advice import SAMPLE, Advice
+from earnorm.index_catalog import IndexAction, IndexDiff
+from earnorm.index_comparison import shown
+from earnorm.query_shape import QueryShape
+
+Result = TypeVar("Result")
+
+indexes = typer.Typer(
+    name="indexes",
+    help="Compare the indexes and collections of models with a database, and bring them in step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Uri = Annotated[
+    str | None, typer.Option("--uri", envvar="EARNORM_URI", help="The server.", show_default=False)
+]
+Database = Annotated[
+    str | None,
+    typer.Option("--database", envvar="EARNORM_DATABASE", help="The database.", show_default=False),
+]
+Modules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--models",
+        "-m",
+        envvar="EARNORM_MODELS",
+        help="A module that defines models; may be repeated.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
+
+
+@indexes.command()
+def diff(
+    uri: Uri = None,
+    database: Database = None,
+    models: Modules = None,
+    allow_unused: Annotated[
+        bool, typer.Option("--allow-unused", help="Indexes that no model declares are no failure.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print where the database is not as declared; exit 1 where it is not. Changes nothing."""
+    found = _run(uri, database, models, lambda app: app.indexes.diff())
+    if as_json:
+        typer.echo(json.dumps([_diff_as_json(each) for each in found], indent=2))
+    else:
+        for each in found:
+            if each.lines():
+                typer.echo(str(each))
+        typer.echo(_summary(found))
+    if not all(_is_accepted(each, allow_unused) for each in found):
+        raise typer.Exit(1)
+
+
+@indexes.command()
+def sync(
+    uri: Uri = None,
+    database: Database = None,
+    models: Modules = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also change indexes that are not as declared.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create what is declared and missing; exit 1 where a difference is left as it is."""
+    actions = _run(
+        uri, database, models, lambda app: app.indexes.sync(replace=replace, dry_run=dry_run)
+    )
+    _print_actions(actions, dry_run, as_json)
+    if any(action.kind == "leave" for action in actions):
+        raise typer.Exit(1)
+
+
+@indexes.command("drop-unused")
+def drop_unused(
+    uri: Uri = None,
+    database: Database = None,
+    models: Modules = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Drop the indexes that no model declares, in the collections of the models. Asks first."""
+
+    async def run(app: App) -> list[IndexAction]:
+        planned = await app.indexes.drop_unused(dry_run=True)
+        if dry_run or not planned:
+            return planned
+        if not yes:
+            for action in planned:
+                typer.echo(str(action), err=True)
+            typer.confirm(f"drop {_number(len(planned), 'index')}?", abort=True, err=True)
+        return await app.indexes.drop_unused()
+
+    _print_actions(_run(uri, database, models, run), dry_run, as_json)
+
+
+@indexes.command()
+def advise(
+    uri: Uri = None,
+    database: Database = None,
+    models: Modules = None,
+    shapes: Annotated[
+        Path | None,
+        typer.Option("--shapes", help="The file that an App wrote (slow_query_file=)."),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Or one search: its model,")] = None,
+    domain: Annotated[
+        str, typer.Option("--domain", help="its domain: \"[('age', '>', 20)]\",")
+    ] = "[]",
+    order: Annotated[str, typer.Option("--order", help='and its order: "-age,name".')] = "",
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Try each index on copies of some documents in a scratch collection of the database.",
+        ),
+    ] = False,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="How many to copy.")] = SAMPLE,
+    as_json: AsJson = False,
+) -> None:
+    """Say which indexes slow queries lack. Creates none; --verify asks the server before and after."""
+    if (shapes is None) == (model is None):
+        raise ConfigurationError("give either --shapes FILE, or --model with --domain and --order")
+
+    async def run(app: App) -> list[Advice]:
+        wanted = (
+            _read_shapes(shapes)
+            if shapes is not None
+            else [app.indexes.shape(app.model(str(model)), _literal(domain), order)]
+        )
+        return await app.indexes.advise(wanted, verify=verify, sample=sample)
+
+    found = _run(uri, database, models, run)
+    if as_json:
+        typer.echo(json.dumps([_advice_as_json(each) for each in found], indent=2))
+        return
+    for each in found:
+        typer.echo(str(each))
+
+
+# -- the App --------------------------------------------------------------------------------------
+
+
+def _run(
+    uri: str | None,
+    database: str | None,
+    modules: Sequence[str] | None,
+    act: Callable[[App], Awaitable[Result]],
+) -> Result:
+    if not uri or not database:
+        raise ConfigurationError(
+            "this command needs a database: --uri and --database, or EARNORM_URI and EARNORM_DATABASE"
+        )
+    _import(modules or ())
+
+    async def run() -> Result:
+        # Nothing is created by looking.
+        async with App(uri, database=database, create_indexes=False) as app:
+            if not app._models_of_app():
+                raise ConfigurationError(
+                    "no model is defined: name the modules that define them, "
+                    "--models shop.models or EARNORM_MODELS"
+                )
+            return await act(app)
+
+    return asyncio.run(run())
+
+
+def _import(modules: Iterable[str]) -> None:
+    """Import the modules of an application, from where the command was called as well."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise ConfigurationError(
+                f"--models {name}: the module cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _read_shapes(path: Path) -> list[QueryShape]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"--shapes {path}: {error.strerror}") from None
+    return [QueryShape.from_json(line) for line in lines if line.strip()]
+
+
+def _literal(domain: str) -> Any:
+    try:
+        return ast.literal_eval(domain)
+    except (ValueError, SyntaxError):
+        raise ConfigurationError(
+            "--domain is a Python list of conditions: \"[('age', '>', 20)]\""
+        ) from None
+
+
+# -- printing -------------------------------------------------------------------------------------
+
+
+def _is_accepted(each: IndexDiff, allow_unused: bool) -> bool:
+    if allow_unused:
+        return not (each.missing or each.different or each.options or each.search)
+    return each.is_in_step
+
+
+def _summary(found: Sequence[IndexDiff]) -> str:
+    figures = {
+        "as declared": sum(len(each.ok) for each in found),
+        "missing": sum(len(each.missing) + len(each.search) for each in found),
+        "different": sum(len(each.different) + len(each.options) for each in found),
+        "not declared": sum(len(each.unused) for each in found),
+    }
+    counted = ", ".join(f"{number} {what}" for what, number in figures.items())
+    return f"{_number(len(found), 'collection')}: {counted}"
+
+
+def _number(count: int, noun: str) -> str:
+    plural = {"index": "indexes"}.get(noun, f"{noun}s")
+    return f"{count} {noun if count == 1 else plural}"
+
+
+def _print_actions(actions: Sequence[IndexAction], dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {
+                "action": action.kind,
+                "collection": action.collection,
+                "index": action.index,
+                "detail": action.detail,
+                "done": action.is_done,
+            }
+            for action in actions
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for action in actions:
+        would = "would " if dry_run and action.kind != "leave" else ""
+        typer.echo(f"{would}{action}")
+    if not actions:
+        typer.echo("nothing to do")
+
+
+def _diff_as_json(each: IndexDiff) -> dict[str, Any]:
+    return {
+        "collection": each.collection,
+        "models": each.models,
+        "exists": each.exists,
+        "in_step": each.is_in_step,
+        "ok": [spec.name for spec in each.ok],
+        "missing": [spec.name for spec in each.missing] + [spec.name for spec in each.search],
+        "different": [
+            {"index": difference.existing.name, "what": difference.what}
+            for difference in each.different
+        ],
+        "unused": [{"index": index.name, "keys": shown(index.keys)} for index in each.unused],
+        "options": each.options,
+        "notes": each.notes,
+    }
+
+
+def _advice_as_json(each: Advice) -> dict[str, Any]:
+    return {
+        "shape": str(each.shape),
+        "indexes": [spec.name for spec in each.indexes],
+        "declaration": each.declaration,
+        "reason": each.reason,
+        "before": None if each.before is None else str(each.before),
+        "after": None if each.after is None else str(each.after),
+        "helps": each.helps,
+    }
