@@ -52,7 +52,9 @@ ROWS = rows()
 def test_the_page_has_a_row_for_every_operator() -> None:
     used = {term[1] for _, cells in ROWS for term in python(cells[1]) if isinstance(term, tuple)}
 
-    assert used == OPERATORS.keys()
+    # The others need other records, or the server alone: their rows have tests of their own.
+    apart = {n for n, op in OPERATORS.items() if op.relational or op.pathless} | {"within"}
+    assert used == OPERATORS.keys() - apart
 
 
 @pytest.mark.parametrize("cells", [cells for _, cells in ROWS], ids=[line for line, _ in ROWS])

@@ -21,6 +21,8 @@ ID_TYPES: Final = frozenset({ObjectId, str, int, Int64, UUID})
 """Types whose values are equal to Python exactly where they are to the server. Others (1.0 is 1 to
 the server, True is 1 to Python) are never cached, and a write by them counts for the collection."""
 
+_ID_PATHS: Final = frozenset({"_id", "id", "pk"})
+
 MAX_IDS: Final = 1_000
 """A search by more ids than this is a bulk load; kept, it would sweep out what is read often."""
 
@@ -70,6 +72,8 @@ def ids_of(domain: Domain, schema: Schema) -> tuple[StoredId, ...] | None:
         each = (ids_of(child, schema) for child in domain.children)
         return next((ids for ids in each if ids is not None), None)
     if not isinstance(domain, Condition):
+        return None
+    if domain.path not in _ID_PATHS:
         return None
     path = schema.resolve(domain.path)
     if path.db_path != "_id":

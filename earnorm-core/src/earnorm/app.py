@@ -20,7 +20,7 @@ from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.container import Services
 from earnorm.domain import OPERATORS, Domain, DomainSource, Operator, matcher
 from earnorm.domain.keyset import KEYSET_OPERATORS
-from earnorm.environment import Env, use_env
+from earnorm.environment import Env, current_env, use_env
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
 from earnorm.index_catalog import IndexCatalog
 from earnorm.models import BaseModel, effective_class
@@ -35,6 +35,7 @@ from earnorm.plugins import (
     settled,
 )
 from earnorm.relations import check_relations
+from earnorm.resolution import check, resolve
 
 if TYPE_CHECKING:
     from earnorm.fields import Field
@@ -469,6 +470,36 @@ class App:
         """
         bound = self.bind(model)
         return matcher(Domain(domain), bound.schema, bound.operators)
+
+    def check(self, model: type[BaseModel], domain: DomainSource) -> None:
+        """Refuse a domain that no search of the model could use; nothing is asked of the database.
+
+        The part about other records is checked as far as their models are defined already.
+
+        Raises:
+            DomainError: An unknown field or operator, or a value that doesn't fit.
+        """
+        check(self.bind(model), Domain(domain))
+
+    async def resolve(
+        self, model: type[BaseModel], domain: DomainSource, *, env: Env | None = None
+    ) -> Domain:
+        """An equivalent domain without conditions about other records, for whoever matches single
+        documents, or asks on behalf of somebody else.
+
+        The sub-queries are operations of the other models, with their access rules, for the acting
+        principal; a layer that resolves a domain of its own hands in ``env.replace(system=True, …)``.
+
+        Args:
+            model: What the domain is about.
+            domain: The domain; one that asks about no other records is given back as it is.
+            env: Who asks (default: the current Env).
+
+        Raises:
+            DomainError: An unknown field or operator.
+            NotSupported: More related records fulfil it than a filter can name.
+        """
+        return await resolve(self.bind(model), Domain(domain), env or current_env())
 
     async def prepare_models(self) -> None:
         """Create the declared indexes of every model defined so far; done once per model.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.backends.base import BulkUpdate, Collection, Document
@@ -24,12 +24,14 @@ from earnorm.operations import (
     OperationName,
     PerRecord,
     PlacedLayer,
+    Selecting,
     Stream,
     Update,
     compose,
 )
 from earnorm.plugins import LoadedPlugins, settled
 from earnorm.preparation import prepare
+from earnorm.selecting import resolving
 
 if TYPE_CHECKING:
     from earnorm.app import App
@@ -55,7 +57,7 @@ class BoundModel:
             read_preference=model._read_preference,
         )
         self.collection = app.backend.collection(model._collection, self.concerns)
-        self._timeout = app.settings.default_timeout
+        self.timeout = app.settings.default_timeout
         self.is_prepared = False
         self._preparing = asyncio.Lock()
         self._calls: dict[OperationName, Call] = {}
@@ -84,14 +86,17 @@ class BoundModel:
             cores: dict[OperationName, Call] = {
                 "search": self._search,
                 "count": self._count,
-                "group": self._group,
+                "group": self.group,
                 "create": self._create,
                 "write": self._write,
                 "unlink": self._unlink,
             }
             core = cores[name]
             if name in _OBSERVED:
-                core = _noting_writes(_naming_fields(core, self.schema.renamed))
+                core = _naming_fields(core, self.schema.renamed)
+            core = resolving(self, name, core)
+            if name in _OBSERVED:
+                core = _noting_writes(core)
             found = self._calls[name] = _announcing_denials(
                 compose(core, layers), self.app.loaded.implementations("access_denied")
             )
@@ -99,7 +104,8 @@ class BoundModel:
 
     # -- where layers end and the backend begins ----------------------------------------------
 
-    def _collection(self, op: Operation) -> Collection:
+    def collection_of(self, op: Operation) -> Collection:
+        """The collection, with the read and write concerns that the operation asks for."""
         concerns = op.options.concerns
         if concerns is None:
             return self.collection
@@ -110,7 +116,8 @@ class BoundModel:
             )
         return self.app.backend.collection(self.model._collection, concerns.over(self.concerns))
 
-    def _projection(self, op: Operation) -> Mapping[str, int]:
+    def projection(self, op: Operation) -> Mapping[str, int]:
+        """The stored keys that a search fetches."""
         names = op.options.fields
         if names is None:
             return self.schema.projection
@@ -125,6 +132,9 @@ class BoundModel:
         if options.stream is not None:
             if isinstance(options.stream, Stream):
                 return await self._next_batch(op, options.stream)
+            if isinstance(options.stream, Selecting):
+                options.stream.stages = ({"$match": self.filter(op.domain)},)
+                return []
             options.stream.plan = await self.collection.explain(
                 self.filter(op.domain),
                 sort=options.order,
@@ -133,14 +143,14 @@ class BoundModel:
                 verbosity=options.stream.verbosity,
             )
             return []
-        documents = await self._collection(op).find(
+        documents = await self.collection_of(op).find(
             self.filter(op.domain),
-            projection=self._projection(op),
+            projection=self.projection(op),
             sort=options.order,
             skip=options.offset,
             limit=options.limit,
             session=op.env.database_session,
-            timeout=options.timeout or self._timeout,
+            timeout=options.timeout or self.timeout,
         )
         if options.lock:
             await lock(self.collection, documents, op)
@@ -149,43 +159,48 @@ class BoundModel:
     async def _next_batch(self, op: Operation, stream: Stream) -> list[Document]:
         if stream.cursor is None:
             options = op.options
-            stream.cursor = await self._collection(op).open_cursor(
+            stream.cursor = await self.collection_of(op).open_cursor(
                 self.filter(op.domain),
-                projection=self._projection(op),
+                projection=self.projection(op),
                 sort=options.order,
                 skip=options.offset,
                 limit=options.limit,
                 batch_size=stream.batch_size,
                 session=op.env.database_session,
-                timeout=options.timeout or self._timeout,
+                timeout=options.timeout or self.timeout,
             )
         return await stream.cursor.next_batch()
 
     async def _count(self, op: Operation) -> int:
         options = op.options
-        return await self._collection(op).count(
+        return await self.collection_of(op).count(
             self.filter(op.domain),
             skip=options.offset,
             limit=options.limit,
             session=op.env.database_session,
-            timeout=options.timeout or self._timeout,
+            timeout=options.timeout or self.timeout,
         )
 
-    async def _group(self, op: Operation) -> list[Document]:
+    async def group(
+        self, op: Operation, leading: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Document]:
+        """Do a group operation, with other stages in front than the filter of its domain."""
         options = op.options
         spec = options.group
         assert spec is not None
-        rows = await self._collection(op).aggregate(
-            [*self._leading(op), *spec.stages],
+        rows = await self.collection_of(op).aggregate(
+            [*self._leading(op, leading), *spec.stages],
             session=op.env.database_session,
-            timeout=options.timeout or self._timeout,
+            timeout=options.timeout or self.timeout,
         )
         return list(map(spec.row, rows))
 
-    def _leading(self, op: Operation) -> list[Mapping[str, Any]]:
+    def _leading(
+        self, op: Operation, first: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Mapping[str, Any]]:
         """The stages that give a pipeline the records which the operation is about, and no more."""
         options = op.options
-        stages: list[Mapping[str, Any]] = [{"$match": self.filter(op.domain)}]
+        stages = list(first or ({"$match": self.filter(op.domain)},))
         if options.order:
             # The id makes the order complete, so that a window is the same one each time.
             order = dict(options.order)
@@ -196,22 +211,22 @@ class BoundModel:
         if options.limit:
             stages.append({"$limit": options.limit})
         if options.fields is not None:
-            stages.append({"$project": self._projection(op)})
+            stages.append({"$project": self.projection(op)})
         return stages
 
     async def _create(self, op: Operation) -> list[Any]:
         documents = op.values
         assert isinstance(documents, list)
-        await self._collection(op).insert(
+        await self.collection_of(op).insert(
             documents,
             session=op.env.database_session,
-            timeout=op.options.timeout or self._timeout,
+            timeout=op.options.timeout or self.timeout,
         )
         return [document["_id"] for document in documents]
 
     async def _write(self, op: Operation) -> int:
-        values, collection = op.values, self._collection(op)
-        session, timeout = op.env.database_session, op.options.timeout or self._timeout
+        values, collection = op.values, self.collection_of(op)
+        session, timeout = op.env.database_session, op.options.timeout or self.timeout
         if isinstance(values, PerRecord):
             # The domain stays part of each filter, since a layer may have narrowed it, but for the
             # list of ids: each filter has its own, and a thousand lists of a thousand are 20 MB.
@@ -255,11 +270,11 @@ class BoundModel:
         return condition
 
     async def _unlink(self, op: Operation) -> int:
-        return await self._collection(op).delete(
+        return await self.collection_of(op).delete(
             self.filter(op.domain),
             many=op.options.many,
             session=op.env.database_session,
-            timeout=op.options.timeout or self._timeout,
+            timeout=op.options.timeout or self.timeout,
         )
 
     def __repr__(self) -> str:

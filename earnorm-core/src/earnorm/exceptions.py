@@ -3,6 +3,7 @@
 EarnORMError
 ├── ValidationError (also a ValueError)   a value, a document or a domain is not acceptable
 │   ├── DomainError                       a search condition names an unknown field or operator, or is malformed
+│   │   └── UnresolvedDomain              it asks about records of another model, where none can be asked for
 │   ├── BatchRefused                      some writes of a batch were refused; it says which
 │   └── DuplicateKey                      a unique index refused the write
 │       └── BatchDuplicateKey             both: a unique index refused writes of a batch
@@ -45,6 +46,7 @@ __all__ = [
     "PluginError",
     "ServerUnavailable",
     "TransactionError",
+    "UnresolvedDomain",
     "ValidationError",
     "nearest",
 ]
@@ -97,6 +99,11 @@ class DomainError(ValidationError):
 
     def __init__(self, message: str, *, loc: tuple[str | int, ...] = ()) -> None:
         super().__init__("domain", [{"loc": loc, "msg": message, "type": "domain"}])
+
+
+class UnresolvedDomain(DomainError):
+    """A condition about records of another model met something that can ask for none of them: a
+    predicate over single documents. ``await app.resolve(model, domain)`` first."""
 
 
 class DuplicateKey(ValidationError):

@@ -239,6 +239,9 @@ class Grouping:
         if limit:
             yield {"$limit": limit}
 
+    def crossing(self, path: str) -> None:
+        """Results lead nowhere."""
+
     def resolve(self, path: str) -> Path:
         """A result name, for ``having`` and ``order``; see :class:`earnorm.domain.schema.Schema`."""
         for number, key in enumerate(self._keys.values()):

@@ -111,6 +111,16 @@ class Explanation:
         self.plan: Document = {}
 
 
+class Selecting:
+    """Where a search leaves the pipeline that selects its documents, as its layers restrict it,
+    instead of reading them: so that another model's search can look them up on the server."""
+
+    __slots__ = ("stages",)
+
+    def __init__(self) -> None:
+        self.stages: tuple[Mapping[str, Any], ...] = ()
+
+
 class Stream:
     """The server cursor that consecutive ``search`` operations of one stream share.
 
@@ -157,7 +167,7 @@ class Options:
     """Read concern, write concern and read preference; None leaves the model's and the App's."""
     lock: bool = False
     """For search, in a transaction: no other one may write the records before this one ends."""
-    stream: Stream | Explanation | None = None
+    stream: Stream | Explanation | Selecting | None = None
     """Set where the documents do not come as one list; a layer that answers by itself must pass
     such a search on."""
     group: GroupSpec | None = None

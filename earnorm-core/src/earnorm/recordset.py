@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, 
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from earnorm import creating, serializing, writing
-from earnorm.domain import Domain, DomainSource, condition, matcher
+from earnorm.domain import OPERATORS, Domain, DomainSource, condition
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
     DomainError,
@@ -18,6 +18,7 @@ from earnorm.exceptions import (
 from earnorm.fetch import Fetch
 from earnorm.fields.json_forms import json_text
 from earnorm.hydrate import fill
+from earnorm.loaded import judge
 from earnorm.operations import Operation, Options
 from earnorm.tracking import env_of
 
@@ -205,17 +206,11 @@ class RecordSet(Generic[M]):
         """
         wanted = Domain(domain)
         env = find_env()
-        model = self._model
-        started = env is not None and env.app.is_started
-        matches = (
-            env.app.matcher(model, wanted)
-            if env is not None and started
-            else matcher(wanted, model._schema)
-        )
-        fields = [model._schema.resolve(path).db_path.partition(".")[0] for path in wanted.paths()]
-        by_db_name = {field.db_name: field.name for field in model._schema.stored}
-        names = [by_db_name[db_name] for db_name in fields]
-        return self._of([r for r in self._loaded if matches(_document(r, names))])
+        app = env.app if env is not None and env.app.is_started else None
+        operators = OPERATORS if app is None else app.operators
+        model = self._model if app is None else app.bind(self._model).model
+        fits = judge(model, wanted, operators, self._loaded)
+        return self._of([record for record in self._loaded if fits(record)])
 
     @overload
     def mapped(self, key: str) -> Any: ...
@@ -388,13 +383,6 @@ class RecordSet(Generic[M]):
         if self._records is None:
             return f"<RecordSet[{self._model.__name__}] not loaded>"
         return f"<RecordSet[{self._model.__name__}] of {len(self._records)}>"
-
-
-def _document(record: BaseModel, names: Sequence[str]) -> dict[str, Any]:
-    for name in names:
-        if name not in record.__dict__:
-            getattr(record, name)  # raises FieldNotLoaded where it was not fetched
-    return record._stored()
 
 
 def _reader(path: str) -> Callable[[Any], Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import pydantic
 from pydantic_core import SchemaValidator, core_schema
 
-from earnorm.domain.schema import Path
-from earnorm.exceptions import DomainError, ErrorDetail, ValidationError, nearest
+from earnorm.domain.schema import Crossing, Path
+from earnorm.exceptions import DomainError, ErrorDetail, UnresolvedDomain, ValidationError, nearest
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.structured import Dict, Embedded, Json, List
@@ -64,6 +64,9 @@ class Schema:
         self.rules: Rules | None = None
         """The methods under ``@validates`` and ``@constrains``; None where there are none."""
         self._paths: dict[str, Path] = {}
+        self._crossings: dict[str, Crossing | None] = {}
+        self.may_cross = any(map(_may_cross, fields.values()))
+        """Whether any path leads into another model."""
         self._validators: dict[str, SchemaValidator] = {}
 
     # -- validation: values that come from people ---------------------------------------------
@@ -191,10 +194,16 @@ class Schema:
         field = self.fields.get(_ALIASES.get(head, head))
         if field is None:
             raise DomainError(f"{self.name} has no field {head!r}{nearest(head, self.fields)}")
+        crossing = self.crossing(path)
+        if crossing is not None and (crossing.rest or not crossing.owned):
+            raise UnresolvedDomain(
+                f"{self.name}.{path} lies in other records; 'await app.resolve(model, domain)' "
+                f"makes a condition about it one about this record",
+                loc=(path,),
+            )
         if not field.stored:
             raise DomainError(
-                f"{self.name}.{head} is not stored, so the database cannot search by it; "
-                f"search the model it belongs to"
+                f"{self.name}.{head} is not stored, so the database cannot search by it"
             )
         if not rest:
             return Path(field.db_name, field)
@@ -230,13 +239,51 @@ class Schema:
         if isinstance(field, Json | Dict):
             return None
         if isinstance(field, Relation):
-            raise DomainError(
-                f"{path!r} crosses the relation {field.name!r}; search the other model first, "
-                f"then use ({field.name!r}, 'in', its ids)"
-            )
+            raise DomainError(f"{path!r}: what the relation {field.name!r} leads to has no fields")
         if field.parts:
             return Schema(f"{self.name}.{field.name}", field.parts)
         raise DomainError(f"{self.name}.{field.name} has no fields of its own ({path!r})")
+
+    def crossing(self, path: str) -> Crossing | None:
+        """See :class:`earnorm.domain.schema.Schema`."""
+        try:
+            return self._crossings[path]
+        except KeyError:
+            found = self._crossings[path] = self._crossing(path)
+            return found
+
+    def _crossing(self, path: str) -> Crossing | None:
+        head, _, rest = path.partition(".")
+        outer = field = self.fields.get(_ALIASES.get(head, head))
+        while isinstance(field, List):
+            field = field._item
+        if outer is None or field is None:
+            return None
+        here, local, rest = _past_position(head, outer.db_name, rest)
+        if _crosses(field):
+            if outer.stored:
+                single = field is outer and not field.to_many
+                return Crossing(field, here, local, rest, owned=True, single=single)
+            # The other side, or a model between the two, holds this record's id.
+            return Crossing(field, "_id", "_id", rest, owned=False, single=False)
+        if not isinstance(field, Embedded) or not rest:
+            return None
+        below: Crossing | None = field.model._schema.crossing(rest)
+        if below is None or not below.owned:
+            return None
+        return Crossing(
+            below.field,
+            f"{here}.{below.path}",
+            f"{local}.{below.local}",
+            below.rest,
+            owned=True,
+            single=below.single and field is outer,
+        )
+
+    def field_at(self, path: str) -> str:
+        """The name of the field that a path begins with."""
+        head = path.partition(".")[0]
+        return _ALIASES.get(head, head)
 
     def path_of(self, name: str) -> str:
         """The stored path of a field's path, e.g. for an order.
@@ -255,6 +302,25 @@ def _free(path: str) -> Json[Any]:
     free: Json[Any] = Json()
     free.__set_name__(Schema, path)
     return free
+
+
+def _crosses(field: Field[Any, Any]) -> TypeGuard[Relation[Any, Any]]:
+    return isinstance(field, Relation) and hasattr(type(field), "join")
+
+
+def _may_cross(field: Field[Any, Any]) -> bool:
+    while isinstance(field, List):
+        field = field._item
+    inner: Schema | None = field.model._schema if isinstance(field, Embedded) else None
+    return _crosses(field) or (inner is not None and inner.may_cross)
+
+
+def _past_position(path: str, local: str, rest: str) -> tuple[str, str, str]:
+    """Take the position in a list into the path: ``lines`` with ``0.sku`` is ``lines.0`` with ``sku``."""
+    position, _, deeper = rest.partition(".")
+    if not position.isdecimal():
+        return path, local, rest
+    return f"{path}.{position}", f"{local}.{position}", deeper
 
 
 def _shape(schema: Schema, *, partial: bool) -> type[Any]:

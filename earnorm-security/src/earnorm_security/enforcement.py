@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from earnorm import App, Domain, Operation, PerRecord, Update
+from earnorm import App, Domain, Env, Operation, PerRecord, Update
 from earnorm.operations import Call, Options
 from earnorm_security.declarations import Right
 from earnorm_security.policy import RIGHT_OF, Policy
 from earnorm_security.residual import residual
 
 _ONE = Options(limit=1)
+_RULES = "security: the records that a rule refers to"
 _REASON = "security: are there records that may be read but not changed?"
 
 
@@ -30,8 +31,10 @@ class Reading:
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "read", op.name)
-            visible = _both(op.domain, policy.domain(op.env, "read"))
+            visible = _both(op.domain, await _reach(policy, op.env, "read"))
             if op.options.lock:
+                # What the caller asks of other records is answered as the caller.
+                visible = await op.app.resolve(policy.model, visible, env=op.env)
                 visible = await self._lockable(op, visible)
             op = op.replace(domain=visible)
         return await call_next(op)
@@ -40,7 +43,7 @@ class Reading:
         """A lock keeps others from writing, so it takes the right to write each of the records."""
         policy = self._policy
         policy.require(op.env, "write", "lock")
-        changeable = policy.domain(op.env, "write")
+        changeable = await _reach(policy, op.env, "write")
         if changeable is not Domain.TRUE and await _any(op, _both(visible, ~changeable)):
             raise policy.refusal(
                 "write", "lock", "they do not allow to change every record that was to be locked"
@@ -59,7 +62,7 @@ class Creating:
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "create", op.name)
-            allowed = policy.domain(op.env, "create")
+            allowed = await _reach(policy, op.env, "create")
             if allowed is not Domain.TRUE:
                 matches = op.app.matcher(policy.model, allowed)
                 documents = op.values if isinstance(op.values, list) else []
@@ -83,9 +86,11 @@ class Changing:
             return await call_next(op)
         policy, env, right = self._policy, op.env, RIGHT_OF[op.name]
         policy.require(env, right, op.name)
-        readable = policy.domain(env, "read")
+        # What the caller asks of other records is answered as the caller; the check below is not.
+        op = op.replace(domain=await op.app.resolve(policy.model, op.domain, env=env))
+        readable = await _reach(policy, env, "read")
         same = policy.rules(env, "read") == policy.rules(env, right)
-        changeable = readable if same else policy.domain(env, right)
+        changeable = readable if same else await _reach(policy, env, right)
         visible = _both(op.domain, readable)
 
         # Each demand is part of the write itself, so a record that changes between the check and
@@ -119,6 +124,18 @@ class Changing:
         for rest, keys in groups.items():
             result &= Domain([("_id", "not in", keys)]) | rest
         return result.simplify()
+
+
+async def _reach(policy: Policy, env: Env, right: Right) -> Domain:
+    """The records that a right reaches, with nothing left to ask of other models.
+
+    What a rule says of other records it says whoever may read those, so they are asked for with
+    access rules off.
+    """
+    domain = policy.domain(env, right)
+    if domain is Domain.TRUE or domain is Domain.FALSE:
+        return domain
+    return await env.app.resolve(policy.model, domain, env=env.replace(system=True, reason=_RULES))
 
 
 def layer_for(policy: Policy, operation: str) -> Reading | Creating | Changing:

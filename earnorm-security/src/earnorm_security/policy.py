@@ -189,7 +189,7 @@ class Policy:
                 )
             if not callable(rule.domain):
                 try:
-                    app.matcher(model, _domain(rule.domain, where))
+                    app.check(model, _domain(rule.domain, where))
                 except PluginError as error:
                     raise ConfigurationError(str(error)) from None
                 except DomainError as error:

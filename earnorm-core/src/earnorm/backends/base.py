@@ -173,6 +173,23 @@ class Collection(Protocol):
         """Every document that the pipeline gives."""
         ...
 
+    async def open_pipeline(
+        self,
+        pipeline: Sequence[Mapping[str, Any]],
+        *,
+        batch_size: int = 2000,
+        session: Session | None = None,
+        timeout: float | None = None,
+    ) -> Cursor:
+        """The documents that the pipeline gives, in batches."""
+        ...
+
+    async def explain_pipeline(
+        self, pipeline: Sequence[Mapping[str, Any]], *, verbosity: str = "executionStats"
+    ) -> Document:
+        """As ``explain``, for a pipeline."""
+        ...
+
     async def insert(
         self,
         documents: Sequence[Document],

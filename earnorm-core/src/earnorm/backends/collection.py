@@ -182,6 +182,21 @@ class DriverCollection(Collection):
         return documents
 
     @override
+    async def open_pipeline(
+        self,
+        pipeline: Sequence[Mapping[str, Any]],
+        *,
+        batch_size: int = 2000,
+        session: Session | None = None,
+        timeout: float | None = None,
+    ) -> DriverCursor:
+        with self._translating.within(timeout):
+            native = await settled(
+                self._native.aggregate(list(pipeline), batchSize=batch_size, **_common(session))
+            )
+        return DriverCursor(native, batch_size, self._translating, timeout)
+
+    @override
     async def insert(
         self,
         documents: Sequence[Document],
@@ -406,9 +421,19 @@ class DriverCollection(Collection):
             find["skip"] = skip
         if limit:
             find["limit"] = limit
+        return await self._explain(find, verbosity)
+
+    @override
+    async def explain_pipeline(
+        self, pipeline: Sequence[Mapping[str, Any]], *, verbosity: str = "executionStats"
+    ) -> Document:
+        aggregate = {"aggregate": self._name, "pipeline": list(pipeline), "cursor": {}}
+        return await self._explain(aggregate, verbosity)
+
+    async def _explain(self, command: Mapping[str, Any], verbosity: str) -> Document:
         with self._translating:
             plan: Document = await self._native.database.command(
-                {"explain": find, "verbosity": verbosity}, codec_options=CODEC
+                {"explain": command, "verbosity": verbosity}, codec_options=CODEC
             )
         return plan
 

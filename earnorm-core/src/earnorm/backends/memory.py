@@ -202,7 +202,16 @@ class MemoryCollection(DriverCollection):
         limit: int = 0,
         verbosity: str = "executionStats",
     ) -> Document:
-        raise NotSupported(f"{self._name}: the memory backend has no query plans; {ELSEWHERE}")
+        raise self._no_plans()
+
+    @override
+    async def explain_pipeline(
+        self, pipeline: Sequence[Mapping[str, Any]], *, verbosity: str = "executionStats"
+    ) -> Document:
+        raise self._no_plans()
+
+    def _no_plans(self) -> NotSupported:
+        return NotSupported(f"{self._name}: the memory backend has no query plans; {ELSEWHERE}")
 
 
 class _BsonBorder:

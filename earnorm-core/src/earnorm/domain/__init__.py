@@ -6,7 +6,7 @@ from earnorm.domain.ast import FALSE, TRUE, And, Condition, Domain, DomainSource
 from earnorm.domain.bson_order import MISSING
 from earnorm.domain.in_memory import matcher
 from earnorm.domain.operators import OPERATORS, Operator
-from earnorm.domain.schema import FieldLike, Path, Schema
+from earnorm.domain.schema import Crossing, FieldLike, Path, Schema
 from earnorm.domain.to_mongo import to_filter
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "TRUE",
     "And",
     "Condition",
+    "Crossing",
     "Domain",
     "DomainSource",
     "FieldLike",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import ge, gt, le, lt
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -16,13 +16,25 @@ from bson import Code
 
 from earnorm.domain.ast import FALSE, TRUE, Condition, Domain
 from earnorm.domain.bson_order import MISSING, key
+from earnorm.domain.full_text import has_text, text_filter, text_operand
+from earnorm.domain.geo import (
+    is_near,
+    is_within,
+    near_filter,
+    near_operand,
+    within_filter,
+    within_operand,
+)
 from earnorm.domain.like import LikePattern
 from earnorm.domain.regex import portable_regex
-from earnorm.domain.schema import FieldLike, Path, Schema
+from earnorm.domain.schema import Crossing, FieldLike, Path, Schema
 from earnorm.domain.values import PLAIN, PLAIN_STORED, is_dict, is_list, shorten, stored, thaw
-from earnorm.exceptions import DomainError, nearest
+from earnorm.exceptions import DomainError, UnresolvedDomain, nearest
 
 __all__ = ["OPERATORS", "Bound", "Operator", "Test", "bind"]
+
+WHOLE_RECORD: Final = "*"
+"""The path of a condition that is about no field."""
 
 # An operand is what `prepare` makes of a value; only its own operator looks inside.
 Operand = Any
@@ -47,6 +59,11 @@ class Operator:
         whole: The test gets a list as it is, without its elements.
         nested: The value is a domain about the elements of a list; ``to_mongo`` gets its filter as
             operand, ``matches`` a test of one element's document.
+        relational: It is about records of another model (or about the tree that a model makes), so
+            it is replaced by a condition on ids before a filter is made; ``to_mongo`` and ``matches``
+            are never called.
+        negatable: Its filter may stand under a negation.
+        pathless: It is about the whole record, and stands on the path ``*``.
     """
 
     name: str
@@ -56,6 +73,21 @@ class Operator:
     negated: str | None = None
     whole: bool = False
     nested: bool = False
+    relational: bool = False
+    negatable: bool = True
+    pathless: bool = False
+
+
+class _Anything:
+    """The field of the path ``*``."""
+
+    name = WHOLE_RECORD
+
+    def operand(self, value: Any) -> Any:
+        return value
+
+
+_ANYWHERE: Final = Path("", _Anything())
 
 
 class Nested(NamedTuple):
@@ -82,13 +114,17 @@ def bind(condition: Condition, schema: Schema, operators: Mapping[str, Operator]
             f"{nearest(condition.operator, operators)}",
             loc=(condition.path,),
         )
-    path = schema.resolve(condition.path)
+    if operator.relational:
+        raise unresolved(condition, schema)
+    path = _ANYWHERE if operator.pathless else schema.resolve(condition.path)
     value: Any = condition.value
     if type(value) not in PLAIN:
         value = thaw(value)
     try:
+        if operator.pathless and condition.path != WHOLE_RECORD:
+            raise ValueError(f"it is about the whole record: ({WHOLE_RECORD!r}, …)")
         if operator.nested:
-            elements = _ElementSchema(schema, condition.path, path.db_path)
+            elements = ElementSchema(schema, condition.path, path.db_path)
             return operator, path.db_path, Nested(Domain(value), elements)
         return operator, path.db_path, operator.prepare(path.field, value)
     except DomainError:
@@ -99,7 +135,25 @@ def bind(condition: Condition, schema: Schema, operators: Mapping[str, Operator]
         ) from error
 
 
-class _ElementSchema:
+def unresolved(condition: Condition, schema: Schema) -> DomainError:
+    """The error for a relational condition where a filter or a predicate of documents is made."""
+    what = f"({condition.path!r}, {condition.operator!r})"
+    crossing = schema.crossing(condition.path)
+    on_tree = condition.operator in ("child_of", "parent_of")
+    if crossing is None and not (on_tree and schema.resolve(condition.path).db_path == "_id"):
+        return DomainError(
+            f"{what}: {condition.path!r} is no relation of {schema.name}"
+            + ("" if on_tree else "; about the elements of a list asks 'elem'"),
+            loc=(condition.path,),
+        )
+    return UnresolvedDomain(
+        f"{what} is about other records, and a single document doesn't hold them; "
+        f"'await app.resolve(model, domain)' first",
+        loc=(condition.path,),
+    )
+
+
+class ElementSchema:
     """The schema of a list's elements: paths begin inside an element."""
 
     def __init__(self, schema: Schema, path: str, db_path: str) -> None:
@@ -109,12 +163,24 @@ class _ElementSchema:
         self._db_path = f"{db_path}."
 
     def resolve(self, path: str) -> Path:
+        """See :class:`~earnorm.domain.schema.Schema`."""
         found = self._schema.resolve(f"{self._path}.{path}")
         if not found.db_path.startswith(self._db_path):
             raise DomainError(
                 f"{path!r} does not lie inside {self._path!r}", loc=(self._path, path)
             )
         return Path(found.db_path.removeprefix(self._db_path), found.field)
+
+    def crossing(self, path: str) -> Crossing | None:
+        """See :class:`~earnorm.domain.schema.Schema`."""
+        found = self._schema.crossing(f"{self._path}.{path}")
+        if found is None or not found.local.startswith(self._db_path):
+            return None
+        return replace(
+            found,
+            path=found.path.removeprefix(f"{self._path}."),
+            local=found.local.removeprefix(self._db_path),
+        )
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -183,6 +249,13 @@ def _regex(_: FieldLike, value: Any) -> Any:
 
 def _not_prepared(_: FieldLike, value: Any) -> Any:
     raise NotImplementedError("bind() reads the domain of a nested operator")
+
+
+def _relational(name: str, negated: str | None = None) -> Operator:
+    def never(*_: object) -> Any:
+        raise NotImplementedError("a relational condition is resolved before it is compiled")
+
+    return Operator(name, never, never, never, negated, relational=True)
 
 
 # --- the server's side ----------------------------------------------------------------------------
@@ -356,6 +429,13 @@ _TABLE: Final = (
     Operator("all", _listed_or(TRUE), _with("$all"), _has_all),
     Operator("elem", _not_prepared, _with("$elemMatch"), _has_element, whole=True, nested=True),
     Operator("regex", _regex, _with_regex, _fits),
+    Operator("near", near_operand, near_filter, is_near),
+    Operator("within", within_operand, within_filter, is_within),
+    Operator("text", text_operand, text_filter, has_text, negatable=False, pathless=True),
+    _relational("any", "not any"),
+    _relational("not any", "any"),
+    _relational("child_of"),
+    _relational("parent_of"),
 )
 
 OPERATORS: Final[Mapping[str, Operator]] = MappingProxyType({op.name: op for op in _TABLE})

@@ -31,6 +31,28 @@ class Path:
     field: FieldLike
 
 
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Where a path reaches another model: the first relation on it, and what remains behind it.
+
+    Attributes:
+        field: The relation.
+        path: The path of the value here that leads there: the relation's own (``author_id``,
+            ``address.country_id``), or ``_id`` for a relation that the other side stores.
+        local: The same, in the stored document.
+        rest: The path inside the other model; empty where the path ends at the relation.
+        owned: The value lies in this model's documents.
+        single: It leads to one record at most.
+    """
+
+    field: Any  # a relation; domains look at none of its attributes
+    path: str
+    local: str
+    rest: str
+    owned: bool
+    single: bool
+
+
 class Schema(Protocol):
     """A model, seen by a domain."""
 
@@ -40,6 +62,11 @@ class Schema(Protocol):
         """Resolve ``"age"``, ``"id"`` or ``"address.city"``.
 
         Raises:
+            UnresolvedDomain: The path leads into another model.
             DomainError: No such field; the message names the nearest one.
         """
+        ...
+
+    def crossing(self, path: str) -> Crossing | None:
+        """The first relation on a path; None where it meets none (or no such field exists)."""
         ...

@@ -9,6 +9,7 @@ from earnorm.domain.ast import FALSE, TRUE, And, Condition, Domain, Not, Or
 from earnorm.domain.operators import OPERATORS, Operator, bind
 from earnorm.domain.schema import Schema
 from earnorm.domain.values import is_dict
+from earnorm.exceptions import DomainError
 
 __all__ = ["to_filter"]
 
@@ -69,10 +70,20 @@ def _condition(
         operand = to_filter(operand.domain, operand.schema, operators)
     if not negate:
         return operator.to_mongo(db_path, operand)
+    _negatable(node, operator)
     opposite = operators.get(operator.negated) if operator.negated else None
     if opposite is not None:
         return opposite.to_mongo(db_path, operand)
     return {"$nor": [operator.to_mongo(db_path, operand)]}
+
+
+def _negatable(node: Condition, operator: Operator) -> None:
+    if not operator.negatable:
+        raise DomainError(
+            f"({node.path!r}, {node.operator!r}) cannot be negated: the server finds what fits, "
+            f"and nothing else",
+            loc=(node.path,),
+        )
 
 
 def _all(parts: list[_Part]) -> _Part:
@@ -114,8 +125,8 @@ def _merge_operators(merged: Filter, part: Filter) -> bool:
     # A dict after a path always holds operators, because a literal dict comes as {"$eq": …}.
     if path.startswith("$") or not (is_dict(old) and is_dict(new)):
         return False
-    if not old.keys().isdisjoint(new):
-        return False
+    if not old.keys().isdisjoint(new) or "$geoWithin" in old or "$geoWithin" in new:
+        return False  # the server reads $geoWithin only where it stands alone
     merged[path] = {**old, **new}
     return True
 
@@ -132,6 +143,9 @@ def _any(parts: list[_Part]) -> _Part:
 def _not(child: Domain, schema: Schema, operators: _Operators) -> _Part:
     if type(child) is Condition:
         return _condition(child, schema, operators, negate=True)
+    for condition in child.conditions():
+        if condition.operator in operators:
+            _negatable(condition, operators[condition.operator])
     part = _compile(child, schema, operators)
     if isinstance(part, bool):
         return not part

@@ -118,8 +118,8 @@ class Relation(ConvertingField[V, N]):
         return pk
 
     def operand(self, value: Any) -> Any:
-        if value is None:
-            return None
+        if value is None or type(value) is ObjectId:  # the ids of a sub-query come by the thousand
+            return value
         try:
             return self._pk(_reference(value))
         except PydanticCustomError:
