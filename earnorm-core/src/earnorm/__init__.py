@@ -19,7 +19,9 @@ from earnorm.aggregation import (
     Sum,
 )
 from earnorm.app import App, AppSettings, close, init
+from earnorm.batches import BatchResult
 from earnorm.builtin.coalescing import coalescing
+from earnorm.bulk import Bulk
 from earnorm.collection_options import CollectionOptions
 from earnorm.constraints import constrains, validates
 from earnorm.domain import Domain, Operator
@@ -34,6 +36,7 @@ from earnorm.environment import (
 )
 from earnorm.exceptions import (
     AccessDenied,
+    BatchRefused,
     ConcurrencyError,
     ConfigurationError,
     DomainError,
@@ -121,8 +124,11 @@ __all__ = [
     "AppSettings",
     "Avg",
     "BaseModel",
+    "BatchRefused",
+    "BatchResult",
     "Binary",
     "Boolean",
+    "Bulk",
     "Change",
     "CollectionOptions",
     "Color",

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from earnorm.backends.base import BulkUpdate, Collection, Document
+from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection, Document
 from earnorm.concerns import Concerns
 from earnorm.domain import And, Condition, Domain, Operator, to_filter
 from earnorm.exceptions import (
@@ -59,6 +59,8 @@ class BoundModel:
         self.collection = app.backend.collection(model._collection, self.concerns)
         self.timeout = app.settings.default_timeout
         self.is_prepared = False
+        self.bulks_in_transaction = False
+        """A layer runs writes in transactions of its own; a bulk has to be one of them. See ``bulk``."""
         self._preparing = asyncio.Lock()
         self._calls: dict[OperationName, Call] = {}
 
@@ -217,28 +219,34 @@ class BoundModel:
     async def _create(self, op: Operation) -> list[Any]:
         documents = op.values
         assert isinstance(documents, list)
-        await self.collection_of(op).insert(
+        bulk, collection = op.options.bulk, self.collection_of(op)
+        if bulk is not None and bulk.is_open:
+            inserts = [BulkInsert(document) for document in documents]
+            await bulk.park(collection, op, inserts)
+            return [document["_id"] for document in documents]
+        await collection.insert(
             documents,
+            # In a transaction the first failure ends it, and what is sent after it hides the reason.
+            ordered=op.options.ordered or op.env.transaction is not None,
             session=op.env.database_session,
             timeout=op.options.timeout or self.timeout,
         )
         return [document["_id"] for document in documents]
 
     async def _write(self, op: Operation) -> int:
-        values, collection = op.values, self.collection_of(op)
+        values, collection, bulk = op.values, self.collection_of(op), op.options.bulk
         session, timeout = op.env.database_session, op.options.timeout or self.timeout
         if isinstance(values, PerRecord):
             # The domain stays part of each filter, since a layer may have narrowed it, but for the
             # list of ids: each filter has its own, and a thousand lists of a thousand are 20 MB.
             rest = self.filter(_beside_ids(op.domain, frozenset(values)))
-            return await collection.bulk_update(
-                [
-                    BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.operators)
-                    for pk, update in values.items()
-                ],
-                session=session,
-                timeout=timeout,
-            )
+            updates = [
+                BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.operators)
+                for pk, update in values.items()
+            ]
+            if bulk is not None and bulk.is_open:
+                return (await bulk.park(collection, op, updates)).matched
+            return await collection.bulk_update(updates, session=session, timeout=timeout)
         assert isinstance(values, Update)
         condition = self._narrowed(self.filter(op.domain), values)
         returned = op.options.returned
@@ -270,7 +278,11 @@ class BoundModel:
         return condition
 
     async def _unlink(self, op: Operation) -> int:
-        return await self.collection_of(op).delete(
+        bulk, collection = op.options.bulk, self.collection_of(op)
+        if bulk is not None and bulk.is_open:
+            request = BulkDelete(self.filter(op.domain), many=op.options.many)
+            return (await bulk.park(collection, op, [request])).deleted
+        return await collection.delete(
             self.filter(op.domain),
             many=op.options.many,
             session=op.env.database_session,

@@ -9,7 +9,7 @@ from bson import ObjectId
 
 from earnorm.checking import checked_new
 from earnorm.environment import current_env
-from earnorm.exceptions import ValidationError
+from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.fetch import Fetch
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.hydrate import slots
@@ -58,22 +58,29 @@ async def store(
 ) -> list[Any]:
     """Store states that were validated and have their ids; the records that were given, or new ones."""
     env = current_env()
-    schema = bound.schema
     records: list[Any] = [v if _is_record(v) else object.__new__(bound.model) for v in values]
     given: list[Any] = [value for value in values if _is_record(value)]
     touch(env, given)
     op = timed(Operation("create", bound.model, env, values=documents))
     await env.app.execute(op)
-    stamp_new(schema, states, op)
+    adopt(bound, records, states, op)
+    return records
+
+
+def adopt(
+    bound: BoundModel, records: Sequence[BaseModel], states: Sequence[dict[str, Any]], op: Operation
+) -> None:
+    """Let records know that an operation stored them, with these states."""
+    stamp_new(bound.schema, states, op)
     set_state, set_fetch = slots()
+    env = current_env()
     if env.transaction is not None:
         env.transaction.created(records)
-    fetch = Fetch(bound.app, None, records if schema.relations else None)
+    fetch = Fetch(bound.app, None, list(records) if bound.schema.relations else None)
     for record, state in zip(records, states, strict=True):
         set_state(record, state)
         set_fetch(record, fetch)
         settle(record)
-    return records
 
 
 async def checked_documents(
@@ -86,6 +93,30 @@ async def checked_documents(
     """
     states = await checked_new(bound, values, checked_states)
     give_ids(bound, states)
+    return states, documents_of(bound, states)
+
+
+async def plain_documents(
+    bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseModel]
+) -> Checked:
+    """As ``checked_documents``, where a record is one document: no commands on to-many fields."""
+    states, documents = await checked_documents(bound, values)
+    if not bound.schema.to_many:
+        return states, documents
+    from earnorm import nested  # which stores what it creates with the functions here
+
+    many = len(states) > 1
+    problems: list[ErrorDetail] = [
+        {
+            "loc": (position, name) if many else (name,),
+            "msg": "commands are for create(): they may take many operations",
+            "type": "command",
+        }
+        for position, state in enumerate(states)
+        for name in nested.take(bound, state)
+    ]
+    if problems:
+        raise ValidationError(bound.model._name, problems)
     return states, documents_of(bound, states)
 
 

@@ -144,7 +144,14 @@ class BatchRefused(ValidationError):
         self, subject: str, details: Sequence[ErrorDetail], *, written: Sequence[int] | None
     ) -> None:
         self.positions = tuple(dict.fromkeys(d["loc"][0] for d in details if d["loc"]))
-        self.written = None if written is None else tuple(written)
+        self.written: Sequence[int] | None = (
+            # A range says a million positions in three numbers.
+            written if written is None or isinstance(written, range) else tuple(written)
+        )
+        self.matched: int | None = None
+        """How many records the batch's updates matched; None where there were none, or nobody knows."""
+        self.deleted: int | None = None
+        """How many records the batch deleted; None likewise."""
         ValidationError.__init__(self, subject, details)
 
 

@@ -7,13 +7,15 @@ Everything else that it knows lies in slots: which fetch it came from, what was 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 import pydantic
 from pydantic_core import core_schema
 
 from earnorm import creating, registry, serializing, writing
+from earnorm.batches import BATCH, BatchResult, CreateMany, Progress
+from earnorm.bulk import Bulk
 from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
 from earnorm.constraints import check_embedded, rules_of
 from earnorm.domain import Domain, DomainSource
@@ -34,11 +36,13 @@ from earnorm.fields.relational import Relation, ToMany
 from earnorm.ghosts import ghost_of, ghosts_of, load_ghost, note_inside
 from earnorm.hydrate import ghosts, hydrate
 from earnorm.operations import ONE, Operation
+from earnorm.per_record import write_many
 from earnorm.pydantic_models import body_model
 from earnorm.query import Query
 from earnorm.recordset import RecordSet
 from earnorm.schema import Schema, State
 from earnorm.tracking import changed_fields, embedded_objects
+from earnorm.upserts import Upsert
 
 if TYPE_CHECKING:
     from earnorm.binding import BoundModel
@@ -615,6 +619,97 @@ class BaseModel(_Structure):
             )
         bound = _bound(cls)
         return RecordSet(bound.model, await creating.create(bound, list(values)))
+
+    @classmethod
+    async def create_many(
+        cls,
+        values: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        batch_size: int = BATCH,
+        ordered: bool = True,
+        progress: Progress | None = None,
+    ) -> BatchResult:
+        """Create any number of records from a stream of dicts, in bounded memory.
+
+        Args:
+            values: An iterable or an async iterable; so many of it are held at a time as two
+                batches have.
+            batch_size: How many are created with one operation.
+            ordered: Stop at the first one that is refused; otherwise go on with the others.
+            progress: Called after each batch with the result so far; may be async.
+
+        Returns:
+            How many were written, and what was refused.
+
+        Raises:
+            BatchRefused: With ``ordered``: its position and why; every one before it was written.
+        """
+        return await CreateMany(_bound(cls), ordered, progress).run(values, batch_size)
+
+    @classmethod
+    async def upsert(
+        cls,
+        values: Mapping[str, Any],
+        on: str | Sequence[str],
+        *,
+        new: Mapping[str, Any] | None = None,
+    ) -> tuple[Self, bool]:
+        """Write the record that has these values in ``on``, or create it.
+
+        Args:
+            values: What it shall have. Read-only fields are given to a new record only.
+            on: The fields that tell records apart: those of a unique index.
+            new: What only a new record gets, e.g. the first value where ``values`` has a change
+                such as ``Inc(1)``.
+
+        Returns:
+            The record, and whether it was created.
+
+        Raises:
+            ConfigurationError: No unique index has exactly these fields.
+            ValidationError: A value is not acceptable.
+            DuplicateKey: Another unique index refuses it, or the record is there and hidden.
+        """
+        record, is_new = await Upsert(_bound(cls), on).run(values, new or {})
+        return cast(Self, record), is_new
+
+    @classmethod
+    async def upsert_many(
+        cls,
+        values: Sequence[Mapping[str, Any]],
+        on: str | Sequence[str],
+        *,
+        new: Mapping[str, Any] | None = None,
+    ) -> tuple[RecordSet[Self], int]:
+        """As :meth:`upsert` for many, in a fixed number of round trips for each 1,000.
+
+        Returns:
+            The records in the order given, and how many were created.
+        """
+        bound = _bound(cls)
+        records, created = await Upsert(bound, on).run_many(values, new or {})
+        return RecordSet(cast(type[Self], bound.model), records), created
+
+    @classmethod
+    async def write_many(cls, values: Mapping[Any, Mapping[str, Any]]) -> int:
+        """Write to many records, each its own values, in one round trip.
+
+        Args:
+            values: Records or their ids, each with values as for :meth:`write`.
+
+        Returns:
+            How many were written.
+
+        Raises:
+            ValidationError: With every problem and the record's position; nothing is written.
+            NotFound: Some do not exist; the others were written.
+        """
+        return await write_many(_bound(cls), values)
+
+    @classmethod
+    def bulk(cls) -> Bulk[Self]:
+        """Collect creations, changes and deletions, and send them together; see :class:`Bulk`."""
+        return Bulk(_bound(cls), cls)
 
 
 _RECORD_NAMES = frozenset(n for n in dir(BaseModel) if not n.startswith("__")) - {

@@ -24,6 +24,7 @@ from earnorm.domain import Domain
 if TYPE_CHECKING:
     from earnorm.app import App
     from earnorm.backends.base import Cursor, Document
+    from earnorm.collecting import Collector
     from earnorm.environment import Env
     from earnorm.models import BaseModel
 
@@ -173,6 +174,10 @@ class Options:
     group: GroupSpec | None = None
     many: bool = True
     """For write: every matching record, not only the first."""
+    ordered: bool = True
+    """For create: stop at the first document that is refused; otherwise go on with the others."""
+    bulk: Collector | None = None
+    """For create, write and unlink: where the end of the layers leaves them to be sent together."""
     returned: Returned | None = None
     """For write with ``many=False``: the record's values afterwards, in the same round trip."""
     at: datetime | None = None

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from earnorm.concerns import IN_TRANSACTIONS, ReadConcern, ReadPreference, WriteConcern
 from earnorm.environment import Env, current_env, use_env
-from earnorm.exceptions import ConfigurationError, TransactionError
+from earnorm.exceptions import BatchRefused, ConfigurationError, TransactionError
 from earnorm.fetch import Outcome
 
 if TYPE_CHECKING:
@@ -238,8 +238,10 @@ async def _block(asked: Mapping[str, Any]) -> AsyncGenerator[Transaction]:
                     "a block inside this transaction failed, so the whole is rolled back",
                     transient=running.transient,
                 )
-    except BaseException:
+    except BaseException as error:
         if running is not None:
+            if isinstance(error, BatchRefused):
+                error.written = ()  # it was taken back with the rest
             running.restore()
             try:
                 await env.app.rolled_back(running.operations)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from earnorm.models import BaseModel
 
 REVISION = "_revision"
-_FIRST = Options(many=False)
+FIRST = Options(many=False)
 _ANY = Options(limit=1)
 
 
@@ -78,7 +78,7 @@ async def save(records: Sequence[BaseModel]) -> int:
         (
             each.of,
             each.values,
-            Update({"$set": bound.schema.encode(each.values)}, _expected(each.of)),
+            Update({"$set": bound.schema.encode(each.values)}, expected_of(each.of)),
         )
         for each in subjects
     ]
@@ -86,7 +86,7 @@ async def save(records: Sequence[BaseModel]) -> int:
     if len(prepared) == 1:
         record, _, update = prepared[0]
         op = Operation("write", bound.model, env, condition("_id", "=", record.pk), update)
-        op = op.replace(options=_FIRST)
+        op = op.replace(options=FIRST)
     else:
         pks = [record.pk for record, _, _ in prepared]
         values_by_pk = PerRecord({r.pk: update for r, _, update in prepared})
@@ -148,31 +148,29 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
     plan = await checked_plan(bound, planned(bound, values), records)
     if not plan.operators:
         return len(records)
-    _refuse_unsaved(bound, records, plan)
+    refuse_unsaved(bound, records, plan)
     update = Update(plan.operators, where=plan.where)
     pks = list(dict.fromkeys(record.pk for record in records))
     touch(env, records)
     returned = Returned(plan.unknown) if plan.unknown and len(pks) == 1 else None
     if len(pks) == 1:
-        update = replace(update, expect=_expected(records[0]))
+        update = replace(update, expect=expected_of(records[0]))
         op = Operation("write", bound.model, env, condition("_id", "=", pks[0]), update)
-        op = op.replace(options=_FIRST if returned is None else _first(returned))
+        op = op.replace(options=FIRST if returned is None else _first(returned))
     elif bound.model._versioned:
-        each = PerRecord({r.pk: replace(update, expect=_expected(r)) for r in records})
+        each = PerRecord({r.pk: replace(update, expect=expected_of(r)) for r in records})
         op = Operation("write", bound.model, env, condition("_id", "in", pks), each)
     else:
         op = Operation("write", bound.model, env, condition("_id", "in", pks), update)
     op = timed(op)
     await _send(bound, op, len(pks), plan.guards)
     for record in records:
-        stamp_written(record, op, update.keys)
-        _take(bound, record, plan.values)
-        _count_revision(record)
+        take(bound, record, plan, op)
     if returned is not None and returned.document is not None:
         for record in records:
             _take_stored(bound, record, dict(returned.document), plan.unknown)
     elif plan.unknown:
-        await _read_again(bound, records, plan.unknown)
+        await read_again(bound, dict.fromkeys(records, plan.unknown))
     return len(pks)
 
 
@@ -180,7 +178,7 @@ async def update(op: Operation, values: Mapping[str, Any]) -> int:
     """Write the same values to every record that a domain matches."""
     bound = op.app.bind(op.model)
     if bound.schema.to_many:
-        _refuse_commands(bound, values)
+        refuse_commands(bound, values, _OF_A_QUERY)
     plan = await checked_plan(bound, planned(bound, values))
     if not plan.operators:
         return 0
@@ -252,8 +250,8 @@ async def refuse_outside(bound: BoundModel, op: Operation, guards: Sequence[Guar
         raise ValidationError(bound.model._name, problems)
 
 
-def _refuse_unsaved(bound: BoundModel, records: Sequence[BaseModel], plan: Plan) -> None:
-    """A path into a field that was changed here: the change would be lost without a word."""
+def refuse_unsaved(bound: BoundModel, records: Sequence[BaseModel], plan: Plan) -> None:
+    """Refuse a path into a field that was changed here: the change would be lost without a word."""
     inside = plan.inside
     for record in records if inside else ():
         for name in inside.intersection(changed_fields(record)):
@@ -263,14 +261,17 @@ def _refuse_unsaved(bound: BoundModel, records: Sequence[BaseModel], plan: Plan)
             )
 
 
-def _take(bound: BoundModel, record: BaseModel, values: Mapping[str, Any]) -> None:
+def take(bound: BoundModel, record: BaseModel, plan: Plan, op: Operation) -> None:
+    """Let a record hold what an operation wrote by a plan, as far as it is known here."""
+    stamp_written(record, op, Update(plan.operators).keys)
     fields = bound.schema.fields
-    for name, value in values.items():
+    for name, value in plan.values.items():
         field = fields[name]
         # Each record has a value of its own: one list in two records would be changed in both.
         own = field.decode(field.freeze(field.encode(value))) if field.mutable else value
         record.__dict__[name] = own
         _forget_change(record, name)
+    _count_revision(record)
 
 
 def _forget_change(record: BaseModel, name: str) -> None:
@@ -291,16 +292,21 @@ def _take_stored(
         _forget_change(record, name)
 
 
-async def _read_again(
-    bound: BoundModel, records: Sequence[BaseModel], names: frozenset[str]
-) -> None:
-    """Fetch what only the server knows; a record that is not found has these fields not loaded."""
-    env = env_of(records)
-    pks = list(dict.fromkeys(record.pk for record in records))
+async def read_again(bound: BoundModel, unknown: Mapping[BaseModel, frozenset[str]]) -> None:
+    """Fetch what only the server knows; a record that is not found has these fields not loaded.
+
+    Args:
+        bound: The records' model.
+        unknown: Records, each with the names of such fields.
+    """
+    if not unknown:
+        return
+    env = env_of(list(unknown))
+    pks = list(dict.fromkeys(record.pk for record in unknown))
     op = Operation("search", bound.model, env, condition("_id", "in", pks))
-    op = op.replace(options=Options(fields=names | {"_id"}))
+    op = op.replace(options=Options(fields=frozenset({"_id"}).union(*unknown.values())))
     found = {document["_id"]: document for document in await env.app.execute(op)}
-    for record in records:
+    for record, names in unknown.items():
         document = found.get(record.pk)
         _take_stored(bound, record, document or {}, names)
         if document is None:
@@ -313,16 +319,22 @@ def _first(returned: Returned) -> Options:
     return Options(many=False, returned=returned)
 
 
-def _refuse_commands(bound: BoundModel, values: Mapping[str, Any]) -> None:
+_OF_A_QUERY = "commands are for known records: await the query first, and write() to the records"
+_OF_MANY = "commands are for create(), write() and save(): they may take many operations"
+
+
+def refuse_commands(bound: BoundModel, values: Mapping[str, Any], why: str = _OF_MANY) -> None:
+    """Refuse commands on to-many fields where they cannot be carried out."""
+    if not bound.schema.to_many or not isinstance(values, Mapping):
+        return
     from earnorm import commands  # which writes with the functions here
 
-    given = commands.split(bound, values)[1] if isinstance(values, Mapping) else {}
+    given = commands.split(bound, values)[1]
     if given:
-        message = (
-            "commands are for known records: await the query first, and write() to the records"
+        raise ValidationError(
+            bound.model._name,
+            [{"loc": (name,), "msg": why, "type": "command"} for name in given],
         )
-        problems: list[Any] = [{"loc": (n,), "msg": message, "type": "command"} for n in given]
-        raise ValidationError(bound.model._name, problems)
 
 
 def _checked_update(bound: BoundModel, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -344,7 +356,7 @@ def _checked_update(bound: BoundModel, values: Mapping[str, Any]) -> dict[str, A
     return bound.schema.validate_partial(values)
 
 
-def _expected(record: BaseModel) -> dict[str, Any]:
+def expected_of(record: BaseModel) -> dict[str, Any]:
     """What a versioned record must still have in the database for its write to apply."""
     if not type(record)._versioned or not record._fetch.has(REVISION):
         return {}  # a ghost: nothing was read that could be outdated
@@ -372,8 +384,8 @@ async def unlink(records: Sequence[BaseModel]) -> int:
     bound = env.app.bind(type(stored[0]))
     pks = list(dict.fromkeys(record.pk for record in stored))
     domain = condition("_id", "=", pks[0]) if len(pks) == 1 else condition("_id", "in", pks)
-    options = _FIRST if len(pks) == 1 else PLAIN
-    expected = _same_revisions(stored) if bound.model._versioned else Domain.TRUE
+    options = FIRST if len(pks) == 1 else PLAIN
+    expected = same_revisions(stored) if bound.model._versioned else Domain.TRUE
     op = Operation("unlink", bound.model, env, domain & expected, options=options)
     deleted: int = await env.app.execute(op)
     if deleted < len(pks) and expected is not Domain.TRUE:
@@ -386,12 +398,12 @@ async def unlink(records: Sequence[BaseModel]) -> int:
     return deleted
 
 
-def _same_revisions(records: Sequence[BaseModel]) -> Domain:
+def same_revisions(records: Sequence[BaseModel]) -> Domain:
     """The records that still have the revision that was read; a ghost may have any."""
     by_revision: dict[Any, list[Any]] = {}
     ghosts: list[Any] = []
     for record in records:
-        expected = _expected(record)
+        expected = expected_of(record)
         if expected:
             by_revision.setdefault(expected[REVISION], []).append(record.pk)
         else:

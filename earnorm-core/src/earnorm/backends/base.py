@@ -55,6 +55,34 @@ class BulkUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class BulkInsert:
+    """One insert of a bulk write: a document that carries its ``_id``."""
+
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class BulkDelete:
+    """One deletion of a bulk write: the first document that matches, or all."""
+
+    filter: Filter
+    many: bool = False
+
+
+BulkRequest = BulkInsert | BulkUpdate | BulkDelete
+
+
+@dataclass(frozen=True, slots=True)
+class BulkCounts:
+    """What a bulk write did."""
+
+    inserted: int
+    matched: int
+    """How many documents the updates matched; upserted ones count."""
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """How to reach a server; an adapter passes these on to its driver."""
 
@@ -241,6 +269,18 @@ class Collection(Protocol):
         timeout: float | None = None,
     ) -> int:
         """All updates in one round trip; how many documents matched (upserted ones count)."""
+        ...
+
+    async def bulk_write(
+        self,
+        requests: Sequence[BulkRequest],
+        *,
+        ordered: bool = False,
+        session: Session | None = None,
+        timeout: float | None = None,
+    ) -> BulkCounts:
+        """Everything in one call. Unordered, a server gets one command for each kind (inserts, then updates,
+        then deletions); errors as for ``insert``, with positions among the requests."""
         ...
 
     async def delete(

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from inspect import isawaitable
 from typing import Any, Final
 
-from pymongo import IndexModel, ReturnDocument, UpdateOne
+from pymongo import DeleteMany, DeleteOne, IndexModel, InsertOne, ReturnDocument, UpdateOne
 from pymongo.errors import OperationFailure
 from pymongo.results import BulkWriteResult, DeleteResult, UpdateResult
 from typing_extensions import override
 
 from earnorm.backends.base import (
+    BulkCounts,
+    BulkDelete,
+    BulkInsert,
+    BulkRequest,
     BulkUpdate,
     Collection,
     Cursor,
@@ -261,15 +265,30 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
-        if not updates:
-            return 0
-        requests = [UpdateOne(u.filter, u.update, upsert=u.upsert) for u in updates]
-        batch = Batch(len(updates), ordered)
+        counts = await self.bulk_write(updates, ordered=ordered, session=session, timeout=timeout)
+        return counts.matched
+
+    @override
+    async def bulk_write(
+        self,
+        requests: Sequence[BulkRequest],
+        *,
+        ordered: bool = False,
+        session: Session | None = None,
+        timeout: float | None = None,
+    ) -> BulkCounts:
+        if not requests:
+            return BulkCounts(0, 0, 0)
+        batch = _batch(requests, ordered)
         with Translating(self._name, self._server, batch).within(timeout):
             result: BulkWriteResult = await self._native.bulk_write(
-                requests, ordered=ordered, **_common(session)
+                [_native(each) for each in requests], ordered=ordered, **_common(session)
             )
-            return result.matched_count + result.upserted_count
+            return BulkCounts(
+                result.inserted_count,
+                result.matched_count + result.upserted_count,
+                result.deleted_count,
+            )
 
     @override
     async def delete(
@@ -436,6 +455,22 @@ class DriverCollection(Collection):
                 {"explain": command, "verbosity": verbosity}, codec_options=CODEC
             )
         return plan
+
+
+_NativeRequest = InsertOne[Document] | UpdateOne | DeleteOne | DeleteMany
+
+
+def _native(request: BulkRequest) -> _NativeRequest:
+    if isinstance(request, BulkInsert):
+        return InsertOne(request.document)
+    if isinstance(request, BulkDelete):
+        return (DeleteMany if request.many else DeleteOne)(request.filter)
+    return UpdateOne(request.filter, request.update, upsert=request.upsert)
+
+
+def _batch(requests: Sequence[BulkRequest], ordered: bool) -> Batch:
+    documents = [each.document if isinstance(each, BulkInsert) else {} for each in requests]
+    return Batch(len(requests), ordered, documents)
 
 
 def _common(session: Session | None) -> dict[str, Any]:

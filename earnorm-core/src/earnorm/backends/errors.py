@@ -355,9 +355,17 @@ def _bulk(error: driver.BulkWriteError, where: Translating) -> EarnORMError:
     details = [_failure_detail(failure, where.batch) for failure in failures]
     written = _written(where.batch, [failure["index"] for failure in failures])
     duplicate = next((f for f in failures if f.get("code") in _DUPLICATE_CODES), None)
-    if duplicate is None:
-        return BatchRefused(where.subject, details, written=written)
-    return BatchDuplicateKey(where.subject, details, fields=_key_fields(duplicate), written=written)
+    refused = (
+        BatchRefused(where.subject, details, written=written)
+        if duplicate is None
+        else BatchDuplicateKey(
+            where.subject, details, fields=_key_fields(duplicate), written=written
+        )
+    )
+    if "nMatched" in reply:
+        refused.matched = reply["nMatched"] + reply.get("nUpserted", 0)
+        refused.deleted = reply.get("nRemoved", 0)
+    return refused
 
 
 def _failure_detail(failure: Mapping[str, Any], batch: Batch | None) -> ErrorDetail:

@@ -22,7 +22,10 @@ from pymongo.results import UpdateResult
 from typing_extensions import override
 
 from earnorm.backends.base import (
-    BulkUpdate,
+    BulkCounts,
+    BulkDelete,
+    BulkInsert,
+    BulkRequest,
     Document,
     Filter,
     IndexSpec,
@@ -116,22 +119,32 @@ class MemoryCollection(DriverCollection):
     """What differs from a server: bulk writes and indexes go one by one, and nothing can be explained."""
 
     @override
-    async def bulk_update(
+    async def bulk_write(
         self,
-        updates: Sequence[BulkUpdate],
+        requests: Sequence[BulkRequest],
         *,
         ordered: bool = False,
         session: Session | None = None,
         timeout: float | None = None,
-    ) -> int:
-        async def update(one: BulkUpdate) -> int:
-            result: UpdateResult = await self._native.update_one(
-                one.filter, one.update, upsert=one.upsert
-            )
-            return result.matched_count + (result.upserted_id is not None)
+    ) -> BulkCounts:
+        with Translating(self._name, self._server, Batch(len(requests), ordered)):
+            counts = await _one_by_one(self._write_one, requests, ordered)
+        inserted, matched, deleted = map(sum, zip((0, 0, 0), *counts, strict=True))
+        return BulkCounts(inserted, matched, deleted)
 
-        with Translating(self._name, self._server, Batch(len(updates), ordered)):
-            return sum(await _one_by_one(update, updates, ordered))
+    async def _write_one(self, request: BulkRequest) -> tuple[int, int, int]:
+        """Do one request; how many were inserted, matched and deleted."""
+        native = self._native
+        if isinstance(request, BulkInsert):
+            await native.insert_one(request.document)
+            return 1, 0, 0
+        if isinstance(request, BulkDelete):
+            run = native.delete_many if request.many else native.delete_one
+            return 0, 0, (await run(request.filter)).deleted_count
+        result: UpdateResult = await native.update_one(
+            request.filter, request.update, upsert=request.upsert
+        )
+        return 0, result.matched_count + (result.upserted_id is not None), 0
 
     @override
     async def aggregate(

@@ -1,0 +1,167 @@
+"""upsert: by a unique index, whatever happens at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from earnorm import (
+    App,
+    BaseModel,
+    ConfigurationError,
+    DuplicateKey,
+    Inc,
+    Int,
+    String,
+    ValidationError,
+)
+
+from .conftest import Commands
+
+
+class Page(BaseModel):
+    _name = "upserts.page"
+
+    url = String(required=True, unique=True, strip=True, db_name="u")
+    title = String(required=True)
+    hits = Int(default=0, max_value=1000)
+    born = String(readonly=True)
+    alias = String(unique=True)
+
+
+class Route(BaseModel):
+    _name = "upserts.route"
+    _indexes = [{"keys": [("site", 1), ("path", 1)], "unique": True}]
+
+    site = String(required=True, db_name="s")
+    path = String(required=True)
+    title = String()
+
+
+async def test_a_record_is_created_and_then_written(app: App) -> None:
+    page, is_new = await Page.upsert({"url": "/a", "title": "A", "born": "today"}, on="url")
+    assert is_new and page.is_stored and (page.title, page.hits) == ("A", 0)
+    again, is_new = await Page.upsert({"url": " /a ", "title": "B", "born": "never"}, on=("url",))
+    assert not is_new and again == page
+    assert (again.title, again.born, again.url) == ("B", "today", "/a")
+    assert await Page.count() == 1
+
+
+async def test_a_change_takes_another_value_for_a_new_record(app: App) -> None:
+    for expected in (1, 2, 3):
+        page, _ = await Page.upsert(
+            {"url": "/a", "hits": Inc(1)}, on="url", new={"hits": 1, "title": "new"}
+        )
+        assert page.hits == expected
+    with pytest.raises(ValidationError, match="out of bounds"):
+        await Page.upsert({"url": "/a", "hits": Inc(1000)}, on="url")
+
+
+async def test_several_fields_and_the_id_tell_records_apart_too(app: App) -> None:
+    values: dict[str, Any] = {"title": "x", "site": "s", "path": "p"}
+    first, _ = await Route.upsert(values, on=("path", "site"))
+    assert (await Route.upsert({**values, "title": "y"}, on=("site", "path"))) == (first, False)
+    by_id, is_new = await Route.upsert({"id": first.id, "title": "z", **values}, on="id")
+    assert (by_id, is_new, by_id.title) == (first, False, "x")
+    many, created = await Route.upsert_many([values, {**values, "path": "q"}], on=("site", "path"))
+    assert created == 1 and many[0] == first and many[1].path == "q"
+
+
+async def test_without_a_unique_index_on_exactly_these_fields_it_is_refused(app: App) -> None:
+    for model, on in ((Page, "title"), (Page, ("url", "title")), (Route, "site"), (Page, ())):
+        with pytest.raises(ConfigurationError, match="unique index on exactly these fields"):
+            await model.upsert({"url": "/a", "title": "x"}, on=on)
+    with pytest.raises(ValidationError, match="did you mean 'url'"):
+        await Page.upsert({"url": "/a"}, on="urll")
+
+
+async def test_bad_values_are_refused_on_both_ways(app: App) -> None:
+    for values in ({"title": "x"}, {"url": None, "title": "x"}, {"url": Inc(1)}, {"url": 3}):
+        with pytest.raises(ValidationError, match="url"):
+            await Page.upsert(values, on="url")
+    with pytest.raises(ValidationError, match="title"):
+        await Page.upsert({"url": "/a"}, on="url")
+    await Page.create({"url": "/a", "title": "x"})
+    with pytest.raises(ValidationError, match="hits"):
+        await Page.upsert({"url": "/a", "hits": "many"}, on="url")
+    assert await Page.count() == 1
+
+
+async def test_another_unique_index_is_told_of(app: App) -> None:
+    await Page.create({"url": "/a", "title": "x", "alias": "z"})
+    with pytest.raises(DuplicateKey) as caught:
+        await Page.upsert({"url": "/b", "title": "x", "alias": "z"}, on="url")
+    assert caught.value.fields == ("alias",)
+
+
+async def test_fifty_tasks_make_one_record(server_app: App) -> None:
+    done = await asyncio.gather(
+        *(
+            Page.upsert({"url": "/a", "hits": Inc(1)}, on="url", new={"title": "t", "hits": 1})
+            for _ in range(50)
+        )
+    )
+    assert sum(is_new for _, is_new in done) == 1
+    assert await Page.count() == 1
+    assert (await Page.search())[0].hits == 50
+
+
+async def test_an_upsert_that_finds_its_record_is_a_write_and_a_read(commands: Commands) -> None:
+    await Page.create({"url": "/a", "title": "x"})
+    commands.clear()
+    await Page.upsert({"url": "/a", "title": "y"}, on="url")
+    assert [name for name, _ in commands.all] == ["findAndModify", "find"]
+
+
+async def test_upsert_many_writes_and_creates_in_order(app: App) -> None:
+    await Page.create([{"url": f"/{n}", "title": "old", "hits": 5} for n in (1, 3)])
+    pages, created = await Page.upsert_many(
+        [{"url": f"/{n}", "title": f"t{n}", "hits": Inc(1)} for n in range(5)],
+        on="url",
+        new={"hits": 1},
+    )
+    assert created == 3
+    assert pages.mapped("url") == [f"/{n}" for n in range(5)]
+    assert pages.mapped("hits") == [1, 6, 1, 6, 1]
+    assert pages.mapped("title") == [f"t{n}" for n in range(5)]
+    assert (await Page.upsert_many([], on="url"))[1] == 0
+
+
+async def test_upsert_many_takes_four_round_trips(commands: Commands) -> None:
+    await Page.create([{"url": f"/{n}", "title": "old"} for n in range(3)])
+    commands.clear()
+    await Page.upsert_many([{"url": f"/{n}", "title": "t"} for n in range(9)], on="url")
+    assert [name for name, _ in commands.all] == ["find", "update", "insert", "find"]
+
+
+async def test_upsert_many_tells_every_problem_and_writes_nothing(app: App) -> None:
+    with pytest.raises(ValidationError) as caught:
+        await Page.upsert_many(
+            [
+                {"url": "/1", "title": "t"},
+                {"title": "x"},
+                {"url": "/1"},
+                {"url": "/4", "hits": "x"},
+            ],
+            on="url",
+        )
+    assert [detail["loc"] for detail in caught.value.errors()] == [
+        (1, "url"),
+        (2, "url"),
+        (3, "hits"),
+    ]
+    assert await Page.count() == 0
+
+
+async def test_upserts_of_many_at_the_same_time_make_each_record_once(server_app: App) -> None:
+    batches = [
+        [{"url": f"/{(n + start) % 40}", "hits": Inc(1)} for n in range(30)] for start in range(8)
+    ]
+    done = await asyncio.gather(
+        *(Page.upsert_many(each, on="url", new={"title": "t", "hits": 1}) for each in batches)
+    )
+    pages = await Page.search()
+    assert len(pages) == 37 == sum(created for _, created in done)
+    assert sum(pages.mapped("hits")) == 8 * 30
