@@ -177,6 +177,25 @@ def test_a_field_kind_chooses_its_kind_of_index() -> None:
     assert [spec.keys for spec in declared_indexes(CoreSpotted)] == [(("s", "2dsphere"),)]
 
 
+def test_options_of_fields_become_indexes() -> None:
+    class CoreFieldIndexes(BaseModel):
+        _abstract = True
+        plain = Int(index=True)
+        sparse = String(sparse=True, db_name="s")
+        unique = String(unique=True)
+        both = String(unique=True, sparse=True)
+        needed = String(unique=True, required=True)
+
+    found = {spec.name: dict(spec.options) for spec in declared_indexes(CoreFieldIndexes)}
+    assert found == {
+        "plain_1": {},
+        "s_1": {"sparse": True},
+        "unique_1": {"unique": True, "partialFilterExpression": {"unique": {"$gte": ""}}},
+        "both_1": {"unique": True, "sparse": True},
+        "needed_1": {"unique": True},
+    }
+
+
 def test_an_entry_for_a_fields_own_keys_takes_its_place() -> None:
     class CoreTwice(BaseModel):
         code = String(unique=True)
