@@ -95,6 +95,7 @@ PUBLIC = [
     "Sum",
     "Text",
     "Time",
+    "Toggle",
     "Transaction",
     "TransactionError",
     "UUID",

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import earnorm
-from earnorm import App, DomainError, FieldNotLoaded, MultipleRecords, NotFound, RecordSet
+from earnorm import (
+    App,
+    BaseModel,
+    Boolean,
+    ConcurrencyError,
+    DomainError,
+    DuplicateKey,
+    Embedded,
+    EmbeddedModel,
+    FieldNotLoaded,
+    Inc,
+    Int,
+    List,
+    Many2one,
+    Max,
+    MultipleRecords,
+    NotFound,
+    NotSupported,
+    RecordSet,
+    String,
+    Toggle,
+    Unset,
+    ValidationError,
+)
 
-from .conftest import drop
-from .shop import Country, Person
+from .conftest import Commands, drop
+from .shop import Author, Country, Person, Post
 
 POOL = [Person(name=f"n{n}", age=n % 3 or None) for n in range(8)]
 indexes = st.lists(st.integers(0, len(POOL) - 1), max_size=10)
@@ -232,3 +256,238 @@ def test_filtered_domain_and_sorted_agree_with_the_server(mongo_uri: str, databa
         finally:
             runner.run(drop(started))
             runner.run(started.stop())
+
+
+# -- more of Odoo's algebra -----------------------------------------------------------------------
+
+
+@given(indexes, st.integers(0, len(POOL) - 1))
+def test_a_record_stands_for_a_set_of_one(a: list[int], n: int) -> None:
+    assert listed(of(a) | POOL[n]) == unique([*a, n])
+    assert listed(of(a) + POOL[n]) == [*a, n]
+    assert listed(of(a) - POOL[n]) == [each for each in a if each != n]
+    assert listed(of(a) & POOL[n]) == ([n] if n in a else [])
+    assert (of(a) >= POOL[n]) is (n in a) is (POOL[n] in of(a))
+
+
+@given(indexes, st.sampled_from(["first", "last", None]), st.booleans(), st.booleans())
+def test_unset_values_stand_where_they_are_asked_for(
+    a: list[int], nulls: Literal["first", "last"] | None, down: bool, reverse: bool
+) -> None:
+    found = listed(of(a).sorted("-age" if down else "age", reverse, nulls=nulls))
+    unset = [n for n in a if POOL[n].age is None]
+    downwards = down is not reverse
+    first = nulls == "first" or (nulls is None and not downwards)
+    assert found[: len(unset)] == unset if first else found[len(a) - len(unset) :] == unset
+    ages = [POOL[n].age or 0 for n in found if n not in unset]
+    assert ages == sorted(ages, reverse=downwards)
+
+
+def test_sorted_takes_several_keys_as_text_or_list() -> None:
+    everyone = of(range(8))
+    assert listed(everyone.sorted("-age,name")) == listed(everyone.sorted(["-age", "name"]))
+    assert listed(everyone.sorted("age,-name", nulls="last")) == [7, 4, 1, 5, 2, 6, 3, 0]
+    with pytest.raises(ValueError, match="nulls"):
+        everyone.sorted("age", nulls="middle")  # type: ignore[arg-type] # that is the point
+    odd = RecordSet(Person, [Person(name="a", extra={"x": 1}), Person(name="b", extra={"x": 2})])
+    with pytest.raises(DomainError, match="no order"):
+        odd.sorted("extra")
+    with pytest.raises(DomainError, match="a list cannot be the key"):
+        RecordSet(Person, [Person(name="a", tags=["x"])]).grouped("tags")
+
+
+async def blog() -> RecordSet[Post]:
+    vn, us = await Country.create([{"name": "VN"}, {"name": "US"}])
+    ann, bob, eve = await Author.create(
+        [
+            {"name": "ann", "country_id": vn},
+            {"name": "bob", "country_id": us},
+            {"name": "eve", "country_id": None},
+        ]
+    )
+    await Post.create(
+        [
+            {"title": title, "author_id": author}
+            for title, author in [("1", bob), ("2", ann), ("3", None), ("4", bob), ("5", eve)]
+        ]
+    )
+    return await Post.search(order="title").prefetch("author_id.country_id")
+
+
+async def test_mapped_over_relations_is_a_recordset_without_duplicates(app: App) -> None:
+    posts = await blog()
+    authors = posts.mapped("author_id")
+    assert isinstance(authors, RecordSet) and authors.mapped("name") == ["bob", "ann", "eve"]
+    assert posts.mapped("author_id.country_id").mapped("name") == ["US", "VN"]
+    assert posts.mapped("author_id.country_id.name") == ["US", "VN"]
+    assert posts.mapped(lambda post: post.title) == ["1", "2", "3", "4", "5"]
+
+
+async def test_mapped_to_a_relation_is_a_recordset_also_where_there_is_none(app: App) -> None:
+    posts = await blog()
+    nobody = posts.filtered_domain([("title", "=", "3")]).mapped("author_id")
+    assert isinstance(nobody, RecordSet) and len(nobody) == 0
+    nothing = posts[:0].mapped("author_id.country_id")
+    assert isinstance(nothing, RecordSet) and nothing == await Country.search([("id", "in", [])])
+
+
+async def test_paths_over_relations_sort_filter_and_group(app: App) -> None:
+    posts = await blog()
+    by = posts.sorted("author_id.country_id.name,-title", nulls="last")
+    assert by.mapped("title") == ["4", "1", "2", "5", "3"]
+    assert posts.filtered("author_id.country_id").mapped("title") == ["1", "2", "4"]
+    groups = posts.grouped("author_id.country_id.name")
+    assert {key: group.mapped("title") for key, group in groups.items()} == {
+        "US": ["1", "4"],
+        "VN": ["2"],
+        None: ["3", "5"],
+    }
+
+
+async def test_groups_share_what_was_fetched_together(commands: Commands) -> None:
+    await blog()
+    posts = await Post.search(order="title")
+    groups = posts.grouped("title")
+    commands.clear()
+    await groups["1"][0].author_id  # type: ignore[misc] # it is set
+    assert groups["2"][0].author_id.name == "ann"  # type: ignore[union-attr] # it is set
+    assert commands.of("core_author") == ["find"]
+
+
+def test_lists_of_embedded_objects_are_flattened() -> None:
+    class RsLine(EmbeddedModel):
+        qty = Int()
+
+    class RsOrder(BaseModel):
+        _name = "core.rs_order"
+        lines = List(Embedded(RsLine))
+
+    orders = RecordSet(
+        RsOrder, [RsOrder(lines=[{"qty": 1}, {"qty": 5}]), RsOrder(), RsOrder(lines=[{"qty": 3}])]
+    )
+    assert orders.mapped("lines.qty") == [1, 5, 3]
+    assert [r.mapped("lines.qty") for r in (orders[:1], orders[1:2])] == [[1, 5], []]
+    assert (
+        orders.sorted("-lines.qty")[0] is orders[0] and orders.sorted("lines.qty")[-1] is orders[2]
+    )
+    assert len(orders.filtered("lines.qty")) == 2
+
+
+# -- copy, read, toggle ---------------------------------------------------------------------------
+
+
+class CopySource(BaseModel):
+    _name = "core.copy_source"
+    _versioned = True
+
+    name = String(required=True)
+    code = String(unique=True)
+    kept = String(unique=True, copy=True)
+    secret = String(copy=False)
+    fixed = String(readonly=True)
+    tags = List(String())
+    author_id = Many2one(Author)
+
+
+async def test_copy_creates_a_record_with_the_values_but_for_those_left_out(app: App) -> None:
+    ann = await Author.create({"name": "ann"})
+    source = await CopySource.create(
+        {"name": "n", "code": "c", "secret": "s", "fixed": "f", "tags": ["a"], "author_id": ann}
+    )
+    await source.write({"name": "n2"})
+    source.tags.append("b")  # type: ignore[union-attr] # it is set
+    new = await source.copy({"secret": "other"})
+    assert new.is_stored and new != source
+    again = await CopySource.get(new.id)
+    assert (again.name, again.code, again.secret, again.fixed) == ("n2", None, "other", "f")
+    assert again.tags == ["a", "b"] and again.author_id == ann and source.is_changed
+    new.tags.append("c")  # type: ignore[union-attr] # it is set
+    assert source.tags == ["a", "b"]
+    with pytest.raises(ValidationError, match="name"):
+        await source.copy({"name": None})
+    with pytest.raises(DuplicateKey):
+        await (await CopySource.create({"name": "k", "kept": "k"})).copy()
+
+
+async def test_copy_reads_what_was_not_fetched_and_takes_unsaved_records(app: App) -> None:
+    await CopySource.create([{"name": "a", "tags": ["x"]}, {"name": "b"}])
+    some = await CopySource.search(order="name").only("tags")
+    copied = await (some + RecordSet(CopySource, [CopySource(name="c")])).copy({"fixed": "copy"})
+    assert copied.mapped("name") == ["a", "b", "c"] and copied.mapped("fixed") == ["copy"] * 3
+    assert await CopySource.count() == 5
+    ghost = CopySource.browse([some[0].id])
+    assert (await ghost.copy())[0].tags == ["x"]
+    assert len(await some[:0].copy()) == 0
+
+
+async def test_read_gives_dicts_of_what_the_database_has(app: App) -> None:
+    people = await Person.create([{"name": "b", "age": 1}, {"name": "a"}])
+    await Person.search([("name", "=", "b")]).update({"age": 7})
+    assert await people.read(["age", "name"]) == [
+        {"id": people[0].id, "age": 7, "name": "b"},
+        {"id": people[1].id, "age": None, "name": "a"},
+    ]
+    assert people[0].age == 1
+    assert (await people[1].read())["active"] is True
+    assert await people[:0].read() == []
+    with pytest.raises(DomainError, match="did you mean 'age'"):
+        await people.read(["agee"])
+    with pytest.raises(ValidationError, match="not stored"):
+        await RecordSet(Person, [Person(name="x")]).read()
+    await people[0].unlink()
+    with pytest.raises(NotFound, match="1 of 2"):
+        await people.read(["name"])
+
+
+async def test_read_is_one_query_for_the_fields_alone(commands: Commands) -> None:
+    people = await Person.create([{"name": "b", "age": 1}, {"name": "a"}])
+    commands.clear()
+    await people.read(["age"])
+    (find,) = commands.named("find")
+    assert find["projection"] == {"_id": 1, "age": 1}
+
+
+async def test_toggle_flips_what_the_server_has(server_app: App) -> None:
+    people = await Person.create([{"name": "a", "active": True}, {"name": "b", "active": False}])
+    await Person.search().update({"active": Toggle()})
+    assert await people.toggle("active") == 2
+    assert people.mapped("active") == [True, False]
+    assert await people[0].toggle("active") is people[0] and people[0].active is False
+    await people[0].write({"active": Toggle(), "age": 3, "name": "$name"})
+    assert (people[0].active, people[0].age, people[0].name) == (True, 3, "$name")
+    await people[0].write({"active": Unset()})
+    await people[0].toggle("active")  # unset counts as its default
+    assert (await Person.get(people[0].id)).active is False
+
+
+async def test_toggle_is_atomic(server_app: App) -> None:
+    one = await Person.create({"name": "a", "active": False})
+    await asyncio.gather(*(Person.search().update({"active": Toggle()}) for _ in range(21)))
+    assert (await Person.get(one.id)).active is True
+
+
+async def test_toggle_goes_with_revisions_and_refuses_what_it_cannot(server_app: App) -> None:
+    class CoreSwitch(BaseModel):
+        _name = "core.switch"
+        _versioned = True
+        on = Boolean()
+        number = Int()
+
+    switch = await CoreSwitch.create({})
+    await switch.write({"on": Toggle(), "number": Inc(2)})
+    await switch.toggle("on")
+    assert (switch.on, switch.number) == (False, 2)
+    stale = await CoreSwitch.get(switch.id)
+    await switch.toggle("on")
+    with pytest.raises(ConcurrencyError):
+        await stale.toggle("on")
+    with pytest.raises(ValidationError, match="Toggle works on Boolean"):
+        await switch.toggle("number")
+    with pytest.raises(ValidationError, match="write the rest apart"):
+        await switch.write({"on": Toggle(), "number": Max(3)})
+
+
+async def test_the_memory_backend_says_that_it_cannot_toggle(memory_app: App) -> None:
+    one = await Person.create({"name": "a"})
+    with pytest.raises(NotSupported, match="use a MongoDB server"):
+        await one.toggle("active")

@@ -111,7 +111,7 @@ from earnorm.transactions import (
     transaction,
     transactional,
 )
-from earnorm.updates import Change, CurrentDate, Inc, Mul, Pop, Pull, Push, Unset
+from earnorm.updates import Change, CurrentDate, Inc, Mul, Pop, Pull, Push, Toggle, Unset
 
 __version__ = "0.1.0"
 
@@ -207,6 +207,7 @@ __all__ = [
     "Sum",
     "Text",
     "Time",
+    "Toggle",
     "Transaction",
     "TransactionError",
     "Unset",

@@ -241,7 +241,7 @@ class BoundModel:
             # list of ids: each filter has its own, and a thousand lists of a thousand are 20 MB.
             rest = self.filter(_beside_ids(op.domain, frozenset(values)))
             updates = [
-                BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.operators)
+                BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.statement)
                 for pk, update in values.items()
             ]
             if bulk is not None and bulk.is_open:
@@ -254,7 +254,7 @@ class BoundModel:
             fields = self.schema.fields
             returned.document = await collection.find_and_update(
                 condition,
-                values.operators,
+                values.statement,
                 projection={"_id": 1, **{fields[name].db_name: 1 for name in returned.fields}},
                 session=session,
                 timeout=timeout,
@@ -262,7 +262,7 @@ class BoundModel:
             return int(returned.document is not None)
         return await collection.update(
             condition,
-            values.operators,
+            values.statement,
             many=op.options.many,
             session=session,
             timeout=timeout,

@@ -18,6 +18,7 @@ from earnorm.batches import BATCH, BatchResult, CreateMany, Progress
 from earnorm.bulk import Bulk
 from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
 from earnorm.constraints import check_embedded, rules_of
+from earnorm.copying import copies
 from earnorm.domain import Domain, DomainSource
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
@@ -42,6 +43,7 @@ from earnorm.query import Query
 from earnorm.recordset import RecordSet
 from earnorm.schema import Schema, State
 from earnorm.tracking import changed_fields, embedded_objects
+from earnorm.updates import Toggle
 from earnorm.upserts import Upsert
 
 if TYPE_CHECKING:
@@ -464,6 +466,29 @@ class BaseModel(_Structure):
         """
         await writing.write([self], values)
         return self
+
+    async def toggle(self, field: str) -> Self:
+        """Flip a Boolean, atomically on the server. Errors as for :meth:`write`."""
+        return await self.write({field: Toggle()})
+
+    async def copy(self, default: Mapping[str, Any] | None = None) -> Self:
+        """Create a new record with this one's values, unsaved changes included.
+
+        Left out are fields with ``copy=False``, which unique ones are unless they say otherwise,
+        the id, and what lies in other records. A field that was not fetched is read first.
+
+        Args:
+            default: Values in the place of the record's own.
+
+        Raises:
+            ValidationError: A required field is left out, and has no default.
+        """
+        new: Self = (await copies([self], default or {}))[0]
+        return new
+
+    async def read(self, fields: Iterable[str] | None = None) -> dict[str, Any]:
+        """What the database has of these fields; see :meth:`RecordSet.read`."""
+        return (await RecordSet(type(self), [self]).read(fields))[0]
 
     async def unlink(self) -> int:
         """Delete the record; how many were deleted (0 where it was gone already)."""

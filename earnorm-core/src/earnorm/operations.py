@@ -48,6 +48,10 @@ class Layer(IntEnum):
     """Answers without the backend; innermost."""
 
 
+TOGGLE = "$toggle"
+"""An operator beside MongoDB's own: flips a Boolean, whose value where it is unset is the operand."""
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """A change of records, in stored form.
@@ -68,10 +72,34 @@ class Update:
         """The stored keys that the change touches; the first one of a dotted path."""
         return frozenset(key.partition(".")[0] for spec in self.operators.values() for key in spec)
 
+    @property
+    def statement(self) -> Mapping[str, Any] | list[Mapping[str, Any]]:
+        """What the database is sent: the operators, or a pipeline where they alone cannot say it."""
+        flips = self.operators.get(TOGGLE)
+        if flips is None:
+            return self.operators
+        given = self.operators.get("$set", _NOTHING)
+        added = self.operators.get("$inc", _NOTHING)
+        removed = self.operators.get("$unset", _NOTHING)
+        stages: list[Mapping[str, Any]] = [
+            {
+                "$set": {
+                    **{key: {"$literal": value} for key, value in given.items()},
+                    **{key: {"$add": [_or(key, 0), {"$literal": n}]} for key, n in added.items()},
+                    **{key: {"$not": [_or(key, unset)]} for key, unset in flips.items()},
+                }
+            }
+        ]
+        return [*stages, {"$unset": list(removed)}] if removed else stages
+
     def merged(self, operator: str, values: Mapping[str, Any]) -> Update:
         """A copy that also applies ``{operator: values}``."""
         spec = {**self.operators.get(operator, _NOTHING), **values}
         return replace(self, operators={**self.operators, operator: spec})
+
+
+def _or(key: str, unset: Any) -> Mapping[str, Any]:
+    return {"$ifNull": [f"${key}", {"$literal": unset}]}
 
 
 class PerRecord(dict[Any, Update]):

@@ -12,9 +12,12 @@ from earnorm.bounds import bounds
 from earnorm.domain import Domain
 from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.fields.base import Field
+from earnorm.operations import TOGGLE
 from earnorm.places import Place, RefusedError, find_place
 from earnorm.schema import Schema
 from earnorm.updates import Change
+
+_BESIDE_TOGGLE = frozenset({TOGGLE, "$set", "$inc", "$unset"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,13 @@ def plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str, 
         unknown.add(place.root)
         if "." in place.path:
             inside.add(place.root)
+    if TOGGLE in operators:
+        others = operators.keys() - _BESIDE_TOGGLE
+        if others or inside:
+            message = "Toggle goes together with values of whole fields and Inc only; write the rest apart"
+            problems += [
+                {"loc": (name,), "msg": message, "type": "change"} for name in operators[TOGGLE]
+            ]
     if problems:
         raise ValidationError(schema.name, problems)
     return Plan(plain, operators, tuple(guards), frozenset(unknown), frozenset(inside))

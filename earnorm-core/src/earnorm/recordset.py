@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from earnorm import creating, serializing, writing
+from earnorm.arranging import Nulls, by_fields, group, is_true, map_path, reader
+from earnorm.copying import copies, read_values
 from earnorm.domain import OPERATORS, Domain, DomainSource, condition
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
-    DomainError,
     FieldNotLoaded,
     MultipleRecords,
     NotFound,
@@ -17,10 +18,13 @@ from earnorm.exceptions import (
 )
 from earnorm.fetch import Fetch
 from earnorm.fields.json_forms import json_text
+from earnorm.fields.relational import is_record
 from earnorm.hydrate import fill
 from earnorm.loaded import judge
 from earnorm.operations import Operation, Options
+from earnorm.ordering import Order
 from earnorm.tracking import env_of
+from earnorm.updates import Toggle
 
 if TYPE_CHECKING:
     from earnorm.models import BaseModel
@@ -193,9 +197,10 @@ class RecordSet(Generic[M]):
     # -- choosing and arranging ---------------------------------------------------------------
 
     def filtered(self, key: str | Callable[[M], object]) -> RecordSet[M]:
-        """The records for which the callable, or the field at the dotted path, is true."""
-        test = key if callable(key) else _reader(key)
-        return self._of([record for record in self._loaded if _truth(test(record))])
+        """The records for which the callable, or the field at the dotted path, is true; of several
+        values at a path, any."""
+        test = key if callable(key) else reader(key)
+        return self._of([record for record in self._loaded if is_true(test(record))])
 
     def filtered_domain(self, domain: DomainSource) -> RecordSet[M]:
         """The records that match, as the database would judge; nothing is asked of it.
@@ -217,48 +222,48 @@ class RecordSet(Generic[M]):
     @overload
     def mapped(self, key: Callable[[M], T]) -> list[T]: ...
     def mapped(self, key: str | Callable[[M], Any]) -> Any:
-        """The value of each record: a RecordSet without duplicates where the path ends at a
-        relation, else a list with duplicates."""
+        """The value of each record, with duplicates; where the path ends at a relation, a RecordSet
+        without duplicates. On the way through a relation each record counts once, as in Odoo, and
+        lists of embedded objects are flattened."""
         if callable(key):
             return [key(record) for record in self._loaded]
-        found: Any = self
-        for name in key.split("."):
-            found = _map_one(found, name)
-        return found
+        return map_path(self, key)
 
     def sorted(
-        self, key: str | Callable[[M], Any] | None = None, reverse: bool = False
+        self,
+        key: Order | Callable[[M], Any] = None,
+        reverse: bool = False,
+        *,
+        nulls: Nulls | None = None,
     ) -> RecordSet[M]:
-        """A stable sort by a callable or by fields (``"-age,name"``); unset values come first, as
-        in the database. Without a key, by id."""
-        records = list(self._loaded)
+        """A stable sort.
+
+        Args:
+            key: A callable, or paths: ``"-age,country_id.name"``. Without it, by id.
+            reverse: The other way round.
+            nulls: Where unset values stand, ``"first"`` or ``"last"`` in either direction. Without
+                it they are lowest, as in the database.
+        """
         if callable(key):
-            return self._of(sorted(records, key=key, reverse=reverse))
-        parts = [part.strip() for part in (key or "id").split(",") if part.strip()]
-        for part in reversed(parts):
-            read = _reader(part.removeprefix("-"))
-            backwards = part.startswith("-") is not reverse
-            records.sort(key=lambda record, read=read: _rank(read(record)), reverse=backwards)  # type: ignore[misc] # mypy infers no type for the default
-        return self._of(records)
+            return self._of(sorted(self._loaded, key=key, reverse=reverse))
+        return self._of(by_fields(self._loaded, key, reverse, nulls))
 
     @overload
     def grouped(self, key: str) -> dict[Any, RecordSet[M]]: ...
     @overload
     def grouped(self, key: Callable[[M], T]) -> dict[T, RecordSet[M]]: ...
     def grouped(self, key: str | Callable[[M], Any]) -> dict[Any, RecordSet[M]]:
-        """RecordSets by the value of a callable or of the field at a dotted path."""
-        read = key if callable(key) else _reader(key)
-        found: dict[Any, list[M]] = {}
-        for record in self._loaded:
-            found.setdefault(read(record), []).append(record)
-        return {value: self._of(records) for value, records in found.items()}
+        """RecordSets by the value of a callable or of the field at a dotted path. A relation loaded
+        in one of them is loaded in all: the records stay fetched together."""
+        return {value: self._of(records) for value, records in group(self._loaded, key).items()}
 
     # -- algebra ------------------------------------------------------------------------------
 
     def _other(self, other: object, symbol: str) -> Sequence[M]:
-        if isinstance(other, RecordSet) and other._model._name == self._model._name:
-            records: Sequence[M] = other._loaded
-            return records
+        model: Any = type(other) if is_record(other) else getattr(other, "_model", None)
+        if model is not None and model._name == self._model._name:
+            found: Any = [other] if is_record(other) else other
+            return found._loaded if isinstance(found, RecordSet) else cast("Sequence[M]", found)
         kind = (
             f"RecordSet[{other._model.__name__}]"
             if isinstance(other, RecordSet)
@@ -266,37 +271,37 @@ class RecordSet(Generic[M]):
         )
         raise TypeError(f"RecordSet[{self._model.__name__}] {symbol} {kind}: not the same model")
 
-    def __add__(self, other: RecordSet[M]) -> RecordSet[M]:
+    def __add__(self, other: RecordSet[M] | M) -> RecordSet[M]:
         """Both in a row; duplicates stay."""
         return self._of([*self._loaded, *self._other(other, "+")])
 
-    def __or__(self, other: RecordSet[M]) -> RecordSet[M]:
+    def __or__(self, other: RecordSet[M] | M) -> RecordSet[M]:
         """Union: no duplicates, in the order of first occurrence."""
         return self._of(list(dict.fromkeys([*self._loaded, *self._other(other, "|")])))
 
-    def __and__(self, other: RecordSet[M]) -> RecordSet[M]:
+    def __and__(self, other: RecordSet[M] | M) -> RecordSet[M]:
         """Intersection: no duplicates, in the order of the left side."""
         wanted = set(self._other(other, "&"))
         return self._of(list(dict.fromkeys(r for r in self._loaded if r in wanted)))
 
-    def __sub__(self, other: RecordSet[M]) -> RecordSet[M]:
+    def __sub__(self, other: RecordSet[M] | M) -> RecordSet[M]:
         """Difference, in the order of the left side."""
         unwanted = set(self._other(other, "-"))
         return self._of([record for record in self._loaded if record not in unwanted])
 
-    def __le__(self, other: RecordSet[M]) -> bool:
+    def __le__(self, other: RecordSet[M] | M) -> bool:
         """Every record is in the other."""
         return set(self._loaded) <= set(self._other(other, "<="))
 
-    def __lt__(self, other: RecordSet[M]) -> bool:
+    def __lt__(self, other: RecordSet[M] | M) -> bool:
         """Every record is in the other, which has more."""
         return set(self._loaded) < set(self._other(other, "<"))
 
-    def __ge__(self, other: RecordSet[M]) -> bool:
+    def __ge__(self, other: RecordSet[M] | M) -> bool:
         """It has every record of the other."""
         return set(self._loaded) >= set(self._other(other, ">="))
 
-    def __gt__(self, other: RecordSet[M]) -> bool:
+    def __gt__(self, other: RecordSet[M] | M) -> bool:
         """It has every record of the other, and more."""
         return set(self._loaded) > set(self._other(other, ">"))
 
@@ -335,6 +340,32 @@ class RecordSet(Generic[M]):
         written = await writing.save(stored)
         await creating.create(bound, new, checked)
         return written + len(new)
+
+    async def toggle(self, field: str) -> int:
+        """Flip a Boolean of each record, atomically on the server; how many were written.
+
+        Raises:
+            ValidationError: The field is no Boolean.
+            NotFound: Some do not exist any more; the others were written.
+        """
+        return await self.write({field: Toggle()})
+
+    async def copy(self, default: Mapping[str, Any] | None = None) -> RecordSet[M]:
+        """Create a copy of each record, with one insert; see ``record.copy()``."""
+        return self._of(await copies(self._loaded, default or {}))
+
+    async def read(self, fields: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """What the database has of these fields, as ``to_dict()`` gives it, in the order of the
+        records. The records themselves stay as they are.
+
+        Args:
+            fields: Names; all without it. The id is always part of it.
+
+        Raises:
+            NotFound: A record does not exist any more (or not for the acting principal).
+            ValidationError: A record is not stored.
+        """
+        return await read_values(self._loaded, self._model, fields)
 
     async def unlink(self) -> int:
         """Delete the records; how many there were."""
@@ -385,63 +416,6 @@ class RecordSet(Generic[M]):
         return f"<RecordSet[{self._model.__name__}] of {len(self._records)}>"
 
 
-def _reader(path: str) -> Callable[[Any], Any]:
-    names = path.split(".")
-
-    def read(record: Any) -> Any:
-        found = record
-        for name in names:
-            if found is None:
-                return None
-            if isinstance(found, RecordSet):
-                found = found.mapped(name)
-            elif isinstance(found, list):
-                found = [getattr(item, name) for item in found]
-            else:
-                schema = type(found)._schema
-                if name not in schema.fields and name not in ("id", "pk"):
-                    raise DomainError(
-                        f"{schema.name} has no field {name!r}{nearest(name, schema.fields)}"
-                    )
-                found = getattr(found, name)
-        return found
-
-    return read
-
-
 def _listed(names: Iterable[str] | None) -> Iterable[str] | None:
     """Names that can be gone through once for each record."""
     return names if names is None or isinstance(names, str) else list(names)
-
-
-def _is_record(value: object) -> bool:
-    return hasattr(value, "is_stored")
-
-
-def _truth(value: object) -> bool:
-    return any(value) if isinstance(value, list) else bool(value)
-
-
-def _rank(value: Any) -> tuple[bool, Any]:
-    if _is_record(value):
-        value = value.pk
-    return (value is not None, value if value is not None else 0)
-
-
-def _map_one(found: Any, name: str) -> Any:
-    values = [_reader(name)(record) for record in found if record is not None]
-    is_records = bool(values) and all(
-        value is None or isinstance(value, RecordSet) or _is_record(value) for value in values
-    )
-    if not is_records or all(value is None for value in values):
-        return values
-    records: dict[Any, None] = {}
-    model: Any = None
-    for value in values:
-        if isinstance(value, RecordSet):
-            model = value._model
-            records.update(dict.fromkeys(value))
-        elif value is not None:
-            model = type(value)
-            records[value] = None
-    return RecordSet(model, list(records))

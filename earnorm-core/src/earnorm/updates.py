@@ -14,9 +14,10 @@ from typing_extensions import override
 from earnorm.bounds import Number, checked_number, within_bounds, works_on
 from earnorm.domain import Domain
 from earnorm.fields.base import Field
-from earnorm.fields.numeric import Decimal, Int
+from earnorm.fields.numeric import Boolean, Decimal, Int
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import DateTime
+from earnorm.operations import TOGGLE
 from earnorm.places import Place, RefusedError, adapter
 from earnorm.schema import Schema
 
@@ -170,6 +171,22 @@ class CurrentDate(Change):
         if field.validators or field.choices:
             raise RefusedError("the server's time cannot be checked by the field's own validators")
         return {"$type": "date"}
+
+
+class Toggle(Change):
+    """Flip a Boolean: whatever the server has at that moment. An unset one counts as its default.
+
+    In one write it goes together with values of whole fields and with ``Inc``, and nothing else.
+    """
+
+    __slots__ = ()
+    operator = TOGGLE
+
+    @override
+    def operand(self, place: Place) -> Any:
+        if not isinstance(place.field, Boolean) or place.field.validators or place.field.choices:
+            raise RefusedError(works_on("Toggle", "Boolean", place.field))
+        return bool(place.field.default_value())
 
 
 # -- lists ----------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from earnorm.concerns import Concerns
 Document = dict[str, Any]
 Filter = Mapping[str, Any]
 Sort = Sequence[tuple[str, int]]
+Statement = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""Update operators with what they are given, or the stages of an update by pipeline."""
 
 CAPABILITIES = frozenset(
     {"transactions", "change_streams", "text_search", "geo", "aggregation", "collation", "explain"}
@@ -50,7 +52,7 @@ class BulkUpdate:
     """One update of a bulk write: the first document that matches ``filter`` gets ``update``."""
 
     filter: Filter
-    update: Mapping[str, Any]
+    update: Statement
     upsert: bool = False
 
 
@@ -238,7 +240,7 @@ class Collection(Protocol):
     async def update(
         self,
         filter: Filter,
-        update: Mapping[str, Any],
+        update: Statement,
         *,
         many: bool = True,
         upsert: bool = False,
@@ -251,7 +253,7 @@ class Collection(Protocol):
     async def find_and_update(
         self,
         filter: Filter,
-        update: Mapping[str, Any],
+        update: Statement,
         *,
         projection: Mapping[str, Any] | None = None,
         session: Session | None = None,

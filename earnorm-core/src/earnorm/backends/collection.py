@@ -25,6 +25,7 @@ from earnorm.backends.base import (
     SearchIndexSpec,
     Session,
     Sort,
+    Statement,
 )
 from earnorm.backends.changes import DriverChangeCursor
 from earnorm.backends.conversions import milliseconds, settled
@@ -222,7 +223,7 @@ class DriverCollection(Collection):
     async def update(
         self,
         filter: Filter,
-        update: Mapping[str, Any],
+        update: Statement,
         *,
         many: bool = True,
         upsert: bool = False,
@@ -241,7 +242,7 @@ class DriverCollection(Collection):
     async def find_and_update(
         self,
         filter: Filter,
-        update: Mapping[str, Any],
+        update: Statement,
         *,
         projection: Mapping[str, Any] | None = None,
         session: Session | None = None,

@@ -32,6 +32,7 @@ from earnorm.backends.base import (
     SearchIndexSpec,
     Session,
     Sort,
+    Statement,
 )
 from earnorm.backends.collection import DriverCollection
 from earnorm.backends.driver import DriverBackend
@@ -271,14 +272,14 @@ class _BsonBorder:
             _stored(document)  # a server's driver encodes the lot before it sends any
         await _one_by_one(self.insert_one, documents, ordered)
 
-    async def update_one(self, filter: Filter, update: Mapping[str, Any], **options: Any) -> Any:
+    async def update_one(self, filter: Filter, update: Statement, **options: Any) -> Any:
         return await self._update(self._mock.update_one, filter, update, options)
 
-    async def update_many(self, filter: Filter, update: Mapping[str, Any], **options: Any) -> Any:
+    async def update_many(self, filter: Filter, update: Statement, **options: Any) -> Any:
         return await self._update(self._mock.update_many, filter, update, options)
 
     async def find_one_and_update(
-        self, filter: Filter, update: Mapping[str, Any], **options: Any
+        self, filter: Filter, update: Statement, **options: Any
     ) -> Document | None:
         found = await self._update(self._mock.find_one_and_update, filter, update, options)
         return None if found is None else _loaded(found)
@@ -287,9 +288,11 @@ class _BsonBorder:
         self,
         run: Callable[..., Awaitable[Any]],
         filter: Filter,
-        update: Mapping[str, Any],
+        update: Statement,
         options: Mapping[str, Any],
     ) -> Any:
+        if not isinstance(update, Mapping):
+            raise NotImplementedError("mongomock has no updates by pipeline")
         if "$mul" in update:
             raise NotImplementedError("mongomock has no $mul")
         try:
