@@ -135,7 +135,7 @@ class BoundModel:
             if isinstance(options.stream, Stream):
                 return await self._next_batch(op, options.stream)
             if isinstance(options.stream, Selecting):
-                options.stream.stages = ({"$match": self.filter(op.domain)},)
+                options.stream.stages = ({"$match": self.filter(op.domain)}, *self.hiding(op))
                 return []
             options.stream.plan = await self.collection.explain(
                 self.filter(op.domain),
@@ -187,15 +187,26 @@ class BoundModel:
         self, op: Operation, leading: Sequence[Mapping[str, Any]] = ()
     ) -> list[Document]:
         """Do a group operation, with other stages in front than the filter of its domain."""
-        options = op.options
+        options, session = op.options, op.env.database_session
+        timeout = options.timeout or self.timeout
         spec = options.group
-        assert spec is not None
-        rows = await self.collection_of(op).aggregate(
-            [*self._leading(op, leading), *spec.stages],
-            session=op.env.database_session,
-            timeout=options.timeout or self.timeout,
-        )
-        return list(map(spec.row, rows))
+        own = options.pipeline if spec is None else spec.stages
+        assert own is not None
+        stream = options.stream
+        if isinstance(stream, Stream):
+            if stream.cursor is None:
+                stream.cursor = await self.collection_of(op).open_pipeline(
+                    [*self._leading(op, leading), *own],
+                    batch_size=stream.batch_size,
+                    session=session,
+                    timeout=timeout,
+                )
+            rows = await stream.cursor.next_batch()
+        else:
+            rows = await self.collection_of(op).aggregate(
+                [*self._leading(op, leading), *own], session=session, timeout=timeout
+            )
+        return rows if spec is None else list(map(spec.row, rows))
 
     def _leading(
         self, op: Operation, first: Sequence[Mapping[str, Any]] = ()
@@ -212,9 +223,11 @@ class BoundModel:
             stages.append({"$skip": options.offset})
         if options.limit:
             stages.append({"$limit": options.limit})
-        if options.fields is not None:
-            stages.append({"$project": self.projection(op)})
-        return stages
+        return [*stages, *self.hiding(op)]
+
+    def hiding(self, op: Operation) -> list[Mapping[str, Any]]:
+        """The stage that leaves out the fields which were not asked for, or which a layer hides."""
+        return [] if op.options.fields is None else [{"$project": self.projection(op)}]
 
     async def _create(self, op: Operation) -> list[Any]:
         documents = op.values

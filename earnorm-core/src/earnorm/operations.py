@@ -200,6 +200,8 @@ class Options:
     """Set where the documents do not come as one list; a layer that answers by itself must pass
     such a search on."""
     group: GroupSpec | None = None
+    pipeline: tuple[Mapping[str, Any], ...] | None = None
+    """For group: MongoDB's own stages in the place of a GroupSpec; the rows are what they give."""
     many: bool = True
     """For write: every matching record, not only the first."""
     ordered: bool = True

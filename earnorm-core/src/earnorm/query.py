@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
@@ -19,9 +20,11 @@ from earnorm.locking import check_lock
 from earnorm.operations import Explanation, Operation, OperationName, Options, Stream
 from earnorm.ordering import Order, parse_order
 from earnorm.paging import CursorPage, Keyset, Page, cursor_page
+from earnorm.pipeline import Aggregation, Stage
 from earnorm.query_plan import Plan
 from earnorm.recordset import RecordSet
 from earnorm.relations import prefetch, prefetch_tree
+from earnorm.streaming import ahead
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
@@ -190,16 +193,17 @@ class Query(Generic[M]):
         stream = Stream(_BATCH)
         bound, op = self._operation("search", env, stream)
         tree = prefetch_tree(self._prefetch)
-        try:
-            while documents := await env.app.execute(op):
+        batches = ahead(lambda: env.app.execute(op), stream, eager=env.database_session is None)
+        async with aclosing(batches):
+            async for documents, fetch_next in batches:
                 records = hydrate(bound, documents, op.options.fields)
                 if tree:
                     await prefetch(bound, records, tree)
-                for record in records:
+                half = len(records) // 2
+                for position, record in enumerate(records):
+                    if position == half:
+                        fetch_next()
                     yield record
-        finally:
-            if stream.cursor is not None:
-                await stream.cursor.close()
 
     async def count(self) -> int:
         """How many records match (after offset, at most limit)."""
@@ -298,6 +302,22 @@ class Query(Generic[M]):
         elif not options.order:
             options = replace(options, order=(("_id", 1),))
         return grouping.rows(await env.app.execute(op.replace(options=options)))
+
+    def aggregate(self, pipeline: Sequence[Stage]) -> Aggregation:
+        """MongoDB's own pipeline over the records that match: ``await`` it, or ``async for``.
+
+        It begins with the query's condition as the access rules narrow it, then its order, window
+        and ``only()``. Fields have their stored names, and rows are in stored form. ``$lookup``,
+        ``$unionWith`` and ``$graphLookup`` name another model (``"from": "core.author"``), whose own
+        rules hold. Writing and JavaScript are refused.
+
+        Raises:
+            ValidationError: A stage that is not allowed, JavaScript, or an unknown model.
+            NotSupported: The backend cannot compute it.
+        """
+        env = current_env()
+        _, op = self._operation("group", env)
+        return Aggregation(env, op, pipeline, _BATCH)
 
     async def update(self, values: Mapping[str, Any]) -> int:
         """Write the same values to every record that matches; how many there were.

@@ -65,7 +65,7 @@ def _window(op: Operation) -> Stages:
 async def _search(bound: BoundModel, op: Operation, selection: Selection, core: Call) -> Any:
     stages, stream = selection.stages(bound), op.options.stream
     if isinstance(stream, Selecting):
-        stream.stages = tuple(stages)
+        stream.stages = (*stages, *bound.hiding(op))
         return []
     stages = [*stages, *_window(op), {"$project": bound.projection(op)}]
     if isinstance(stream, Explanation):

@@ -194,7 +194,7 @@ class DriverCollection(Collection):
         batch_size: int = 2000,
         session: Session | None = None,
         timeout: float | None = None,
-    ) -> DriverCursor:
+    ) -> Cursor:
         with self._translating.within(timeout):
             native = await settled(
                 self._native.aggregate(list(pipeline), batchSize=batch_size, **_common(session))

@@ -26,6 +26,7 @@ from earnorm.backends.base import (
     BulkDelete,
     BulkInsert,
     BulkRequest,
+    Cursor,
     Document,
     Filter,
     IndexSpec,
@@ -165,6 +166,17 @@ class MemoryCollection(DriverCollection):
                 f"{self._name}: the memory backend cannot compute this "
                 f"({type(error).__name__}: {error}); {ELSEWHERE}"
             ) from error
+
+    @override
+    async def open_pipeline(
+        self,
+        pipeline: Sequence[Mapping[str, Any]],
+        *,
+        batch_size: int = 2000,
+        session: Session | None = None,
+        timeout: float | None = None,
+    ) -> Cursor:
+        return _Rows(await self.aggregate(pipeline), batch_size)
 
     async def _create(self, indexes: Sequence[IndexSpec]) -> None:
         # mongomock's own create_indexes forgets partialFilterExpression.
@@ -357,6 +369,23 @@ def _keeping_sets(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
         if unwrap:
             stages.append({"$addFields": unwrap})
     return stages
+
+
+class _Rows(Cursor):
+    """Rows that are here already, in batches."""
+
+    def __init__(self, rows: list[Document], batch_size: int) -> None:
+        self._rows = rows
+        self._batch_size = batch_size
+
+    @override
+    async def next_batch(self) -> list[Document]:
+        batch, self._rows = self._rows[: self._batch_size], self._rows[self._batch_size :]
+        return batch
+
+    @override
+    async def close(self) -> None:
+        self._rows = []
 
 
 class _ListCursor:
