@@ -63,14 +63,25 @@ async def _stream(number: int) -> None:
     )
 
 
-async def main(number: int) -> None:
-    """Fill, stream a tenth, stream all."""
+async def main(number: int, filling: str = "") -> None:
+    """Stream a few, a tenth, and all.
+
+    Args:
+        number: How many documents there are.
+        filling: The database to fill, in a process of its own: what that took is none of a stream's.
+    """
     uri = os.environ["EARNORM_TEST_MONGO_URI"]
-    database = f"stream_memory_{uuid.uuid4().hex[:8]}"
+    database = filling or f"stream_memory_{uuid.uuid4().hex[:8]}"
     async with earnorm.App(uri, database=database) as app:
-        try:
+        if filling:
             await _fill(number)
-            await _stream(5_000)
+            return
+        try:
+            command = (sys.executable, "-m", "benchmarks.stream_memory", str(number), database)
+            child = await asyncio.create_subprocess_exec(*command)
+            if await child.wait():
+                sys.exit("the database could not be filled")
+            await _stream(2_000)
             await _stream(number // 10)
             await _stream(number)
         finally:
@@ -78,4 +89,4 @@ async def main(number: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000))
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000, *sys.argv[2:3]))

@@ -109,9 +109,12 @@ def test_the_core_depends_on_no_plugin() -> None:
     assert not [text for text in project(CORE)["dependencies"] if text.startswith("earnorm")]
 
 
-def test_the_extras_are_the_plugins_the_command_line_the_memory_and_all() -> None:
+TABLES = ("pandas", "polars", "arrow")
+
+
+def test_the_extras_are_the_plugins_the_command_line_the_memory_the_tables_and_all() -> None:
     extras = project(CORE)["optional-dependencies"]
-    assert set(extras) == {*PLUGINS, "cli", "memory", "all"}
+    assert set(extras) == {*PLUGINS, "cli", "memory", *TABLES, "all"}
     for plugin in PLUGINS:
         assert extras[plugin] == [f"earnorm-{plugin}>=0.1,<0.2"]
     [everything] = map(Requirement, extras["all"])

@@ -14,6 +14,7 @@ from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
 from earnorm.environment import Env, current_env
 from earnorm.exceptions import DomainError, NotSupported, nearest
+from earnorm.export import Table, library
 from earnorm.grouping import Grouping, GroupKey
 from earnorm.hydrate import hydrate
 from earnorm.locking import check_lock
@@ -27,6 +28,10 @@ from earnorm.relations import prefetch, prefetch_tree
 from earnorm.streaming import ahead
 
 if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
     from earnorm.backends.base import Document
     from earnorm.binding import BoundModel
     from earnorm.models import BaseModel
@@ -318,6 +323,38 @@ class Query(Generic[M]):
         env = current_env()
         _, op = self._operation("group", env)
         return Aggregation(env, op, pipeline, _BATCH)
+
+    async def to_pandas(self) -> pandas.DataFrame:
+        """The records that match as a pandas DataFrame, a column for each field.
+
+        Raises:
+            ConfigurationError: pandas is not installed: ``pip install "earnorm-core[pandas]"``.
+            ValidationError: A stored value is none of its field.
+        """
+        library("pandas")
+        return (await self._table()).pandas()
+
+    async def to_polars(self) -> polars.DataFrame:
+        """As ``to_pandas``, for Polars: ``pip install "earnorm-core[polars]"``."""
+        library("polars")
+        return (await self._table()).polars()
+
+    async def to_arrow(self) -> pyarrow.Table:
+        """As ``to_pandas``, for an Arrow table: ``pip install "earnorm-core[arrow]"``."""
+        library("pyarrow", extra="arrow")
+        return (await self._table()).arrow()
+
+    async def _table(self) -> Table:
+        env = current_env()
+        stream = Stream(_BATCH)
+        bound, op = self._operation("search", env, stream)
+        table = Table(bound.schema, op.options.fields)
+        batches = ahead(lambda: env.app.execute(op), stream, eager=env.database_session is None)
+        async with aclosing(batches):
+            async for documents, fetch_next in batches:
+                fetch_next()
+                table.add(documents)
+        return table
 
     async def update(self, values: Mapping[str, Any]) -> int:
         """Write the same values to every record that matches; how many there were.

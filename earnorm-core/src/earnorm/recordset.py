@@ -16,6 +16,7 @@ from earnorm.exceptions import (
     NotFound,
     nearest,
 )
+from earnorm.export import Table
 from earnorm.fetch import Fetch
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.relational import is_record
@@ -27,6 +28,10 @@ from earnorm.tracking import env_of
 from earnorm.updates import Toggle
 
 if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
     from earnorm.models import BaseModel
 
 M = TypeVar("M", bound="BaseModel")
@@ -193,6 +198,29 @@ class RecordSet(Generic[M]):
 
     def _json_form(self) -> list[str | None]:
         return self.ids
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The records as a pandas DataFrame, a column for each field that all of them have loaded.
+
+        Raises:
+            ConfigurationError: pandas is not installed: ``pip install "earnorm-core[pandas]"``.
+        """
+        return self._table().pandas()
+
+    def to_polars(self) -> polars.DataFrame:
+        """As ``to_pandas``, for Polars: ``pip install "earnorm-core[polars]"``."""
+        return self._table().polars()
+
+    def to_arrow(self) -> pyarrow.Table:
+        """As ``to_pandas``, for an Arrow table: ``pip install "earnorm-core[arrow]"``."""
+        return self._table().arrow()
+
+    def _table(self) -> Table:
+        fetches = [record._fetch for record in self._loaded if record.is_stored]
+        names = {f.name for f in self._model._schema.stored if all(x.has(f.name) for x in fetches)}
+        table = Table(self._model._schema, names)
+        table.add(record._stored() for record in self._loaded)
+        return table
 
     # -- choosing and arranging ---------------------------------------------------------------
 
