@@ -9,12 +9,16 @@ import pytest
 
 from earnorm import (
     App,
+    BaseModel,
     Domain,
     DomainError,
     FieldNotLoaded,
+    Many2many,
+    Many2one,
     NotSupported,
     Query,
     RecordSet,
+    String,
     current_env,
     resolution,
     transaction,
@@ -197,7 +201,7 @@ async def test_write_delete_group_stream_and_explain_take_them(server_app: App) 
     assert await found(Post.search()) == "b1 none"
 
 
-@pytest.fixture(params=["the ids", "the records here first", "a lookup"])
+@pytest.fixture(params=["few ids", "the records here first", "every id", "a lookup"])
 async def way(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[str]:
@@ -206,9 +210,12 @@ async def way(
 
 
 def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Force one of the three ways, whatever the sizes."""
+    """Force one of the ways, whatever the sizes."""
     if way == "the records here first":
-        monkeypatch.setattr(resolution, "FEW", 2)
+        monkeypatch.setattr(resolution, "FEW", 0)
+    elif way == "every id":
+        monkeypatch.setattr(resolution, "FEW", 0)
+        monkeypatch.setattr(resolution, "FEW_HERE", 0)
     elif way == "a lookup":
 
         async def too_many(self: object, link: object) -> None:
@@ -339,3 +346,53 @@ async def test_a_mistake_is_named(app: App, domain: list[Any], message: str) -> 
     if "no tree" not in message:
         with pytest.raises(DomainError, match=message):
             app.check(Post, domain)
+
+
+class Club(BaseModel):
+    _name = "rel.club"
+
+    name = String(required=True)
+    member_ids = Many2many("rel.fan", through="rel.membership")
+
+
+class Fan(BaseModel):
+    _name = "rel.fan"
+
+    name = String(required=True)
+    club_ids = Many2many("rel.club", through="rel.membership")
+    friend_ids = Many2many("rel.fan")
+    friend_of_ids = Many2many("rel.fan", inverse="friend_ids")
+
+
+class Membership(BaseModel):
+    _name = "rel.membership"
+
+    fan_id = Many2one("rel.fan")
+    club_id = Many2one("rel.club")
+
+
+async def test_every_form_of_many2many_is_crossed(server_app: App, way: str) -> None:
+    ann, bob, cy = await Fan.create([{"name": "Ann"}, {"name": "Bob"}, {"name": "Cy"}])
+    await ann.write({"friend_ids": [bob, cy]})
+    await bob.write({"friend_ids": [cy]})
+    red, blue = await Club.create([{"name": "red"}, {"name": "blue"}])
+    await Membership.create([{"fan_id": f, "club_id": c} for f, c in [(ann, red), (bob, blue)]])
+    for domain, names in [
+        ([("friend_ids.name", "=", "Bob")], "Ann"),
+        ([("friend_ids", "not any", [("name", "=", "Bob")])], "Bob Cy"),
+        ([("friend_ids.id", "=", cy.id)], "Ann Bob"),
+        ([("friend_ids", "in", [bob])], "Ann"),
+        ([("friend_of_ids.name", "=", "Ann")], "Bob Cy"),
+        ([("friend_of_ids", "=", None)], "Ann"),
+        ([("friend_of_ids", "any", [("name", "=", "Ann")]), ("name", "!=", "Bob")], "Cy"),
+        ([("friend_ids.friend_ids.name", "=", "Cy")], "Ann"),
+        ([("club_ids.name", "=", "red")], "Ann"),
+        ([("club_ids", "=", None)], "Cy"),
+        ([("club_ids", "not in", [red])], "Bob Cy"),
+        ([("friend_ids.club_ids.name", "=", "blue")], "Ann"),
+        ([("club_ids.member_ids.friend_ids", "any", [("name", "=", "Bob")])], "Ann"),
+    ]:
+        assert await found(Fan.search(domain)) == names, domain
+    loaded = await Fan.search().prefetch("club_ids", "friend_ids.friend_ids", "friend_of_ids")
+    assert await found(loaded.filtered_domain([("club_ids.name", "=", "red")])) == "Ann"
+    assert await found(loaded.filtered_domain([("friend_of_ids", "=", None)])) == "Ann"

@@ -36,6 +36,7 @@ from earnorm import (
     One2many,
     Page,
     Plan,
+    Point,
     Query,
     RecordSet,
     Selection,
@@ -79,6 +80,7 @@ class Post(BaseModel):
     tags = List(String(), required=True)
     address = Embedded(Address)
     share = Percent(required=True)
+    where = Point()
     author_id = Many2one(Author)
     editor_id = Many2one(Author, required=True)
     reader_ids = Many2many(Author)
@@ -116,6 +118,19 @@ def fields_on_the_class() -> None:
     assert_type((Post.stars > 3) & Post.title.ilike("a%"), Domain)
     assert_type(Post.title.in_(["a", "b"]), Domain)
     assert_type(~(Post.stars == 3), Domain)
+    assert_type(Post.title.not_like("a") & Post.title.eq_like("a%"), Domain)
+    assert_type(Post.tags.size(2) | Post.tags.all(["a"]) | Post.title.exists(), Domain)
+    assert_type(Post.author_id.any(Author.name == "Ann"), Domain)
+    assert_type(Author.post_ids.not_any(Post.stars > 3), Domain)
+    assert_type(Post.author_id.child_of(["0" * 24]), Domain)
+    assert_type(Post.address.city == "Hanoi", Domain)
+    assert_type(Post.address.city.ilike("ha%"), Domain)
+    assert_type(Post.author_id.post_ids.stars > 3, Any)
+    # A field of the other model that is called as an attribute of every field is Any.
+    assert_type(Post.author_id.name == "Ann", Any)
+    assert_type(Post.where.near(105.8, 21.0, max_distance=500), Domain)
+    assert_type(Post.where.within([(0, 0), (0, 1), (1, 1)]), Domain)
+    Post.stars.in_(["a"])  # type: ignore[list-item] # pyright: ignore[reportArgumentType] # ints only
 
 
 async def reading() -> None:

@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from earnorm.binding import BoundModel
     from earnorm.environment import Env
 
-FEW: Final = 2_000
-"""So many ids are fetched at once, whatever the other side's size."""
+FEW: Final = 1_000
+"""So many ids there are fetched, whatever the size of the side here."""
+FEW_HERE: Final = 10_000
+"""With more than FEW there: so many records here are asked about the other way round."""
 LARGEST: Final = 12_000_000
 """Bytes that the ids of one filter may take; a server accepts 16 MB for a whole command."""
 _BATCH: Final = 10_000
@@ -243,11 +245,11 @@ class _Resolver:
             documents = await self._bound.collection.find(
                 self._bound.filter(self._first),
                 projection={"_id": 1, local: 1},
-                limit=FEW + 1,
+                limit=FEW_HERE + 1,
                 session=self._env.database_session,
                 timeout=self._timeout or self._bound.timeout,
             )
-            few = len(documents) <= FEW
+            few = len(documents) <= FEW_HERE
             self._here[local] = _values(documents, local) if few else None
         return self._here[local]
 

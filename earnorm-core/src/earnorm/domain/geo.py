@@ -138,6 +138,7 @@ def within_operand(_: object, value: Any) -> dict[str, Any]:
     Raises:
         ValueError: It is nothing of the kind.
     """
+    value = getattr(value, "__geo_interface__", value)
     if is_dict(value) and value.keys() == {"type", "coordinates"}:
         read = _AREAS.get(value["type"]) if isinstance(value["type"], str) else None
         if read is not None:

@@ -34,7 +34,7 @@ from typing import TypedDict as _TypedDict
 import pydantic
 from bson import Code, DBRef, Regex
 
-from earnorm.domain import Domain, condition
+from earnorm.fields.expressions import Expressions, FieldPath
 from earnorm.fields.json_forms import json_form
 
 V = TypeVar("V")
@@ -100,7 +100,7 @@ NO_PARTS: Mapping[str, Any] = {}
 NOT_DATA = (Mapping, Regex, Code, DBRef)
 
 
-class Field(Generic[V, N]):
+class Field(Expressions[V], Generic[V, N]):
     """A typed field of a model.
 
     Args:
@@ -320,7 +320,7 @@ class Field(Generic[V, N]):
     def __get__(self: Field[V, Literal[False]], record: object, owner: type[Any]) -> V | None: ...
     def __get__(self, record: Any, owner: type[Any]) -> Any:
         if record is None:
-            return self
+            return self._on_class()
         return record._absent(self)
 
     if TYPE_CHECKING:
@@ -335,41 +335,21 @@ class Field(Generic[V, N]):
         """The field's name as a condition's path."""
         return self.name
 
-    def __eq__(self, value: object) -> Domain:  # type: ignore[override] # a condition, as in SQLAlchemy
-        return condition(self.path, "=", value)
+    @property
+    def _condition_path(self) -> str:
+        return self.name
 
-    def __ne__(self, value: object) -> Domain:  # type: ignore[override] # a condition, as in SQLAlchemy
-        return condition(self.path, "!=", value)
+    @property
+    def has_inside(self) -> bool:
+        """Whether a path may go on behind the field, so that its class gives a path into it."""
+        return bool(self.parts) or self.structure is not None
 
-    __hash__ = object.__hash__
+    def fields_inside(self) -> Mapping[str, Field[Any, Any]] | None:
+        """The fields that a path may go on with; None where they are not known (yet)."""
+        return self.parts if self.structure is None else self.structure._schema.fields
 
-    def __gt__(self, value: V) -> Domain:
-        return condition(self.path, ">", value)
-
-    def __ge__(self, value: V) -> Domain:
-        return condition(self.path, ">=", value)
-
-    def __lt__(self, value: V) -> Domain:
-        return condition(self.path, "<", value)
-
-    def __le__(self, value: V) -> Domain:
-        return condition(self.path, "<=", value)
-
-    def in_(self, values: Iterable[V]) -> Domain:
-        """The value is one of these."""
-        return condition(self.path, "in", list(values))
-
-    def not_in(self, values: Iterable[V]) -> Domain:
-        """The value is none of these, or unset."""
-        return condition(self.path, "not in", list(values))
-
-    def like(self, pattern: str) -> Domain:
-        """The text contains the pattern; ``%`` and ``_`` are wildcards."""
-        return condition(self.path, "like", pattern)
-
-    def ilike(self, pattern: str) -> Domain:
-        """As ``like``, whatever the case."""
-        return condition(self.path, "ilike", pattern)
+    def _on_class(self) -> Any:
+        return FieldPath(self.name, self) if self.has_inside else self
 
     def __repr__(self) -> str:
         where = f"{self.model_name}.{self.name}" if self.name else "unbound"
@@ -389,7 +369,7 @@ class ConvertingField(Field[V, N]):
 
         def __get__(self, record, owner=None):
             if record is None:
-                return self
+                return self._on_class()
             state = record.__dict__
             try:
                 value = state[self.name]
@@ -417,7 +397,7 @@ class MutableField(ConvertingField[V, N]):
 
         def __get__(self, record, owner=None):
             if record is None:
-                return self
+                return self._on_class()
             state = record.__dict__
             name = self.name
             try:

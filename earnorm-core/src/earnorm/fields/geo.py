@@ -11,6 +11,7 @@ import pydantic
 from pydantic_core import PydanticCustomError, core_schema
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, Validator
+from earnorm.fields.expressions import Places
 from earnorm.fields.text import String
 
 Position = tuple[float, float]
@@ -184,7 +185,7 @@ def geojson_schema(kinds: Sequence[str]) -> dict[str, Any]:
     }
 
 
-class Geo(ConvertingField[Geometry, N]):
+class Geo(ConvertingField[Geometry, N], Places):
     """A shape on the earth, stored as GeoJSON; ``index=True`` makes a 2dsphere index.
 
     A ``Geometry``, a GeoJSON mapping and objects with ``__geo_interface__`` are accepted. Shapes

@@ -23,10 +23,11 @@ from pydantic_core import PydanticCustomError
 
 from earnorm import registry
 from earnorm.exceptions import ValidationError
-from earnorm.fields.base import ConvertingField, FieldOptions, N, V
+from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, V
 from earnorm.fields.command import Command
 
 if TYPE_CHECKING:
+    from earnorm.fields.expressions import FieldPath
     from earnorm.models import BaseModel
     from earnorm.recordset import RecordSet  # noqa: F401 - named in the base of One2many
 
@@ -59,6 +60,21 @@ class Relation(ConvertingField[V, N]):
     def comodel_name(self) -> str:
         """The ``_name`` of the other model."""
         return self.comodel if isinstance(self.comodel, str) else self.comodel._name
+
+    @property
+    def has_inside(self) -> bool:
+        return True
+
+    def fields_inside(self) -> Mapping[str, Field[Any, Any]] | None:
+        target = self._target()
+        return None if target is None else target._schema.fields
+
+    if TYPE_CHECKING:
+        # What is read from the class is a path into the other model (see FieldPath); there a field
+        # ``name`` is that of the other model, so it cannot be the text that it is elsewhere.
+        name: Any
+
+        def __getattr__(self, name: str) -> FieldPath: ...
 
     def names(self) -> Iterable[str]:
         """The models that the field names, by their ``_name``."""
@@ -200,7 +216,7 @@ class Many2one(Relation[C, N], Generic[C, N]):
 
         def __get__(self, record, owner=None):
             if record is None:
-                return self
+                return self._on_class()
             state = record.__dict__
             try:
                 value = state[self.name]
@@ -300,7 +316,7 @@ class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):
 
         def __get__(self, record, owner=None):
             if record is None:
-                return self
+                return self._on_class()
             value = record.__dict__.get(self.name)
             if is_recordset(value):
                 return value

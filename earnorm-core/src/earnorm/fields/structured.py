@@ -15,6 +15,7 @@ from earnorm.fields.keys import KeyTexts, check_key
 from earnorm.fields.numeric import _INT_MAX, _INT_MIN
 
 if TYPE_CHECKING:
+    from earnorm.fields.expressions import FieldPath
     from earnorm.models import EmbeddedModel
 
 T = TypeVar("T")
@@ -198,6 +199,19 @@ class List(MutableField[list[T], N], Generic[T, N]):
         super().__set_name__(owner, name)
         self._item.__set_name__(owner, name)
 
+    @property
+    def has_inside(self) -> bool:
+        inside: bool = self._item.has_inside
+        return inside
+
+    def fields_inside(self) -> Mapping[str, Field[Any, Any]] | None:
+        fields: Mapping[str, Field[Any, Any]] | None = self._item.fields_inside()
+        return fields
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> FieldPath: ...
+
     def annotation(self) -> Any:
         kind: Any = list.__class_getitem__(self._item.value_annotation())
         bounds = pydantic.Field(min_length=self.min_length, max_length=self.max_length)
@@ -261,6 +275,12 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
             raise TypeError("Embedded() needs an EmbeddedModel class, e.g. Embedded(Address)")
         self.model = self.structure = model
 
+    if TYPE_CHECKING:
+        # What is read from the class is a path into the object; see FieldPath.
+        name: Any
+
+        def __getattr__(self, name: str) -> FieldPath: ...
+
     def annotation(self) -> Any:
         return self.model
 
@@ -274,7 +294,7 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
 
         def __get__(self, record, owner=None):
             if record is None:
-                return self
+                return self._on_class()
             state = record.__dict__
             try:
                 value = state[self.name]

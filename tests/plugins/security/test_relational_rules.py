@@ -1,0 +1,149 @@
+"""Rules and searches that ask about other records: whose rights count for which part."""
+
+from __future__ import annotations
+
+import pytest
+
+from earnorm import (
+    AccessDenied,
+    ConfigurationError,
+    Many2one,
+    One2many,
+    Principal,
+    act_as,
+    models,
+    system,
+)
+from earnorm.fields import Int, String
+from earnorm_security import Access, Rule
+
+
+class Team(models.BaseModel):
+    """Nobody but a chief may read teams; rules may refer to them all the same."""
+
+    _name = "security.team"
+    _access = [Access("chief", read=True, write=True, create=True, unlink=True)]
+    name = String(required=True)
+    owner = String()
+    parent_id = Many2one("security.team")
+
+
+class Member(models.BaseModel):
+    """Everybody reads the visible ones."""
+
+    _name = "security.member"
+    _rules = [Rule("visible", [("level", "<", 5)])]
+    name = String(required=True)
+    level = Int(default=0)
+    task_ids = One2many("security.task", "member_id")
+
+
+class Task(models.BaseModel):
+    """Tasks belong to who owns their team."""
+
+    _name = "security.task"
+    _rules = [Rule("team", lambda env: [("team_id.owner", "=", env.principal.id)])]
+    name = String(required=True)
+    size = Int(default=0)
+    team_id = Many2one(Team)
+    member_id = Many2one(Member)
+
+
+class Subtree(models.BaseModel):
+    """Open to the teams below Ann's."""
+
+    _name = "security.subtree"
+    name = String()
+    team_id = Many2one(Team)
+    _rules = [Rule("below", [("team_id.parent_id", "any", [("owner", "=", "ann")])])]
+
+
+ANN, BOB = Principal("ann"), Principal("bob")
+
+
+async def fill():
+    with system(reason="set-up"):
+        ours, theirs = await Team.create(
+            [{"name": "ours", "owner": "ann"}, {"name": "theirs", "owner": "bob"}]
+        )
+        below = await Team.create({"name": "below", "parent_id": ours})
+        low, high = await Member.create([{"name": "low"}, {"name": "high", "level": 9}])
+        await Task.create(
+            [
+                {"name": "a-low", "team_id": ours, "member_id": low},
+                {"name": "a-high", "team_id": ours, "member_id": high},
+                {"name": "b-low", "team_id": theirs, "member_id": low},
+                {"name": "none", "member_id": low},
+            ]
+        )
+        await Subtree.create([{"name": "yes", "team_id": below}, {"name": "no", "team_id": ours}])
+        return ours, theirs
+
+
+async def names(model, domain=None):
+    return sorted((await model.search(domain)).mapped("name"))
+
+
+async def test_a_rule_may_refer_to_records_that_its_reader_may_not_see(opened):
+    async with opened():
+        await fill()
+        with act_as(ANN):
+            assert await names(Task) == ["a-high", "a-low"]
+            assert await Task.count() == 2
+            assert await names(Subtree) == ["yes"]
+            with pytest.raises(AccessDenied):
+                await Team.search()
+        with act_as(BOB):
+            assert await names(Task) == ["b-low"]
+
+
+async def test_what_somebody_asks_of_others_shows_what_they_may_see_of_them(opened):
+    async with opened():
+        await fill()
+        with act_as(ANN):
+            assert await names(Task, [("member_id.level", ">=", 0)]) == ["a-low"]
+            assert await names(Task, [("member_id", "any", [])]) == ["a-low"]
+            assert await names(Member, [("task_ids", "!=", None)]) == ["low"]
+            assert await names(Member, [("task_ids.name", "=", "b-low")]) == []
+            for domain in ([("team_id.name", "=", "theirs")], [("team_id", "any", [])]):
+                with pytest.raises(AccessDenied, match=r"'security\.team'"):
+                    await Task.search(domain)
+
+
+async def test_a_change_shows_no_more_than_a_search(opened):
+    async with opened():
+        await fill()
+        with act_as(ANN):
+            assert await Task.search([("member_id.level", ">", 5)]).update({"size": 1}) == 0
+            assert await Task.search([("member_id.name", "=", "low")]).update({"size": 2}) == 1
+            with pytest.raises(AccessDenied):
+                await Task.search([("team_id.name", "=", "theirs")]).update({"size": 3})
+            with pytest.raises(AccessDenied):
+                await Task.search([("team_id.name", "=", "theirs")]).delete()
+        with system(reason="look"):
+            found = await Task.search(order="name")
+            assert [(t.name, t.size) for t in found if t.size] == [("a-low", 2)]
+
+
+async def test_a_relational_rule_holds_for_what_is_created_and_written(opened):
+    async with opened():
+        ours, theirs = await fill()
+        with act_as(ANN):
+            made = await Task.create({"name": "new", "team_id": ours.pk})
+            with pytest.raises(AccessDenied, match="rule"):
+                await Task.create({"name": "bad", "team_id": theirs.pk})
+            with pytest.raises(AccessDenied, match="rule"):
+                await Task.search([("id", "=", made.id)]).update({"team_id": theirs.pk})
+            assert await Task.search([("id", "=", made.id)]).update({"size": 5}) == 1
+            assert await Task.search([("id", "=", made.id)]).delete() == 1
+
+
+async def test_a_mistake_behind_a_relation_stops_the_start(opened):
+    class Wrong(models.BaseModel):
+        _name = "security.wrong"
+        team_id = Many2one(Team)
+        _rules = [Rule("typo", [("team_id.ownr", "=", "ann")])]
+
+    async with opened():
+        with pytest.raises(ConfigurationError, match="did you mean 'owner'"):
+            await Wrong.count()
