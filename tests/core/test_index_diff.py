@@ -396,8 +396,13 @@ async def test_models_of_one_collection_must_agree(server_app: App) -> None:
 
 
 async def test_in_memory_the_comparison_works_as_well(memory_app: App) -> None:
-    Part._indexes = [Index("a", unique=True), Index("-b", "c")]
-    assert [s.name for s in (await the_diff(memory_app)).missing] == ["a_1", "bb_-1_c_1"]
+    Part._indexes = [
+        Index("a", unique=True),
+        Index("-b", "c", hidden=True, collation="fr"),
+        Index(("b", "text"), weights={"b": 3}),
+    ]
+    missing = (await the_diff(memory_app)).missing
+    assert [spec.name for spec in missing] == ["a_1", "bb_-1_c_1", "bb_text"]
     await Part.create({"a": 1})
     assert (await the_diff(memory_app)).is_in_step
 

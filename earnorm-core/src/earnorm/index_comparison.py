@@ -179,20 +179,25 @@ class _Identity:
 
 
 def _identity(spec: IndexSpec, collation: Mapping[str, Any] | None) -> _Identity:
-    keys, options = spec.keys, dict(spec.options)
-    text = [path for path, kind in keys if kind == "text"]
+    options = dict(spec.options)
+    if collation and "collation" not in options:
+        options["collation"] = collation
+    return _normal_identity(spec.keys, options)
+
+
+def _normal_identity(keys: Keys, options: Mapping[str, Any]) -> _Identity:
+    text = [path for path, kind in keys if kind == "text" and path != "_fts"]
     if text:
+        # As a server keeps them: the paths are in the weights only.
         first = next(n for n, (_, kind) in enumerate(keys) if kind == "text")
         plain = [(path, kind) for path, kind in keys if kind != "text"]
         keys = (*plain[:first], ("_fts", "text"), ("_ftsx", 1), *plain[first:])
-        options["weights"] = {**dict.fromkeys(text, 1), **options.get("weights", {})}
-    if collation and "collation" not in options:
-        options["collation"] = collation
+        options = {**options, "weights": {**dict.fromkeys(text, 1), **options.get("weights", {})}}
     return _Identity(keys, _normal(keys, options))
 
 
 def _identity_of(existing: ExistingIndex) -> _Identity:
-    return _Identity(existing.keys, _normal(existing.keys, existing.options))
+    return _normal_identity(existing.keys, existing.options)
 
 
 def existing_index(index: Document) -> ExistingIndex:

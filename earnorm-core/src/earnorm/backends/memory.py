@@ -120,6 +120,11 @@ class MemoryBackend(DriverBackend):
 class MemoryCollection(DriverCollection):
     """What differs from a server: bulk writes and indexes go one by one, and nothing can be explained."""
 
+    def __init__(self, native: Any, name: str, server: DriverBackend) -> None:
+        super().__init__(native, name, server)
+        self._index_options: dict[str, Mapping[str, Any]] = {}
+        """Options that mongomock takes and forgets: a listing has to tell them all the same."""
+
     @override
     async def bulk_write(
         self,
@@ -188,6 +193,12 @@ class MemoryCollection(DriverCollection):
                     raise
                 # mongomock refuses one thing only, without a code: a known name with other options.
                 raise OperationFailure(str(refused), 86) from refused
+            self._index_options[index.name] = index.options
+
+    @override
+    async def list_indexes(self) -> list[Document]:
+        listed = await super().list_indexes()
+        return [{**index, **self._index_options.get(index["name"], {})} for index in listed]
 
     @override
     async def modify_index(self, name: str, changes: Mapping[str, Any]) -> None:
