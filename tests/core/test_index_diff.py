@@ -33,7 +33,7 @@ from earnorm.index_comparison import compare
 
 from .conftest import DRIVERS, drop
 
-EXAMPLES = int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "40"))
 
 
 class Part(BaseModel):
@@ -263,6 +263,29 @@ def test_one_change_of_a_declaration_is_a_difference(bench: Bench, index: Index,
     assert len(diff.missing) + len(diff.different) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*which the model does not declare")
+@pytest.mark.fuzz
+@settings(LAW, max_examples=max(EXAMPLES // 4, 1))
+@given(before=declarations, after=declarations)
+def test_whatever_was_there_dropping_and_syncing_bring_it_in_step(
+    bench: Bench, before: list[Index], after: list[Index]
+) -> None:
+    assume(possible(before, None) and possible(after, None))
+    bench.run(before, None)
+    Part._indexes = after
+
+    async def settle() -> Any:
+        planned = await bench.app.indexes.sync([Part], replace=True, dry_run=True)
+        assert not any(action.is_done for action in planned)
+        await bench.app.indexes.drop_unused([Part])
+        await bench.app.indexes.sync([Part], replace=True)
+        return await bench.diff()
+
+    diff = bench.runner.run(settle())
+    assert diff.is_in_step, f"{before} to {after}\n{diff}"
+    assert len(diff.ok) == len(after)
+
+
 # -- each way to differ ---------------------------------------------------------------------------
 
 
@@ -369,6 +392,26 @@ async def test_an_index_that_cannot_be_replaced_is_put_back(server_app: App) -> 
     with pytest.raises(ConfigurationError, match="make them unique first"):
         await server_app.indexes.sync([Part], replace=True)
     assert set(await raw.index_information()) == {"_id_", "a_1"}
+
+
+async def test_indexes_that_swapped_their_names_are_replaced_together(server_app: App) -> None:
+    raw = server_app.dangerous_raw("older indexes")["core_part"]
+    await raw.create_index([("a", 1)], name="two")
+    await raw.create_index([("bb", 1)], name="one")
+    Part._indexes = [Index("a", name="one"), Index("b", name="two")]
+    await server_app.indexes.sync([Part], replace=True)
+    assert (await the_diff(server_app)).is_in_step
+
+
+async def test_a_hidden_index_is_no_error_and_told_by_diff(server_app: App) -> None:
+    raw = server_app.dangerous_raw("an older index")["core_part"]
+    await raw.create_index([("a", 1)], hidden=True)
+    Part._indexes = [Index("a")]
+    await Part.count()  # the server takes it for the same
+    (difference,) = (await the_diff(server_app)).different
+    assert difference.is_harmless and "hidden is declared as not set, and is True" in str(
+        difference
+    )
 
 
 async def test_drop_unused_drops_what_no_model_declares_and_only_when_asked(

@@ -244,11 +244,11 @@ class IndexCatalog:
         for kept in self._kept(models):
             diff, existing = await self._look(kept)
             by_name = {index["name"]: index for index in existing}
+            settled = [_settling(diff.collection, d, replace, dry_run) for d in diff.different]
+            if not dry_run:
+                await _settle(kept.collection, settled, by_name)
             actions += await self._create(kept, diff, dry_run)
-            for difference in diff.different:
-                actions.append(
-                    await self._settle(kept.collection, difference, by_name, replace, dry_run)
-                )
+            actions += [action for _, action in settled]
             if diff.options:
                 said = f"the collection: {'; '.join(diff.options)}"
                 actions.append(IndexAction("leave", diff.collection, "", said, False))
@@ -274,31 +274,6 @@ class IndexCatalog:
             if diff.search:
                 await kept.collection.create_search_indexes(diff.search)
         return actions
-
-    async def _settle(
-        self,
-        collection: Collection,
-        difference: IndexDifference,
-        existing: Mapping[str, Document],
-        replace: bool,
-        dry_run: bool,
-    ) -> IndexAction:
-        kind: Literal["modify", "replace", "leave"] = "leave"
-        if replace:
-            kind = "modify" if _is_modifiable(difference) else "replace"
-        action = IndexAction(
-            kind,
-            collection.name,
-            difference.existing.name,
-            f"index {difference}",
-            replace and not dry_run,
-        )
-        if action.is_done:
-            if kind == "modify":
-                await collection.modify_index(difference.existing.name, _changes(difference))
-            else:
-                await _replace(collection, difference, existing[difference.existing.name])
-        return action
 
     async def drop_unused(
         self, models: Models | None = None, *, dry_run: bool = False
@@ -382,12 +357,41 @@ def _changes(difference: IndexDifference) -> dict[str, Any]:
     return {name: options.get(name, defaults.get(name)) for name in sorted(difference.options)}
 
 
-async def _replace(collection: Collection, difference: IndexDifference, existing: Document) -> None:
-    await collection.drop_index(difference.existing.name)
+def _settling(
+    collection: str, difference: IndexDifference, replace: bool, dry_run: bool
+) -> tuple[IndexDifference, IndexAction]:
+    kind: Literal["modify", "replace", "leave"] = "leave"
+    if replace:
+        kind = "modify" if _is_modifiable(difference) else "replace"
+    said, is_done = f"index {difference}", replace and not dry_run
+    return difference, IndexAction(kind, collection, difference.existing.name, said, is_done)
+
+
+async def _settle(
+    collection: Collection,
+    settled: Sequence[tuple[IndexDifference, IndexAction]],
+    existing: Mapping[str, Document],
+) -> None:
+    for difference, action in settled:
+        if action.kind == "modify":
+            await collection.modify_index(difference.existing.name, _changes(difference))
+    await _replace(collection, [d for d, action in settled if action.kind == "replace"], existing)
+
+
+async def _replace(
+    collection: Collection, different: Sequence[IndexDifference], existing: Mapping[str, Document]
+) -> None:
+    """Drop all, then create all: a new one may want the name or the keys of another old one."""
     try:
-        await collection.create_indexes([difference.declared])
+        for difference in different:
+            await collection.drop_index(difference.existing.name)
+        await collection.create_indexes([difference.declared for difference in different])
     except BaseException:
-        await collection.create_indexes([_spec_of(existing)])
+        for difference in different:
+            try:
+                await collection.create_indexes([_spec_of(existing[difference.existing.name])])
+            except ConfigurationError:
+                continue  # its successor was created before another one was refused
         raise
 
 
