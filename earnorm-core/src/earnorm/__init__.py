@@ -67,6 +67,7 @@ from earnorm.fields import (
     Embedded,
     Enum,
     Field,
+    File,
     Float,
     Geo,
     Geometry,
@@ -94,6 +95,7 @@ from earnorm.fields import (
     Url,
     Vector,
 )
+from earnorm.files import StoredFile
 from earnorm.hookspecs import hookimpl
 from earnorm.index_catalog import IndexAction, IndexDiff
 from earnorm.indexes import Index, VectorSearchIndex
@@ -154,6 +156,7 @@ __all__ = [
     "Env",
     "Field",
     "FieldNotLoaded",
+    "File",
     "First",
     "Float",
     "Geo",
@@ -203,6 +206,7 @@ __all__ = [
     "Set",
     "Slug",
     "Stats",
+    "StoredFile",
     "String",
     "Sum",
     "Text",

@@ -30,10 +30,12 @@ from earnorm.exceptions import (
 )
 from earnorm.fetch import Fetch
 from earnorm.fields.base import MISSING, Field
+from earnorm.fields.files import File
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.numeric import Int
 from earnorm.fields.relational import Relation, ToMany
+from earnorm.files import StoredFile
 from earnorm.ghosts import ghost_of, ghosts_of, load_ghost, note_inside
 from earnorm.hydrate import ghosts, hydrate
 from earnorm.operations import ONE, Operation
@@ -128,6 +130,9 @@ class _Structure:
 
     def _ghosts(self, field: ToMany[Any], value: Any) -> RecordSet[Any]:
         return ghosts_of(self, field, value)
+
+    def _file(self, field: File) -> StoredFile:
+        return StoredFile(cast("BaseModel", self), field)
 
     def _inside(self, field: Field[Any, Any], value: Any) -> None:
         note_inside(self, field, value)

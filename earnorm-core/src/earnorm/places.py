@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import nearest
 from earnorm.fields.base import Field
-from earnorm.fields.keys import check_key
+from earnorm.fields.keys import KeyTexts, check_key
 from earnorm.fields.relational import Many2one
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.schema import Schema
@@ -87,7 +87,8 @@ def find_place(schema: Schema, path: str) -> Place:
             inside &= condition(f"{walked}.{part}", *_PRESENT)
 
         elif isinstance(found, Dict | Json):
-            found, step = getattr(found, "_values", None) or _free(path), _key(part)
+            texts: KeyTexts | None = getattr(found, "_texts", None)
+            found, step = getattr(found, "_values", None) or _free(path), _key(part, texts)
             nullable = False
         elif isinstance(found, Many2one):
             raise RefusedError(f"the path crosses the relation {walked!r}; write the other record")
@@ -103,16 +104,18 @@ def _field_of(schema: Schema, name: str) -> Any:
         raise RefusedError(f"unknown field {name!r}{nearest(name, schema.fields)}")
     if not found.stored:
         raise RefusedError("it is not stored here; write the records themselves")
+    if not found.assignable:
+        raise RefusedError(found.how_to_write)
     if found.readonly or found.name in _FIXED:
         raise RefusedError("can be set only on a new record")
     return found
 
 
-def _key(part: str) -> str:
+def _key(part: str, texts: KeyTexts | None) -> str:
     if not part:
         raise RefusedError("a path has no empty part")
     try:
-        return check_key(part)
+        return check_key(part) if texts is None else texts.stored(part)
     except PydanticCustomError as error:
         raise RefusedError(error.message()) from None
 

@@ -11,6 +11,7 @@ from pydantic_core import SchemaValidator, core_schema
 from earnorm.domain.schema import Crossing, Path
 from earnorm.exceptions import DomainError, ErrorDetail, UnresolvedDomain, ValidationError, nearest
 from earnorm.fields.base import MISSING, Field
+from earnorm.fields.files import File
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import Moment
@@ -38,6 +39,7 @@ class Schema:
         self.embedded = tuple(f for f in stored if isinstance(f, Embedded))
         self.generated = tuple(f for f in stored if isinstance(f, Moment) and f.generated)
         """The fields that the clock sets."""
+        self.files = tuple(f for f in stored if isinstance(f, File))
         relations = tuple(f for f in fields.values() if isinstance(f, Relation))
         self.to_many = tuple(f for f in relations if isinstance(f, ToMany))
         self.to_many_names = frozenset(f.name for f in self.to_many)
@@ -341,7 +343,7 @@ def _shape(schema: Schema, *, partial: bool) -> type[Any]:
                 checks = schema.rules.checks(field, when) if schema.rules else []
                 for check in checks:
                     inner = core_schema.no_info_after_validator_function(check, inner)
-                if not field.required:
+                if not field.required and field.assignable:
                     inner = core_schema.nullable_schema(inner)
                 has_default = field.default is not None and not partial
                 if has_default:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from earnorm.exceptions import FieldNotLoaded, ValidationError, nearest
 from earnorm.fields.base import MISSING, ConvertingField, Field, MutableField
 from earnorm.fields.relational import ToMany
+from earnorm.files import StoredFile
 
 if TYPE_CHECKING:
     from earnorm.models import BaseModel, _Structure
@@ -153,6 +154,8 @@ def plain(value: Any) -> Any:
         return value.id if hasattr(value, "is_stored") else embedded_dict(value)
     if isinstance(value, list):
         return [plain(item) for item in value]
+    if isinstance(value, StoredFile):
+        return value.to_dict()
     if isinstance(value, set):
         return set(value)
     if isinstance(value, dict):

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from earnorm.concerns import Concerns
+
+if TYPE_CHECKING:
+    from earnorm.backends.gridfs import FileStore
 
 # A document's values are whatever BSON holds; no narrower type can be said.
 Document = dict[str, Any]
@@ -414,6 +417,10 @@ class Backend(Protocol):
 
     def collection(self, name: str, concerns: Concerns | None = None) -> Collection:
         """The collection of that name with these concerns; the same object each time. Nothing is sent."""
+        ...
+
+    def files(self, bucket: str) -> FileStore:
+        """The GridFS bucket of that name; the same object each time. Nothing is sent."""
         ...
 
     def raw_database(self) -> Any:

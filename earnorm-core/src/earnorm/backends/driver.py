@@ -22,6 +22,7 @@ from earnorm.backends.errors import (
     CODEC,
     Translating,
 )
+from earnorm.backends.gridfs import FileStore
 from earnorm.backends.sessions import (
     native_concerns,
     open_session,
@@ -70,6 +71,7 @@ class DriverBackend(Backend):
             self._database = self._get_database(settings.database)
             if settings.concerns is not None:
                 self._database = self._with_concerns(self._database, settings.concerns)
+        self._buckets: dict[str, FileStore] = {}
         self._collections: dict[tuple[str, Concerns | None], DriverCollection] = {}
         self._capabilities: frozenset[str] = CAPABILITIES - ON_REPLICA_SETS
 
@@ -141,6 +143,13 @@ class DriverBackend(Backend):
 
     def _with_concerns(self, native: Any, concerns: Concerns) -> Any:
         return native.with_options(**native_concerns(concerns))
+
+    @override
+    def files(self, bucket: str) -> FileStore:
+        if (known := self._buckets.get(bucket)) is None:
+            files, chunks = (self.collection(f"{bucket}.{part}") for part in ("files", "chunks"))
+            known = self._buckets[bucket] = FileStore(files, chunks)
+        return known
 
     @override
     def raw_database(self) -> Any:

@@ -1,12 +1,14 @@
 """Features of the core that are themselves plugins on the same hooks."""
 
 from earnorm.builtin.coalescing import CoalescingPlugin
+from earnorm.builtin.files import FilesPlugin
 from earnorm.builtin.revisions import RevisionsPlugin
 from earnorm.builtin.slow_queries import SlowQueriesPlugin
 from earnorm.builtin.timestamps import TimestampsPlugin
 
 BUILTIN_PLUGINS: tuple[type, ...] = (
     CoalescingPlugin,
+    FilesPlugin,
     RevisionsPlugin,
     SlowQueriesPlugin,
     TimestampsPlugin,

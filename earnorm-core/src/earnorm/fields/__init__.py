@@ -3,6 +3,7 @@
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableField
 from earnorm.fields.command import Command
 from earnorm.fields.enumerated import Enum
+from earnorm.fields.files import File
 from earnorm.fields.geo import Geo, Geometry, LineString, MultiPolygon, Point, Polygon
 from earnorm.fields.identifiers import UUID, Binary, ObjectIdField
 from earnorm.fields.many2many import Many2many
@@ -33,6 +34,7 @@ __all__ = [
     "Enum",
     "Field",
     "FieldOptions",
+    "File",
     "Float",
     "Geo",
     "Geometry",

@@ -13,17 +13,19 @@ from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableFie
 from earnorm.fields.json_forms import json_form
 from earnorm.fields.keys import KeyTexts, check_key
 from earnorm.fields.numeric import _INT_MAX, _INT_MIN
+from earnorm.fields.text import String
 
 if TYPE_CHECKING:
     from earnorm.fields.expressions import FieldPath
     from earnorm.models import EmbeddedModel
 
-T = TypeVar("T")
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as _TypeVar
 
+    T = _TypeVar("T", default=Any)
     K = _TypeVar("K", default=str)
 else:
+    T = TypeVar("T")
     K = TypeVar("K")
 E = TypeVar("E", bound="EmbeddedModel")
 
@@ -65,6 +67,9 @@ class Json(MutableField[Any, N]):
             raise ValueError(f"{self.name}: {error.message()}") from None
 
 
+TEXT_KEYS: Field[str, Any] = String()
+
+
 class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
     """A mapping of keys to values of one field.
 
@@ -79,7 +84,7 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
         self,
         values: Field[T, Any] | None = None,
         *,
-        keys: Field[K, Any] | None = None,
+        keys: Field[K, Any] = TEXT_KEYS,  # type: ignore[assignment] # the default of K is str; mypy cannot tie the two
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: dict[K, T] | Callable[[], dict[K, T]] | None = None,
         validators: Iterable[Validator[dict[K, T]]] = (),
@@ -87,7 +92,7 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
     ) -> None:
         self._bind(required, default, None, validators, options)
         self._values: Any = item_field(self, values)
-        self._keys: Any = item_field(self, keys)
+        self._keys: Any = None if keys is TEXT_KEYS else item_field(self, keys)
         self._texts = KeyTexts(self._keys)
 
     def __set_name__(self, owner: type, name: str) -> None:
