@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection, Document
 from earnorm.concerns import Concerns
+from earnorm.declared import DeclaredKeys
 from earnorm.domain import And, Condition, Domain, Operator, to_filter
 from earnorm.exceptions import (
     AccessDenied,
@@ -59,6 +60,7 @@ class BoundModel:
         self.collection = app.backend.collection(model._collection, self.concerns)
         self.timeout = app.settings.default_timeout
         self.is_prepared = False
+        self.declared = DeclaredKeys(self.schema)
         self.bulks_in_transaction = False
         """A layer runs writes in transactions of its own; a bulk has to be one of them. See ``bulk``."""
         self._preparing = asyncio.Lock()
@@ -118,11 +120,11 @@ class BoundModel:
             )
         return self.app.backend.collection(self.model._collection, concerns.over(self.concerns))
 
-    def projection(self, op: Operation) -> Mapping[str, int]:
-        """The stored keys that a search fetches."""
+    def projection(self, op: Operation) -> Mapping[str, int] | None:
+        """The stored keys that a search fetches; None where it asks for whole documents."""
         names = op.options.fields
         if names is None:
-            return self.schema.projection
+            return self.declared.projection
         fields = self.schema.fields
         # {"_id": 1} is always part of it, so that the projection is never empty (which means all)
         return {"_id": 1, **{fields[name].db_name: 1 for name in names if fields[name].stored}}
@@ -156,7 +158,7 @@ class BoundModel:
         )
         if options.lock:
             await lock(self.collection, documents, op)
-        return documents
+        return documents if options.fields is not None else self.declared.only(documents)
 
     async def _next_batch(self, op: Operation, stream: Stream) -> list[Document]:
         if stream.cursor is None:
@@ -171,7 +173,8 @@ class BoundModel:
                 session=op.env.database_session,
                 timeout=options.timeout or self.timeout,
             )
-        return await stream.cursor.next_batch()
+        documents = await stream.cursor.next_batch()
+        return documents if op.options.fields is not None else self.declared.only(documents)
 
     async def _count(self, op: Operation) -> int:
         options = op.options

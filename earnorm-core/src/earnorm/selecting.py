@@ -67,7 +67,9 @@ async def _search(bound: BoundModel, op: Operation, selection: Selection, core: 
     if isinstance(stream, Selecting):
         stream.stages = (*stages, *bound.hiding(op))
         return []
-    stages = [*stages, *_window(op), {"$project": bound.projection(op)}]
+    # Always a projection: the looked-up keys are no part of the record.
+    declared = bound.projection(op) or bound.schema.projection
+    stages = [*stages, *_window(op), {"$project": declared}]
     if isinstance(stream, Explanation):
         stream.plan = await bound.collection.explain_pipeline(stages, verbosity=stream.verbosity)
         return []
