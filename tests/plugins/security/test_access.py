@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from earnorm import AccessDenied, ConfigurationError, Count, Principal, act_as, models, system
+from earnorm import (
+    AccessDenied,
+    ConfigurationError,
+    Count,
+    Principal,
+    act_as,
+    current_env,
+    models,
+    system,
+)
 from earnorm.fields import Int, String
 from earnorm_security import Access
 

@@ -12,6 +12,7 @@ from earnorm import (
     PerRecord,
     PluginError,
     Principal,
+    Sum,
     Update,
     act_as,
     current_env,
@@ -87,13 +88,10 @@ async def test_search_and_count_see_what_the_rules_leave(opened):
 
 
 async def test_group_and_streams_see_what_the_rules_leave(opened):
-    from earnorm.operations import GroupSpec, Options
-
-    async with opened() as app:
+    async with opened():
         await fill()
         with act_as(ANN):
-            options = Options(group=GroupSpec({}, {"total": {"$sum": "$size"}}))
-            rows = await app.execute(Operation("group", Note, current_env(), options=options))
+            rows = await Note.search().group(total=Sum("size"))
             assert [row["total"] for row in rows] == [11]
             assert sorted([n.title async for n in Note.search()]) == await titles()
 
