@@ -239,3 +239,23 @@ async def rules(priced: Priced) -> None:
     assert_type(priced.to_dict(include=["price"]), dict[str, Any])
     assert_type(Priced.pydantic_model(optional=True), type[pydantic.BaseModel])
     assert_type(Priced.json_schema(mode="serialization"), dict[str, Any])
+
+
+async def writes(priced: Priced, several: RecordSet[Priced]) -> None:
+    assert_type(await priced.write({"price": earnorm.Inc(1)}), Priced)
+    assert_type(await priced.save({"price": earnorm.Max(3), "code": earnorm.Unset()}), Priced)
+    assert_type(await priced.toggle("price"), Priced)
+    assert_type(await priced.copy({"code": "x"}), Priced)
+    assert_type(await several.copy(), RecordSet[Priced])
+    assert_type(await several.read(["price"]), list[dict[str, Any]])
+    assert_type(several | priced, RecordSet[Priced])
+    assert_type(several.sorted("-price", nulls="last"), RecordSet[Priced])
+    assert_type(await Priced.upsert({"code": "x"}, on="code"), tuple[Priced, bool])
+    assert_type(await Priced.upsert_many([], on="code"), tuple[RecordSet[Priced], int])
+    assert_type(await Priced.write_many({priced: {"price": 3}}), int)
+    assert_type(await Priced.create_many([{"price": 3}]), earnorm.BatchResult)
+    async with Priced.bulk() as bulk:
+        assert_type(bulk, earnorm.Bulk[Priced])
+        assert_type(bulk.create({"price": 3}), Priced)
+        bulk.write(several, {"price": earnorm.Mul(2)})
+        bulk.unlink(priced)

@@ -28,7 +28,7 @@ def reader(path: str) -> Key:
     names = path.split(".")
 
     def read(record: Any) -> Any:
-        found = record
+        found: Any = record
         for name in names:
             if found is None:
                 return None

@@ -63,6 +63,11 @@ class ErrorDetail(TypedDict):
     """A stable code, e.g. ``missing`` or ``int_parsing`` (pydantic's codes where pydantic found it)."""
 
 
+def located(details: Iterable[ErrorDetail], *loc: str | int) -> list[ErrorDetail]:
+    """The same problems, found at a place of something larger."""
+    return [ErrorDetail(loc=(*loc, *d["loc"]), msg=d["msg"], type=d["type"]) for d in details]
+
+
 class EarnORMError(Exception):
     """The root of every error that EarnORM raises."""
 

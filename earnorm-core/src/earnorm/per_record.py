@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.checking import checked_plan
 from earnorm.domain import Domain, condition
 from earnorm.environment import current_env
-from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError
+from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError, located
 from earnorm.hydrate import ghosts
 from earnorm.operations import Operation, Options, PerRecord, Update
 from earnorm.planning import Plan
@@ -79,7 +79,7 @@ async def write_many(bound: BoundModel, values: Mapping[Any, Values]) -> int:
             if plan.operators:
                 changes.append(Change(position, pk, plan, record))
         except ValidationError as error:
-            problems += [{**d, "loc": (position, *d["loc"])} for d in error.errors()]
+            problems += located(error.errors(), position)
     if problems:
         raise ValidationError(bound.model._name, problems)
     await write_each(bound, changes)
@@ -111,7 +111,7 @@ async def checked_changes(bound: BoundModel, changes: Sequence[Change]) -> Seque
         try:
             plan = await checked_plan(bound, change.plan, [record])
         except ValidationError as error:
-            problems += [{**d, "loc": (change.position, *d["loc"])} for d in error.errors()]
+            problems += located(error.errors(), change.position)
         else:
             checked.append(replace(change, plan=plan))
     if problems:

@@ -129,6 +129,7 @@ def _free(path: str) -> Json[Any]:
 @functools.lru_cache(maxsize=4096)
 def adapter(field: Field[Any, Any], nullable: bool) -> pydantic.TypeAdapter[Any]:
     """What validates one value of a field."""
-    kind = field.value_annotation()
+    kind: Any = field.value_annotation()
     # Optional, and not kind | None: an annotation need not be a class.
-    return pydantic.TypeAdapter(Optional[kind] if nullable else kind)  # noqa: UP045
+    optional: Any = Optional
+    return pydantic.TypeAdapter(optional[kind] if nullable else kind)

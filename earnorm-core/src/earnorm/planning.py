@@ -10,7 +10,7 @@ import pydantic
 
 from earnorm.bounds import bounds
 from earnorm.domain import Domain
-from earnorm.exceptions import ErrorDetail, ValidationError
+from earnorm.exceptions import ErrorDetail, ValidationError, located
 from earnorm.fields.base import Field
 from earnorm.operations import TOGGLE
 from earnorm.places import Place, RefusedError, find_place
@@ -105,7 +105,7 @@ def plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str, 
                 )
             continue
         except ValidationError as error:
-            problems += [{**each, "loc": (*loc, *each["loc"])} for each in error.errors()]
+            problems += located(error.errors(), *loc)
             continue
         except RefusedError as error:
             problems.append({"loc": loc, "msg": str(error), "type": "change"})

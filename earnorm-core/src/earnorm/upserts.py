@@ -17,6 +17,7 @@ from earnorm.exceptions import (
     ErrorDetail,
     NotFound,
     ValidationError,
+    located,
     nearest,
 )
 from earnorm.fields.identifiers import ObjectIdField
@@ -129,7 +130,7 @@ class Upsert:
                     raise self._refused(self._on, message, "conflict")
                 planned_one(self._bound, self._written(each))
             except ValidationError as error:
-                problems += [{**d, "loc": (position, *d["loc"])} for d in error.errors()]
+                problems += located(error.errors(), position)
         if problems:
             raise ValidationError(self._bound.model._name, problems)
         pks: dict[int, Any] = {}

@@ -207,6 +207,7 @@ def planned(bound: BoundModel, values: Mapping[str, Any]) -> Plan:
     # Everything that is wrong is told at once.
     problems: list[ErrorDetail] = []
     plain: dict[str, Any] = {}
+    plan = Plan({}, {})
     try:
         plain = _checked_update(bound, {n: v for n, v in values.items() if not is_change(n, v)})
     except ValidationError as error:
