@@ -240,6 +240,17 @@ async def test_a_set_takes_changes_on_the_server_that_keep_it_a_set(app: App) ->
         await record.write({"tags": Push("a")})
 
 
+async def test_a_part_of_a_dict_is_written_by_a_key_of_its_kind(app: App) -> None:
+    record = await Feature.create({"limits": {1: datetime.timedelta(1)}})
+    await record.write({"limits.7": datetime.timedelta(7)})
+    found = await Feature.get(record.id)
+    assert found.limits == {1: datetime.timedelta(1), 7: datetime.timedelta(7)}
+    for name in ("limits.x", "limits.$x", "limits.1.5"):
+        with pytest.raises(ValidationError, match="limits"):
+            await record.write({name: datetime.timedelta(1)})
+    assert (await Feature.get(record.id)).limits == found.limits
+
+
 # -- indexes --------------------------------------------------------------------------------------
 
 

@@ -385,6 +385,7 @@ async def test_a_file_is_loaded_with_its_record_only(app: App) -> None:
         part.report  # noqa: B018 - reading it is the point
     assert await Owner.search([("report.filename", "=", "a.txt")]).count() == 1
     assert await Owner.search([("report.length", ">", 0)]).count() == 1
+    assert await Owner.search(Owner.report.length > 0).count() == 1
     assert await Owner.search([("report", "=", None)]).count() == 0
     assert await Owner.search([("avatar", "=", None)]).count() == 1
     shown = record.to_dict()["report"]
@@ -405,6 +406,15 @@ async def test_what_no_record_points_at_is_found_and_removed(app: App) -> None:
     assert await remove_orphans(Owner) == 0  # they may be of a write under way
     assert await remove_orphans(Owner, older_than=datetime.timedelta(seconds=-60)) == 3
     assert await raw(app) == (1, 1) and await record.report.read() == b"used"
+
+
+async def test_a_copy_has_no_file_of_its_own_yet(app: App) -> None:
+    record = await owner()
+    await record.report.write(b"x")
+    copied = await record.copy()
+    assert not copied.report and copied.name == record.name
+    await copied.unlink()
+    assert await record.report.read() == b"x"
 
 
 def test_a_wrong_declaration_fails_where_it_stands() -> None:

@@ -38,6 +38,15 @@ class Timed(BaseModel):
     changed_on = Date(auto_now=True)
 
 
+class Keyed(BaseModel):
+    _name = "core.timed_key"
+
+    code = String(required=True, unique=True)
+    stars = Int()
+    created_at = DateTime(auto_now_add=True, required=True)
+    changed_at = DateTime(auto_now=True, required=True)
+
+
 class Untimed(BaseModel):
     _name = "core.untimed"
 
@@ -111,6 +120,15 @@ async def test_every_way_of_writing_sets_auto_now_only(app: App, way: str) -> No
     assert not record.is_changed
     untouched = way in ("save", "write", "inc", "prepared")
     assert ((await Timed.get(other.id)).changed_at == OLD) is untouched
+
+
+async def test_upsert_and_bulk_pass_the_clock_too(app: App) -> None:
+    new, _ = await Keyed.upsert({"code": "a", "stars": 1}, on="code")
+    assert new.created_at == new.changed_at == (await Keyed.get(new.id)).changed_at
+    await Keyed.search().update({"changed_at": OLD})
+    await Keyed.upsert({"code": "a", "stars": 2}, on="code")
+    found = await Keyed.get(new.id)
+    assert found.created_at == new.created_at and found.changed_at > OLD and found.stars == 2
 
 
 async def test_saving_an_unchanged_record_writes_nothing(commands: Commands) -> None:

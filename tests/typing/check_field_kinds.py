@@ -132,6 +132,9 @@ def values(product: Product) -> None:
 
 
 def conditions() -> None:
+    assert_type(Product.price.amount > decimal.Decimal(20), Domain)
+    assert_type(Product.price.currency == "EUR", Domain)
+    assert_type(Product.picture.length > 1000, Domain)
     assert_type(Product.ip.in_network("10.0.0.0/8"), Domain)
     assert_type(Product.size == Size.SMALL, Domain)
     assert_type(Product.size.in_([Size.SMALL]), Domain)

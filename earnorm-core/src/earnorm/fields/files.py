@@ -15,6 +15,7 @@ from earnorm.fields.temporal import DateTime
 from earnorm.fields.text import String
 
 if TYPE_CHECKING:
+    from earnorm.fields.expressions import FieldPath
     from earnorm.files import StoredFile  # noqa: F401 - named in the base of File
 
 _HOW = "use 'await record.{name}.write(...)' or '.delete()'"
@@ -107,11 +108,16 @@ class File(ConvertingField["StoredFile", Literal[True]]):
             f"{', '.join(f'{self.name}.{part}' for part in self._parts if part != '_id')}"
         )
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+        # What is read from the class is a path into the description; see FieldPath.
+
+        def __getattr__(self, name: str) -> FieldPath: ...
+
+    else:
 
         def __get__(self, record, owner=None):
             if record is None:
-                return self
+                return self._on_class()
             if self.name not in record.__dict__:
                 record._absent(self)  # raises where the field was not fetched
             return record._file(self)

@@ -13,6 +13,7 @@ from bson import Decimal128
 from pydantic_core import PydanticCustomError, core_schema
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, Validator
+from earnorm.fields.expressions import Expressions
 from earnorm.fields.numeric import Decimal, Rounding, decimal128, round_to
 from earnorm.fields.structured import always_set
 from earnorm.fields.text import String
@@ -221,12 +222,12 @@ class Money(ConvertingField[MoneyValue, N]):
         return {"amount": self._amount, "currency": self._currency}
 
     @property
-    def amount(self) -> Decimal[Any]:
+    def amount(self) -> Expressions[decimal.Decimal]:
         """The amount, for conditions: ``Product.price.amount > 20``."""
         return self._amount
 
     @property
-    def currency(self) -> String[Any]:
+    def currency(self) -> Expressions[str]:
         """The currency, for conditions: ``Product.price.currency == "EUR"``."""
         return self._currency
 
