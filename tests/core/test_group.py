@@ -29,10 +29,14 @@ from earnorm import (
     Int,
     Last,
     List,
+    Many2many,
     Many2one,
     Max,
     Min,
+    Money,
+    MoneyValue,
     NotSupported,
+    Set,
     Stats,
     String,
     Sum,
@@ -64,6 +68,14 @@ class Sale(BaseModel):
     tags = List(String())
     lines = List(Embedded(Line))
     author_id = Many2one(Author)
+
+
+class Club(BaseModel):
+    _name = "core.club"
+
+    labels = Set(String())
+    member_ids = Many2many(Author)
+    cost = Money()
 
 
 SALES: list[dict[str, Any]] = [
@@ -232,6 +244,26 @@ async def test_a_list_is_taken_apart_where_a_key_leads_through_it(app: App) -> N
         {"lines.sku": "s", "total": 6},
         {"lines.sku": "t", "total": 5},
     ]
+
+
+async def test_sets_and_many2many_are_taken_apart_like_lists(app: App) -> None:
+    ann, bob = await Author.create([{"name": "Ann"}, {"name": "Bob"}])
+    await Club.create(
+        [
+            {"labels": {"x", "y"}, "member_ids": [ann, bob], "cost": MoneyValue(1, "EUR")},
+            {"labels": {"y"}, "member_ids": [bob]},
+        ]
+    )
+    assert await Club.search().group("labels", n=Count()) == [
+        {"labels": "x", "n": 1},
+        {"labels": "y", "n": 2},
+    ]
+    rows = await Club.search().group("member_ids", n=Count())
+    assert {row["member_ids"]: row["n"] for row in rows} == {ann.pk: 1, bob.pk: 2}
+    with pytest.raises(ValidationError, match="holds no numbers"):
+        await Club.search().group(total=Sum("cost"))
+    with pytest.raises(ValidationError, match="no single place"):
+        await Club.search(order="member_ids").paginate()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from earnorm import (
     Boolean,
     CollectionOptions,
     Command,
+    Count,
+    CursorPage,
     Date,
     DateTime,
     Decimal,
@@ -152,6 +154,9 @@ async def reading() -> None:
     assert_type(await Post.count(), int)
     assert_type(await Post.search().first(), Post | None)
     assert_type(await Post.search().page(2, size=10), Page[Post])
+    assert_type(await Post.search().paginate(10, after="x"), CursorPage[Post])
+    assert_type(await Post.search().group(Post.state, n=Count()), list[dict[str, Any]])
+    assert_type(await Post.search().aggregate([{"$count": "n"}]), list[dict[str, Any]])
     async for each in Post.search():
         assert_type(each, Post)
     plan = await Post.search().explain()

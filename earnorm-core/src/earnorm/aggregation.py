@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Protocol
 from earnorm.domain.bson_order import key as bson_key
 from earnorm.exceptions import ValidationError
 from earnorm.fields.base import Field
+from earnorm.fields.geo import Geo
 from earnorm.fields.identifiers import UUID, Binary, ObjectIdField
-from earnorm.fields.numeric import Boolean, Decimal, Float, Int
+from earnorm.fields.money import Money
+from earnorm.fields.numeric import Boolean, Float, Int
 from earnorm.fields.relational import Relation
 from earnorm.fields.structured import Dict, Embedded
 from earnorm.fields.temporal import Date, DateTime
@@ -47,7 +49,20 @@ def path_of(value: object) -> str | None:
 
 # The database leaves what is no number out of a sum in silence; these never hold one.
 _NO_NUMBERS = (
-    *(String, Boolean, DateTime, Date, ObjectIdField, UUID, Binary, Dict, Embedded, Relation),
+    *(
+        String,
+        Boolean,
+        DateTime,
+        Date,
+        ObjectIdField,
+        UUID,
+        Binary,
+        Dict,
+        Embedded,
+        Relation,
+        Money,
+        Geo,
+    ),
 )
 
 
@@ -298,6 +313,3 @@ class Stats(Aggregate):
     def nothing(self) -> Any:  # noqa: D102
         parts = {name: part.nothing() for name, part in self.PARTS.items()}
         return {"count": 0, **parts, "stddev": None}
-
-
-assert Decimal.converts  # its averages are Decimal128 and are decoded; an Int's are not

@@ -13,8 +13,11 @@ from earnorm.domain import Domain, DomainSource, Operator, matcher, to_filter
 from earnorm.domain.schema import Path
 from earnorm.exceptions import DomainError, ErrorDetail, ValidationError, nearest
 from earnorm.fields.base import Field
+from earnorm.fields.relational import ToMany
+from earnorm.fields.sets import Set
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import Date, DateTime
+from earnorm.fields.vector import Vector
 from earnorm.operations import GroupSpec
 from earnorm.ordering import Order, parse_order
 
@@ -61,8 +64,8 @@ def reach(schema: Schema, path: str) -> Reached:
         raise DomainError(f"{path!r} is no path that a group can look at")
     lists = tuple(_lists(schema, path))
     field: Any = found.field
-    ends_at_list = isinstance(field, List)
-    while isinstance(field, List):
+    ends_at_list = isinstance(field, List | Set | ToMany | Vector)
+    while isinstance(field, List | Set):
         field = field._item
     # A missing value and null are two groups to the database, and one here.
     return Reached({"$ifNull": [f"${db_path}", None]}, db_path, field, lists, ends_at_list)
@@ -80,7 +83,10 @@ def _lists(schema: Schema, path: str) -> Iterator[str]:
         found = schema.resolve(name)
         field: Any = found.field
         prefix += found.db_path
-        while isinstance(field, List):
+        if isinstance(field, ToMany | Vector):
+            yield prefix  # ids, and numbers; they are their own items
+            return
+        while isinstance(field, List | Set):
             yield prefix
             field = field._item
         if not isinstance(field, Embedded) or isinstance(field, Dict | Json):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 import bson
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
+from bson.errors import BSONError
 
 from earnorm.domain import Domain, condition
 from earnorm.domain.keyset import AFTER, BEFORE, BESIDE
@@ -180,7 +181,7 @@ class Keyset:
             found = bson.decode(payload, codec_options=_CODEC)
             values = found["k"]
             known = found["v"] == _VERSION and len(values) == len(self.order)
-        except (ValueError, KeyError, TypeError, OverflowError, bson.errors.BSONError):
+        except (ValueError, KeyError, TypeError, OverflowError, BSONError):
             known, values = False, []
         if not known or any(type(value) not in PLAIN_STORED for value in values):
             self._refuse(
