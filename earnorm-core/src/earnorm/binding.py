@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection, Document
+from earnorm.backends.refusals import KIND as INVALID_DOCUMENT
 from earnorm.concerns import Concerns
 from earnorm.declared import DeclaredKeys
 from earnorm.domain import And, Condition, Domain, Operator, to_filter
 from earnorm.exceptions import (
     AccessDenied,
     BatchDuplicateKey,
+    BatchRefused,
     DuplicateKey,
     ErrorDetail,
     TransactionError,
+    ValidationError,
 )
 from earnorm.locking import check_lock, lock
 from earnorm.operations import (
@@ -391,7 +394,7 @@ def _noting_writes(core: Call) -> Call:
 
 
 def _naming_fields(core: Call, renamed: Mapping[str, str]) -> Call:
-    """Let a DuplicateKey name fields where the database knows stored keys."""
+    """Let an error name fields where the database knows stored keys."""
     if not renamed:
         return core
 
@@ -406,6 +409,13 @@ def _naming_fields(core: Call, renamed: Mapping[str, str]) -> Call:
             raise BatchDuplicateKey(
                 error.subject, details, fields=names, written=error.written
             ) from error.__cause__
+        except ValidationError as error:
+            if not any(detail["type"] == INVALID_DOCUMENT for detail in error.errors()):
+                raise
+            details = [_renamed_detail(detail, renamed) for detail in error.errors()]
+            if isinstance(error, BatchRefused):
+                raise BatchRefused(error.subject, details, written=error.written) from None
+            raise ValidationError(error.subject, details) from None
 
     return call
 

@@ -19,6 +19,7 @@ from earnorm.bulk import Bulk
 from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
 from earnorm.constraints import check_embedded, rules_of
 from earnorm.copying import copies
+from earnorm.document_rules import refuse_unknown
 from earnorm.domain import Domain, DomainSource
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
@@ -319,6 +320,8 @@ class BaseModel(_Structure):
         _collection: Its collection (default: the name, with dots as underscores).
         _indexes: Indexes beside those of ``unique`` and ``index``, e.g. ``[{"email": 1}]`` or
             ``[Index("email", unique=True)]``.
+        _validation: ``"strict"`` or ``"warn"``: the server, too, refuses (or logs) documents that break the
+            rules of the fields, whoever writes them.
         _options: How the collection is kept (``CollectionOptions``): capped, time series and the like.
         _versioned: Refuse lost updates: writes carry a revision.
         _read_concern, _write_concern, _read_preference: What its reads and writes ask of a replica
@@ -335,6 +338,7 @@ class BaseModel(_Structure):
     _name: ClassVar[str] = ""
     _collection: ClassVar[str] = ""
     _indexes: ClassVar[Sequence[IndexEntry]] = ()
+    _validation: ClassVar[Literal["strict", "warn"] | None] = None
     _options: ClassVar[CollectionOptions | Mapping[str, Any] | None] = None
     _versioned: ClassVar[bool] = False
     _read_concern: ClassVar[ReadConcern | None] = None
@@ -366,6 +370,7 @@ class BaseModel(_Structure):
             fields["_revision"] = revision
         cls._schema = Schema(cls._name, fields)
         cls._schema.rules = rules_of(cls)
+        refuse_unknown(cls)
         cls._fields = cls._schema.fields
         if not cls._abstract and cls._inherit is None and cls._base is None:
             registry.define(cls)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.backends.base import Collection, IndexSpec
 from earnorm.collection_options import create_options, declared_options, differences
+from earnorm.document_rules import keep_rules
 from earnorm.exceptions import ConfigurationError, NotSupported
 from earnorm.index_comparison import IndexDifference, compare
 from earnorm.indexes import declared_indexes, declared_search_indexes
@@ -34,6 +35,7 @@ async def prepare(
         ConfigurationError: A declaration is malformed, or an index stands in the way of a declared one.
     """
     await _prepare_collection(model, collection)
+    await keep_rules(model, collection)
     indexes = declared_indexes(model, operators)
     if indexes:
         await _prepare_indexes(collection, indexes)

@@ -168,7 +168,9 @@ class Schema:
     def stored_schema(self) -> dict[str, Any]:
         """What every stored document is, in the terms of MongoDB's ``$jsonSchema``."""
         required = [field.db_name for field in self.stored if field.required]
-        properties = {field.db_name: field.stored_schema() for field in self.stored}
+        properties = {f.db_name: f.stored_schema(nullable=not f.required) for f in self.stored}
+        if "_id" in self.fields:
+            properties["_id"] = dict(self.fields["_id"].bson_schema())  # never null
         shown = {"properties": {key: rules for key, rules in properties.items() if rules}}
         return {"bsonType": "object", **({"required": required} if required else {}), **shown}
 

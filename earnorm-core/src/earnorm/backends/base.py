@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from earnorm.concerns import Concerns
 
@@ -365,6 +365,23 @@ class Collection(Protocol):
 
     async def describe(self) -> Document | None:
         """What the server says of the collection (``type``, ``options``); None where there is none."""
+        ...
+
+    async def set_validator(
+        self, validator: Mapping[str, Any], action: Literal["error", "warn"]
+    ) -> bool:
+        """Let the server hold every document to a validator; False where it does so already.
+
+        The collection is created where it is missing. Documents that are stored are not looked at.
+
+        Args:
+            validator: A query expression, e.g. ``{"$jsonSchema": …}``.
+            action: What the server does with a document that does not match: refuse it, or log it.
+
+        Raises:
+            ConfigurationError: The server refuses the validator.
+            NotSupported: The backend has no validators.
+        """
         ...
 
     async def drop(self) -> None:

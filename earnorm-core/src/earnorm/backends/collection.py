@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from inspect import isawaitable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+import bson
 from pymongo import DeleteMany, DeleteOne, IndexModel, InsertOne, ReturnDocument, UpdateOne
 from pymongo.errors import OperationFailure
 from pymongo.results import BulkWriteResult, DeleteResult, UpdateResult
@@ -41,7 +42,7 @@ from earnorm.backends.errors import (
     Translating,
     said,
 )
-from earnorm.exceptions import ConfigurationError, NotSupported
+from earnorm.exceptions import ConfigurationError, EarnORMError, NotSupported
 
 DEFAULT_FIRST_BATCH: Final = 101
 """What a server sends first when no batch size is asked for; the rest costs a second round trip."""
@@ -397,7 +398,9 @@ class DriverCollection(Collection):
     async def create(self, options: Mapping[str, Any]) -> bool:
         with self._translating:
             try:
-                await self._native.database.command({"create": self._name, **options})
+                await self._native.database.command(
+                    {"create": self._name, **options}, codec_options=CODEC
+                )
             except OperationFailure as refused:
                 if refused.code == NAMESPACE_EXISTS:
                     return False
@@ -413,6 +416,33 @@ class DriverCollection(Collection):
         reply = await self._command({"listCollections": 1, "filter": {"name": self._name}})
         found: list[Document] = reply["cursor"]["firstBatch"]
         return found[0] if found else None
+
+    @override
+    async def set_validator(
+        self, validator: Mapping[str, Any], action: Literal["error", "warn"]
+    ) -> bool:
+        wanted = {
+            "validator": validator,
+            "validationLevel": "strict",
+            "validationAction": action,
+        }
+        found = await self.describe()
+        if found is None:
+            if await self.create(wanted):
+                return True
+            found = await self.describe()  # another process was first
+        options = (found or {}).get("options", {})
+        # As the server keeps it: lists for tuples, its own kinds of numbers.
+        as_kept: Document = bson.decode(bson.encode(wanted, codec_options=CODEC), CODEC)
+        if all(options.get(name) == value for name, value in as_kept.items()):
+            return False
+        try:
+            await self._command({"collMod": self._name, **wanted})
+        except EarnORMError as refused:
+            if type(refused) is not EarnORMError:
+                raise
+            raise ConfigurationError(f"{refused} (validator)") from refused.__cause__
+        return True
 
     async def _command(self, command: Mapping[str, Any]) -> Document:
         with self._translating:

@@ -20,6 +20,7 @@ from bson.errors import BSONError, InvalidBSON
 from pymongo import errors as driver
 from pymongo import timeout as driver_timeout
 
+from earnorm.backends.refusals import violations
 from earnorm.exceptions import (
     BatchDuplicateKey,
     BatchRefused,
@@ -352,7 +353,7 @@ def _bulk(error: driver.BulkWriteError, where: Translating) -> EarnORMError:
         return _by_code(
             driver.WriteConcernError(first.get("errmsg", ""), first.get("code"), first), where
         )
-    details = [_failure_detail(failure, where.batch) for failure in failures]
+    details = [detail for failure in failures for detail in _failure_details(failure, where.batch)]
     written = _written(where.batch, [failure["index"] for failure in failures])
     duplicate = next((f for f in failures if f.get("code") in _DUPLICATE_CODES), None)
     refused = (
@@ -366,6 +367,17 @@ def _bulk(error: driver.BulkWriteError, where: Translating) -> EarnORMError:
         refused.matched = reply["nMatched"] + reply.get("nUpserted", 0)
         refused.deleted = reply.get("nRemoved", 0)
     return refused
+
+
+def _failure_details(failure: Mapping[str, Any], batch: Batch | None) -> list[ErrorDetail]:
+    if failure.get("code") != _INVALID_DOCUMENT:
+        return [_failure_detail(failure, batch)]
+    position = failure["index"]
+    return [{**d, "loc": (position, *d["loc"])} for d in violations(failure.get("errInfo"))]
+
+
+def _invalid_document(error: driver.OperationFailure, where: Translating) -> EarnORMError:
+    return ValidationError(where.subject, violations((error.details or {}).get("errInfo")))
 
 
 def _failure_detail(failure: Mapping[str, Any], batch: Batch | None) -> ErrorDetail:
@@ -394,13 +406,13 @@ def _key_fields(failure: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(failure.get("keyPattern") or ())
 
 
+_INVALID_DOCUMENT: Final = 121
 _DUPLICATE_CODES: Final = frozenset({11000, 11001, 12582})
 _TOO_LARGE: Final = ("the document would exceed MongoDB's limit of 16 MiB", "document_too_large")
 _DUPLICATED: Final = ("a record with this value exists already; it must be unique", "duplicate_key")
 # What a write can be refused for, by the server's code: the message and the detail's type.
 _REFUSALS: Final[Mapping[int, tuple[str, str]]] = {
     **dict.fromkeys(_DUPLICATE_CODES, _DUPLICATED),
-    121: ("the collection's own validation rules refuse the document", "document_validation"),
     **dict.fromkeys((17419, 17420), _TOO_LARGE),
 }
 
@@ -431,6 +443,7 @@ BY_CODE: Final[Mapping[int, Callable[[Any, Translating], EarnORMError]]] = {
     64: _unconfirmed,  # WriteConcernFailed: wtimeout
     **{code: _refused(*refusal) for code, refusal in _REFUSALS.items()},
     **dict.fromkeys(_DUPLICATE_CODES, _duplicate),
+    _INVALID_DOCUMENT: _invalid_document,
 }
 
 

@@ -7,7 +7,7 @@ datetimes in milliseconds, lists for tuples, UUIDs, and never an object that the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import bson
 from bson.codec_options import CodecOptions
@@ -228,6 +228,12 @@ class MemoryCollection(DriverCollection):
         if self._name not in await self._native.database.list_collection_names():
             return None
         return {"name": self._name, "type": "collection", "options": {}}
+
+    @override
+    async def set_validator(
+        self, validator: Mapping[str, Any], action: Literal["error", "warn"]
+    ) -> bool:
+        raise NotSupported(f"{self._name}: the memory backend checks no documents; {ELSEWHERE}")
 
     @override
     async def explain(

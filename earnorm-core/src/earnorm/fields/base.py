@@ -286,14 +286,23 @@ class Field(Expressions[V], Generic[V, N]):
             return Literal[self.choices]
         return Annotated[kind, pydantic.AfterValidator(self._chosen)]
 
-    def stored_schema(self) -> dict[str, Any]:
-        """``bson_schema`` with choices applied, and null where the field is optional."""
+    def stored_schema(self, *, nullable: bool) -> dict[str, Any]:
+        """``bson_schema`` with choices applied.
+
+        Args:
+            nullable: Null is allowed as well.
+        """
         schema: dict[str, Any] = dict(self.bson_schema())
-        if self.choices:
-            allowed: list[Any] = [self.encode(choice) for choice in self.choices]
-            schema["enum"] = allowed if self.required else [*allowed, None]
+        allowed: list[Any] = [self.encode(choice) for choice in self.choices]
+        allowed = allowed or list(schema.get("enum", ()))
+        if allowed:
+            distinct: list[Any] = []  # the server refuses a list that names a value twice
+            for stored in (*allowed, *((None,) if nullable else ())):
+                if stored not in distinct:
+                    distinct.append(stored)
+            schema["enum"] = distinct
         kind: Any = schema.get("bsonType")
-        if kind is not None and not self.required:
+        if kind is not None and nullable:
             schema["bsonType"] = [*([kind] if isinstance(kind, str) else kind), "null"]
         return schema
 

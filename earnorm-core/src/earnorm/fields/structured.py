@@ -333,10 +333,7 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
 
 def always_set(item: Field[Any, Any]) -> dict[str, Any]:
     """The schema of an item: unlike a field, it is never null."""
-    schema = dict(item.bson_schema())
-    if item.choices:
-        schema["enum"] = [item.encode(choice) for choice in item.choices]
-    return schema
+    return item.stored_schema(nullable=False)
 
 
 def item_field(owner: Field[Any, Any], item: Any) -> Any:

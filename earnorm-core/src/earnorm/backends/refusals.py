@@ -1,0 +1,74 @@
+"""Why a collection's validator refused a document: the places and the broken rules, never a value.
+
+The server explains it in ``errInfo``: https://www.mongodb.com/docs/manual/core/schema-validation/handle-invalid-documents/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from earnorm.exceptions import ErrorDetail
+
+KIND: Final = "document_validation"
+UNEXPLAINED: Final = "the collection's own validation rules refuse the document"
+
+# What is said of a broken rule; the rule itself may be quoted, the value that broke it may not.
+_RULES: Final[Mapping[str, str]] = {
+    "bsonType": "is stored as {}",
+    "type": "is stored as {}",
+    "enum": "is one of {}",
+    "minimum": "is at least {}",
+    "maximum": "is at most {}",
+    "minLength": "has at least {} characters",
+    "maxLength": "has at most {} characters",
+    "minItems": "has at least {} items",
+    "maxItems": "has at most {} items",
+    "pattern": "matches {}",
+}
+_MOST_SHOWN: Final = 200  # characters of a rule
+
+
+def violations(info: Mapping[str, Any] | None) -> list[ErrorDetail]:
+    """What ``errInfo`` tells, one detail for each broken rule.
+
+    Args:
+        info: The server's ``errInfo``; None where it gave none.
+    """
+    details = (info or {}).get("details")
+    found = list(_broken(details, ())) if isinstance(details, Mapping) else []
+    return found or [_detail((), UNEXPLAINED)]
+
+
+def _detail(loc: tuple[str | int, ...], message: str) -> ErrorDetail:
+    return {"loc": loc, "msg": message, "type": KIND}
+
+
+def _broken(node: Mapping[str, Any], loc: tuple[str | int, ...]) -> Iterator[ErrorDetail]:
+    name = str(node.get("operatorName", ""))
+    below: list[tuple[tuple[str | int, ...], Any]] = []
+    below += [(loc, each) for each in node.get("schemaRulesNotSatisfied", ())]
+    for each in node.get("propertiesNotSatisfied", ()):
+        below += [((*loc, each["propertyName"]), inner) for inner in each.get("details", ())]
+    if name == "items" and "itemIndex" in node:
+        below += [((*loc, node["itemIndex"]), inner) for inner in node.get("details", ())]
+    elif name == "additionalProperties" and "failingProperty" in node:
+        below += [((*loc, node["failingProperty"]), inner) for inner in node.get("details", ())]
+    for missing in node.get("missingProperties", ()):
+        yield _detail((*loc, missing), "the collection demands a value")
+    if below:
+        for place, inner in below:
+            yield from _broken(inner, place)
+    elif "missingProperties" not in node and loc:
+        rule = node.get("specifiedAs", {}).get(name)
+        said = _RULES.get(name)
+        if said is None or rule is None:
+            yield _detail(loc, f"the collection's rules refuse the value ({name})")
+        else:
+            yield _detail(loc, f"the collection demands that it {said.format(_shown(rule))}")
+
+
+def _shown(rule: object) -> str:
+    rules = rule if isinstance(rule, list) else [rule]
+    text = " or ".join("null" if each is None else str(each) for each in rules)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
