@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import decimal
+import enum
 import json
 from typing import Annotated, Any
 
@@ -19,21 +20,29 @@ from earnorm import (
     DateTime,
     Decimal,
     Dict,
+    Duration,
     Email,
     Embedded,
     EmbeddedModel,
+    Enum,
     Field,
     FieldNotLoaded,
     Int,
+    IPAddress,
     Json,
     List,
     Many2one,
+    Money,
     ObjectIdField,
     One2many,
+    Point,
     Selection,
+    Set,
     String,
+    Time,
     Url,
     ValidationError,
+    Vector,
 )
 from earnorm.fields.base import N
 
@@ -246,6 +255,59 @@ def test_a_field_of_ones_own_without_json_schema_lets_all_pass_and_is_written_by
 
 MemberIn: Any = Member.pydantic_model(exclude={"id"}, name="MemberIn")
 MemberOut: Any = Member.pydantic_model()
+
+
+async def test_what_the_clock_fills_in_is_part_of_the_answer_and_not_asked_for(app: App) -> None:
+    class CoreStamped(BaseModel):
+        _name = "core.body_stamped"
+        name = String(required=True)
+        at = DateTime(required=True, auto_now_add=True)
+
+    body: Any = CoreStamped.pydantic_model(exclude={"id"})(name="a")
+    made = await CoreStamped.create(body.model_dump())
+    out: Any = CoreStamped.pydantic_model().model_validate(await CoreStamped.get(made.id))
+    assert out.at is not None and out.at.tzinfo is not None
+    assert CoreStamped.json_schema()["properties"]["at"]["readOnly"] is True
+
+
+class Level(enum.StrEnum):
+    LOW = "low"
+
+
+class Rich(BaseModel):
+    _name = "core.body_rich"
+
+    level = Enum(Level)
+    time = Time()
+    long = Duration()
+    address = IPAddress()
+    price = Money(currency="EUR")
+    prices = List(Money(currency="EUR"))
+    at = Point()
+    vector = Vector(2)
+    numbers = Set(Int())
+
+
+async def test_every_kind_of_value_goes_out_as_json_and_comes_back(app: App) -> None:
+    made = await Rich.create(
+        {
+            "level": "low",
+            "time": "10:00",
+            "long": 60,
+            "address": "::1",
+            "price": 3,
+            "prices": [1],
+            "at": (1, 2),
+            "vector": [1, 2],
+            "numbers": [1, 2],
+        }
+    )
+    Body = Rich.pydantic_model()
+    read = await Rich.get(made.id)
+    text = Body.model_validate(read).model_dump_json()
+    assert json.loads(text) == json.loads(read.to_json())
+    again = Rich.pydantic_model(exclude={"id"}).model_validate_json(text).model_dump()
+    assert Rich(**again).to_dict(exclude=["id"]) == read.to_dict(exclude=["id"])
 
 
 def test_fastapi_takes_and_gives_them(memory_app: App) -> None:

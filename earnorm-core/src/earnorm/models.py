@@ -163,7 +163,7 @@ class _Structure:
         """A pydantic model of the fields, for request and response bodies; made once per arguments.
 
         It takes records (``Out.model_validate(record)``): ids as text, relations as ids, embedded
-        objects nested. A field that is not stored is part of it only where ``include`` names it.
+        objects nested. A field that cannot be written is part of it only where ``include`` names it.
 
         Args:
             include: Only these fields.

@@ -71,8 +71,8 @@ def _make(
     if names is None:
         names = list(serializing.public_names(schema))
     if include is None:
-        # A value that is not stored is no part of what can be written; a response may ask for it.
-        names = [n for n in names if n not in schema.fields or schema.fields[n].stored]
+        # What cannot be written is no part of what is sent; a response may ask for it by name.
+        names = [n for n in names if n not in schema.fields or _is_written(schema.fields[n])]
     if not isinstance(optional, bool):
         known = serializing.public_names(schema)
         optional = frozenset(serializing.checked(schema, known, optional, "optional"))
@@ -98,9 +98,12 @@ _ID: Any = pydantic.Field(default=None, title="Id", json_schema_extra={"readOnly
 
 def _field(field: Field[Any, Any], optional: bool) -> tuple[Any, Any]:
     kind = _shown(field)
+    optional = optional or field.generated or not field.assignable
     if optional or not field.required:
         kind = kind | None
     about: dict[str, Any] = {"title": field.string, "description": field.help or None}
+    if field.generated or not field.assignable:
+        about["json_schema_extra"] = {"readOnly": True}
     if optional or (field.default is None and not field.required):
         return kind, pydantic.Field(default=None, **about)
     if field.default is None:
@@ -109,6 +112,10 @@ def _field(field: Field[Any, Any], optional: bool) -> tuple[Any, Any]:
         factory: Any = field.default_value
         return kind, pydantic.Field(default_factory=factory, validate_default=True, **about)
     return kind, pydantic.Field(default=field.default, validate_default=True, **about)
+
+
+def _is_written(field: Field[Any, Any]) -> bool:
+    return field.stored and field.assignable
 
 
 def _shown(field: Field[Any, Any]) -> Any:

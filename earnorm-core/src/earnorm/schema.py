@@ -345,7 +345,8 @@ def _shape(schema: Schema, *, partial: bool) -> type[Any]:
                 checks = schema.rules.checks(field, when) if schema.rules else []
                 for check in checks:
                     inner = core_schema.no_info_after_validator_function(check, inner)
-                if not field.required and field.assignable:
+                may_be_none = not field.required or (field.generated and not partial)
+                if may_be_none and field.assignable:
                     inner = core_schema.nullable_schema(inner)
                 has_default = field.default is not None and not partial
                 if has_default:
