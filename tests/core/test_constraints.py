@@ -134,7 +134,21 @@ WAYS: list[Callable[[Item], Awaitable[Any]]] = [
     lambda item: _assigned(item).save(),
     lambda item: RecordSet(Item, [_assigned(item), Item(name="new")]).save(),
     lambda item: RecordSet(Item, [_renamed(item), Item(name="x", cost=1)]).save(),
+    lambda item: Item.create_many([{"name": "x", "price": 1, "cost": 2}]),
+    lambda item: Item.write_many({item.id: {"cost": 11}}),
+    lambda item: Item.write_many({item: {"price": 1}}),
+    lambda item: Item.upsert({"code": "one", "name": "a", "cost": 11}, "code"),
+    lambda item: Item.upsert({"code": "two", "name": "b", "cost": 11}, "code"),
+    lambda item: Item.upsert_many([{"code": "one", "name": "a", "cost": 11}], "code"),
+    lambda item: item.save({"cost": 11}),
+    lambda item: _bulk(lambda bulk: bulk.write(item, {"cost": 11})),
+    lambda item: _bulk(lambda bulk: bulk.create({"name": "x", "cost": 1})),
 ]
+
+
+async def _bulk(fill: Callable[[Any], object]) -> None:
+    async with Item.bulk() as bulk:
+        fill(bulk)
 
 
 def _assigned(item: Item) -> Item:
@@ -149,7 +163,7 @@ def _renamed(item: Item) -> Item:
 
 @pytest.mark.parametrize("way", range(len(WAYS)))
 async def test_a_constraint_holds_on_every_way_and_nothing_is_written(app: App, way: int) -> None:
-    item = await Item.create({"name": "a", "price": 10, "cost": 5})
+    item = await Item.create({"name": "a", "price": 10, "cost": 5, "code": "one"})
     before = (await Item.get(item.id)).to_dict()
     with pytest.raises(ValidationError, match=COST):
         await WAYS[way](item)
@@ -305,6 +319,21 @@ async def test_what_was_not_fetched_is_loaded_with_one_query_for_all(commands: C
     assert commands.of("core_rule_item") == ["find", "update"]
     with pytest.raises(FieldNotLoaded):
         print(items[0].price)  # the record itself is as it was
+
+
+async def test_many_writes_of_their_own_values_load_with_one_query_and_tell_all_problems(
+    commands: Commands,
+) -> None:
+    items = await Item.create([{"name": str(n), "price": n} for n in range(5)])
+    commands.clear()
+    with pytest.raises(ValidationError) as caught:
+        await Item.write_many(
+            {item.id: {"cost": 3, "name": f" {n} "} for n, item in enumerate(items)}
+        )
+    assert problems(caught.value) == [((0,), COST), ((1,), COST), ((2,), COST)]
+    assert commands.of("core_rule_item") == ["find"]
+    await Item.write_many({item.id: {"name": f" n{n} "} for n, item in enumerate(items)})
+    assert (await Item.search(order="name")).mapped("name") == [f"n{n}" for n in range(5)]
 
 
 async def test_a_ghost_is_checked_with_its_stored_values(app: App) -> None:

@@ -22,6 +22,7 @@ from earnorm.operations import Operation, Options, Stream
 
 if TYPE_CHECKING:
     from earnorm.binding import BoundModel
+    from earnorm.constraints import Rules
     from earnorm.models import BaseModel
     from earnorm.planning import Plan
     from earnorm.schema import State
@@ -157,15 +158,7 @@ async def checked_plan(
     rules = bound.schema.rules
     if rules is None:
         return plan
-    hindering = [(name, rule) for name in sorted(plan.unknown) if (rule := rules.hindering(name))]
-    if hindering:
-        message = (
-            "{} checks the whole new value, which only the server knows: write the value itself"
-        )
-        raise ValidationError(
-            bound.model._name,
-            [{"loc": (n,), "msg": message.format(rule), "type": "change"} for n, rule in hindering],
-        )
+    _refuse_hindering(bound, rules, plan)
     subject = Subject((), dict(plan.values))
     problems = await _check_values(current_env(), bound, "write", [subject])
     if problems:
@@ -175,12 +168,68 @@ async def checked_plan(
         many = len(records) > 1
         places = enumerate(records)
         subjects = [Subject((p,) if many else (), values, record) for p, record in places]
-        jobs = [(each, rule) for each in subjects for rule in rules.concerning("write", values)]
-        found = await _check_constraints(current_env(), bound, jobs)
+        found = await _check_records(bound, rules, subjects)
         if found:
-            order = {id(each): place for place, each in enumerate(subjects)}
-            found.sort(key=lambda problem: order[id(problem[0])])
-            raise ValidationError(bound.model._name, [detail for _, detail in found])
+            raise ValidationError(bound.model._name, found)
+    return _with_values(bound, rules, plan, values)
+
+
+async def checked_plans(
+    bound: BoundModel, given: Sequence[tuple[int, Plan, BaseModel]]
+) -> tuple[list[Plan], list[ErrorDetail]]:
+    """Plans of a batch, each for a record of its own, held to the rules.
+
+    Args:
+        bound: The model.
+        given: The position in the batch, what will be written, and to which record.
+
+    Returns:
+        The plans in their order, and the problems; the plans mean nothing where there are any.
+    """
+    rules = bound.schema.rules
+    if rules is None:
+        return [plan for _, plan, _ in given], []
+    problems: list[ErrorDetail] = []
+    subjects: list[Subject] = []
+    plans: list[Plan] = []
+    for position, plan, record in given:
+        try:
+            _refuse_hindering(bound, rules, plan)
+        except ValidationError as error:
+            problems += [{**d, "loc": (position, *d["loc"])} for d in error.errors()]
+            continue
+        subjects.append(Subject((position,), dict(plan.values), record))
+        plans.append(plan)
+    problems += await check(bound, "write", subjects)
+    pairs = zip(plans, subjects, strict=True)
+    return [_with_values(bound, rules, plan, each.values) for plan, each in pairs], problems
+
+
+def _refuse_hindering(bound: BoundModel, rules: Rules, plan: Plan) -> None:
+    hindering = [(name, rule) for name in sorted(plan.unknown) if (rule := rules.hindering(name))]
+    if hindering:
+        message = (
+            "{} checks the whole new value, which only the server knows: write the value itself"
+        )
+        raise ValidationError(
+            bound.model._name,
+            [{"loc": (n,), "msg": message.format(rule), "type": "change"} for n, rule in hindering],
+        )
+
+
+async def _check_records(
+    bound: BoundModel, rules: Rules, subjects: Sequence[Subject]
+) -> list[ErrorDetail]:
+    """The problems of records that get the same values, in their order."""
+    jobs = [(each, rule) for each in subjects for rule in rules.concerning("write", each.values)]
+    found = await _check_constraints(current_env(), bound, jobs)
+    order = {id(each): place for place, each in enumerate(subjects)}
+    found.sort(key=lambda problem: order[id(problem[0])])
+    return [detail for _, detail in found]
+
+
+def _with_values(bound: BoundModel, rules: Rules, plan: Plan, values: State) -> Plan:
+    """The plan with what asynchronous validators returned."""
     if not rules.late("write", values):
         return plan
     written = {**plan.operators.get("$set", {}), **bound.schema.encode(values)}

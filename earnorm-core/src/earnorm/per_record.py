@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from earnorm.checking import checked_plan
+from earnorm.checking import checked_plans
 from earnorm.domain import Domain, condition
 from earnorm.environment import current_env
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError, located
@@ -104,19 +104,14 @@ async def checked_changes(bound: BoundModel, changes: Sequence[Change]) -> Seque
     """
     if bound.schema.rules is None:
         return changes
-    problems: list[ErrorDetail] = []
-    checked: list[Change] = []
-    for change in changes:
-        record = change.record or ghosts(bound, [change.pk])[0]
-        try:
-            plan = await checked_plan(bound, change.plan, [record])
-        except ValidationError as error:
-            problems += located(error.errors(), change.position)
-        else:
-            checked.append(replace(change, plan=plan))
+    given = [
+        (change.position, change.plan, change.record or ghosts(bound, [change.pk])[0])
+        for change in changes
+    ]
+    plans, problems = await checked_plans(bound, given)
     if problems:
         raise ValidationError(bound.model._name, problems)
-    return checked
+    return [replace(change, plan=plan) for change, plan in zip(changes, plans, strict=True)]
 
 
 def _is_mapping(value: object) -> bool:
