@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from earnorm.constraints import Rule, When, returned
 from earnorm.domain import condition
 from earnorm.environment import Env, current_env
-from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError
+from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError, located
 from earnorm.fetch import Fetch
 from earnorm.fields.base import MISSING
 from earnorm.operations import Operation, Options, Stream
@@ -196,7 +196,7 @@ async def checked_plans(
         try:
             _refuse_hindering(bound, rules, plan)
         except ValidationError as error:
-            problems += [{**d, "loc": (position, *d["loc"])} for d in error.errors()]
+            problems += located(error.errors(), position)
             continue
         subjects.append(Subject((position,), dict(plan.values), record))
         plans.append(plan)
