@@ -87,6 +87,7 @@ PUBLIC = [
     "Push",
     "Query",
     "RecordSet",
+    "Reference",
     "Selection",
     "ServerUnavailable",
     "Set",

@@ -515,6 +515,10 @@ class App:
                     continue  # a model that cannot be used here says so when it is used
                 await bound.prepare()
 
+    def known_models(self) -> list[type[BaseModel]]:
+        """The models that are this App's own: all but those of plugins that it did not select."""
+        return self._models_of_app()
+
     def _models_of_app(self) -> list[type[BaseModel]]:
         # The models of a plugin that this App did not select are none of its own.
         foreign = self._plugin_packages

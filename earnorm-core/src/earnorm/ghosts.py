@@ -117,20 +117,24 @@ def _app_of(structure: Any) -> App:
 
 
 def ghost_of(structure: Any, field: Relation[Any, Any], pk: Any) -> BaseModel:
-    """The record that a Many2one points at, not loaded yet; shared by all siblings."""
+    """The record that a Many2one or a Reference points at, not loaded yet; shared by all siblings."""
     fetch: Fetch | None = getattr(structure, "_fetch", None)
+    key, comodel = field.name, field.comodel
+    if not comodel:  # a Reference: each of its models has a group of its own
+        comodel, pk = pk["model"], pk["id"]
+        key = f"{key}:{comodel}"
     if fetch is None:
-        ghost: BaseModel = ghosts(target_of(current_env().app, field), [pk])[0]
+        ghost: BaseModel = ghosts(bound_of(current_env().app, comodel), [pk])[0]
         return ghost
-    group = fetch.related.get(field.name) or _group(structure, fetch, field)
+    group = fetch.related.get(key) or _group(structure, fetch, field, key)
     found = group.by_id.get(pk)
     if found is None:
-        (found,) = _join(group, target_of(fetch.app, field), [pk])
+        (found,) = _join(group, bound_of(fetch.app, comodel), [pk])
     return cast("BaseModel", found)
 
 
-def _group(structure: Any, fetch: Fetch, field: Relation[Any, Any]) -> Fetch:
-    group = fetch.related[field.name] = Fetch(fetch.app, ID_ONLY, [])
+def _group(structure: Any, fetch: Fetch, field: Relation[Any, Any], key: str) -> Fetch:
+    group = fetch.related[key] = Fetch(fetch.app, ID_ONLY, [])
     group.origin = f"{_name_of(structure)}.{field.name}"
     if not field.to_many:
         group.complete = _completer(lambda: fetch.siblings(structure), field)
@@ -326,7 +330,7 @@ async def _load_listed(
     """RecordSets that know their ids: one query for all of them."""
     fetch = record._fetch
     bound = target_of(fetch.app, field)
-    group = fetch.related.get(field.name) or _group(record, fetch, field)
+    group = fetch.related.get(field.name) or _group(record, fetch, field, field.name)
     members = [_join(group, bound, value._pks or ()) for value in waiting]
     if any(ghost._fetch.is_ghost for each in members for ghost in each):
         await _load_ghosts(group, bound.model)

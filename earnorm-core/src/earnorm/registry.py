@@ -14,12 +14,20 @@ if TYPE_CHECKING:
     from earnorm.models import BaseModel
 
 _definitions: dict[str, type[BaseModel]] = {}
+_version = 0
 
 
 def define(model: type[BaseModel]) -> None:
     """Note a model's class; a later definition by the same name takes its place for look-ups by
     name (a class that is at hand is always used itself)."""
+    global _version
     _definitions[model._name] = model
+    _version += 1
+
+
+def version() -> int:
+    """A number that grows with every definition, for who keeps what follows from them."""
+    return _version
 
 
 def definitions() -> Mapping[str, type[BaseModel]]:

@@ -51,6 +51,11 @@ def check_relations(models: Iterable[type[BaseModel]], known: Mapping[str, Field
                         f"{where} points at a model {comodel!r} that does not exist"
                         f"{nearest(comodel, known)}"
                     )
+            if "." in path and field.on_delete == "cascade":
+                raise ConfigurationError(
+                    f"{where}: on_delete='cascade' is for a field of the record itself; inside an "
+                    f"embedded object choose 'set_null' or 'restrict'"
+                )
             if isinstance(field, ToMany):
                 _check_other_side(model._name, where, field, known)
 
@@ -123,9 +128,17 @@ async def _prefetch_relation(
     app: App, structures: Sequence[Any], field: Relation[Any, Any], below: Mapping[str, Any]
 ) -> None:
     targets = list(await _load_relation(structures, field))
-    if below and targets:
-        bound = target_of(app, field)
-        await _prefetch(app, bound.schema, targets, below)
+    if not below or not targets:
+        return
+    if field.comodel:
+        await _prefetch(app, target_of(app, field).schema, targets, below)
+        return
+    by_model: dict[Any, list[Any]] = {}  # a Reference: the models that have such a relation
+    for target in targets:
+        by_model.setdefault(type(target), []).append(target)
+    for model, records in by_model.items():
+        there = {name: deeper for name, deeper in below.items() if name in model._schema.fields}
+        await _prefetch(app, model._schema, records, there)
 
 
 async def _load_relation(records: Sequence[Any], field: Relation[Any, Any]) -> Iterator[Any]:

@@ -195,7 +195,8 @@ class Schema:
 
     def _resolve(self, path: str) -> Path:
         head, _, rest = path.partition(".")
-        field = self.fields.get(_ALIASES.get(head, head))
+        fields = self.fields
+        field = fields.get(head if head in fields else _ALIASES.get(head, head))
         if field is None:
             raise DomainError(f"{self.name} has no field {head!r}{nearest(head, self.fields)}")
         crossing = self.crossing(path)
@@ -242,7 +243,7 @@ class Schema:
             return schema
         if isinstance(field, Json | Dict):
             return None
-        if isinstance(field, Relation):
+        if isinstance(field, Relation) and not field.parts:
             raise DomainError(f"{path!r}: what the relation {field.name!r} leads to has no fields")
         if field.parts:
             return Schema(f"{self.name}.{field.name}", field.parts)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from earnorm.exceptions import FieldNotLoaded, ValidationError, nearest
 from earnorm.fields.base import MISSING, ConvertingField, Field, MutableField
+from earnorm.fields.reference import Reference
 from earnorm.fields.relational import ToMany
 from earnorm.files import StoredFile
 
@@ -82,7 +83,10 @@ class Serializer:
             known = value._records
             return value.ids if known is None else [self._related(each) for each in known]
         if hasattr(value, "is_stored"):
-            return self._related(value)
+            related = self._related(value)
+            if isinstance(field, Reference) and not isinstance(related, dict):
+                return f"{type(value)._name},{related}"  # an id alone would not say whose
+            return related
         return self._form(field, value)
 
     def _related(self, record: BaseModel) -> Any:

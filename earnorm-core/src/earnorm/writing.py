@@ -17,6 +17,7 @@ from earnorm.environment import current_env
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
 from earnorm.fetch import Fetch
 from earnorm.fields.base import Field
+from earnorm.objectids import chunks
 from earnorm.operations import PLAIN, Operation, Options, PerRecord, Returned, Update
 from earnorm.planning import Guard, Plan, has_changes, is_change, plan_changes
 from earnorm.stamps import stamp_written, timed
@@ -384,18 +385,25 @@ async def unlink(records: Sequence[BaseModel]) -> int:
     env = env_of(stored)
     bound = env.app.bind(type(stored[0]))
     pks = list(dict.fromkeys(record.pk for record in stored))
-    domain = condition("_id", "=", pks[0]) if len(pks) == 1 else condition("_id", "in", pks)
-    options = FIRST if len(pks) == 1 else PLAIN
-    expected = same_revisions(stored) if bound.model._versioned else Domain.TRUE
-    op = Operation("unlink", bound.model, env, domain & expected, options=options)
-    deleted: int = await env.app.execute(op)
-    if deleted < len(pks) and expected is not Domain.TRUE:
-        left: int = await env.app.execute(Operation("count", bound.model, env, domain))
-        if left:
-            raise ConcurrencyError(
-                f"{bound.model._name}: {left} of {len(pks)} records were changed since they were read "
-                f"and are left; refresh() them and try again"
-            )
+    deleted = 0
+    for chunk in chunks(pks):
+        one = len(chunk) == 1
+        domain = condition("_id", "=", chunk[0]) if one else condition("_id", "in", chunk)
+        options = FIRST if one else PLAIN
+        expected = Domain.TRUE
+        if bound.model._versioned:
+            wanted = set(chunk)
+            expected = same_revisions([each for each in stored if each.pk in wanted])
+        op = Operation("unlink", bound.model, env, domain & expected, options=options)
+        number: int = await env.app.execute(op)
+        deleted += number
+        if number < len(chunk) and expected is not Domain.TRUE:
+            left: int = await env.app.execute(Operation("count", bound.model, env, domain))
+            if left:
+                raise ConcurrencyError(
+                    f"{bound.model._name}: {left} of {len(pks)} records were changed since they were "
+                    f"read and are left; refresh() them and try again"
+                )
     return deleted
 
 

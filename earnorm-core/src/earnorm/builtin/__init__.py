@@ -2,6 +2,7 @@
 
 from earnorm.builtin.coalescing import CoalescingPlugin
 from earnorm.builtin.files import FilesPlugin
+from earnorm.builtin.on_delete import OnDeletePlugin
 from earnorm.builtin.revisions import RevisionsPlugin
 from earnorm.builtin.slow_queries import SlowQueriesPlugin
 from earnorm.builtin.timestamps import TimestampsPlugin
@@ -9,6 +10,7 @@ from earnorm.builtin.timestamps import TimestampsPlugin
 BUILTIN_PLUGINS: tuple[type, ...] = (
     CoalescingPlugin,
     FilesPlugin,
+    OnDeletePlugin,
     RevisionsPlugin,
     SlowQueriesPlugin,
     TimestampsPlugin,

@@ -10,6 +10,7 @@ from earnorm.fields.many2many import Many2many
 from earnorm.fields.money import Money, MoneyValue
 from earnorm.fields.network import IPAddress
 from earnorm.fields.numeric import Boolean, Decimal, Float, Int
+from earnorm.fields.reference import Reference
 from earnorm.fields.relational import Many2one, One2many
 from earnorm.fields.sets import Set
 from earnorm.fields.structured import Dict, Embedded, Json, List
@@ -54,6 +55,7 @@ __all__ = [
     "Phone",
     "Point",
     "Polygon",
+    "Reference",
     "Selection",
     "Set",
     "Slug",

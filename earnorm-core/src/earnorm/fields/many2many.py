@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from earnorm.exceptions import ConfigurationError
 from earnorm.fields.base import FieldOptions
-from earnorm.fields.relational import Commands, Join, ToMany, is_recordset
+from earnorm.fields.relational import (
+    Commands,
+    Join,
+    OnDelete,
+    ToMany,
+    checked_on_delete,
+    is_recordset,
+)
 
 if TYPE_CHECKING:
     from earnorm.models import BaseModel
@@ -33,6 +40,9 @@ class Many2many(ToMany[C], Generic[C]):
         far: The link model's Many2one to the other model; found where there is only one.
         order: How the records are sorted: by fields of the other model with ``inverse``, by fields
             of the link model with ``through``. Stored ids have the order of their list.
+        on_delete: For stored ids: ``"set_null"`` takes the id of a record that is deleted out of the
+            list, ``"restrict"`` refuses its deletion. Without it the id stays, and is left out
+            when the list is loaded.
         default: For stored ids: a callable that gives records or ids of a new record.
     """
 
@@ -48,6 +58,7 @@ class Many2many(ToMany[C], Generic[C]):
         far: str | None = None,
         order: str | None = None,
         default: Callable[[], Iterable[Any]] | None = None,
+        on_delete: OnDelete | None = None,
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(False, default, None, (), options)
@@ -68,8 +79,9 @@ class Many2many(ToMany[C], Generic[C]):
             raise TypeError(
                 "Many2many(): stored ids have the order of their list, and take no order="
             )
-        if not self.stored and default is not None:
-            raise TypeError("Many2many(): only stored ids have a default")
+        if not self.stored and (default is not None or on_delete is not None):
+            raise TypeError("Many2many(): only stored ids have a default, or an on_delete")
+        self.on_delete = checked_on_delete(self, on_delete, options)
 
     @property
     def through_name(self) -> str:

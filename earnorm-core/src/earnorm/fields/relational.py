@@ -12,9 +12,11 @@ from typing import (
     ClassVar,
     Generic,
     Literal,
+    TypeAlias,
     TypeVar,
     Unpack,
     cast,
+    get_args,
 )
 
 import pydantic
@@ -50,10 +52,43 @@ class Join:
     foreign: str
 
 
+OnDelete: TypeAlias = Literal["restrict", "set_null", "cascade"]
+
+
+def checked_on_delete(
+    field: Relation[Any, Any], on_delete: OnDelete | None, options: FieldOptions
+) -> OnDelete | None:
+    """What was declared, where it is possible. A field that is searched at each deletion of what it
+    points at has an index, unless it says otherwise.
+
+    Raises:
+        TypeError: It contradicts the field.
+    """
+    kind = type(field).__name__
+    if on_delete is None:
+        return None
+    allowed = get_args(OnDelete)
+    if on_delete not in allowed:
+        raise TypeError(f"{kind}(on_delete={on_delete!r}): one of {', '.join(allowed)}")
+    if on_delete == "set_null" and field.required:
+        raise TypeError(
+            f'{kind}(required=True, on_delete="set_null"): the record cannot be without a value; '
+            f'choose "restrict" or "cascade"'
+        )
+    if on_delete == "cascade" and field.to_many:
+        raise TypeError(
+            f'{kind}(on_delete="cascade"): one of several links is no reason to delete a record; '
+            f'choose "set_null" (the id leaves the list) or "restrict"'
+        )
+    field.index = options.get("index", True)
+    return on_delete
+
+
 class Relation(ConvertingField[V, N]):
     """What the relational fields share: the model at the other end, by class or by name."""
 
     to_many: ClassVar[bool] = False
+    on_delete: OnDelete | None = None
     comodel: type[Any] | str
 
     @property
@@ -185,6 +220,11 @@ class Many2one(Relation[C, N], Generic[C, N]):
 
     Args:
         comodel: The other model: its class, or its ``_name``.
+        required: The record cannot be stored without a value.
+        default: The value of a new record, or a callable that gives it.
+        on_delete: What happens to this record when the other one is deleted: ``"restrict"`` refuses
+            the deletion, ``"set_null"`` empties this field, ``"cascade"`` deletes this record too.
+            Without it nothing happens, as in MongoDB, and the id stays. It makes an index.
     """
 
     python_type: ClassVar[Any] = Annotated[Any, pydantic.PlainValidator(_reference)]
@@ -196,10 +236,12 @@ class Many2one(Relation[C, N], Generic[C, N]):
         *,
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: C | Callable[[], C] | None = None,
+        on_delete: OnDelete | None = None,
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, (), options)
         self.comodel = comodel
+        self.on_delete = checked_on_delete(self, on_delete, options)
 
     @property
     def join(self) -> Join:

@@ -1,0 +1,156 @@
+"""Reference: one record of any of several models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
+
+import pydantic
+from pydantic_core import PydanticCustomError
+
+from earnorm import registry
+from earnorm.fields.base import Field, FieldOptions, N
+from earnorm.fields.identifiers import ObjectIdField
+from earnorm.fields.relational import (
+    OnDelete,
+    Relation,
+    checked_on_delete,
+    is_record,
+    is_recordset,
+)
+from earnorm.fields.text import String
+
+if TYPE_CHECKING:
+    from earnorm.models import BaseModel
+
+
+class Reference(Relation["BaseModel", N]):
+    """One record of any of several models, stored as ``{"model": name, "id": id}``.
+
+    Its value is a ghost until it is loaded, as that of a Many2one: one query for each model that
+    the records fetched together point at. A condition may ask for the model alone:
+    ``("target.model", "=", "post")``.
+
+    Args:
+        comodels: The models that it may point at, by class or ``_name``; none means any.
+        required: The record cannot be stored without a value.
+        default: The value of a new record, or a callable that gives it.
+        on_delete: What happens to this record when the other one is deleted; see ``Many2one``.
+
+    The value's static type is that of any record: ``isinstance`` tells which it is. A value is given as a record, as ``(model, id)``, or as the text ``"model,id"``.
+    """
+
+    comodel = ""
+
+    def __init__(
+        self,
+        *comodels: type[BaseModel] | str,
+        required: N = False,  # type: ignore[assignment] # see Field.__init__
+        default: BaseModel | Callable[[], BaseModel] | None = None,
+        on_delete: OnDelete | None = None,
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        self._bind(required, default, None, (), options)
+        self.comodels = comodels
+        self.on_delete = checked_on_delete(self, on_delete, options)
+        self._parts: dict[str, Field[Any, Any]] = {}
+
+    def names(self) -> Iterable[str]:
+        return [each if isinstance(each, str) else each._name for each in self.comodels]
+
+    @property
+    def parts(self) -> Mapping[str, Field[Any, Any]]:
+        """The other record's model and id, as a condition's path goes on with them."""
+        if not self._parts:
+            parts: dict[str, Field[Any, Any]] = {"model": String(), "id": ObjectIdField()}
+            for name, part in parts.items():
+                part.__set_name__(type(self), name)
+            self._parts = parts
+        return self._parts
+
+    def annotation(self) -> Any:
+        return Annotated[Any, pydantic.PlainValidator(self._checked)]
+
+    def json_type(self) -> Any:
+        return Annotated[str, pydantic.BeforeValidator(_text)]
+
+    def bson_schema(self) -> Mapping[str, Any]:
+        return {"bsonType": "object", "required": ["model", "id"]}
+
+    def _checked(self, value: Any) -> Any:
+        if is_recordset(value):
+            value = value.ensure_one()
+        if is_record(value):
+            return self._record_checked(value)
+        name, pk = _split(value)
+        self._model_checked(name)
+        target = registry.definitions().get(name)
+        if target is None:  # a model that one App's plugin brings
+            return {"model": name, "id": pk}
+        try:
+            ids = pydantic.TypeAdapter(target._schema.fields["_id"].value_annotation())
+            return {"model": name, "id": ids.validate_python(pk)}
+        except pydantic.ValidationError:
+            raise PydanticCustomError("reference", "not an id of {name}", {"name": name}) from None
+
+    def _record_checked(self, record: Any) -> Any:
+        name = getattr(type(record), "_name", None)
+        if name is None:
+            raise PydanticCustomError("reference", "not a record")
+        self._model_checked(name)
+        return record
+
+    def _model_checked(self, name: str) -> None:
+        allowed = self.names()
+        if (allowed and name not in allowed) or not (allowed or name in registry.definitions()):
+            shown = ", ".join(allowed) or "a model that exists"
+            raise PydanticCustomError("reference", "not a record of {names}", {"names": shown})
+
+    def encode(self, value: Any) -> Any:
+        return {"model": type(value)._name, "id": self._pk(value)} if is_record(value) else value
+
+    def operand(self, value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return self.encode(self._checked(value))
+        except PydanticCustomError as error:
+            raise ValueError(f"{self.name}: {error.message()}") from None
+
+    if not TYPE_CHECKING:
+
+        def __get__(self, record, owner=None):
+            if record is None:
+                return self
+            state = record.__dict__
+            try:
+                value = state[self.name]
+            except KeyError:
+                return record._absent(self)
+            if value is None or is_record(value):
+                return value
+            value = state[self.name] = record._ghost(self, value)
+            return value
+
+
+def _split(value: Any) -> tuple[str, Any]:
+    if isinstance(value, str):
+        name, comma, pk = value.partition(",")
+        if comma:
+            return name.strip(), pk.strip()
+    if isinstance(value, tuple | list) and len(value) == 2:
+        first, pk = value
+        return (first if isinstance(first, str) else getattr(first, "_name", "")), pk
+    if isinstance(value, Mapping) and set(value) == {"model", "id"} and type(value["model"]) is str:
+        return value["model"], value["id"]
+    raise PydanticCustomError(
+        "reference",
+        "not a record, nor (model, id), nor 'model,id' ({kind})",
+        {"kind": type(value).__name__},
+    )
+
+
+def _text(value: Any) -> Any:
+    if is_record(value):
+        return f"{type(value)._name},{value.id}"
+    return f"{value['model']},{value['id']}" if isinstance(value, Mapping) else value
