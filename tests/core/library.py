@@ -16,22 +16,22 @@ from earnorm import (
 
 
 class Tag(BaseModel):
-    _name = "rel.tag"
+    _name = "lib.tag"
 
     name = String(required=True)
-    article_ids = Many2many["Article"]("rel.article", inverse="tag_ids", order="-title")
+    article_ids = Many2many["Article"]("lib.article", inverse="tag_ids", order="-title")
 
 
 class Article(BaseModel):
-    _name = "rel.article"
+    _name = "lib.article"
 
     title = String(required=True)
     tag_ids = Many2many(Tag, db_name="tags", index=True)
-    note_ids = One2many["Note"]("rel.note", "article_id", order="sequence")
+    note_ids = One2many["Note"]("lib.note", "article_id", order="sequence")
 
 
 class Note(BaseModel):
-    _name = "rel.note"
+    _name = "lib.note"
 
     text = String()
     sequence = Int(default=0)
@@ -40,22 +40,22 @@ class Note(BaseModel):
 
 
 class Person(BaseModel):
-    _name = "rel.person"
+    _name = "lib.person"
 
     name = String(required=True)
-    team_ids = Many2many["Team"]("rel.team", through="rel.membership", order="since")
-    membership_ids = One2many["Membership"]("rel.membership", "person_id")
+    team_ids = Many2many["Team"]("lib.team", through="lib.membership", order="since")
+    membership_ids = One2many["Membership"]("lib.membership", "person_id")
 
 
 class Team(BaseModel):
-    _name = "rel.team"
+    _name = "lib.team"
 
     name = String(required=True)
-    person_ids = Many2many(Person, through="rel.membership")
+    person_ids = Many2many(Person, through="lib.membership")
 
 
 class Membership(BaseModel):
-    _name = "rel.membership"
+    _name = "lib.membership"
 
     person_id = Many2one(Person, required=True)
     team_id = Many2one(Team, required=True)
@@ -64,7 +64,7 @@ class Membership(BaseModel):
 
 
 class Product(BaseModel):
-    _name = "rel.product"
+    _name = "lib.product"
 
     name = String(required=True)
     maker_id = Many2one(Person)
@@ -81,7 +81,7 @@ class Delivery(EmbeddedModel):
 
 
 class Order(BaseModel):
-    _name = "rel.order"
+    _name = "lib.order"
 
     title = String()
     lines = List(Embedded(Line), default=list)

@@ -27,14 +27,14 @@ from .library import Article, Membership, Note, Person, Tag, Team
 
 
 class Parcel(BaseModel):
-    _name = "rel.parcel"
+    _name = "lib.parcel"
 
     code = String(unique=True)
-    item_ids = One2many["Item"]("rel.item", "parcel_id", order="number")
+    item_ids = One2many["Item"]("lib.item", "parcel_id", order="number")
 
 
 class Item(BaseModel):
-    _name = "rel.item"
+    _name = "lib.item"
 
     number = Int(required=True, min_value=0)
     parcel_id = Many2one(Parcel, required=True)
@@ -91,7 +91,7 @@ async def test_a_batch_is_one_insert_per_level(commands: Commands) -> None:
         ]
     )
     inserts = [(c["insert"], len(c.get("documents", ())) or 1) for c in commands.named("insert")]
-    assert [name for name, _ in inserts] == ["rel_tag", "rel_article", "rel_tag", "rel_note"]
+    assert [name for name, _ in inserts] == ["lib_tag", "lib_article", "lib_tag", "lib_note"]
     assert await Tag.count() == 50 and await Note.count() == 30
     assert len(commands.named("commitTransaction")) == 1
 
@@ -165,12 +165,12 @@ async def test_a_problem_is_told_at_its_place(app: App) -> None:
         )
     (problem,) = caught.value.errors()
     assert problem["loc"] == (1, "note_ids", 1, "tag_ids", 1, "name")
-    assert caught.value.subject == "rel.article"
+    assert caught.value.subject == "lib.article"
 
 
 async def test_linking_what_does_not_exist_writes_nothing(app: App) -> None:
     for link in (Command.link(ObjectId()), Command.set([ObjectId()])):
-        with pytest.raises(NotFound, match=r"rel.note: 1 of 1 records"):
+        with pytest.raises(NotFound, match=r"lib.note: 1 of 1 records"):
             await Article.create({"title": "x", "note_ids": [link]})
         article = await Article.create({"title": "y"})
         with pytest.raises(NotFound):
@@ -316,7 +316,7 @@ async def test_a_model_without_commands_pays_no_transaction(commands: Commands) 
     article = await Article.create({"title": "x", "tag_ids": [tag]})
     await article.write({"tag_ids": [tag.id], "title": "y"})
     assert not commands.named("commitTransaction")
-    assert writes(commands) == ["rel_tag", "rel_article", "rel_article"]
+    assert writes(commands) == ["lib_tag", "lib_article", "lib_article"]
 
 
 def test_a_command_shows_no_values() -> None:

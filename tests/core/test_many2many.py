@@ -48,7 +48,7 @@ async def articles(number: int = 6, tags: int = 3) -> tuple[RecordSet[Article], 
 async def test_ids_are_stored_in_order_and_once(app: App) -> None:
     one, two = await Tag.create([{"name": "one"}, {"name": "two"}])
     article = await Article.create({"title": "x", "tag_ids": [two, one.id, two.pk]})
-    raw = await app.dangerous_raw("look")["rel_article"].find_one({})
+    raw = await app.dangerous_raw("look")["lib_article"].find_one({})
     assert raw["tags"] == [two.pk, one.pk]
     assert article.tag_ids.ids == [two.id, one.id]
     again = await Article.get(article.id)
@@ -73,11 +73,11 @@ async def test_awaiting_one_many2many_loads_those_of_all_siblings_with_one_query
     found = await Article.search(order="title")
     commands.clear()
     assert (await found[1].tag_ids).mapped("name") == ["t1", "t0"]
-    assert reads(commands) == ["rel_tag"]
+    assert reads(commands) == ["lib_tag"]
     assert len(commands.named("find")[0]["filter"]["_id"]["$in"]) == 5
     assert all(article.tag_ids.mapped("name")[-1] == "t0" for article in found)
     assert found[1].tag_ids[-1] is found[6].tag_ids[-1]  # shared inside one fetch
-    assert reads(commands) == ["rel_tag"]
+    assert reads(commands) == ["lib_tag"]
 
 
 async def test_tasks_that_ask_at_once_share_one_query(commands: Commands) -> None:
@@ -89,7 +89,7 @@ async def test_tasks_that_ask_at_once_share_one_query(commands: Commands) -> Non
         return len(await article.tag_ids)
 
     assert sum(await asyncio.gather(*map(load, found))) == 20
-    assert reads(commands) == ["rel_tag"]
+    assert reads(commands) == ["lib_tag"]
 
 
 async def test_a_many2many_is_empty_and_never_none(app: App) -> None:
@@ -152,7 +152,7 @@ async def test_the_other_side_is_one_query_and_sorted(commands: Commands) -> Non
     commands.clear()
     assert (await tags[1].article_ids).mapped("title") == ["a4", "a1"]
     assert tags[0].article_ids.mapped("title") == ["a5", "a4", "a3", "a2", "a1", "a0"]
-    assert reads(commands) == ["rel_article"]
+    assert reads(commands) == ["lib_article"]
     assert tags[0].article_ids[1] is tags[1].article_ids[0]
 
 
@@ -175,7 +175,7 @@ async def test_a_link_model_is_two_queries_for_all(commands: Commands) -> None:
     commands.clear()
     assert (await people[0].team_ids).mapped("name") == ["g1", "g0"]  # sorted by the link's since
     assert [len(person.team_ids) for person in people] == [2, 2, 2, 0]
-    assert reads(commands) == ["rel_membership", "rel_team"]
+    assert reads(commands) == ["lib_membership", "lib_team"]
     found = await Team.search(order="name").prefetch("person_ids")
     assert found[0].person_ids.mapped("name") == ["p0", "p1", "p2"]
 
@@ -193,11 +193,11 @@ async def test_a_prefetch_reaches_any_level(commands: Commands) -> None:
     commands.clear()
     found = await Article.search(order="title").prefetch("note_ids.tag_ids.article_ids", "tag_ids")
     assert reads(commands) == [
-        "rel_article",
-        "rel_note",
-        "rel_tag",
-        "rel_article",
-        "rel_tag",
+        "lib_article",
+        "lib_note",
+        "lib_tag",
+        "lib_article",
+        "lib_tag",
     ]
     commands.clear()
     assert all(
@@ -248,11 +248,11 @@ async def test_a_ghost_in_embedded_objects_loads_for_all_records(commands: Comma
         "x1",
         "x2",
     ] * 5
-    assert reads(commands) == ["rel_product"]
+    assert reads(commands) == ["lib_product"]
     assert found[0].lines[1].product_id is found[4].lines[1].product_id
     await found[3].delivery.by_id
     assert {order.delivery.by_id.name for order in found} == {"maker"}
-    assert reads(commands) == ["rel_product", "rel_person"]
+    assert reads(commands) == ["lib_product", "lib_person"]
     assert not any(order.is_changed for order in found)
 
 
@@ -263,11 +263,11 @@ async def test_a_prefetch_goes_through_embedded_objects(commands: Commands) -> N
         "lines.product_id.maker_id", "delivery.by_id", "delivery.lines.product_id"
     )
     assert reads(commands) == [
-        "rel_order",
-        "rel_product",
-        "rel_person",
-        "rel_person",
-        "rel_product",
+        "lib_order",
+        "lib_product",
+        "lib_person",
+        "lib_person",
+        "lib_product",
     ]
     commands.clear()
     assert {line.product_id.maker_id.name for o in found for line in o.lines} == {"maker"}
@@ -326,21 +326,21 @@ def definitions() -> Any:
 
 
 def nowhere(kind: str) -> type[BaseModel]:
-    name = f"rel.odd_{kind}"
+    name = f"lib.odd_{kind}"
 
     class Inner(EmbeddedModel):
-        x_id = Many2one("rel.tga")
+        x_id = Many2one("lib.tga")
 
     odd: dict[str, dict[str, Any]] = {
-        "many2many": {"x_ids": Many2many("rel.tga")},
+        "many2many": {"x_ids": Many2many("lib.tga")},
         "embedded": {"inner": List(fields.Embedded(Inner))},
-        "inverse": {"x_ids": One2many("rel.note", "artcle_id")},
-        "kind": {"x_ids": One2many("rel.note", "text")},
-        "owner": {"x_ids": One2many("rel.note", "article_id")},
-        "other_side": {"x_ids": Many2many("rel.article", inverse="tag_idz")},
-        "other_owner": {"x_ids": Many2many("rel.article", inverse="tag_ids")},
-        "link": {"x_ids": Many2many("rel.team", through="rel.membershp")},
-        "near": {"x_ids": Many2many("rel.team", through="rel.membership")},
+        "inverse": {"x_ids": One2many("lib.note", "artcle_id")},
+        "kind": {"x_ids": One2many("lib.note", "text")},
+        "owner": {"x_ids": One2many("lib.note", "article_id")},
+        "other_side": {"x_ids": Many2many("lib.article", inverse="tag_idz")},
+        "other_owner": {"x_ids": Many2many("lib.article", inverse="tag_ids")},
+        "link": {"x_ids": Many2many("lib.team", through="lib.membershp")},
+        "near": {"x_ids": Many2many("lib.team", through="lib.membership")},
     }
     return type("Odd", (BaseModel,), {"_name": name, "__module__": __name__, **odd[kind]})
 
@@ -348,15 +348,15 @@ def nowhere(kind: str) -> type[BaseModel]:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("many2many", r"x_ids points at a model 'rel.tga' that does not exist.*'rel.tag'"),
-        ("embedded", r"odd_embedded.inner.x_id points at a model 'rel.tga'"),
-        ("inverse", r"x_ids: rel.note has no Many2one named 'artcle_id'.*'article_id'"),
-        ("kind", r"x_ids: rel.note has no Many2one named 'text'"),
-        ("owner", r"x_ids: rel.note.article_id points at 'rel.article', not at 'rel.odd_owner'"),
-        ("other_side", r"x_ids: rel.article has no Many2many named 'tag_idz'.*'tag_ids'"),
-        ("other_owner", r"x_ids: rel.article.tag_ids points at 'rel.tag'"),
-        ("link", r"x_ids points at a model 'rel.membershp' that does not exist"),
-        ("near", r"x_ids: rel.membership has no Many2one to 'rel.odd_near'"),
+        ("many2many", r"x_ids points at a model 'lib.tga' that does not exist.*'lib.tag'"),
+        ("embedded", r"odd_embedded.inner.x_id points at a model 'lib.tga'"),
+        ("inverse", r"x_ids: lib.note has no Many2one named 'artcle_id'.*'article_id'"),
+        ("kind", r"x_ids: lib.note has no Many2one named 'text'"),
+        ("owner", r"x_ids: lib.note.article_id points at 'lib.article', not at 'lib.odd_owner'"),
+        ("other_side", r"x_ids: lib.article has no Many2many named 'tag_idz'.*'tag_ids'"),
+        ("other_owner", r"x_ids: lib.article.tag_ids points at 'lib.tag'"),
+        ("link", r"x_ids points at a model 'lib.membershp' that does not exist"),
+        ("near", r"x_ids: lib.membership has no Many2one to 'lib.odd_near'"),
     ],
 )
 async def test_a_relation_to_nowhere_stops_the_start(
