@@ -121,9 +121,9 @@ def plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str, 
         others = operators.keys() - _BESIDE_TOGGLE
         if others or inside:
             message = "Toggle goes together with values of whole fields and Inc only; write the rest apart"
-            problems += [
-                {"loc": (name,), "msg": message, "type": "change"} for name in operators[TOGGLE]
-            ]
+            for key in operators[TOGGLE]:
+                name = schema.renamed.get(key, key)
+                problems.append({"loc": (name,), "msg": message, "type": "change"})
     if problems:
         raise ValidationError(schema.name, problems)
     return Plan(plain, operators, tuple(guards), frozenset(unknown), frozenset(inside))
