@@ -115,6 +115,7 @@ from earnorm.transactions import (
     transactional,
 )
 from earnorm.updates import Change, CurrentDate, Inc, Mul, Pop, Pull, Push, Toggle, Unset
+from earnorm.watching import ChangeEvent, Watch
 
 __version__ = "0.1.0"
 
@@ -133,6 +134,7 @@ __all__ = [
     "Boolean",
     "Bulk",
     "Change",
+    "ChangeEvent",
     "CollectionOptions",
     "Color",
     "Command",
@@ -222,6 +224,7 @@ __all__ = [
     "ValidationError",
     "Vector",
     "VectorSearchIndex",
+    "Watch",
     "__version__",
     "act_as",
     "after_commit",

@@ -28,6 +28,7 @@ from earnorm.operations import (
     OperationName,
     PerRecord,
     PlacedLayer,
+    Rehearsal,
     Selecting,
     Stream,
     Update,
@@ -141,6 +142,10 @@ class BoundModel:
                 return await self._next_batch(op, options.stream)
             if isinstance(options.stream, Selecting):
                 options.stream.stages = ({"$match": self.filter(op.domain)}, *self.hiding(op))
+                return []
+            if isinstance(options.stream, Rehearsal):
+                options.stream.filter = self.filter(op.domain)
+                options.stream.op = op
                 return []
             options.stream.plan = await self.collection.explain(
                 self.filter(op.domain),

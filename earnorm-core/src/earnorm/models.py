@@ -48,6 +48,7 @@ from earnorm.schema import Schema, State
 from earnorm.tracking import changed_fields, embedded_objects
 from earnorm.updates import Toggle
 from earnorm.upserts import Upsert
+from earnorm.watching import Watch
 
 if TYPE_CHECKING:
     from earnorm.binding import BoundModel
@@ -624,6 +625,41 @@ class BaseModel(_Structure):
     async def count(cls, domain: DomainSource = None) -> int:
         """How many records match."""
         return await cls.search(domain).count()
+
+    @classmethod
+    def watch(
+        cls,
+        domain: DomainSource = None,
+        *,
+        resume_token: str | None = None,
+        full_document: bool = True,
+        before: bool = False,
+        patience: float = 120.0,
+    ) -> Watch[Self]:
+        """The changes of records that match, as they happen: ``async for event in User.watch():``.
+
+        A write is told where the record matches after it; a deletion, where a domain or an access
+        rule says which records, only with ``before`` and where the record matched before it.
+
+        Args:
+            domain: Which records; None for all.
+            resume_token: ``event.token`` of an earlier event, to go on behind it.
+            full_document: Give the record with a write as well (one more read on the server).
+            before: Give the record before the change, where the collection keeps pre-images.
+            patience: Seconds for which a stream that broke off is taken up again.
+
+        Raises:
+            ValidationError: The token is none, or what followed it is gone; when it is opened.
+            NotSupported: The backend has no change streams; when it is opened.
+        """
+        return Watch(
+            cls,
+            Domain(domain),
+            resume_token=resume_token,
+            full_document=full_document,
+            before=before,
+            patience=patience,
+        )
 
     @overload
     @classmethod

@@ -150,6 +150,17 @@ class Selecting:
         self.stages: tuple[Mapping[str, Any], ...] = ()
 
 
+class Rehearsal:
+    """Where a search leaves itself, as its layers have made it, and the filter of its domain,
+    instead of reading documents."""
+
+    __slots__ = ("filter", "op")
+
+    def __init__(self) -> None:
+        self.op: Operation | None = None
+        self.filter: Mapping[str, Any] = _NOTHING
+
+
 class Stream:
     """The server cursor that consecutive ``search`` operations of one stream share.
 
@@ -196,7 +207,7 @@ class Options:
     """Read concern, write concern and read preference; None leaves the model's and the App's."""
     lock: bool = False
     """For search, in a transaction: no other one may write the records before this one ends."""
-    stream: Stream | Explanation | Selecting | None = None
+    stream: Stream | Explanation | Rehearsal | Selecting | None = None
     """Set where the documents do not come as one list; a layer that answers by itself must pass
     such a search on."""
     group: GroupSpec | None = None

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import Condition
-from earnorm.exceptions import UnresolvedDomain
+from earnorm.exceptions import NotSupported, UnresolvedDomain
 from earnorm.locking import lock
 from earnorm.operations import (
     Call,
@@ -15,6 +15,7 @@ from earnorm.operations import (
     Operation,
     OperationName,
     PerRecord,
+    Rehearsal,
     Selecting,
     Stream,
 )
@@ -67,6 +68,10 @@ async def _search(bound: BoundModel, op: Operation, selection: Selection, core: 
     if isinstance(stream, Selecting):
         stream.stages = (*stages, *bound.hiding(op))
         return []
+    if isinstance(stream, Rehearsal):
+        raise NotSupported(
+            f"{bound.model._name}: more related records fulfil the domain than one filter can name"
+        )
     # Always a projection: the looked-up keys are no part of the record.
     declared = bound.projection(op) or bound.schema.projection
     stages = [*stages, *_window(op), {"$project": declared}]

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+from pymongo.errors import PyMongoError
 from typing_extensions import override
 
 from earnorm.backends.base import ChangeCursor, Document
-from earnorm.backends.errors import Translating
+from earnorm.backends.errors import Translating, said
+from earnorm.exceptions import ServerUnavailable
+
+RESUMABLE: Final = "ResumableChangeStreamError"
+"""The server's word for what the driver has tried to take up again:
+https://github.com/mongodb/specifications/blob/master/source/change-streams/change-streams.md"""
 
 
 class DriverChangeCursor(ChangeCursor):
@@ -19,6 +25,7 @@ class DriverChangeCursor(ChangeCursor):
         self._translating = translating
         self._first: Document | None = None
         self._token: Mapping[str, Any] | None = None
+        self._broken = False
 
     async def open(self, *, lazily: bool) -> None:
         """Reach the server, so that nothing that is written from now on is missed.
@@ -40,12 +47,28 @@ class DriverChangeCursor(ChangeCursor):
     async def next(self) -> Document | None:
         change, self._first = self._first, None
         if change is None:
-            with self._translating:
-                if not self._native.alive:
-                    raise StopAsyncIteration
-                change = await self._native.try_next()
+            change = await self._read()
         # Behind the last change of a batch the driver knows a later place: nothing came in between.
         self._token = self._native.resume_token if change is None else change["_id"]
+        if change is not None and change["operationType"] == "invalidate":
+            raise StopAsyncIteration
+        return change
+
+    async def _read(self) -> Document | None:
+        # A read that was cancelled or failed may have lost a change; Motor's goes on in its thread.
+        if self._broken or not self._native.alive:
+            raise ServerUnavailable("the change stream broke off")
+        self._broken = True
+        with self._translating:
+            try:
+                change: Document | None = await self._native.try_next()
+            except PyMongoError as error:
+                if error.has_error_label(RESUMABLE):
+                    raise ServerUnavailable(
+                        f"the change stream broke off: {said(error)}"
+                    ) from error
+                raise
+        self._broken = False
         return change
 
     @override
