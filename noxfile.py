@@ -199,6 +199,15 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def failover(session: nox.Session) -> None:
+    """Kill the primary of three nodes during 1,000 writes and 1,000 transactions with each driver."""
+    session.install("-r", "requirements-dev.txt")
+    run_with_servers(
+        session, *PYTEST, "tests/failover", *session.posargs, EARNORM_FAILOVER_WRITES="1000"
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style (ruff) and the direction of imports (import-linter)."""
     session.install(*tools("ruff", "import-linter"))

@@ -136,12 +136,13 @@ class Servers:
         return {MONGO_URI_VARIABLE: self.mongo.uri, REDIS_URL_VARIABLE: self.redis.uri}
 
 
-def start_mongod(directory: Path, replica_set: str = "rs0") -> Server:
+def start_mongod(directory: Path, replica_set: str = "rs0", *, alone: bool = True) -> Server:
     """Start a mongod as a replica set of one, and wait until it is primary.
 
     Args:
         directory: an existing directory for data and log; a subdirectory per attempt is made in it.
         replica_set: the set's name. Transactions and change streams need a set.
+        alone: False leaves it to the caller to make a set of it and others; it only answers then.
 
     Returns:
         The running server; its uri carries the replica set. Test commands are enabled, so a test
@@ -164,7 +165,7 @@ def start_mongod(directory: Path, replica_set: str = "rs0") -> Server:
         # fmt: on
 
     def ready(port: int) -> bool:
-        return _is_primary(port, replica_set)
+        return _is_primary(port, replica_set) if alone else _answers_hello(port)
 
     return _start(
         MONGOD,
@@ -173,6 +174,73 @@ def start_mongod(directory: Path, replica_set: str = "rs0") -> Server:
         ready=ready,
         uri=f"mongodb://127.0.0.1:{{port}}/?replicaSet={replica_set}",
     )
+
+
+@dataclass(frozen=True)
+class ReplicaSet:
+    """A running replica set of several members, each a process of its own."""
+
+    uri: str
+    members: dict[str, Server]
+    """By ``host:port``."""
+
+    def primary(self) -> str:
+        """Return the member that the others follow; wait for one.
+
+        Raises:
+            ServerUnavailable: none within `START_SECONDS`.
+        """
+        with MongoClient[dict[str, object]](
+            self.uri, serverSelectionTimeoutMS=int(START_SECONDS * 1000)
+        ) as client:
+            client.admin.command("ping")
+            address = client.primary
+        if address is None:
+            raise ServerUnavailable(f"{self.uri} has no primary")
+        return f"{address[0]}:{address[1]}"
+
+    def kill(self, member: str) -> None:
+        """End a member as a power cut does, and wait until it is gone."""
+        process = self.members[member].process
+        assert process is not None
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def replica_set(nodes: int = 3, name: str = "rsN") -> Iterator[ReplicaSet]:
+    """Give a replica set of its own for the length of a `with` block.
+
+    Args:
+        nodes: how many members. Three is the smallest set that survives the loss of one.
+        name: the set's name.
+
+    Raises:
+        ServerUnavailable: see `start_mongod`.
+    """
+    with contextlib.ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="earnorm-set-")))
+        started: list[Server] = []
+        for _ in range(nodes):
+            member = start_mongod(root, name, alone=False)
+            assert member.process is not None
+            # In order, a member of a set takes fifteen seconds to stop; its data are of no use.
+            stack.callback(member.process.wait)
+            stack.callback(member.process.kill)
+            started.append(member)
+        hosts = [member.uri.removeprefix("mongodb://").partition("/")[0] for member in started]
+        members = [{"_id": number, "host": host} for number, host in enumerate(hosts)]
+        # An election takes two seconds at most instead of ten.
+        settings = {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}
+        config = {"_id": name, "members": members, "settings": settings}
+        with MongoClient[dict[str, object]](
+            f"mongodb://{hosts[0]}", directConnection=True
+        ) as first:
+            first.admin.command("replSetInitiate", config)
+        uri = f"mongodb://{','.join(hosts)}/?replicaSet={name}"
+        running = ReplicaSet(uri, dict(zip(hosts, started, strict=True)))
+        running.primary()
+        yield running
 
 
 def start_redis(directory: Path) -> Server:
@@ -294,6 +362,17 @@ def _is_primary(port: int, replica_set: str) -> bool:
         except PyMongoError:
             return False
         return bool(hello["isWritablePrimary"])
+
+
+def _answers_hello(port: int) -> bool:
+    with MongoClient[dict[str, object]](
+        "127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=500
+    ) as client:
+        try:
+            client.admin.command("hello")
+        except PyMongoError:
+            return False
+    return True
 
 
 def _answers_ping(port: int) -> bool:
