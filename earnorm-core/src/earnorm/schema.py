@@ -70,6 +70,7 @@ class Schema:
         self.may_cross = any(map(_may_cross, fields.values()))
         """Whether any path leads into another model."""
         self._validators: dict[str, SchemaValidator] = {}
+        self._check_new: Callable[[Any], Any] | None = None
 
     # -- validation: values that come from people ---------------------------------------------
 
@@ -79,15 +80,24 @@ class Schema:
         Raises:
             ValidationError: With every problem found.
         """
+        check = self._check_new
+        if check is None:
+            check = self._check_new = self._validator("new").validate_python
         try:
-            state: State = self._validator("new").validate_python(self._unaliased(values))
+            # The constructor's way: nothing but what every new record needs.
+            state: State = check(
+                values if type(values) is dict and "id" not in values else self._unaliased(values)
+            )
         except pydantic.ValidationError as error:
             raise self._translate(error) from None
         return state
 
     def validate_many(self, values: Sequence[Mapping[str, Any]]) -> list[State]:
         """As ``validate``, for a batch in one call; problems carry their position in it."""
-        batch = [self._unaliased(each) for each in values]
+        batch = [
+            each if type(each) is dict and "id" not in each else self._unaliased(each)
+            for each in values
+        ]
         try:
             states: list[State] = self._validator("many").validate_python(batch)
         except pydantic.ValidationError as error:

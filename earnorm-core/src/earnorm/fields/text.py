@@ -13,16 +13,16 @@ from typing import Annotated, Any, ClassVar, Literal, Unpack
 from urllib.parse import urlsplit
 
 import pydantic
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, core_schema
 
 from earnorm.fields.base import Field, FieldOptions, N, Validator
 
 # The WHATWG pattern for <input type=email>, with a dot asked for in the domain. RFC 5322 allows
 # more, and nobody has such an address; deliverability is not a validator's to know.
-_EMAIL = re.compile(
-    r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
+_EMAIL = (
+    r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+"
-    r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+    r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"
 )
 
 
@@ -126,10 +126,21 @@ class Text(String[N]):
     """A long text; the same as String, named for what it holds."""
 
 
-def _email(value: str) -> str:
-    if len(value) > 254 or not _EMAIL.fullmatch(value):
-        raise PydanticCustomError("email", "not a valid email address")
-    return value
+class _Address:
+    """After everything else: the whole text is an address. Checked by pydantic-core itself, which
+    costs a twentieth of a microsecond where a function of ours costs half of one."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        before = handler(source)
+        address = core_schema.str_schema(pattern=_EMAIL, max_length=254)
+        checked = core_schema.custom_error_schema(
+            address, custom_error_type="email", custom_error_message="not a valid email address"
+        )
+        plain = before["type"] == "str" and before.keys() <= {"type", "metadata", "ref"}
+        return checked if plain else core_schema.chain_schema([before, checked])
 
 
 def _url(value: str) -> str:
@@ -149,7 +160,7 @@ class Email(String[N]):
     json_format: ClassVar[str] = "email"
 
     def annotation(self) -> Any:
-        return Annotated[super().annotation(), pydantic.AfterValidator(_email)]
+        return Annotated[super().annotation(), _Address]
 
 
 class Url(String[N]):
