@@ -279,6 +279,8 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
         if not (isinstance(model, type) and hasattr(model, "_schema")):
             raise TypeError("Embedded() needs an EmbeddedModel class, e.g. Embedded(Address)")
         self.model = self.structure = model
+        self._adopt: Callable[[dict[str, Any]], E] = model._adopter()
+        self._has_relations = bool(model._schema.relations)
 
     if TYPE_CHECKING:
         # What is read from the class is a path into the object; see FieldPath.
@@ -306,8 +308,8 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
             except KeyError:
                 return record._absent(self)
             if type(value) is dict:
-                value = state[self.name] = self.decode(value)
-                if self.model._schema.relations:
+                value = state[self.name] = self._adopt(value)
+                if self._has_relations:
                     record._inside(self, value)
             return value
 
@@ -318,7 +320,7 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
         return value._stored() if isinstance(value, self.model) else value
 
     def decode(self, value: Any) -> Any:
-        return self.model._adopt(value) if type(value) is dict else value
+        return self._adopt(value) if type(value) is dict else value
 
     def operand(self, value: Any) -> Any:
         if value is None:
