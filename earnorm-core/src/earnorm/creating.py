@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from bson import ObjectId
 
@@ -58,9 +60,13 @@ async def store(
 ) -> list[Any]:
     """Store states that were validated and have their ids; the records that were given, or new ones."""
     env = current_env()
-    records: list[Any] = [v if _is_record(v) else object.__new__(bound.model) for v in values]
-    given: list[Any] = [value for value in values if _is_record(value)]
-    touch(env, given)
+    records: list[Any]
+    if _are_dicts(values):
+        records = list(map(object.__new__, repeat(bound.model, len(values))))
+    else:
+        records = [v if _is_record(v) else object.__new__(bound.model) for v in values]
+        given: list[Any] = [value for value in values if _is_record(value)]
+        touch(env, given)
     op = timed(Operation("create", bound.model, env, values=documents))
     await env.app.execute(op)
     adopt(bound, records, states, op)
@@ -77,10 +83,13 @@ def adopt(
     if env.transaction is not None:
         env.transaction.created(records)
     fetch = Fetch(bound.app, None, list(records) if bound.schema.relations else None)
-    for record, state in zip(records, states, strict=True):
-        set_state(record, state)
-        set_fetch(record, fetch)
-        settle(record)
+    deque(map(set_state, records, states), maxlen=0)
+    deque(map(set_fetch, records, repeat(fetch)), maxlen=0)
+    embeds = bool(bound.schema.embedded)
+    for record in records:
+        # One that was made of a dict just now has noted nothing yet.
+        if embeds or hasattr(record, "_changes") or hasattr(record, "_originals"):
+            settle(record)
 
 
 async def checked_documents(
@@ -126,6 +135,12 @@ def documents_of(bound: BoundModel, states: list[dict[str, Any]]) -> list[dict[s
     return states if schema.is_flat else [schema.document(state) for state in states]
 
 
+def _are_dicts(
+    values: Sequence[Mapping[str, Any] | BaseModel],
+) -> TypeGuard[Sequence[dict[str, Any]]]:
+    return set(map(type, values)) == {dict}
+
+
 def _is_record(value: object) -> bool:
     return hasattr(type(value), "_schema")
 
@@ -135,6 +150,8 @@ def checked_states(
 ) -> list[dict[str, Any]]:
     """The validated states. Records were validated by their constructor; only what was changed
     since then is looked at again."""
+    if _are_dicts(values):  # the common case, without a look at each
+        return _validate(bound, values, range(len(values)), values)
     plain: list[tuple[int, Mapping[str, Any]]] = []
     states: list[dict[str, Any]] = [{}] * len(values)
     base = bound.model._base or bound.model
@@ -172,8 +189,8 @@ def _loaded_values(record: Any) -> dict[str, Any]:
 
 def _validate(
     bound: BoundModel,
-    batch: list[Mapping[str, Any]],
-    positions: list[int],
+    batch: Sequence[Mapping[str, Any]],
+    positions: Sequence[int],
     values: Sequence[object],
 ) -> list[dict[str, Any]]:
     if len(values) == 1:
