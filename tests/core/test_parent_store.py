@@ -46,7 +46,7 @@ async def shape(model: Any = Part) -> dict[str, str]:
     names = {str(each.pk): each.name for each in found}
     parents = {each.pk: getattr(each, model._parent_name) for each in found}
     parents = {pk: parent and parent.pk for pk, parent in parents.items()}
-    expected = placed(parents, {}, model.browse([])._model and _bound(model))
+    expected = placed(parents, {}, _bound(model))
     assert {each.pk: each._parent_path for each in found} == expected
     return {
         each.name: "/".join(names[part] for part in each._parent_path.split("/")[:-1])
@@ -167,6 +167,7 @@ async def test_paths_are_rebuilt(app: App) -> None:
     await raw.update_many({}, {"$unset": {"_parent_path": ""}})
     below = await Part.search([("name", "=", "b")])
     assert await Part.search([("id", "child_of", below[0])]).count() == 3
+    await Part.create({"name": "f", "parent_id": (await Part.search([("name", "=", "e")]))[0]})
     assert await rebuild_parent_paths(Part) == 5
     assert await rebuild_parent_paths(Part) == 0
     assert (await shape())["e"] == "a/b/d/e"

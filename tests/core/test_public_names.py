@@ -123,6 +123,7 @@ PUBLIC = [
     "hookimpl",
     "init",
     "models",
+    "rebuild_parent_paths",
     "session",
     "system",
     "transaction",

@@ -65,7 +65,8 @@ async def build(number: int) -> None:
     owners, others, things = ([ObjectId() for _ in range(number)] for _ in range(3))
     await Thing.count(), await Owner.count(), await Link.count()  # the indexes, first
     await raw["count_owner"].insert_many([{"_id": pk, "name": "o"} for pk in owners])
-    await raw["count_other"].insert_many([{"_id": pk, "name": "x"} for pk in others])
+    if number < 100_000:
+        await raw["count_other"].insert_many([{"_id": pk, "name": "x"} for pk in others])
     await raw["count_thing"].insert_many(
         [
             {
@@ -80,9 +81,10 @@ async def build(number: int) -> None:
             for n, (pk, owner, other) in enumerate(zip(things, owners, others, strict=True))
         ]
     )
-    await raw["count_link"].insert_many(
-        [{"thing_id": a, "owner_id": b} for a, b in zip(things, owners, strict=True)]
-    )
+    if number < 100_000:
+        await raw["count_link"].insert_many(
+            [{"thing_id": a, "owner_id": b} for a, b in zip(things, owners, strict=True)]
+        )
 
 
 def finds(commands: Commands) -> int:
@@ -136,8 +138,8 @@ def test_a_part_of_ids_fits_into_a_filter() -> None:
         assert [pk for part in parts for pk in part] == pks
         assert all(len(bson.encode({"": list(part)})) < 6_000_000 for part in parts)
 
-    ids([ObjectId() for _ in range(300_000)])
+    ids([ObjectId() for _ in range(240_000)])
     ids([f"{n:0500}" for n in range(20_000)])
-    ids([n for n in range(200_000)])
+    ids(list(range(200_000)))
     assert list(chunks([])) == []
     assert len(list(chunks([ObjectId()] * 100_000))) == 1

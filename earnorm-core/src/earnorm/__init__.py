@@ -103,6 +103,7 @@ from earnorm.indexes import Index, VectorSearchIndex
 from earnorm.models import BaseModel, EmbeddedModel
 from earnorm.operations import Layer, Operation, PerRecord, Update
 from earnorm.paging import CursorPage, Page
+from earnorm.parent_paths import rebuild_parent_paths
 from earnorm.query import Query
 from earnorm.query_plan import Plan
 from earnorm.recordset import RecordSet
@@ -238,6 +239,7 @@ __all__ = [
     "hookimpl",
     "init",
     "models",
+    "rebuild_parent_paths",
     "session",
     "system",
     "transaction",

@@ -36,6 +36,7 @@ from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.numeric import Int
 from earnorm.fields.relational import Relation, ToMany
+from earnorm.fields.text import String
 from earnorm.files import StoredFile
 from earnorm.ghosts import ghost_of, ghosts_of, load_ghost, note_inside
 from earnorm.hydrate import ghosts, hydrate
@@ -337,6 +338,8 @@ class BaseModel(_Structure):
         _versioned: Refuse lost updates: writes carry a revision.
         _read_concern, _write_concern, _read_preference: What its reads and writes ask of a replica
             set, e.g. ``_read_preference = "secondaryPreferred"``; else the App's.
+        _parent_name: The Many2one to the own model that makes a tree (``"parent_id"``).
+        _parent_store: Keep the path of each record's ancestors in ``_parent_path``.
         _abstract: A base for other models, without a collection.
         _inherit: The name of a model that this class extends; see ``hookspecs.register_models``.
 
@@ -352,6 +355,8 @@ class BaseModel(_Structure):
     _validation: ClassVar[Literal["strict", "warn"] | None] = None
     _options: ClassVar[CollectionOptions | Mapping[str, Any] | None] = None
     _versioned: ClassVar[bool] = False
+    _parent_name: ClassVar[str] = "parent_id"
+    _parent_store: ClassVar[bool] = False
     _read_concern: ClassVar[ReadConcern | None] = None
     _write_concern: ClassVar[WriteConcern | None] = None
     _read_preference: ClassVar[ReadPreference | None] = None
@@ -379,6 +384,11 @@ class BaseModel(_Structure):
             revision.__set_name__(cls, "_revision")
             type.__setattr__(cls, "_revision", revision)
             fields["_revision"] = revision
+        if cls._parent_store and "_parent_path" not in fields:
+            path: String[Any] = String(index=True, readonly=True)
+            path.__set_name__(cls, "_parent_path")
+            type.__setattr__(cls, "_parent_path", path)
+            fields["_parent_path"] = path
         cls._schema = Schema(cls._name, fields)
         cls._schema.rules = rules_of(cls)
         refuse_unknown(cls)
@@ -796,6 +806,7 @@ class BaseModel(_Structure):
 _RECORD_NAMES = frozenset(n for n in dir(BaseModel) if not n.startswith("__")) - {
     "_id",
     "_revision",
+    "_parent_path",
 }
 BaseModel._id.__set_name__(BaseModel, "_id")
 

@@ -38,9 +38,7 @@ def below(path: str) -> Domain:
 def cycle(bound: BoundModel, parent: str) -> ValidationError:
     """What is said where a node would lie below itself."""
     message = "a record cannot lie below itself: this parent is the record, or lies below it"
-    return ValidationError(
-        bound.model._name, [{"loc": (parent,), "msg": message, "type": "cycle"}]
-    )
+    return ValidationError(bound.model._name, [{"loc": (parent,), "msg": message, "type": "cycle"}])
 
 
 async def nodes(
@@ -61,15 +59,14 @@ async def paths_of(bound: BoundModel, env: Env, pks: Iterable[Any]) -> dict[Any,
     """
     known: dict[Any, tuple[Any, str | None]] = {}
     wanted = list(dict.fromkeys(pks))
+    asked: set[Any] = set()
     missing = wanted
     while missing:
+        asked.update(missing)
         for chunk in chunks(missing):
             known.update(await nodes(bound, env, Condition("_id", "in", chunk)))
-        missing = list(
-            {p: None for p, path in known.values() if path is None and p is not None and p not in known}
-        )
-        if all(pk in known and known[pk] == (None, None) for pk in missing):
-            break
+        above = (parent for parent, path in known.values() if path is None and parent is not None)
+        missing = [pk for pk in dict.fromkeys(above) if pk not in asked]
     found = placed({pk: parent for pk, (parent, _) in known.items()}, _stored(known), bound)
     return {pk: found[pk] for pk in wanted if pk in known}
 

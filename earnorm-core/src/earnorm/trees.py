@@ -28,7 +28,7 @@ def parent_name(bound: BoundModel) -> str:
     Raises:
         DomainError: The model has no such relation to itself.
     """
-    name: str = getattr(bound.model, "_parent_name", "parent_id")
+    name = bound.model._parent_name
     field: Any = bound.schema.fields.get(name)
     comodel = getattr(field, "comodel", None)
     own = comodel if isinstance(comodel, str) or comodel is None else comodel._name
@@ -43,11 +43,17 @@ def parent_name(bound: BoundModel) -> str:
 async def walk(bound: BoundModel, env: Env, starts: Iterable[Any], *, upwards: bool) -> list[Any]:
     """The ids of the start records and of all that lie below (``upwards``: above) them.
 
-    The one place where a tree is followed: a model that keeps its paths (``_parent_store``) can be
-    answered here with one query.
+    The one place where a tree is followed. Below a node of a model that keeps its paths
+    (``_parent_store``) lies a range of an index: two queries, however deep it goes.
     """
     parent = parent_name(bound)
     env = env.replace(system=True, reason=_REASON)
+    if bound.model._parent_store and not upwards:
+        from earnorm.parent_paths import descendants  # which asks this module what the parent is
+
+        known = await descendants(bound, env, list(dict.fromkeys(starts)))
+        if known is not None:
+            return known
     asked, told = ("_id", parent) if upwards else (parent, "_id")
     key = bound.schema.fields[told].db_name
     seen = dict.fromkeys(starts)

@@ -77,7 +77,9 @@ async def _together(op: Operation, call_next: Call) -> Any:
         return await call_next(op)
 
     async def run() -> Any:
-        return await call_next(op.replace(env=op.env.replace(transaction=current_env().transaction)))
+        return await call_next(
+            op.replace(env=op.env.replace(transaction=current_env().transaction))
+        )
 
     with use_env(op.env):
         return await atomic(run)
