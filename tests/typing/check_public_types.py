@@ -41,6 +41,7 @@ from earnorm import (
     Point,
     Query,
     RecordSet,
+    Reference,
     Selection,
     String,
     VectorSearchIndex,
@@ -86,6 +87,8 @@ class Post(BaseModel):
     author_id = Many2one(Author)
     editor_id = Many2one(Author, required=True)
     reader_ids = Many2many(Author)
+    about = Reference(Author)
+    origin = Reference(required=True)
 
 
 def values(post: Post) -> None:
@@ -108,6 +111,8 @@ def values(post: Post) -> None:
     assert_type(post.editor_id, Author)
     assert_type(post.editor_id.post_ids, RecordSet[Post])
     assert_type(post.reader_ids, RecordSet[Author])
+    assert_type(post.about, BaseModel | None)
+    assert_type(post.origin, BaseModel)
     assert_type(post.id, str | None)
     if post.address is not None:
         assert_type(post.address, Address)
