@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from bson import ObjectId
+
 from earnorm.domain import condition
 from earnorm.environment import current_env
 from earnorm.exceptions import ConfigurationError, FieldNotLoaded, NotFound, nearest
@@ -18,7 +20,7 @@ from earnorm.fields.base import Field
 from earnorm.fields.command import Command
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Commands, Many2one, One2many, Relation, ToMany, is_record
-from earnorm.hydrate import fill, ghosts, hydrate
+from earnorm.hydrate import fill, ghost_maker, ghosts, hydrate
 from earnorm.objectids import chunks
 from earnorm.operations import Operation, Options
 from earnorm.ordering import parse_order
@@ -156,8 +158,47 @@ def _join(group: Fetch, bound: BoundModel, pks: Iterable[Any]) -> list[Any]:
     return [group.by_id[pk] for pk in pks]
 
 
+def make_ghosts(structures: Iterable[Any], field: Many2one[Any, Any]) -> list[Any]:
+    """Read a Many2one of many records at once; the records that it points at, each once.
+
+    What reading it of one after another would make, in a fraction of the time: it is most of what
+    a prefetch costs.
+    """
+    name, new_ghost = field.name, ghost_maker()
+    pointed: dict[int, Any] = {}
+    group: Fetch | None = None
+    fetch: Fetch | None = None
+    model: Any = None
+    for structure in structures:
+        state = structure.__dict__
+        value = state.get(name)
+        if value is None:
+            # Not there: reading tells whether it is unset or was not fetched.
+            value = None if name in state else getattr(structure, name)
+        elif type(value) is ObjectId or not is_record(value):
+            own: Fetch | None = getattr(structure, "_fetch", None)
+            if own is None:
+                value = getattr(structure, name)
+            else:
+                if group is None or own is not fetch:
+                    fetch, model = own, target_of(own.app, field).model
+                    group = own.related.get(name) or _group(structure, own, field, name)
+                ghost = group.by_id.get(value)
+                if ghost is None:
+                    ghost = group.by_id[value] = new_ghost(model, value, group)
+                    assert group.records is not None
+                    group.records.append(ghost)
+                value = state[name] = ghost
+        if value is not None:
+            pointed[id(value)] = value
+    return list(pointed.values())
+
+
 def _completer(siblings: Callable[[], list[Any]], field: Field[Any, Any]) -> Callable[[], None]:
     def complete() -> None:
+        if isinstance(field, Many2one):
+            make_ghosts(siblings(), field)
+            return
         for record in siblings():
             if record.__dict__.get(field.name) is not None:
                 getattr(record, field.name)  # reading it makes the ghost

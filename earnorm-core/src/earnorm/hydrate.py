@@ -57,3 +57,17 @@ def fill(records: Sequence[BaseModel], states: Iterable[dict[str, Any]], fetch: 
 def ghosts(bound: BoundModel, pks: Iterable[Any]) -> list[Any]:
     """Records that know only their ids, without asking the database."""
     return hydrate(bound, [{"_id": pk} for pk in pks], ID_ONLY)
+
+
+def ghost_maker() -> Callable[[type[Any], Any, Fetch], Any]:
+    """A function that makes one ghost of a fetch that exists: of its class and its id."""
+    set_state, set_fetch = slots()
+    new = object.__new__
+
+    def make(model: type[Any], pk: Any, fetch: Fetch) -> Any:
+        ghost: Any = new(model)
+        set_state(ghost, {"_id": pk})
+        set_fetch(ghost, fetch)
+        return ghost
+
+    return make

@@ -9,7 +9,7 @@ from earnorm.exceptions import ConfigurationError, DomainError, nearest
 from earnorm.fields.base import Field
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Many2one, One2many, Relation, ToMany
-from earnorm.ghosts import inside, link_end, load_group, load_many, target_of
+from earnorm.ghosts import inside, link_end, load_group, load_many, make_ghosts, target_of
 
 if TYPE_CHECKING:
     from earnorm.app import App
@@ -165,7 +165,10 @@ async def _load_relation(records: Sequence[Any], field: Relation[Any, Any]) -> I
                 await load_many(record, field)
         children = [child for record in records for child in getattr(record, field.name)]
         return iter({id(child): child for child in children}.values())
-    pointed = [t for record in records if (t := getattr(record, field.name)) is not None]
+    if isinstance(field, Many2one):
+        pointed = make_ghosts(records, field)
+    else:
+        pointed = [t for record in records if (t := getattr(record, field.name)) is not None]
     groups = {id(t._fetch): t for t in pointed if t.is_stored and t._fetch.is_ghost}
     for ghost in groups.values():
         await load_group(ghost)

@@ -264,7 +264,8 @@ class Many2one(Relation[C, N], Generic[C, N]):
                 value = state[self.name]
             except KeyError:
                 return record._absent(self)
-            if value is None or is_record(value):
+            # A call less for each read: most values are records that were loaded.
+            if value is None or hasattr(type(value), "_schema"):
                 return value
             value = state[self.name] = record._ghost(self, value)
             return value
