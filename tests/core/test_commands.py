@@ -15,6 +15,7 @@ from earnorm import (
     DuplicateKey,
     FieldNotLoaded,
     Int,
+    Many2many,
     Many2one,
     NotFound,
     One2many,
@@ -31,6 +32,14 @@ class Parcel(BaseModel):
 
     code = String(unique=True)
     item_ids = One2many["Item"]("lib.item", "parcel_id", order="number")
+
+
+class Ledger(BaseModel):
+    _name = "lib.ledger"
+    _versioned = True
+
+    title = String()
+    tag_ids = Many2many(Tag)
 
 
 class Item(BaseModel):
@@ -280,6 +289,15 @@ async def test_the_other_side_of_a_many2many_takes_commands(app: App) -> None:
     assert (await tag.article_ids).mapped("title") == ["2"]
     await tag.write({"article_ids": [Command.delete(two)]})
     assert (await Article.search(order="title")).mapped("title") == ["1", "3"]
+
+
+async def test_a_versioned_record_stays_up_to_date(app: App) -> None:
+    one, two = await Tag.create([{"name": "1"}, {"name": "2"}])
+    ledger = await Ledger.create({"title": "x", "tag_ids": [one]})
+    await ledger.write({"title": "y", "tag_ids": [Command.unlink(one), Command.link(two)]})
+    ledger.title = "z"
+    await ledger.save()
+    assert (await Ledger.get(ledger.id)).tag_ids.ids == [two.id]
 
 
 async def test_assigned_lists_are_carried_out_by_save(app: App) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from earnorm.binding import BoundModel
 
 _ID = frozenset({"_id"})
+REVISION = "_revision"
 
 
 # -- operations -----------------------------------------------------------------------------------
@@ -129,9 +130,13 @@ class ListChange:
 
     def show(self, records: Iterable[Any], each: ToMany[Any]) -> None:
         """The same to what the records hold, where they hold the list."""
+        operations = bool(self.removed) + bool(self.added)
         for record in records:
             value = record.__dict__.get(each.name)
             getattr(record, "_changes", {}).pop(each.name, None)
+            if type(record)._versioned and record._fetch.has(REVISION):
+                # Each operation of write() counted one.
+                record.__dict__[REVISION] = (record.__dict__.get(REVISION) or 0) + operations
             if value is not None:
                 stored = each.encode(value)
                 known = [pk for pk in stored if pk not in self.removed]
