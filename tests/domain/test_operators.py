@@ -80,7 +80,7 @@ def test_a_clash_under_a_clash_keeps_every_part() -> None:
         (("age", "==", 1), r"'=='\): no such operator; did you mean '='"),
         (("age", "IN", [1]), "no such operator"),
         (("name", "ilik", "x"), "did you mean 'ilike'"),
-        (("name", "child_of", 1), "no such operator"),
+        (("name", "children_of", 1), "no such operator"),
         (("age", "=", "x"), r"\('age', '='\): expected int or float, not str"),
         (("age", "=", True), "not bool"),
         (("age", "in", [1, "x"]), "not str"),

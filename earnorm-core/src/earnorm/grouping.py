@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from earnorm.aggregation import Aggregate, PathLike, Stats, path_of
 from earnorm.domain import Domain, DomainSource, Operator, matcher, to_filter
@@ -20,6 +20,7 @@ from earnorm.fields.temporal import Date, DateTime
 from earnorm.fields.vector import Vector
 from earnorm.operations import GroupSpec
 from earnorm.ordering import Order, parse_order
+from earnorm.zones import time_zone
 
 if TYPE_CHECKING:
     from earnorm.environment import Env
@@ -288,24 +289,6 @@ class Grouping:
             field = aggregate.field(reached.field if reached else None)
             decoded[name] = aggregate.decode(row[name], field)
         return decoded
-
-
-def time_zone(env: Env) -> ZoneInfo:
-    """The time zone of the Env's context (``tz``), or UTC.
-
-    Raises:
-        ValidationError: The context names no time zone.
-    """
-    name = env.context.get("tz") or "UTC"
-    if isinstance(name, ZoneInfo) and name.key:
-        return name
-    try:
-        return ZoneInfo(name)  # type: ignore[arg-type] # anything else than a text is refused below
-    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-        message = f"{str(name)[:60]!r} is no time zone; give a name such as 'Asia/Ho_Chi_Minh'"
-        raise ValidationError(
-            "context", [{"loc": ("tz",), "msg": message, "type": "time_zone"}]
-        ) from None
 
 
 def _named(keys: Sequence[GroupKey]) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,7 @@ from bson import Code
 
 from earnorm.domain.ast import FALSE, TRUE, Condition, Domain
 from earnorm.domain.bson_order import MISSING, key
+from earnorm.domain.days import Day
 from earnorm.domain.full_text import has_text, text_filter, text_operand
 from earnorm.domain.geo import (
     is_near,
@@ -187,7 +188,10 @@ class ElementSchema:
 
 
 def _value(field: FieldLike, value: Any) -> Any:
-    return None if value is None else stored(field.operand(value))
+    if value is None:
+        return None
+    operand = field.operand(value)
+    return operand if type(operand) is Day else stored(operand)
 
 
 def _no_items(value: Any) -> bool:
@@ -216,7 +220,13 @@ def _ordered(field: FieldLike, value: Any) -> Any:
 def _listed(field: FieldLike, value: Any) -> list[Any]:
     convert = field.operand
     values = value if is_list(value) else [value]
-    operands = [None if item is None else stored(convert(item)) for item in values]
+    operands = [None if item is None else convert(item) for item in values]
+    if any(type(operand) is Day for operand in operands):
+        raise ValueError(
+            "a day is no point in time, and stands in no list; use '=' for each with '|'"
+        )
+    for operand in operands:
+        stored(operand)
     for operand in operands:
         if is_dict(operand) and next(iter(operand), "").startswith("$"):
             # Under $in and $all the server reads such a dict as an operator.
@@ -270,13 +280,25 @@ def _eq(path: str, operand: Any) -> dict[str, Any]:
         return {path: operand}
     if operand is _EMPTY:
         return {path: {"$in": list(_UNSET_VALUES)}}
+    if type(operand) is Day:
+        return {path: operand.equals()}
     return {path: {"$eq": operand}}
 
 
 def _ne(path: str, operand: Any) -> dict[str, Any]:
     if operand is _EMPTY:
         return {path: {"$nin": list(_UNSET_VALUES)}}
+    if type(operand) is Day:
+        return {path: {"$not": operand.equals()}}
     return {path: {"$ne": operand}}
+
+
+def _limit(sign: str) -> Callable[[str, Operand], dict[str, Any]]:
+    def to_mongo(path: str, operand: Any) -> dict[str, Any]:
+        where, limit = operand.limit(sign) if type(operand) is Day else (sign, operand)
+        return {path: {where: limit}}
+
+    return to_mongo
 
 
 def _with(sign: str) -> Callable[[str, Operand], dict[str, Any]]:
@@ -305,6 +327,10 @@ def _with_regex(path: str, pattern: re.Pattern[str]) -> dict[str, Any]:
 def _is_equal(operand: Any) -> Test:
     if operand is _EMPTY:
         return _is_in(_UNSET_VALUES)
+    if type(operand) is Day:
+        # As on the server: of a list, two items may meet the two limits.
+        begun, over = _compared("$gte")(operand.start), _compared("$lt")(operand.end)
+        return lambda values: begun(values) and over(values)
     wanted = key(operand)
     return lambda values: any(key(value) == wanted for value in values)
 
@@ -319,9 +345,19 @@ def _has_all(operands: Sequence[Any]) -> Test:
     return lambda values: all(test(values) for test in tests)
 
 
-def _compared(holds: Callable[[Any, Any], bool]) -> Callable[[Operand], Test]:
+_HOLDS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "$gt": gt,
+    "$gte": ge,
+    "$lt": lt,
+    "$lte": le,
+}
+
+
+def _compared(sign: str) -> Callable[[Operand], Test]:
     def matches(operand: Any) -> Test:
-        bracket, limit = key(operand)
+        where, point = operand.limit(sign) if type(operand) is Day else (sign, operand)
+        holds = _HOLDS[where]
+        bracket, limit = key(point)
 
         def test(values: Values) -> bool:
             for value in values:
@@ -388,8 +424,8 @@ def _negation(matches: Callable[[Operand], Test]) -> Callable[[Operand], Test]:
 # --- the table ------------------------------------------------------------------------------------
 
 
-def _order(name: str, sign: str, holds: Callable[[Any, Any], bool]) -> Operator:
-    return Operator(name, _ordered, _with(sign), _compared(holds))
+def _order(name: str, sign: str) -> Operator:
+    return Operator(name, _ordered, _limit(sign), _compared(sign))
 
 
 def _like_pair(name: str, *, anchored: bool, ignore_case: bool) -> tuple[Operator, Operator]:
@@ -414,10 +450,10 @@ _TABLE: Final = (
     Operator("=", _equal, _eq, _is_equal, "!="),
     Operator("!=", _equal, _ne, _negation(_is_equal), "="),
     Operator("=?", _equal_if_set, _eq, _is_equal),
-    _order(">", "$gt", gt),
-    _order(">=", "$gte", ge),
-    _order("<", "$lt", lt),
-    _order("<=", "$lte", le),
+    _order(">", "$gt"),
+    _order(">=", "$gte"),
+    _order("<", "$lt"),
+    _order("<=", "$lte"),
     Operator("in", _listed_or(FALSE), _with("$in"), _is_in, "not in"),
     Operator("not in", _listed_or(TRUE), _with("$nin"), _negation(_is_in), "in"),
     *_like_pair("like", anchored=False, ignore_case=False),

@@ -10,7 +10,10 @@ import pydantic
 from bson import Int64
 from pydantic_core import PydanticCustomError
 
+from earnorm.domain.days import Day
+from earnorm.environment import find_env
 from earnorm.fields.base import ConvertingField, FieldOptions, N, Validator
+from earnorm.zones import time_zone
 
 D = TypeVar("D", bound=datetime.date)
 
@@ -102,7 +105,8 @@ class DateTime(Moment[datetime.datetime, N]):
         if isinstance(value, datetime.datetime):
             return self.encode(_to_stored_precision(value))
         if isinstance(value, datetime.date):
-            return datetime.datetime(value.year, value.month, value.day)
+            env = find_env()
+            return Day.of(value, _UTC if env is None else time_zone(env))
         raise ValueError(
             f"{self.name} is compared with a datetime, a date or ISO 8601 text, "
             f"not {type(value).__name__}"
@@ -153,8 +157,11 @@ class Date(Moment[datetime.date, N]):
         )
 
 
-def _from_iso(name: str, text: str) -> datetime.datetime:
+def _from_iso(name: str, text: str) -> datetime.date:
+    """A point in time, or the day where the text names no more than that."""
     try:
+        if len(text) <= len("2024-W01-1"):
+            return datetime.date.fromisoformat(text)
         return datetime.datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
