@@ -396,3 +396,19 @@ async def test_every_form_of_many2many_is_crossed(server_app: App, way: str) -> 
     loaded = await Fan.search().prefetch("club_ids", "friend_ids.friend_ids", "friend_of_ids")
     assert await found(loaded.filtered_domain([("club_ids.name", "=", "red")])) == "Ann"
     assert await found(loaded.filtered_domain([("friend_of_ids", "=", None)])) == "Ann"
+
+
+async def test_what_no_filter_can_hold_is_looked_up(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world()
+    for name, value in [("FEW", 0), ("FEW_HERE", 0), ("LARGEST", 30)]:
+        monkeypatch.setattr(resolution, name, value)
+    commands.clear()
+    assert await found(Post.search([("author_id.age", ">", 0), ("stars", ">", 1)])) == "a2 b1"
+    (pipeline,) = [c["pipeline"] for c in commands.named("aggregate")]
+    assert pipeline[0] == {"$match": {"stars": {"$gt": 1}}}
+    inside = pipeline[1]["$lookup"]["pipeline"]
+    assert inside[0] == {"$match": {"age": {"$gt": 0}}} and {"$limit": 1} in inside
+    with pytest.raises(NotSupported, match="than a filter can name"):
+        await current_env().app.resolve(Post, [("author_id.age", ">", 0)])

@@ -23,6 +23,7 @@ from earnorm.ordering import Order, parse_order
 from earnorm.zones import time_zone
 
 if TYPE_CHECKING:
+    from earnorm.across import Across
     from earnorm.environment import Env
     from earnorm.schema import Schema
 
@@ -123,6 +124,7 @@ class Grouping:
         having: A domain over the result names.
         order: Result names, as for a query; the keys decide what it leaves open.
         limit: At most so many rows; 0 means all.
+        across: Takes the paths that lead into other records.
 
     Raises:
         DomainError: A path that is no field, or a condition that doesn't fit.
@@ -140,8 +142,10 @@ class Grouping:
         having: DomainSource = None,
         order: Order = None,
         limit: int = 0,
+        across: Across | None = None,
     ) -> None:
         self._schema = schema
+        self._across = across
         self._keys: dict[str, _Key] = {}
         for name, path in _named(keys):
             if name in self._keys:
@@ -171,9 +175,20 @@ class Grouping:
 
     # -- keys and aggregates ------------------------------------------------------------------
 
+    def _reach(self, path: str) -> Reached:
+        across = self._across
+        if across is None or not across.leads_away(path):
+            return reach(self._schema, path)
+        key, field = across.key(path), across.field(path)
+        if isinstance(field, List):
+            raise DomainError(
+                f"{path!r} is a list in another record; a group looks at single values"
+            )
+        return Reached({"$ifNull": [f"${key}", None]}, key, field, (), False)
+
     def _key(self, name: str, path: str, env: Env) -> _Key:
         path, colon, unit = path.partition(":")
-        reached = reach(self._schema, path)
+        reached = self._reach(path)
         if not colon:
             return _Key(name, reached, reached.expression)
         if unit not in UNITS:
@@ -197,7 +212,7 @@ class Grouping:
         path = aggregate.path
         if not path:
             return aggregate, None
-        reached = reach(self._schema, path)
+        reached = self._reach(path)
         whole = [each for each in reached.lists if each not in self._unwound]
         if whole and not (aggregate.of_lists and reached.ends_at_list and len(whole) == 1):
             raise _refused(

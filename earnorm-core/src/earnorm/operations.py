@@ -196,6 +196,8 @@ class Options:
 
     order: tuple[tuple[str, int], ...] = ()
     """Stored paths with 1 (ascending) or -1."""
+    across: tuple[tuple[str, str], ...] = ()
+    """Keys in ``order`` and ``group`` that stand for paths into other records, with those paths."""
     limit: int = 0
     """At most so many records; 0 means all."""
     offset: int = 0

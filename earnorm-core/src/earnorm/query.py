@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from earnorm import writing
+from earnorm.across import Across
 from earnorm.aggregation import Aggregate
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
@@ -149,12 +150,17 @@ class Query(Generic[M]):
         return self._run().__await__()
 
     def _operation(
-        self, name: OperationName, env: Env, stream: Stream | Explanation | None = None
+        self,
+        name: OperationName,
+        env: Env,
+        stream: Stream | Explanation | None = None,
+        across: Across | None = None,
     ) -> tuple[BoundModel, Operation]:
         bound = env.app.bind(self._model)
-        path_of = bound.schema.path_of
+        across = across or Across(bound)
         options = Options(
-            order=tuple((path_of(path), direction) for path, direction in self._order),
+            order=tuple((across.key(path), direction) for path, direction in self._order),
+            across=across.paths,
             limit=self._limit,
             offset=self._offset,
             fields=self._only and self._checked_only(bound, self._only),
@@ -290,7 +296,8 @@ class Query(Generic[M]):
             NotSupported: The backend cannot compute it.
         """
         env = current_env()
-        bound, op = self._operation("group", env)
+        across = Across(env.app.bind(self._model))
+        bound, op = self._operation("group", env, across=across)
         grouping = Grouping(
             bound.schema,
             env,
@@ -300,8 +307,9 @@ class Query(Generic[M]):
             having=having,
             order=order,
             limit=_size("limit", limit),
+            across=across,
         )
-        options = replace(op.options, group=grouping.spec, fields=None)
+        options = replace(op.options, group=grouping.spec, fields=None, across=across.paths)
         if not (grouping.needs_order or options.limit or options.offset):
             options = replace(options, order=())
         elif not options.order:

@@ -64,6 +64,8 @@ class Selection:
 
     def stages(self, bound: BoundModel) -> list[Mapping[str, Any]]:
         """The pipeline that gives the selected documents."""
+        if not self.lookups:
+            return [{"$match": bound.filter(self.domain)}]
         schema = _Flagged(bound.schema)
         return [
             {"$match": bound.filter(self.first)},

@@ -4,9 +4,12 @@ a filter could not hold the answer."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from earnorm.across import lookups
 from earnorm.domain import Condition
+from earnorm.domain.relational import asks_others
 from earnorm.exceptions import NotSupported, UnresolvedDomain
 from earnorm.locking import lock
 from earnorm.operations import (
@@ -38,7 +41,16 @@ def resolving(bound: BoundModel, name: OperationName, core: Call) -> Call:
     if not bound.schema.may_cross:
         return core
 
+    reads = _READS.get(name)
+
     async def call(op: Operation) -> Any:
+        if op.options.across:
+            stream = op.options.stream
+            if isinstance(stream, Stream) and stream.cursor is not None:
+                return await stream.cursor.next_batch()
+            if name in ("search", "group"):
+                return await _looking(bound, op, _READS[name])
+            op = op.replace(options=replace(op.options, across=(), order=()))
         try:
             return await core(op)
         except UnresolvedDomain:
@@ -46,9 +58,20 @@ def resolving(bound: BoundModel, name: OperationName, core: Call) -> Call:
         selection = await select(bound, op)
         if not selection.lookups:
             return await core(op.replace(domain=selection.domain))
-        return await _WIDE[name](bound, op, selection, core)
+        if reads is None:
+            return await _change(bound, op, selection, core)
+        return await reads(bound, op, selection.stages(bound))
 
     return call
+
+
+async def _looking(bound: BoundModel, op: Operation, reads: _Reads) -> Any:
+    """With an order or group keys that lie in other records."""
+    selection = Selection(op.domain)
+    if asks_others(op.domain, bound.schema, bound.operators):
+        selection = await select(bound, op)
+    added = await lookups(bound, op.env, op.options.across)
+    return await reads(bound, op, [*selection.stages(bound), *added])
 
 
 def _window(op: Operation) -> Stages:
@@ -63,8 +86,8 @@ def _window(op: Operation) -> Stages:
     return stages
 
 
-async def _search(bound: BoundModel, op: Operation, selection: Selection, core: Call) -> Any:
-    stages, stream = selection.stages(bound), op.options.stream
+async def _search(bound: BoundModel, op: Operation, stages: Stages) -> Any:
+    stream = op.options.stream
     if isinstance(stream, Selecting):
         stream.stages = (*stages, *bound.hiding(op))
         return []
@@ -87,14 +110,13 @@ async def _search(bound: BoundModel, op: Operation, selection: Selection, core: 
     return documents
 
 
-async def _count(bound: BoundModel, op: Operation, selection: Selection, core: Call) -> int:
-    counting = [*selection.stages(bound), *_window(op), {"$count": "n"}]
-    rows = await _rows(bound, op, counting)
+async def _count(bound: BoundModel, op: Operation, stages: Stages) -> int:
+    rows = await _rows(bound, op, [*stages, *_window(op), {"$count": "n"}])
     return int(rows[0]["n"]) if rows else 0
 
 
-async def _group(bound: BoundModel, op: Operation, selection: Selection, core: Call) -> Any:
-    return await bound.group(op, selection.stages(bound))
+async def _group(bound: BoundModel, op: Operation, stages: Stages) -> Any:
+    return await bound.group(op, stages)
 
 
 async def _change(bound: BoundModel, op: Operation, selection: Selection, core: Call) -> int:
@@ -133,11 +155,5 @@ async def _open(bound: BoundModel, op: Operation, stages: Stages, batch_size: in
     )
 
 
-_Wide = Callable[["BoundModel", Operation, Selection, Call], Awaitable[Any]]
-_WIDE: Final[Mapping[str, _Wide]] = {
-    "search": _search,
-    "count": _count,
-    "group": _group,
-    "write": _change,
-    "unlink": _change,
-}
+_Reads = Callable[["BoundModel", Operation, Stages], Awaitable[Any]]
+_READS: Final[Mapping[str, _Reads]] = {"search": _search, "count": _count, "group": _group}
