@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from earnorm.backends import Backend
-from earnorm.backends.base import BulkUpdate, Collection, IndexSpec
+from earnorm.backends.base import BulkUpdate, Collection, Document, IndexSpec
+from earnorm.backends.collection import PART
 from earnorm.exceptions import DuplicateKey, NotSupported, ValidationError
 
 LAW = settings(
@@ -357,3 +358,35 @@ async def test_fifty_tasks_share_one_backend(users: Collection) -> None:
 def printed(error: BaseException) -> str:
     """The error as a log shows it, with every cause."""
     return "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize("size", [PART - 1, PART, 2 * PART + 3])
+async def test_a_large_result_comes_in_parts_that_are_each_looked_at(
+    users: Collection, size: int
+) -> None:
+    await users.insert([{"_id": n} for n in range(size)])
+    seen: list[int] = []
+
+    def each(part: list[Document]) -> list[Document]:
+        seen.append(len(part))
+        return [{**document, "looked": 1} for document in part]
+
+    found = await users.find({}, sort=[("_id", 1)], each_part=each)
+    assert [d["_id"] for d in found] == list(range(size))
+    assert all(d["looked"] for d in found)
+    assert sum(seen) == size and max(seen) <= PART
+    assert len(await users.find({}, limit=size - 1, each_part=each)) == size - 1
+
+
+async def test_a_part_that_is_refused_leaves_nothing_under_way(server_backend: Backend) -> None:
+    users = server_backend.collection("users")
+    await users.insert([{"_id": n} for n in range(PART + 1)])
+
+    def refuse(part: list[Document]) -> list[Document]:
+        raise LookupError("no")
+
+    with pytest.raises(LookupError):
+        await users.find({}, each_part=refuse)
+    await asyncio.sleep(0)
+    assert not [t for t in asyncio.all_tasks() if "to_list" in repr(t) and not t.cancelling()]
+    assert await users.count({}) == PART + 1

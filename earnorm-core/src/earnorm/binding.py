@@ -163,10 +163,11 @@ class BoundModel:
             limit=options.limit,
             session=op.env.database_session,
             timeout=options.timeout or self.timeout,
+            each_part=self.declared.only if options.fields is None else None,
         )
         if options.lock:
             await lock(self.collection, documents, op)
-        return documents if options.fields is not None else self.declared.only(documents)
+        return documents
 
     async def _next_batch(self, op: Operation, stream: Stream) -> list[Document]:
         if stream.cursor is None:

@@ -30,8 +30,8 @@ class DeclaredKeys:
 
     def only(self, documents: list[Document]) -> list[Document]:
         """The documents without keys that are not declared; the list itself where there are none."""
-        if len(documents) == 1:
-            if self._is_known(documents[0]):
+        if len(documents) < 2:
+            if not documents or self._is_known(documents[0]):
                 return documents
         elif self._is_known(set[str]().union(*documents)):
             return documents

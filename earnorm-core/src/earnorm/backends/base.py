@@ -6,7 +6,7 @@ driver exception that means something to a user into one of ``earnorm.exceptions
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -158,8 +158,12 @@ class Collection(Protocol):
         limit: int = 0,
         session: Session | None = None,
         timeout: float | None = None,
+        each_part: Callable[[list[Document]], list[Document]] | None = None,
     ) -> list[Document]:
         """Every matching document. ``limit`` 0 means all.
+
+        A large result comes in parts; ``each_part`` is given each while the server prepares the next
+        one, and what it returns is what is returned.
 
         ``timeout``, in seconds here and below, bounds the whole: waiting for a server and a connection, the
         server's work, and what the driver tries again.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any, Final, Literal
 
@@ -49,6 +50,11 @@ DEFAULT_FIRST_BATCH: Final = 101
 
 WHOLE_RESULT: Final = 1_000_000
 """A batch size that only the server's limit of 16 MiB for one reply cuts."""
+
+PART: Final = 5001
+"""Documents of one part of a large result. Of 10,000 documents in two parts, the second is prepared
+while the first is looked at (0.93 of the time of one reply, measured), and the event loop stalls half
+as long. One more than a round number: where nothing is left, asking costs a round trip."""
 
 
 class DriverCursor(Cursor):
@@ -105,6 +111,7 @@ class DriverCollection(Collection):
         limit: int = 0,
         session: Session | None = None,
         timeout: float | None = None,
+        each_part: Callable[[list[Document]], list[Document]] | None = None,
     ) -> list[Document]:
         options: dict[str, Any] = {}
         if projection is not None:
@@ -115,17 +122,18 @@ class DriverCollection(Collection):
             options["skip"] = skip
         if session is not None:
             options["session"] = session
+        if limit and limit != 1:
+            options["limit"] = limit
         with self._translating.within(timeout):
             if limit == 1:
                 one: Document | None = await self._native.find_one(filter, **options)
-                return [] if one is None else [one]
-            if limit:
-                options["limit"] = limit
-            if not limit or limit > DEFAULT_FIRST_BATCH:
-                # One round trip instead of two: 500 documents take 0.7 of the time.
-                options["batch_size"] = limit or WHOLE_RESULT
-            all_: list[Document] = await self._native.find(filter, **options).to_list(None)
-        return all_
+                found: list[Document] = [] if one is None else [one]
+            elif limit and limit <= DEFAULT_FIRST_BATCH:
+                found = await self._native.find(filter, **options).to_list(None)
+            else:
+                cursor = self._native.find(filter, batch_size=PART, **options)
+                return await _parts(cursor, each_part or _as_it_is)
+        return found if each_part is None else each_part(found)
 
     @override
     async def open_cursor(
@@ -502,6 +510,32 @@ def _native(request: BulkRequest) -> _NativeRequest:
 def _batch(requests: Sequence[BulkRequest], ordered: bool) -> Batch:
     documents = [each.document if isinstance(each, BulkInsert) else {} for each in requests]
     return Batch(len(requests), ordered, documents)
+
+
+async def _parts(
+    cursor: Any, each_part: Callable[[list[Document]], list[Document]]
+) -> list[Document]:
+    """All documents of a cursor, each part looked at while the server prepares the next."""
+    part: list[Document] = await cursor.to_list(PART)
+    found: list[Document] = []
+    coming: asyncio.Future[list[Document]] | None = None
+    try:
+        while part:
+            if len(part) == PART:
+                coming = asyncio.ensure_future(cursor.to_list(PART))
+                await asyncio.sleep(0)  # let it send its request
+            found += each_part(part)
+            if coming is None:
+                break
+            part, coming = await coming, None
+    finally:
+        if coming is not None:
+            coming.cancel()
+    return found
+
+
+def _as_it_is(documents: list[Document]) -> list[Document]:
+    return documents
 
 
 def _common(session: Session | None) -> dict[str, Any]:
