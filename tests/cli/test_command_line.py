@@ -394,3 +394,70 @@ def test_importing_the_core_imports_no_typer() -> None:
         (sys.executable, "-c", program), capture_output=True, text=True, check=False
     )
     assert done.stdout == "set()\n", done.stderr
+
+
+EXTENDING = """
+from earnorm import Index, String, hookimpl, models
+
+class UserPhone(models.BaseModel):
+    _inherit = "cli.user"
+    _indexes = [Index("phone")]
+    _rules = [("own", "phone")]
+    phone = String()
+
+class Plugin:
+    api = 1
+    @hookimpl
+    def register_models(self):
+        return [UserPhone]
+"""
+
+
+@pytest.fixture
+def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"users_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(
+        "from earnorm import String, models\n"
+        "class User(models.BaseModel):\n"
+        "    _name = 'cli.user'\n"
+        "    name = String(index=True)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def test_models_tells_which_distribution_each_part_is_of(
+    install: Install, user_module: str
+) -> None:
+    install("phone", EXTENDING)
+    result = run("models", "cli.user", "-m", user_module, "--json")
+    assert result.exit_code == 0, result.output
+    parts = {(p["kind"], p["name"]): p["origin"] for p in json.loads(result.stdout)}
+    assert parts == {
+        ("field", "_id"): "earnorm-core",
+        ("field", "name"): user_module,
+        ("field", "phone"): "earnorm-phone 1.2 (plugin phone)",
+        ("index", "name_1"): user_module,
+        ("index", "phone_1"): "earnorm-phone 1.2 (plugin phone)",
+        ("declaration", "_rules"): "earnorm-phone 1.2 (plugin phone)",
+    }
+    assert "field phone (String), of earnorm-phone 1.2" in run("models", "-m", user_module).stdout
+    assert run("models", "cli.usr", "-m", user_module).exit_code == 1
+
+
+def test_models_tells_what_installing_or_removing_a_plugin_changes(
+    install: Install, user_module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("phone", EXTENDING)
+    asked = ("models", "cli.user", "-m", user_module)
+    lines = run(*asked, "--without", "phone").stdout.splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        "- cli.user: field phone (String)",
+        "- cli.user: index phone_1 (index)",
+        "- cli.user: declaration _rules (tuple)",
+    ]
+    monkeypatch.setenv("EARNORM_PLUGINS", "")
+    found = json.loads(run(*asked, "--with", "phone", "--json").stdout)
+    assert [part["name"] for part in found["added"]] == ["phone", "phone_1", "_rules"]
+    assert found["removed"] == []
+    assert "Nothing would change" in run(*asked, "--without", "phone").stdout

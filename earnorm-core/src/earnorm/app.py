@@ -22,8 +22,9 @@ from earnorm.domain import OPERATORS, Domain, DomainSource, Operator, matcher
 from earnorm.domain.keyset import KEYSET_OPERATORS
 from earnorm.environment import Env, current_env, use_env
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
+from earnorm.extension import Extension, Origins, effective_class
 from earnorm.index_catalog import IndexCatalog
-from earnorm.models import BaseModel, effective_class
+from earnorm.models import BaseModel
 from earnorm.operations import Operation
 from earnorm.plugins import (
     CORE_DISTRIBUTION,
@@ -34,6 +35,7 @@ from earnorm.plugins import (
     load,
     settled,
 )
+from earnorm.provenance import Part, parts_of
 from earnorm.relations import check_relations
 from earnorm.resolution import check, resolve
 
@@ -226,7 +228,9 @@ class App:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bound: dict[type[BaseModel], BoundModel] = {}
         self._by_name: dict[str, type[BaseModel]] = {}
-        self._extensions: dict[str, list[type[BaseModel]]] = {}
+        self._extensions: dict[str, list[Extension]] = {}
+        self._effective: dict[type[BaseModel], type[BaseModel]] = {}
+        self._brought: dict[type[BaseModel], str] = {}
         self._plugin_packages = {point.module.partition(".")[0] for point in installed().values()}
         self._token: Token[Env | None] | None = None
 
@@ -318,16 +322,61 @@ class App:
         for plugin, services in self.loaded.collect("register_services", app=self):
             for name, service in (services or {}).items():
                 self.services.add(name, service, plugin)
-        for _, models in self.loaded.collect("register_models", app=self):
+        self._register_models()
+
+    def _register_models(self) -> None:
+        for plugin, models in self.loaded.collect("register_models", app=self):
             for model in models or ():
-                if model._inherit is None:
-                    self._by_name[model._name] = model
-                else:
-                    self._extensions.setdefault(model._inherit, []).append(model)
+                other = self._brought.setdefault(model, plugin)
+                if model._inherit is not None:
+                    self._extensions.setdefault(model._inherit, []).append(Extension(plugin, model))
+                    continue
+                first = self._by_name.setdefault(model._name, model)
+                if first is not model or other != plugin:
+                    raise PluginError(
+                        f"plugins {self._brought[first]!r} and {plugin!r} both bring a model named "
+                        f"{model._name!r}; give one another _name, or extend it with _inherit"
+                    )
         for target in self._extensions:
-            if target not in self._by_name and target not in registry.definitions():
+            base = self._by_name.get(target) or registry.definitions().get(target)
+            if base is None:
                 log.info("a plugin extends the model %r, which nobody has defined yet", target)
+            else:
+                self._effective_class(base)  # what clashes stops the start
         self._check_relations()
+
+    def _effective_class(self, base: type[BaseModel]) -> type[BaseModel]:
+        found = self._effective.get(base)
+        if found is None:
+            found = effective_class(base, self._extensions.get(base._name, ()))
+            self._effective[base] = found
+        return found
+
+    @contextmanager
+    def described(self) -> Iterator[None]:
+        """Inside the block ``parts`` can be asked of an App that is not started; nothing is connected."""
+        self._register_models()
+        try:
+            yield
+        finally:
+            self._forget_models()
+
+    def parts(self, name: str | None = None) -> list[Part]:
+        """The fields, indexes, rules and declarations of a model, each with the package that it is of.
+
+        Args:
+            name: The model's name; None means every model of this App.
+
+        Raises:
+            ConfigurationError: No such model.
+        """
+        found = self._models_of_app() if name is None else [self._named(name)]
+        return [part for each in found for part in parts_of(self, self._effective_class(each))]
+
+    @property
+    def origins(self) -> Origins:
+        """Whose class a class is: which plugin brings it, or which package."""
+        return Origins(self, self._brought)
 
     def _check_relations(self) -> None:
         known: dict[str, dict[str, Field[Any, Any]]] = {
@@ -336,7 +385,7 @@ class App:
         }
         for name, extensions in self._extensions.items():
             for extension in extensions:
-                known.setdefault(name, {}).update(extension._schema.fields)
+                known.setdefault(name, {}).update(extension.model._schema.fields)
         check_relations(self._models_of_app(), known)
 
     def _merged(self, hook: str, start: dict[str, Any]) -> dict[str, Any]:
@@ -386,11 +435,19 @@ class App:
 
     async def _drop_backend(self) -> None:
         backend, self._backend, self._loop = self._backend, None, None
-        self._bound.clear()
-        self._by_name.clear()
-        self._extensions.clear()
+        self._forget_models()
         if backend is not None:
             await backend.close()
+
+    def _forget_models(self) -> None:
+        for known in (
+            self._bound,
+            self._by_name,
+            self._extensions,
+            self._effective,
+            self._brought,
+        ):
+            known.clear()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -429,14 +486,11 @@ class App:
 
     def _bind(self, model: type[BaseModel]) -> BoundModel:
         if model._inherit is not None:
-            raise ConfigurationError(
-                f"{model.__name__} extends {model._inherit!r}; use the model itself "
-                f"(app.model({model._inherit!r}))"
-            )
+            return self._bind_extension(model, model._inherit)
         base = model._base or model
         if base._abstract:
             raise ConfigurationError(f"{base.__name__} is abstract; use a model that inherits it")
-        effective = effective_class(base, self._extensions.get(base._name, ()))
+        effective = self._effective_class(base)
         bound = BoundModel(self, effective)
         names = {base, effective, model}
         self._bound |= dict.fromkeys(names, bound)
@@ -448,17 +502,30 @@ class App:
             raise
         return bound
 
+    def _bind_extension(self, model: type[BaseModel], target: str) -> BoundModel:
+        """An extension stands for the model that it is a part of, in the Apps where it is."""
+        if model not in self._brought:
+            raise ConfigurationError(
+                f"{model.__name__} extends {target!r}, and no plugin of App {self.name!r} brings it; "
+                f"use the model itself (app.model({target!r}))"
+            )
+        bound = self._bound[model] = self.bind(self.model(target))
+        return bound
+
     def model(self, name: str) -> type[BaseModel]:
         """A model's class by its name, with the extensions that this App's plugins bring.
 
         Raises:
             ConfigurationError: No such model.
         """
+        return self.bind(self._named(name)).model
+
+    def _named(self, name: str) -> type[BaseModel]:
         found = self._by_name.get(name) or registry.definitions().get(name)
         if found is None:
             known = {*self._by_name, *registry.definitions()}
             raise ConfigurationError(f"no model is named {name!r}{nearest(name, known)}")
-        return self.bind(found).model
+        return found
 
     def matcher(
         self, model: type[BaseModel], domain: DomainSource

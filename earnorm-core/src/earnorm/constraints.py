@@ -165,20 +165,25 @@ def rules_of(cls: type[_Structure]) -> Rules | None:
     Raises:
         TypeError: A rule names an unknown field, or is asynchronous where nothing can wait for it.
     """
+    found = [
+        (rule, Rule(name, frozenset(rule.fields), rule.on, is_async(getattr(cls, name))))
+        for name, rule in declared_rules(cls).items()
+    ]
+    _refuse_unknown(cls, found)
+    late = _refuse_nested(cls)
+    return Rules(cls, found) if found or late else None
+
+
+def declared_rules(cls: type[_Structure]) -> dict[str, Declared]:
+    """What was declared above each rule of a class, by the method's name; those of a base come first."""
     declared: dict[str, Declared] = {}
     for ancestor in reversed(cls.__mro__):
         for name, value in vars(ancestor).items():
             rule = getattr(value, _MARK, None)
             if isinstance(rule, Declared):
                 declared[name] = rule
-    found = [
-        (rule, Rule(name, frozenset(rule.fields), rule.on, is_async(getattr(cls, name))))
-        for name, rule in declared.items()
-        if callable(getattr(cls, name))  # check = None takes an inherited rule away
-    ]
-    _refuse_unknown(cls, found)
-    late = _refuse_nested(cls)
-    return Rules(cls, found) if found or late else None
+    # check = None takes an inherited rule away
+    return {name: rule for name, rule in declared.items() if callable(getattr(cls, name))}
 
 
 def _refuse_unknown(cls: type[_Structure], found: Iterable[tuple[Declared, Rule]]) -> None:

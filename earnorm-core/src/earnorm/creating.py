@@ -183,6 +183,8 @@ def _loaded_values(record: Any) -> dict[str, Any]:
     state = record.__dict__
     schema = type(record)._schema
     found = {f.name: getattr(record, f.name) for f in schema.stored if f.name in state}
+    # What another App's class of the model has beside it: refused as unknown, not left out in silence.
+    found |= {n: v for n, v in state.items() if n not in schema.fields and v is not None}
     # What was assigned, as it is: commands cannot be read.
     return found | {f.name: state[f.name] for f in schema.to_many if f.name in state}
 

@@ -218,6 +218,13 @@ def declared_indexes(
     return list(found.values())
 
 
+def entry_name(model: type[BaseModel], entry: IndexEntry) -> str:
+    """The name of the index that an entry of ``_indexes`` declares."""
+    if isinstance(entry, VectorSearchIndex):
+        return entry.name
+    return _of_entry(model, entry, OPERATORS).name
+
+
 def _merged(of_field: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     merged = {**of_field, **options}
     # The server takes one of the two; the entry's own wins.

@@ -29,6 +29,7 @@ from earnorm.exceptions import (
     ValidationError,
     nearest,
 )
+from earnorm.extension import merged_indexes
 from earnorm.fetch import Fetch
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.files import File
@@ -42,6 +43,7 @@ from earnorm.ghosts import ghost_of, ghosts_of, load_ghost, note_inside
 from earnorm.hydrate import ghosts, hydrate
 from earnorm.operations import ONE, Operation
 from earnorm.per_record import write_many
+from earnorm.pickling import reduced
 from earnorm.pydantic_models import body_model
 from earnorm.query import Query
 from earnorm.recordset import RecordSet
@@ -331,7 +333,7 @@ class BaseModel(_Structure):
         _name: The model's name (default: the class name in snake case).
         _collection: Its collection (default: the name, with dots as underscores).
         _indexes: Indexes beside those of ``unique`` and ``index``, e.g. ``[{"email": 1}]`` or
-            ``[Index("email", unique=True)]``.
+            ``[Index("email", unique=True)]``. Those of every base class are part of it.
         _validation: ``"strict"`` or ``"warn"``: the server, too, refuses (or logs) documents that break the
             rules of the fields, whoever writes them.
         _options: How the collection is kept (``CollectionOptions``): capped, time series and the like.
@@ -378,6 +380,8 @@ class BaseModel(_Structure):
             cls._inherit = None
             cls._name = own.get("_name") or _SNAKE.sub("_", cls.__name__).lower()
             cls._collection = own.get("_collection") or cls._name.replace(".", "_")
+        if len(cls.__bases__) > 1 or "_indexes" in own:
+            cls._indexes = merged_indexes(cls)
         fields = _declared_fields(cls, _RECORD_NAMES)
         if cls._versioned and "_revision" not in fields:
             revision: Int[Any] = Int(default=0)
@@ -564,7 +568,24 @@ class BaseModel(_Structure):
         # No values: a record may hold what must not reach a log.
         return f"<{type(self).__name__} {self.id or 'unsaved'}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
+
     # -- the model ----------------------------------------------------------------------------
+
+    @classmethod
+    def of(cls, record: BaseModel) -> Self:
+        """The same record, known by this class: what an extension adds, for type checkers.
+
+        Raises:
+            ConfigurationError: This class is no part of the record's model in its App.
+        """
+        if not isinstance(record, cls):
+            raise ConfigurationError(
+                f"{cls.__name__} is no part of {type(record)._name!r} here: the plugin that brings it "
+                f"is not selected in this App, or the record was made before the App was started"
+            )
+        return record
 
     @classmethod
     def search(
@@ -822,40 +843,3 @@ def _shown(id: object) -> str:
 
 def _bound(model: type[BaseModel]) -> BoundModel:
     return current_env().app.bind(model)
-
-
-def effective_class(
-    base: type[BaseModel], extensions: Sequence[type[BaseModel]]
-) -> type[BaseModel]:
-    """One App's class of a model: the model itself, or a subclass with the extensions before it.
-
-    An extension's methods reach the model's own with ``super()``.
-    """
-    if not extensions:
-        return base
-    if "__new__" not in vars(base):
-        # Only now: the constructor of a model that nobody extends pays nothing for this.
-        type.__setattr__(base, "__new__", _new_in_app)
-    for extension in extensions:
-        if extension._versioned and not base._versioned:
-            raise ConfigurationError(f"{extension.__name__} cannot make {base._name!r} versioned")
-    members: dict[str, Any] = {
-        "__slots__": (),
-        "__module__": base.__module__,
-        "__qualname__": base.__qualname__,
-        "__doc__": base.__doc__,
-        "_base": base,
-        "_inherit": None,
-        "_name": base._name,
-        "_collection": base._collection,
-        "_indexes": [*base._indexes, *(i for e in extensions for i in vars(e).get("_indexes", ()))],
-    }
-    return type(base.__name__, (*reversed(extensions), base), members)
-
-
-def _new_in_app(cls: type[BaseModel], **values: Any) -> BaseModel:
-    """A new record is of the class that the current App sees."""
-    env = find_env()
-    if env is not None and env.app.is_started and cls._base is None:
-        cls = env.app.bind(cls).model
-    return object.__new__(cls)

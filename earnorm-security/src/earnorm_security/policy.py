@@ -19,6 +19,7 @@ from earnorm import (
     Env,
     PluginError,
 )
+from earnorm.extension import declared
 from earnorm_security.declarations import EVERYBODY, RIGHTS, Access, Right, Rule, RuleDomain
 
 RIGHT_OF: Final[dict[str, Right]] = {
@@ -50,8 +51,9 @@ class Policy:
     def __init__(self, app: App, model: type[BaseModel], default_open: bool) -> None:
         self.model = model
         self._name = model._name
-        access: object = getattr(model, "_access", None)
-        rules: object = getattr(model, "_rules", None)
+        # What an extension says is added to what the model says.
+        access: object = declared(model, "_access")
+        rules: object = declared(model, "_rules")
         every = frozenset({EVERYBODY}) if default_open else _NOBODY
         granted = dict.fromkeys(RIGHTS, every) if access is None else self._read_access(access)
         self._granted: dict[Right, frozenset[str]] = granted

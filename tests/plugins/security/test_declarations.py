@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from earnorm import App, ConfigurationError, Domain, act_as, hookimpl, models, registry, system
+from earnorm import (
+    AccessDenied,
+    App,
+    ConfigurationError,
+    Domain,
+    Principal,
+    act_as,
+    hookimpl,
+    models,
+    registry,
+    system,
+)
 from earnorm.fields import String
 from earnorm_security import Access, Rule, SecurityPlugin
 
@@ -75,7 +86,7 @@ def test_wrong_settings_are_refused(settings, says):
         App("mongomock://", database="x", plugins=[SecurityPlugin], security=settings)
 
 
-async def test_an_extension_inherits_the_rules_and_may_replace_them(opened, model):
+async def test_an_extension_adds_its_rules_to_those_of_the_model(opened, model):
     declared = model(_rules=[Rule("nothing", False)])
 
     class More(models.BaseModel):
@@ -105,11 +116,43 @@ async def test_an_extension_inherits_the_rules_and_may_replace_them(opened, mode
     async with opened(plugins=(Brings(Other),)) as app:
         effective = app.model(declared._name)
         await _create_as_system(effective, "x")
-        await _create_as_system(effective, "y")
-        assert await effective.count() == 1
-        with act_as("ann"):
-            record = await effective.find_one([])
-            await record.ensure_one().write({"title": "t"})
+        assert await effective.count() == 0  # the model's own rule holds as well
+
+
+async def test_what_an_extension_grants_and_restricts_joins_what_the_model_says(opened, model):
+    declared = model(
+        _access=[Access("reader", read=True)], _rules=[Rule("told", [("title", "!=", "secret")])]
+    )
+
+    class Editing(models.BaseModel):
+        _inherit = declared._name
+        _access = (Access("editor", read=True, write=True),)
+        _rules = [Rule("extra", [("extra", "=", "x")])]
+        extra = String()
+
+    class Brings:
+        api = 1
+        name = "brings"
+
+        @hookimpl
+        def register_models(self, app):
+            return [Editing]
+
+    titles = ["plain", "secret"]
+    async with opened(plugins=(Brings(),)) as app:
+        effective = app.model(declared._name)
+        with system(reason="set-up"):
+            await effective.create([{"extra": e, "title": t} for e in "xy" for t in titles])
+        for role in ("reader", "editor"):
+            with act_as(Principal("ann", roles=[role])):
+                assert [(r.extra, r.title) for r in await effective.search()] == [("x", "plain")]
+        with act_as(Principal("ann", roles=["editor"])):
+            await (await effective.find_one([])).ensure_one().write({"title": "t"})
+        with act_as(Principal("ann", roles=["reader"])), pytest.raises(AccessDenied):
+            await (await effective.find_one([])).ensure_one().write({"title": "u"})
+    async with opened(plugins=()):
+        with act_as(Principal("ann", roles=["editor"])), pytest.raises(AccessDenied):
+            await declared.search()
 
 
 async def _create_as_system(effective, extra):

@@ -24,6 +24,7 @@ from typing_extensions import override
 from earnorm.cli import doctor as checks
 from earnorm.cli.contributed import Contributions, contributions
 from earnorm.cli.indexes import indexes
+from earnorm.cli.models import models
 from earnorm.exceptions import EarnORMError
 from earnorm.plugins import PluginInfo, Selection, install_hint, survey
 
@@ -91,6 +92,7 @@ application = typer.Typer(
 )
 
 application.add_typer(indexes)
+application.command()(models)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

@@ -176,7 +176,7 @@ def _run(
         raise ConfigurationError(
             "this command needs a database: --uri and --database, or EARNORM_URI and EARNORM_DATABASE"
         )
-    _import(modules or ())
+    import_modules(modules or ())
 
     async def run() -> Result:
         # Nothing is created by looking.
@@ -191,7 +191,7 @@ def _run(
     return asyncio.run(run())
 
 
-def _import(modules: Iterable[str]) -> None:
+def import_modules(modules: Iterable[str]) -> None:
     """Import the modules of an application, from where the command was called as well."""
     here = os.getcwd()
     if here not in sys.path:
