@@ -334,7 +334,7 @@ async def test_buckets_in_memory_are_not_supported(memory_app: App) -> None:
         (lambda q: q.group("city", n=Count(), having=[("n", "=", {"$gt": 1})]), "n"),
         (lambda q: q.group("city", n=Count(), order="nn"), "did you mean 'n'"),
         (lambda q: q.group("city", n=Stats("amount"), order="n"), "no result is named"),
-        (lambda q: q.group("author_id.name"), "author_id"),
+        (lambda q: q.group("author_id.nam"), "did you mean 'name'"),
     ],
 )
 async def test_what_does_not_fit_is_a_clear_error(

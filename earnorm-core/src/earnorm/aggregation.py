@@ -81,6 +81,8 @@ class Aggregate:
     """A whole list can be the value."""
     by_order: ClassVar[bool] = False
     """The result depends on the order of the records."""
+    ignores_unset: ClassVar[bool] = False
+    """The accumulator passes over null and missing values by itself."""
 
     def __init__(self, path: PathLike) -> None:
         self.argument: Any = path
@@ -143,6 +145,7 @@ class Sum(Aggregate):
 
     operator = "$sum"
     of_numbers = True
+    ignores_unset = True
 
     def nothing(self) -> Any:  # noqa: D102 - see Aggregate
         return 0
@@ -153,6 +156,7 @@ class Avg(Aggregate):
 
     operator = "$avg"
     of_numbers = True
+    ignores_unset = True
 
     def field(self, field: Field[Any, Any] | None) -> Field[Any, Any]:  # noqa: D102
         return _FLOAT if isinstance(field, Int) or field is None else field
@@ -177,6 +181,7 @@ class Min(_Extreme):
     """
 
     operator = "$min"
+    ignores_unset = True
 
 
 class Max(_Extreme):
@@ -190,6 +195,7 @@ class Max(_Extreme):
     """
 
     operator = "$max"
+    ignores_unset = True
 
 
 class First(Aggregate):

@@ -52,6 +52,11 @@ class Reached:
     lists: tuple[str, ...]
     ends_at_list: bool
 
+    @property
+    def plain(self) -> Any:
+        """The value at its end, or nothing, for what takes the two alike."""
+        return f"${self.db_path}"
+
 
 def reach(schema: Schema, path: str) -> Reached:
     """Resolve a path for an expression.
@@ -104,6 +109,12 @@ class _Key:
     expression: Any
     zone: ZoneInfo | None = None
     """The time zone of a bucket of date-times."""
+
+    @property
+    def alone(self) -> Any:
+        """The expression of the only key of a group."""
+        reached = self.reached
+        return reached.plain if self.expression is reached.expression else self.expression
 
     def decode(self, value: Any) -> Any:
         if value is None:
@@ -242,9 +253,16 @@ class Grouping:
         keys = {f"k{number}": key.expression for number, key in enumerate(self._keys.values())}
         group: dict[str, Any] = {"_id": keys or None}
         columns: dict[str, Any] = {name: f"$_id.{name}" for name in keys}
+        if len(keys) == 1:
+            # By itself a key needs no document around it, and a missing one is null already: two
+            # thirds of the time.
+            [key] = self._keys.values()
+            group["_id"], columns["k0"] = key.alone, "$_id"
         for number, (aggregate, reached) in enumerate(self._aggregates.values()):
             column = f"a{number}"
-            value = reached.expression if reached else None
+            value = None
+            if reached:
+                value = reached.plain if aggregate.ignores_unset else reached.expression
             for suffix, accumulator in aggregate.accumulators(value).items():
                 group[column + suffix] = accumulator
             columns[column] = aggregate.result(column)
