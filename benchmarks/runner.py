@@ -205,6 +205,8 @@ def import_times(names: Sequence[str], rounds: int) -> dict[str, list[float]]:
     imports = {name: SYSTEMS[name].imports for name in names if SYSTEMS[name].imports}
     found: dict[str, list[float]] = {name: [] for name in imports}
     code = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+    # With byte code, as an installed package has it; the first round writes it.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     for turn in range(rounds + 1):
         for name in list(imports) if turn % 2 else list(imports)[::-1]:
             done = subprocess.run(
@@ -212,6 +214,7 @@ def import_times(names: Sequence[str], rounds: int) -> dict[str, list[float]]:
                 capture_output=True,
                 text=True,
                 check=True,
+                env=environment,
             )
             if turn:
                 found[name].append(float(done.stdout))

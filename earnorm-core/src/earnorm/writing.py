@@ -86,8 +86,7 @@ async def save(records: Sequence[BaseModel]) -> int:
     touch(env, [record for record, _, _ in prepared])
     if len(prepared) == 1:
         record, _, update = prepared[0]
-        op = Operation("write", bound.model, env, condition("_id", "=", record.pk), update)
-        op = op.replace(options=FIRST)
+        op = Operation("write", bound.model, env, condition("_id", "=", record.pk), update, FIRST)
     else:
         pks = [record.pk for record, _, _ in prepared]
         values_by_pk = PerRecord({r.pk: update for r, _, update in prepared})

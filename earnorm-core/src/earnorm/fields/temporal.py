@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar, Unpack
 
@@ -225,7 +226,12 @@ class Time(ConvertingField[datetime.time, N]):
 
 
 _MILLISECOND = datetime.timedelta(milliseconds=1)
-_DURATIONS: pydantic.TypeAdapter[datetime.timedelta] = pydantic.TypeAdapter(datetime.timedelta)
+
+
+@functools.cache
+def _durations() -> pydantic.TypeAdapter[datetime.timedelta]:
+    # Not at import: building the first adapter loads most of pydantic.
+    return pydantic.TypeAdapter(datetime.timedelta)
 
 
 def _whole_milliseconds(value: datetime.timedelta) -> datetime.timedelta:
@@ -289,7 +295,7 @@ class Duration(ConvertingField[datetime.timedelta, N]):
             return None
         if isinstance(value, str):
             try:
-                value = _DURATIONS.validate_python(value)
+                value = _durations().validate_python(value)
             except pydantic.ValidationError:
                 raise ValueError(
                     f"{self.name} is compared with a timedelta; {value[:40]!r} is no ISO 8601 duration"
