@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from earnorm import parts
 from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection, Document
 from earnorm.backends.refusals import KIND as INVALID_DOCUMENT
 from earnorm.concerns import Concerns
@@ -17,6 +18,7 @@ from earnorm.exceptions import (
     BatchRefused,
     DuplicateKey,
     ErrorDetail,
+    LongList,
     TransactionError,
     ValidationError,
 )
@@ -155,8 +157,12 @@ class BoundModel:
                 verbosity=options.stream.verbosity,
             )
             return []
+        try:
+            condition = self.filter(op.domain)
+        except LongList as refused:
+            return await parts.search(self._search, op, refused)
         documents = await self.collection_of(op).find(
-            self.filter(op.domain),
+            condition,
             projection=self.projection(op),
             sort=options.order,
             skip=options.offset,
@@ -172,23 +178,32 @@ class BoundModel:
     async def _next_batch(self, op: Operation, stream: Stream) -> list[Document]:
         if stream.cursor is None:
             options = op.options
-            stream.cursor = await self.collection_of(op).open_cursor(
-                self.filter(op.domain),
-                projection=self.projection(op),
-                sort=options.order,
-                skip=options.offset,
-                limit=options.limit,
-                batch_size=stream.batch_size,
-                session=op.env.database_session,
-                timeout=options.timeout or self.timeout,
-            )
+            try:
+                condition = self.filter(op.domain)
+            except LongList as refused:
+                stream.cursor = parts.Batches(self._search, op, stream.batch_size, refused)
+            else:
+                stream.cursor = await self.collection_of(op).open_cursor(
+                    condition,
+                    projection=self.projection(op),
+                    sort=options.order,
+                    skip=options.offset,
+                    limit=options.limit,
+                    batch_size=stream.batch_size,
+                    session=op.env.database_session,
+                    timeout=options.timeout or self.timeout,
+                )
         documents = await stream.cursor.next_batch()
         return documents if op.options.fields is not None else self.declared.only(documents)
 
     async def _count(self, op: Operation) -> int:
         options = op.options
+        try:
+            condition = self.filter(op.domain)
+        except LongList as refused:
+            return await parts.count(self._count, op, refused)
         return await self.collection_of(op).count(
-            self.filter(op.domain),
+            condition,
             skip=options.offset,
             limit=options.limit,
             session=op.env.database_session,
@@ -273,7 +288,10 @@ class BoundModel:
                 return (await bulk.park(collection, op, updates)).matched
             return await collection.bulk_update(updates, session=session, timeout=timeout)
         assert isinstance(values, Update)
-        condition = self._narrowed(self.filter(op.domain), values)
+        try:
+            condition = self._narrowed(self.filter(op.domain), values)
+        except LongList as refused:
+            return await parts.change(self._write, op, refused)
         returned = op.options.returned
         if returned is not None:
             fields = self.schema.fields
@@ -304,11 +322,15 @@ class BoundModel:
 
     async def _unlink(self, op: Operation) -> int:
         bulk, collection = op.options.bulk, self.collection_of(op)
+        try:
+            condition = self.filter(op.domain)
+        except LongList as refused:
+            return await parts.change(self._unlink, op, refused)
         if bulk is not None and bulk.is_open:
-            request = BulkDelete(self.filter(op.domain), many=op.options.many)
+            request = BulkDelete(condition, many=op.options.many)
             return (await bulk.park(collection, op, [request])).deleted
         return await collection.delete(
-            self.filter(op.domain),
+            condition,
             many=op.options.many,
             session=op.env.database_session,
             timeout=op.options.timeout or self.timeout,

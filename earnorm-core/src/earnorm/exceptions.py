@@ -3,6 +3,7 @@
 EarnORMError
 ├── ValidationError (also a ValueError)   a value, a document or a domain is not acceptable
 │   ├── DomainError                       a search condition names an unknown field or operator, or is malformed
+│   │   ├── LongList                      it has a list that is longer than a filter can hold
 │   │   └── UnresolvedDomain              it asks about records of another model, where none can be asked for
 │   ├── BatchRefused                      some writes of a batch were refused; it says which
 │   └── DuplicateKey                      a unique index refused the write
@@ -39,6 +40,7 @@ __all__ = [
     "EarnORMError",
     "ErrorDetail",
     "FieldNotLoaded",
+    "LongList",
     "MultipleRecords",
     "NotFound",
     "NotSupported",
@@ -104,6 +106,10 @@ class DomainError(ValidationError):
 
     def __init__(self, message: str, *, loc: tuple[str | int, ...] = ()) -> None:
         super().__init__("domain", [{"loc": loc, "msg": message, "type": "domain"}])
+
+
+class LongList(DomainError):
+    """A list in a search condition is longer than MongoDB's 16 MB for one filter."""
 
 
 class UnresolvedDomain(DomainError):

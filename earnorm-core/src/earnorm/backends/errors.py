@@ -291,7 +291,9 @@ def _unstorable(error: Exception, where: Translating) -> EarnORMError:
     """A value or a document that MongoDB cannot store, found by the driver or by the server."""
     problem = _find_unstorable(where.batch.documents) if where.batch else None
     if problem is None and isinstance(error, driver.PyMongoError | driver.DocumentTooLarge):
-        problem = ErrorDetail(loc=(), msg=_TOO_LARGE[0], type=_TOO_LARGE[1])
+        # Without documents it is what was asked for, or the values of an update.
+        message = _TOO_LARGE[0] if where.batch else _COMMAND_TOO_LARGE
+        problem = ErrorDetail(loc=(), msg=message, type=_TOO_LARGE[1])
     elif problem is None:
         # Only the driver's last words name the type; before them it prints the value.
         kind = str(error).rpartition("of type: ")[1:]
@@ -409,6 +411,10 @@ def _key_fields(failure: Mapping[str, Any]) -> tuple[str, ...]:
 _INVALID_DOCUMENT: Final = 121
 _DUPLICATE_CODES: Final = frozenset({11000, 11001, 12582})
 _TOO_LARGE: Final = ("the document would exceed MongoDB's limit of 16 MiB", "document_too_large")
+_COMMAND_TOO_LARGE: Final = (
+    "the operation would exceed MongoDB's limit of 16 MiB, with its condition and its values; "
+    "do it in parts"
+)
 _DUPLICATED: Final = ("a record with this value exists already; it must be unique", "duplicate_key")
 # What a write can be refused for, by the server's code: the message and the detail's type.
 _REFUSALS: Final[Mapping[int, tuple[str, str]]] = {

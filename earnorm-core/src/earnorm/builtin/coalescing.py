@@ -12,24 +12,18 @@ from collections.abc import Awaitable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
-
-from bson import Int64, ObjectId
+from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import And, Condition, Domain, condition
 from earnorm.fields.base import freeze
 from earnorm.hookspecs import API, hookimpl
 from earnorm.operations import Call, Layer, Middleware, Operation
+from earnorm.parts import ID_PATHS, ID_TYPES
 
 if TYPE_CHECKING:
     from earnorm.app import App
     from earnorm.models import BaseModel
     from earnorm.operations import OperationName
-
-_ID_PATHS: Final = frozenset({"_id", "id", "pk"})
-# Ids that are equal to Python exactly where they are to the server; 1.0 and True are not.
-_ID_TYPES: Final = frozenset({ObjectId, str, int, Int64, UUID})
 
 _Waiter = asyncio.Future[list[dict[str, Any]]]
 _Wait = tuple[tuple[Any, ...], _Waiter]
@@ -108,7 +102,7 @@ class _Gets:
         if options.order or options.offset or options.stream is not None:
             return None
         parts = domain.children if isinstance(domain, And) else (domain,)
-        found = [part for part in parts if isinstance(part, Condition) and part.path in _ID_PATHS]
+        found = [part for part in parts if isinstance(part, Condition) and part.path in ID_PATHS]
         if len(found) != 1:
             return None
         [part] = found
@@ -121,7 +115,7 @@ class _Gets:
             ids = tuple(map(self._id.operand, values))
         except ValueError:
             return None  # the backend says what is wrong with it
-        if not _ID_TYPES.issuperset(map(type, ids)):
+        if not ID_TYPES.issuperset(map(type, ids)):
             return None
         return ids, And(each for each in parts if each is not part).simplify()
 

@@ -27,6 +27,7 @@ from earnorm.domain.geo import (
     within_operand,
 )
 from earnorm.domain.like import LikePattern
+from earnorm.domain.long_lists import listed
 from earnorm.domain.regex import portable_regex
 from earnorm.domain.schema import Crossing, FieldLike, Path, Schema
 from earnorm.domain.values import PLAIN, PLAIN_STORED, is_dict, is_list, shorten, stored, thaw
@@ -454,15 +455,15 @@ _TABLE: Final = (
     _order(">=", "$gte"),
     _order("<", "$lt"),
     _order("<=", "$lte"),
-    Operator("in", _listed_or(FALSE), _with("$in"), _is_in, "not in"),
-    Operator("not in", _listed_or(TRUE), _with("$nin"), _negation(_is_in), "in"),
+    Operator("in", _listed_or(FALSE), listed("in", "$in"), _is_in, "not in"),
+    Operator("not in", _listed_or(TRUE), listed("not in", "$nin"), _negation(_is_in), "in"),
     *_like_pair("like", anchored=False, ignore_case=False),
     *_like_pair("ilike", anchored=False, ignore_case=True),
     *_like_pair("=like", anchored=True, ignore_case=False),
     *_like_pair("=ilike", anchored=True, ignore_case=True),
     Operator("exists", _flag, _with("$exists"), _exists, whole=True),
     Operator("size", _length, _with("$size"), _has_size, whole=True),
-    Operator("all", _listed_or(TRUE), _with("$all"), _has_all),
+    Operator("all", _listed_or(TRUE), listed("all", "$all"), _has_all),
     Operator("elem", _not_prepared, _with("$elemMatch"), _has_element, whole=True, nested=True),
     Operator("regex", _regex, _with_regex, _fits),
     Operator("near", near_operand, near_filter, is_near),

@@ -1,0 +1,59 @@
+"""Lists of values that no filter can hold: found when a filter is made, not by 16 MB being sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from bson import ObjectId
+
+from earnorm.exceptions import LongList
+
+__all__ = ["LARGEST", "list_bytes", "listed"]
+
+LARGEST: Final = 16_000_000
+"""Bytes of one list; a server accepts 16 MiB for a whole filter."""
+_SHORT: Final = 20_000
+"""Lists up to here are not looked at: their values would have 800 bytes each."""
+
+
+def listed(name: str, sign: str) -> Callable[[str, Any], dict[str, Any]]:
+    """The filter of an operator that takes a list.
+
+    Args:
+        name: The operator's name.
+        sign: The server's operator.
+    """
+
+    def to_mongo(path: str, values: Sequence[Any]) -> dict[str, Any]:
+        if len(values) > _SHORT and (size := list_bytes(values)) > LARGEST:
+            raise LongList(
+                f"({path!r}, {name!r}): a list of {len(values):,} values takes {size / 1e6:.0f} MB, and a "
+                f"filter of MongoDB has 16 MB at most; {_WAYS_OUT.get(name, _OTHER)}",
+                loc=(path,),
+            )
+        return {path: {sign: values}}
+
+    return to_mongo
+
+
+_OTHER: Final = "say it with fewer values, or with a field that the records have in common"
+_WAYS_OUT: Final = {
+    "in": "ask for parts of it. Ids are asked for in parts by themselves: ('id', 'in', …) under no "
+    "'|' or '!', in a search (without order and offset), count, update or delete"
+}
+
+
+def list_bytes(values: Sequence[Any]) -> int:
+    """What a list takes in BSON at least; of null alone less is stored than is counted here."""
+    number = len(values)
+    # Each item has its type, its position as digits, and a NUL.
+    total: int = 3 * number + sum(
+        number - 10**digits for digits in range(1, 12) if 10**digits < number
+    )
+    first = type(values[0]) if values else None
+    if first is ObjectId:
+        return total + 12 * number
+    if first is str:
+        return total + sum([len(v) + 5 for v in values if isinstance(v, str)])
+    return total + 4 * number
