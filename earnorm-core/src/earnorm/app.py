@@ -232,6 +232,7 @@ class App:
         self._effective: dict[type[BaseModel], type[BaseModel]] = {}
         self._brought: dict[type[BaseModel], str] = {}
         self._plugin_packages = {point.module.partition(".")[0] for point in installed().values()}
+        self._prepared = -1
         self._token: Token[Env | None] | None = None
 
     # -- start and stop -----------------------------------------------------------------------
@@ -440,6 +441,7 @@ class App:
             await backend.close()
 
     def _forget_models(self) -> None:
+        self._prepared = -1
         for known in (
             self._bound,
             self._by_name,
@@ -574,6 +576,9 @@ class App:
         An operation does it on its model's first use. A transaction does it before it begins:
         MongoDB answers with a transient error where a collection appears while one runs.
         """
+        version = registry.version()
+        if self._prepared == version:
+            return
         for model in self._models_of_app():
             if model not in self._bound or not self._bound[model].is_prepared:
                 try:
@@ -581,6 +586,8 @@ class App:
                 except EarnORMError:
                     continue  # a model that cannot be used here says so when it is used
                 await bound.prepare()
+        # Nothing to look through again, at each transaction, until another model is defined.
+        self._prepared = version
 
     def known_models(self) -> list[type[BaseModel]]:
         """The models that are this App's own: all but those of plugins that it did not select."""
