@@ -11,7 +11,8 @@ a customer deletes what hangs on it, and every other layer (an audit, a cache) s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -260,14 +261,24 @@ class Consequences:
         options = Options(fields=frozenset({"_id", name}))
         look = op.replace(name="search", options=options)
         updates = PerRecord()
+        gone = frozenset(map(_key, values))
         for document in await self.env.app.execute(look):
-            new = _without(document.get(root), rest.split("."), values)
+            new = _without(document.get(root), rest.split("."), gone)
             updates[document["_id"]] = Update({"$set": {root: new}}, {root: document.get(root)})
         await self.env.app.execute(op.replace(values=updates))
 
 
-def _without(value: Any, path: Sequence[str], gone: Sequence[Any]) -> Any:
-    """A copy of a stored value in which what lies at the path no longer points at these."""
+def _key(value: Any) -> Hashable:
+    """What two ids, or two values of a ``Reference``, have in common exactly where they are equal."""
+    if isinstance(value, dict):
+        return frozenset((name, _key(each)) for name, each in value.items())
+    if isinstance(value, Hashable):
+        return value
+    return repr(value)  # no id of a record
+
+
+def _without(value: Any, path: Sequence[str], gone: AbstractSet[Hashable]) -> Any:
+    """A copy of a stored value in which what lies at the path no longer points at these (their keys)."""
     if isinstance(value, list) and path:
         return [_without(item, path, gone) for item in value]
     if isinstance(value, dict) and path:
@@ -276,5 +287,5 @@ def _without(value: Any, path: Sequence[str], gone: Sequence[Any]) -> Any:
     if path:
         return value
     if isinstance(value, list):
-        return [item for item in value if item not in gone]
-    return None if value in gone else value
+        return [item for item in value if _key(item) not in gone]
+    return None if _key(value) in gone else value

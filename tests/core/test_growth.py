@@ -1,0 +1,63 @@
+"""Work that must not grow with what else there is; it is counted, not timed."""
+
+from __future__ import annotations
+
+import pytest
+
+import earnorm
+from earnorm import App, String, models
+from earnorm.builtin.on_delete import _key, _without
+
+
+class Stone(models.BaseModel):
+    _name, _collection = "growth.stone", "growth_stone"
+    name = String(required=True)
+
+
+async def test_a_transaction_looks_through_the_models_once(
+    server_app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    through = App._models_of_app
+
+    def counted(self: App) -> list[type[models.BaseModel]]:
+        found = through(self)
+        looked.append(len(found))
+        return found
+
+    monkeypatch.setattr(App, "_models_of_app", counted)
+    for name in ("a", "b", "c"):
+        async with earnorm.transaction():
+            await Stone.create({"name": name})
+    assert len(looked) == 1
+
+    class Late(models.BaseModel):
+        _name, _collection = "growth.late", "growth_late"
+        name = String(unique=True)
+
+    async with earnorm.transaction():
+        await Late.create({"name": "d"})  # its index was made before the transaction began
+    assert len(looked) == 2
+    assert server_app.bind(Late).is_prepared
+
+
+class Compared(str):
+    """A value that counts how often it is compared."""
+
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return str.__eq__(self, str(other))
+
+    __hash__ = str.__hash__
+
+
+def test_ids_are_taken_out_of_a_list_in_linear_time() -> None:
+    items = [Compared(f"id{n}") for n in range(500)]
+    gone = [Compared(f"id{n}") for n in range(250, 750)]
+    Compared.times = 0
+    assert _without({"a": [{"b": items}]}, ["a", "b"], frozenset(map(_key, gone))) == {
+        "a": [{"b": items[:250]}]
+    }
+    assert Compared.times < 3_000
