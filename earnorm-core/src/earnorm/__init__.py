@@ -5,7 +5,7 @@ Everything public is named here.
 
 from typing import TYPE_CHECKING, Any
 
-from earnorm import fields, models
+from earnorm import fields, mixins, models
 from earnorm.aggregation import (
     AddToSet,
     Aggregate,
@@ -88,6 +88,7 @@ from earnorm.fields import (
     Polygon,
     Reference,
     Selection,
+    Sequence,
     Set,
     Slug,
     String,
@@ -107,6 +108,7 @@ from earnorm.parent_paths import rebuild_parent_paths
 from earnorm.query import Query
 from earnorm.query_plan import Plan
 from earnorm.recordset import RecordSet
+from earnorm.sequences import sequence
 from earnorm.transactions import (
     Transaction,
     after_commit,
@@ -207,6 +209,7 @@ __all__ = [
     "RecordSet",
     "Reference",
     "Selection",
+    "Sequence",
     "ServerUnavailable",
     "Set",
     "Slug",
@@ -238,8 +241,10 @@ __all__ = [
     "fields",
     "hookimpl",
     "init",
+    "mixins",
     "models",
     "rebuild_parent_paths",
+    "sequence",
     "session",
     "system",
     "transaction",

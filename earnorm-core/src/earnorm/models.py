@@ -342,6 +342,7 @@ class BaseModel(_Structure):
             set, e.g. ``_read_preference = "secondaryPreferred"``; else the App's.
         _parent_name: The Many2one to the own model that makes a tree (``"parent_id"``).
         _parent_store: Keep the path of each record's ancestors in ``_parent_path``.
+        _soft_delete: Searches leave records out that are not ``active``; see ``mixins.SoftDelete``.
         _abstract: A base for other models, without a collection.
         _inherit: The name of a model that this class extends; see ``hookspecs.register_models``.
 
@@ -362,6 +363,7 @@ class BaseModel(_Structure):
     _read_concern: ClassVar[ReadConcern | None] = None
     _write_concern: ClassVar[WriteConcern | None] = None
     _read_preference: ClassVar[ReadPreference | None] = None
+    _soft_delete: ClassVar[bool] = False
     _abstract: ClassVar[bool] = True
     _inherit: ClassVar[str | None] = None
     _base: ClassVar[type[BaseModel] | None] = None

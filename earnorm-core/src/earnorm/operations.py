@@ -225,6 +225,8 @@ class Options:
     """For write with ``many=False``: the record's values afterwards, in the same round trip."""
     at: datetime | None = None
     """For create and write: the time that ``auto_now`` fields get; None means the clock's."""
+    numbers: dict[Any, dict[str, Any]] | None = None
+    """For create: where the values of Sequence fields are left, by stored id and field name."""
 
 
 PLAIN = Options()

@@ -11,7 +11,7 @@ from earnorm import writing
 from earnorm.across import Across
 from earnorm.aggregation import Aggregate
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
-from earnorm.domain import Domain, DomainSource
+from earnorm.domain import Domain, DomainSource, condition
 from earnorm.environment import Env, current_env
 from earnorm.exceptions import DomainError, NotSupported, nearest
 from earnorm.export import Table, library
@@ -42,6 +42,9 @@ M = TypeVar("M", bound="BaseModel")
 # most, measured, against 72 ms); 101, the server's default first batch, cost twice as much.
 _BATCH = 2000
 
+# A document from before the model could archive has no such key: it is not archived.
+NOT_ARCHIVED = condition("active", "!=", False)
+
 
 class Query(Generic[M]):
     """A search that runs when it is awaited (a RecordSet) or iterated with ``async for``.
@@ -50,6 +53,7 @@ class Query(Generic[M]):
     """
 
     __slots__ = (
+        "_archived",
         "_concerns",
         "_domain",
         "_limit",
@@ -73,6 +77,7 @@ class Query(Generic[M]):
         self._timeout: float | None = None
         self._concerns: Concerns | None = None
         self._lock = False
+        self._archived = False
 
     def _with(self, **changes: object) -> Self:
         new: Self = object.__new__(type(self))
@@ -86,6 +91,10 @@ class Query(Generic[M]):
     def where(self, domain: object) -> Self:
         """Only the records that match this as well."""
         return self._with(_domain=self._domain & Domain(domain))  # type: ignore[arg-type] # Domain() says what it takes
+
+    def with_archived(self) -> Self:
+        """Archived records as well, where the model can archive (``mixins.SoftDelete``)."""
+        return self._with(_archived=True)
 
     def order(self, *order: Order) -> Self:
         """Sort: ``order("-age", "name")`` or ``order("-age,name")``."""
@@ -169,7 +178,10 @@ class Query(Generic[M]):
             concerns=self._concerns,
             lock=self._lock,
         )
-        op = Operation(name, bound.model, env, self._domain, None, options)
+        domain = self._domain
+        if bound.model._soft_delete and not self._archived and "active" not in domain.paths():
+            domain = domain & NOT_ARCHIVED
+        op = Operation(name, bound.model, env, domain, None, options)
         if self._lock:
             check_lock(op)
         return bound, op

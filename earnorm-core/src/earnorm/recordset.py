@@ -11,6 +11,7 @@ from earnorm.copying import copies, read_values
 from earnorm.domain import OPERATORS, Domain, DomainSource, condition
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
+    ConfigurationError,
     FieldNotLoaded,
     MultipleRecords,
     NotFound,
@@ -377,6 +378,23 @@ class RecordSet(Generic[M]):
             NotFound: Some do not exist any more; the others were written.
         """
         return await self.write({field: Toggle()})
+
+    async def archive(self) -> int:
+        """Leave the records out of searches from now on; how many were written.
+
+        Raises:
+            ConfigurationError: The model is no ``mixins.SoftDelete``.
+        """
+        return await self._set_active(False)
+
+    async def unarchive(self) -> int:
+        """Let searches find the records again; as ``archive``."""
+        return await self._set_active(True)
+
+    async def _set_active(self, active: bool) -> int:
+        if not self._model._soft_delete:
+            raise ConfigurationError(f"{self._model._name} cannot archive: mixins.SoftDelete can")
+        return await self.write({"active": active})
 
     async def copy(self, default: Mapping[str, Any] | None = None) -> RecordSet[M]:
         """Create a copy of each record, with one insert; see ``record.copy()``."""

@@ -10,9 +10,11 @@ from pydantic_core import SchemaValidator, core_schema
 
 from earnorm.domain.schema import Crossing, Path
 from earnorm.exceptions import DomainError, ErrorDetail, UnresolvedDomain, ValidationError, nearest
+from earnorm.fields.authors import Author
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.files import File
 from earnorm.fields.relational import Relation, ToMany
+from earnorm.fields.sequences import Sequence as SequenceField
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import Moment
 
@@ -39,6 +41,10 @@ class Schema:
         self.embedded = tuple(f for f in stored if isinstance(f, Embedded))
         self.generated = tuple(f for f in stored if isinstance(f, Moment) and f.generated)
         """The fields that the clock sets."""
+        self.authors = tuple(f for f in stored if isinstance(f, Author))
+        """The fields that say who acted."""
+        self.numbered = tuple(f for f in stored if isinstance(f, SequenceField))
+        """The fields that a sequence numbers."""
         self.files = tuple(f for f in stored if isinstance(f, File))
         relations = tuple(f for f in fields.values() if isinstance(f, Relation))
         self.to_many = tuple(f for f in relations if isinstance(f, ToMany))

@@ -25,13 +25,27 @@ def clock() -> datetime.datetime:
 
 def timed(op: Operation) -> Operation:
     """The operation with the time that it counts as, where its model has a use for it."""
-    if not op.model._schema.generated:
+    schema = op.model._schema
+    if not (schema.generated or schema.numbered):
         return op
-    return op.replace(options=replace(op.options, at=clock()))
+    numbers: dict[Any, dict[str, Any]] | None = {} if schema.numbered else None
+    return op.replace(options=replace(op.options, at=clock(), numbers=numbers))
+
+
+def author_of(op: Operation) -> str | None:
+    """The id of the principal that acts."""
+    return None if op.env.principal is None else op.env.principal.id
 
 
 def stamp_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) -> None:
-    """Fill in what the layer filled in when it created the documents of these states."""
+    """Fill in what the layers filled in when they created the documents of these states."""
+    for author in schema.authors:
+        for state in states:
+            if state.get(author.name) is None:
+                state[author.name] = author_of(op)
+    if op.options.numbers:
+        for state in states:
+            state.update(op.options.numbers.get(state["_id"], {}))
     at = op.options.at
     if at is None:
         return
@@ -43,7 +57,10 @@ def stamp_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) -
 
 
 def stamp_written(record: BaseModel, op: Operation, written: Collection[str]) -> None:
-    """Fill in what the layer added to a write of these stored keys."""
+    """Fill in what the layers added to a write of these stored keys."""
+    for author in type(record)._schema.authors:
+        if author.on_write and author.db_name not in written and record._fetch.has(author.name):
+            record.__dict__[author.name] = author_of(op)
     at = op.options.at
     if at is None:
         return

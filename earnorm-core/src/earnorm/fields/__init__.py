@@ -12,6 +12,7 @@ from earnorm.fields.network import IPAddress
 from earnorm.fields.numeric import Boolean, Decimal, Float, Int
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import Many2one, One2many
+from earnorm.fields.sequences import Sequence
 from earnorm.fields.sets import Set
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import Date, DateTime, Duration, Time
@@ -57,6 +58,7 @@ __all__ = [
     "Polygon",
     "Reference",
     "Selection",
+    "Sequence",
     "Set",
     "Slug",
     "String",

@@ -1,0 +1,62 @@
+"""Sequence: a number that a layer fills in when a record is created (``builtin.sequences``)."""
+
+from __future__ import annotations
+
+import datetime
+import string
+from typing import Literal, Unpack
+
+from earnorm.fields.base import FieldOptions
+from earnorm.fields.text import String
+
+_DATES = ("year", "month", "day")
+
+
+class Sequence(String[Literal[True]]):
+    """A text with a running number, e.g. ``INV-2026-00042``; a value that is given stands.
+
+    Args:
+        format: ``{number}`` with any format, and ``{year}``, ``{month}``, ``{day}`` (in UTC). With one of
+            these the numbers begin again at 1 in each year, month or day that the text names.
+        gap_free: No number is left out, also where a record's creation is rolled back: it has to be
+            created in a transaction, and one waits for the other.
+        sequence: The name of its counter (default: the model's and the field's).
+    """
+
+    generated = True
+
+    def __init__(
+        self,
+        format: str = "{number}",
+        *,
+        gap_free: bool = False,
+        sequence: str = "",
+        **options: Unpack[FieldOptions],
+    ) -> None:
+        try:
+            parsed = [(name, spec) for _, name, spec, _ in string.Formatter().parse(format) if name]
+            names = [name for name, _ in parsed]
+            format.format(number=1, year=2000, month=1, day=1)
+        except (ValueError, LookupError, AttributeError) as error:
+            raise ValueError(f"Sequence({format!r}): {error}") from None
+        if names.count("number") != 1 or not set(names) <= {"number", *_DATES}:
+            raise ValueError(
+                f"Sequence({format!r}): a format has {{number}} once, and may have "
+                f"{', '.join(f'{{{name}}}' for name in _DATES)}"
+            )
+        options.setdefault("copy", False)
+        super().__init__(required=True, **options)
+        self.format = format
+        self.gap_free = gap_free
+        self.sequence = sequence
+        self._dated = [name for name in _DATES if name in names]
+
+    def counter(self, model: str, at: datetime.datetime) -> str:
+        """The name of the counter that a record of this time is numbered by."""
+        period = [f"{getattr(at, name):02}" for name in self._dated]
+        return ":".join([self.sequence or f"{model}.{self.name}", *period])
+
+    def text(self, number: int, at: datetime.datetime) -> str:
+        """The value with this number."""
+        dates = {name: getattr(at, name) for name in self._dated}
+        return self.format.format(number=number, **dates)

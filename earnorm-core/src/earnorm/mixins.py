@@ -1,0 +1,58 @@
+"""Ready abstract bases: ``class Invoice(mixins.SoftDelete, mixins.Timestamps, BaseModel)``."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from earnorm.fields.authors import Author
+from earnorm.fields.numeric import Boolean
+from earnorm.fields.temporal import DateTime
+from earnorm.models import BaseModel
+from earnorm.query import Query
+
+__all__ = ["Authors", "SoftDelete", "Timestamps"]
+
+
+class Timestamps(BaseModel):
+    """When the record was created, and when it was written last; in UTC, on every write path."""
+
+    _abstract = True
+
+    created_at = DateTime(auto_now_add=True, required=True, readonly=True, copy=False)
+    updated_at = DateTime(auto_now=True, required=True, copy=False)
+
+
+class Authors(BaseModel):
+    """Who created the record, and who wrote it last: the ids of principals, on every write path."""
+
+    _abstract = True
+
+    created_by = Author(readonly=True, copy=False)
+    updated_by = Author(on_write=True, copy=False)
+
+
+class SoftDelete(BaseModel):
+    """Records that can be archived: searches leave them out unless they are asked for.
+
+    A search, count, group, update or delete of a query is about records that are not archived, unless its
+    domain names ``active`` or it says ``with_archived()``. What is known by its id is loaded and written
+    all the same: relations, ``get``, ``browse``, a record's own write. ``unlink`` deletes.
+    """
+
+    _abstract = True
+    _soft_delete = True
+
+    active = Boolean(required=True, default=True, copy=False)
+
+    @classmethod
+    def with_archived(cls) -> Query[Self]:
+        """A query of all records, archived ones included."""
+        return cls.search().with_archived()
+
+    async def archive(self) -> Self:
+        """Leave the record out of searches from now on."""
+        return await self.write({"active": False})
+
+    async def unarchive(self) -> Self:
+        """Let searches find the record again."""
+        return await self.write({"active": True})
