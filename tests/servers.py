@@ -22,7 +22,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ from typing import Final
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
+
+from tests.server_data import data_directory
 
 MONGO_URI_VARIABLE: Final = "EARNORM_TEST_MONGO_URI"
 REDIS_URL_VARIABLE: Final = "EARNORM_TEST_REDIS_URL"
@@ -219,7 +220,7 @@ def replica_set(nodes: int = 3, name: str = "rsN") -> Iterator[ReplicaSet]:
         ServerUnavailable: see `start_mongod`.
     """
     with contextlib.ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="earnorm-set-")))
+        root = stack.enter_context(data_directory())
         started: list[Server] = []
         for _ in range(nodes):
             member = start_mongod(root, name, alone=False)
@@ -280,7 +281,7 @@ def running_servers() -> Iterator[Servers]:
     """
     with contextlib.ExitStack() as stack:
         # Entered first, so it is left last: the data go when the servers are gone.
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="earnorm-tests-")))
+        root = stack.enter_context(data_directory())
 
         def server(variable: str, start: Callable[[Path], Server]) -> Server:
             named = os.environ.get(variable)
@@ -357,7 +358,14 @@ def _is_primary(port: int, replica_set: str) -> bool:
             hello = client.admin.command("hello")
             if hello.get("isreplicaset"):  # started with --replSet, not initiated
                 member = {"_id": 0, "host": f"127.0.0.1:{port}"}
-                client.admin.command("replSetInitiate", {"_id": replica_set, "members": [member]})
+                # Majority means in memory here: with nobody to fail over to, each majority write
+                # would only wait for the disk. A write that asks for its journal still waits.
+                config = {
+                    "_id": replica_set,
+                    "members": [member],
+                    "writeConcernMajorityJournalDefault": False,
+                }
+                client.admin.command("replSetInitiate", config)
                 return False
         except PyMongoError:
             return False

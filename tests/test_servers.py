@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pymongo import MongoClient
 
-from tests import servers
+from tests import server_data, servers
 
 ROOT = Path(__file__).parents[1]
 
@@ -128,14 +128,38 @@ if sys.platform == "linux":  # where a child can ask to be told of its parent's 
         assert not answers(uri)
 
 
+def test_data_that_a_killed_run_left_in_memory_are_removed_and_those_of_a_running_one_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(server_data.DIRECTORY_VARIABLE, raising=False)
+    monkeypatch.setattr(server_data, "MEMORY", tmp_path)
+    monkeypatch.setattr(server_data, "ROOM", 0)
+    left = tmp_path / f"{server_data.PREFIX}left"
+    left.mkdir()
+    (left / server_data.OWNER).touch()
+    (left / "data").touch()
+    with server_data.data_directory() as first, server_data.data_directory() as second:
+        assert sorted(tmp_path.iterdir()) == sorted([first, second])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_go_to_the_disk_where_memory_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(server_data.DIRECTORY_VARIABLE, raising=False)
+    monkeypatch.setattr(server_data, "ROOM", 2**80)
+    with server_data.data_directory() as directory:
+        assert server_data.MEMORY not in directory.parents
+
+
 def run_under_servers(directory: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start `python arguments` under the runner, with servers of its own and its temporary files in `directory`."""
+    """Start `python arguments` under the runner, with servers of its own and their data in `directory`."""
     named = (servers.MONGO_URI_VARIABLE, servers.REDIS_URL_VARIABLE)
     environment = {name: value for name, value in os.environ.items() if name not in named}
     return subprocess.Popen(
         [sys.executable, "-m", "tests.servers", "--", sys.executable, *arguments],
         cwd=ROOT,
-        env={**environment, "TMPDIR": str(directory)},
+        env={**environment, server_data.DIRECTORY_VARIABLE: str(directory)},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

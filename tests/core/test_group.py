@@ -313,6 +313,11 @@ async def test_buckets_in_memory_are_not_supported(memory_app: App) -> None:
             await Sale.search().group(s=aggregate)
 
 
+async def test_keys_in_other_records_are_not_supported_in_memory(memory_app: App) -> None:
+    with pytest.raises(NotSupported, match="memory backend"):
+        await Sale.search().group("author_id.name", n=Count())
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
