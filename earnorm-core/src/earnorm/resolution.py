@@ -242,7 +242,7 @@ class _Resolver:
         """What the relation holds in the records here, where those are few."""
         if self._first is None:
             return None
-        local = crossing.local
+        local = _without_positions(crossing.local)
         if local not in self._here:
             documents = await self._bound.collection.find(
                 self._bound.filter(self._first),
@@ -277,6 +277,11 @@ class _Resolver:
             raise NotSupported(
                 f"{self._bound.model._name}: more related records fulfil the condition inside 'elem' "
                 f"than a filter can name; ask for them first, or with fewer of them"
+            )
+        if link.crossing.local != _without_positions(link.crossing.local):
+            raise NotSupported(
+                f"{self._bound.model._name}: more related records fulfil the condition on one item of "
+                f"a list ({link.crossing.path}) than a filter can name; ask for them first"
             )
         target, wanted, key = self._ends(link)
         foreign = target.schema.path_of(key)
@@ -324,6 +329,11 @@ async def lookup(
             "as": name,
         }
     }
+
+
+def _without_positions(path: str) -> str:
+    """``lines.0.product_id`` as ``lines.product_id``: projections and lookups know no positions."""
+    return ".".join(part for part in path.split(".") if not part.isdecimal())
 
 
 def _values(documents: Iterable[Mapping[str, Any]], path: str) -> list[Any]:

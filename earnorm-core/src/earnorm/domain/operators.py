@@ -176,13 +176,9 @@ class ElementSchema:
     def crossing(self, path: str) -> Crossing | None:
         """See :class:`~earnorm.domain.schema.Schema`."""
         found = self._schema.crossing(f"{self._path}.{path}")
-        if found is None or not found.local.startswith(self._db_path):
+        if found is None or not found.path.startswith(f"{self._path}."):
             return None
-        return replace(
-            found,
-            path=found.path.removeprefix(f"{self._path}."),
-            local=found.local.removeprefix(self._db_path),
-        )
+        return replace(found, path=found.path.removeprefix(f"{self._path}."))
 
 
 # --- values ---------------------------------------------------------------------------------------

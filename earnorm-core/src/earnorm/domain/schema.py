@@ -39,7 +39,8 @@ class Crossing:
         field: The relation.
         path: The path of the value here that leads there: the relation's own (``author_id``,
             ``address.country_id``), or ``_id`` for a relation that the other side stores.
-        local: The same, in the stored document.
+        local: The same, in the stored document, from its root (also where ``path`` begins in a list's
+            element).
         rest: The path inside the other model; empty where the path ends at the relation.
         owned: The value lies in this model's documents.
         single: It leads to one record at most.
