@@ -53,6 +53,22 @@ def test_near_is_a_ring_around_a_position(
         assert sorted(doc["_id"] for doc in places.find() if holds(doc)) == expected
 
 
+@pytest.mark.parametrize("stored", [-180, -90.5, 0, 1, 105.85, 180])
+@pytest.mark.parametrize("latitude", [-90, 0.5, 90])
+def test_a_place_is_where_it_is_however_it_is_written(
+    collection: Collection[dict[str, Any]], stored: float, latitude: float
+) -> None:
+    """At a pole all longitudes are one place; 180 degrees east is 180 degrees west."""
+    doc = {"_id": 1, "a": point([stored, latitude])}
+    collection.delete_many({})
+    collection.insert_one(doc)
+    for asked in (-180, 0, 1, 105.85, 180):
+        same = abs(latitude) == 90 or (asked - stored) % 360 == 0
+        domain = Domain([("a", "near", [asked, latitude, 0])])
+        assert collection.count_documents(to_filter(domain, SCHEMA)) == same
+        assert matcher(domain, SCHEMA)(doc) is same
+
+
 @pytest.mark.parametrize(
     "area",
     [

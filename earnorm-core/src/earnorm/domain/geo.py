@@ -21,6 +21,9 @@ __all__ = ["is_near", "is_within", "near_filter", "near_operand", "within_filter
 EARTH_RADIUS: Final = 6_378_100.0
 """Metres; what the server divides a distance by (``kRadiusOfEarthInMeters``)."""
 _HALF_AROUND: Final = 20_037_392.0  # no two positions are farther apart
+_ROUNDING: Final = 1e-6
+"""Metres, added to every distance: more than what sines round off. Without it the server misses the
+very place that is asked for at a pole, where all longitudes meet, and at 180 degrees."""
 MAX_POSITIONS: Final = 10_000
 """Corners of one ``within``."""
 
@@ -66,12 +69,12 @@ def near_filter(path: str, near: Near) -> dict[str, Any]:
 
 
 def _circle(position: Position, metres: float) -> dict[str, Any]:
-    return {"$geoWithin": {"$centerSphere": [position, metres / EARTH_RADIUS]}}
+    return {"$geoWithin": {"$centerSphere": [position, (metres + _ROUNDING) / EARTH_RADIUS]}}
 
 
 def is_near(near: Near) -> Callable[[Sequence[object]], bool]:
-    """The test in memory. It knows points; at the very edge of a circle it may differ from the server
-    by the rounding of sines, a few nanometres.
+    """The test in memory. It knows points; within a centimetre of a circle's edge it may differ from
+    the server, which looks at the cell of its grid (about a centimetre wide) that a point lies in.
 
     Raises:
         NotSupported: (the test) The value is a shape other than a point.
@@ -79,8 +82,9 @@ def is_near(near: Near) -> Callable[[Sequence[object]], bool]:
 
     def test(values: Sequence[object]) -> bool:
         distances = [metres(near.position, at) for at in map(_point, values) if at is not None]
-        inside = any(d <= near.farthest for d in distances)
-        return inside and not (near.nearest and any(d <= near.nearest for d in distances))
+        inside = any(d <= near.farthest + _ROUNDING for d in distances)
+        outside = not (near.nearest and any(d <= near.nearest + _ROUNDING for d in distances))
+        return inside and outside
 
     return test
 
