@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from earnorm import App, Avg, Count, DomainError, NotSupported, Sum, resolution
+from earnorm import App, Avg, Count, DomainError, NotSupported, Sum, ValidationError, resolution
 
 from .land import Author, Land, Post
 
@@ -92,6 +92,17 @@ async def test_several_records_have_no_order(app: App, path: str) -> None:
         await Post.search().group(path)
     with pytest.raises(DomainError, match="did you mean 'name'"):
         await Post.search(order="author_id.nme")
+
+
+async def test_a_cursor_is_no_position_in_other_records(server_app: App) -> None:
+    await fill()
+    query = Post.search(order="author_id.name,title")
+    for cursor in ({}, {"after": "x"}, {"before": "x"}):
+        with pytest.raises(ValidationError, match=r"author_id.name' lies in other.*page\(\)"):
+            await query.paginate(2, **cursor)
+    # What the message names instead.
+    assert (await query.page(2, 2)).records.mapped("title") == ["p5", "p1"]
+    assert len((await Post.search(order="author_id,title").paginate(2)).records) == 2
 
 
 async def test_the_memory_backend_says_that_it_cannot(memory_app: App) -> None:

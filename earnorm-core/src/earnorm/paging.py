@@ -105,6 +105,13 @@ class Keyset:
         self._fingerprint = hashlib.sha256(names).digest()
 
     def _add(self, path: str, direction: int) -> bool:
+        crossing = self._schema.crossing(path)
+        if crossing is not None and crossing.rest:
+            self._refuse(
+                "order",
+                f"{path!r} lies in other records, and a cursor is a position among values of these; "
+                f"order by a field of {self._schema.name}, or turn numbered pages with page()",
+            )
         reached = reach(self._schema, path)
         if reached.lists:
             self._refuse(

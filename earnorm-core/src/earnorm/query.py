@@ -269,7 +269,7 @@ class Query(Generic[M]):
 
         Raises:
             ValidationError: A cursor that was changed or belongs to another query or order, or an
-                order by a list.
+                order by a list or by what lies in other records.
             NotSupported: The query has a limit or an offset.
         """
         if type(size) is not int or size < 1 or (after is not None and before is not None):
