@@ -120,6 +120,7 @@ PUBLIC = [
     "constrains",
     "current_app",
     "current_env",
+    "depends",
     "fields",
     "hookimpl",
     "init",

@@ -77,6 +77,9 @@ class FakeSchema:
             )
         return Path(self.db_names.get(name, name) + dot + rest, field)
 
+    def substitute(self, path: str) -> None:
+        """Nothing is computed."""
+
     def crossing(self, path: str) -> None:
         """It has no relations."""
 

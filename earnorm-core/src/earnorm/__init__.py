@@ -23,6 +23,7 @@ from earnorm.batches import BatchResult
 from earnorm.builtin.coalescing import coalescing
 from earnorm.bulk import Bulk
 from earnorm.collection_options import CollectionOptions
+from earnorm.computing import depends
 from earnorm.constraints import constrains, validates
 from earnorm.domain import Domain, Operator
 from earnorm.environment import (
@@ -238,6 +239,7 @@ __all__ = [
     "constrains",
     "current_app",
     "current_env",
+    "depends",
     "fields",
     "hookimpl",
     "init",

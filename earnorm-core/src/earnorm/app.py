@@ -18,6 +18,7 @@ from earnorm.binding import BoundModel
 from earnorm.builtin import BUILTIN_PLUGINS
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.container import Services
+from earnorm.dependencies import Dependencies
 from earnorm.domain import OPERATORS, Domain, DomainSource, Operator, matcher
 from earnorm.domain.keyset import KEYSET_OPERATORS
 from earnorm.environment import Env, current_env, use_env
@@ -36,6 +37,7 @@ from earnorm.plugins import (
     settled,
 )
 from earnorm.provenance import Part, parts_of
+from earnorm.recomputing import Progress, Recomputed, recompute
 from earnorm.relations import check_relations
 from earnorm.resolution import check, resolve
 
@@ -223,6 +225,7 @@ class App:
         self.field_types: Mapping[str, type[Field[Any, Any]]] = {}
         self.operators: Mapping[str, Operator] = _OPERATORS
         self.env = Env(self)
+        self.dependencies = Dependencies(self)
         self.hears_commits = self.loaded.implements("after_commit")
         self._backend: Backend | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -442,6 +445,7 @@ class App:
 
     def _forget_models(self) -> None:
         self._prepared = -1
+        self.dependencies.forget()
         for known in (
             self._bound,
             self._by_name,
@@ -570,6 +574,40 @@ class App:
         """
         return await resolve(self.bind(model), Domain(domain), env or current_env())
 
+    async def recompute(
+        self,
+        model: type[BaseModel],
+        *,
+        fields: Iterable[str] | None = None,
+        domain: DomainSource = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Recomputed:
+        """Compute stored fields anew, as where a formula was changed, and write the values that differ.
+
+        Reads in batches, each in a transaction of its own where the backend has them.
+
+        Args:
+            model: The model.
+            fields: Names of stored computed fields; None means all.
+            domain: Which records; None means all.
+            dry_run: Only count what differs. What would follow from it elsewhere is not counted.
+            progress: Called after each batch with the result so far; may be async.
+
+        Raises:
+            ConfigurationError: A name is none of a stored computed field.
+        """
+        env = environment.find_env()
+        with use_env(self.env if env is None or env.app is not self else env):
+            return await recompute(
+                self.bind(model),
+                self.dependencies.graph(),
+                fields,
+                Domain(domain),
+                dry_run=dry_run,
+                progress=progress,
+            )
+
     async def prepare_models(self) -> None:
         """Create the declared indexes of every model defined so far; done once per model.
 
@@ -589,9 +627,18 @@ class App:
         # Nothing to look through again, at each transaction, until another model is defined.
         self._prepared = version
 
+    def recompose(self) -> None:
+        """Ask the plugins for their layers again, where what they depend on has changed."""
+        for bound in self._bound.values():
+            bound.recompose()
+
     def known_models(self) -> list[type[BaseModel]]:
         """The models that are this App's own: all but those of plugins that it did not select."""
         return self._models_of_app()
+
+    def extended(self, model: type[BaseModel]) -> type[BaseModel]:
+        """A model's class with the extensions that this App's plugins bring; nothing is made ready."""
+        return self._effective_class(model)
 
     def _models_of_app(self) -> list[type[BaseModel]]:
         # The models of a plugin that this App did not select are none of its own.

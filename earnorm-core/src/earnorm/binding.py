@@ -112,6 +112,10 @@ class BoundModel:
             )
         return found
 
+    def recompose(self) -> None:
+        """Compose the layers anew on their next use."""
+        self._calls.clear()
+
     # -- where layers end and the backend begins ----------------------------------------------
 
     def collection_of(self, op: Operation) -> Collection:

@@ -97,6 +97,8 @@ class Rewriting:
             await step()
         for settle in self.settle:
             settle()
+        if self.steps:
+            await writing.read_computed(self.bound, self.records)
         return written
 
 

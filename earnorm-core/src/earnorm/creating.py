@@ -42,6 +42,11 @@ async def create(
     """
     if not values:
         return []
+    if bound.schema.formulas is not None and checked is None:
+        from earnorm import inverting  # which creates with the functions here
+
+        if inverting.has_late(bound, values):
+            return await inverting.create(bound, values)
     states, documents = checked or await checked_documents(bound, values)
     if bound.schema.to_many:
         from earnorm import commands, nested  # which store what they create with the functions here
@@ -176,6 +181,10 @@ def checked_states(
         checked = _validate(bound, [value for _, value in plain], [p for p, _ in plain], values)
         for (position, _), state in zip(plain, checked, strict=True):
             states[position] = state
+    if bound.schema.formulas is not None and bound.schema.formulas.inverses:
+        from earnorm import inverting  # which creates with the functions here
+
+        inverting.new_states(bound, states)
     return states
 
 

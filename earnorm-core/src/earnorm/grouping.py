@@ -279,6 +279,9 @@ class Grouping:
         if limit:
             yield {"$limit": limit}
 
+    def substitute(self, path: str) -> None:
+        """Results are what they are."""
+
     def crossing(self, path: str) -> None:
         """Results lead nowhere."""
 

@@ -16,6 +16,7 @@ from pydantic_core import core_schema
 from earnorm import creating, registry, serializing, writing
 from earnorm.batches import BATCH, BatchResult, CreateMany, Progress
 from earnorm.bulk import Bulk
+from earnorm.computing import formulas_of
 from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
 from earnorm.constraints import check_embedded, rules_of
 from earnorm.copying import copies
@@ -76,7 +77,10 @@ class _Structure:
     _fetch: Fetch
 
     def __init__(self, **values: Any) -> None:
-        _set_state(self, type(self)._schema.validate(values))
+        schema = type(self)._schema
+        _set_state(self, schema.validate(values))
+        if schema.formulas is not None:
+            schema.formulas.settle_new(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         cls = type(self)
@@ -98,6 +102,9 @@ class _Structure:
         if name not in changes:
             changes[name] = state.get(name, MISSING)
         state[name] = value
+        formulas = type(self)._schema.formulas
+        if formulas is not None:
+            formulas.changed(self, name)
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a field cannot be deleted; assign None to {name!r}")
@@ -120,6 +127,9 @@ class _Structure:
 
     def _absent(self, field: Field[Any, Any]) -> Any:
         """The value of a field that the state lacks: not fetched, or its default."""
+        formulas = type(self)._schema.formulas
+        if formulas is not None and field.computed is not None:
+            return formulas.read(self, field)
         fetch: Fetch | None = getattr(self, "_fetch", None)
         if fetch is not None and not fetch.has(field.name):
             raise FieldNotLoaded(fetch.how_to_load(type(self), field.name))
@@ -397,6 +407,7 @@ class BaseModel(_Structure):
             fields["_parent_path"] = path
         cls._schema = Schema(cls._name, fields)
         cls._schema.rules = rules_of(cls)
+        cls._schema.formulas = formulas_of(cls)
         refuse_unknown(cls)
         cls._fields = cls._schema.fields
         if not cls._abstract and cls._inherit is None and cls._base is None:
@@ -545,6 +556,10 @@ class BaseModel(_Structure):
         return load_ghost(self).__await__()
 
     def _assign(self, field: Field[Any, Any], value: Any) -> None:
+        formulas = type(self)._schema.formulas
+        if formulas is not None and field.computed is not None:
+            formulas.assign(self, field, value)
+            return
         if not field.stored and not isinstance(field, ToMany):
             raise AttributeError(f"{field.name} is not stored here; write the records themselves")
         if not field.assignable:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from earnorm import creating, linking
+from earnorm import creating, linking, writing
 from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.fields.command import Command
 from earnorm.fields.many2many import Many2many
@@ -67,6 +67,8 @@ class Creation:
             await step()
         for field_, child, owners in self.children:
             self._show(field_, child, owners)
+        if self.after or self.steps:
+            await writing.read_computed(self.bound, self.records)
         return self.records
 
     def _show(self, field_: ToMany[Any], child: Creation, owners: Sequence[int]) -> None:

@@ -190,6 +190,11 @@ class Returned:
         """In stored form; None where nothing was written."""
 
 
+class Derived(dict[Any, dict[str, Any]]):
+    """Where a create or a write leaves the stored computed fields of its records: by stored id, values in
+    stored form by field name. A layer that hides fields takes them out when the operation has come back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How an operation is done; what it is about stands in the Operation itself."""
@@ -223,6 +228,11 @@ class Options:
     """For create, write and unlink: where the end of the layers leaves them to be sent together."""
     returned: Returned | None = None
     """For write with ``many=False``: the record's values afterwards, in the same round trip."""
+    recompute: bool = False
+    """For write: the values are those of stored computed fields, from the layer that keeps them. They
+    follow from what was written elsewhere, and are no change of the record in their own right."""
+    derived: Derived | None = None
+    """For create and write: where the records' computed fields are left."""
     at: datetime | None = None
     """For create and write: the time that ``auto_now`` fields get; None means the clock's."""
     numbers: dict[Any, dict[str, Any]] | None = None

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import nearest
-from earnorm.fields.base import Field
+from earnorm.fields.base import Field, not_written
 from earnorm.fields.keys import KeyTexts, check_key
 from earnorm.fields.relational import Many2one
 from earnorm.fields.structured import Dict, Embedded, Json, List
@@ -102,6 +102,8 @@ def _field_of(schema: Schema, name: str) -> Any:
     found = schema.fields.get(_ALIASES.get(name, name))
     if found is None:
         raise RefusedError(f"unknown field {name!r}{nearest(name, schema.fields)}")
+    if found.computed is not None:
+        raise RefusedError(not_written(found)["msg"])
     if not found.stored:
         raise RefusedError("it is not stored here; write the records themselves")
     if not found.assignable:

@@ -98,11 +98,12 @@ _ID: Any = pydantic.Field(default=None, title="Id", json_schema_extra={"readOnly
 
 def _field(field: Field[Any, Any], optional: bool) -> tuple[Any, Any]:
     kind = _shown(field)
-    optional = optional or field.generated or not field.assignable
+    is_read_only = field.generated or not (field.assignable and _is_given(field))
+    optional = optional or is_read_only
     if optional or not field.required:
         kind = kind | None
     about: dict[str, Any] = {"title": field.string, "description": field.help or None}
-    if field.generated or not field.assignable:
+    if is_read_only:
         about["json_schema_extra"] = {"readOnly": True}
     if optional or (field.default is None and not field.required):
         return kind, pydantic.Field(default=None, **about)
@@ -115,7 +116,13 @@ def _field(field: Field[Any, Any], optional: bool) -> tuple[Any, Any]:
 
 
 def _is_written(field: Field[Any, Any]) -> bool:
+    if field.computed is not None:
+        return _is_given(field)
     return field.stored and field.assignable
+
+
+def _is_given(field: Field[Any, Any]) -> bool:
+    return field.computed is None or bool(field.computed.inverse)
 
 
 def _shown(field: Field[Any, Any]) -> Any:

@@ -6,7 +6,8 @@ resolves names against it and adds the extensions that its own plugins bring.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _definitions: dict[str, type[BaseModel]] = {}
 _version = 0
+_listeners: list[weakref.WeakMethod[Callable[[type[BaseModel]], None]]] = []
 
 
 def define(model: type[BaseModel]) -> None:
@@ -23,6 +25,17 @@ def define(model: type[BaseModel]) -> None:
     global _version
     _definitions[model._name] = model
     _version += 1
+    for reference in tuple(_listeners):
+        listener = reference()
+        if listener is None:
+            _listeners.remove(reference)
+        else:
+            listener(model)
+
+
+def listen(listener: Callable[[type[BaseModel]], None]) -> None:
+    """Call a method of an object for every model that is defined from now on, as long as the object lives."""
+    _listeners.append(weakref.WeakMethod(listener))
 
 
 def version() -> int:

@@ -27,7 +27,7 @@ from earnorm.domain.relational import (
     merged,
     read,
 )
-from earnorm.domain.schema import Crossing, Schema
+from earnorm.domain.schema import Crossing, Schema, Substitute
 from earnorm.domain.values import thaw
 from earnorm.exceptions import ConfigurationError, NotSupported
 from earnorm.ghosts import link_of, target_of
@@ -368,6 +368,9 @@ class _Flagged:
 
     def resolve(self, path: str) -> Path:
         return Path(path, _Flag()) if path.startswith(_FLAG) else self._schema.resolve(path)
+
+    def substitute(self, path: str) -> Substitute | None:
+        return None if path.startswith(_FLAG) else self._schema.substitute(path)
 
     def crossing(self, path: str) -> Crossing | None:
         return None if path.startswith(_FLAG) else self._schema.crossing(path)

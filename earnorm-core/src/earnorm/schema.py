@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import pydantic
 from pydantic_core import SchemaValidator, core_schema
 
-from earnorm.domain.schema import Crossing, Path
+from earnorm.domain.schema import Crossing, Path, Substitute
 from earnorm.exceptions import DomainError, ErrorDetail, UnresolvedDomain, ValidationError, nearest
 from earnorm.fields.authors import Author
-from earnorm.fields.base import MISSING, Field
+from earnorm.fields.base import MISSING, Field, not_searched, not_written
 from earnorm.fields.files import File
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.sequences import Sequence as SequenceField
@@ -19,6 +19,7 @@ from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import Moment
 
 if TYPE_CHECKING:
+    from earnorm.computing import Formulas
     from earnorm.constraints import Rules, When
 
 State = dict[str, Any]
@@ -57,7 +58,9 @@ class Schema:
         self.is_known = frozenset(self.projection).issuperset
         """Whether all of a document's keys are declared."""
         self._encoders = tuple((f.db_name, f.encode) for f in stored if f.converts)
-        self._transient = tuple(f.name for f in fields.values() if not f.stored)
+        self._transient = tuple(
+            f.name for f in fields.values() if not f.stored and f.computed is None
+        )
         renamed = {f.db_name: f.name for f in stored if f.db_name != f.name}
         self.renamed = renamed
         """Stored keys that differ from their field's name, with that name."""
@@ -71,6 +74,8 @@ class Schema:
         """The pydantic models made so far, by what was asked for."""
         self.rules: Rules | None = None
         """The methods under ``@validates`` and ``@constrains``; None where there are none."""
+        self.formulas: Formulas | None = None
+        """The computed fields; None where there are none."""
         self._paths: dict[str, Path] = {}
         self._crossings: dict[str, Crossing | None] = {}
         self.may_cross = any(map(_may_cross, fields.values()))
@@ -148,6 +153,10 @@ class Schema:
             if isinstance(raised, Exception):
                 message = str(raised)  # without pydantic's "Value error, "
             if kind == "extra_forbidden":
+                known = self.fields.get(str(loc[-1]))
+                if known is not None and known.computed is not None:
+                    details.append({**not_written(known), "loc": tuple(loc)})
+                    continue
                 message = f"unknown field {loc[-1]!r}{nearest(str(loc[-1]), self.fields)}"
                 kind = "unknown_field"
             elif kind == "missing":
@@ -222,6 +231,9 @@ class Schema:
                 f"makes a condition about it one about this record",
                 loc=(path,),
             )
+        if not field.stored and field.computed is not None:
+            error = UnresolvedDomain if self.substitute(path) else DomainError
+            raise error(not_searched(self.name, field))
         if not field.stored:
             raise DomainError(
                 f"{self.name}.{head} is not stored, so the database cannot search by it"
@@ -265,6 +277,11 @@ class Schema:
             return Schema(f"{self.name}.{field.name}", field.parts)
         raise DomainError(f"{self.name}.{field.name} has no fields of its own ({path!r})")
 
+    def substitute(self, path: str) -> Substitute | None:
+        """See :class:`earnorm.domain.schema.Schema`."""
+        formulas = self.formulas
+        return None if formulas is None else formulas.substitutes.get(path.partition(".")[0])
+
     def crossing(self, path: str) -> Crossing | None:
         """See :class:`earnorm.domain.schema.Schema`."""
         try:
@@ -278,7 +295,7 @@ class Schema:
         outer = field = self.fields.get(_ALIASES.get(head, head))
         while isinstance(field, List):
             field = field._item
-        if outer is None or field is None:
+        if outer is None or field is None or (outer.computed is not None and not outer.stored):
             return None
         here, local, rest = _past_position(head, outer.db_name, rest)
         if _crosses(field):
@@ -333,7 +350,8 @@ def _may_cross(field: Field[Any, Any]) -> bool:
     while isinstance(field, List):
         field = field._item
     inner: Schema | None = field.model._schema if isinstance(field, Embedded) else None
-    return _crosses(field) or (inner is not None and inner.may_cross)
+    substituted = field.computed is not None and not field.stored
+    return substituted or _crosses(field) or (inner is not None and inner.may_cross)
 
 
 def _past_position(path: str, local: str, rest: str) -> tuple[str, str, str]:
@@ -357,7 +375,7 @@ def _shape(schema: Schema, *, partial: bool) -> type[Any]:
             fields: dict[str, core_schema.TypedDictField] = {}
             # Commands on what is not stored here are values as well; whoever writes takes them out.
             elsewhere = tuple(f for f in schema.to_many if not f.stored)
-            for field in (*schema.stored, *elsewhere):
+            for field in (*_given(schema), *elsewhere):
                 inner = handler.generate_schema(field.value_annotation())
                 checks = schema.rules.checks(field, when) if schema.rules else []
                 for check in checks:
@@ -368,12 +386,19 @@ def _shape(schema: Schema, *, partial: bool) -> type[Any]:
                 has_default = field.default is not None and not partial
                 if has_default:
                     inner = _with_default(inner, field, checked=bool(checks))
-                asked = not (partial or has_default or field.generated)
+                asked = not (partial or has_default or field.generated or field.computed)
                 required = field.required and asked
                 fields[field.name] = core_schema.typed_dict_field(inner, required=required)
             return core_schema.typed_dict_schema(fields, extra_behavior="forbid")
 
     return Shape
+
+
+def _given(schema: Schema) -> Iterator[Field[Any, Any]]:
+    """The fields that have a value of their own, and the computed ones that can be written."""
+    for field in schema.fields.values():
+        if field.stored if field.computed is None else field.computed.inverse:
+            yield field
 
 
 def _with_default(

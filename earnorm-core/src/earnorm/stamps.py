@@ -1,7 +1,7 @@
-"""The clock's fields in memory: records get the value that their own write stores.
+"""What layers add to a record's own write, in memory: the clock's fields and the computed ones.
 
-The layer in ``builtin.timestamps`` stores it; an operation carries the time (``Options.at``), so
-that both mean the same one.
+The layer in ``builtin.timestamps`` stores the time; an operation carries it (``Options.at``), so that
+both mean the same one. The layer in ``builtin.recompute`` leaves what it computed (``Options.derived``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from earnorm.operations import Operation
+from earnorm.operations import Derived, Operation
 
 if TYPE_CHECKING:
     from earnorm.models import BaseModel
@@ -24,8 +24,11 @@ def clock() -> datetime.datetime:
 
 
 def timed(op: Operation) -> Operation:
-    """The operation with the time that it counts as, where its model has a use for it."""
+    """The operation with the time that it counts as, and with places for what layers add to it, where its
+    model has a use for them."""
     schema = op.model._schema
+    if schema.formulas is not None and schema.formulas.stored:
+        op = op.replace(options=replace(op.options, derived=Derived()))
     if not (schema.generated or schema.numbered):
         return op
     numbers: dict[Any, dict[str, Any]] | None = {} if schema.numbered else None
@@ -46,6 +49,9 @@ def stamp_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) -
     if op.options.numbers:
         for state in states:
             state.update(op.options.numbers.get(state["_id"], {}))
+    if op.options.derived:
+        for state in states:
+            state.update(op.options.derived.get(state["_id"], {}))
     at = op.options.at
     if at is None:
         return
@@ -61,9 +67,23 @@ def stamp_written(record: BaseModel, op: Operation, written: Collection[str]) ->
     for author in type(record)._schema.authors:
         if author.on_write and author.db_name not in written and record._fetch.has(author.name):
             record.__dict__[author.name] = author_of(op)
+    if op.options.derived:
+        unsaved = _follows_unsaved(record, written)
+        for name, value in op.options.derived.get(record.pk, {}).items():
+            if record._fetch.has(name) and name not in unsaved:
+                record.__dict__[name] = type(record)._schema.fields[name].freeze(value)
+                getattr(record, "_originals", {}).pop(name, None)
     at = op.options.at
     if at is None:
         return
     for field in type(record)._schema.generated:
         if field.auto_now and field.db_name not in written and record._fetch.has(field.name):
             record.__dict__[field.name] = field.at(at)
+
+
+def _follows_unsaved(record: BaseModel, written: Collection[str]) -> Collection[str]:
+    """The computed fields whose value in memory follows from what is not saved yet."""
+    schema = type(record)._schema
+    assert schema.formulas is not None
+    left = [n for n in getattr(record, "_changes", ()) if schema.fields[n].db_name not in written]
+    return {each for name in left for each in schema.formulas.stale.get(name, ())}

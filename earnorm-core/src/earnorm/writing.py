@@ -6,7 +6,7 @@ through ``creating``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +139,11 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
             bound.model._name,
             [{"loc": (), "msg": "write() needs saved records; save() it first", "type": "unsaved"}],
         )
+    formulas = bound.schema.formulas
+    if formulas is not None and not formulas.inverses.isdisjoint(values):
+        from earnorm import inverting  # which writes with the functions here
+
+        return await inverting.write(records, values)
     if bound.schema.to_many and not bound.schema.to_many_names.isdisjoint(values):
         from earnorm import commands  # which writes with the functions here
 
@@ -316,6 +321,17 @@ async def read_again(bound: BoundModel, unknown: Mapping[BaseModel, frozenset[st
             object.__setattr__(record, "_fetch", Fetch(bound.app, known - names, [record]))
 
 
+async def read_computed(
+    bound: BoundModel, records: Sequence[BaseModel], more: Collection[str] = ()
+) -> None:
+    """Fetch the stored computed fields that depend on records which were written after these."""
+    formulas = bound.schema.formulas
+    if formulas is not None and (formulas.elsewhere or more):
+        wanted = formulas.elsewhere.union(more)
+        names = {r: frozenset(n for n in wanted if r._fetch.has(n)) for r in records}
+        await read_again(bound, {record: own for record, own in names.items() if own})
+
+
 def _first(returned: Returned) -> Options:
     return Options(many=False, returned=returned)
 
@@ -348,6 +364,11 @@ def _checked_update(bound: BoundModel, values: Mapping[str, Any]) -> dict[str, A
     fixed: list[Any] = []
     for name in values:
         field: Field[Any, Any] | None = fields.get("_id" if name in ("id", "pk") else name)
+        if field is not None and field.computed is not None and field.computed.inverse:
+            message = (
+                "has an inverse, which is for known records: await the query, and write() to them"
+            )
+            fixed.append({"loc": (name,), "msg": message, "type": "compute"})
         if field is not None and (field.readonly or field.name in ("_id", REVISION)):
             fixed.append(
                 {"loc": (name,), "msg": "can be set only on a new record", "type": "readonly"}

@@ -5,6 +5,7 @@ from earnorm.builtin.coalescing import CoalescingPlugin
 from earnorm.builtin.files import FilesPlugin
 from earnorm.builtin.on_delete import OnDeletePlugin
 from earnorm.builtin.parent_store import ParentStorePlugin
+from earnorm.builtin.recompute import RecomputePlugin
 from earnorm.builtin.revisions import RevisionsPlugin
 from earnorm.builtin.sequences import SequencesPlugin
 from earnorm.builtin.slow_queries import SlowQueriesPlugin
@@ -16,6 +17,7 @@ BUILTIN_PLUGINS: tuple[type, ...] = (
     FilesPlugin,
     OnDeletePlugin,
     ParentStorePlugin,
+    RecomputePlugin,
     RevisionsPlugin,
     SequencesPlugin,
     SlowQueriesPlugin,

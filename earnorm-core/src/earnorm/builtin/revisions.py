@@ -44,6 +44,8 @@ def _counted(update: Update) -> Update:
 
 
 async def _count_write(op: Operation, call_next: Call) -> Any:
+    if op.options.recompute:  # no change of the record in its own right: nobody's update is lost
+        return await call_next(op)
     matched = await call_next(op.map_updates(_counted))
     values = op.values
     expected = 0

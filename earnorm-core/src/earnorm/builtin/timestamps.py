@@ -68,6 +68,8 @@ class _Writing:
         self._fields = fields
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
+        if op.options.recompute:
+            return await call_next(op)
         values = _stored(self._fields, op)
 
         def touched(update: Update) -> Update:

@@ -25,6 +25,7 @@ from earnorm.cli import doctor as checks
 from earnorm.cli.contributed import Contributions, contributions
 from earnorm.cli.indexes import indexes
 from earnorm.cli.models import models
+from earnorm.cli.recompute import recompute
 from earnorm.exceptions import EarnORMError
 from earnorm.plugins import PluginInfo, Selection, install_hint, survey
 
@@ -93,6 +94,7 @@ application = typer.Typer(
 
 application.add_typer(indexes)
 application.command()(models)
+application.command()(recompute)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

@@ -63,7 +63,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Print where the database is not as declared; exit 1 where it is not. Changes nothing."""
-    found = _run(uri, database, models, lambda app: app.indexes.diff())
+    found = run_with_app(uri, database, models, lambda app: app.indexes.diff())
     if as_json:
         typer.echo(json.dumps([_diff_as_json(each) for each in found], indent=2))
     else:
@@ -87,7 +87,7 @@ def sync(
     as_json: AsJson = False,
 ) -> None:
     """Create what is declared and missing; exit 1 where a difference is left as it is."""
-    actions = _run(
+    actions = run_with_app(
         uri, database, models, lambda app: app.indexes.sync(replace=replace, dry_run=dry_run)
     )
     _print_actions(actions, dry_run, as_json)
@@ -116,7 +116,7 @@ def drop_unused(
             typer.confirm(f"drop {_number(len(planned), 'index')}?", abort=True, err=True)
         return await app.indexes.drop_unused()
 
-    _print_actions(_run(uri, database, models, run), dry_run, as_json)
+    _print_actions(run_with_app(uri, database, models, run), dry_run, as_json)
 
 
 @indexes.command()
@@ -155,7 +155,7 @@ def advise(
         )
         return await app.indexes.advise(wanted, verify=verify, sample=sample)
 
-    found = _run(uri, database, models, run)
+    found = run_with_app(uri, database, models, run)
     if as_json:
         typer.echo(json.dumps([_advice_as_json(each) for each in found], indent=2))
         return
@@ -166,12 +166,13 @@ def advise(
 # -- the App --------------------------------------------------------------------------------------
 
 
-def _run(
+def run_with_app(
     uri: str | None,
     database: str | None,
     modules: Sequence[str] | None,
     act: Callable[[App], Awaitable[Result]],
 ) -> Result:
+    """Do something with an App on the database, in which nothing is created, and with the models."""
     if not uri or not database:
         raise ConfigurationError(
             "this command needs a database: --uri and --database, or EARNORM_URI and EARNORM_DATABASE"

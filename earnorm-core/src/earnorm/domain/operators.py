@@ -173,6 +173,9 @@ class ElementSchema:
             )
         return Path(found.db_path.removeprefix(self._db_path), found.field)
 
+    def substitute(self, path: str) -> None:
+        """Nothing inside an element is computed."""
+
     def crossing(self, path: str) -> Crossing | None:
         """See :class:`~earnorm.domain.schema.Schema`."""
         found = self._schema.crossing(f"{self._path}.{path}")

@@ -58,9 +58,14 @@ def read(node: Condition, schema: Schema, operators: _Operators) -> Reading:
         DomainError: A relational operator on a path that is no relation, or a value it doesn't take.
     """
     operator = operators.get(node.operator)
-    crossing = schema.crossing(node.path)
     if operator is None or operator.pathless:
         return node
+    substitute = schema.substitute(node.path)
+    if substitute is not None:
+        rest = node.path.partition(".")[2]
+        found: Domain = substitute(rest, node.operator, thaw(node.value))
+        return found
+    crossing = schema.crossing(node.path)
     if crossing is None:
         return _without_relation(node, operator, schema)
     if crossing.rest:
@@ -231,7 +236,7 @@ def asks_others(node: Domain, schema: Schema, operators: _Operators) -> bool:
         operator = operators.get(each.operator)
         if operator is None or operator.pathless:
             continue
-        if operator.relational:
+        if operator.relational or schema.substitute(each.path) is not None:
             return True
         crossing = schema.crossing(each.path)
         if crossing is not None and (crossing.rest or not crossing.owned):

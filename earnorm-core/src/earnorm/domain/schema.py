@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
+
+Substitute: TypeAlias = Callable[[str, str, object], Any]
+"""From the rest of a path, an operator and a value to a domain that means the same."""
 
 
 class FieldLike(Protocol):
@@ -66,6 +70,11 @@ class Schema(Protocol):
             UnresolvedDomain: The path leads into another model.
             DomainError: No such field; the message names the nearest one.
         """
+        ...
+
+    def substitute(self, path: str) -> Substitute | None:
+        """What makes a condition about the path one about other fields; None where there is nothing
+        to do: the path lies in the document, or in another model's."""
         ...
 
     def crossing(self, path: str) -> Crossing | None:

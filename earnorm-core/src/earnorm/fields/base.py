@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -34,6 +35,7 @@ from typing import TypedDict as _TypedDict
 import pydantic
 from bson import Code, DBRef, Regex
 
+from earnorm.exceptions import ErrorDetail
 from earnorm.fields.expressions import Expressions, FieldPath
 from earnorm.fields.json_forms import json_form
 
@@ -51,7 +53,7 @@ Validator: TypeAlias = Callable[[V], V | Awaitable[V]]
 """Gets a value after its type was checked; returns the value to store, or raises ``ValueError``."""
 
 
-class FieldOptions(_TypedDict, total=False):
+class CommonOptions(_TypedDict, total=False):
     """The options that every field takes beside ``required`` and ``default``."""
 
     unique: bool
@@ -70,6 +72,31 @@ class FieldOptions(_TypedDict, total=False):
     """A label for people (default: made from the field's name)."""
     help: str
     """A sentence for people."""
+
+
+class FieldOptions(CommonOptions, total=False):
+    """The options of every field that holds its value itself: all but those to many records."""
+
+    compute: str
+    """The name of the method that gives the value; see ``earnorm.depends``."""
+    related: str
+    """A path whose value this field has, e.g. ``"partner_id.country_id.code"``."""
+    store: bool
+    """Keep the computed value in the document, and recompute it when what it depends on changes."""
+    search: str
+    """The name of the class method that gives a domain for ``(operator, value)``."""
+    inverse: str
+    """The name of the method that takes a value which is written, and changes other fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """How a field's value comes about; names of methods, empty where there is none."""
+
+    compute: str
+    related: str
+    search: str
+    inverse: str
 
 
 class Record(Protocol):
@@ -158,6 +185,10 @@ class Field(Expressions[V], Generic[V, N]):
     copy: bool
     string: str
     help: str
+    computable: ClassVar[bool] = True
+    """The field may have ``compute=`` or ``related=``."""
+    computed: Computed | None = None
+    """The value is computed, and not given."""
     generated: bool = False
     """A layer fills the value in when the record is stored, so nobody has to give it."""
 
@@ -178,7 +209,7 @@ class Field(Expressions[V], Generic[V, N]):
         default: Any,
         choices: Sequence[Any] | None,
         validators: Iterable[Validator[Any]],
-        options: FieldOptions,
+        options: CommonOptions,
     ) -> None:
         unknown = options.keys() - FieldOptions.__annotations__.keys()
         if unknown:
@@ -201,6 +232,30 @@ class Field(Expressions[V], Generic[V, N]):
         self.db_name = options.get("db_name", "")
         self.string = options.get("string", "")
         self.help = options.get("help", "")
+        self._bind_computed(options)
+
+    def _bind_computed(self, options: Mapping[str, Any]) -> None:
+        kind = type(self).__name__
+        compute, related = options.get("compute", ""), options.get("related", "")
+        if not (compute or related):
+            given = sorted({"store", "search", "inverse"} & options.keys())
+            if given:
+                raise TypeError(f"{kind}({given[0]}=...) goes with compute= or related=")
+            return
+        if self.computable is False:
+            raise TypeError(f"{kind}() cannot be computed")
+        if compute and related:
+            raise TypeError(f"{kind}() takes compute= or related=, not both")
+        if self.default is not None:
+            raise TypeError(f"{kind}(default=...): a computed field has the value that is computed")
+        self.stored = bool(options.get("store", False))
+        if not self.stored and (self.unique or self.index):
+            raise TypeError(f"{kind}(index=True) of a computed field needs store=True")
+        self.copy = False
+        self.of_records = True
+        self.computed = Computed(
+            compute, related, options.get("search", ""), options.get("inverse", "")
+        )
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -439,3 +494,20 @@ def freeze(value: Any) -> Any:
     if kind is list:
         return [freeze(item) for item in value]
     return value
+
+
+def not_written(field: Field[Any, Any]) -> ErrorDetail:
+    """What is said where a value is given for a computed field."""
+    computed = field.computed
+    assert computed is not None
+    how = f"by {computed.compute}()" if computed.compute else f"from {computed.related}"
+    message = f"is computed {how} and cannot be written; inverse= names a method that takes a value"
+    return {"loc": (field.name,), "msg": message, "type": "readonly"}
+
+
+def not_searched(schema: str, field: Field[Any, Any]) -> str:
+    """What is said where a search, an order or a group asks for a computed field that is not stored."""
+    return (
+        f"{schema}.{field.name} is computed when it is read, so the database cannot search by it: give "
+        f"it store=True, or search= with the name of a class method (operator, value) that gives a domain"
+    )

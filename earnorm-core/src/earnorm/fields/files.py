@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Unpack
 import pydantic
 from pydantic_core import PydanticCustomError
 
-from earnorm.fields.base import ConvertingField, Field, FieldOptions
+from earnorm.fields.base import CommonOptions, ConvertingField, Field
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.numeric import Int
 from earnorm.fields.temporal import DateTime
@@ -41,6 +41,7 @@ class File(ConvertingField["StoredFile", Literal[True]]):
     assignable: ClassVar[bool] = False
     how_to_write: ClassVar[str] = _HOW.format(name="field")
     of_records: bool = True
+    computable: ClassVar[bool] = False
     content_types: tuple[str, ...]
     max_size: int | None
     bucket: str
@@ -51,7 +52,7 @@ class File(ConvertingField["StoredFile", Literal[True]]):
         content_types: Sequence[str] = (),
         max_size: int | None = None,
         bucket: str = "",
-        **options: Unpack[FieldOptions],
+        **options: Unpack[CommonOptions],
     ) -> None:
         refused = {"unique", "index", "sparse"} & options.keys()
         if refused:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from earnorm.exceptions import ConfigurationError
-from earnorm.fields.base import FieldOptions
+from earnorm.fields.base import CommonOptions
 from earnorm.fields.relational import (
     Commands,
     Join,
@@ -59,7 +59,7 @@ class Many2many(ToMany[C], Generic[C]):
         order: str | None = None,
         default: Callable[[], Iterable[Any]] | None = None,
         on_delete: OnDelete | None = None,
-        **options: Unpack[FieldOptions],
+        **options: Unpack[CommonOptions],
     ) -> None:
         self._bind(False, default, None, (), options)
         self.comodel = comodel

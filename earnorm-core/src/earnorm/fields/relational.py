@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from earnorm import registry
 from earnorm.exceptions import ValidationError
-from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, V
+from earnorm.fields.base import CommonOptions, ConvertingField, Field, FieldOptions, N, V
 from earnorm.fields.command import Command
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ OnDelete: TypeAlias = Literal["restrict", "set_null", "cascade"]
 
 
 def checked_on_delete(
-    field: Relation[Any, Any], on_delete: OnDelete | None, options: FieldOptions
+    field: Relation[Any, Any], on_delete: OnDelete | None, options: CommonOptions
 ) -> OnDelete | None:
     """What was declared, where it is possible. A field that is searched at each deletion of what it
     points at has an index, unless it says otherwise.
@@ -286,6 +286,7 @@ class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):
     """A relation whose value is a RecordSet, and which commands change."""
 
     to_many: ClassVar[bool] = True
+    computable: ClassVar[bool] = False
     order: str | None = None
     inverse: str | None = None
 
@@ -381,7 +382,7 @@ class One2many(ToMany[C], Generic[C]):
         inverse: str,
         *,
         order: str | None = None,
-        **options: Unpack[FieldOptions],
+        **options: Unpack[CommonOptions],
     ) -> None:
         self._bind(False, None, None, (), options)
         self.stored = False

@@ -1,0 +1,59 @@
+"""``earnorm recompute``: the stored computed fields of a database, where a formula was changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from earnorm.app import App
+from earnorm.cli.indexes import AsJson, Database, DryRun, Modules, Uri, run_with_app
+from earnorm.recomputing import Recomputed
+
+
+def recompute(
+    uri: Uri = None,
+    database: Database = None,
+    models: Modules = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Only this model, by its name.")
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option("--field", help="Only this field; may be repeated.")
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute stored fields anew, and write the values that differ. Reads in batches, in bounded memory."""
+    if field and model is None:
+        raise typer.BadParameter("--field goes with --model")
+
+    def tell(done: Recomputed) -> None:
+        typer.echo(f"{done.model}: {done.seen} records, {done.changed} differ", err=True)
+
+    async def run(app: App) -> list[Recomputed]:
+        wanted = app.known_models() if model is None else [app.model(model)]
+        computing = [each for each in wanted if _has_stored(each)]
+        return [
+            await app.recompute(each, fields=field or None, dry_run=dry_run, progress=tell)
+            for each in (wanted if field else computing)
+        ]
+
+    found = run_with_app(uri, database, models, run)
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found], indent=2))
+        return
+    what = "would be written" if dry_run else "written"
+    for each in found:
+        typer.echo(
+            f"{each.model} ({', '.join(each.fields)}): {each.changed} {what}, {each.seen} looked at"
+        )
+    if not found:
+        typer.echo("no model has stored computed fields")
+
+
+def _has_stored(model: type) -> bool:
+    fields = getattr(model, "_fields", {})
+    return any(each.computed is not None and each.stored for each in fields.values())
