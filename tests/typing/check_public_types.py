@@ -120,6 +120,38 @@ def values(post: Post) -> None:
         assert_type(post.address.street, str | None)
 
 
+class Invoice(BaseModel):
+    net = Float(required=True)
+    total = Float(compute="_compute_total", store=True, required=True)
+    label = String(compute="_compute_label", search="_search_label", inverse="_set_label")
+    author_id = Many2one(Author)
+    author_name = String(related="author_id.name", store=True)
+
+    @earnorm.depends("net")
+    def _compute_total(self) -> float:
+        assert_type(self.net, float)
+        return self.net * 1.1
+
+    @earnorm.depends("total")
+    def _compute_label(self) -> str:
+        assert_type(self.total, float)
+        return str(self.total)
+
+    def _set_label(self, value: str) -> None:
+        self.net = float(value)
+
+
+def computed(invoice: Invoice) -> None:
+    assert_type(invoice.total, float)
+    assert_type(invoice.label, str | None)
+    assert_type(invoice.author_name, str | None)
+    assert_type(invoice._compute_total(), float)
+    assert_type(Invoice.total > 3, Domain)
+    invoice.label = "3"
+    One2many("post", "author_id", compute="x")  # type: ignore[call-arg] # records are not computed
+    String(compute=3)  # type: ignore[arg-type] # the name of a method
+
+
 def fields_on_the_class() -> None:
     assert_type(Post.stars > 3, Domain)
     assert_type((Post.stars > 3) & Post.title.ilike("a%"), Domain)

@@ -69,7 +69,8 @@ class Node:
     """One computed field in the graph.
 
     Attributes:
-        rank: How many times computing must have gone to other records before.
+        rank: Its turn: whatever it depends on in other records has a lower one, and as many fields of a
+            model as possible have the same, so that its records are read and written once.
         place: Its position in an order in which nothing comes before what it depends on.
         reads: The record's own fields that are read for it.
         prefetch: Paths of relations that are loaded for it.
@@ -168,6 +169,7 @@ class Graph:
             raise ConfigurationError(
                 f"computed fields depend on each other in a circle, so none can be the first: {cycle}"
             ) from None
+        last: dict[str, int] = {}
         for place, key in enumerate(order):
             node = self.nodes[key]
             node.place = place
@@ -175,6 +177,15 @@ class Graph:
             node.rank = max(
                 (self.nodes[k].rank + crossed for k, crossed in edges.items()), default=0
             )
+            last[key[0]] = max(last.get(key[0], 0), node.rank)
+        # As late as what depends on it allows.
+        latest: dict[Key, int] = {}
+        for key in reversed(order):
+            node = self.nodes[key]
+            node.rank = latest.get(key, last[key[0]])
+            for below, crossed in self._edges[key].items():
+                turn = node.rank - crossed
+                latest[below] = min(latest.get(below, turn), turn)
 
     # -- paths --------------------------------------------------------------------------------
 
