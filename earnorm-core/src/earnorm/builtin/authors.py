@@ -69,6 +69,8 @@ class _Writing:
         self._fields = fields
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
+        if op.options.recompute:  # what is computed has no author
+            return await call_next(op)
         who = author_of(op)
 
         def signed(update: Update) -> Update:
