@@ -181,10 +181,6 @@ def checked_states(
         checked = _validate(bound, [value for _, value in plain], [p for p, _ in plain], values)
         for (position, _), state in zip(plain, checked, strict=True):
             states[position] = state
-    if bound.schema.formulas is not None and bound.schema.formulas.inverses:
-        from earnorm import inverting  # which creates with the functions here
-
-        inverting.new_states(bound, states)
     return states
 
 
@@ -199,6 +195,20 @@ def _loaded_values(record: Any) -> dict[str, Any]:
 
 
 def _validate(
+    bound: BoundModel,
+    batch: Sequence[Mapping[str, Any]],
+    positions: Sequence[int],
+    values: Sequence[object],
+) -> list[dict[str, Any]]:
+    states = _validated(bound, batch, positions, values)
+    if bound.schema.formulas is not None and bound.schema.formulas.inverses:
+        from earnorm import inverting  # which creates with the functions here
+
+        inverting.new_states(bound, states)
+    return states
+
+
+def _validated(
     bound: BoundModel,
     batch: Sequence[Mapping[str, Any]],
     positions: Sequence[int],
