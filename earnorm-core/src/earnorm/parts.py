@@ -44,7 +44,9 @@ def parts(op: Operation, refused: LongList) -> Iterator[Operation]:
     allowed = [frozenset(map(operand, other)) for other in others]
     if not ID_TYPES.issuperset(map(type, wanted)):
         raise refused
-    pks = [pk for pk in dict.fromkeys(wanted) if all(pk in each for each in allowed)]
+    pks = list(dict.fromkeys(wanted))
+    if allowed:
+        pks = [pk for pk in pks if all(pk in each for each in allowed)]
     pieces = list(chunks(pks))
     if len(pieces) == 1 and not others:
         raise refused  # another list is the long one

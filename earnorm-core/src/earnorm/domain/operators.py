@@ -217,11 +217,18 @@ def _ordered(field: FieldLike, value: Any) -> Any:
     return operand
 
 
+# Whatever the value, nothing is wrong with it; a text or an integer is looked at.
+_AS_THEY_ARE: Final = PLAIN_STORED - {str, int}
+
+
 def _listed(field: FieldLike, value: Any) -> list[Any]:
     convert = field.operand
     values = value if is_list(value) else [value]
     operands = [None if item is None else convert(item) for item in values]
-    if any(type(operand) is Day for operand in operands):
+    kinds = set(map(type, operands))
+    if kinds <= _AS_THEY_ARE:
+        return operands  # the common case, a third of the time for a long list
+    if Day in kinds:
         raise ValueError(
             "a day is no point in time, and stands in no list; use '=' for each with '|'"
         )
