@@ -242,7 +242,15 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """EarnORM, the raw drivers and the peers in one run: quick, or `-- --full`; see benchmarks/."""
+    """EarnORM, the raw drivers and the peers in one run: quick, or `-- --full`; see benchmarks/.
+
+    `-- growth` measures what a document, a model, a plugin … costs among ever more of them.
+    """
+    if session.posargs[:1] == ["growth"]:
+        session.install("-r", "requirements-dev.txt")
+        arguments = session.posargs[1:]
+        run_with_servers(session, "python", "-m", "benchmarks.growth", *arguments)
+        return
     session.install("-r", "requirements-dev.txt", "-r", "benchmarks/requirements.txt")
     env = {}
     if shutil.which("npm"):  # Mongoose takes part where node is

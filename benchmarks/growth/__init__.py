@@ -1,0 +1,1 @@
+"""``python -m benchmarks.growth``: what a document, a condition, a model … costs among ever more of them."""
