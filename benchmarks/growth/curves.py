@@ -12,7 +12,7 @@ from typing import Any
 LIMIT = 2.0
 """What a unit may cost more among ten times as many; beyond it the whole is clearly worse than linear."""
 RUNS = 5
-BUDGET = 2.0  # seconds after which a step is not repeated again
+BUDGET = 1.0  # seconds after which a step is not repeated again
 
 Step = Callable[[], Awaitable[Any]]
 
