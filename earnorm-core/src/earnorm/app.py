@@ -526,8 +526,12 @@ class App:
         """
         return self.bind(self._named(name)).model
 
+    def find_model(self, name: str) -> type[BaseModel] | None:
+        """The definition of a model by its name, or None."""
+        return self._by_name.get(name) or registry.definitions().get(name)
+
     def _named(self, name: str) -> type[BaseModel]:
-        found = self._by_name.get(name) or registry.definitions().get(name)
+        found = self.find_model(name)
         if found is None:
             known = {*self._by_name, *registry.definitions()}
             raise ConfigurationError(f"no model is named {name!r}{nearest(name, known)}")

@@ -37,6 +37,7 @@ from earnorm.operations import (
     compose,
 )
 from earnorm.plugins import LoadedPlugins, settled
+from earnorm.polymorphism import Family, FamilyKeys
 from earnorm.preparation import prepare
 from earnorm.selecting import resolving
 
@@ -55,7 +56,9 @@ class BoundModel:
     def __init__(self, app: App, model: type[BaseModel]) -> None:
         self.app = app
         self.model = model
-        self.schema = model._schema
+        self.family = None if model._root is None else Family(self)
+        """The classes that share its collection; None where it has one of its own."""
+        self.schema = model._schema if self.family is None else self.family.schema()
         self.operators: Mapping[str, Operator] = app.operators
         self.concerns = Concerns.of(
             model.__name__,
@@ -66,7 +69,9 @@ class BoundModel:
         self.collection = app.backend.collection(model._collection, self.concerns)
         self.timeout = app.settings.default_timeout
         self.is_prepared = False
-        self.declared = DeclaredKeys(self.schema)
+        self.declared: DeclaredKeys | FamilyKeys = (
+            DeclaredKeys(self.schema) if self.family is None else self.family.declared
+        )
         self.bulks_in_transaction = False
         """A layer runs writes in transactions of its own; a bulk has to be one of them. See ``bulk``."""
         self._preparing = asyncio.Lock()

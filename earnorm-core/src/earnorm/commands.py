@@ -19,6 +19,7 @@ from earnorm.fields.relational import Commands, ToMany, is_command
 from earnorm.ghosts import target_of
 from earnorm.hydrate import ghosts
 from earnorm.nested import Creation, Given, Step, placed, planned, prepared, take
+from earnorm.polymorphism import class_of
 from earnorm.tracking import env_of, touch
 from earnorm.transactions import atomic
 from earnorm.updates import Change
@@ -135,7 +136,7 @@ async def save(records: Sequence[BaseModel], names: Mapping[int, Sequence[str]])
 async def _rewriting(
     records: Sequence[BaseModel], plain: dict[str, Any], given: Given
 ) -> Rewriting:
-    bound = env_of(records).app.bind(type(records[0]))
+    bound = env_of(records).app.bind(class_of(records))
     found = Rewriting(bound, records, plain, given)
     for each in bound.schema.to_many:
         commands = given.get(each.name)

@@ -13,6 +13,7 @@ from earnorm.fields.base import Field
 from earnorm.fields.relational import Relation
 from earnorm.hydrate import hydrate
 from earnorm.operations import Operation, Options
+from earnorm.polymorphism import by_class, is_family
 from earnorm.tracking import env_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> li
     """
     if not records:
         return []
+    if is_family(records):
+        made = {
+            id(r): c
+            for g in by_class(records)
+            for r, c in zip(g, await copies(g, default), strict=True)
+        }
+        return [made[id(record)] for record in records]
     env = env_of(records)
     bound = env.app.bind(type(records[0]))
     fields = [field for field in _copied(bound) if field.name not in default]

@@ -100,7 +100,7 @@ def _check_fields(base: type[BaseModel], extensions: Sequence[Extension]) -> Non
                     f"{extension} brings a field {base._name}.{name}, and {_place_of(base)} has "
                     f"a method or attribute of this name"
                 )
-            if before is not None and _form(field) != _form(before):
+            if before is not None and form_of(field) != form_of(before):
                 raise PluginError(
                     f"{extension} changes the field {base._name}.{name} of {_place_of(base)}: "
                     f"{_shown(before)} became {_shown(field)}, which is stored in another way; an "
@@ -128,7 +128,7 @@ def _shown(field: Field[Any, Any]) -> str:
     return f"{kind} of {', '.join(field.names())}" if isinstance(field, Relation) else kind
 
 
-def _form(field: Field[Any, Any]) -> tuple[object, ...]:
+def form_of(field: Field[Any, Any]) -> tuple[object, ...]:
     """What a field stores and where; fields of one form read each other's values."""
     if isinstance(field, Relation):
         target = (type(field), *field.names(), getattr(field, "inverse", None))
@@ -136,7 +136,7 @@ def _form(field: Field[Any, Any]) -> tuple[object, ...]:
     kind: Any = field.bson_schema().get("bsonType", type(field))
     kinds = frozenset([kind] if isinstance(kind, str | type) else kind)
     item: Field[Any, Any] | None = getattr(field, "_item", None)
-    return (field.stored, field.db_name, kinds, field.structure, item and _form(item)[2:])
+    return (field.stored, field.db_name, kinds, field.structure, item and form_of(item)[2:])
 
 
 def _is_same(one: object, other: object) -> bool:
@@ -166,13 +166,16 @@ def extensions_in(model: type[BaseModel]) -> list[type[BaseModel]]:
     return [c for c in reversed(model.__mro__) if vars(c).get("_inherit") is not None]
 
 
-def declared(model: type[BaseModel], attribute: str) -> Any:
+def declared(model: type[BaseModel], attribute: str, *, inherited: bool = True) -> Any:
     """What a model declares under a class attribute, and what each extension adds to it.
 
     Lists and tuples are joined, the model's own part first; None means that nobody declares any.
+    Without ``inherited`` what Python's base classes declare is left out.
+
     A value that is no list is given back as it is, for its reader to refuse.
     """
-    found: Any = getattr(model._base or model, attribute, None)
+    base = model._base or model
+    found: Any = getattr(base, attribute, None) if inherited else vars(base).get(attribute)
     for extension in extensions_in(model):
         added = vars(extension).get(attribute)
         if added is None:

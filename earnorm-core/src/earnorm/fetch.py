@@ -41,6 +41,7 @@ class Fetch:
         related: The ghosts of each relation of these records, by the field's name.
         by_id: Ghosts by their stored id, so that two records that point at one share it.
         loading: Loads under way, by relation ("" for the records themselves).
+        is_mixed: The records may be of several classes of one collection.
         origin: ``model.field`` of the relation that ghosts stand for, for messages.
         complete: Makes the ghosts that nobody has touched yet, before all are loaded at once.
         inside: What embedded objects know, by the name of the field that they stand in.
@@ -53,6 +54,7 @@ class Fetch:
         "by_id",
         "complete",
         "inside",
+        "is_mixed",
         "loaded",
         "loading",
         "origin",
@@ -72,6 +74,7 @@ class Fetch:
         self.by_id: dict[Any, Any] = {}
         self.loading: dict[str, asyncio.Task[None]] = {}
         self.origin = ""
+        self.is_mixed = False
         self.complete: Callable[[], None] | None = None
         self.inside: dict[str, Fetch] = {}
         self.peers: Callable[[], list[Any]] | None = None
@@ -82,9 +85,12 @@ class Fetch:
         """Whether the field was fetched."""
         return self.loaded is None or name in self.loaded
 
-    def siblings(self, one: Any) -> list[Any]:
-        """The records, or embedded objects, whose relations load together with those of ``one``."""
-        return self.peers() if self.peers is not None else self.records or [one]
+    def siblings(self, one: Any, name: str) -> list[Any]:
+        """The records, or embedded objects, of which this field loads together with that of ``one``."""
+        found = self.peers() if self.peers is not None else self.records or [one]
+        if self.is_mixed:
+            return [each for each in found if name in type(each)._schema.fields]
+        return found
 
     @property
     def is_ghost(self) -> bool:

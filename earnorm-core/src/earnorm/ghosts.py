@@ -20,7 +20,7 @@ from earnorm.fields.base import Field
 from earnorm.fields.command import Command
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Commands, Many2one, One2many, Relation, ToMany, is_record
-from earnorm.hydrate import fill, ghost_maker, ghosts, hydrate
+from earnorm.hydrate import fill, ghost_maker, ghosts, hydrate, states_of
 from earnorm.objectids import chunks
 from earnorm.operations import Operation, Options
 from earnorm.ordering import parse_order
@@ -139,7 +139,7 @@ def _group(structure: Any, fetch: Fetch, field: Relation[Any, Any], key: str) ->
     group = fetch.related[key] = Fetch(fetch.app, ID_ONLY, [])
     group.origin = f"{_name_of(structure)}.{field.name}"
     if not field.to_many:
-        group.complete = _completer(lambda: fetch.siblings(structure), field)
+        group.complete = _completer(lambda: fetch.siblings(structure, field.name), field)
     return group
 
 
@@ -268,7 +268,7 @@ def note_inside(structure: Any, field: Field[Any, Any], value: Any) -> None:
     inner = outer.inside.get(field.name)
     if inner is None:
         inner = outer.inside[field.name] = Fetch(outer.app)
-        inner.peers = lambda: inside(outer.siblings(structure), field)
+        inner.peers = lambda: inside(outer.siblings(structure, field.name), field)
     for each in _flat(value):
         object.__setattr__(each, "_fetch", inner)
 
@@ -333,10 +333,11 @@ async def _load_ghosts(fetch: Fetch, model: type[Any]) -> None:
     waiting = {
         r.__dict__["_id"]: r for r in fetch.records if r._fetch is fetch and type(r) is bound.model
     }
-    loaded = Fetch(fetch.app, None, [] if bound.schema.relations else None)
+    loaded = Fetch(fetch.app, None, [] if bound.schema.relations or bound.family else None)
+    loaded.is_mixed = bound.family is not None
     for documents in await by_ids(bound, "_id", list(waiting)):
-        states = bound.schema.states(documents)
         records = [waiting[document["_id"]] for document in documents]
+        states = states_of(bound, records, documents)
         fill(records, states, loaded)
         if loaded.records is not None:
             loaded.records.extend(records)
@@ -352,7 +353,7 @@ async def _load_many(record: BaseModel, field: ToMany[Any]) -> None:
     fetch = record._fetch
     own_app(fetch.app)
     waiting: list[tuple[Any, RecordSet[Any]]] = []
-    for each in fetch.siblings(record):
+    for each in fetch.siblings(record, field.name):
         if each.is_stored and type(each.__dict__.get(field.name)) is not Commands:
             value = getattr(each, field.name)
             if value._records is None and value._load is not None:

@@ -32,6 +32,8 @@ def hydrate(
     bound: BoundModel, documents: list[Document], loaded: frozenset[str] | None = None
 ) -> list[Any]:
     """Records that adopt the documents. No Python code runs per document: 0.2 µs each."""
+    if bound.family is not None:
+        return bound.family.hydrate(documents, loaded)
     set_state, set_fetch = slots()
     model = bound.model
     records = list(map(object.__new__, repeat(model, len(documents))))
@@ -40,6 +42,15 @@ def hydrate(
     fetch = Fetch(bound.app, loaded, records if together else None)
     deque(map(set_fetch, records, repeat(fetch)), maxlen=0)
     return records
+
+
+def states_of(
+    bound: BoundModel, records: Sequence[BaseModel], documents: list[Document]
+) -> list[dict[str, Any]]:
+    """The states that documents give to records which exist, before they are filled in."""
+    if bound.family is not None:
+        return bound.family.states(records, documents)
+    return bound.schema.states(documents)
 
 
 def fill(records: Sequence[BaseModel], states: Iterable[dict[str, Any]], fetch: Fetch) -> None:

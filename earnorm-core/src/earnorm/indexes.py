@@ -265,19 +265,21 @@ def _of_fields(model: type[BaseModel]) -> Iterator[IndexSpec]:
         sparse = field.sparse
         if not (field.unique or field.index or sparse):
             continue
-        options = _unique_options(field) if field.unique else {}
+        options = _unique_options(model, field) if field.unique else {}
         if sparse:
             options = {**options, "sparse": True}
             options.pop("partialFilterExpression", None)  # the server takes one of the two
         yield IndexSpec(((field.db_name, 1 if field.unique else field.index_kind),), options)
 
 
-def _unique_options(field: Field[Any, Any]) -> dict[str, Any]:
+def _unique_options(model: type[BaseModel], field: Field[Any, Any]) -> dict[str, Any]:
     """Unset values must not collide: a partial index leaves null and missing out, and the planner
     still uses it for a value of the field's own type."""
-    if field.required and not field.sparse:
+    everywhere = model._root is None or field.name in model._root._schema.fields
+    if field.required and not field.sparse and everywhere:
         return {"unique": True}
-    if field.sparse or field.index_floor is MISSING:
+    # A required field of one of several classes in a collection is missing in the others, never null.
+    if field.required or field.sparse or field.index_floor is MISSING:
         return {"unique": True, "sparse": True}
     floor = {field.db_name: {"$gte": field.index_floor}}
     return {"unique": True, "partialFilterExpression": floor}

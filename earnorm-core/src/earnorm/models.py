@@ -45,6 +45,7 @@ from earnorm.hydrate import ghosts, hydrate
 from earnorm.operations import ONE, Operation
 from earnorm.per_record import write_many
 from earnorm.pickling import reduced
+from earnorm.polymorphism import join_family
 from earnorm.pydantic_models import body_model
 from earnorm.query import Query
 from earnorm.recordset import RecordSet
@@ -353,6 +354,9 @@ class BaseModel(_Structure):
         _parent_name: The Many2one to the own model that makes a tree (``"parent_id"``).
         _parent_store: Keep the path of each record's ancestors in ``_parent_path``.
         _soft_delete: Searches leave records out that are not ``active``; see ``mixins.SoftDelete``.
+        _discriminator: The field that tells the classes of one collection apart: the subclasses of
+            this one are kept with it; see ``docs/extension.md``.
+        _kind: What the field says of this class (default: its ``_name``).
         _abstract: A base for other models, without a collection.
         _inherit: The name of a model that this class extends; see ``hookspecs.register_models``.
 
@@ -374,6 +378,10 @@ class BaseModel(_Structure):
     _write_concern: ClassVar[WriteConcern | None] = None
     _read_preference: ClassVar[ReadPreference | None] = None
     _soft_delete: ClassVar[bool] = False
+    _discriminator: ClassVar[str | None] = None
+    _kind: ClassVar[str] = ""
+    _root: ClassVar[type[BaseModel] | None] = None
+    _identity: ClassVar[str] = ""
     _abstract: ClassVar[bool] = True
     _inherit: ClassVar[str | None] = None
     _base: ClassVar[type[BaseModel] | None] = None
@@ -391,7 +399,11 @@ class BaseModel(_Structure):
         else:
             cls._inherit = None
             cls._name = own.get("_name") or _SNAKE.sub("_", cls.__name__).lower()
-            cls._collection = own.get("_collection") or cls._name.replace(".", "_")
+            collection = own.get("_collection")
+            cls._collection = collection or cls._name.replace(".", "_")
+            cls._identity = cls._name
+            if cls._discriminator is not None and not cls._abstract:
+                join_family(cls, collection)
         if len(cls.__bases__) > 1 or "_indexes" in own:
             cls._indexes = merged_indexes(cls)
         fields = _declared_fields(cls, _RECORD_NAMES)
@@ -574,12 +586,12 @@ class BaseModel(_Structure):
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if not isinstance(other, BaseModel) or self._name != other._name:
+        if not isinstance(other, BaseModel) or self._identity != other._identity:
             return False
         return self.is_stored and other.is_stored and self.pk == other.pk
 
     def __hash__(self) -> int:
-        return hash((self._name, self.pk)) if self.is_stored else object.__hash__(self)
+        return hash((self._identity, self.pk)) if self.is_stored else object.__hash__(self)
 
     def __repr__(self) -> str:
         # No values: a record may hold what must not reach a log.

@@ -226,6 +226,9 @@ class Options:
     """For create: stop at the first document that is refused; otherwise go on with the others."""
     bulk: Collector | None = None
     """For create, write and unlink: where the end of the layers leaves them to be sent together."""
+    as_root: bool = False
+    """For write and unlink: one class's part of an operation on the root of its family, to which the
+    access rules of all classes were applied."""
     returned: Returned | None = None
     """For write with ``many=False``: the record's values afterwards, in the same round trip."""
     recompute: bool = False

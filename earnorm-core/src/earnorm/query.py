@@ -194,6 +194,8 @@ class Query(Generic[M]):
         if unknown:
             name = min(unknown)
             raise DomainError(f"{bound.model._name} has no field {name!r}{nearest(name, fields)}")
+        if bound.model._discriminator is not None:
+            names |= {bound.model._discriminator}
         return names | {"_revision"} if bound.model._versioned else names
 
     async def _run(self) -> RecordSet[M]:

@@ -21,7 +21,7 @@ from earnorm.export import Table
 from earnorm.fetch import Fetch
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.relational import is_record
-from earnorm.hydrate import fill
+from earnorm.hydrate import fill, states_of
 from earnorm.loaded import judge
 from earnorm.operations import Operation, Options
 from earnorm.ordering import Order
@@ -290,7 +290,9 @@ class RecordSet(Generic[M]):
 
     def _other(self, other: object, symbol: str) -> Sequence[M]:
         model: Any = type(other) if is_record(other) else getattr(other, "_model", None)
-        if model is not None and model._name == self._model._name:
+        if model is not None and (
+            model._name == self._model._name or _is_kind_of(model, self._model)
+        ):
             found: Any = [other] if is_record(other) else other
             return found._loaded if isinstance(found, RecordSet) else cast("Sequence[M]", found)
         kind = (
@@ -336,12 +338,12 @@ class RecordSet(Generic[M]):
 
     def __eq__(self, other: object) -> bool:
         """The same records, in whatever order."""
-        if not isinstance(other, RecordSet) or other._model._name != self._model._name:
+        if not isinstance(other, RecordSet) or other._model._identity != self._model._identity:
             return False
         return set(self._loaded) == set(other._loaded)
 
     def __hash__(self) -> int:
-        return hash((self._model._name, frozenset(self._loaded)))
+        return hash((self._model._identity, frozenset(self._loaded)))
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -433,9 +435,11 @@ class RecordSet(Generic[M]):
         app = current_env().app
         bound = app.bind(self._model)
         records = list(self._loaded)
-        states = bound.schema.states([dict(found[record.pk]) for record in records])
-        together = records if bound.schema.relations else None
-        fill(records, states, Fetch(app, None, together))
+        states = states_of(bound, records, [dict(found[record.pk]) for record in records])
+        together = records if bound.schema.relations or bound.family else None
+        fetch = Fetch(app, None, together)
+        fetch.is_mixed = bound.family is not None
+        fill(records, states, fetch)
         return self
 
     async def still_exists(self) -> RecordSet[M]:
@@ -465,3 +469,7 @@ class RecordSet(Generic[M]):
 def _listed(names: Iterable[str] | None) -> Iterable[str] | None:
     """Names that can be gone through once for each record."""
     return names if names is None or isinstance(names, str) else list(names)
+
+
+def _is_kind_of(model: type[BaseModel], base: type[BaseModel]) -> bool:
+    return model._root is not None and issubclass(model, base._base or base)

@@ -81,6 +81,8 @@ class Schema:
         self.may_cross = any(map(_may_cross, fields.values()))
         """Whether any path leads into another model."""
         self._validators: dict[str, SchemaValidator] = {}
+        self.kin: Callable[[str], Field[Any, Any] | None] | None = None
+        """Finds a field that another class of the same collection declares, for conditions."""
         self._check_new: Callable[[Any], Any] | None = None
 
     # -- validation: values that come from people ---------------------------------------------
@@ -220,8 +222,7 @@ class Schema:
 
     def _resolve(self, path: str) -> Path:
         head, _, rest = path.partition(".")
-        fields = self.fields
-        field = fields.get(head if head in fields else _ALIASES.get(head, head))
+        field = self._field(head)
         if field is None:
             raise DomainError(f"{self.name} has no field {head!r}{nearest(head, self.fields)}")
         crossing = self.crossing(path)
@@ -253,6 +254,15 @@ class Schema:
             return Path(f"{field.db_name}.{position}.{below.db_path}", below.field)
         below = inner.resolve(rest)
         return Path(f"{field.db_name}.{below.db_path}", below.field)
+
+    def _field(self, head: str) -> Field[Any, Any] | None:
+        name = head if head in self.fields else _ALIASES.get(head, head)
+        found = self.fields.get(name)
+        return self.kin(name) if found is None and self.kin is not None else found
+
+    def forget_paths(self) -> None:
+        """Let what is known of paths belong to this copy of a schema alone."""
+        self._paths, self._crossings = {}, {}
 
     def _in_dict(self, field: Dict[Any, Any, Any], rest: str, path: str) -> Path:
         """One value of a Dict, by its key: ``prices.vn``."""
@@ -292,7 +302,7 @@ class Schema:
 
     def _crossing(self, path: str) -> Crossing | None:
         head, _, rest = path.partition(".")
-        outer = field = self.fields.get(_ALIASES.get(head, head))
+        outer = field = self._field(head)
         while isinstance(field, List):
             field = field._item
         if outer is None or field is None or (outer.computed is not None and not outer.stored):

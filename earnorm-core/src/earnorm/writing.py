@@ -20,6 +20,7 @@ from earnorm.fields.base import Field
 from earnorm.objectids import chunks
 from earnorm.operations import PLAIN, Operation, Options, PerRecord, Returned, Update
 from earnorm.planning import Guard, Plan, has_changes, is_change, plan_changes
+from earnorm.polymorphism import by_class, class_of, is_family
 from earnorm.stamps import stamp_written, timed
 from earnorm.tracking import changed_fields, env_of, settle, touch
 from earnorm.updates import Change
@@ -53,6 +54,8 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
 
 async def save(records: Sequence[BaseModel]) -> int:
     """Write each record's own changes, all in one round trip; how many were written."""
+    if is_family(records):
+        return sum([await save(group) for group in by_class(records)])
     changed = [(record, names) for record in records if (names := changed_fields(record))]
     if not changed:
         return 0
@@ -132,7 +135,7 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
     if not records:
         return 0
     env = env_of(records)
-    bound = env.app.bind(type(records[0]))
+    bound = env.app.bind(class_of(records))
     unsaved = [record for record in records if not record.is_stored]
     if unsaved:
         raise ValidationError(
@@ -403,7 +406,7 @@ async def unlink(records: Sequence[BaseModel]) -> int:
     if not stored:
         return 0
     env = env_of(stored)
-    bound = env.app.bind(type(stored[0]))
+    bound = env.app.bind(class_of(stored))
     pks = list(dict.fromkeys(record.pk for record in stored))
     deleted = 0
     for chunk in chunks(pks):

@@ -64,7 +64,9 @@ class Security:
         """The checked declarations of a model, as the App sees it."""
         found = self._policies.get(model)
         if found is None:
-            found = self._policies[model] = Policy(self._app, model, self._default_open)
+            found = self._policies[model] = Policy(
+                self._app, model, self._default_open, self.policy
+            )
         return found
 
 

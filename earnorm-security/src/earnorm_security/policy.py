@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, TypeVar, cast
 
 from earnorm import (
@@ -43,17 +43,27 @@ class Policy:
         app: Checks the domains that are no functions.
         model: The model's class as the App sees it.
         default_open: What a model without ``_access`` grants: everything to everybody, or nothing.
+        policy_of: The policies of other models, for classes that share a collection.
 
     Raises:
         ConfigurationError: ``_access`` or ``_rules`` is malformed; the message names the model.
     """
 
-    def __init__(self, app: App, model: type[BaseModel], default_open: bool) -> None:
+    def __init__(
+        self,
+        app: App,
+        model: type[BaseModel],
+        default_open: bool,
+        policy_of: Callable[[type[BaseModel]], Policy],
+    ) -> None:
         self.model = model
+        self._app = app
+        self._policy_of = policy_of
         self._name = model._name
         # What an extension says is added to what the model says.
         access: object = declared(model, "_access")
-        rules: object = declared(model, "_rules")
+        # Of classes that share a collection each has its own rules, and those of its bases hold too.
+        rules: object = declared(model, "_rules", inherited=model._root is None)
         every = frozenset({EVERYBODY}) if default_open else _NOBODY
         granted = dict.fromkeys(RIGHTS, every) if access is None else self._read_access(access)
         self._granted: dict[Right, frozenset[str]] = granted
@@ -65,6 +75,8 @@ class Policy:
     @property
     def is_void(self) -> bool:
         """Everybody may do everything, so no operation needs a layer."""
+        if self.model._root is not None:
+            return False  # a class that shares the collection may have rules, and be defined later
         return not self._rules and all(EVERYBODY in roles for roles in self._granted.values())
 
     # -- rights -------------------------------------------------------------------------------
@@ -107,16 +119,54 @@ class Policy:
 
     # -- records ------------------------------------------------------------------------------
 
-    def rules(self, env: Env, right: Right) -> tuple[Rule, ...]:
-        """The rules that apply to the principal; equal tuples mean the same records."""
+    def reaches_the_same(self, env: Env, one: Right, other: Right) -> bool:
+        """Whether two rights reach the same records for the principal, as far as can be told at once."""
+        return self._reach(env, one) == self._reach(env, other)
+
+    def _reach(self, env: Env, right: Right) -> list[tuple[Rule, ...] | None]:
+        bases, kinds = self._family()
+        policies = [(policy, True) for policy in bases]
+        policies += [(policy, policy.missing(env, right) is None) for _, policy in kinds]
+        return [policy._own_rules(env, right) if granted else None for policy, granted in policies]
+
+    def _own_rules(self, env: Env, right: Right) -> tuple[Rule, ...]:
         return (*self._global[right], *self._for_roles(env, right))
+
+    def _family(self) -> tuple[list[Policy], list[tuple[Domain, Policy]]]:
+        """The policies of the model and its bases in its collection; those of its subclasses, each with
+        the records that it is about."""
+        family = self._app.bind(self.model).family
+        if family is None:
+            return [self], []
+        bases = [
+            self if b.model is self.model else self._policy_of(b.model) for b in family.bases()
+        ]
+        below = [(d, self._policy_of(each.model)) for d, each in family.below()]
+        return bases, below
 
     def domain(self, env: Env, right: Right) -> Domain:
         """The records that the right reaches for the principal, simplified.
 
+        Of classes that share a collection: what the model's own rules and those of its bases allow,
+        and of a subclass's records those that its own rights and rules allow as well.
+
         Raises:
             PluginError: A rule's function failed, or returned no domain.
         """
+        if self.model._root is None:
+            return self._own_domain(env, right)
+        bases, kinds = self._family()
+        result = Domain.TRUE
+        for policy in bases:
+            result &= policy._own_domain(env, right)
+        for concerned, policy in kinds:
+            granted = policy.missing(env, right) is None
+            allowed = policy._own_domain(env, right) if granted else Domain.FALSE
+            if allowed is not Domain.TRUE:
+                result &= ~concerned | allowed
+        return result.simplify()
+
+    def _own_domain(self, env: Env, right: Right) -> Domain:
         result = Domain.TRUE
         for rule in self._global[right]:
             result &= self._domain_of(rule, env)

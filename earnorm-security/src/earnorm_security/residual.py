@@ -42,7 +42,7 @@ def residual(app: App, model: type[BaseModel], domain: Domain, update: Update) -
     def rest(node: Domain) -> Domain:
         nonlocal undecidable
         if isinstance(node, Condition):
-            key = model._schema.resolve(node.path).db_path.partition(".")[0]
+            key = app.bind(model).schema.resolve(node.path).db_path.partition(".")[0]
             if key in unknown:
                 undecidable = True
                 return Domain.FALSE

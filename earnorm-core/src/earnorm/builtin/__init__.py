@@ -5,6 +5,7 @@ from earnorm.builtin.coalescing import CoalescingPlugin
 from earnorm.builtin.files import FilesPlugin
 from earnorm.builtin.on_delete import OnDeletePlugin
 from earnorm.builtin.parent_store import ParentStorePlugin
+from earnorm.builtin.polymorphism import PolymorphismPlugin
 from earnorm.builtin.recompute import RecomputePlugin
 from earnorm.builtin.revisions import RevisionsPlugin
 from earnorm.builtin.sequences import SequencesPlugin
@@ -17,6 +18,7 @@ BUILTIN_PLUGINS: tuple[type, ...] = (
     FilesPlugin,
     OnDeletePlugin,
     ParentStorePlugin,
+    PolymorphismPlugin,
     RecomputePlugin,
     RevisionsPlugin,
     SequencesPlugin,

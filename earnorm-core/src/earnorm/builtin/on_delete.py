@@ -27,6 +27,7 @@ from earnorm.fields.structured import List
 from earnorm.hookspecs import API, hookimpl
 from earnorm.objectids import chunks
 from earnorm.operations import Call, Layer, Middleware, Operation, Options, PerRecord, Update
+from earnorm.polymorphism import lineage
 from earnorm.transactions import atomic
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class OnDeletePlugin:
                         self._pointers.setdefault(name, []).append(pointer)
                     if not pointer.field.names():
                         self._any.append(pointer)
-        return [*self._pointers.get(model, ()), *self._any]
+        named = (p for name in lineage(app, model) for p in self._pointers.get(name, ()))
+        return [*named, *self._any]
 
     def _concerns(self, op: Operation) -> bool:
         return bool(self.pointers(op.app, op.model._name)) and _DONE not in op.env.context

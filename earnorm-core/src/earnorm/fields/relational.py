@@ -152,7 +152,7 @@ class Relation(ConvertingField[V, N]):
 
     def _record_checked(self, record: Any) -> Any:
         name = self.comodel_name
-        if getattr(type(record), "_name", None) != name:
+        if getattr(type(record), "_name", None) != name and not _is_kind(type(record), name):
             raise PydanticCustomError("reference", "not a record of {name}", {"name": name})
         return record
 
@@ -394,3 +394,10 @@ class One2many(ToMany[C], Generic[C]):
     def join(self) -> Join:
         """The inverse field's value is this record's id."""
         return Join("_id", self.inverse or "")
+
+
+def _is_kind(model: type[Any], name: str) -> bool:
+    """Whether a class is kept in one collection with the named one, and is a part of it."""
+    return getattr(model, "_root", None) is not None and any(
+        vars(cls).get("_name") == name for cls in model.__mro__
+    )
