@@ -42,6 +42,19 @@ async def create(
     """
     if not values:
         return []
+    if bound.model._inherits and checked is None:
+        from earnorm import delegation  # which creates with the functions here
+
+        return await delegation.create(bound, values)
+    return await create_own(bound, values, checked)
+
+
+async def create_own(
+    bound: BoundModel,
+    values: Sequence[Mapping[str, Any] | BaseModel],
+    checked: Checked | None = None,
+) -> list[Any]:
+    """As ``create``, where nothing is delegated to other records."""
     if bound.schema.formulas is not None and checked is None:
         from earnorm import inverting  # which creates with the functions here
 

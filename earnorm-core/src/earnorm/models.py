@@ -357,6 +357,8 @@ class BaseModel(_Structure):
         _discriminator: The field that tells the classes of one collection apart: the subclasses of
             this one are kept with it; see ``docs/extension.md``.
         _kind: What the field says of this class (default: its ``_name``).
+        _inherits: Models whose fields this one has, each with the Many2one to its record:
+            ``{"partner": "partner_id"}``.
         _abstract: A base for other models, without a collection.
         _inherit: The name of a model that this class extends; see ``hookspecs.register_models``.
 
@@ -382,6 +384,7 @@ class BaseModel(_Structure):
     _kind: ClassVar[str] = ""
     _root: ClassVar[type[BaseModel] | None] = None
     _identity: ClassVar[str] = ""
+    _inherits: ClassVar[Mapping[str, str]] = {}
     _abstract: ClassVar[bool] = True
     _inherit: ClassVar[str | None] = None
     _base: ClassVar[type[BaseModel] | None] = None
@@ -407,6 +410,10 @@ class BaseModel(_Structure):
         if len(cls.__bases__) > 1 or "_indexes" in own:
             cls._indexes = merged_indexes(cls)
         fields = _declared_fields(cls, _RECORD_NAMES)
+        if cls._inherits and not cls._abstract and cls._base is None:
+            from earnorm.delegation import delegate  # which creates and writes records
+
+            delegate(cls, fields)
         if cls._versioned and "_revision" not in fields:
             revision: Int[Any] = Int(default=0)
             revision.__set_name__(cls, "_revision")

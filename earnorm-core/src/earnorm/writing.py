@@ -142,6 +142,11 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
             bound.model._name,
             [{"loc": (), "msg": "write() needs saved records; save() it first", "type": "unsaved"}],
         )
+    if bound.model._inherits:
+        from earnorm import delegation  # which writes with the functions here
+
+        if delegation.is_split(bound.model, values):
+            return await delegation.write(records, values)
     formulas = bound.schema.formulas
     if formulas is not None and not formulas.inverses.isdisjoint(values):
         from earnorm import inverting  # which writes with the functions here

@@ -185,6 +185,8 @@ class Field(Expressions[V], Generic[V, N]):
     copy: bool
     string: str
     help: str
+    delegated: str = ""
+    """The relation whose record the field belongs to; see ``_inherits``."""
     computable: ClassVar[bool] = True
     """The field may have ``compute=`` or ``related=``."""
     computed: Computed | None = None
@@ -500,6 +502,9 @@ def not_written(field: Field[Any, Any]) -> ErrorDetail:
     """What is said where a value is given for a computed field."""
     computed = field.computed
     assert computed is not None
+    if field.delegated:
+        message = f"belongs to the record of {field.delegated}: create() and write() take it"
+        return {"loc": (field.name,), "msg": message, "type": "readonly"}
     how = f"by {computed.compute}()" if computed.compute else f"from {computed.related}"
     message = f"is computed {how} and cannot be written; inverse= names a method that takes a value"
     return {"loc": (field.name,), "msg": message, "type": "readonly"}
