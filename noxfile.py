@@ -1,7 +1,7 @@
 """Every check of the repository, each in an environment of its own: `python -m nox --list`.
 
-`python -m nox` alone runs the tests. Sessions that need a database run their command through
-tests/servers.py, which starts a real mongod (a replica set) and a real redis-server and stops them.
+`python -m nox` alone runs the tests. Sessions that need a database have a real mongod (a replica set) and a
+real redis-server: each worker of the tests its own, a single command through tests/servers.py.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ REQUIREMENT = re.compile(
     r"^(?P<requirement>(?P<name>[\w-]+)(?:\[\w+\])?[<>=~!][^;\n]*)", re.MULTILINE
 )
 PYTEST = ("python", "-m", "pytest")
+# A worker per core, each with servers of its own (tests/conftest.py starts them): what one test does to
+# a server, a fail point say, no other sees. A file stays whole, for what its tests share.
+# Servers that the environment names are one pair for all, so then there is one process.
+SERVERS_NAMED = "EARNORM_TEST_MONGO_URI" in os.environ
+WORKERS = ("-n", "0") if SERVERS_NAMED else ("-n", "auto", "--maxprocesses=4", "--dist=loadfile")
 ASSERT_NO_PLUGIN = """
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -55,8 +60,25 @@ def run_with_servers(
     session: nox.Session, *command: str, success_codes: tuple[int, ...] = (0,), **env: str
 ) -> None:
     """Run a command of the session's environment between a start and a stop of both servers."""
-    session.run(
+    run_beside_servers(
+        session,
         *("python", "-m", "tests.servers", "--", *command),
+        success_codes=success_codes,
+        **env,
+    )
+
+
+def run_tests(session: nox.Session, *arguments: str) -> None:
+    """Run pytest with a worker per core; `-- -n 0` runs everything in one process, to debug."""
+    run_beside_servers(session, *PYTEST, *WORKERS, *arguments)
+
+
+def run_beside_servers(
+    session: nox.Session, *command: str, success_codes: tuple[int, ...] = (0,), **env: str
+) -> None:
+    """Run a command that starts servers, and leave it the time to stop them."""
+    session.run(
+        *command,
         env={**redis_server_beyond_wheels(session), **env},
         success_codes=success_codes,
         # Nox's own patience is half a second; a mongod needs more to stop in order.
@@ -159,7 +181,7 @@ def lowest_pins() -> list[str]:
 def whole_suite(session: nox.Session) -> None:
     """The whole suite against a real MongoDB and a real Redis; arguments go to pytest."""
     session.install("-r", "requirements-dev.txt")
-    run_with_servers(session, *PYTEST, *session.posargs)
+    run_tests(session, *session.posargs)
 
 
 nox.session(name="tests")(whole_suite)
@@ -188,14 +210,14 @@ def core_only(session: nox.Session) -> None:
     session.install("-r", "requirements-test.txt", "-e", f"./{CORE}[cli,memory]")
     session.run("python", "-c", ASSERT_NO_PLUGIN)
     ignored = [f"--ignore={path}" for path in NOT_CORE]
-    run_with_servers(session, *PYTEST, *ignored, *session.posargs)
+    run_tests(session, *ignored, *session.posargs)
 
 
 @nox.session
 def lowest(session: nox.Session) -> None:
     """The whole suite with the lowest version of every dependency that the packages promise to work with."""
     session.install("-r", "requirements-dev.txt", *lowest_pins())
-    run_with_servers(session, *PYTEST, *session.posargs)
+    run_tests(session, *session.posargs)
 
 
 @nox.session

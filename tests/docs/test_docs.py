@@ -46,6 +46,16 @@ def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("front", ["README.md", "docs/index.md"])
+def test_every_page_is_reached_from_the_front(front: str) -> None:
+    page = ROOT / front
+    linked = {(page.parent / target).resolve() for target in LINK.findall(page.read_text())}
+    missing = {each.name for each in pages() if each != page and each.name != "README.md"} - {
+        each.name for each in linked
+    }
+    assert missing == set()
+
+
 def test_the_first_screen_of_the_readme_has_the_two_commands() -> None:
     first_screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:30])
     for session in ("demo", "tests"):
