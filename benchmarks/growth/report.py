@@ -58,17 +58,16 @@ _COLUMNS = 2
 
 def chart(curves: Sequence[Curve], title: str) -> str:
     """Both axes logarithmic: a flat line is linear growth of the whole."""
-    panels = by_subject(curves)
-    most = max(map(len, panels.values()), default=0)
-    cell_width, cell_height = _LEFT + _WIDTH + 30, _TOP + _HEIGHT + 34 + most * _LINE + 16
-    rows = ceil(len(panels) / _COLUMNS)
-    parts = [
-        _panel(subject, members, n % _COLUMNS * cell_width, 34 + n // _COLUMNS * cell_height)
-        for n, (subject, members) in enumerate(panels.items())
-    ]
+    panels = list(by_subject(curves).items())
+    width, top = _LEFT + _WIDTH + 30, 34
+    parts: list[str] = []
+    for start in range(0, len(panels), _COLUMNS):
+        row = panels[start : start + _COLUMNS]
+        parts += [_panel(*panel, n * width, top) for n, panel in enumerate(row)]
+        top += _TOP + _HEIGHT + 50 + max(len(members) for _, members in row) * _LINE
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{cell_width * _COLUMNS}" '
-        f'height="{34 + rows * cell_height}" font-family="sans-serif" font-size="10">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * _COLUMNS}" '
+        f'height="{top}" font-family="sans-serif" font-size="10">'
         f'<rect width="100%" height="100%" fill="white"/>'
         f'<text x="10" y="22" font-size="14">{escape(title)}</text>{"".join(parts)}</svg>\n'
     )
