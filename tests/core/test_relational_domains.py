@@ -177,6 +177,13 @@ async def test_trees_are_followed_down_and_up(lands: dict[str, Land]) -> None:
     assert await found(Author.search([("land_id", "parent_of", hue)])) == "Ann"
 
 
+async def test_in_memory_a_start_that_is_no_id_is_refused_alike(lands: dict[str, Land]) -> None:
+    loaded = await Land.search().prefetch("parent_id.parent_id.parent_id")
+    for operator in ("child_of", "parent_of"):
+        with pytest.raises(DomainError, match=f"'{operator}'.*not dict"):
+            loaded.filtered_domain([("id", operator, [{"$gt": ""}])])
+
+
 async def test_a_cycle_ends(app: App) -> None:
     one = await Land.create({"name": "one"})
     two = await Land.create({"name": "two", "parent_id": one})
@@ -338,6 +345,8 @@ async def test_a_single_document_says_that_it_cannot_know(lands: dict[str, Land]
         ([("author_id.land_id.nme", "=", 1)], "did you mean 'name'"),
         ([("title", "child_of", "x")], "no relation"),
         ([("author_id", "child_of", "x")], "no tree"),
+        ([("author_id.land_id", "child_of", True)], r"'child_of'\): .*not bool"),
+        ([("land_ids", "parent_of", [{"$gt": ""}])], r"'parent_of'\): .*not dict"),
         ([("author_id", "any", [("name", "=", {"$gt": ""})])], "compared with str"),
         ([("title.x", "=", 1)], "no fields of its own"),
     ],

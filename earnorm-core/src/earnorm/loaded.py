@@ -107,8 +107,7 @@ class _Judges:
 
     def _is_in(self, tree: Tree, place: Any) -> bool:
         model = type(place)
-        operand = model._schema.fields["_id"].operand
-        starts = {operand(each) for each in tree.starts if each is not None}
+        starts = set(tree.ids(model._schema.fields["_id"]))
         if place.pk in starts:
             return True
         if not tree.upwards:

@@ -105,12 +105,16 @@ def check(bound: BoundModel, domain: Domain) -> None:
             to_filter(node, bound.schema, bound.operators)
         elif isinstance(reading, Domain):
             check(bound, reading)
-        elif isinstance(reading, Link):
+        else:
+            crossing = reading.crossing
             try:
-                target = target_of(bound.app, reading.crossing.field)
+                target = bound if crossing is None else target_of(bound.app, crossing.field)
             except ConfigurationError:
                 continue  # not defined yet
-            check(target, reading.domain)
+            if isinstance(reading, Link):
+                check(target, reading.domain)
+            else:
+                reading.ids(target.schema.fields["_id"])
 
 
 async def select(bound: BoundModel, op: Operation) -> Selection:
@@ -186,8 +190,7 @@ class _Resolver:
             return FALSE
         crossing = tree.crossing
         bound = self._bound if crossing is None else target_of(self._bound.app, crossing.field)
-        operand = bound.schema.fields["_id"].operand
-        starts = [operand(each) for each in tree.starts if each is not None]
+        starts = tree.ids(bound.schema.fields["_id"])
         found = await walk(bound, self._env, starts, upwards=tree.upwards)
         if not self._fits(found):
             raise NotSupported(

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from earnorm.domain.ast import TRUE, And, Condition, Domain, Or
 from earnorm.domain.operators import ElementSchema, Operator, unresolved
-from earnorm.domain.schema import Crossing, Schema
+from earnorm.domain.schema import Crossing, FieldLike, Schema
 from earnorm.domain.values import is_list, is_tuple, shorten, thaw
 from earnorm.exceptions import DomainError, UnresolvedDomain
 
@@ -42,6 +42,21 @@ class Tree:
     crossing: Crossing | None
     upwards: bool
     starts: tuple[object, ...]
+
+    def ids(self, field: FieldLike) -> list[Any]:
+        """The ids of the start records.
+
+        Args:
+            field: The id of the model whose tree it is.
+
+        Raises:
+            DomainError: One of them is neither a record nor an id.
+        """
+        try:
+            return [field.operand(thaw(each)) for each in self.starts if each is not None]
+        except ValueError as error:
+            name = "parent_of" if self.upwards else "child_of"
+            raise DomainError(f"({self.path!r}, {name!r}): {error}", loc=(self.path,)) from None
 
 
 Reading: TypeAlias = Domain | Link | Tree
