@@ -164,8 +164,8 @@ OPERANDS: dict[str, st.SearchStrategy[Any]] = {
     "size": st.integers(0, 3),
     "regex": st.sampled_from(["", *REGEXES.split()]),
     "near": st.tuples(
-        st.sampled_from([0, 1, 105.8, -179.5, 180]),
-        st.sampled_from([0, 0.5, 21.0, 89.9, -90]),
+        st.sampled_from([0, 1, 105.8, 105.85, -179.5, 180, -180]),
+        st.sampled_from([0, 0.5, 21.0, 21.03, 89.9, 90, -90]),
         st.sampled_from([0, 1_000, 120_000, 5_000_000, 20_000_000]),
         st.sampled_from([0, 500]),
     ).map(lambda near: [*near[:3], min(near[2:])]),
