@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bson import ObjectId
 
 from earnorm import creating, registry, writing
-from earnorm.exceptions import ErrorDetail, ValidationError, nearest
+from earnorm.exceptions import ErrorDetail, ValidationError, located, nearest
 from earnorm.fields.base import Computed, Field
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import Many2one
@@ -157,8 +157,7 @@ async def _check(
                 if not parents[link].model._inherits:
                     await creating.checked_documents(parents[link], [theirs])
             except ValidationError as error:
-                prefix = (position,) if many else ()
-                problems += [{**d, "loc": (*prefix, *d["loc"])} for d in error.errors()]
+                problems += located(error.errors(), position) if many else error.errors()
     if is_complete and not bound.schema.to_many:
         try:
             await creating.checked_documents(bound, probes)
