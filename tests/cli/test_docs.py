@@ -16,5 +16,5 @@ def test_each_program_of_the_page_runs(program: str) -> None:
 def test_each_command_of_the_core_has_a_row() -> None:
     page = (DOCS / "cli.md").read_text()
     names = [c.name or c.callback.__name__ for c in application.registered_commands if c.callback]
-    assert names == ["models", "version", "plugins", "doctor"]
+    assert names == ["models", "recompute", "version", "plugins", "doctor"]
     assert [name for name in names if f"| `earnorm {name}" not in page] == []

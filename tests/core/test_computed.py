@@ -193,6 +193,9 @@ async def test_an_inverse_takes_a_value_wherever_records_are_written(app: App) -
     article.tax = 0.0
     await article.save({"with_tax": 3.0})
     assert (await Article.get(article.pk)).price == 3.0
+    article.price = 9.0
+    await article.save({"with_tax": 4.0})  # what the inverse sets stands
+    assert article.price == 4.0 == (await Article.get(article.pk)).price
     made = await Article.create([{"with_tax": 4.0, "tax": 1.0}, {"price": 7.0}])
     assert made.mapped("price") == [2.0, 7.0]
     await made.write({"with_tax": 20.0})

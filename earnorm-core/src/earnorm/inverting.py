@@ -121,8 +121,9 @@ async def _write(
             result = formulas.invert(preview, name, value)
             if inspect.isawaitable(result):
                 await result
-        changed = [name for name in changed_fields(preview) if name not in plain]
-        written[pk] = {**plain, **{name: preview.__dict__[name] for name in changed}}
+        # What an inverse sets stands, also against a value of the same write.
+        changed = {name: preview.__dict__[name] for name in changed_fields(preview)}
+        written[pk] = {**plain, **changed}
     if len(records) == 1:
         return await writing.write(records, written[pks[0]])
     changes = [

@@ -1,0 +1,93 @@
+"""``earnorm recompute``: values of an older formula, on a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import uuid
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+
+MODELS = """
+    from earnorm import BaseModel, Int, Many2one, One2many, depends
+
+    class Order(BaseModel):
+        _name = "cli.order"
+        line_ids = One2many("cli.line", "order_id")
+        total = Int(compute="_compute_total", store=True)
+
+        @depends("line_ids.amount")
+        def _compute_total(self):
+            return sum(line.amount or 0 for line in self.line_ids)
+
+    class Line(BaseModel):
+        _name = "cli.line"
+        order_id = Many2one(Order)
+        qty = Int()
+        amount = Int(compute="_compute_amount", store=True)
+
+        @depends("qty")
+        def _compute_amount(self):
+            return (self.qty or 0) * 10
+"""
+
+
+def test_it_writes_what_differs_and_what_follows(tmp_path: Path) -> None:
+    (tmp_path / "sale_models.py").write_text(textwrap.dedent(MODELS))
+    name = f"cli_{uuid.uuid4().hex[:12]}"
+    where = {
+        "EARNORM_URI": os.environ["EARNORM_TEST_MONGO_URI"],
+        "EARNORM_DATABASE": name,
+        "EARNORM_MODELS": "sale_models",
+        "EARNORM_PLUGINS": "",
+    }
+
+    def run(*arguments: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "earnorm.cli", "recompute", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **where},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, (done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    with MongoClient[dict[str, Any]](where["EARNORM_URI"]) as client:
+        orders, lines = client[name]["cli_order"], client[name]["cli_line"]
+        two = orders.insert_many([{"total": 0}, {"total": 0}]).inserted_ids
+        lines.insert_many([{"order_id": two[n % 2], "qty": n, "amount": n} for n in range(5)])
+        try:
+            said = run("--model", "cli.line", "--dry-run")
+            assert said == "cli.line (amount): 4 would be written, 5 looked at\n"
+            assert sum(each["amount"] for each in lines.find()) == 10
+            [row] = json.loads(run("--model", "cli.line", "--field", "amount", "--json"))
+            assert row == {"model": "cli.line", "fields": ["amount"], "seen": 5, "changed": 6}
+            assert [each["total"] for each in orders.find().sort("_id")] == [60, 40]
+            assert run().count(": 0 written") == 2
+            assert "did you mean 'amount'" in _stderr(
+                where, tmp_path, "--model", "cli.line", "--field", "amont"
+            )
+            run("--field", "amount", code=2)
+        finally:
+            client.drop_database(name)
+
+
+def _stderr(where: dict[str, str], root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "earnorm.cli", "recompute", *arguments],
+        cwd=root,
+        env={**os.environ, **where},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    ).stderr
