@@ -335,6 +335,49 @@ async def test_a_formula_that_reads_more_than_it_names_is_told(app: App) -> None
             await Sloppy.create({"x": 1})
 
 
+async def test_the_classes_of_one_collection_count_as_what_they_are(app: App) -> None:
+    with definitions():
+
+        class Zoo(BaseModel):
+            _name = "calc.zoo"
+            animal_ids = One2many("calc.animal", "zoo_id")
+            legs = Int(compute="_compute_legs", store=True)
+
+            @depends("animal_ids.legs")
+            def _compute_legs(self) -> int:
+                return sum(animal.legs or 0 for animal in self.animal_ids)
+
+        class Animal(BaseModel):
+            _name = "calc.animal"
+            _discriminator = "kind"
+            zoo_id = Many2one(Zoo)
+            size = Int(default=1)
+            legs = Int(compute="_compute_legs", store=True)
+
+            @depends("size")
+            def _compute_legs(self) -> int:
+                return 4 * (self.size or 0)
+
+        class Bird(Animal):
+            _name = "calc.bird"
+
+            @depends()
+            def _compute_legs(self) -> int:
+                return 2 * (self.size or 0)
+
+        zoo = await Zoo.create({})
+        bird = await Bird.create({"zoo_id": zoo})
+        await Animal.create({"zoo_id": zoo})
+        assert (await Zoo.get(zoo.pk)).legs == 6
+        await bird.write({"size": 3})
+        assert (await Zoo.get(zoo.pk)).legs == 10
+        await Animal.search().update({"size": 2})
+        assert sorted(a.__dict__["legs"] for a in await Animal.search()) == [4, 8]
+        assert (await Zoo.get(zoo.pk)).legs == 12
+        await Animal.search([("id", "=", bird)]).delete()
+        assert (await Zoo.get(zoo.pk)).legs == 8
+
+
 # -- who does it ----------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from earnorm.exceptions import ConfigurationError, DomainError, EarnORMError, ne
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.ghosts import inverse_of, link_of, target_of
+from earnorm.polymorphism import lineage
 from earnorm.relations import prefetch_tree
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Graph:
         for node in self.nodes.values():
             for path in node.formula.depends:
                 self._walk(node, (), node.key[0], path, "")
-        self.models = frozenset({model for model, _ in self.written} | {*self.created})
+        self._join_families()
         self._stored = frozenset(
             k[0] for k, node in self.nodes.items() if node.formula.field.stored
         )
@@ -285,6 +286,21 @@ class Graph:
 
     def _target(self, relation: Any) -> str:
         return target_of(self._app, relation).model._name
+
+    def _join_families(self) -> None:
+        """Let a change of a record count for what depends on the classes that its own is a part of."""
+        for bound in _bound_models(self._app):
+            model = bound.model._name
+            for base in lineage(self._app, model):
+                if base == model:
+                    continue
+                for place in (self.created, self.deleted):
+                    place.setdefault(model, {}).update(place.get(base, {}))
+                for name in bound.schema.fields:
+                    # What lies in the record itself is a field of its own class as well.
+                    found = [t for t in self.written.get((base, name), ()) if t.steps]
+                    if found:
+                        self.written.setdefault((model, name), {}).update(dict.fromkeys(found))
 
     # -- plans --------------------------------------------------------------------------------
 
