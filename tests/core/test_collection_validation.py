@@ -61,8 +61,8 @@ from earnorm import (
 )
 from earnorm.backends.base import BulkUpdate
 from earnorm.backends.refusals import violations
-from earnorm.document_rules import document_rules
 from earnorm.exceptions import BatchRefused
+from earnorm.indexing.document_rules import document_rules
 
 from .conftest import Commands, default_app, drop
 

@@ -18,7 +18,7 @@ from earnorm import (
     rebuild_parent_paths,
     registry,
 )
-from earnorm.parent_paths import placed, step
+from earnorm.relations.parent_paths import placed, step
 
 from .conftest import Commands, default_app
 

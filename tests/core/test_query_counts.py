@@ -19,7 +19,7 @@ from earnorm import (
     String,
     current_app,
 )
-from earnorm.objectids import chunks
+from earnorm.writing.objectids import chunks
 
 from .conftest import Commands
 

@@ -29,8 +29,8 @@ from earnorm import (
     system,
 )
 from earnorm.builtin.slow_queries import SlowQueries
-from earnorm.index_advice import Advice
-from earnorm.query_shape import QueryShape
+from earnorm.indexing.advice import Advice
+from earnorm.reading.query_shape import QueryShape
 
 from .conftest import DRIVERS, Commands, default_app
 
@@ -195,7 +195,7 @@ domains = st.recursive(
 
 @given(domain=domains)
 def test_no_value_is_in_a_shape_and_its_branches_are_some_of_its_conditions(domain: Domain) -> None:
-    from earnorm.query_shape import _branches, _text
+    from earnorm.reading.query_shape import _branches, _text
 
     domain = domain.simplify()
     text, branches = _text(domain), _branches(domain)

@@ -6,25 +6,9 @@ Everything public is named here.
 from typing import TYPE_CHECKING, Any
 
 from earnorm import fields, mixins, models
-from earnorm.aggregation import (
-    AddToSet,
-    Aggregate,
-    Avg,
-    Count,
-    First,
-    Last,
-    Max,
-    Min,
-    Stats,
-    Sum,
-)
 from earnorm.app import App, AppSettings, close, init
-from earnorm.batches import BatchResult
 from earnorm.builtin.coalescing import coalescing
-from earnorm.bulk import Bulk
-from earnorm.collection_options import CollectionOptions
-from earnorm.computing import depends
-from earnorm.constraints import constrains, validates
+from earnorm.computed.computing import depends
 from earnorm.domain import Domain, Operator
 from earnorm.environment import (
     Env,
@@ -100,15 +84,28 @@ from earnorm.fields import (
 )
 from earnorm.files import StoredFile
 from earnorm.hookspecs import hookimpl
-from earnorm.index_catalog import IndexAction, IndexDiff
 from earnorm.indexes import Index, VectorSearchIndex
+from earnorm.indexing.catalog import IndexAction, IndexDiff
+from earnorm.indexing.collection_options import CollectionOptions
 from earnorm.models import BaseModel, EmbeddedModel
 from earnorm.operations import Layer, Operation, PerRecord, Update
-from earnorm.paging import CursorPage, Page
-from earnorm.parent_paths import rebuild_parent_paths
 from earnorm.query import Query
-from earnorm.query_plan import Plan
+from earnorm.reading.aggregation import (
+    AddToSet,
+    Aggregate,
+    Avg,
+    Count,
+    First,
+    Last,
+    Max,
+    Min,
+    Stats,
+    Sum,
+)
+from earnorm.reading.paging import CursorPage, Page
+from earnorm.reading.query_plan import Plan
 from earnorm.recordset import RecordSet
+from earnorm.relations.parent_paths import rebuild_parent_paths
 from earnorm.sequences import sequence
 from earnorm.transactions import (
     Transaction,
@@ -118,8 +115,11 @@ from earnorm.transactions import (
     transaction,
     transactional,
 )
-from earnorm.updates import Change, CurrentDate, Inc, Mul, Pop, Pull, Push, Toggle, Unset
 from earnorm.watching import ChangeEvent, Watch
+from earnorm.writing.batches import BatchResult
+from earnorm.writing.bulk import Bulk
+from earnorm.writing.constraints import constrains, validates
+from earnorm.writing.updates import Change, CurrentDate, Inc, Mul, Pop, Pull, Push, Toggle, Unset
 
 __version__ = "0.1.0"
 

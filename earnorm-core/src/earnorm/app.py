@@ -16,15 +16,17 @@ from earnorm import environment, registry
 from earnorm.backends import Backend, ServerSettings, open_backend
 from earnorm.binding import BoundModel
 from earnorm.builtin import BUILTIN_PLUGINS
+from earnorm.computed.dependencies import Dependencies
+from earnorm.computed.recomputing import Progress, Recomputed, recompute
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.container import Services
-from earnorm.dependencies import Dependencies
 from earnorm.domain import OPERATORS, Domain, DomainSource, Operator, matcher
 from earnorm.domain.keyset import KEYSET_OPERATORS
 from earnorm.environment import Env, current_env, use_env
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
-from earnorm.extension import Extension, Origins, effective_class
-from earnorm.index_catalog import IndexCatalog
+from earnorm.extending.extension import Extension, Origins, effective_class
+from earnorm.extending.provenance import Part, parts_of
+from earnorm.indexing.catalog import IndexCatalog
 from earnorm.models import BaseModel
 from earnorm.operations import Operation
 from earnorm.plugins import (
@@ -36,10 +38,8 @@ from earnorm.plugins import (
     load,
     settled,
 )
-from earnorm.provenance import Part, parts_of
-from earnorm.recomputing import Progress, Recomputed, recompute
-from earnorm.relations import check_relations
-from earnorm.resolution import check, resolve
+from earnorm.reading.resolution import check, resolve
+from earnorm.relations.prefetch import check_relations
 
 if TYPE_CHECKING:
     from earnorm.fields import Field

@@ -6,11 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from earnorm import parts
 from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection, Document
 from earnorm.backends.refusals import KIND as INVALID_DOCUMENT
 from earnorm.concerns import Concerns
-from earnorm.declared import DeclaredKeys
 from earnorm.domain import And, Condition, Domain, Operator, to_filter
 from earnorm.exceptions import (
     AccessDenied,
@@ -22,7 +20,8 @@ from earnorm.exceptions import (
     TransactionError,
     ValidationError,
 )
-from earnorm.locking import check_lock, lock
+from earnorm.extending.polymorphism import Family, FamilyKeys
+from earnorm.indexing.preparation import prepare
 from earnorm.operations import (
     Call,
     Layer,
@@ -37,9 +36,10 @@ from earnorm.operations import (
     compose,
 )
 from earnorm.plugins import LoadedPlugins, settled
-from earnorm.polymorphism import Family, FamilyKeys
-from earnorm.preparation import prepare
-from earnorm.selecting import resolving
+from earnorm.reading import parts
+from earnorm.reading.declared import DeclaredKeys
+from earnorm.reading.locking import check_lock, lock
+from earnorm.reading.selecting import resolving
 
 if TYPE_CHECKING:
     from earnorm.app import App

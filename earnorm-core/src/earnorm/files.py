@@ -23,8 +23,8 @@ from earnorm.exceptions import ConcurrencyError, NotFound, ValidationError
 from earnorm.fields.files import File
 from earnorm.fields.json_forms import json_form
 from earnorm.operations import ONE, Operation, Options, Update
-from earnorm.stamps import stamp_written, timed
-from earnorm.tracking import env_of, touch
+from earnorm.writing.stamps import stamp_written, timed
+from earnorm.writing.tracking import env_of, touch
 
 if TYPE_CHECKING:
     from earnorm.app import App
@@ -257,7 +257,9 @@ class StoredFile:
 
     async def _point_at(self, env: Env, meta: dict[str, Any] | None) -> None:
         """Write the description with the record, if it still has the file that is known here."""
-        from earnorm import writing  # which imports models, as this module's own users do
+        from earnorm.writing import (
+            records as writing,  # which imports models, as this module's own users do
+        )
 
         record, field = self._record, self._field
         model = type(record)

@@ -13,14 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 import pydantic
 from pydantic_core import core_schema
 
-from earnorm import creating, registry, serializing, writing
-from earnorm.batches import BATCH, BatchResult, CreateMany, Progress
-from earnorm.bulk import Bulk
-from earnorm.computing import formulas_of
+from earnorm import registry
+from earnorm.computed.computing import formulas_of
 from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
-from earnorm.constraints import check_embedded, rules_of
-from earnorm.copying import copies
-from earnorm.document_rules import refuse_unknown
 from earnorm.domain import Domain, DomainSource
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
@@ -30,8 +25,8 @@ from earnorm.exceptions import (
     ValidationError,
     nearest,
 )
-from earnorm.extension import merged_indexes
-from earnorm.fetch import Fetch
+from earnorm.extending.extension import merged_indexes
+from earnorm.extending.polymorphism import join_family
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.files import File
 from earnorm.fields.identifiers import ObjectIdField
@@ -40,26 +35,34 @@ from earnorm.fields.numeric import Int
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.text import String
 from earnorm.files import StoredFile
-from earnorm.ghosts import ghost_of, ghosts_of, load_ghost, note_inside
-from earnorm.hydrate import ghosts, hydrate
+from earnorm.indexing.document_rules import refuse_unknown
 from earnorm.operations import ONE, Operation
-from earnorm.per_record import write_many
 from earnorm.pickling import reduced
-from earnorm.polymorphism import join_family
-from earnorm.pydantic_models import body_model
 from earnorm.query import Query
+from earnorm.reading import serializing
+from earnorm.reading.fetch import Fetch
+from earnorm.reading.hydrate import ghosts, hydrate
+from earnorm.reading.pydantic_models import body_model
 from earnorm.recordset import RecordSet
+from earnorm.relations.ghosts import ghost_of, ghosts_of, load_ghost, note_inside
 from earnorm.schema import Schema, State
-from earnorm.tracking import changed_fields, embedded_objects
-from earnorm.updates import Toggle
-from earnorm.upserts import Upsert
 from earnorm.watching import Watch
+from earnorm.writing import creating
+from earnorm.writing import records as writing
+from earnorm.writing.batches import BATCH, BatchResult, CreateMany, Progress
+from earnorm.writing.bulk import Bulk
+from earnorm.writing.constraints import check_embedded, rules_of
+from earnorm.writing.copying import copies
+from earnorm.writing.per_record import write_many
+from earnorm.writing.tracking import changed_fields, embedded_objects
+from earnorm.writing.updates import Toggle
+from earnorm.writing.upserts import Upsert
 
 if TYPE_CHECKING:
     from earnorm.binding import BoundModel
-    from earnorm.collection_options import CollectionOptions
     from earnorm.indexes import IndexEntry
-    from earnorm.ordering import Order
+    from earnorm.indexing.collection_options import CollectionOptions
+    from earnorm.reading.ordering import Order
 
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -411,7 +414,7 @@ class BaseModel(_Structure):
             cls._indexes = merged_indexes(cls)
         fields = _declared_fields(cls, _RECORD_NAMES)
         if cls._inherits and not cls._abstract and cls._base is None:
-            from earnorm.delegation import delegate  # which creates and writes records
+            from earnorm.extending.delegation import delegate  # which creates and writes records
 
             delegate(cls, fields)
         if cls._versioned and "_revision" not in fields:

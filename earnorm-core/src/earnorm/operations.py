@@ -24,9 +24,9 @@ from earnorm.domain import Domain
 if TYPE_CHECKING:
     from earnorm.app import App
     from earnorm.backends.base import Cursor, Document
-    from earnorm.collecting import Collector
     from earnorm.environment import Env
     from earnorm.models import BaseModel
+    from earnorm.writing.collecting import Collector
 
 OperationName = Literal["search", "count", "group", "create", "write", "unlink"]
 OPERATIONS: tuple[OperationName, ...] = ("search", "count", "group", "create", "write", "unlink")

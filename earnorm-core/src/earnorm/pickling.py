@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from earnorm.environment import current_env
-from earnorm.fetch import ID_ONLY
 from earnorm.fields.base import MISSING, freeze
-from earnorm.hydrate import hydrate, slots
-from earnorm.tracking import changed_fields
+from earnorm.reading.fetch import ID_ONLY
+from earnorm.reading.hydrate import hydrate, slots
+from earnorm.writing.tracking import changed_fields
 
 if TYPE_CHECKING:
     from earnorm.models import BaseModel

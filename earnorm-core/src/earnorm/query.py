@@ -7,25 +7,25 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
-from earnorm import writing
-from earnorm.across import Across
-from earnorm.aggregation import Aggregate
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource, condition
 from earnorm.environment import Env, current_env
 from earnorm.exceptions import DomainError, NotSupported, nearest
-from earnorm.export import Table, library
-from earnorm.grouping import Grouping, GroupKey
-from earnorm.hydrate import hydrate
-from earnorm.locking import check_lock
 from earnorm.operations import Explanation, Operation, OperationName, Options, Stream
-from earnorm.ordering import Order, parse_order
-from earnorm.paging import CursorPage, Keyset, Page, cursor_page
-from earnorm.pipeline import Aggregation, Stage
-from earnorm.query_plan import Plan
+from earnorm.reading.across import Across
+from earnorm.reading.aggregation import Aggregate
+from earnorm.reading.export import Table, library
+from earnorm.reading.grouping import Grouping, GroupKey
+from earnorm.reading.hydrate import hydrate
+from earnorm.reading.locking import check_lock
+from earnorm.reading.ordering import Order, parse_order
+from earnorm.reading.paging import CursorPage, Keyset, Page, cursor_page
+from earnorm.reading.pipeline import Aggregation, Stage
+from earnorm.reading.query_plan import Plan
+from earnorm.reading.streaming import ahead
 from earnorm.recordset import RecordSet
-from earnorm.relations import prefetch, prefetch_tree
-from earnorm.streaming import ahead
+from earnorm.relations.prefetch import prefetch, prefetch_tree
+from earnorm.writing import records as writing
 
 if TYPE_CHECKING:
     import pandas

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
-from earnorm import creating, serializing, writing
-from earnorm.arranging import Nulls, by_fields, group, is_true, map_path, reader
-from earnorm.copying import copies, read_values
 from earnorm.domain import OPERATORS, Domain, DomainSource, condition
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
@@ -17,16 +14,21 @@ from earnorm.exceptions import (
     NotFound,
     nearest,
 )
-from earnorm.export import Table
-from earnorm.fetch import Fetch
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.relational import is_record
-from earnorm.hydrate import fill, states_of
-from earnorm.loaded import judge
 from earnorm.operations import Operation, Options
-from earnorm.ordering import Order
-from earnorm.tracking import env_of
-from earnorm.updates import Toggle
+from earnorm.reading import serializing
+from earnorm.reading.arranging import Nulls, by_fields, group, is_true, map_path, reader
+from earnorm.reading.export import Table
+from earnorm.reading.fetch import Fetch
+from earnorm.reading.hydrate import fill, states_of
+from earnorm.reading.loaded import judge
+from earnorm.reading.ordering import Order
+from earnorm.writing import creating
+from earnorm.writing import records as writing
+from earnorm.writing.copying import copies, read_values
+from earnorm.writing.tracking import env_of
+from earnorm.writing.updates import Toggle
 
 if TYPE_CHECKING:
     import pandas

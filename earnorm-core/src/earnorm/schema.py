@@ -19,8 +19,8 @@ from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import Moment
 
 if TYPE_CHECKING:
-    from earnorm.computing import Formulas
-    from earnorm.constraints import Rules, When
+    from earnorm.computed.computing import Formulas
+    from earnorm.writing.constraints import Rules, When
 
 State = dict[str, Any]
 _ALIASES = {"id": "_id", "pk": "_id"}

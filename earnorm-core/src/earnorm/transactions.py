@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from earnorm.concerns import IN_TRANSACTIONS, ReadConcern, ReadPreference, WriteConcern
 from earnorm.environment import Env, current_env, use_env
 from earnorm.exceptions import BatchRefused, ConfigurationError, TransactionError
-from earnorm.fetch import Outcome
+from earnorm.reading.fetch import Outcome
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Session

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 import bson
 from bson.errors import BSONError
 
-from earnorm.collection_options import declared_options
 from earnorm.domain import Domain
 from earnorm.environment import Env, current_env
 from earnorm.exceptions import (
@@ -30,8 +29,9 @@ from earnorm.exceptions import (
     TransactionError,
     ValidationError,
 )
-from earnorm.hydrate import hydrate
+from earnorm.indexing.collection_options import declared_options
 from earnorm.operations import Operation, Options, Rehearsal
+from earnorm.reading.hydrate import hydrate
 
 if TYPE_CHECKING:
     from earnorm.backends.base import ChangeCursor, Document

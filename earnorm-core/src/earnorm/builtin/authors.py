@@ -9,7 +9,7 @@ from earnorm.exceptions import ValidationError
 from earnorm.fields.authors import Author
 from earnorm.hookspecs import API, hookimpl
 from earnorm.operations import Call, Layer, Middleware, Operation, Update
-from earnorm.stamps import author_of
+from earnorm.writing.stamps import author_of
 
 if TYPE_CHECKING:
     from earnorm.app import App

@@ -18,7 +18,7 @@ from earnorm.domain import And, Condition, Domain, condition
 from earnorm.fields.base import freeze
 from earnorm.hookspecs import API, hookimpl
 from earnorm.operations import Call, Layer, Middleware, Operation
-from earnorm.parts import ID_PATHS, ID_TYPES
+from earnorm.reading.parts import ID_PATHS, ID_TYPES
 
 if TYPE_CHECKING:
     from earnorm.app import App

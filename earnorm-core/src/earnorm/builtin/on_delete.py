@@ -21,14 +21,14 @@ from earnorm import registry
 from earnorm.domain import condition
 from earnorm.environment import Env, current_env, use_env
 from earnorm.exceptions import EarnORMError, ValidationError
+from earnorm.extending.polymorphism import lineage
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import Relation
 from earnorm.fields.structured import List
 from earnorm.hookspecs import API, hookimpl
-from earnorm.objectids import chunks
 from earnorm.operations import Call, Layer, Middleware, Operation, Options, PerRecord, Update
-from earnorm.polymorphism import lineage
 from earnorm.transactions import atomic
+from earnorm.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.app import App

@@ -14,9 +14,9 @@ from earnorm.environment import current_env, use_env
 from earnorm.exceptions import ValidationError
 from earnorm.hookspecs import API, hookimpl
 from earnorm.operations import Call, Layer, Middleware, Operation, PerRecord, Update
-from earnorm.parent_paths import PATH, REASON, below, nodes, paths_of, placed, step, store
+from earnorm.relations.parent_paths import PATH, REASON, below, nodes, paths_of, placed, step, store
+from earnorm.relations.trees import parent_name
 from earnorm.transactions import atomic
-from earnorm.trees import parent_name
 
 if TYPE_CHECKING:
     from earnorm.app import App

@@ -12,15 +12,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm import registry
-from earnorm.dependencies import Graph, Trigger
+from earnorm.computed.dependencies import Graph, Trigger
+from earnorm.computed.recomputing import Recomputation, computed_new, computed_of_values, values_at
 from earnorm.domain import And, Condition, Domain
 from earnorm.environment import current_env, use_env
 from earnorm.exceptions import BatchRefused
 from earnorm.hookspecs import API, hookimpl
-from earnorm.objectids import chunks
 from earnorm.operations import Call, Layer, Middleware, Operation, Options, PerRecord, Update
-from earnorm.recomputing import Recomputation, computed_new, computed_of_values, values_at
 from earnorm.transactions import atomic
+from earnorm.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.app import App

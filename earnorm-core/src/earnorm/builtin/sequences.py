@@ -9,7 +9,7 @@ from earnorm.environment import use_env
 from earnorm.fields.sequences import Sequence
 from earnorm.hookspecs import API, hookimpl
 from earnorm.operations import Call, Layer, Middleware, Operation
-from earnorm.stamps import clock
+from earnorm.writing.stamps import clock
 
 if TYPE_CHECKING:
     from earnorm.app import App

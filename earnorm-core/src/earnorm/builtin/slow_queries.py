@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.hookspecs import API, hookimpl
 from earnorm.operations import Call, Explanation, Layer, Middleware, Operation
-from earnorm.query_shape import QueryShape, shape_of
+from earnorm.reading.query_shape import QueryShape, shape_of
 
 if TYPE_CHECKING:
     from earnorm.app import App

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.fields.temporal import Moment
 from earnorm.hookspecs import API, hookimpl
 from earnorm.operations import Call, Layer, Middleware, Operation, Update
-from earnorm.stamps import clock
+from earnorm.writing.stamps import clock
 
 if TYPE_CHECKING:
     from earnorm.app import App

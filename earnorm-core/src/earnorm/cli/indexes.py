@@ -16,10 +16,10 @@ import typer
 
 from earnorm.app import App
 from earnorm.exceptions import ConfigurationError
-from earnorm.index_advice import SAMPLE, Advice
-from earnorm.index_catalog import IndexAction, IndexDiff
-from earnorm.index_comparison import shown
-from earnorm.query_shape import QueryShape
+from earnorm.indexing.advice import SAMPLE, Advice
+from earnorm.indexing.catalog import IndexAction, IndexDiff
+from earnorm.indexing.comparison import shown
+from earnorm.reading.query_shape import QueryShape
 
 Result = TypeVar("Result")
 

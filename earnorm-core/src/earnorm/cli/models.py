@@ -14,8 +14,8 @@ from earnorm import registry
 from earnorm.app import App
 from earnorm.cli.indexes import AsJson, Modules, import_modules
 from earnorm.exceptions import ConfigurationError
+from earnorm.extending.provenance import Part, difference
 from earnorm.plugins import Selection, survey
-from earnorm.provenance import Part, difference
 
 Name = Annotated[str | None, typer.Argument(help="A model's name; without it every model.")]
 With = Annotated[

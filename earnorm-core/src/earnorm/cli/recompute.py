@@ -10,7 +10,7 @@ import typer
 
 from earnorm.app import App
 from earnorm.cli.indexes import AsJson, Database, DryRun, Modules, Uri, run_with_app
-from earnorm.recomputing import Recomputed
+from earnorm.computed.recomputing import Recomputed
 
 
 def recompute(

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from earnorm.domain.days import Day
 from earnorm.environment import find_env
 from earnorm.fields.base import ConvertingField, FieldOptions, N, Validator
-from earnorm.zones import time_zone
+from earnorm.reading.zones import time_zone
 
 D = TypeVar("D", bound=datetime.date)
 

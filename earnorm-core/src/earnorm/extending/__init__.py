@@ -1,0 +1,1 @@
+"""One model made of several classes: extension by packages, delegation, polymorphic collections."""

@@ -1,0 +1,1 @@
+"""What models declare about collections and indexes, against what a database has."""

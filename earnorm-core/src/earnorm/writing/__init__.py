@@ -1,0 +1,1 @@
+"""From values and records to create, write and unlink operations: the one write pipeline."""
