@@ -22,9 +22,9 @@ _setters: list[_Setter] = []
 def slots() -> list[_Setter]:
     """The setters of a record's ``__dict__`` and of its fetch."""
     if not _setters:
-        from earnorm.models import _Structure  # the slots belong to the class, which imports us
+        from earnorm.structures import Structure  # the slots belong to the class, which imports us
 
-        _setters.extend(vars(_Structure)[name].__set__ for name in ("__dict__", "_fetch"))
+        _setters.extend(vars(Structure)[name].__set__ for name in ("__dict__", "_fetch"))
     return _setters
 
 

@@ -17,8 +17,8 @@ from earnorm.fields.base import MISSING, Field
 from earnorm.reading import serializing
 
 if TYPE_CHECKING:
-    from earnorm.models import _Structure
     from earnorm.schema import Schema
+    from earnorm.structures import Structure
 
 
 class Body(pydantic.BaseModel):
@@ -37,7 +37,7 @@ class Body(pydantic.BaseModel):
 
 
 def body_model(
-    cls: type[_Structure],
+    cls: type[Structure],
     include: Iterable[str] | None,
     exclude: Iterable[str] | None,
     optional: Iterable[str] | bool,
@@ -60,7 +60,7 @@ def _names(names: Iterable[str]) -> Iterable[str]:
 
 
 def _make(
-    cls: type[_Structure],
+    cls: type[Structure],
     include: tuple[str, ...] | None,
     exclude: frozenset[str] | None,
     optional: frozenset[str] | bool,
@@ -137,7 +137,7 @@ def _shown(field: Field[Any, Any]) -> Any:
     return kind
 
 
-def _values(record: _Structure, names: Mapping[str, object]) -> Iterable[tuple[str, Any]]:
+def _values(record: Structure, names: Mapping[str, object]) -> Iterable[tuple[str, Any]]:
     schema: Schema = type(record)._schema
     for name in names:
         field = schema.fields.get(name)

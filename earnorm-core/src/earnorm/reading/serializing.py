@@ -12,8 +12,9 @@ from earnorm.fields.relational import ToMany
 from earnorm.files import StoredFile
 
 if TYPE_CHECKING:
-    from earnorm.models import BaseModel, _Structure
+    from earnorm.models import BaseModel
     from earnorm.schema import Schema
+    from earnorm.structures import Structure
 
 Names: TypeAlias = Iterable[str] | None
 
@@ -46,7 +47,7 @@ class Serializer:
             self._path.pop()
         return found
 
-    def embedded(self, record: _Structure) -> dict[str, Any]:
+    def embedded(self, record: Structure) -> dict[str, Any]:
         """An embedded object: its fields."""
         found: dict[str, Any] = {}
         self._fill(found, record, None, wanted=False)
@@ -55,7 +56,7 @@ class Serializer:
     def _fill(
         self,
         found: dict[str, Any],
-        record: _Structure,
+        record: Structure,
         names: Collection[str] | None,
         wanted: bool,
     ) -> None:
@@ -97,7 +98,7 @@ class Serializer:
         return self.record(record)
 
 
-def read(record: _Structure, field: Field[Any, Any]) -> Any:
+def read(record: Structure, field: Field[Any, Any]) -> Any:
     """A field's value, without the copy that reading a mutable one keeps for ``save()``; MISSING for
     records that point here and are not loaded.
 
@@ -134,12 +135,12 @@ def as_json(record: BaseModel, depth: int, include: Names, exclude: Names) -> di
     return found
 
 
-def embedded_dict(record: _Structure) -> dict[str, Any]:
+def embedded_dict(record: Structure) -> dict[str, Any]:
     """An embedded object as a dict of Python values."""
     return Serializer(_plain_form, 0).embedded(record)
 
 
-def embedded_json(record: _Structure) -> dict[str, Any]:
+def embedded_json(record: Structure) -> dict[str, Any]:
     """An embedded object as a dict of JSON values."""
     return Serializer(_json_form, 0).embedded(record)
 

@@ -18,7 +18,7 @@ from earnorm.fields.base import Field, is_async
 from earnorm.reading.fetch import Fetch
 
 if TYPE_CHECKING:
-    from earnorm.models import _Structure
+    from earnorm.structures import Structure
 
 __all__ = ["Rules", "constrains", "rules_of", "validates"]
 
@@ -118,7 +118,7 @@ class Rules:
 
     __slots__ = ("_late", "_sync", "constraints")
 
-    def __init__(self, cls: type[_Structure], found: Iterable[tuple[Declared, Rule]]) -> None:
+    def __init__(self, cls: type[Structure], found: Iterable[tuple[Declared, Rule]]) -> None:
         self.constraints: list[Rule] = []
         self._sync: dict[str, list[tuple[frozenset[When], Callable[[Any], Any]]]] = {}
         # What is asynchronous, in the order in which it is called.
@@ -159,7 +159,7 @@ class Rules:
         return [rule for rule in self.constraints if rule.concerns(when, written)]
 
 
-def rules_of(cls: type[_Structure]) -> Rules | None:
+def rules_of(cls: type[Structure]) -> Rules | None:
     """The rules that a class declares or inherits; those of a base class are called first.
 
     Raises:
@@ -174,7 +174,7 @@ def rules_of(cls: type[_Structure]) -> Rules | None:
     return Rules(cls, found) if found or late else None
 
 
-def declared_rules(cls: type[_Structure]) -> dict[str, Declared]:
+def declared_rules(cls: type[Structure]) -> dict[str, Declared]:
     """What was declared above each rule of a class, by the method's name; those of a base come first."""
     declared: dict[str, Declared] = {}
     for ancestor in reversed(cls.__mro__):
@@ -186,7 +186,7 @@ def declared_rules(cls: type[_Structure]) -> dict[str, Declared]:
     return {name: rule for name, rule in declared.items() if callable(getattr(cls, name))}
 
 
-def _refuse_unknown(cls: type[_Structure], found: Iterable[tuple[Declared, Rule]]) -> None:
+def _refuse_unknown(cls: type[Structure], found: Iterable[tuple[Declared, Rule]]) -> None:
     if getattr(cls, "_abstract", False) or getattr(cls, "_inherit", None) is not None:
         return  # the model that it becomes a part of may have the field
     fields = cls._schema.fields
@@ -205,7 +205,7 @@ def _refuse_unknown(cls: type[_Structure], found: Iterable[tuple[Declared, Rule]
             )
 
 
-def _refuse_nested(cls: type[_Structure]) -> bool:
+def _refuse_nested(cls: type[Structure]) -> bool:
     """Whether a field has asynchronous validators."""
     late = False
     for field in cls._schema.stored:
@@ -244,7 +244,7 @@ class _ValueOnly(Fetch):
 _VALUE_ONLY: Final = _ValueOnly()
 
 
-def _caller(cls: type[_Structure], method: str) -> Callable[[Any], Any]:
+def _caller(cls: type[Structure], method: str) -> Callable[[Any], Any]:
     if isinstance(inspect.getattr_static(cls, method), classmethod | staticmethod):
         bound: Callable[[Any], Any] = getattr(cls, method)
         return bound
@@ -276,7 +276,7 @@ def returned(field: Field[Any, Any], value: Any) -> Any:
     return value
 
 
-def check_embedded(value: _Structure, rules: Rules) -> None:
+def check_embedded(value: Structure, rules: Rules) -> None:
     """The constraints of an embedded object, which are synchronous.
 
     Raises:

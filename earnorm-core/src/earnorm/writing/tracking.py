@@ -10,20 +10,21 @@ from earnorm.exceptions import ConfigurationError, TransactionError
 from earnorm.fields.base import MISSING
 
 if TYPE_CHECKING:
-    from earnorm.models import BaseModel, _Structure
+    from earnorm.models import BaseModel
     from earnorm.reading.fetch import Fetch
+    from earnorm.structures import Structure
 
 
-def embedded_objects(record: _Structure) -> Iterator[_Structure]:
+def embedded_objects(record: Structure) -> Iterator[Structure]:
     """The embedded objects that were read or assigned; one never read is still a plain dict."""
     state = record.__dict__
     for field in type(record)._schema.embedded:
         value = state.get(field.name)
         if isinstance(value, field.model):
-            yield cast("_Structure", value)
+            yield cast("Structure", value)
 
 
-def changed_fields(record: _Structure) -> list[str]:
+def changed_fields(record: Structure) -> list[str]:
     """The names of the fields whose values differ from what was loaded, mutable ones included."""
     names: list[str] = list(getattr(record, "_changes", ()))
     fields, state = type(record)._schema.fields, record.__dict__
@@ -41,7 +42,7 @@ def changed_fields(record: _Structure) -> list[str]:
         value = state.get(field.name)
         if not isinstance(value, field.model) or field.name in names:
             continue
-        if changed_fields(cast("_Structure", value)):
+        if changed_fields(cast("Structure", value)):
             names.append(field.name)
     return names
 
@@ -57,7 +58,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def settle(record: _Structure) -> None:
+def settle(record: Structure) -> None:
     """What the record holds is what is stored now."""
     for embedded in embedded_objects(record):
         settle(embedded)
