@@ -121,7 +121,9 @@ def check_pipeline(pipeline: list[dict[str, Any]]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """As BSON holds it."""
+    """As BSON holds it; a Domain that stands as a value is its list notation, which is data."""
+    if isinstance(value, Domain):
+        value = value.to_list()
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, dict):
