@@ -19,7 +19,8 @@ from unittest.mock import patch
 from bson import ObjectId
 
 import earnorm
-from earnorm import App, Int, Many2one, models, resolution
+from earnorm import App, Int, Many2one, models
+from earnorm.reading import resolution
 
 RECORDS = 200_000
 _BATCH = 20_000

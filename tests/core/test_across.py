@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from earnorm import App, Avg, Count, DomainError, NotSupported, Sum, ValidationError, resolution
+from earnorm import App, Avg, Count, DomainError, NotSupported, Sum, ValidationError
+from earnorm.reading import resolution
 
 from .land import Author, Land, Post
 

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import earnorm
-from earnorm import BaseModel, Int, Many2many, Many2one, One2many, String, resolution
+from earnorm import BaseModel, Int, Many2many, Many2one, One2many, String
 from earnorm.domain import OPERATORS
+from earnorm.reading import resolution
 
 from .conftest import drop
 
