@@ -24,7 +24,7 @@ from benchmarks.workloads import Workload
 
 ROOT = Path(__file__).parents[1]
 NODE_MODULES = "EARNORM_BENCH_NODE_MODULES"
-SLOW = 4.0  # seconds of one run, from which on a system gets three rounds and no more
+SLOW = 1.0  # seconds of one run, from which on a system gets three rounds and no more
 FEW = 3
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from beanie import Document, Link, WriteRules, init_beanie
+from beanie import Document, Link, init_beanie
 from beanie.odm.operators.update.general import Set
 from bson import ObjectId
 from pydantic import BaseModel, Field, ValidationError
@@ -163,7 +163,7 @@ class Beanie(System):
         posts = await Post.find().to_list()
         for number, post in enumerate(posts):
             post.title = f"Post {number} of {self.turn}"
-            await post.save_changes(link_rule=WriteRules.DO_NOTHING)
+            await post.save_changes()
         return len(posts)
 
     async def update(self) -> Seen:
