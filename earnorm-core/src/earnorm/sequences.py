@@ -7,6 +7,7 @@ transactions that use it conflict, and ``@transactional`` runs the later one aga
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import condition
@@ -24,14 +25,20 @@ _REASON = "count on a sequence"
 _VALUE = frozenset({"value"})
 
 
-class SequenceCounter(BaseModel):
-    """The last number of each sequence."""
+@functools.cache
+def _counters() -> type[BaseModel]:
+    """The model of the counters, made when the first sequence is used: whoever has none has no such collection."""
 
-    _name = "earnorm.sequence"
-    _audit = False  # what uses the number is recorded
+    class SequenceCounter(BaseModel):
+        """The last number of each sequence."""
 
-    _id: Field[Any, Any] = String(required=True)
-    value = Int(required=True, default=0)
+        _name = "earnorm.sequence"
+        _audit = False  # what uses the number is recorded
+
+        _id: Field[Any, Any] = String(required=True)
+        value = Int(required=True, default=0)
+
+    return SequenceCounter
 
 
 class NumberSequence:
@@ -118,4 +125,4 @@ def sequence(name: str, *, gap_free: bool = False) -> NumberSequence:
 
 
 def _model(env: Env) -> type[BaseModel]:
-    return env.app.bind(SequenceCounter).model
+    return env.app.bind(_counters()).model
