@@ -138,6 +138,8 @@ def test_what_is_saved_is_found_and_read_back(driver: str, mongo_uri: str, datab
                         field_of(name).operand(value), dict | list
                     ):
                         continue  # mongomock compares the keys of documents in any order
+                    if driver == "memory" and value != value:
+                        continue  # nor does it find a NaN, which is equal to itself on a server
                     # an empty list stands for "unset" in a condition, of a set value as well
                     assert await Kinds.search([("id", "=", saved.id), (name, "=", value)]).exists()
                 assert not found.is_changed and not saved.is_changed

@@ -147,8 +147,9 @@ class Upsert:
         self, pending: dict[Key, int], values: Sequence[Values], new: Values, pks: dict[int, Any]
     ) -> int:
         bound = self._bound
-        created = 0
-        for last in range(_TRIES):
+        created = stuck = 0
+        while True:
+            before = len(pending)
             existing = await self._existing(pending, values)
             changes = [
                 Change(
@@ -171,9 +172,12 @@ class Upsert:
             try:
                 made = await create(bound, documents)
             except DuplicateKey as error:
-                # Somebody was faster. What was stored before it must not be written once more.
-                if frozenset(error.fields) != frozenset(self._on) or last == _TRIES - 1:
+                # Somebody was faster, and its record is written next time: each try gets further, unless
+                # it is a record that cannot be seen.
+                stuck = stuck + 1 if len(pending) == before else 0
+                if frozenset(error.fields) != frozenset(self._on) or stuck == _TRIES:
                     raise
+                # What was stored before it must not be written once more.
                 for number in getattr(error, "written", ()) or ():
                     pks[positions[number]] = documents[number].get("_id")
                     del pending[by_position[positions[number]]]
