@@ -165,3 +165,21 @@ async def test_upserts_of_many_at_the_same_time_make_each_record_once(server_app
     pages = await Page.search()
     assert len(pages) == 37 == sum(created for _, created in done)
     assert sum(pages.mapped("hits")) == 8 * 30
+
+
+async def test_many_are_upserted_however_often_somebody_is_faster(
+    server_app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from earnorm.writing import upserts
+
+    create = upserts.create
+
+    async def outrun(bound: Any, documents: Any) -> Any:
+        await create(bound, [{"url": documents[0]["url"], "title": "faster"}])
+        return await create(bound, documents)
+
+    monkeypatch.setattr(upserts, "create", outrun)
+    records, created = await Page.upsert_many(
+        [{"url": f"/{n}", "hits": Inc(1)} for n in range(12)], on="url", new={"title": "t"}
+    )
+    assert (len(records), created, await Page.count()) == (12, 0, 12)
