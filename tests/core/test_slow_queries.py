@@ -293,7 +293,7 @@ async def test_a_trial_drops_its_scratch_collection_when_it_fails(
     server_app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await filled()
-    monkeypatch.setattr("earnorm.index_advice.Plan", lambda raw: 1 / 0)
+    monkeypatch.setattr("earnorm.indexing.advice.Plan", lambda raw: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await advice(server_app, [("state", "=", "x")], verify=True)
     assert await server_app.backend.list_collections() == ["core_order"]

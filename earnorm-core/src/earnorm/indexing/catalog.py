@@ -303,7 +303,7 @@ class IndexCatalog:
         Args:
             shapes: From ``app.services["slow_queries"].shapes()``, a file of them, or ``shape()``.
             verify: Ask the server's planner before and after, on a scratch collection with a sample of
-                the documents; see :func:`earnorm.index_advice.try_out`.
+                the documents; see :func:`earnorm.indexing.advice.try_out`.
             sample: How many documents to copy for it.
         """
         found: list[Advice] = []
