@@ -8,9 +8,10 @@ import pytest
 from bson import ObjectId
 
 import earnorm
-from earnorm import App, Domain, Int, Many2one, RecordSet, String, models, objectids
+from earnorm import App, Domain, Int, Many2one, RecordSet, String, models
 from earnorm.domain import long_lists
 from earnorm.exceptions import LongList
+from earnorm.writing import objectids
 from tests.core.conftest import Commands
 
 

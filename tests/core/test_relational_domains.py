@@ -20,10 +20,10 @@ from earnorm import (
     RecordSet,
     String,
     current_env,
-    resolution,
     transaction,
 )
 from earnorm.exceptions import UnresolvedDomain
+from earnorm.reading import resolution
 
 from .conftest import Commands
 from .land import Author, Land, Place, Post
