@@ -162,6 +162,11 @@ def start_mongod(directory: Path, replica_set: str = "rs0", *, alone: bool = Tru
             "--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "128",
             "--setParameter", "enableTestCommands=1",
             "--setParameter", "diagnosticDataCollectionEnabled=false",
+            # Files of dropped collections are kept for this time, five minutes by default: in a quick run
+            # of thousands of tests, each with a database of its own, more than a process may open.
+            "--setParameter", "minSnapshotHistoryWindowInSeconds=10",
+            "--wiredTigerEngineConfigString",
+            "file_manager=(close_idle_time=5,close_scan_interval=2,close_handle_minimum=250)",
         ]
         # fmt: on
 
