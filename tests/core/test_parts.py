@@ -125,3 +125,23 @@ async def test_the_ids_of_a_part_are_those_of_the_list(app: App) -> None:
     found = await leaves(25)
     domain = Domain([("id", "in", [str(pk) for pk in found.pks])])  # texts, as JSON brings them
     assert await Leaf.search(domain) == found
+
+
+class Named(models.BaseModel):
+    """Its ids may be long texts, of which a filter holds fewer."""
+
+    _name, _collection = "parts.named", "parts_named"
+    _id = String(required=True)
+    note = String()
+
+
+async def test_records_with_long_ids_are_asked_for_in_parts_that_fit(commands: Commands) -> None:
+    found = await Named.create([{"_id": f"{n:03}" * 10, "note": "x"} for n in range(6)])
+    commands.clear()
+
+    assert await found.still_exists() == found
+    assert await found.refresh() is found
+    assert [row["note"] for row in await found.read(["note"])] == ["x"] * 6
+
+    asked = [len(find["filter"]["_id"].get("$in", [0])) for find in commands.named("find")]
+    assert sum(asked) == 3 * 6 and max(asked) == 1  # by bytes, not by number

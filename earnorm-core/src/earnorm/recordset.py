@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
-from earnorm.domain import OPERATORS, Domain, DomainSource, condition
+from earnorm.domain import OPERATORS, Domain, DomainSource
 from earnorm.environment import current_env, find_env
 from earnorm.exceptions import (
     ConfigurationError,
@@ -16,9 +16,9 @@ from earnorm.exceptions import (
 )
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.relational import is_record
-from earnorm.operations import Operation, Options
 from earnorm.reading import serializing
 from earnorm.reading.arranging import Nulls, by_fields, group, is_true, map_path, reader
+from earnorm.reading.by_ids import by_ids
 from earnorm.reading.export import Table
 from earnorm.reading.fetch import Fetch
 from earnorm.reading.hydrate import fill, states_of
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="BaseModel")
 T = TypeVar("T")
-
-_CHUNK = 100_000  # ids of one query
 
 
 class RecordSet(Generic[M]):
@@ -453,14 +451,8 @@ class RecordSet(Generic[M]):
         env = env_of(self._loaded, stale=True)
         bound = env.app.bind(self._model)
         pks = [record.pk for record in self._loaded if record.is_stored]
-        found: dict[Any, dict[str, Any]] = {}
-        for start in range(0, len(pks), _CHUNK):
-            domain = condition("_id", "in", pks[start : start + _CHUNK])
-            op = Operation("search", bound.model, env, domain)
-            if only is not None:
-                op = op.replace(options=Options(fields=only))
-            found.update((d["_id"], d) for d in await env.app.execute(op))
-        return found
+        documents = await by_ids(bound, "_id", pks, env=env, fields=only)
+        return {document["_id"]: document for document in documents}
 
     def __repr__(self) -> str:
         if self._records is None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import NotFound
+from earnorm.reading.by_ids import by_ids
 from earnorm.reading.hydrate import hydrate, slots
-from earnorm.relations.ghosts import by_ids
 from earnorm.transactions import atomic
 from earnorm.writing import creating
 from earnorm.writing import records as writing
@@ -108,8 +108,7 @@ async def _write(
     given: Mapping[str, Any],
 ) -> int:
     pks = list(dict.fromkeys(record.pk for record in records))
-    documents = [d for part in await by_ids(bound, "_id", pks) for d in part]
-    previews = {each.pk: each for each in hydrate(bound, documents)}
+    previews = {each.pk: each for each in hydrate(bound, await by_ids(bound, "_id", pks))}
     if len(previews) < len(pks):
         raise NotFound(
             f"{bound.model._name}: {len(pks) - len(previews)} of {len(pks)} records to write do not exist"

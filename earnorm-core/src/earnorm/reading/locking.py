@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from earnorm.exceptions import NotSupported, TransactionError
+from earnorm.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Collection, Document
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 LOCK: Final = "_lock"
 """The stored key that counts the locks."""
-
-_CHUNK: Final = 100_000  # ids of one update: far below the 16 MB that a filter may have
 
 
 def check_lock(op: Operation) -> None:
@@ -49,9 +48,9 @@ async def lock(collection: Collection, documents: Sequence[Document], op: Operat
             transient, so ``@transactional`` tries again.
     """
     pks = [document["_id"] for document in documents]
-    for start in range(0, len(pks), _CHUNK):
+    for chunk in chunks(pks):
         await collection.update(
-            {"_id": {"$in": pks[start : start + _CHUNK]}},
+            {"_id": {"$in": chunk}},
             {"$inc": {LOCK: 1}},
             session=op.env.database_session,
             timeout=op.options.timeout,

@@ -23,12 +23,13 @@ from earnorm.operations import (
 from earnorm.reading.across import lookups
 from earnorm.reading.locking import lock
 from earnorm.reading.resolution import Selection, select
+from earnorm.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Cursor, Document
     from earnorm.binding import BoundModel
 
-_CHUNK: Final = 100_000  # ids of one write
+_BATCH: Final = 100_000  # ids that are read at once
 
 Stages = list[Mapping[str, Any]]
 
@@ -124,13 +125,12 @@ async def _change(bound: BoundModel, op: Operation, selection: Selection, core: 
     stages: Stages = [*selection.stages(bound), {"$project": {"_id": 1}}]
     if not op.options.many:
         stages.append({"$limit": 1})
-    cursor = await _open(bound, op, stages, _CHUNK)
+    cursor = await _open(bound, op, stages, _BATCH)
     pks: list[Any] = []
     while documents := await cursor.next_batch():
         pks += [document["_id"] for document in documents]
     done = 0
-    for start in range(0, len(pks), _CHUNK):
-        chunk = pks[start : start + _CHUNK]
+    for chunk in chunks(pks):
         # What needs no other record is asked again, as part of the write itself.
         part = op.replace(domain=selection.first & Condition("_id", "in", chunk))
         if isinstance(op.values, PerRecord):

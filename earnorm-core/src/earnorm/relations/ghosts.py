@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bson import ObjectId
 
-from earnorm.domain import condition
 from earnorm.environment import current_env
 from earnorm.exceptions import ConfigurationError, FieldNotLoaded, NotFound, nearest
 from earnorm.fields.base import Field
 from earnorm.fields.command import Command
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Commands, Many2one, One2many, Relation, ToMany, is_record
-from earnorm.operations import Operation, Options
+from earnorm.reading.by_ids import by_ids
 from earnorm.reading.fetch import ID_ONLY, Fetch
 from earnorm.reading.hydrate import fill, ghost_maker, ghosts, hydrate, states_of
 from earnorm.reading.ordering import parse_order
 from earnorm.recordset import RecordSet
-from earnorm.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.app import App
@@ -335,12 +333,11 @@ async def _load_ghosts(fetch: Fetch, model: type[Any]) -> None:
     }
     loaded = Fetch(fetch.app, None, [] if bound.schema.relations or bound.family else None)
     loaded.is_mixed = bound.family is not None
-    for documents in await by_ids(bound, "_id", list(waiting)):
-        records = [waiting[document["_id"]] for document in documents]
-        states = states_of(bound, records, documents)
-        fill(records, states, loaded)
-        if loaded.records is not None:
-            loaded.records.extend(records)
+    documents = await by_ids(bound, "_id", list(waiting))
+    records = [waiting[document["_id"]] for document in documents]
+    fill(records, states_of(bound, records, documents), loaded)
+    if loaded.records is not None:
+        loaded.records.extend(records)
 
 
 async def load_many(record: BaseModel, field: ToMany[Any]) -> None:
@@ -390,11 +387,10 @@ async def _load_inverse(
     parents = {parent.pk: parent for parent, _ in waiting}
     children: dict[Any, list[Any]] = {pk: [] for pk in parents}
     order = _order(bound, field.order)
+    found = await by_ids(bound, inverse.name, list(parents), order=order)
     documents = {
-        document["_id"]: document
-        for part in await by_ids(bound, inverse.name, list(parents), order=order)
-        for document in part
-    }
+        document["_id"]: document for document in found
+    }  # in one list of ids, then another
     for child in hydrate(bound, list(documents.values())):
         value = child.__dict__[inverse.name]
         if isinstance(inverse, Many2one):
@@ -417,10 +413,9 @@ async def _load_through(
     linked: dict[Any, list[Any]] = {parent.pk: [] for parent, _ in waiting}
     order = _order(bound, field.order) or (("_id", 1),)
     names = frozenset({"_id", near.name, far.name})
-    for links in await by_ids(bound, near.name, list(linked), order=order, fields=names):
-        for link in links:
-            if link.get(far.db_name) is not None:
-                linked[link[near.db_name]].append(link[far.db_name])
+    for link in await by_ids(bound, near.name, list(linked), order=order, fields=names):
+        if link.get(far.db_name) is not None:
+            linked[link[near.db_name]].append(link[far.db_name])
     for parent, value in waiting:
         value._pks = list(dict.fromkeys(linked[parent.pk]))
     await _load_listed(record, field, [value for _, value in waiting])
@@ -431,25 +426,6 @@ async def _load_through(
 def _order(bound: BoundModel, order: str | None) -> tuple[tuple[str, int], ...]:
     """Stored paths with their directions."""
     return tuple((bound.schema.path_of(path), way) for path, way in parse_order(order))
-
-
-async def by_ids(
-    bound: BoundModel,
-    path: str,
-    pks: list[Any],
-    *,
-    order: tuple[tuple[str, int], ...] = (),
-    fields: frozenset[str] | None = None,
-) -> list[list[dict[str, Any]]]:
-    """The documents whose value at the path is one of the ids, in as few queries as filters allow."""
-    env = current_env()
-    options = Options(order=order, fields=fields)
-    found: list[list[dict[str, Any]]] = []
-    for chunk in chunks(pks):
-        domain = condition(path, "in", chunk)
-        op = Operation("search", bound.model, env, domain, options=options)
-        found.append(await env.app.execute(op))
-    return found
 
 
 def own_app(app: App) -> None:

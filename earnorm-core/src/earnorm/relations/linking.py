@@ -14,7 +14,8 @@ from earnorm.fields.command import Command
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Many2one, ToMany
 from earnorm.operations import Operation, PerRecord, Update
-from earnorm.relations.ghosts import by_ids, inverse_of, link_of, target_of
+from earnorm.reading.by_ids import by_ids
+from earnorm.relations.ghosts import inverse_of, link_of, target_of
 from earnorm.writing import creating
 from earnorm.writing.objectids import chunks
 
@@ -31,7 +32,7 @@ REVISION = "_revision"
 async def require(bound: BoundModel, pks: Sequence[Any]) -> None:
     """Raise ``NotFound`` where one of the records does not exist (or not for the acting principal)."""
     wanted = list(dict.fromkeys(pks))
-    found = sum(len(part) for part in await by_ids(bound, "_id", wanted, fields=_ID))
+    found = len(await by_ids(bound, "_id", wanted, fields=_ID))
     if found < len(wanted):
         raise NotFound(
             f"{bound.model._name}: {len(wanted) - found} of {len(wanted)} records to link or update "

@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from earnorm.domain import Condition
 from earnorm.exceptions import DomainError
-from earnorm.operations import Operation, Options
+from earnorm.reading.by_ids import by_ids
 
 if TYPE_CHECKING:
     from earnorm.binding import BoundModel
     from earnorm.environment import Env
 
 _REASON: Final = "domain: the ids of a tree, for child_of and parent_of"
-_CHUNK: Final = 100_000  # ids of one query: far below the 16 MB that a filter may have
 
 
 def parent_name(bound: BoundModel) -> str:
@@ -62,13 +60,10 @@ async def walk(bound: BoundModel, env: Env, starts: Iterable[Any], *, upwards: b
     frontier = list(seen)
     while frontier:
         found: dict[Any, None] = {}
-        for start in range(0, len(frontier), _CHUNK):
-            domain = Condition(asked, "in", frontier[start : start + _CHUNK])
-            options = Options(fields=frozenset({"_id", told}))
-            op = Operation("search", bound.model, env, domain, options=options)
-            for document in await env.app.execute(op):
-                value = document.get(key)
-                found.update(dict.fromkeys(value if isinstance(value, list) else [value]))
+        fields = frozenset({"_id", told})
+        for document in await by_ids(bound, asked, frontier, env=env, fields=fields):
+            value = document.get(key)
+            found.update(dict.fromkeys(value if isinstance(value, list) else [value]))
         found.pop(None, None)
         frontier = [pk for pk in found if pk not in seen]
         seen.update(dict.fromkeys(frontier))

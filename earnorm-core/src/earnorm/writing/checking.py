@@ -17,8 +17,10 @@ from earnorm.environment import Env, current_env
 from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError, located
 from earnorm.fields.base import MISSING
 from earnorm.operations import Operation, Options, Stream
+from earnorm.reading.by_ids import by_ids
 from earnorm.reading.fetch import Fetch
 from earnorm.writing.constraints import Rule, When, returned
+from earnorm.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.binding import BoundModel
@@ -32,7 +34,6 @@ Loc = tuple[str | int, ...]
 _AT_ONCE: Final = (
     10  # coroutines of one batch; a session serves one at a time, so one in a transaction
 )
-_CHUNK: Final = 100_000  # ids of one query
 _BATCH: Final = 2000
 _MOST_PROBLEMS: Final = 1000  # of an update by domain, which may match any number of records
 
@@ -258,10 +259,7 @@ async def narrowed(op: Operation, bound: BoundModel, values: Mapping[str, Any]) 
         pks += [record.pk for record in records]
     if problems:
         raise ValidationError(bound.model._name, problems[:_MOST_PROBLEMS])
-    return [
-        op.replace(domain=op.domain & condition("_id", "in", pks[start : start + _CHUNK]))
-        for start in range(0, len(pks), _CHUNK)
-    ]
+    return [op.replace(domain=op.domain & condition("_id", "in", part)) for part in chunks(pks)]
 
 
 async def _matching(op: Operation, bound: BoundModel) -> AsyncIterator[list[Any]]:
@@ -443,11 +441,8 @@ async def _load(env: Env, bound: BoundModel, subjects: Sequence[Subject]) -> Non
     if not subjects:
         return
     pks = list(dict.fromkeys(subject.record.pk for subject in subjects if subject.record))
-    documents: dict[Any, dict[str, Any]] = {}
-    for start in range(0, len(pks), _CHUNK):
-        domain = condition("_id", "in", pks[start : start + _CHUNK])
-        found = await env.app.execute(Operation("search", bound.model, env, domain))
-        documents.update((document["_id"], document) for document in found)
+    found = await by_ids(bound, "_id", pks, env=env)
+    documents = {document["_id"]: document for document in found}
     together: list[Any] | None = [] if bound.schema.relations else None
     fetch = Fetch(bound.app, None, together)
     for subject in subjects:

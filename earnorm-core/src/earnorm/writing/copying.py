@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from earnorm.domain import condition
-from earnorm.environment import current_env
 from earnorm.exceptions import DomainError, NotFound, ValidationError, nearest
 from earnorm.extending.polymorphism import by_class, is_family
 from earnorm.fields.base import Field
 from earnorm.fields.relational import Relation
-from earnorm.operations import Operation, Options
+from earnorm.reading.by_ids import by_ids
 from earnorm.reading.hydrate import hydrate
 from earnorm.writing.creating import create
 from earnorm.writing.tracking import env_of
@@ -19,8 +17,6 @@ from earnorm.writing.tracking import env_of
 if TYPE_CHECKING:
     from earnorm.binding import BoundModel
     from earnorm.models import BaseModel
-
-_CHUNK = 100_000  # ids of one query
 
 
 async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> list[Any]:
@@ -91,15 +87,9 @@ async def _found(
     Raises:
         NotFound: Not of all.
     """
-    env = current_env()
     pks = list(dict.fromkeys(record.pk for record in records))
-    found: dict[Any, Any] = {}
-    for start in range(0, len(pks), _CHUNK):
-        op = Operation(
-            "search", bound.model, env, condition("_id", "in", pks[start : start + _CHUNK])
-        )
-        documents = await env.app.execute(op.replace(options=Options(fields=names)))
-        found.update((record.pk, record) for record in hydrate(bound, documents, names))
+    documents = await by_ids(bound, "_id", pks, fields=names)
+    found = {record.pk: record for record in hydrate(bound, documents, names)}
     if len(found) < len(pks):
         raise NotFound(
             f"{bound.model._name}: {len(pks) - len(found)} of {len(pks)} records do not exist any more"

@@ -21,6 +21,7 @@ from earnorm.exceptions import (
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.indexes import declared_indexes
 from earnorm.operations import Operation, Options, Returned, Update
+from earnorm.reading.by_ids import by_ids
 from earnorm.reading.hydrate import hydrate
 from earnorm.writing.checking import checked_plan, narrowed
 from earnorm.writing.creating import create
@@ -120,10 +121,8 @@ class Upsert:
         """
         problems: list[ErrorDetail] = []
         wanted: dict[Key, int] = {}
-        domains: list[Domain] = []
         for position, each in enumerate(values):
             try:
-                domains.append(self._domain(each))
                 key = self._key(self._bound.schema.encode(self._found_by(each)))
                 if wanted.setdefault(key, position) != position:
                     message = f"the same record as at position {wanted[key]}"
@@ -219,12 +218,9 @@ class Upsert:
         return tuple(bson.encode({"": document.get(fields[name].db_name)}) for name in self._on)
 
     async def _read_all(self, pks: Sequence[Any]) -> list[Any]:
-        env, bound = current_env(), self._bound
-        found: dict[Any, Any] = {}
-        for start in range(0, len(pks), _CHUNK):
-            domain = condition("_id", "in", list(pks[start : start + _CHUNK]))
-            documents = await env.app.execute(Operation("search", bound.model, env, domain))
-            found.update((record.pk, record) for record in hydrate(bound, documents))
+        bound = self._bound
+        documents = await by_ids(bound, "_id", pks)
+        found = {record.pk: record for record in hydrate(bound, documents)}
         missing = sum(pk not in found for pk in pks)
         if missing:
             raise NotFound(f"{bound.model._name}: {missing} records are not there any more")
