@@ -18,14 +18,14 @@ async def test_transactions_do_not_look_through_the_models_again(
     server_app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[int] = []
-    through = App._models_of_app
+    through = App.known_models
 
     def counted(self: App) -> list[type[models.BaseModel]]:
         found = through(self)
         looked.append(len(found))
         return found
 
-    monkeypatch.setattr(App, "_models_of_app", counted)
+    monkeypatch.setattr(App, "known_models", counted)
     async with earnorm.transaction():
         await Stone.create({"name": "a"})
     first = len(looked)  # each part of the App that looks at the models does it once

@@ -374,7 +374,7 @@ class App:
         Raises:
             ConfigurationError: No such model.
         """
-        found = self._models_of_app() if name is None else [self._named(name)]
+        found = self.known_models() if name is None else [self._named(name)]
         return [part for each in found for part in parts_of(self, self._effective_class(each))]
 
     @property
@@ -390,7 +390,7 @@ class App:
         for name, extensions in self._extensions.items():
             for extension in extensions:
                 known.setdefault(name, {}).update(extension.model._schema.fields)
-        check_relations(self._models_of_app(), known)
+        check_relations(self.known_models(), known)
 
     def _merged(self, hook: str, start: dict[str, Any]) -> dict[str, Any]:
         owners: dict[str, str] = {}
@@ -621,7 +621,7 @@ class App:
         version = registry.version()
         if self._prepared == version:
             return
-        for model in self._models_of_app():
+        for model in self.known_models():
             if model not in self._bound or not self._bound[model].is_prepared:
                 try:
                     bound = self.bind(model)
@@ -638,13 +638,6 @@ class App:
 
     def known_models(self) -> list[type[BaseModel]]:
         """The models that are this App's own: all but those of plugins that it did not select."""
-        return self._models_of_app()
-
-    def extended(self, model: type[BaseModel]) -> type[BaseModel]:
-        """A model's class with the extensions that this App's plugins bring; nothing is made ready."""
-        return self._effective_class(model)
-
-    def _models_of_app(self) -> list[type[BaseModel]]:
         # The models of a plugin that this App did not select are none of its own.
         foreign = self._plugin_packages
         every = {**registry.definitions(), **self._by_name}
@@ -654,6 +647,10 @@ class App:
             if not model._abstract
             and (name in self._by_name or model.__module__.partition(".")[0] not in foreign)
         ]
+
+    def extended(self, model: type[BaseModel]) -> type[BaseModel]:
+        """A model's class with the extensions that this App's plugins bring; nothing is made ready."""
+        return self._effective_class(model)
 
     # -- operations ---------------------------------------------------------------------------
 

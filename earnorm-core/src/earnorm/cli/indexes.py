@@ -182,7 +182,7 @@ def run_with_app(
     async def run() -> Result:
         # Nothing is created by looking.
         async with App(uri, database=database, create_indexes=False) as app:
-            if not app._models_of_app():
+            if not app.known_models():
                 raise ConfigurationError(
                     "no model is defined: name the modules that define them, "
                     "--models shop.models or EARNORM_MODELS"

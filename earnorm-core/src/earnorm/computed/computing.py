@@ -6,7 +6,7 @@ What other models' changes mean for stored ones stands in ``dependencies`` and `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -291,10 +291,3 @@ def _searched(
             f"{field.model_name}.{field.name}: {field.computed.search}({operator!r}, …) gives no domain"
         )
     return Domain(found)
-
-
-def expanded_heads(formulas: Formulas, name: str) -> Iterator[str]:
-    """The stored fields of the record itself that a computed field is made of."""
-    for head in formulas._heads(formulas.by_name[name], {}):
-        if head not in formulas.by_name or formulas.by_name[head].field.stored:
-            yield head

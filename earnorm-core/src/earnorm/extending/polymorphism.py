@@ -132,11 +132,6 @@ class Family:
         self._keys: Mapping[str, int] = {}
         self.declared = FamilyKeys(self)
 
-    @property
-    def is_root(self) -> bool:
-        """Whether nothing of the collection lies outside."""
-        return self._base is self._root
-
     def _refresh(self) -> None:
         version = registry.version()
         if version == self._version:

@@ -142,13 +142,8 @@ class Places:
         return condition(self._condition_path, "within", area)
 
 
-class FieldPath(Expressions[Any], Places):
-    """A field that has something inside, as it is read from its class: an embedded object, a list of
-    them, a relation.
-
-    ``User.address.city`` and ``Post.author_id.name`` are paths into it. A name that a field inside has
-    means that field, whatever else is called so; any other is the field's own attribute.
-    """
+class _Leaf(Expressions[Any], Places):
+    """The end of a path."""
 
     def __init__(self, path: str, field: Field[Any, Any]) -> None:
         self._at = path
@@ -157,6 +152,18 @@ class FieldPath(Expressions[Any], Places):
     @property
     def _condition_path(self) -> str:
         return self._at
+
+    def __repr__(self) -> str:
+        return f"<path {self._condition_path}>"
+
+
+class FieldPath(_Leaf):
+    """A field that has something inside, as it is read from its class: an embedded object, a list of
+    them, a relation.
+
+    ``User.address.city`` and ``Post.author_id.name`` are paths into it. A name that a field inside has
+    means that field, whatever else is called so; any other is the field's own attribute.
+    """
 
     if TYPE_CHECKING:
 
@@ -183,21 +190,6 @@ class FieldPath(Expressions[Any], Places):
 
     def __repr__(self) -> str:
         return repr(self._field)
-
-
-class _Leaf(Expressions[Any], Places):
-    """The end of a path."""
-
-    def __init__(self, path: str, field: Field[Any, Any]) -> None:
-        self._at = path
-        self._field = field
-
-    @property
-    def _condition_path(self) -> str:
-        return self._at
-
-    def __repr__(self) -> str:
-        return f"<path {self._condition_path}>"
 
 
 def _step(path: str, field: Field[Any, Any] | None) -> FieldPath | _Leaf:

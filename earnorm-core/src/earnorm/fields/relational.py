@@ -193,7 +193,7 @@ def _reference(value: Any) -> Any:
     """A record as it is (it may still be unsaved), an id in its stored form."""
     if isinstance(value, str):
         return ObjectId(value) if ObjectId.is_valid(value) else value
-    if isinstance(value, ObjectId) or hasattr(type(value), "_schema"):
+    if isinstance(value, ObjectId) or is_record(value):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return value  # the other model declares an Int as its _id
@@ -207,7 +207,7 @@ def _reference(value: Any) -> Any:
 
 def _id_text(value: Any) -> Any:
     """An id as text, as ``record.id`` is."""
-    if hasattr(type(value), "_schema"):
+    if is_record(value):
         return value.id
     return str(value) if isinstance(value, ObjectId | uuid.UUID | int) else value
 

@@ -55,11 +55,6 @@ class Advice:
     after: Plan | None = None
 
     @property
-    def was_tried(self) -> bool:
-        """The server's planner was asked."""
-        return self.after is not None
-
-    @property
     def helps(self) -> bool | None:
         """Whether the planner took an advised index and examined less, or sorted no more; None untried."""
         if self.before is None or self.after is None:

@@ -159,7 +159,7 @@ class IndexCatalog:
     def _kept(self, models: Models | None) -> list[_Kept]:
         found: dict[str, _Kept] = {}
         chosen = None if models is None else {self._app.bind(m).collection.name for m in models}
-        for model in self._app._models_of_app():
+        for model in self._app.known_models():
             try:
                 bound = self._app.bind(model)
             except EarnORMError:

@@ -14,6 +14,7 @@ import pydantic
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from earnorm.fields.base import MISSING, Field
+from earnorm.fields.relational import is_record
 from earnorm.reading import serializing
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Body(pydantic.BaseModel):
     def _of_record(cls, value: Any) -> Any:
         # Not by attribute: FieldNotLoaded is an AttributeError, which pydantic would take for a
         # missing value and fill a default in.
-        if not hasattr(type(value), "_schema"):
+        if not is_record(value):
             return value
         return dict(_values(value, cls.model_fields))
 

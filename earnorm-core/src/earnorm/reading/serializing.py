@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from earnorm.exceptions import FieldNotLoaded, ValidationError, nearest
 from earnorm.fields.base import MISSING, ConvertingField, Field, MutableField
 from earnorm.fields.reference import Reference
-from earnorm.fields.relational import ToMany
+from earnorm.fields.relational import ToMany, is_record, is_recordset
 from earnorm.files import StoredFile
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Serializer:
     def _value(self, field: Field[Any, Any], value: Any) -> Any:
         if value is None:
             return None
-        if _is_recordset(value):
+        if is_recordset(value):
             known = value._records
             return value.ids if known is None else [self._related(each) for each in known]
         if hasattr(value, "is_stored"):
@@ -108,7 +108,7 @@ def read(record: Structure, field: Field[Any, Any]) -> Any:
     name = field.name
     stored = record.__dict__.get(name, MISSING)
     if isinstance(field, ToMany):
-        if not field.stored and not _is_recordset(stored):
+        if not field.stored and not is_recordset(stored):
             return MISSING
         value = getattr(record, name)
         # Ids that are stored are known before their records are loaded.
@@ -116,11 +116,6 @@ def read(record: Structure, field: Field[Any, Any]) -> Any:
     if stored is not MISSING and type(field).__get__ in _GETTERS:
         return None if stored is None else field.decode(stored)
     return getattr(record, name)
-
-
-def _is_recordset(value: object) -> bool:
-    # RecordSet itself imports this module.
-    return hasattr(type(value), "ensure_one") and not hasattr(type(value), "_schema")
 
 
 def as_dict(record: BaseModel, depth: int, include: Names, exclude: Names) -> dict[str, Any]:
@@ -155,7 +150,7 @@ def _plain_form(field: Field[Any, Any], value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """A value of its own, that can be changed: embedded objects as dicts, records as ids."""
-    if hasattr(type(value), "_schema"):
+    if is_record(value):
         return value.id if hasattr(value, "is_stored") else embedded_dict(value)
     if isinstance(value, list):
         return [plain(item) for item in value]

@@ -12,6 +12,7 @@ from bson import ObjectId
 from earnorm.environment import current_env
 from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.fields.identifiers import ObjectIdField
+from earnorm.fields.relational import is_record
 from earnorm.operations import Operation
 from earnorm.reading.fetch import Fetch
 from earnorm.reading.hydrate import slots
@@ -85,8 +86,8 @@ async def store(
     if _are_dicts(values):
         records = list(map(object.__new__, repeat(bound.model, len(values))))
     else:
-        records = [v if _is_record(v) else object.__new__(bound.model) for v in values]
-        given: list[Any] = [value for value in values if _is_record(value)]
+        records = [v if is_record(v) else object.__new__(bound.model) for v in values]
+        given: list[Any] = [value for value in values if is_record(value)]
         touch(env, given)
     op = timed(Operation("create", bound.model, env, values=documents))
     await env.app.execute(op)
@@ -160,10 +161,6 @@ def _are_dicts(
     values: Sequence[Mapping[str, Any] | BaseModel],
 ) -> TypeGuard[Sequence[dict[str, Any]]]:
     return set(map(type, values)) == {dict}
-
-
-def _is_record(value: object) -> bool:
-    return hasattr(type(value), "_schema")
 
 
 def checked_states(

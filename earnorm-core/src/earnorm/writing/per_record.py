@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
 from earnorm.environment import current_env
-from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError, located
+from earnorm.exceptions import ErrorDetail, ValidationError, located
 from earnorm.operations import Operation, Options, PerRecord, Update
 from earnorm.reading.hydrate import ghosts
 from earnorm.writing.checking import checked_plans
 from earnorm.writing.planning import Plan
 from earnorm.writing.records import (
-    check_matched,
     expected_of,
     planned,
     read_again,
     refuse_commands,
     refuse_unsaved,
+    send,
     take,
 )
 from earnorm.writing.stamps import timed
@@ -151,15 +151,7 @@ async def write_each(bound: BoundModel, changes: Sequence[Change]) -> None:
     updates = PerRecord({change.pk: change.update for change in changes})
     op = Operation("write", bound.model, env, condition("_id", "in", list(updates)), updates)
     op = timed(op)
-    await refuse_outside(bound, op, changes)
-    try:
-        matched = await env.app.execute(op)
-    except ConcurrencyError:
-        await refuse_outside(bound, op, changes)
-        raise
-    if matched < len(changes):
-        await refuse_outside(bound, op, changes)
-    check_matched(bound, matched, len(changes))
+    await send(bound, op, len(changes), lambda: refuse_outside(bound, op, changes))
     await learn(bound, changes, op)
 
 

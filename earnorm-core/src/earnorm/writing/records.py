@@ -6,7 +6,7 @@ through ``creating``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, Validati
 from earnorm.extending.polymorphism import by_class, class_of, is_family
 from earnorm.fields.base import Field
 from earnorm.operations import PLAIN, Operation, Options, PerRecord, Returned, Update
+from earnorm.reading.by_ids import by_ids
 from earnorm.reading.fetch import Fetch
 from earnorm.writing import creating
 from earnorm.writing.checking import Subject, checked_plan, narrowed, refuse_problems
@@ -176,7 +177,7 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
     else:
         op = Operation("write", bound.model, env, condition("_id", "in", pks), update)
     op = timed(op)
-    await _send(bound, op, len(pks), plan.guards)
+    await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
     for record in records:
         take(bound, record, plan, op)
     if returned is not None and returned.document is not None:
@@ -235,17 +236,27 @@ def planned(bound: BoundModel, values: Mapping[str, Any]) -> Plan:
     return plan
 
 
-async def _send(bound: BoundModel, op: Operation, expected: int, guards: Sequence[Guard]) -> None:
-    """Execute a write of known records, and say what is wrong where not all of them were written."""
+async def send(
+    bound: BoundModel, op: Operation, expected: int, refuse: Callable[[], Awaitable[None]]
+) -> None:
+    """Execute a write of known records, and say what is wrong where not all of them were written.
+
+    Args:
+        bound: Their model.
+        op: The write.
+        expected: How many records there are.
+        refuse: Raises where a record does not fulfil what the write demands of it. Of several it is
+            asked beforehand, so that none of them is written.
+    """
     if expected > 1:
-        await refuse_outside(bound, op, guards)
+        await refuse()
     try:
         matched = await op.app.execute(op)
     except ConcurrencyError:
-        await refuse_outside(bound, op, guards)
+        await refuse()
         raise
     if matched < expected:
-        await refuse_outside(bound, op, guards)
+        await refuse()
     check_matched(bound, matched, expected)
 
 
@@ -317,9 +328,9 @@ async def read_again(bound: BoundModel, unknown: Mapping[BaseModel, frozenset[st
         return
     env = env_of(list(unknown))
     pks = list(dict.fromkeys(record.pk for record in unknown))
-    op = Operation("search", bound.model, env, condition("_id", "in", pks))
-    op = op.replace(options=Options(fields=frozenset({"_id"}).union(*unknown.values())))
-    found = {document["_id"]: document for document in await env.app.execute(op)}
+    names = frozenset({"_id"}).union(*unknown.values())
+    documents = await by_ids(bound, "_id", pks, env=env, fields=names)
+    found = {document["_id"]: document for document in documents}
     for record, names in unknown.items():
         document = found.get(record.pk)
         _take_stored(bound, record, document or {}, names)
