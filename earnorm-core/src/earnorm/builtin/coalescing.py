@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import And, Condition, Domain, condition
+from earnorm.domain.schema import ID_PATHS
 from earnorm.fields.base import freeze
 from earnorm.hookspecs import API, hookimpl
 from earnorm.operations import Call, Layer, Middleware, Operation
-from earnorm.reading.parts import ID_PATHS, ID_TYPES
+from earnorm.reading.parts import ID_TYPES
 
 if TYPE_CHECKING:
     from earnorm.app import App

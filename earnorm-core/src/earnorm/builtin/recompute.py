@@ -15,6 +15,7 @@ from earnorm import registry
 from earnorm.computed.dependencies import Graph, Trigger
 from earnorm.computed.recomputing import Recomputation, computed_new, computed_of_values, values_at
 from earnorm.domain import And, Condition, Domain
+from earnorm.domain.schema import ID_PATHS
 from earnorm.environment import current_env, use_env
 from earnorm.exceptions import BatchRefused
 from earnorm.hookspecs import API, hookimpl
@@ -236,7 +237,7 @@ def _pks_of(op: Operation, update: Update) -> Sequence[Any]:
 def _named_ids(domain: Domain) -> list[Any] | None:
     """The ids that a domain names, of which it may match fewer; None where it names none."""
     for part in domain.children if isinstance(domain, And) else (domain,):
-        if isinstance(part, Condition) and part.path in ("_id", "id", "pk"):
+        if isinstance(part, Condition) and part.path in ID_PATHS:
             if part.operator == "=" and not isinstance(part.value, tuple):
                 return [part.value]
             if part.operator == "in" and isinstance(part.value, tuple):

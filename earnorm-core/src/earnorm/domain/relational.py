@@ -12,14 +12,13 @@ from typing import Any, Final, TypeAlias
 
 from earnorm.domain.ast import TRUE, And, Condition, Domain, Or
 from earnorm.domain.operators import ElementSchema, Operator, unresolved
-from earnorm.domain.schema import Crossing, FieldLike, Schema
+from earnorm.domain.schema import ID_PATHS, Crossing, FieldLike, Schema
 from earnorm.domain.values import is_list, is_tuple, shorten, thaw
 from earnorm.exceptions import DomainError, UnresolvedDomain
 
 __all__ = ["Link", "Reading", "Tree", "asks_others", "element_schema", "items", "merged", "read"]
 
 _Operators: TypeAlias = Mapping[str, Operator]
-_IDS: Final = frozenset({"id", "_id", "pk"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def _without_relation(node: Condition, operator: Operator, schema: Schema) -> Re
 
 def _short(node: Condition, crossing: Crossing) -> Domain | None:
     """``author_id.id = x`` is ``author_id = x``: no other record has to be asked."""
-    if crossing.rest not in _IDS or not crossing.owned:
+    if crossing.rest not in ID_PATHS or not crossing.owned:
         return None
     values = items(node.value)
     if not values or None in values or any(is_tuple(value) for value in values):

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
+
+ID_PATHS: Final = frozenset({"_id", "id", "pk"})
+"""The paths that mean a record's id."""
 
 Substitute: TypeAlias = Callable[[str, str, object], Any]
 """From the rest of a path, an operator and a value to a domain that means the same."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from earnorm.domain import Domain, DomainSource, condition
+from earnorm.domain.schema import ID_PATHS
 from earnorm.exceptions import nearest
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from earnorm.fields.geo import Geometry
 
 V = TypeVar("V")
-_IDS = ("id", "pk", "_id")
 
 
 class Expressions(Generic[V]):
@@ -172,12 +172,12 @@ class FieldPath(_Leaf):
     else:
 
         def __getattribute__(self, name):
-            if name.startswith("_") and name not in _IDS:
+            if name.startswith("_") and name not in ID_PATHS:
                 return object.__getattribute__(self, name)
             field, path = self._field, self._condition_path
             inside = field.fields_inside()
-            if inside is not None and (name in inside or name in _IDS):
-                return _step(f"{path}.{name}", inside.get("_id" if name in _IDS else name))
+            if inside is not None and (name in inside or name in ID_PATHS):
+                return _step(f"{path}.{name}", inside.get("_id" if name in ID_PATHS else name))
             try:
                 return object.__getattribute__(self, name)
             except AttributeError:

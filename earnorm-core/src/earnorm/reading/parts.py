@@ -14,6 +14,7 @@ from uuid import UUID
 from bson import Int64, ObjectId
 
 from earnorm.domain import And, Condition
+from earnorm.domain.schema import ID_PATHS
 from earnorm.exceptions import LongList
 from earnorm.operations import Call, Operation, Stream
 from earnorm.writing.objectids import chunks
@@ -21,7 +22,6 @@ from earnorm.writing.objectids import chunks
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
 
-ID_PATHS: Final = frozenset({"_id", "id", "pk"})
 # Ids that are equal to Python exactly where they are to the server; 1.0 and True are not.
 ID_TYPES: Final = frozenset({ObjectId, str, int, Int64, UUID})
 
