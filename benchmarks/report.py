@@ -30,13 +30,14 @@ class Ratio:
 
     Attributes:
         median: Of the rounds' ratios.
+        interval: Where the median lies with 95 % confidence; from fewer than 6 rounds, all that was seen.
         lowest, highest: Of the rounds' ratios.
         cpu: The median ratio of processor time.
         rounds: How many.
-        each: Seconds per document or call, the median.
     """
 
     median: float
+    interval: tuple[float, float]
     lowest: float
     highest: float
     cpu: float
@@ -52,11 +53,19 @@ def ratio(workload: str, system: str, measured: Measured) -> Ratio | None:
     cpus = [a / b for a, b in zip(ours.cpu, base.cpu, strict=False) if b]
     return Ratio(
         statistics.median(walls),
+        interval_of_median(walls),
         min(walls),
         max(walls),
         statistics.median(cpus) if cpus else float("nan"),
         len(walls),
     )
+
+
+def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
+    """Its 95 % confidence interval, from the ranks alone: nothing is assumed of how they spread."""
+    ordered, number = sorted(values), len(values)
+    outside = int((number - 1.96 * number**0.5) / 2)  # so many on either side of it
+    return ordered[max(0, outside)], ordered[-1 - max(0, outside)]
 
 
 def header(server: str, workers: Mapping[str, Any]) -> dict[str, str]:
@@ -90,8 +99,8 @@ def _cell(found: Ratio | None) -> str:
 
 def details(measured: Measured, systems: Sequence[str], sizes: Sizes) -> Iterator[str]:
     """The rows of some systems with their spread, their time and the aim."""
-    yield "| what | system | each | ratio | lowest to highest | CPU | aim | met |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| what | system | each | ratio | 95 % interval | lowest to highest | rounds | CPU | aim | met |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for name, series in measured.items():
         workload = BY_NAME[name]
         for system in systems:
@@ -100,7 +109,7 @@ def details(measured: Measured, systems: Sequence[str], sizes: Sizes) -> Iterato
                 continue
             each = statistics.median(series[system].wall) / workload.size(sizes) * 1e6
             if found is None:
-                yield f"| {workload.title} | {system} | {each:,.1f} µs | | | | | |"
+                yield f"| {workload.title} | {system} | {each:,.1f} µs | | | | | | | |"
                 continue
             aim = "" if workload.aim is None else f"{workload.aim:.2f}"
             met = (
@@ -110,7 +119,9 @@ def details(measured: Measured, systems: Sequence[str], sizes: Sizes) -> Iterato
                 aim = met = ""
             yield (
                 f"| {workload.title} | {system} | {each:,.1f} µs | **{found.median:.2f}** "
-                f"| {found.lowest:.2f} to {found.highest:.2f} | {found.cpu:.2f} | {aim} | {met} |"
+                f"| {found.interval[0]:.2f} to {found.interval[1]:.2f} "
+                f"| {found.lowest:.2f} to {found.highest:.2f} | {found.rounds} "
+                f"| {found.cpu:.2f} | {aim} | {met} |"
             )
 
 

@@ -26,6 +26,10 @@ ROOT = Path(__file__).parents[1]
 NODE_MODULES = "EARNORM_BENCH_NODE_MODULES"
 SLOW = 1.0  # seconds of one run, from which on a system gets three rounds and no more
 FEW = 3
+PATIENCE = (
+    2.0  # seconds that a short run is repeated for: of 40 ms, one round in three is disturbed
+)
+MANY = 61
 
 
 @dataclass(slots=True)
@@ -144,9 +148,17 @@ def started(uri: str, names: Sequence[str], size: str) -> Iterator[dict[str, Wor
 
 
 def measure(
-    uri: str, workers: Mapping[str, Worker], workloads: Sequence[Workload], rounds: int
+    uri: str,
+    workers: Mapping[str, Worker],
+    workloads: Sequence[Workload],
+    rounds: int,
+    patience: float = 0.0,
 ) -> Measured:
     """Every workload on every system, interleaved; the order turns round with each round.
+
+    Args:
+        rounds: Of each system; less where one takes long.
+        patience: Seconds for which the short runs of a system are repeated beyond that.
 
     Raises:
         AssertionError: Two systems did not see the same, so a ratio would mean nothing.
@@ -156,11 +168,12 @@ def measure(
         for workload in workloads:
             series = measured[workload.name] = {name: Series() for name in workers}
             seen: dict[str, str] = {}
-            quick = dict.fromkeys(workers, rounds)
-            for turn in range(rounds + 1):  # the first one only warms up
+            wanted = dict.fromkeys(workers, rounds)
+            turn = 0  # which only warms up
+            while turn <= max(wanted.values()):
                 order = list(workers) if turn % 2 else list(workers)[::-1]
                 for name in order:
-                    if series[name].problem or turn > quick[name]:
+                    if series[name].problem or turn > wanted[name]:
                         continue
                     if workload.empties:
                         _empty(client[workers[name].ready["database"]])
@@ -169,14 +182,22 @@ def measure(
                         series[name].problem = str(said.get("error", "n/a"))
                         continue
                     seen[name] = said["digest"]
-                    if not turn and said["wall"] > SLOW:
-                        quick[name] = min(rounds, FEW)
                     if turn:
                         series[name].wall.append(said["wall"])
                         series[name].cpu.append(said["cpu"])
+                    else:
+                        wanted[name] = how_often(said["wall"], rounds, patience)
                 _agree(workload, seen)
+                turn += 1
             _tell(workload, series)
     return measured
+
+
+def how_often(seconds: float, rounds: int, patience: float) -> int:
+    """How many rounds a system gets whose run takes so long."""
+    if seconds > SLOW:
+        return min(rounds, FEW)
+    return max(rounds, min(MANY, int(patience / seconds)))
 
 
 def _empty(database: Database[dict[str, Any]]) -> None:

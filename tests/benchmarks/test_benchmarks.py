@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import chart, ratio
-from benchmarks.runner import Measured, Series, _agree
+from benchmarks.report import chart, interval_of_median, ratio
+from benchmarks.runner import MANY, Measured, Series, _agree, how_often
 from benchmarks.systems import SYSTEMS
 from benchmarks.workloads import BY_NAME
 
@@ -52,6 +52,19 @@ def test_a_ratio_is_the_median_of_the_rounds() -> None:
     assert (found.median, found.lowest, found.highest, found.cpu) == (1.0, 1.0, 2.0, 1.0)
     assert ratio("get", "Beanie", measured) is None
     assert "get by id" in chart(measured, ["EarnORM"], "a chart")
+
+
+def test_the_interval_of_a_median_leaves_out_what_the_ranks_allow() -> None:
+    assert interval_of_median([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    assert interval_of_median([float(n) for n in range(1, 10)]) == (2.0, 8.0)
+
+
+def test_a_short_run_is_repeated_and_a_long_one_is_not() -> None:
+    assert how_often(5.0, 9, 2.0) == 3
+    assert how_often(0.9, 9, 2.0) == 9
+    assert how_often(0.1, 9, 2.0) == 20
+    assert how_often(0.001, 9, 2.0) == MANY
+    assert how_often(0.001, 3, 0.0) == 3
 
 
 def test_every_system_names_one_to_be_measured_against() -> None:
