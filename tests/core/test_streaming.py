@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import tracemalloc
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -58,12 +60,25 @@ async def test_the_next_batch_is_fetched_while_this_one_is_consumed(commands: Co
     position = 0
     async for _ in Row.search():
         position += 1
-        await asyncio.sleep(0)
-        if position in (900, 1_900):
-            await asyncio.sleep(0.1)
+        if position in (1_999, 2_001):
+            # Nothing is awaited: the request was sent before the batch was given.
+            time.sleep(0.1)  # noqa: ASYNC251 - a consumer that lets nothing else run
             asked.append(len(commands.named("getMore")))
     assert position == 6_000
-    assert asked == [0, 1]
+    assert asked == [0, 2]  # one gave the second batch, one is on its way
+
+
+async def test_nothing_is_fetched_for_a_consumer_that_leaves_inside_the_first_batch(
+    commands: Commands,
+) -> None:
+    await fill(6_000)
+    commands.clear()
+    async with aclosing(aiter(Row.search())) as rows:
+        async for row in rows:
+            assert row.number == 0
+            await asyncio.sleep(0.05)
+            break
+    assert commands.named("getMore") == []
 
 
 async def test_a_stream_in_a_transaction_fetches_nothing_on_the_side(server_app: App) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection, Document
@@ -415,17 +415,19 @@ class _Observation:
 def _noting_writes(core: Call) -> Call:
     """Tell the transaction, or after_commit at once, what was written."""
 
-    async def call(op: Operation) -> Any:
+    def call(op: Operation) -> Awaitable[Any]:
         transaction = op.env.transaction
         if transaction is not None:
             transaction.operations.append(op)
-            return await core(op)
+        elif op.env.app.hears_commits:
+            return telling(op)
+        return core(op)
+
+    async def telling(op: Operation) -> Any:
         try:
             return await core(op)
         finally:
-            app = op.env.app
-            if app.hears_commits:
-                await app.committed([op])
+            await op.env.app.committed([op])
 
     return call
 

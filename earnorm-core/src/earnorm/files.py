@@ -277,7 +277,7 @@ class StoredFile:
                 f"read; refresh() it and try again"
             )
         record.__dict__[field.name] = meta
-        stamp_written(record, op, update.keys)
+        stamp_written(record, op, update)
         writing._count_revision(record)
 
     def __repr__(self) -> str:

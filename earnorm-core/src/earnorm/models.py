@@ -30,9 +30,9 @@ from earnorm.fields.text import String
 from earnorm.indexing.document_rules import refuse_unknown
 from earnorm.operations import ONE, Operation
 from earnorm.pickling import reduced
-from earnorm.query import Query
+from earnorm.query import Query, asked
 from earnorm.reading import serializing
-from earnorm.reading.hydrate import ghosts, hydrate
+from earnorm.reading.hydrate import ghosts, hydrate_one
 from earnorm.recordset import RecordSet
 from earnorm.relations.ghosts import load_ghost
 from earnorm.schema import Schema
@@ -373,20 +373,17 @@ class BaseModel(Structure):
             read_concern: See ``Query.read_concern``.
             read_preference: See ``Query.read_preference``.
         """
-        query = Query(cls, Domain(domain))
-        if order is not None:
-            query = query.order(order)
-        if limit:
-            query = query.limit(limit)
-        if offset:
-            query = query.offset(offset)
-        if only is not None:
-            query = query.only(*only)
-        if prefetch:
-            query = query.prefetch(*prefetch)
-        if timeout is not None:
-            query = query.timeout(timeout)
-        return query._asking(read_concern=read_concern, read_preference=read_preference)
+        return Query(
+            cls,
+            Domain(domain),
+            order=order,
+            limit=limit,
+            offset=offset,
+            only=only,
+            prefetch=prefetch,
+            timeout=timeout,
+            concerns=asked(read_concern=read_concern, read_preference=read_preference),
+        )
 
     @classmethod
     async def find_one(cls, domain: DomainSource = None, *, order: Order = None) -> RecordSet[Self]:
@@ -406,7 +403,7 @@ class BaseModel(Structure):
         documents = await env.app.execute(op)
         if not documents:
             raise NotFound(f"{cls._name}: no record with the id {_shown(id)}")
-        record: Self = hydrate(bound, documents)[0]
+        record: Self = hydrate_one(bound, documents[0])
         return record
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
@@ -52,38 +52,35 @@ class Query(Generic[M]):
     Immutable: each method gives a new query. Awaiting one runs it, each time.
     """
 
-    __slots__ = (
-        "_archived",
-        "_concerns",
-        "_domain",
-        "_limit",
-        "_lock",
-        "_model",
-        "_offset",
-        "_only",
-        "_order",
-        "_prefetch",
-        "_timeout",
-    )
-
-    def __init__(self, model: type[M], domain: Domain) -> None:
+    def __init__(
+        self,
+        model: type[M],
+        domain: Domain,
+        *,
+        order: Order = None,
+        limit: int = 0,
+        offset: int = 0,
+        only: Iterable[str] | None = None,
+        prefetch: Iterable[str] = (),
+        timeout: float | None = None,
+        concerns: Concerns | None = None,
+    ) -> None:
         self._model = model
         self._domain = domain
-        self._order: tuple[tuple[str, int], ...] = ()
-        self._limit = 0
-        self._offset = 0
-        self._only: frozenset[str] | None = None
-        self._prefetch: tuple[str, ...] = ()
-        self._timeout: float | None = None
-        self._concerns: Concerns | None = None
+        self._order: tuple[tuple[str, int], ...] = () if order is None else parse_order(order)
+        self._limit = limit and _size("limit", limit)
+        self._offset = offset and _size("offset", offset)
+        self._only = None if only is None else _names(only)
+        self._prefetch = tuple(prefetch)
+        self._timeout = None if timeout is None else _seconds(timeout)
+        self._concerns = concerns
         self._lock = False
         self._archived = False
 
     def _with(self, **changes: object) -> Self:
         new: Self = object.__new__(type(self))
-        # A third of copy.copy(), which asks the class how it wants to be copied.
-        for name in Query.__slots__:
-            setattr(new, name, changes[name] if name in changes else getattr(self, name))
+        # A fifth of copy.copy(), which asks the class how it wants to be copied.
+        new.__dict__.update(self.__dict__, **changes)
         return new
 
     # -- shaping ------------------------------------------------------------------------------
@@ -110,7 +107,7 @@ class Query(Generic[M]):
 
     def only(self, *fields: str) -> Self:
         """Fetch only these fields (and the id); reading another raises ``FieldNotLoaded``."""
-        return self._with(_only=frozenset(fields) | {"_id"})
+        return self._with(_only=_names(fields))
 
     def prefetch(self, *paths: str) -> Self:
         """Load relations together with the records: ``prefetch("author_id", "comment_ids.author_id")``."""
@@ -120,17 +117,15 @@ class Query(Generic[M]):
         """Bound the time that it may take, in seconds; of a stream, each batch.
 
         Awaiting it raises ``OperationTimeout`` where it takes longer."""
-        if not seconds > 0:
-            raise ValueError("timeout is a time in seconds above 0")
-        return self._with(_timeout=seconds)
+        return self._with(_timeout=_seconds(seconds))
 
     def read_concern(self, level: ReadConcern) -> Self:
         """How settled the data must be that it reads: ``"majority"``, ``"linearizable"`` …"""
-        return self._asking(read_concern=level)
+        return self._asking(asked(read_concern=level))
 
     def write_concern(self, concern: WriteConcern) -> Self:
         """How many members must confirm what ``update`` and ``delete`` write."""
-        return self._asking(write_concern=concern)
+        return self._asking(asked(write_concern=concern))
 
     def read_preference(self, mode: ReadPreference) -> Self:
         """Which member it reads from: ``"secondary"``, ``"nearest"`` …
@@ -138,11 +133,10 @@ class Query(Generic[M]):
         Raises:
             ConfigurationError: No such mode; of the other two, no such level or concern.
         """
-        return self._asking(read_preference=mode)
+        return self._asking(asked(read_preference=mode))
 
-    def _asking(self, **concern: object) -> Self:
-        asked = Concerns.of("search()", **concern)
-        return self if asked is None else self._with(_concerns=asked.over(self._concerns))
+    def _asking(self, concerns: Concerns | None) -> Self:
+        return self if concerns is None else self._with(_concerns=concerns.over(self._concerns))
 
     def lock(self) -> Self:
         """Let no other transaction write the records before this one ends.
@@ -166,10 +160,15 @@ class Query(Generic[M]):
         across: Across | None = None,
     ) -> tuple[BoundModel, Operation]:
         bound = env.app.bind(self._model)
-        across = across or Across(bound)
+        order: tuple[tuple[str, int], ...] = ()
+        paths: tuple[tuple[str, str], ...] = ()
+        if self._order:
+            across = across or Across(bound)
+            order = tuple([(across.key(path), direction) for path, direction in self._order])
+            paths = across.paths
         options = Options(
-            order=tuple((across.key(path), direction) for path, direction in self._order),
-            across=across.paths,
+            order=order,
+            across=paths,
             limit=self._limit,
             offset=self._offset,
             fields=self._only and self._checked_only(bound, self._only),
@@ -220,14 +219,11 @@ class Query(Generic[M]):
         tree = prefetch_tree(self._prefetch)
         batches = ahead(lambda: env.app.execute(op), stream, eager=env.database_session is None)
         async with aclosing(batches):
-            async for documents, fetch_next in batches:
+            async for documents in batches:
                 records = hydrate(bound, documents, op.options.fields)
                 if tree:
                     await prefetch(bound, records, tree)
-                half = len(records) // 2
-                for position, record in enumerate(records):
-                    if position == half:
-                        fetch_next()
+                for record in records:
                     yield record
 
     async def count(self) -> int:
@@ -373,8 +369,7 @@ class Query(Generic[M]):
         table = Table(bound.schema, op.options.fields)
         batches = ahead(lambda: env.app.execute(op), stream, eager=env.database_session is None)
         async with aclosing(batches):
-            async for documents, fetch_next in batches:
-                fetch_next()
+            async for documents in batches:
                 table.add(documents)
         return table
 
@@ -429,6 +424,25 @@ _WINDOW = {
     "delete": _IN_ONE_STEP,
     "paginate": "a page is a window already; give its size",
 }
+
+
+def asked(**concern: object) -> Concerns | None:
+    """The concerns that a search was given; None where there are none.
+
+    Raises:
+        ConfigurationError: No such mode, level or concern.
+    """
+    return Concerns.of("search()", **concern)
+
+
+def _names(fields: Iterable[str]) -> frozenset[str]:
+    return frozenset(fields) | {"_id"}
+
+
+def _seconds(value: float) -> float:
+    if not value > 0:
+        raise ValueError("timeout is a time in seconds above 0")
+    return value
 
 
 def _size(name: str, value: int) -> int:

@@ -214,6 +214,10 @@ class _Combination(Domain):
         flat: list[Domain] = []
         depth = 0
         for child in children:
+            if type(child) is Condition:
+                flat.append(child)  # the common case; its depth is 1
+                depth = depth or 1
+                continue
             below = _is_domain(child).depth
             if type(child) is cls:
                 flat += child.children

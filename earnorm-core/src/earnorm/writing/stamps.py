@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from earnorm.operations import Derived, Operation
+from earnorm.operations import Derived, Operation, Update
 
 if TYPE_CHECKING:
     from earnorm.models import BaseModel
@@ -62,8 +62,11 @@ def stamp_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) -
                 state[field.name] = value
 
 
-def stamp_written(record: BaseModel, op: Operation, written: Collection[str]) -> None:
-    """Fill in what the layers added to a write of these stored keys."""
+def stamp_written(record: BaseModel, op: Operation, update: Update) -> None:
+    """Fill in what the layers added to this update of the record."""
+    if not (type(record)._schema.authors or op.options.derived or op.options.at):
+        return
+    written = update.keys
     for author in type(record)._schema.authors:
         if author.on_write and author.db_name not in written and record._fetch.has(author.name):
             record.__dict__[author.name] = author_of(op)
