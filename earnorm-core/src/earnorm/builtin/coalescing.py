@@ -2,7 +2,9 @@
 
 Off unless asked for: ``App(..., coalesce=True)``, or a block of ``earnorm.coalescing()``. The first
 get of a loop's tick goes out at once, so a lone get waits for nobody; those that follow in the same
-tick become one ``$in``. 50 tasks that get by id need about a tenth of the time (docs/performance.md).
+tick become one ``$in``. While such a query is under way, the first one joins the others as well:
+where there was a crowd, there will be one again when its answer comes, and a get that always runs
+ahead of it costs a query of its own each time. Figures are in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from earnorm.domain import And, Condition, Domain, condition
 from earnorm.domain.schema import ID_PATHS
 from earnorm.fields.base import freeze
 from earnorm.hookspecs import API, hookimpl
-from earnorm.operations import Call, Layer, Middleware, Operation
+from earnorm.operations import ONE, Call, Layer, Middleware, Operation
 from earnorm.reading.parts import ID_TYPES
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class _Gets:
         self._id = model._schema.fields["_id"]
         self._always = always
         self._hot: set[Hashable] = set()
+        """Of what a get went out in this tick, or several are under way as one query."""
         self._open: dict[Hashable, _Batch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -102,7 +105,7 @@ class _Gets:
         options, domain = op.options, op.domain
         if options.order or options.offset or options.stream is not None:
             return None
-        parts = domain.children if isinstance(domain, And) else (domain,)
+        parts = domain.children if type(domain) is And else (domain,)
         found = [part for part in parts if isinstance(part, Condition) and part.path in ID_PATHS]
         if len(found) != 1:
             return None
@@ -118,13 +121,15 @@ class _Gets:
             return None  # the backend says what is wrong with it
         if not ID_TYPES.issuperset(map(type, ids)):
             return None
-        return ids, And(each for each in parts if each is not part).simplify()
+        rest = [each for each in parts if each is not part]
+        return ids, And(rest).simplify() if rest else Domain.TRUE
 
     async def _join(
         self, op: Operation, call_next: Call, ids: tuple[Any, ...], rest: Domain
     ) -> Any:
         loop = asyncio.get_running_loop()
-        key = (replace(op.options, limit=0), rest)
+        # Plain gets are told apart by the rest alone: options hash with all that they have.
+        key = rest if op.options is ONE else (op.options, rest)
         batch = self._open.get(key)
         if batch is None:
             if key not in self._hot:
@@ -139,9 +144,14 @@ class _Gets:
 
     def _send(self, key: Hashable) -> None:
         # A task of its own: whoever is cancelled leaves the others' query alone.
-        task = asyncio.ensure_future(self._load(self._open.pop(key)))
+        batch = self._open.pop(key)
+        task = asyncio.ensure_future(self._load(batch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if len(batch.waiting) > 1:
+            self._hot.add(key)
+            # Called when those who waited have gone on, and have asked for what they need next.
+            task.add_done_callback(lambda _: self._hot.discard(key))
 
     async def _load(self, batch: _Batch) -> None:
         ids = dict.fromkeys(pk for each, _ in batch.waiting for pk in each)
