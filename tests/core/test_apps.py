@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
 import uuid
@@ -10,7 +11,16 @@ import bson
 import pytest
 from pymongo import monitoring
 
-from earnorm import App, ConfigurationError, Int, current_env, hookimpl, models
+from earnorm import (
+    App,
+    ConfigurationError,
+    DuplicateKey,
+    Int,
+    Layer,
+    current_env,
+    hookimpl,
+    models,
+)
 
 
 class AppLifeItem(models.BaseModel):
@@ -67,6 +77,45 @@ async def test_every_plugin_hears_of_a_commit_also_where_another_fails():
         assert heard == ["create"]
         assert await AppLifeItem.count() == 1
         assert current_env().app.is_started
+
+
+async def test_a_plugin_hears_of_errors_and_cancellations_and_cannot_replace_them(caplog):
+    heard: list[tuple[str, str]] = []
+    never = asyncio.Event()
+
+    class Failing:
+        api = 1
+        name = "a"
+
+        @hookimpl
+        def operation_failed(self):
+            raise RuntimeError("boom")
+
+    class Hearing:
+        api = 1
+        name = "b"
+
+        @hookimpl
+        def operation_failed(self, op, error):
+            heard.append((op.name, type(error).__name__))
+
+        @hookimpl
+        def wrap_operation(self, operation):
+            async def wait(op, call_next):
+                await never.wait()
+
+            return [(Layer.DEFAULT, wait)] if operation == "group" else []
+
+    async with App("mongomock://", database="life", plugins=[Failing, Hearing]):
+        item = await AppLifeItem.create({"number": 1})
+        assert heard == []
+        with pytest.raises(DuplicateKey):
+            await AppLifeItem.create({"_id": item.id, "number": 2})
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await AppLifeItem.search().group("number")
+    assert heard == [("create", "DuplicateKey"), ("group", "CancelledError")]
+    assert caplog.text.count("plugin 'a' failed when it heard of a failed") == 2
 
 
 async def test_saving_many_records_sends_each_id_once():

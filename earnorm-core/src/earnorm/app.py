@@ -227,6 +227,7 @@ class App:
         self.env = Env(self)
         self.dependencies = Dependencies(self)
         self.hears_commits = self.loaded.implements("after_commit")
+        self._failure_observers = self.loaded.implementations("operation_failed")
         self._backend: Backend | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bound: dict[type[BaseModel], BoundModel] = {}
@@ -664,9 +665,21 @@ class App:
         if asyncio.get_running_loop() is not self._loop:
             self._refuse_loop()
         bound = self._bound.get(op.model) or self.bind(op.model)
-        if not bound.is_prepared:
-            await bound.prepare()
-        return await bound.call(op.name)(op)
+        try:
+            if not bound.is_prepared:
+                await bound.prepare()
+            return await bound.call(op.name)(op)
+        except BaseException as error:
+            if self._failure_observers:
+                self._failed(op, error)
+            raise
+
+    def _failed(self, op: Operation, error: BaseException) -> None:
+        for plugin, hear in self._failure_observers:
+            try:
+                hear(op=op, error=error)
+            except Exception:  # nothing may take the place of the error, or of a cancellation
+                log.exception("plugin %r failed when it heard of a failed %s", plugin, op.name)
 
     def _refuse_loop(self) -> None:
         if self._loop is None:

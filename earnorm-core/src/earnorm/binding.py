@@ -399,7 +399,7 @@ class _Observation:
     them."""
 
     def __init__(
-        self, hooks: tuple[str, str], before: list[Observer], after: list[Observer]
+        self, hooks: tuple[str, str], before: Sequence[Observer], after: Sequence[Observer]
     ) -> None:
         self._hooks, self._before, self._after = hooks, before, after
 
@@ -470,7 +470,7 @@ def _renamed_detail(detail: ErrorDetail, renamed: Mapping[str, str]) -> ErrorDet
     return {**DuplicateKey("", names).errors()[0], "loc": (*position, *names)}
 
 
-def _announcing_denials(call: Call, observers: list[Observer]) -> Call:
+def _announcing_denials(call: Call, observers: Sequence[Observer]) -> Call:
     if not observers:
         return call
 

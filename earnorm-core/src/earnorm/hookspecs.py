@@ -143,6 +143,15 @@ class Hooks:
         """The transaction of these writing operations was rolled back. May be async."""
 
     @hookspec
+    def operation_failed(self, op: Operation, error: BaseException) -> None:
+        """An error, or a cancellation, leaves an operation; it goes on afterwards.
+
+        Not async: nothing can be awaited in a task that is being cancelled. Called in the task whose
+        operation it was, also for those that a layer made itself. What it raises is logged. An operation
+        that succeeds is not touched, unlike by a layer that waits for errors.
+        """
+
+    @hookspec
     def access_denied(self, op: Operation, error: AccessDenied) -> Awaitable[None] | None:
         """An access rule refused the operation. May be async; the error goes on afterwards."""
 

@@ -17,6 +17,8 @@ from earnorm.hookspecs import API, GROUP, PROJECT, Hooks
 CORE_DISTRIBUTION = "earnorm-core"
 Plugin = object
 """An instance of a plugin's class."""
+Implementation = tuple[str, Callable[..., Any]]
+"""A plugin's name, and its method."""
 
 
 @dataclass(slots=True)
@@ -158,6 +160,9 @@ class LoadedPlugins:
 
     manager: pluggy.PluginManager
     infos: list[PluginInfo] = field(default_factory=list[PluginInfo])
+    _found: dict[str, Sequence[Implementation]] = field(
+        default_factory=dict[str, "Sequence[Implementation]"], init=False, repr=False
+    )
 
     def names(self) -> list[str]:
         """The names of the active plugins, in order."""
@@ -167,12 +172,19 @@ class LoadedPlugins:
         """Whether any plugin implements the hook."""
         return bool(getattr(self.manager.hook, hook).get_hookimpls())
 
-    def implementations(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+    def implementations(self, hook: str) -> Sequence[Implementation]:
         """Each plugin's implementation by plugin name, taking every argument of the hook.
 
-        Ordered by plugin name, so that nothing depends on the order of installation.
+        Ordered by plugin name, so that nothing depends on the order of installation. Looked for once:
+        a commit asks for them each time.
         """
-        found: list[tuple[str, Callable[..., Any]]] = []
+        known = self._found.get(hook)
+        if known is None:
+            known = self._found[hook] = self._implementations(hook)
+        return known
+
+    def _implementations(self, hook: str) -> Sequence[Implementation]:
+        found: list[Implementation] = []
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             name = str(implementation.plugin_name)
             found.append((name, _named(name, hook, implementation)))
