@@ -6,18 +6,24 @@ are not told by an event, both after a cancellation in PyMongo's asyncio client:
 given up while it waited for its turn, and, when the cancellation hits the check-in, that a connection
 came back. The books are therefore kept by the task (or thread) that waits for or holds a connection:
 nothing belongs to a task that is done, or whose operation has just failed.
+
+Three events come with every command. Their handlers call nothing that they can do themselves, read the clock
+as a number and take no lock: each step is one operation on a set or one attribute, and a connection is in
+one hand at a time. All else holds the lock.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
+from asyncio import current_task
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
+from threading import get_ident
+from time import monotonic, time
 from typing import Any, Final
 
 from pymongo.monitoring import (
@@ -56,21 +62,27 @@ class State(Enum):
     ACTIVE = auto()
 
 
+PENDING, AVAILABLE, ACTIVE = State  # read on every command
+
+
 @dataclass(slots=True)
 class Connection:
-    """The books on one connection. ``created`` and ``used`` are seconds of the monotonic clock."""
+    """The books on one connection. ``created`` and ``used`` are seconds of the monotonic clock, ``used_at``
+    is seconds since 1970."""
 
     address: Address
     number: int
     created: float
     created_at: datetime
     used: float
-    used_at: datetime
+    used_at: float
     state: State = State.PENDING
     owner: Owner | None = None
     """Who opens it or holds it."""
     presumed: bool = False
     """That it came back is a conclusion, not an event."""
+    checkouts: int = 0
+    """How often it was taken."""
 
 
 @dataclass(slots=True)
@@ -81,7 +93,6 @@ class ServerPool:
     is_ready: bool = False
     is_closed: bool = False
     connections: dict[int, Connection] = field(default_factory=dict[int, Connection])
-    waiting: set[Owner] = field(default_factory=set[Owner])
 
     @property
     def usage(self) -> float:
@@ -100,9 +111,9 @@ class Readiness:
 
 def _current_owner() -> Owner:
     try:
-        return asyncio.current_task() or threading.get_ident()
+        return current_task() or get_ident()
     except RuntimeError:  # no event loop in this thread
-        return threading.get_ident()
+        return get_ident()
 
 
 def _is_gone(owner: Owner | None) -> bool:
@@ -115,6 +126,7 @@ class ConnectionMonitor(ConnectionPoolListener):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pools: dict[Address, ServerPool] = {}
+        self._waiting: set[Owner] = set()  # one task waits in one place
         self._counts: Counter[str] = Counter()
         self._failed_at: float | None = None
         self._prune_at = FIRST_PRUNING
@@ -134,10 +146,11 @@ class ConnectionMonitor(ConnectionPoolListener):
                 active_connections=states[State.ACTIVE],
                 available_connections=states[State.AVAILABLE],
                 pending_connections=states[State.PENDING],
-                acquiring_connections=sum(len(pool.waiting) for pool in self._pools.values()),
+                acquiring_connections=len(self._waiting),
                 created_count=self._counts["created"],
                 closed_count=self._counts["closed"],
-                checkout_count=self._counts["checked out"],
+                checkout_count=self._counts["checked out"]
+                + sum(c.checkouts for c in self._connections()),
                 failed_checkout_count=self._counts["failed"],
                 timeout_count=self._counts["timed out"],
             )
@@ -167,7 +180,7 @@ class ConnectionMonitor(ConnectionPoolListener):
     def seconds_since_failure(self) -> float | None:
         """Seconds since a check-out last failed; None if none did."""
         with self._lock:
-            return None if self._failed_at is None else time.monotonic() - self._failed_at
+            return None if self._failed_at is None else monotonic() - self._failed_at
 
     # What no event tells.
 
@@ -214,11 +227,12 @@ class ConnectionMonitor(ConnectionPoolListener):
 
     def connection_created(self, event: ConnectionCreatedEvent) -> None:
         """A connection is being opened."""
-        now, wall = time.monotonic(), datetime.now(UTC)
+        now, wall = monotonic(), time()
+        at = datetime.fromtimestamp(wall, UTC)
         with self._lock:
             self._counts["created"] += 1
             self._pool(event.address).connections[event.connection_id] = Connection(
-                event.address, event.connection_id, now, wall, now, wall, owner=_current_owner()
+                event.address, event.connection_id, now, at, now, wall, owner=_current_owner()
             )
 
     def connection_ready(self, event: ConnectionReadyEvent) -> None:
@@ -237,41 +251,40 @@ class ConnectionMonitor(ConnectionPoolListener):
 
     def connection_check_out_started(self, event: ConnectionCheckOutStartedEvent) -> None:
         """An operation asks for a connection."""
-        owner = _current_owner()
-        with self._lock:
-            self._stop_waiting(owner)  # one task waits in one place
-            waiting = self._pool(event.address).waiting
-            waiting.add(owner)
-            if len(waiting) >= self._prune_at:
-                # Tasks that gave up stay in the books until somebody reads them; not for ever.
+        waiting = self._waiting
+        waiting.add(_current_owner())
+        if len(waiting) >= self._prune_at:
+            # Tasks that gave up stay in the books until somebody reads them; not for ever.
+            with self._lock:
                 self._prune()
                 self._prune_at = max(FIRST_PRUNING, 2 * len(waiting))
 
     def connection_check_out_failed(self, event: ConnectionCheckOutFailedEvent) -> None:
         """An operation asked in vain."""
         with self._lock:
-            self._stop_waiting(_current_owner())
+            self._waiting.discard(_current_owner())
             self._counts["failed"] += 1
             self._counts["timed out"] += event.reason == ConnectionCheckOutFailedReason.TIMEOUT
             if event.reason != ConnectionCheckOutFailedReason.POOL_CLOSED:
-                self._failed_at = time.monotonic()
+                self._failed_at = monotonic()
 
     def connection_checked_out(self, event: ConnectionCheckedOutEvent) -> None:
         """An operation got a connection."""
         owner = _current_owner()
-        with self._lock:
-            self._stop_waiting(owner)
-            self._counts["checked out"] += 1
-            known = self._pool(event.address).connections.get(event.connection_id)
-            if known:
-                known.state, known.owner, known.presumed = State.ACTIVE, owner, False
+        self._waiting.discard(owner)
+        pool = self._pools.get(event.address)
+        known = None if pool is None else pool.connections.get(event.connection_id)
+        if known is not None:
+            known.checkouts += 1
+            known.state, known.owner, known.presumed = ACTIVE, owner, False
 
     def connection_checked_in(self, event: ConnectionCheckedInEvent) -> None:
         """An operation gave its connection back."""
-        with self._lock:
-            known = self._pool(event.address).connections.get(event.connection_id)
-            if known and known.state is State.ACTIVE:
-                self._make_available(known)
+        pool = self._pools.get(event.address)
+        known = None if pool is None else pool.connections.get(event.connection_id)
+        if known is not None and known.state is not PENDING:
+            known.used, known.used_at = monotonic(), time()
+            known.state, known.owner, known.presumed = AVAILABLE, None, False
 
     # The rest is called with the lock held.
 
@@ -284,23 +297,21 @@ class ConnectionMonitor(ConnectionPoolListener):
         return (c for pool in self._pools.values() for c in pool.connections.values())
 
     def _make_available(self, known: Connection, presumed: bool = False) -> None:
-        known.used, known.used_at = time.monotonic(), datetime.now(UTC)
+        known.used, known.used_at = monotonic(), time()
         known.state, known.owner, known.presumed = State.AVAILABLE, None, presumed
 
     def _remove(self, pool: ServerPool, number: int) -> None:
-        if pool.connections.pop(number, None):
+        known = pool.connections.pop(number, None)
+        if known is not None:
             self._counts["closed"] += 1
+            self._counts["checked out"] += known.checkouts
 
     def _drop_if_over(self, address: Address, pool: ServerPool) -> None:
         if pool.is_closed and not pool.connections:
             self._pools.pop(address, None)
 
-    def _stop_waiting(self, owner: Owner) -> None:
-        for pool in self._pools.values():
-            pool.waiting.discard(owner)
-
     def _release(self, owner: Owner) -> None:
-        self._stop_waiting(owner)
+        self._waiting.discard(owner)
         for pool in self._pools.values():
             for known in [c for c in pool.connections.values() if c.owner == owner]:
                 if known.state is State.PENDING:
@@ -309,8 +320,7 @@ class ConnectionMonitor(ConnectionPoolListener):
                     self._make_available(known, presumed=True)
 
     def _prune(self) -> None:
-        owners = {owner for pool in self._pools.values() for owner in pool.waiting}
-        owners |= {c.owner for c in self._connections() if c.owner is not None}
+        owners = self._waiting | {c.owner for c in self._connections() if c.owner is not None}
         for owner in owners:
             if _is_gone(owner):
                 self._release(owner)

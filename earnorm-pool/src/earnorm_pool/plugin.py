@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from earnorm import hookimpl
 from earnorm_pool.figures import Status
@@ -15,15 +15,10 @@ from earnorm_pool.pool import Pool
 from earnorm_pool.settings import PoolSettings
 
 if TYPE_CHECKING:
-    from earnorm import App, Operation
+    from earnorm import App
 
 logger = logging.getLogger("earnorm.pool")
 
-Call = Callable[["Operation"], Awaitable[Any]]
-Middleware = Callable[["Operation", Call], Awaitable[Any]]
-
-INNERMOST: Final = 950
-"""Inside the cache's layer: what the cache answers takes no connection."""
 HEALTH: Final[Mapping[Status, str]] = {
     "healthy": "ok",
     "degraded": "degraded",
@@ -68,12 +63,10 @@ class PoolPlugin:
         return {"pool": self._pool_of(app)}
 
     @hookimpl
-    def wrap_operation(self, app: App) -> Iterable[tuple[int, Middleware]]:
-        """Tell the monitor of operations that failed, where the driver's events may not."""
-        # Only a task can be cancelled while it waits; Motor's threads always end with an event.
-        if app.backend.name != "pymongo" or not self._pool_of(app).is_heard:
-            return ()
-        return ((INNERMOST, self._tell_of_failure),)
+    def operation_failed(self) -> None:
+        """Tell the monitor, since the driver's events may not: a task can be cancelled while it waits.
+        Motor's threads always end with an event, and are not this task."""
+        self._monitor.operation_failed()
 
     @hookimpl
     async def startup(self, app: App) -> None:
@@ -109,13 +102,6 @@ class PoolPlugin:
     def _pool_of(self, app: App) -> Pool:
         # It holds nothing of its own.
         return Pool(app, self._monitor, self._settings)
-
-    async def _tell_of_failure(self, op: Operation, call_next: Call, /) -> Any:
-        try:
-            return await call_next(op)
-        except BaseException:  # a cancellation above all
-            self._monitor.operation_failed()
-            raise
 
 
 async def _clean(pool: Pool, interval: float) -> None:

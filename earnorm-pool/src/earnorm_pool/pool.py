@@ -26,6 +26,10 @@ def _host(address: Address) -> str:
     return host if port is None else f"{host}:{port}"
 
 
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
 def _average(values: Iterable[float]) -> float:
     all_values = list(values)
     return sum(all_values) / len(all_values) if all_values else 0.0
@@ -109,7 +113,7 @@ class Pool:
             id=f"{host}#{one.number}",
             address=host,
             created_at=one.created_at,
-            last_used_at=wall if one.state is State.ACTIVE else one.used_at,
+            last_used_at=wall if one.state is State.ACTIVE else _moment(one.used_at),
             idle_time=_idle_time(one, now),
             lifetime=max(0.0, now - one.created),
             is_stale=self._is_stale(one, now),

@@ -77,7 +77,7 @@ async def test_the_counts_are_the_drivers_own_after_a_load_with_cancellations(
                 try:
                     await client.admin.command("ping")
                 except BaseException:
-                    monitor.operation_failed()  # what the plugin's layer does around an operation
+                    monitor.operation_failed()  # what the plugin does when it hears of a failed operation
                     raise
         await asyncio.sleep(0.5)  # the task lives on
 
