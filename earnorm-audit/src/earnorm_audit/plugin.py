@@ -11,6 +11,7 @@ import datetime
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Literal
 
 import pydantic
@@ -33,6 +34,7 @@ from earnorm import (
 from earnorm.environment import use_env
 from earnorm.exceptions import nearest
 from earnorm.operations import Call, Middleware, OperationName
+from earnorm.transactions import Transaction
 from earnorm_audit.changes import Changes, Recorded, id_text
 from earnorm_audit.trail import ENTRY, AuditEntry, AuditLog
 
@@ -74,7 +76,7 @@ class AuditPlugin:
         self._settings = settings or AuditSettings()
         self._seen: set[str] = set()
         self._last = datetime.datetime.min
-        self._marks: dict[int, tuple[object, str]] = {}
+        self._marks: dict[Transaction, str] = {}
 
     @staticmethod
     @hookimpl
@@ -216,27 +218,16 @@ class AuditPlugin:
         return now
 
     def _marker(self, env: Env) -> str | None:
-        if env.transaction is None:
+        running = env.transaction
+        if running is None:
             return None
-        # Kept with the transaction itself, so that its identity is not used again meanwhile.
-        known = self._marks.get(id(env.transaction))
+        known = self._marks.get(running)
         if known is None:
-            known = self._marks[id(env.transaction)] = (env.transaction, uuid.uuid4().hex)
-        return known[1]
-
-    @hookimpl
-    def after_commit(self, operations: Sequence[Operation]) -> None:
-        """The transaction is over: forget its mark."""
-        self._forget(operations)
-
-    @hookimpl
-    def after_rollback(self, operations: Sequence[Operation]) -> None:
-        """The transaction is over: forget its mark."""
-        self._forget(operations)
-
-    def _forget(self, operations: Sequence[Operation]) -> None:
-        for op in operations:
-            self._marks.pop(id(op.env.transaction), None)
+            known = self._marks[running] = uuid.uuid4().hex
+            forget = partial(self._marks.pop, running)
+            running.after_commit(forget)
+            running.after_rollback(forget)
+        return known
 
     def __repr__(self) -> str:
         return f"<AuditPlugin of {len(self._seen)} models>"

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
 
@@ -71,7 +70,7 @@ class Shelf:
     keys: set[Key] = field(default_factory=set[Key])
     """What is kept of it."""
     leases: dict[Key, Lease] = field(default_factory=dict["Key", "Lease"])
-    closed: Counter[StoredId] = field(default_factory=Counter["StoredId"])
+    closed: dict[StoredId, int] = field(default_factory=dict["StoredId", int])
     """Running writes by id."""
     closed_whole: int = 0
     """Running writes that may change any record."""
@@ -197,25 +196,16 @@ class Cache:
         """What a load takes before it asks the database for these ids."""
         return Lease(self, shelf, [(model, pk) for pk in ids])
 
-    @contextmanager
-    def writing(
-        self, shelf: Shelf, ids: Collection[StoredId] | None
-    ) -> Generator[None, None, None]:
-        """Nothing is kept of these records (None: of the whole collection) inside the block."""
-        self.close(shelf, ids)
-        try:
-            yield
-        finally:
-            self.reopen(shelf, ids)
-
     def close(self, shelf: Shelf, ids: Collection[StoredId] | None) -> None:
-        """Forget these records and keep none of them before as many ``reopen``."""
+        """Forget these records (None: the whole collection) and keep none before as many ``reopen``."""
         if ids is None:
             shelf.closed_whole += 1
             shelf.leases.clear()
             touched = list(shelf.keys)
         else:
-            shelf.closed.update(ids)
+            closed = shelf.closed
+            for pk in ids:
+                closed[pk] = closed.get(pk, 0) + 1
             touched = [(model, pk) for model in shelf.models for pk in ids]
         for key in touched:
             shelf.leases.pop(key, None)
@@ -228,10 +218,12 @@ class Cache:
         if ids is None:
             shelf.closed_whole -= 1
             return
-        shelf.closed.subtract(ids)
+        closed = shelf.closed
         for pk in ids:
-            if not shelf.closed[pk]:
-                del shelf.closed[pk]
+            if closed[pk] == 1:
+                del closed[pk]
+            else:
+                closed[pk] -= 1
 
     def _put(self, shelf: Shelf, key: Key, document: Document) -> None:
         data = bson.encode(document, codec_options=CODEC)

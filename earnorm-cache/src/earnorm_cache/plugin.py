@@ -6,8 +6,10 @@ to is no longer a search by id alone, and goes to the database.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from earnorm import Layer, Operation, hookimpl
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from earnorm.models import BaseModel
     from earnorm.operations import Call, Middleware, OperationName
     from earnorm.transactions import Transaction
+
+log = logging.getLogger("earnorm.cache")
 
 Closed = tuple[Shelf, tuple[StoredId, ...] | None]
 """What a write closed: of one collection these ids, or all of it."""
@@ -43,8 +47,9 @@ class CachePlugin:
     ) -> None:
         self._settings = settings or CacheSettings()
         self.cache = Cache(self._settings.max_entries, self._settings.ttl, clock)
-        # Holding the transaction itself keeps its id() from being given to another one.
-        self._open: dict[int, tuple[Transaction, list[Closed]]] = {}
+        self._open: dict[Transaction, list[Closed]] = {}
+        self._watched: dict[str, bool] = {}
+        """By collection, whether its writes pass the cache; if not, no model of it is cached."""
 
     def __repr__(self) -> str:
         return f"<CachePlugin {self.cache!r}>"
@@ -64,6 +69,7 @@ class CachePlugin:
     def shutdown(self, app: App) -> None:
         """What the App reads after its next start is new."""
         self.cache.clear()
+        self._watched.clear()
 
     @hookimpl
     def health(self, app: App) -> Mapping[str, object]:
@@ -80,14 +86,32 @@ class CachePlugin:
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Writes of every model, since another one may keep records of the same collection; searches
-        of the cached models."""
+        """Searches of the cached models, and writes to their collections, of whatever model: nothing where
+        no model of a collection is cached."""
+        is_write = operation in ("create", "write", "unlink")
+        if not is_write and (operation != "search" or not self._is_cached(model)):
+            return ()
+        if not self._is_watched(app, model):
+            if not is_write:
+                log.info(
+                    "%s is not cached: before it was defined, another model wrote to its collection",
+                    model._name,
+                )
+            return ()
         shelf = self.cache.shelf(model._collection, model._name)
-        if operation in ("create", "write", "unlink"):
-            return [(Layer.CACHE, self._writing(model, shelf))]
-        if operation == "search" and self._is_cached(model):
-            return [(Layer.CACHE, self._searching(model, shelf))]
-        return ()
+        return [(Layer.CACHE, (self._writing if is_write else self._searching)(model, shelf))]
+
+    def _is_watched(self, app: App, model: type[BaseModel]) -> bool:
+        """Decided once for each collection: a write that is on its way cannot be watched any more."""
+        collection = model._collection
+        found = self._watched.get(collection)
+        if found is None:
+            found = self._watched[collection] = self._is_cached(model) or any(
+                self._is_cached(app.extended(other))
+                for other in app.known_models()
+                if other._collection == collection
+            )
+        return found
 
     def _is_cached(self, model: type[BaseModel]) -> bool:
         chosen: object = getattr(model, "_cache", None)
@@ -122,37 +146,32 @@ class CachePlugin:
         cache, schema = self.cache, model._schema
 
         async def write(op: Operation, call_next: Call, /) -> Any:
-            ids = written_ids(op, schema)
-            with cache.writing(shelf, ids):
-                try:
-                    return await call_next(op)
-                finally:
-                    # Without a note of a write in it, the transaction's end is not announced.
-                    if op.env.transaction is not None and op.env.transaction.operations:
-                        self._close_until_end(op.env.transaction, (shelf, ids))
+            ids, running = written_ids(op, schema), op.env.transaction
+            cache.close(shelf, ids)
+            if running is not None and not running.outcome.is_known:
+                self._reopen_at_end(running, (shelf, ids))
+                return await call_next(op)
+            try:
+                return await call_next(op)
+            finally:
+                cache.reopen(shelf, ids)
 
         return write
 
-    def _close_until_end(self, transaction: Transaction, closed: Closed) -> None:
-        self.cache.close(*closed)
-        self._open.setdefault(id(transaction), (transaction, []))[1].append(closed)
+    def _reopen_at_end(self, running: Transaction, closed: Closed) -> None:
+        """What the transaction wrote, or tried to, may be kept again once it is over."""
+        others = self._open.get(running)
+        if others is not None:
+            others.append(closed)
+            return
+        self._open[running] = [closed]
+        reopen = partial(self._reopen, running)
+        running.after_commit(reopen)
+        running.after_rollback(reopen)
 
-    @hookimpl
-    def after_commit(self, app: App, operations: Sequence[Operation]) -> None:
-        """What the transaction wrote may be kept again."""
-        self._reopen(operations)
-
-    @hookimpl
-    def after_rollback(self, app: App, operations: Sequence[Operation]) -> None:
-        """What the transaction tried to write may be kept again."""
-        self._reopen(operations)
-
-    def _reopen(self, operations: Sequence[Operation]) -> None:
-        # All operations of one call share their transaction; outside of one nothing stayed closed.
-        ended = operations[0].env.transaction if operations else None
-        if ended is not None and id(ended) in self._open:
-            for closed in self._open.pop(id(ended))[1]:
-                self.cache.reopen(*closed)
+    def _reopen(self, ended: Transaction) -> None:
+        for closed in self._open.pop(ended):
+            self.cache.reopen(*closed)
 
 
 def _in_order(ids: tuple[StoredId, ...], documents: list[Document]) -> list[Document]:

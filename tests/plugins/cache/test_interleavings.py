@@ -132,15 +132,15 @@ class World:
             await self.write_layer(self._operation(each, how, env), core)
         if end == "refused":
             await Wait()
-            self.plugin.after_rollback(cast("Any", None), running.operations)
+            await running.notify("after_rollback")
             return
         await Wait()
         written = self._apply(tuple(ids))
         await Wait()
         if end == "lost":
-            self.plugin.after_rollback(cast("Any", None), running.operations)
+            await running.notify("after_rollback")
             return
-        self.plugin.after_commit(cast("Any", None), running.operations)
+        await running.notify("after_commit")
         self._promise(written)
 
 

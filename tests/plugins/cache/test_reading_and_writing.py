@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import pytest
 from bson import ObjectId
@@ -29,6 +30,17 @@ class NoteTitle(models.BaseModel):
     _collection = "cache_note"
 
     title = String(required=True)
+
+
+class NoteStars(models.BaseModel):
+    """A view that is not cached, of a collection that is."""
+
+    _name = "cache_note_stars"
+    _collection = "cache_note"
+    _cache = False
+
+    title = String()
+    stars = Int()
 
 
 class Uncached(models.BaseModel):
@@ -380,3 +392,72 @@ async def test_an_app_that_was_stopped_forgets_what_it_kept(note: Note, app: App
     await Note.get(note.id)
     await app.stop()
     assert cache.statistics().entries == 0
+
+
+async def test_a_write_through_an_uncached_model_drops_what_another_one_keeps(
+    note: Note, probe: Probe
+) -> None:
+    await NoteStars.search([("id", "=", note.id)]).update({"stars": 1})
+    assert (await Note.get(note.id)).stars == 1
+    assert (await Note.get(note.id)).stars == 1
+    assert probe.searches == 1
+    await NoteStars.search([("id", "=", note.id)]).update({"stars": 2})
+    assert (await Note.get(note.id)).stars == 2
+    assert (await NoteStars.get(note.id)).stars == 2
+    assert cache_of().statistics("cache_note_stars").entries == 0
+
+
+async def test_a_model_that_appears_behind_unwatched_writes_to_its_collection_is_not_cached(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "earnorm.cache")
+
+    class Early(models.BaseModel):
+        _name = "cache_early"
+        _collection = f"cache_{uuid.uuid4().hex}"
+        _cache = False
+
+        title = String()
+
+    first = await Early.create({"title": "first"})
+
+    class Late(models.BaseModel):
+        _name = "cache_late"
+        _collection = Early._collection
+        _cache = True
+
+        title = String()
+
+    for title in ("second", "third"):
+        await Late.get(first.id)
+        await first.write({"title": title})
+        assert (await Late.get(first.id)).title == title
+    assert cache_of().statistics() == CacheStatistics()
+    assert caplog.text.count("cache_late is not cached") == 1
+
+
+async def test_a_model_that_appears_before_the_first_write_to_its_collection_is_cached(
+    app: App, probe: Probe
+) -> None:
+    class Quiet(models.BaseModel):
+        _name = "cache_quiet"
+        _collection = f"cache_{uuid.uuid4().hex}"
+        _cache = False
+
+        title = String()
+
+    await Quiet.count()
+
+    class Kept(models.BaseModel):
+        _name = "cache_kept"
+        _collection = Quiet._collection
+        _cache = True
+
+        title = String()
+
+    made = await Quiet.create({"title": "first"})
+    assert (await Kept.get(made.id)).title == "first"
+    await made.write({"title": "second"})
+    probe.seen.clear()
+    assert [(await Kept.get(made.id)).title for _ in range(2)] == ["second", "second"]
+    assert probe.searches == 1
