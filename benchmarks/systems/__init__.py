@@ -42,7 +42,14 @@ OURS: Final = {
     "EarnORM, Motor": Entry("earnorm", "EarnORM", "Motor", {"driver": "motor"}, imports="earnorm"),
     "EarnORM, coalescing": Entry("earnorm", "EarnORM", options={"coalesce": True}),
 }
+ASKED_FOR: Final = {
+    "+ cache, idle": Entry("earnorm", "EarnORM", options={"plugins": ["cache"]}),
+    "+ security, idle": Entry("earnorm", "EarnORM", options={"plugins": ["security"]}),
+    "+ audit, idle": Entry("earnorm", "EarnORM", options={"plugins": ["audit"]}),
+}
+"""Measured only where they are named. A pool has the same work whatever the models say: "+ pool"."""
 PLUGINS: Final = {
+    **ASKED_FOR,
     "+ all, idle": Entry(
         "earnorm", "EarnORM", options={"plugins": ["cache", "security", "audit", "pool"]}
     ),
