@@ -23,7 +23,6 @@ from earnorm.fields.relational import Relation, ToMany
 from earnorm.files import StoredFile
 from earnorm.reading import serializing
 from earnorm.reading.fetch import Fetch
-from earnorm.reading.pydantic_models import body_model
 from earnorm.recordset import RecordSet
 from earnorm.relations.ghosts import ghost_of, ghosts_of, note_inside
 from earnorm.schema import Schema, State
@@ -159,6 +158,8 @@ class Structure:
         Raises:
             ValidationError: A name is unknown.
         """
+        from earnorm.reading.pydantic_models import body_model  # loads the rest of pydantic
+
         return body_model(cls, include, exclude, optional, name)
 
     @classmethod

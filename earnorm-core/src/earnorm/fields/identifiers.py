@@ -30,8 +30,11 @@ def _id_text(value: Any) -> Any:
 class ObjectIdField(Field[ObjectId, N]):
     """An ObjectId; its 24 hexadecimal digits are accepted and converted."""
 
-    python_type: ClassVar[Any] = Annotated[Any, pydantic.PlainValidator(_object_id)]
+    python_type: ClassVar[Any] = ObjectId
     index_floor: ClassVar[Any] = ObjectId("0" * 24)
+
+    def annotation(self) -> Any:
+        return Annotated[Any, pydantic.PlainValidator(_object_id)]
 
     def json_type(self) -> Any:
         return Annotated[

@@ -227,7 +227,6 @@ class Many2one(Relation[C, N], Generic[C, N]):
             Without it nothing happens, as in MongoDB, and the id stays. It makes an index.
     """
 
-    python_type: ClassVar[Any] = Annotated[Any, pydantic.PlainValidator(_reference)]
     index_floor: ClassVar[Any] = ObjectId("0" * 24)
 
     def __init__(

@@ -55,7 +55,10 @@ def check_json(value: Any, depth: int = 0) -> Any:
 class Json(MutableField[Any, N]):
     """Any JSON value: text, number, true, false, null, list, object."""
 
-    python_type: ClassVar[Any] = Annotated[Any, pydantic.PlainValidator(check_json)]
+    python_type: ClassVar[Any] = Any
+
+    def annotation(self) -> Any:
+        return _json_value()
 
     def json_type(self) -> Any:
         return Any
@@ -65,6 +68,10 @@ class Json(MutableField[Any, N]):
             return check_json(value)
         except PydanticCustomError as error:
             raise ValueError(f"{self.name}: {error.message()}") from None
+
+
+def _json_value() -> Any:
+    return Annotated[Any, pydantic.PlainValidator(check_json)]
 
 
 TEXT_KEYS: Field[str, Any] = String()
@@ -109,7 +116,7 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
                 pydantic.BeforeValidator(self._texts.decode),
                 pydantic.AfterValidator(self._texts.check),
             ]
-        value = Json.python_type if self._values is None else self._values.value_annotation()
+        value = _json_value() if self._values is None else self._values.value_annotation()
         return dict.__class_getitem__((key, value))
 
     def json_type(self) -> Any:
