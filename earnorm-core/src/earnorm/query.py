@@ -13,20 +13,15 @@ from earnorm.environment import Env, current_env
 from earnorm.exceptions import DomainError, NotSupported, nearest
 from earnorm.operations import Explanation, Operation, OperationName, Options, Stream
 from earnorm.reading.across import Across
-from earnorm.reading.aggregation import Aggregate
-from earnorm.reading.export import Table, library
-from earnorm.reading.grouping import Grouping, GroupKey
 from earnorm.reading.hydrate import hydrate
 from earnorm.reading.locking import check_lock
 from earnorm.reading.ordering import Order, parse_order
-from earnorm.reading.paging import CursorPage, Keyset, Page, cursor_page
-from earnorm.reading.pipeline import Aggregation, Stage
-from earnorm.reading.query_plan import Plan
 from earnorm.reading.streaming import ahead
 from earnorm.recordset import RecordSet
 from earnorm.relations.prefetch import prefetch, prefetch_tree
 from earnorm.writing import records as writing
 
+# Groups, pages, pipelines, tables and plans are imported by their methods: most programs do without.
 if TYPE_CHECKING:
     import pandas
     import polars
@@ -35,6 +30,12 @@ if TYPE_CHECKING:
     from earnorm.backends.base import Document
     from earnorm.binding import BoundModel
     from earnorm.models import BaseModel
+    from earnorm.reading.aggregation import Aggregate
+    from earnorm.reading.export import Table
+    from earnorm.reading.grouping import GroupKey
+    from earnorm.reading.paging import CursorPage, Page
+    from earnorm.reading.pipeline import Aggregation, Stage
+    from earnorm.reading.query_plan import Plan
 
 M = TypeVar("M", bound="BaseModel")
 
@@ -244,6 +245,8 @@ class Query(Generic[M]):
 
     async def page(self, number: int = 1, size: int = 50) -> Page[M]:
         """One page, numbered from 1, and the total."""
+        from earnorm.reading.paging import Page
+
         if number < 1 or size < 1:
             raise ValueError("page() takes a number and a size from 1")
         total = await self.limit(0).offset(0).count()
@@ -270,6 +273,8 @@ class Query(Generic[M]):
                 order by a list or by what lies in other records.
             NotSupported: The query has a limit or an offset.
         """
+        from earnorm.reading.paging import CursorPage, Keyset, cursor_page
+
         if type(size) is not int or size < 1 or (after is not None and before is not None):
             raise ValueError(
                 "paginate() takes a size from 1, and a cursor after or before, not both"
@@ -305,6 +310,8 @@ class Query(Generic[M]):
             ValidationError: A value that is no aggregate, or a name used twice.
             NotSupported: The backend cannot compute it.
         """
+        from earnorm.reading.grouping import Grouping
+
         env = current_env()
         across = Across(env.app.bind(self._model))
         bound, op = self._operation("group", env, across=across)
@@ -338,6 +345,8 @@ class Query(Generic[M]):
             ValidationError: A stage that is not allowed, JavaScript, or an unknown model.
             NotSupported: The backend cannot compute it.
         """
+        from earnorm.reading.pipeline import Aggregation
+
         env = current_env()
         _, op = self._operation("group", env)
         return Aggregation(env, op, pipeline, _BATCH)
@@ -349,20 +358,28 @@ class Query(Generic[M]):
             ConfigurationError: pandas is not installed: ``pip install "earnorm-core[pandas]"``.
             ValidationError: A stored value is none of its field.
         """
+        from earnorm.reading.export import library
+
         library("pandas")
         return (await self._table()).pandas()
 
     async def to_polars(self) -> polars.DataFrame:
         """As ``to_pandas``, for Polars: ``pip install "earnorm-core[polars]"``."""
+        from earnorm.reading.export import library
+
         library("polars")
         return (await self._table()).polars()
 
     async def to_arrow(self) -> pyarrow.Table:
         """As ``to_pandas``, for an Arrow table: ``pip install "earnorm-core[arrow]"``."""
+        from earnorm.reading.export import library
+
         library("pyarrow", extra="arrow")
         return (await self._table()).arrow()
 
     async def _table(self) -> Table:
+        from earnorm.reading.export import Table
+
         env = current_env()
         stream = Stream(_BATCH)
         bound, op = self._operation("search", env, stream)
@@ -405,6 +422,8 @@ class Query(Generic[M]):
         Raises:
             NotSupported: The backend has no query plans.
         """
+        from earnorm.reading.query_plan import Plan
+
         env = current_env()
         explanation = Explanation("executionStats" if env.system else "queryPlanner")
         _, op = self._operation("search", env, explanation)

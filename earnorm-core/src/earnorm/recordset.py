@@ -19,10 +19,8 @@ from earnorm.fields.relational import is_record
 from earnorm.reading import serializing
 from earnorm.reading.arranging import Nulls, by_fields, group, is_true, map_path, reader
 from earnorm.reading.by_ids import by_ids
-from earnorm.reading.export import Table
 from earnorm.reading.fetch import Fetch
 from earnorm.reading.hydrate import fill, states_of
-from earnorm.reading.loaded import judge
 from earnorm.reading.ordering import Order
 from earnorm.writing import creating
 from earnorm.writing import records as writing
@@ -30,12 +28,14 @@ from earnorm.writing.copying import copies, read_values
 from earnorm.writing.tracking import env_of
 from earnorm.writing.updates import Toggle
 
+# Tables and filtered_domain() are imported by their methods: most programs do without.
 if TYPE_CHECKING:
     import pandas
     import polars
     import pyarrow
 
     from earnorm.models import BaseModel
+    from earnorm.reading.export import Table
 
 M = TypeVar("M", bound="BaseModel")
 T = TypeVar("T")
@@ -217,6 +217,8 @@ class RecordSet(Generic[M]):
         return self._table().arrow()
 
     def _table(self) -> Table:
+        from earnorm.reading.export import Table
+
         fetches = [record._fetch for record in self._loaded if record.is_stored]
         names = {f.name for f in self._model._schema.stored if all(x.has(f.name) for x in fetches)}
         table = Table(self._model._schema, names)
@@ -238,6 +240,8 @@ class RecordSet(Generic[M]):
             DomainError: An unknown field or operator.
             FieldNotLoaded: The domain looks at a field that was not fetched.
         """
+        from earnorm.reading.loaded import judge
+
         wanted = Domain(domain)
         env = find_env()
         app = env.app if env is not None and env.app.is_started else None

@@ -14,7 +14,6 @@ from earnorm.environment import find_env
 from earnorm.exceptions import PluginError
 from earnorm.fields.base import Field
 from earnorm.fields.relational import Relation
-from earnorm.plugins import CORE_DISTRIBUTION
 
 if TYPE_CHECKING:
     from earnorm.app import App
@@ -209,6 +208,8 @@ class Origins:
         plugin = self._brought.get(cls)
         if plugin is None:
             package = cls.__module__.partition(".")[0]
+            from earnorm.plugins import CORE_DISTRIBUTION  # an App has imported it
+
             return CORE_DISTRIBUTION if package == "earnorm" else package
         info = self._infos.get(plugin)
         if info is None or not info.distribution:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from earnorm.exceptions import ValidationError
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from earnorm.environment import Env
 
 
@@ -17,6 +18,9 @@ def time_zone(env: Env) -> ZoneInfo:
     Raises:
         ValidationError: The context names no time zone.
     """
+    # Not at import: it looks for the zones of the system.
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
     name = env.context.get("tz") or "UTC"
     if isinstance(name, ZoneInfo) and name.key:
         return name

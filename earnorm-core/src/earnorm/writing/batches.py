@@ -28,10 +28,6 @@ Values = Mapping[str, Any]
 Source = Iterable[Values] | AsyncIterable[Values]
 Progress = Callable[["BatchResult"], Awaitable[None] | None]
 
-BATCH = 2000
-"""Documents of one operation: at 1,000 the rate is 0.9 of this one's, at 10,000 it is no higher, and the memory
-grows with it."""
-
 _UNORDERED = Options(ordered=False)
 
 
