@@ -3,11 +3,10 @@
 Everything public is named here.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from earnorm import fields, mixins, models
-from earnorm.app import App, AppSettings, close, init
-from earnorm.builtin.coalescing import coalescing
 from earnorm.computed.computing import depends
 from earnorm.domain import Domain, Operator
 from earnorm.environment import (
@@ -42,7 +41,6 @@ from earnorm.fields import (
     Binary,
     Boolean,
     Color,
-    Command,
     Date,
     DateTime,
     Decimal,
@@ -50,76 +48,83 @@ from earnorm.fields import (
     Duration,
     Email,
     Embedded,
-    Enum,
     Field,
     File,
     Float,
-    Geo,
-    Geometry,
     Int,
-    IPAddress,
     Json,
-    LineString,
     List,
     Many2many,
     Many2one,
-    Money,
-    MoneyValue,
-    MultiPolygon,
     ObjectIdField,
     One2many,
     Phone,
-    Point,
-    Polygon,
-    Reference,
     Selection,
     Sequence,
-    Set,
     Slug,
     String,
     Text,
     Time,
     Url,
-    Vector,
 )
 from earnorm.files import StoredFile
-from earnorm.hookspecs import hookimpl
-from earnorm.indexes import Index, VectorSearchIndex
-from earnorm.indexing.catalog import IndexAction, IndexDiff
-from earnorm.indexing.collection_options import CollectionOptions
 from earnorm.models import BaseModel, EmbeddedModel
 from earnorm.operations import Layer, Operation, PerRecord, Update
 from earnorm.query import Query
-from earnorm.reading.aggregation import (
-    AddToSet,
-    Aggregate,
-    Avg,
-    Count,
-    First,
-    Last,
-    Max,
-    Min,
-    Stats,
-    Sum,
-)
-from earnorm.reading.paging import CursorPage, Page
-from earnorm.reading.query_plan import Plan
 from earnorm.recordset import RecordSet
-from earnorm.relations.parent_paths import rebuild_parent_paths
-from earnorm.sequences import sequence
-from earnorm.transactions import (
-    Transaction,
-    after_commit,
-    after_rollback,
-    session,
-    transaction,
-    transactional,
-)
-from earnorm.watching import ChangeEvent, Watch
-from earnorm.writing.batches import BatchResult
-from earnorm.writing.bulk import Bulk
 from earnorm.writing.constraints import constrains, validates
 from earnorm.writing.updates import Change, CurrentDate, Inc, Mul, Pop, Pull, Push, Toggle, Unset
+
+if TYPE_CHECKING:
+    from earnorm.app import App, AppSettings, close, init
+    from earnorm.builtin.coalescing import coalescing
+    from earnorm.fields import (
+        Command,
+        Enum,
+        Geo,
+        Geometry,
+        IPAddress,
+        LineString,
+        Money,
+        MoneyValue,
+        MultiPolygon,
+        Point,
+        Polygon,
+        Reference,
+        Set,
+        Vector,
+    )
+    from earnorm.hookspecs import hookimpl
+    from earnorm.indexes import Index, VectorSearchIndex
+    from earnorm.indexing.catalog import IndexAction, IndexDiff
+    from earnorm.indexing.collection_options import CollectionOptions
+    from earnorm.reading.aggregation import (
+        AddToSet,
+        Aggregate,
+        Avg,
+        Count,
+        First,
+        Last,
+        Max,
+        Min,
+        Stats,
+        Sum,
+    )
+    from earnorm.reading.paging import CursorPage, Page
+    from earnorm.reading.query_plan import Plan
+    from earnorm.relations.parent_paths import rebuild_parent_paths
+    from earnorm.sequences import sequence
+    from earnorm.transactions import (
+        Transaction,
+        after_commit,
+        after_rollback,
+        session,
+        transaction,
+        transactional,
+    )
+    from earnorm.watching import ChangeEvent, Watch
+    from earnorm.writing.batches import BatchResult
+    from earnorm.writing.bulk import Bulk
 
 __version__ = "0.1.0"
 
@@ -258,9 +263,36 @@ if TYPE_CHECKING:
     # Offered by the pool plugin; its own type is earnorm_pool.Pool, which the core cannot import.
     pool: Any
 else:
+    # What a class body doesn't name, or seldom: imported when it is first asked for, so that importing
+    # models is quick.
+    _LATER = {
+        "app": "App AppSettings close init",
+        "builtin.coalescing": "coalescing",
+        "fields": """Command Enum Geo Geometry IPAddress LineString Money MoneyValue MultiPolygon Point Polygon
+            Reference Set Vector""",
+        "hookspecs": "hookimpl",
+        "indexes": "Index VectorSearchIndex",
+        "indexing.catalog": "IndexAction IndexDiff",
+        "indexing.collection_options": "CollectionOptions",
+        "reading.aggregation": "AddToSet Aggregate Avg Count First Last Max Min Stats Sum",
+        "reading.paging": "CursorPage Page",
+        "reading.query_plan": "Plan",
+        "relations.parent_paths": "rebuild_parent_paths",
+        "sequences": "sequence",
+        "transactions": "Transaction after_commit after_rollback session transaction transactional",
+        "watching": "ChangeEvent Watch",
+        "writing.batches": "BatchResult",
+        "writing.bulk": "Bulk",
+    }
+    _MODULES = {name: module for module, names in _LATER.items() for name in names.split()}
 
     def __getattr__(name):
-        """A service of the current App's plugins: ``earnorm.pool`` is ``app.services["pool"]``."""
+        """A name of ``_LATER``, or a service of the current App's plugins: ``earnorm.pool`` is
+        ``app.services["pool"]``."""
+        if name in _MODULES:
+            module = import_module(f"earnorm.{_MODULES[name]}")
+            found = globals()[name] = getattr(module, name)
+            return found
         if not name.startswith("_"):
             env = find_env()
             if env is not None and name in env.app.services:
@@ -271,3 +303,6 @@ else:
                 why = "await earnorm.init(...) first" if env is None else "no plugin offers it here"
                 raise PluginError(f"earnorm.pool: {why}; the pool plugin: {install_hint(name)}")
         raise AttributeError(f"module 'earnorm' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
