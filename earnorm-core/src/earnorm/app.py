@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,9 @@ from contextlib import contextmanager
 from contextvars import Token
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import pydantic
 
 from earnorm import environment, registry
 from earnorm.backends import Backend, ServerSettings, open_backend
@@ -25,8 +28,6 @@ from earnorm.domain.keyset import KEYSET_OPERATORS
 from earnorm.environment import Env, current_env, use_env
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
 from earnorm.extending.extension import Extension, Origins, effective_class
-from earnorm.extending.provenance import Part, parts_of
-from earnorm.indexing.catalog import IndexCatalog
 from earnorm.models import BaseModel
 from earnorm.operations import Operation
 from earnorm.plugins import (
@@ -42,7 +43,9 @@ from earnorm.reading.resolution import check, resolve
 from earnorm.relations.prefetch import check_relations
 
 if TYPE_CHECKING:
+    from earnorm.extending.provenance import Part
     from earnorm.fields import Field
+    from earnorm.indexing.catalog import IndexCatalog
 
 log = logging.getLogger("earnorm")
 
@@ -254,6 +257,8 @@ class App:
     @property
     def indexes(self) -> IndexCatalog:
         """What the models declare against what the database has: ``diff``, ``sync``, ``drop_unused``."""
+        from earnorm.indexing.catalog import IndexCatalog
+
         return IndexCatalog(self)
 
     @property
@@ -279,6 +284,7 @@ class App:
         """
         if self._backend is not None:
             raise ConfigurationError(f"App {self.name!r} is started already")
+        _load_validation()
         listeners = [
             listener
             for _, found in self.loaded.collect("register_listeners", app=self)
@@ -375,6 +381,8 @@ class App:
         Raises:
             ConfigurationError: No such model.
         """
+        from earnorm.extending.provenance import parts_of
+
         found = self.known_models() if name is None else [self._named(name)]
         return [part for each in found for part in parts_of(self, self._effective_class(each))]
 
@@ -736,6 +744,13 @@ class App:
         # The URI may hold a password.
         state = "started" if self.is_started else "not started"
         return f"<App {self.name!r} database={self.settings.database!r} {state}>"
+
+
+@functools.cache
+def _load_validation() -> None:
+    """Load what pydantic puts off until the first validator is made: 40 ms, which would hold up the event
+    loop in the middle of the first write."""
+    pydantic.TypeAdapter(Annotated[str, pydantic.StringConstraints(max_length=1)])
 
 
 async def init(

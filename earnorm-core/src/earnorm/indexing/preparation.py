@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from earnorm.backends.base import Collection, IndexSpec
 from earnorm.exceptions import ConfigurationError, NotSupported
 from earnorm.indexes import declared_indexes, declared_search_indexes
-from earnorm.indexing.collection_options import create_options, declared_options, differences
-from earnorm.indexing.comparison import IndexDifference, compare
 from earnorm.indexing.document_rules import keep_rules
 
 if TYPE_CHECKING:
     from earnorm.domain import Operator
+    from earnorm.indexing.comparison import IndexDifference
     from earnorm.models import BaseModel
 
 log = logging.getLogger("earnorm.indexes")
@@ -43,9 +42,14 @@ async def prepare(
 
 
 async def _prepare_collection(model: type[BaseModel], collection: Collection) -> None:
-    options = declared_options(model)
-    if options is None:
+    if model._options is None:
         return
+    # Few models have options, and few databases an index that is not as declared: what is about them is
+    # not loaded for the others.
+    from earnorm.indexing.collection_options import create_options, declared_options, differences
+
+    options = declared_options(model)
+    assert options is not None
     wanted = create_options(model, options)
     found = await collection.describe()
     if found is None:
@@ -71,6 +75,8 @@ async def _prepare_indexes(collection: Collection, indexes: Sequence[IndexSpec])
         # In the common case one round trip, whether they exist or not.
         await collection.create_indexes(indexes)
     except ConfigurationError as refusal:
+        from earnorm.indexing.comparison import compare
+
         found = compare(indexes, await collection.list_indexes())
         serious = [difference for difference in found.different if not difference.is_harmless]
         if serious or not found.different:
