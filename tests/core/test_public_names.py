@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import pytest
+
 import earnorm
 
 PUBLIC = [
@@ -146,3 +151,135 @@ def test_every_error_is_public_and_of_one_family() -> None:
     errors = {n for n in errors if issubclass(getattr(earnorm, n), Exception)}
     assert errors <= set(PUBLIC) and len(errors) == 16
     assert all(issubclass(getattr(earnorm, name), earnorm.EarnORMError) for name in errors)
+
+
+# What a program pays for when it starts an App or uses the feature, not when it imports its models: the
+# figures are in docs/performance.md.
+LATER = {
+    "earnorm.app",
+    "earnorm.backends",
+    "earnorm.binding",
+    "earnorm.builtin",
+    "earnorm.computed.dependencies",
+    "earnorm.extending.provenance",
+    "earnorm.fields.geo",
+    "earnorm.fields.money",
+    "earnorm.fields.network",
+    "earnorm.fields.vector",
+    "earnorm.hookspecs",
+    "earnorm.indexes",
+    "earnorm.indexing.catalog",
+    "earnorm.indexing.comparison",
+    "earnorm.plugins",
+    "earnorm.reading.aggregation",
+    "earnorm.reading.export",
+    "earnorm.reading.grouping",
+    "earnorm.reading.paging",
+    "earnorm.reading.pydantic_models",
+    "earnorm.reading.resolution",
+    "earnorm.watching",
+    "earnorm.writing.batches",
+    "earnorm.writing.bulk",
+    "earnorm.writing.upserts",
+    "importlib_metadata",
+    "pluggy",
+    "pydantic._internal._generate_schema",
+    "pydantic.fields",
+    "pydantic.json_schema",
+    "pydantic.main",
+    "pydantic.types",
+    "pymongo",
+    "zoneinfo",
+}
+
+
+def in_fresh_python(code: str) -> list[str]:
+    """The words that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_importing_earnorm_loads_only_what_class_bodies_need() -> None:
+    loaded = in_fresh_python("import sys, earnorm; print(*sys.modules)")
+    assert "earnorm.models" in loaded
+    assert not LATER.intersection(loaded)
+
+
+def test_declaring_plain_fields_loads_no_more() -> None:
+    loaded = in_fresh_python("""if True:
+        import sys
+        from earnorm import BaseModel, Boolean, DateTime, Decimal, Int, Json, List, Many2one, String
+
+        class Book(BaseModel):
+            title = String(required=True, max_length=80)
+            pages = Int(min_value=1)
+            price = Decimal()
+            is_new = Boolean()
+            printed = DateTime()
+            tags = List(String())
+            more = Json()
+            sequel_id = Many2one("book")
+
+        print(*sys.modules)
+    """)
+    assert not LATER.intersection(loaded)
+
+
+def test_the_first_operations_of_an_app_load_nothing() -> None:
+    """An import would hold up the event loop: the start of the App is the time for it."""
+    assert not in_fresh_python("""if True:
+        import asyncio, sys
+        import earnorm
+        from earnorm import BaseModel, Date, Decimal, Inc, Int, List, Many2one, String
+
+        class Shelf(BaseModel):
+            name = String(unique=True)
+
+        class Book(BaseModel):
+            title = String(required=True, index=True)
+            pages = Int(min_value=1)
+            price = Decimal()
+            printed = Date()
+            tags = List(String())
+            shelf_id = Many2one("shelf")
+
+        async def main():
+            async with earnorm.App("mongomock://", database="first", plugins=[]):
+                loaded = set(sys.modules)
+                shelf = await Shelf.create({"name": "A"})
+                book = await Book.create({"title": "x", "pages": 3, "price": "1.5", "shelf_id": shelf})
+                await Book.create([{"title": "y"}, {"title": "z", "tags": ["a"]}])
+                book.pages = 4
+                await book.save()
+                await book.write({"pages": Inc(1)})
+                await Book.search([("pages", ">", 4)], order="-title", prefetch=["shelf_id"])
+                await Book.search([("shelf_id.name", "=", "A")]).update({"pages": 6})
+                assert await Book.count() == 3
+                assert (await Book.get(book.id)).to_dict()
+                await book.unlink()
+                print(*(m for m in set(sys.modules) - loaded if m.startswith(("earnorm", "pydantic"))))
+
+        asyncio.run(main())
+    """)
+
+
+def test_all_of_it_comes_with_a_star() -> None:
+    found = in_fresh_python("from earnorm import *; print(*globals())")
+    assert set(PUBLIC) <= set(found)
+
+
+def test_dir_names_what_is_not_loaded_yet() -> None:
+    assert set(PUBLIC) <= set(in_fresh_python("import earnorm; print(*dir(earnorm))"))
+    kinds = in_fresh_python("import earnorm.fields; print(*dir(earnorm.fields))")
+    assert set(earnorm.fields.__all__) <= set(kinds)
+    assert not [name for name in earnorm.fields.__all__ if not hasattr(earnorm.fields, name)]
+
+
+def test_an_unknown_name_is_an_error_that_says_so() -> None:
+    with pytest.raises(AttributeError, match="module 'earnorm' has no attribute 'Modle'"):
+        _ = earnorm.Modle
+    with pytest.raises(AttributeError, match=r"module 'earnorm\.fields' has no attribute 'Strng'"):
+        _ = earnorm.fields.Strng
