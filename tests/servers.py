@@ -423,22 +423,17 @@ def _run(command: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with running_servers() as servers:
         process = subprocess.Popen(command, env={**os.environ, **servers.environment()})
+        # Ctrl-C goes to the command as well, which decides what it means. A handler that does nothing,
+        # since an exception here could come between the command's end and its exit code, which is lost then.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
-            code = _wait_through_interrupts(process)
+            code = process.wait()
         finally:
+            signal.signal(signal.SIGINT, before)
             if process.poll() is None:
                 process.terminate()
                 process.wait()
         return 128 - code if code < 0 else code  # a shell's number for a death by signal
-
-
-def _wait_through_interrupts(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the end; Ctrl-C went to the command as well, which decides what it means."""
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
 
 
 def main(arguments: Sequence[str]) -> int:
