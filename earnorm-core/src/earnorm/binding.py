@@ -242,7 +242,7 @@ class BoundModel:
             rows = await self.collection_of(op).aggregate(
                 [*self._leading(op, leading), *own], session=session, timeout=timeout
             )
-        return rows if spec is None else list(map(spec.row, rows))
+        return rows if spec is None else spec.rows(rows)
 
     def _leading(
         self, op: Operation, first: Sequence[Mapping[str, Any]] = ()

@@ -123,12 +123,11 @@ class GroupSpec:
         """Every stored path that is looked at."""
         return frozenset(filter(None, (*self.keys.values(), *self.aggregates.values())))
 
-    def row(self, found: Document) -> dict[str, Any]:
-        """A result of the stages under its result names."""
-        return {
-            **{name: found.get(f"k{number}") for number, name in enumerate(self.keys)},
-            **{name: found.get(f"a{number}") for number, name in enumerate(self.aggregates)},
-        }
+    def rows(self, found: Iterable[Document]) -> list[dict[str, Any]]:
+        """The results of the stages under their result names."""
+        columns = [(name, f"k{number}") for number, name in enumerate(self.keys)]
+        columns += [(name, f"a{number}") for number, name in enumerate(self.aggregates)]
+        return [{name: row.get(column) for name, column in columns} for row in found]
 
 
 class Explanation:

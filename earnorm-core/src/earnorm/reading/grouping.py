@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -314,17 +315,18 @@ class Grouping:
             row = found[0] if found else self._row_of_nothing()
             columns = {f"a{n}": row[name] for n, name in enumerate(self._aggregates)}
             found = [row] if self._fits(columns) else []
-        return [self._decoded(row) for row in found]
+        decoders = list(self._decoders())
+        return [{name: decode(row[name]) for name, decode in decoders} for row in found]
 
     def _row_of_nothing(self) -> dict[str, Any]:
         return {name: aggregate.nothing() for name, (aggregate, _) in self._aggregates.items()}
 
-    def _decoded(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        decoded = {name: key.decode(row[name]) for name, key in self._keys.items()}
+    def _decoders(self) -> Iterator[tuple[str, Callable[[Any], Any]]]:
+        for name, key in self._keys.items():
+            yield name, key.decode
         for name, (aggregate, reached) in self._aggregates.items():
             field = aggregate.field(reached.field if reached else None)
-            decoded[name] = aggregate.decode(row[name], field)
-        return decoded
+            yield name, partial(aggregate.decode, field=field)
 
 
 def _named(keys: Sequence[GroupKey]) -> Iterator[tuple[str, str]]:
