@@ -74,7 +74,7 @@ def process_figures(
             n: statistics.median(t) * 1e3 for n, t in import_times(names, rounds).items()
         },
         "memory after import, MiB": {n: k / 1024 for n, k in memory_after_import(names).items()},
-        "cold start to the first operation, ms": {
+        "cold start, from the imports to the first operation, ms": {
             n: worker.ready["opened"] * 1e3 for n, worker in workers.items()
         },
     }

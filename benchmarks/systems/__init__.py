@@ -38,8 +38,8 @@ RAW: Final = {
     "Motor": Entry("raw", "Motor", imports="motor.motor_asyncio, pydantic"),
 }
 OURS: Final = {
-    "EarnORM": Entry("earnorm", "EarnORM", imports="earnorm"),
-    "EarnORM, Motor": Entry("earnorm", "EarnORM", "Motor", {"driver": "motor"}, imports="earnorm"),
+    "EarnORM": Entry("earnorm", "EarnORM", imports="pymongo, pydantic, earnorm"),
+    "EarnORM, Motor": Entry("earnorm", "EarnORM", "Motor", {"driver": "motor"}),
     "EarnORM, coalescing": Entry("earnorm", "EarnORM", options={"coalesce": True}),
 }
 ASKED_FOR: Final = {

@@ -377,6 +377,9 @@ class BaseModel(Structure):
             read_concern: See ``Query.read_concern``.
             read_preference: See ``Query.read_preference``.
         """
+        concerns = None
+        if read_concern is not None or read_preference is not None:
+            concerns = asked(read_concern=read_concern, read_preference=read_preference)
         return Query(
             cls,
             Domain(domain),
@@ -386,7 +389,7 @@ class BaseModel(Structure):
             only=only,
             prefetch=prefetch,
             timeout=timeout,
-            concerns=asked(read_concern=read_concern, read_preference=read_preference),
+            concerns=concerns,
         )
 
     @classmethod

@@ -203,7 +203,7 @@ def _unset(value: Any) -> bool:
 
 
 def _equal(field: FieldLike, value: Any) -> Any:
-    return _EMPTY if _no_items(value) else _value(field, value)
+    return _EMPTY if type(value) is list and not value else _value(field, value)
 
 
 def _equal_if_set(field: FieldLike, value: Any) -> Any:
