@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bson import DBRef, ObjectId
-from pymongo.database import Database
+
+if TYPE_CHECKING:
+    from pymongo.database import Database  # which a worker imports by itself, and is timed
 
 Document = dict[str, Any]
 
