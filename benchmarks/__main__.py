@@ -25,6 +25,7 @@ from benchmarks.runner import (
     Measured,
     Worker,
     available,
+    cold_starts,
     import_times,
     measure,
     memory_after_import,
@@ -61,21 +62,22 @@ def main() -> None:
         head = header(server, workers)
         patience = PATIENCE if options.full else 0.0
         measured = measure(uri, workers, workloads, rounds, patience)
-        others = process_figures(workers, names, rounds)
+        others = process_figures(uri, workers, size, rounds)
     write(measured, names, size, rounds, head, others, options.write)
 
 
 def process_figures(
-    workers: dict[str, Worker], names: list[str], rounds: int
+    uri: str, workers: dict[str, Worker], size: str, rounds: int
 ) -> dict[str, dict[str, float]]:
     """Import, memory, cold start, stalls: figures of a whole process."""
+    names = list(workers)
     found: dict[str, dict[str, float]] = {
         "import, ms": {
             n: statistics.median(t) * 1e3 for n, t in import_times(names, rounds).items()
         },
         "memory after import, MiB": {n: k / 1024 for n, k in memory_after_import(names).items()},
         "cold start, from the imports to the first operation, ms": {
-            n: worker.ready["opened"] * 1e3 for n, worker in workers.items()
+            n: statistics.median(t) * 1e3 for n, t in cold_starts(uri, names, size, rounds).items()
         },
     }
     for title, question, factor in (

@@ -58,7 +58,7 @@ class Worker:
         self.name = name
         entry = SYSTEMS[name]
         environment = {
-            **os.environ,
+            **with_byte_code(),
             "EARNORM_BENCH_URI": uri,
             "EARNORM_BENCH_DATABASE": database,
             "EARNORM_BENCH_SIZES": size,
@@ -221,14 +221,33 @@ def _tell(workload: Workload, series: Mapping[str, Series]) -> None:
     say(f"  {workload.title}: " + ", ".join(said))
 
 
+def with_byte_code() -> dict[str, str]:
+    """The environment of a program whose modules are compiled, as those of an installed package are."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
+def cold_starts(uri: str, names: Sequence[str], size: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds that fresh workers need from their imports to their first operation, on an empty database."""
+    found: dict[str, list[float]] = {name: [] for name in names}
+    database = f"earnorm_bench_{uuid.uuid4().hex[:6]}"
+    with MongoClient[dict[str, Any]](uri) as client:
+        for turn in range(rounds + 1):  # the first one writes the byte code
+            for name in list(names) if turn % 2 else list(names)[::-1]:
+                worker = Worker(name, uri, database, size)
+                worker.close()
+                client.drop_database(database)
+                if turn:
+                    found[name].append(worker.ready["opened"])
+    return found
+
+
 def import_times(names: Sequence[str], rounds: int) -> dict[str, list[float]]:
     """Seconds that a fresh Python needs to import each system, above an empty program."""
     imports = {name: SYSTEMS[name].imports for name in names if SYSTEMS[name].imports}
     found: dict[str, list[float]] = {name: [] for name in imports}
     code = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
-    # With byte code, as an installed package has it; the first round writes it.
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    for turn in range(rounds + 1):
+    environment = with_byte_code()
+    for turn in range(rounds + 1):  # the first one writes the byte code
         for name in list(imports) if turn % 2 else list(imports)[::-1]:
             done = subprocess.run(
                 [sys.executable, "-c", code.format(imports[name])],

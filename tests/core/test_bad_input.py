@@ -61,6 +61,15 @@ async def test_an_unknown_keyword_to_a_model_is_named_with_its_neighbour() -> No
         Person(name="Ann", nmae="Ann")
 
 
+def test_an_unknown_keyword_is_told_with_everything_else_that_is_wrong() -> None:
+    for unknown in ("nmae", "id_", "badge_number", "save", "__class__"):
+        with pytest.raises(ValidationError) as caught:
+            Person(**{unknown: "Ann", "age": -1, "email": "nobody"})
+        wrong = {detail["loc"][0]: detail["type"] for detail in caught.value.errors()}
+        assert wrong.keys() == {unknown, "name", "age", "email"}
+        assert wrong[unknown] == "unknown_field"
+
+
 async def test_an_unknown_key_in_create_writes_nothing(app: App) -> None:
     with pytest.raises(ValidationError, match="unknown field 'agee'"):
         await Person.create([{"name": "Ann"}, {"name": "Bob", "agee": 3}])

@@ -30,6 +30,28 @@ async def test_gets_of_one_tick_are_two_queries(commands: Commands) -> None:
     assert commands.of("core_person") == ["find", "find"]
 
 
+async def test_a_crowd_stays_one_query_from_tick_to_tick(commands: Commands) -> None:
+    people = await several(10)
+    commands.clear()
+
+    async def task(own: Person) -> None:
+        for _ in range(3):
+            assert await Person.get(own.id) == own
+
+    with earnorm.coalescing():
+        await asyncio.gather(*map(task, people))
+
+    asked = [command["filter"]["_id"] for command in commands.named("find")]
+    # Nobody of the nine that came second in the first tick goes out alone in the next ones.
+    crowds = [each for each in asked if isinstance(each, dict) and len(each["$in"]) >= 9]
+    assert len(crowds) == 3
+    await asyncio.sleep(0.01)
+    commands.clear()
+    with earnorm.coalescing():
+        await Person.get(people[0].id)
+    assert commands.named("find")[0]["filter"] == {"_id": people[0].pk}  # it waits for no crowd
+
+
 async def test_without_being_asked_nothing_is_joined(commands: Commands) -> None:
     people = await several(3)
     commands.clear()

@@ -1,0 +1,39 @@
+"""What plugins are handed: operations and their options are values, and stay what they are."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+
+from earnorm.operations import ONE, PLAIN, Options, Update
+
+
+def test_an_option_that_is_not_given_has_its_default() -> None:
+    assert Options(limit=3).limit == 3
+    assert Options(limit=3).offset == PLAIN.offset == 0
+    assert {each.name: getattr(PLAIN, each.name) for each in fields(Options)} == {
+        each.name: each.default for each in fields(Options)
+    }
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(TypeError, match="no such option: limt, oder"):
+        Options(limt=3, oder=())  # type: ignore[call-arg]  # the mistake that is tested
+
+
+def test_options_are_values() -> None:
+    assert Options(limit=1) == ONE and hash(Options(limit=1)) == hash(ONE)
+    assert Options(limit=2) != ONE
+    assert replace(ONE, offset=5) == Options(limit=1, offset=5)
+    assert "limit=1" in repr(ONE)
+    for name in ("limit", "anything"):
+        with pytest.raises(FrozenInstanceError):
+            setattr(ONE, name, 2)
+
+
+def test_what_an_update_expects_is_nothing_and_cannot_be_filled_in() -> None:
+    one, other = Update({"$set": {"a": 1}}), Update({"$set": {"a": 1}})
+    assert one == other and dict(one.expect) == {}
+    with pytest.raises(TypeError):
+        one.expect["a"] = 2  # type: ignore[index]  # the mistake that is tested
