@@ -54,6 +54,7 @@ def main() -> None:
                 client.drop_database(place.database)
         print(json.dumps([curve.as_json() for curve in found]))
         return
+    head = header(uri)
     curves: list[Curve] = []
     for name in options.subject or SUBJECTS:
         say(f"{name}, up to {largest[name]:,}")
@@ -63,9 +64,7 @@ def main() -> None:
             say(f"{name} again")
             found = lower(found, _in_its_own_process(name, largest[name]))
         curves += found
-    with MongoClient[dict[str, Any]](uri) as client:
-        server = str(client.admin.command("buildInfo")["version"])
-    write(curves, server, options.write)
+    write(curves, head, options.write)
     told = failures(curves)
     for line in told:
         say(f"worse than linear: {line}")
@@ -84,9 +83,11 @@ def _in_its_own_process(name: str, largest: int) -> list[Curve]:
     ]
 
 
-def write(curves: list[Curve], server: str, folder: Path | None) -> None:
-    """Print the table; with a folder, write it there with the JSON and the picture."""
-    head = ", ".join(
+def header(uri: str) -> str:
+    """What is measured with what; asked for before anything is measured."""
+    with MongoClient[dict[str, Any]](uri) as client:
+        server = str(client.admin.command("buildInfo")["version"])
+    return ", ".join(
         [
             f"python {sys.version.split()[0]}",
             f"mongodb {server}",
@@ -94,6 +95,10 @@ def write(curves: list[Curve], server: str, folder: Path | None) -> None:
             f"{os.cpu_count()} processors",
         ]
     )
+
+
+def write(curves: list[Curve], head: str, folder: Path | None) -> None:
+    """Print the table; with a folder, write it there with the JSON and the picture."""
     text = "\n".join([head, "", *table(curves)])
     print(text)
     if folder is None:

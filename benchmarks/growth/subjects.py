@@ -180,7 +180,8 @@ def _often(step: Callable[[], Any], repeats: int) -> Callable[[], Awaitable[None
 
 async def records(place: Place) -> list[Curve]:
     """What is done with ever more records at once."""
-    sizes = list(place.steps(10, 100, 1_000, 10_000, 100_000))
+    # Not more: a cascade of 100,000 is a transaction that the tests' server has no room for in its cache.
+    sizes = list(place.steps(10, 100, 1_000, 10_000))
     subject, unit = "records of a RecordSet", "record"
     names = (
         *("create", "change and save", "write", "refresh", "union and difference", "unlink"),
