@@ -71,13 +71,14 @@ def process_figures(
 ) -> dict[str, dict[str, float]]:
     """Import, memory, cold start, stalls: figures of a whole process."""
     names = list(workers)
+    starts = cold_starts(uri, names, size, rounds if size == "full" else 1)  # a second each
     found: dict[str, dict[str, float]] = {
         "import, ms": {
             n: statistics.median(t) * 1e3 for n, t in import_times(names, rounds).items()
         },
         "memory after import, MiB": {n: k / 1024 for n, k in memory_after_import(names).items()},
         "cold start, from the imports to the first operation, ms": {
-            n: statistics.median(t) * 1e3 for n, t in cold_starts(uri, names, size, rounds).items()
+            n: statistics.median(t) * 1e3 for n, t in starts.items()
         },
     }
     for title, question, factor in (

@@ -229,6 +229,7 @@ class Query(Generic[M]):
                     await prefetch(bound, records, tree)
                 for record in records:
                     yield record
+                del documents, records  # before the next ones come
 
     async def count(self) -> int:
         """How many records match (after offset, at most limit)."""

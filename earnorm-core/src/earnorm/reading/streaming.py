@@ -30,6 +30,7 @@ async def ahead(
         batch = await fetch()
         while batch:
             yield batch
+            batch = []  # it was consumed, and is gone before the next one comes
             batch = await (fetch() if coming is None else coming)
             coming = None
             if eager and batch:
