@@ -171,8 +171,7 @@ def measure(
             wanted = dict.fromkeys(workers, rounds)
             turn = 0  # which only warms up
             while turn <= max(wanted.values()):
-                order = list(workers) if turn % 2 else list(workers)[::-1]
-                for name in order:
+                for name in in_turn(workers, turn):
                     if series[name].problem or turn > wanted[name]:
                         continue
                     if workload.empties:
@@ -191,6 +190,11 @@ def measure(
                 turn += 1
             _tell(workload, series)
     return measured
+
+
+def in_turn(names: Iterable[str], turn: int) -> list[str]:
+    """The order of a round: it turns round each time, so that nobody always comes after the same one."""
+    return list(names) if turn % 2 else list(names)[::-1]
 
 
 def how_often(seconds: float, rounds: int, patience: float) -> int:
@@ -232,7 +236,7 @@ def cold_starts(uri: str, names: Sequence[str], size: str, rounds: int) -> dict[
     database = f"earnorm_bench_{uuid.uuid4().hex[:6]}"
     with MongoClient[dict[str, Any]](uri) as client:
         for turn in range(rounds + 1):  # the first one writes the byte code
-            for name in list(names) if turn % 2 else list(names)[::-1]:
+            for name in in_turn(names, turn):
                 worker = Worker(name, uri, database, size)
                 worker.close()
                 client.drop_database(database)
@@ -248,7 +252,7 @@ def import_times(names: Sequence[str], rounds: int) -> dict[str, list[float]]:
     code = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
     environment = with_byte_code()
     for turn in range(rounds + 1):  # the first one writes the byte code
-        for name in list(imports) if turn % 2 else list(imports)[::-1]:
+        for name in in_turn(imports, turn):
             done = subprocess.run(
                 [sys.executable, "-c", code.format(imports[name])],
                 capture_output=True,

@@ -377,9 +377,6 @@ class BaseModel(Structure):
             read_concern: See ``Query.read_concern``.
             read_preference: See ``Query.read_preference``.
         """
-        concerns = None
-        if read_concern is not None or read_preference is not None:
-            concerns = asked(read_concern=read_concern, read_preference=read_preference)
         return Query(
             cls,
             Domain(domain),
@@ -389,7 +386,7 @@ class BaseModel(Structure):
             only=only,
             prefetch=prefetch,
             timeout=timeout,
-            concerns=concerns,
+            concerns=asked(read_concern=read_concern, read_preference=read_preference),
         )
 
     @classmethod

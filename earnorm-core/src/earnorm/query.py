@@ -163,10 +163,7 @@ class Query(Generic[M]):
         bound = env.app.bind(self._model)
         order: tuple[tuple[str, int], ...] = ()
         paths: tuple[tuple[str, str], ...] = ()
-        if self._order and across is None and not bound.schema.may_cross:
-            path_of = bound.schema.path_of
-            order = tuple([(path_of(path), direction) for path, direction in self._order])
-        elif self._order:
+        if self._order:
             across = across or Across(bound)
             order = tuple([(across.key(path), direction) for path, direction in self._order])
             paths = across.paths
