@@ -63,6 +63,20 @@ def test_a_field_cannot_take_the_name_of_a_method(name: str) -> None:
         type("CoreReserved", (BaseModel,), {name: String()})
 
 
+def test_a_field_may_be_called_what_python_calls_an_argument() -> None:
+    class CoreArguments(BaseModel):
+        self = String()
+        cls = String()
+        values = String()
+
+    class CoreInner(EmbeddedModel):
+        self = String()
+
+    given = {"self": "a", "cls": "b", "values": "c"}
+    assert CoreArguments(**given).to_dict() == {**CoreArguments().to_dict(), **given}
+    assert CoreInner(self="a").to_dict() == {"self": "a"}
+
+
 def test_a_method_cannot_hide_an_inherited_field() -> None:
     with pytest.raises(TypeError, match="name is a field of a base class"):
         type("CoreHiding", (Person,), {"name": lambda self: ""})

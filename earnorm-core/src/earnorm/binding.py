@@ -38,6 +38,7 @@ from earnorm.operations import (
 from earnorm.plugins import LoadedPlugins, settled
 from earnorm.reading import parts
 from earnorm.reading.declared import DeclaredKeys
+from earnorm.reading.hydrate import Begun
 from earnorm.reading.locking import check_lock, lock
 from earnorm.reading.selecting import resolving
 
@@ -170,6 +171,9 @@ class BoundModel:
             condition = self.filter(op.domain)
         except LongList as refused:
             return await parts.search(self._search, op, refused)
+        look = self.declared.only if options.fields is None else None
+        # A family's documents tell which class each record is of, so those are made at the end.
+        begun = None if options.limit or self.family is not None else Begun(self.model, look)
         documents = await self.collection_of(op).find(
             condition,
             projection=self.projection(op),
@@ -178,8 +182,11 @@ class BoundModel:
             limit=options.limit,
             session=op.env.database_session,
             timeout=options.timeout or self.timeout,
-            each_part=self.declared.only if options.fields is None else None,
+            each_part=look if begun is None else begun.part,
         )
+        if begun is not None:
+            begun += documents
+            documents = begun
         if options.lock:
             await lock(self.collection, documents, op)
         return documents

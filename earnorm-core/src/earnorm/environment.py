@@ -74,7 +74,7 @@ class Env:
         """The driver's session that an operation goes through: the transaction's, else the block's."""
         return self.session if self.transaction is None else self.transaction.session
 
-    def replace(self, **changes: Any) -> Env:
+    def replace(self, /, **changes: Any) -> Env:
         """A copy with some attributes changed."""
         return replace(self, **changes)
 

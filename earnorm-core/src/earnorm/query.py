@@ -78,7 +78,7 @@ class Query(Generic[M]):
         self._lock = False
         self._archived = False
 
-    def _with(self, **changes: object) -> Self:
+    def _with(self, /, **changes: object) -> Self:
         new: Self = object.__new__(type(self))
         # A fifth of copy.copy(), which asks the class how it wants to be copied.
         new.__dict__.update(self.__dict__, **changes)

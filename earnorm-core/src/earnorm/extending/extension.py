@@ -74,7 +74,7 @@ def effective_class(base: type[BaseModel], extensions: Sequence[Extension]) -> t
         raise PluginError(f"model {base._name!r} cannot be extended by {who}: {error}") from error
 
 
-def _new_in_app(cls: type[BaseModel], **values: Any) -> BaseModel:
+def _new_in_app(cls: type[BaseModel], /, **values: Any) -> BaseModel:
     """A new record is of the class that the current App sees."""
     env = find_env()
     if env is not None and env.app.is_started and cls._base is None:

