@@ -26,6 +26,10 @@ def test_options_are_values() -> None:
     assert Options(limit=1) == ONE and hash(Options(limit=1)) == hash(ONE)
     assert Options(limit=2) != ONE
     assert replace(ONE, offset=5) == Options(limit=1, offset=5)
+    assert ONE.replace(offset=5) == Options(limit=1, offset=5) and Options(limit=1) == ONE
+    assert ONE.replace(limit=0) == PLAIN
+    with pytest.raises(TypeError, match="no such option: limt"):
+        ONE.replace(limt=3)
     assert "limit=1" in repr(ONE)
     for name in ("limit", "anything"):
         with pytest.raises(FrozenInstanceError):

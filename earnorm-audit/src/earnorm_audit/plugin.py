@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -355,8 +354,8 @@ class _Audited:
     async def _search(
         op: Operation, domain: Domain, fields: frozenset[str], limit: int
     ) -> list[Document]:
-        options = replace(
-            op.options, order=(), offset=0, limit=limit, fields=fields | {"_id"}, stream=None
+        options = op.options.replace(
+            order=(), offset=0, limit=limit, fields=fields | {"_id"}, stream=None
         )
         look = Operation("search", op.model, _system(op.env), domain, None, options)
         documents: list[Document] = await op.app.execute(look)

@@ -254,6 +254,11 @@ class Options:
                 raise TypeError(f"no such option: {', '.join(sorted(given.keys() - _OPTIONS))}")
             self.__dict__.update(given)
 
+    def replace(self, /, **changes: Any) -> Options:
+        """A copy with some options changed."""
+        # A tenth of the time of dataclasses.replace(), which reads and sets all of them.
+        return Options(**{**self.__dict__, **changes})
+
 
 _OPTIONS = frozenset(each.name for each in fields(Options))
 PLAIN = Options()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
@@ -327,11 +326,14 @@ class Query(Generic[M]):
             limit=_size("limit", limit),
             across=across,
         )
-        options = replace(op.options, group=grouping.spec, fields=None, across=across.paths)
-        if not (grouping.needs_order or options.limit or options.offset):
-            options = replace(options, order=())
-        elif not options.order:
-            options = replace(options, order=(("_id", 1),))
+        options = op.options
+        ordered = grouping.needs_order or options.limit or options.offset
+        options = options.replace(
+            group=grouping.spec,
+            fields=None,
+            across=across.paths,
+            order=(options.order or (("_id", 1),)) if ordered else (),
+        )
         return grouping.rows(await env.app.execute(op.replace(options=options)))
 
     def aggregate(self, pipeline: Sequence[Stage]) -> Aggregation:

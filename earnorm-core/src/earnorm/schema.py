@@ -134,7 +134,8 @@ class Schema:
 
     @staticmethod
     def _unaliased(values: Mapping[str, Any]) -> Mapping[str, Any]:
-        if isinstance(values, Mapping) and "id" in values:
+        # Nearly always a dict; asking an ABC takes as long as validating one field does.
+        if (type(values) is dict or isinstance(values, Mapping)) and "id" in values:
             return {_ALIASES.get(key, key): value for key, value in values.items()}
         return values
 

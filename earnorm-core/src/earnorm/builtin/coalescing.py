@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import And, Condition, Domain, condition
@@ -158,7 +158,7 @@ class _Gets:
         domain = condition("_id", "in", list(ids))
         if batch.rest is not Domain.TRUE:
             domain &= batch.rest
-        options = replace(batch.op.options, limit=0)
+        options = batch.op.options.replace(limit=0)
         try:
             documents = await batch.call_next(batch.op.replace(domain=domain, options=options))
         except BaseException as error:

@@ -4,7 +4,6 @@ changed as a record of its own class, so that the layers of each class see it.""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from earnorm.hookspecs import API, hookimpl
@@ -52,7 +51,7 @@ async def _hand_on(op: Operation, call_next: Call) -> int:
         done: int = await call_next(op)
         return done
     # The bulk that an operation waits for is sent as a whole; these have to go by themselves.
-    options = replace(op.options, bulk=None, as_root=True)
+    options = op.options.replace(bulk=None, as_root=True)
     done = 0
     for kind, each in others.items():
         if done and not op.options.many:

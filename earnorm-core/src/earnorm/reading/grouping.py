@@ -315,18 +315,28 @@ class Grouping:
             row = found[0] if found else self._row_of_nothing()
             columns = {f"a{n}": row[name] for n, name in enumerate(self._aggregates)}
             found = [row] if self._fits(columns) else []
-        decoders = list(self._decoders())
-        return [{name: decode(row[name]) for name, decode in decoders} for row in found]
+        rows = [dict(row) for row in found]
+        for name, decode in self._decoders():
+            for row in rows:
+                row[name] = decode(row[name])
+        return rows
 
     def _row_of_nothing(self) -> dict[str, Any]:
         return {name: aggregate.nothing() for name, (aggregate, _) in self._aggregates.items()}
 
     def _decoders(self) -> Iterator[tuple[str, Callable[[Any], Any]]]:
+        """Of the columns whose values are not read as they are stored."""
         for name, key in self._keys.items():
-            yield name, key.decode
+            if _decodes(key.reached.field):
+                yield name, key.decode
         for name, (aggregate, reached) in self._aggregates.items():
             field = aggregate.field(reached.field if reached else None)
-            yield name, partial(aggregate.decode, field=field)
+            if _decodes(field) or type(aggregate).decode is not Aggregate.decode:
+                yield name, partial(aggregate.decode, field=field)
+
+
+def _decodes(field: Field[Any, Any]) -> bool:
+    return type(field).decode is not Field.decode
 
 
 def _named(keys: Sequence[GroupKey]) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 import bson
@@ -243,8 +243,7 @@ async def cursor_page(
     elif before is not None:
         domain &= keyset.beyond(keyset.read("before", before), backwards=True)
     fields = op.options.fields
-    options = replace(
-        op.options,
+    options = op.options.replace(
         order=keyset.reversed_order() if backwards else keyset.order,
         limit=size + 1,  # one more tells whether there is another page
         fields=None if fields is None else fields | keyset.fields,

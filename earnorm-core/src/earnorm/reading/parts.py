@@ -7,7 +7,6 @@ one part to another. As with any update of many records, it is atomic inside a t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -99,7 +98,7 @@ async def change(core: Call, op: Operation, refused: LongList) -> int:
 
 
 def _at_most(op: Operation, limit: int) -> Operation:
-    return op.replace(options=replace(op.options, limit=limit))
+    return op.replace(options=op.options.replace(limit=limit))
 
 
 class Batches:
@@ -117,7 +116,7 @@ class Batches:
     async def next_batch(self) -> list[Document]:
         """The next documents; empty at the end."""
         while self._op is not None and (self._left or not self._is_limited):
-            options = replace(self._op.options, stream=self._stream, limit=self._left)
+            options = self._op.options.replace(stream=self._stream, limit=self._left)
             documents: list[Document] = await self._core(self._op.replace(options=options))
             if documents:
                 self._left -= len(documents) if self._is_limited else 0

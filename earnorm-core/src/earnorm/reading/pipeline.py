@@ -7,7 +7,6 @@ Another collection is named by its model, and its own layers decide which of its
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from bson import Code
@@ -60,7 +59,7 @@ class Aggregation:
 
     async def _operation(self, stream: Stream | None = None) -> Operation:
         stages = await compiled(self._env, self._op.model._name, self._pipeline)
-        options = replace(self._op.options, pipeline=tuple(stages), stream=stream)
+        options = self._op.options.replace(pipeline=tuple(stages), stream=stream)
         return self._op.replace(options=options)
 
     def __await__(self) -> Generator[Any, None, list[dict[str, Any]]]:

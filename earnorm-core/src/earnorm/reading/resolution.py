@@ -13,7 +13,7 @@ The figures behind the limits are in docs/performance.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import bson
@@ -215,7 +215,7 @@ class _Resolver:
         here = await self._keys_here(link.crossing)
         if here is not None:
             asked = And((wanted, Condition(foreign.name, "in", here)))
-            op = op.replace(domain=asked, options=replace(options, limit=0))
+            op = op.replace(domain=asked, options=options.replace(limit=0))
             return self._counted(_values(await self._env.app.execute(op), foreign.db_name))
         return await self._all(op, foreign.db_name)
 
@@ -261,7 +261,7 @@ class _Resolver:
     async def _all(self, op: Operation, key: str) -> list[Any] | None:
         """Every id there, read in batches; None as soon as they are too many."""
         stream = Stream(_BATCH)
-        op = op.replace(options=replace(op.options, limit=0, stream=stream))
+        op = op.replace(options=op.options.replace(limit=0, stream=stream))
         found: dict[Any, None] = {}
         try:
             while documents := await self._env.app.execute(op):

@@ -4,7 +4,6 @@ a filter could not hold the answer."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import Condition
@@ -51,7 +50,7 @@ def resolving(bound: BoundModel, name: OperationName, core: Call) -> Call:
                 return await stream.cursor.next_batch()
             if name in ("search", "group"):
                 return await _looking(bound, op, _READS[name])
-            op = op.replace(options=replace(op.options, across=(), order=()))
+            op = op.replace(options=op.options.replace(across=(), order=()))
         try:
             return await core(op)
         except UnresolvedDomain:

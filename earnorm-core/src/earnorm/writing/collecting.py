@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from earnorm.backends.base import BulkCounts, BulkRequest, Collection
@@ -103,7 +103,7 @@ class Collector:
     async def _start(self, number: int, op: Operation) -> asyncio.Task[Any]:
         """Let an operation travel until it waits here, or is through."""
         self._arrived.clear()
-        op = op.replace(options=replace(op.options, bulk=self))
+        op = op.replace(options=op.options.replace(bulk=self))
         token = _owner.set(number)
         task = asyncio.ensure_future(op.app.execute(op))
         _owner.reset(token)

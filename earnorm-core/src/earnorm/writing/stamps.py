@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from earnorm.operations import Derived, Operation, Update
@@ -28,11 +27,11 @@ def timed(op: Operation) -> Operation:
     model has a use for them."""
     schema = op.model._schema
     if schema.formulas is not None and schema.formulas.stored:
-        op = op.replace(options=replace(op.options, derived=Derived()))
+        op = op.replace(options=op.options.replace(derived=Derived()))
     if not (schema.generated or schema.numbered):
         return op
     numbers: dict[Any, dict[str, Any]] | None = {} if schema.numbered else None
-    return op.replace(options=replace(op.options, at=clock(), numbers=numbers))
+    return op.replace(options=op.options.replace(at=clock(), numbers=numbers))
 
 
 def author_of(op: Operation) -> str | None:
