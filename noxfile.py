@@ -266,12 +266,13 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """EarnORM, the raw drivers and the peers in one run: quick, or `-- --full`; see benchmarks/.
 
-    `-- growth` measures what a document, a model, a plugin … costs among ever more of them.
+    `-- growth` measures what a document, a model, a plugin … costs among ever more of them, and
+    `-- beyond` where EarnORM is faster than a loop on the driver.
     """
-    if session.posargs[:1] == ["growth"]:
+    if session.posargs[:1] in (["growth"], ["beyond"]):
         session.install("-r", "requirements-dev.txt")
-        arguments = session.posargs[1:]
-        run_with_servers(session, "python", "-m", "benchmarks.growth", *arguments)
+        module, *arguments = session.posargs
+        run_with_servers(session, "python", "-m", f"benchmarks.{module}", *arguments)
         return
     session.install("-r", "requirements-dev.txt", "-r", "benchmarks/requirements.txt")
     env = {}

@@ -19,6 +19,9 @@ Look = Callable[[list["Document"]], list["Document"]]
 _Setter = Callable[[Any, Any], None]
 _setters: list[_Setter] = []
 
+# So few documents are no part that another one follows, and not every search wants records.
+_FEW = 1_000
+
 
 def slots() -> list[_Setter]:
     """The setters of a record's ``__dict__`` and of its fetch."""
@@ -37,7 +40,7 @@ def _blank(model: type[BaseModel], count: int) -> list[Any]:
 class Begun(list["Document"]):
     """The documents of a large result, and their records, still blank.
 
-    The records of each part are made while the server prepares the next one, which takes 3 % off a
+    The records of a part are made while the server prepares the next one, which takes 3 % off a
     search. A layer that gives other documents gives a list of its own, and loses nothing but that.
     """
 
@@ -52,14 +55,17 @@ class Begun(list["Document"]):
         """Look at a part, and make its records."""
         if self._look is not None:
             documents = self._look(documents)
-        self._records += _blank(self._model, len(documents))
+        if len(documents) > _FEW:
+            self._records += _blank(self._model, len(documents))
         return documents
 
     def take(self, model: type[BaseModel]) -> list[Any]:
         """A blank record for each document. Those that were made are given away once."""
         records, self._records = self._records, []
-        fitting = model is self._model and len(records) == len(self)
-        return records if fitting else _blank(model, len(self))
+        missing = len(self) - len(records)
+        if missing < 0 or model is not self._model:
+            return _blank(model, len(self))
+        return records + _blank(model, missing) if missing else records
 
 
 def hydrate(
