@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from earnorm import (
     AddToSet,
     App,
     BaseModel,
+    Decimal,
     Dict,
     DomainError,
     DuplicateKey,
@@ -122,6 +124,39 @@ async def test_money_is_searched_by_its_parts(server_app: App) -> None:
         await Feature.search([("price.amout", ">", 9)])
     with pytest.raises(DomainError, match="no order"):
         await Feature.search([("price", ">", euros("1"))])
+
+
+class Sum(BaseModel):
+    _name = "features.sum"
+
+    most = Decimal()
+    thirty = Decimal(max_digits=30)
+    price = Money()
+
+
+EXACT = decimal.Context(prec=50)
+SIGNIFICANT = st.tuples(
+    st.integers(-(10**36), 10**36).map(lambda n: n * 10 + 1), st.integers(-33, 0)
+).map(lambda each: decimal.Decimal(each[0]).scaleb(each[1], EXACT))
+
+
+@given(SIGNIFICANT)
+def test_a_decimal_that_has_too_many_digits_is_refused_and_none_is_rounded(
+    value: decimal.Decimal,
+) -> None:
+    _, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    number = max(len(digits), -exponent)  # 0.001 has three
+    for name, most in (("most", 34), ("thirty", 30), ("price", 34)):
+        given = MoneyValue(value, "EUR") if name == "price" else value
+        if number <= most:
+            record = Sum(**{name: given})
+            assert getattr(record, name) == given
+            assert record._stored()[name] is not None
+        else:
+            with pytest.raises(ValidationError, match="digits") as caught:
+                Sum(**{name: given})
+            assert caught.value.errors()[0]["loc"][0] == name
 
 
 # -- conditions -----------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ class Item(BaseModel):
     stock = Int(min_value=0, max_value=100, default=0)
     weight = Float(min_value=-1.5, max_value=10)
     price = Decimal(decimal_places=2, max_digits=6)
+    exact = Decimal()
     even = Int(validators=[lambda value: value])
     tags = List(String(max_length=5))
     few = List(Int(), max_length=3)
@@ -219,6 +220,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"weight": Inc(float("nan"))}, "finite"),
     ({"views": Inc(2**63)}, "less than or equal"),
     ({"price": Inc(decimal.Decimal("0.001"))}, "decimal places"),
+    ({"exact": Inc(decimal.Decimal("10000000000000000000000000000000.001"))}, "34 digits"),
     ({"price": Mul(decimal.Decimal("0.5"))}, "more decimal places"),
     ({"even": Inc(2)}, "cannot be checked"),
     ({"stock": Max(101)}, "less than or equal to 100"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import decimal
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Unpack
 
 import pydantic
 from bson import Decimal128, Int64
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, Validator
 
@@ -172,7 +173,7 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
             decimal_places=self.decimal_places,
         )
         if self.rounding is None:
-            return Annotated[decimal.Decimal, bounds]
+            return Annotated[decimal.Decimal, bounds, at_most(self.max_digits)]
         return Annotated[decimal.Decimal, pydantic.AfterValidator(self._rounded), bounds]
 
     def _rounded(self, value: decimal.Decimal) -> decimal.Decimal:
@@ -218,6 +219,21 @@ def _bounds(low: Any, high: Any) -> dict[str, Any]:
         for name, value in found.items()
         if value is not None
     }
+
+
+@functools.cache
+def at_most(digits: int) -> pydantic.AfterValidator:
+    """Beside ``max_digits``: before 2.14 pydantic counts those of the number rounded to 28."""
+    exact = decimal.Context(prec=digits, traps=[decimal.Inexact])
+
+    def check(value: decimal.Decimal) -> decimal.Decimal:
+        try:
+            exact.create_decimal(value)
+        except decimal.Inexact:
+            raise PydanticKnownError("decimal_max_digits", {"max_digits": digits}) from None
+        return value
+
+    return pydantic.AfterValidator(check)
 
 
 def round_to(value: decimal.Decimal, places: int, rounding: Rounding) -> decimal.Decimal:

@@ -16,7 +16,7 @@ import pydantic
 
 from earnorm.domain import Domain, condition
 from earnorm.fields.base import Field
-from earnorm.fields.numeric import Decimal, Float, Int
+from earnorm.fields.numeric import Decimal, Float, Int, at_most
 from earnorm.writing.places import Place, RefusedError
 
 Number = int | float | decimal.Decimal
@@ -62,7 +62,7 @@ def _numeric(kind: Any, places: int | None) -> pydantic.TypeAdapter[Any]:
     if kind is float:
         return pydantic.TypeAdapter(float)
     shape = pydantic.Field(max_digits=_DIGITS, decimal_places=places)
-    return pydantic.TypeAdapter(Annotated[decimal.Decimal, shape])
+    return pydantic.TypeAdapter(Annotated[decimal.Decimal, shape, at_most(_DIGITS)])
 
 
 def within_bounds(
