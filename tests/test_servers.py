@@ -163,6 +163,8 @@ def run_under_servers(directory: Path, *arguments: str) -> subprocess.Popen[str]
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell script's background commands ignore Ctrl-C, and hand that on to all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
