@@ -16,18 +16,18 @@ import statistics
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from bson import ObjectId
-from pymongo import AsyncMongoClient, MongoClient
-from pymongo.asynchronous.database import AsyncDatabase
+from pymongo import MongoClient
 
 import earnorm
-from benchmarks.data import PEOPLE, SIZES, Sizes, fill, oid, person
+from benchmarks.data import SIZES, Sizes, fill, person
 from benchmarks.report import interval_of_median
 from benchmarks.runner import how_often, in_turn
-from benchmarks.systems.earnorm import Inserted, Person, Post, Streamed
+from benchmarks.systems.earnorm import EarnORM, Inserted, Person
+from benchmarks.systems.raw import PyMongo
 
 Way = Callable[[], Awaitable[Any]]
 PATIENCE = 4.0
@@ -43,51 +43,17 @@ class Pair:
     ours: Way
 
 
-def pairs(db: AsyncDatabase[dict[str, Any]], sizes: Sizes) -> list[Pair]:
-    """What is compared; the bodies are what a reader would write."""
-    ids = [oid(PEOPLE, number % sizes.people) for number in range(sizes.calls * 2)]
-    shares = [ids[task :: sizes.tasks] for task in range(sizes.tasks)]
+def pairs(raw: PyMongo, ours: EarnORM) -> list[Pair]:
+    """What is compared; the bodies, and the workloads of the other benchmark, are what a reader would write."""
+    db, sizes = raw.db, raw.sizes
     turns = iter(range(10**9))
 
-    async def get_by_hand() -> Any:
-        async def task(mine: list[ObjectId]) -> list[Any]:
-            return [(await db["people"].find_one({"_id": pk}) or {})["name"] for pk in mine]
-
-        return await asyncio.gather(*map(task, shares))
-
     async def get() -> Any:
-        async def task(mine: list[ObjectId]) -> list[Any]:
-            return [(await Person.get(pk)).name for pk in mine]
-
         with earnorm.coalescing():
-            return await asyncio.gather(*map(task, shares))
-
-    async def authors_by_hand() -> Any:
-        names = []
-        for post in await db["posts"].find({}).to_list(None):
-            names.append((await db["authors"].find_one({"_id": post["author"]}) or {})["name"])
-        return names
-
-    async def authors() -> Any:
-        return [(await post.author).name for post in await Post.search()]
-
-    async def two_by_hand() -> Any:
-        return [(d["name"], d["age"]) for d in await db["people"].find({}).to_list(None)]
+            return await ours.get_tasks()
 
     async def two() -> Any:
         return [(r.name, r.age) for r in await Person.search(only=["name", "age"])]
-
-    async def stream_by_hand() -> Any:
-        total = 0
-        async for document in db["stream"].find({}):
-            total += document["age"] + len(document["name"])
-        return total
-
-    async def stream() -> Any:
-        total = 0
-        async for record in Streamed.search():
-            total += record.age + len(record.name)
-        return total
 
     async def save_by_hand() -> Any:
         turn = next(turns)
@@ -98,11 +64,8 @@ def pairs(db: AsyncDatabase[dict[str, Any]], sizes: Sizes) -> list[Pair]:
         return len(posts)
 
     async def save() -> Any:
-        turn = next(turns)
-        posts = await Post.search()
-        for number, post in enumerate(posts):
-            post.title = f"Post {number} of {turn}"
-        return await posts.save()
+        ours.turn = next(turns)
+        return await ours.save_many()
 
     values = [person(number) for number in range(sizes.posts // 2)]
 
@@ -126,12 +89,18 @@ def pairs(db: AsyncDatabase[dict[str, Any]], sizes: Sizes) -> list[Pair]:
                 bulk.unlink(each)
         return await Inserted.count()
 
+    asked = sum(map(len, raw.seen_by_tasks()))
     many, half = f"{sizes.people:,}", f"{sizes.posts // 2:,}"
     return [
-        Pair(f"{sizes.tasks} tasks, {len(ids):,} gets", "`coalescing()`", get_by_hand, get),
-        Pair(f"{sizes.posts:,} posts' authors", "`await post.author`", authors_by_hand, authors),
-        Pair(f"two of ten fields of {many}", '`only=["name", "age"]`', two_by_hand, two),
-        Pair(f"{sizes.stream:,}, one by one", "`async for`", stream_by_hand, stream),
+        Pair(f"{sizes.tasks} tasks, {asked:,} gets", "`coalescing()`", raw.get_tasks, get),
+        Pair(
+            f"{sizes.posts:,} posts' authors",
+            "`await post.author`",
+            raw.posts_lazy,
+            ours.posts_lazy,
+        ),
+        Pair(f"two of ten fields of {many}", '`only=["name", "age"]`', raw.find_two, two),
+        Pair(f"{sizes.stream:,}, one by one", "`async for`", raw.stream, ours.stream),
         Pair(f"{sizes.posts:,} changed", "`posts.save()`", save_by_hand, save),
         Pair(f"{half} created, changed, deleted", "`bulk()`", mixed_by_hand, mixed),
     ]
@@ -165,16 +134,17 @@ async def main(sizes: Sizes, patience: float = PATIENCE) -> None:
         patience: Seconds that a short pair is repeated for.
     """
     uri, database = os.environ["EARNORM_TEST_MONGO_URI"], f"beyond_{uuid.uuid4().hex[:8]}"
+    raw, ours = PyMongo(uri, database, sizes), EarnORM(uri, database, sizes)
     with MongoClient[dict[str, Any]](uri) as filling:
         fill(filling[database], sizes, dbref=False)
         try:
-            async with (
-                AsyncMongoClient[dict[str, Any]](uri) as client,
-                earnorm.App(uri, database=database, plugins=[]),
-            ):
+            async with AsyncExitStack() as opened:
+                for system in (raw, ours):
+                    await system.open()
+                    opened.push_async_callback(system.close)
                 print("| what | EarnORM's way | time ÷ the loop's | 95 % interval | rounds |")
                 print("|---|---|---|---|---|")
-                for pair in pairs(client[database], sizes):
+                for pair in pairs(raw, ours):
                     ratios = await _measure(pair, patience)
                     low, high = interval_of_median(ratios)
                     middle = statistics.median(ratios)

@@ -72,6 +72,31 @@ async def memory_app(database: str) -> AsyncIterator[App]:
         yield started
 
 
+class Keeping:
+    """A layer that answers with what it got the first time.
+
+    Args:
+        operation: The operation that it is around, of every model.
+    """
+
+    api = 1
+    name = "keeping"
+
+    def __init__(self, operation: str) -> None:
+        self.operation = operation
+
+    @hookimpl
+    def wrap_operation(self, app: App, model: type, operation: str) -> list[Any]:
+        kept: list[Any] = []
+
+        async def keep(op: Any, call_next: Any) -> Any:
+            if not kept:
+                kept.append(await call_next(op))
+            return kept[0]
+
+        return [(100, keep)] if operation == self.operation else []
+
+
 class Commands(CommandListener):
     """The commands that went to the server, with their documents."""
 

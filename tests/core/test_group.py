@@ -45,7 +45,7 @@ from earnorm import (
     hookimpl,
 )
 
-from .conftest import default_app
+from .conftest import Keeping, default_app
 from .laws import World, law, world
 from .shop import Author
 
@@ -390,26 +390,8 @@ async def test_layers_narrow_a_group_and_hide_fields_from_it(database: str) -> N
         assert seen == [frozenset({"town", "amount", "price", "at"})]
 
 
-class KeepingRows:
-    """A layer that answers with the rows that it got for the first group."""
-
-    api = 1
-    name = "keeping_rows"
-
-    @hookimpl
-    def wrap_operation(self, app: App, model: type, operation: str) -> list[Any]:
-        kept: list[Any] = []
-
-        async def keep(op: Any, call_next: Any) -> Any:
-            if not kept:
-                kept.append(await call_next(op))
-            return kept[0]
-
-        return [(100, keep)] if operation == "group" and model._name == Sale._name else []
-
-
 async def test_rows_are_the_callers_and_those_of_a_layer_stay_as_they_are(database: str) -> None:
-    async with default_app("pymongo", database, [KeepingRows()]):
+    async with default_app("pymongo", database, [Keeping("group")]):
         await Sale.create(SALES)
         first = await Sale.search().group("city", total=Sum("amount"), price=Sum("price"))
         expected = [dict(row) for row in first]

@@ -16,7 +16,7 @@ from earnorm.backends.collection import PART
 from earnorm.operations import Operation
 from earnorm.reading import hydrate
 
-from .conftest import default_app
+from .conftest import Keeping, default_app
 from .laws import world
 
 Documents = list[dict[str, Any]]
@@ -104,29 +104,11 @@ def test_records_are_what_the_layers_gave() -> None:
         law()
 
 
-class Keeping:
-    """A layer that answers the second search with the list that it gave for the first."""
-
-    api = 1
-    name = "keeping"
-
-    @hookimpl
-    def wrap_operation(self, app: App, model: type, operation: str) -> list[Any]:
-        kept: list[Documents] = []
-
-        async def keep(op: Operation, call_next: Callable[[Operation], Awaitable[Any]]) -> Any:
-            if not kept:
-                kept.append(await call_next(op))
-            return kept[0]
-
-        return [(100, keep)] if operation == "search" else []
-
-
 async def test_a_list_that_is_given_twice_makes_other_records(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(hydrate, "_FEW", 0)
-    async with default_app("pymongo", f"core_{uuid.uuid4().hex[:12]}", [Keeping()]):
+    async with default_app("pymongo", f"core_{uuid.uuid4().hex[:12]}", [Keeping("search")]):
         await Numbered.create([{"number": n} for n in range(3)])
         first, second = await Numbered.search(), await Numbered.search()
         assert first == second and not any(a is b for a, b in zip(first, second, strict=True))

@@ -327,16 +327,12 @@ class Grouping:
     def _decoders(self) -> Iterator[tuple[str, Callable[[Any], Any]]]:
         """Of the columns whose values are not read as they are stored."""
         for name, key in self._keys.items():
-            if _decodes(key.reached.field):
+            if key.reached.field.converts:
                 yield name, key.decode
         for name, (aggregate, reached) in self._aggregates.items():
             field = aggregate.field(reached.field if reached else None)
-            if _decodes(field) or type(aggregate).decode is not Aggregate.decode:
+            if field.converts or type(aggregate).decode is not Aggregate.decode:
                 yield name, partial(aggregate.decode, field=field)
-
-
-def _decodes(field: Field[Any, Any]) -> bool:
-    return type(field).decode is not Field.decode
 
 
 def _named(keys: Sequence[GroupKey]) -> Iterator[tuple[str, str]]:

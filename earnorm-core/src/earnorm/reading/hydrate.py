@@ -65,7 +65,7 @@ class Begun(list["Document"]):
         missing = len(self) - len(records)
         if missing < 0 or model is not self._model:
             return _blank(model, len(self))
-        return records + _blank(model, missing) if missing else records
+        return records + _blank(model, missing)
 
 
 def hydrate(
