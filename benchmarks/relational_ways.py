@@ -20,7 +20,7 @@ from bson import ObjectId
 
 import earnorm
 from earnorm import App, Int, Many2one, models
-from earnorm.reading import resolution
+from earnorm.model.reading import resolution
 
 RECORDS = 200_000
 _BATCH = 20_000

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from earnorm import App, Avg, Count, DomainError, NotSupported, Sum, ValidationError
-from earnorm.reading import resolution
+from earnorm.model.reading import resolution
 
 from .land import Author, Land, Post
 

@@ -62,7 +62,7 @@ from earnorm import (
 from earnorm.backends.base import BulkUpdate
 from earnorm.backends.refusals import violations
 from earnorm.exceptions import BatchRefused
-from earnorm.indexing.document_rules import document_rules
+from earnorm.features.indexes.document_rules import document_rules
 
 from .conftest import Commands, default_app, drop
 

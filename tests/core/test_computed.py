@@ -26,8 +26,8 @@ from earnorm import (
     String,
     ValidationError,
     depends,
-    registry,
 )
+from earnorm.kernel import registry
 
 from .conftest import default_app
 from .orders import Country, Line, Order, Partner

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earnorm import App, BaseModel, Embedded, EmbeddedModel, Many2one, String, current_app
-from earnorm.reading.declared import DeclaredKeys
+from earnorm.kernel.declared import DeclaredKeys
 from tests.core.conftest import Commands
 
 

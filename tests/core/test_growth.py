@@ -6,7 +6,7 @@ import pytest
 
 import earnorm
 from earnorm import App, String, models
-from earnorm.builtin.on_delete import _key, _without
+from earnorm.features.on_delete.plugin import _key, _without
 
 
 class Stone(models.BaseModel):

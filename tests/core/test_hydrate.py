@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from earnorm import App, BaseModel, Int, RecordSet, hookimpl
 from earnorm.backends.collection import PART
-from earnorm.operations import Operation
-from earnorm.reading import hydrate
+from earnorm.kernel.operations import Operation
+from earnorm.model.reading import hydrate
 
 from .conftest import Keeping, default_app
 from .laws import world

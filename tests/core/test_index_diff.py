@@ -29,7 +29,7 @@ from earnorm import (
     String,
 )
 from earnorm.backends.base import IndexSpec
-from earnorm.indexing.comparison import compare
+from earnorm.features.indexes.comparison import compare
 
 from .conftest import DRIVERS, drop
 

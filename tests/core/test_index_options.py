@@ -24,8 +24,8 @@ from earnorm import (
     String,
     VectorSearchIndex,
 )
+from earnorm.features.indexes.declarations import declared_indexes, declared_search_indexes
 from earnorm.fields.base import N
-from earnorm.indexes import declared_indexes, declared_search_indexes
 
 from .conftest import Commands
 

@@ -25,8 +25,8 @@ from earnorm import (
     ValidationError,
     fields,
     hookimpl,
-    registry,
 )
+from earnorm.kernel import registry
 
 from .conftest import Commands, default_app
 from .library import Article, Line, Membership, Note, Order, Person, Product, Tag, Team

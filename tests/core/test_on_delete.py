@@ -22,9 +22,9 @@ from earnorm import (
     String,
     ValidationError,
     hookimpl,
-    registry,
 )
-from earnorm.builtin import on_delete
+from earnorm.features.on_delete import plugin as on_delete
+from earnorm.kernel import registry
 
 from .conftest import Commands, default_app
 

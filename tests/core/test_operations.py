@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from earnorm.operations import ONE, PLAIN, Options, Update
+from earnorm.kernel.operations import ONE, PLAIN, Options, Update
 
 
 def test_an_option_that_is_not_given_has_its_default() -> None:

@@ -36,7 +36,7 @@ from earnorm import (
     hookimpl,
 )
 from earnorm.domain.keyset import KEYSET_OPERATORS
-from earnorm.reading.paging import MAX_CURSOR
+from earnorm.features.paging.paging import MAX_CURSOR
 
 from .conftest import Commands, default_app
 from .laws import World, law, world
@@ -130,7 +130,7 @@ async def test_a_page_costs_one_query_with_the_order_s_index(server_app: App) ->
     page = await Entry.search(order="number").paginate(4)
     assert page.next is not None
     query = Entry.search(order="number")
-    from earnorm.reading.paging import Keyset
+    from earnorm.features.paging.paging import Keyset
 
     keyset = Keyset(Entry._schema, [("number", 1)])
     behind = query.where(keyset.beyond(keyset.read("after", page.next))).order("number", "id")
@@ -217,7 +217,7 @@ async def test_a_foreign_or_changed_cursor_is_refused(cursor: str) -> None:
 
 
 async def test_a_cursor_made_up_by_a_client_is_data_and_stays_inside_the_query(app: App) -> None:
-    from earnorm.reading.paging import Keyset
+    from earnorm.features.paging.paging import Keyset
 
     await Entry.create(ENTRIES)
     query = Entry.search([("number", "=", 0)], order="name")

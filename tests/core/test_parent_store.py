@@ -16,9 +16,9 @@ from earnorm import (
     String,
     ValidationError,
     rebuild_parent_paths,
-    registry,
 )
-from earnorm.relations.parent_paths import placed, step
+from earnorm.features.trees.parent_paths import placed, step
+from earnorm.kernel import registry
 
 from .conftest import Commands, default_app
 

@@ -11,7 +11,7 @@ import earnorm
 from earnorm import App, Domain, Int, Many2one, RecordSet, String, models
 from earnorm.domain import long_lists
 from earnorm.exceptions import LongList
-from earnorm.writing import objectids
+from earnorm.model.writing import objectids
 from tests.core.conftest import Commands
 
 

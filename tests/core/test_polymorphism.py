@@ -26,9 +26,9 @@ from earnorm import (
     One2many,
     String,
     ValidationError,
-    registry,
     transaction,
 )
+from earnorm.kernel import registry
 
 from .conftest import Commands
 

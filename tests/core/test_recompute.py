@@ -25,7 +25,7 @@ from earnorm import (
     depends,
     hookimpl,
 )
-from earnorm.operations import Operation
+from earnorm.kernel.operations import Operation
 
 from .conftest import Commands, default_app
 from .orders import Country, Label, Line, Order, Partner, as_stored, from_scratch

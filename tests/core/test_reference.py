@@ -16,8 +16,8 @@ from earnorm import (
     Reference,
     String,
     ValidationError,
-    registry,
 )
+from earnorm.kernel import registry
 
 from .conftest import Commands
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import earnorm
 from earnorm import BaseModel, Int, Many2many, Many2one, One2many, String
 from earnorm.domain import OPERATORS
-from earnorm.reading import resolution
+from earnorm.model.reading import resolution
 
 from .conftest import drop
 

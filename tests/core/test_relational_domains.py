@@ -23,7 +23,7 @@ from earnorm import (
     transaction,
 )
 from earnorm.exceptions import UnresolvedDomain
-from earnorm.reading import resolution
+from earnorm.model.reading import resolution
 
 from .conftest import Commands
 from .land import Author, Land, Place, Post

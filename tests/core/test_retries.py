@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import earnorm
-from earnorm import App, DuplicateKey, OperationTimeout, TransactionError, transactions
+from earnorm import App, DuplicateKey, OperationTimeout, TransactionError
+from earnorm.kernel import transactions
 
 from .conftest import DRIVERS, Commands, Watching, default_app
 from .failpoints import TRANSIENT, UNKNOWN, failing

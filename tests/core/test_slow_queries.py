@@ -28,9 +28,9 @@ from earnorm import (
     String,
     system,
 )
-from earnorm.builtin.slow_queries import SlowQueries
-from earnorm.indexing.advice import Advice
-from earnorm.reading.query_shape import QueryShape
+from earnorm.features.indexes.advice import Advice
+from earnorm.features.slow_queries.plugin import SlowQueries
+from earnorm.features.slow_queries.query_shape import QueryShape
 
 from .conftest import DRIVERS, Commands, default_app
 
@@ -195,7 +195,7 @@ domains = st.recursive(
 
 @given(domain=domains)
 def test_no_value_is_in_a_shape_and_its_branches_are_some_of_its_conditions(domain: Domain) -> None:
-    from earnorm.reading.query_shape import _branches, _text
+    from earnorm.features.slow_queries.query_shape import _branches, _text
 
     domain = domain.simplify()
     text, branches = _text(domain), _branches(domain)
@@ -293,7 +293,7 @@ async def test_a_trial_drops_its_scratch_collection_when_it_fails(
     server_app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await filled()
-    monkeypatch.setattr("earnorm.indexing.advice.Plan", lambda raw: 1 / 0)
+    monkeypatch.setattr("earnorm.features.indexes.advice.Plan", lambda raw: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await advice(server_app, [("state", "=", "x")], verify=True)
     assert await server_app.backend.list_collections() == ["core_order"]

@@ -170,7 +170,7 @@ async def test_upserts_of_many_at_the_same_time_make_each_record_once(server_app
 async def test_many_are_upserted_however_often_somebody_is_faster(
     server_app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from earnorm.writing import upserts
+    from earnorm.features.upserts import upserts
 
     create = upserts.create
 

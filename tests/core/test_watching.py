@@ -22,7 +22,7 @@ from earnorm import (
     ValidationError,
     Watch,
 )
-from earnorm.indexing.collection_options import CollectionOptions
+from earnorm.features.indexes.collection_options import CollectionOptions
 
 from .failpoints import failing
 from .shop import Author, Person, Post, Stock

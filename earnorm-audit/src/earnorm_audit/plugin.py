@@ -30,10 +30,10 @@ from earnorm import (
     models,
     transactional,
 )
-from earnorm.environment import use_env
 from earnorm.exceptions import nearest
-from earnorm.operations import Call, Middleware, OperationName
-from earnorm.transactions import Transaction
+from earnorm.kernel.environment import use_env
+from earnorm.kernel.operations import Call, Middleware, OperationName
+from earnorm.kernel.transactions import Transaction
 from earnorm_audit.changes import Changes, Recorded, id_text
 from earnorm_audit.trail import ENTRY, AuditEntry, AuditLog
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from earnorm import App, Boolean, DateTime, Json, NotFound, Selection, String, models
-from earnorm.environment import find_env, use_env
+from earnorm.kernel.environment import find_env, use_env
 from earnorm_audit.changes import id_text
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import pydantic
 
     from earnorm import App
+    from earnorm.kernel.operations import Call, Middleware, OperationName
+    from earnorm.kernel.transactions import Transaction
     from earnorm.models import BaseModel
-    from earnorm.operations import Call, Middleware, OperationName
-    from earnorm.transactions import Transaction
 
 log = logging.getLogger("earnorm.cache")
 

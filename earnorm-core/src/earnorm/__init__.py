@@ -7,17 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from earnorm import fields, mixins, models
-from earnorm.computed.computing import depends
 from earnorm.domain import Domain, Operator
-from earnorm.environment import (
-    Env,
-    Principal,
-    act_as,
-    current_app,
-    current_env,
-    find_env,
-    system,
-)
 from earnorm.exceptions import (
     AccessDenied,
     BatchRefused,
@@ -36,6 +26,8 @@ from earnorm.exceptions import (
     TransactionError,
     ValidationError,
 )
+from earnorm.features.computed.computing import depends
+from earnorm.features.files.stored import StoredFile
 from earnorm.fields import (
     UUID,
     Binary,
@@ -67,17 +59,56 @@ from earnorm.fields import (
     Time,
     Url,
 )
-from earnorm.files import StoredFile
-from earnorm.models import BaseModel, EmbeddedModel
-from earnorm.operations import Layer, Operation, PerRecord, Update
-from earnorm.query import Query
-from earnorm.recordset import RecordSet
-from earnorm.writing.constraints import constrains, validates
-from earnorm.writing.updates import Change, CurrentDate, Inc, Mul, Pop, Pull, Push, Toggle, Unset
+from earnorm.kernel.environment import (
+    Env,
+    Principal,
+    act_as,
+    current_app,
+    current_env,
+    find_env,
+    system,
+)
+from earnorm.kernel.operations import Layer, Operation, PerRecord, Update
+from earnorm.model.base import BaseModel, EmbeddedModel
+from earnorm.model.query import Query
+from earnorm.model.recordset import RecordSet
+from earnorm.model.validation.constraints import constrains, validates
+from earnorm.model.writing.updates import (
+    Change,
+    CurrentDate,
+    Inc,
+    Mul,
+    Pop,
+    Pull,
+    Push,
+    Toggle,
+    Unset,
+)
 
 if TYPE_CHECKING:
-    from earnorm.app import App, AppSettings, close, init
-    from earnorm.builtin.coalescing import coalescing
+    from earnorm.features.bulk.batches import BatchResult
+    from earnorm.features.bulk.bulk import Bulk
+    from earnorm.features.coalescing.plugin import coalescing
+    from earnorm.features.explaining.query_plan import Plan
+    from earnorm.features.grouping.aggregation import (
+        AddToSet,
+        Aggregate,
+        Avg,
+        Count,
+        First,
+        Last,
+        Max,
+        Min,
+        Stats,
+        Sum,
+    )
+    from earnorm.features.indexes.catalog import IndexAction, IndexDiff
+    from earnorm.features.indexes.collection_options import CollectionOptions
+    from earnorm.features.indexes.declarations import Index, VectorSearchIndex
+    from earnorm.features.paging.paging import CursorPage, Page
+    from earnorm.features.sequences.counters import sequence
+    from earnorm.features.trees.parent_paths import rebuild_parent_paths
+    from earnorm.features.watching.watching import ChangeEvent, Watch
     from earnorm.fields import (
         Command,
         Enum,
@@ -94,27 +125,9 @@ if TYPE_CHECKING:
         Set,
         Vector,
     )
-    from earnorm.hookspecs import hookimpl
-    from earnorm.indexes import Index, VectorSearchIndex
-    from earnorm.indexing.catalog import IndexAction, IndexDiff
-    from earnorm.indexing.collection_options import CollectionOptions
-    from earnorm.reading.aggregation import (
-        AddToSet,
-        Aggregate,
-        Avg,
-        Count,
-        First,
-        Last,
-        Max,
-        Min,
-        Stats,
-        Sum,
-    )
-    from earnorm.reading.paging import CursorPage, Page
-    from earnorm.reading.query_plan import Plan
-    from earnorm.relations.parent_paths import rebuild_parent_paths
-    from earnorm.sequences import sequence
-    from earnorm.transactions import (
+    from earnorm.kernel.app import App, AppSettings, close, init
+    from earnorm.kernel.hookspecs import hookimpl
+    from earnorm.kernel.transactions import (
         Transaction,
         after_commit,
         after_rollback,
@@ -122,9 +135,6 @@ if TYPE_CHECKING:
         transaction,
         transactional,
     )
-    from earnorm.watching import ChangeEvent, Watch
-    from earnorm.writing.batches import BatchResult
-    from earnorm.writing.bulk import Bulk
 
 __version__ = "0.1.0"
 
@@ -266,23 +276,23 @@ else:
     # What a class body doesn't name, or seldom: imported when it is first asked for, so that importing
     # models is quick.
     _LATER = {
-        "app": "App AppSettings close init",
-        "builtin.coalescing": "coalescing",
+        "kernel.app": "App AppSettings close init",
+        "features.coalescing.plugin": "coalescing",
         "fields": """Command Enum Geo Geometry IPAddress LineString Money MoneyValue MultiPolygon Point Polygon
             Reference Set Vector""",
-        "hookspecs": "hookimpl",
-        "indexes": "Index VectorSearchIndex",
-        "indexing.catalog": "IndexAction IndexDiff",
-        "indexing.collection_options": "CollectionOptions",
-        "reading.aggregation": "AddToSet Aggregate Avg Count First Last Max Min Stats Sum",
-        "reading.paging": "CursorPage Page",
-        "reading.query_plan": "Plan",
-        "relations.parent_paths": "rebuild_parent_paths",
-        "sequences": "sequence",
-        "transactions": "Transaction after_commit after_rollback session transaction transactional",
-        "watching": "ChangeEvent Watch",
-        "writing.batches": "BatchResult",
-        "writing.bulk": "Bulk",
+        "kernel.hookspecs": "hookimpl",
+        "features.indexes.declarations": "Index VectorSearchIndex",
+        "features.indexes.catalog": "IndexAction IndexDiff",
+        "features.indexes.collection_options": "CollectionOptions",
+        "features.grouping.aggregation": "AddToSet Aggregate Avg Count First Last Max Min Stats Sum",
+        "features.paging.paging": "CursorPage Page",
+        "features.explaining.query_plan": "Plan",
+        "features.trees.parent_paths": "rebuild_parent_paths",
+        "features.sequences.counters": "sequence",
+        "kernel.transactions": "Transaction after_commit after_rollback session transaction transactional",
+        "features.watching.watching": "ChangeEvent Watch",
+        "features.bulk.batches": "BatchResult",
+        "features.bulk.bulk": "Bulk",
     }
     _MODULES = {name: module for module, names in _LATER.items() for name in names.split()}
 
@@ -298,7 +308,7 @@ else:
             if env is not None and name in env.app.services:
                 return env.app.services[name]
             if name == "pool":
-                from earnorm.plugins import install_hint
+                from earnorm.kernel.plugins import install_hint
 
                 why = "await earnorm.init(...) first" if env is None else "no plugin offers it here"
                 raise PluginError(f"earnorm.pool: {why}; the pool plugin: {install_hint(name)}")

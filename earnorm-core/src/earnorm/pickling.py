@@ -1,54 +1,5 @@
-"""Copies and pickles of records: the stored form travels, and the record comes back in the current App.
+"""The names under which pickled records ask to be made again; see ``earnorm.model.pickling``."""
 
-One App's class of a model cannot be imported, and what a record knows of its fetch belongs to a process. So
-``copy.copy``, ``copy.deepcopy`` and ``pickle`` take the model, the values and what was changed.
-"""
+from earnorm.model.pickling import _new, _stored
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-from earnorm.environment import current_env
-from earnorm.fields.base import MISSING, freeze
-from earnorm.reading.fetch import ID_ONLY
-from earnorm.reading.hydrate import hydrate, slots
-from earnorm.writing.tracking import changed_fields
-
-if TYPE_CHECKING:
-    from earnorm.models import BaseModel
-
-
-def reduced(record: BaseModel) -> tuple[Any, ...]:
-    """What ``pickle`` needs to make the record again."""
-    model = type(record)
-    base = model._base or model
-    document = freeze(record._stored())  # a list in two records would be changed in both
-    if not record.is_stored:
-        return _new, (base, document)
-    fetch = record._fetch
-    names = [n for n in changed_fields(record) if model._schema.fields[n].stored]
-    return _stored, (base, document, fetch.loaded, fetch.is_ghost, names)
-
-
-def _new(model: type[BaseModel], document: dict[str, Any]) -> BaseModel:
-    bound_model = current_env().app.bind(model).model
-    record = object.__new__(bound_model)
-    slots()[0](record, bound_model._schema.state(document))
-    return record
-
-
-def _stored(
-    model: type[BaseModel],
-    document: dict[str, Any],
-    loaded: frozenset[str] | None,
-    is_ghost: bool,
-    changed: list[str],
-) -> BaseModel:
-    bound = current_env().app.bind(model)
-    known = bound.schema.projection
-    shown = {key: value for key, value in document.items() if key in known}
-    record: BaseModel = hydrate(bound, [shown], ID_ONLY if is_ghost else loaded)[0]
-    for name in changed:
-        if name in bound.schema.fields:
-            record._changes_or_new()[name] = MISSING
-    return record
+__all__ = ["_new", "_stored"]

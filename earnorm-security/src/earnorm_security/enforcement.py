@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from earnorm import App, Domain, Env, Operation, PerRecord, Update
-from earnorm.operations import Call, Options
+from earnorm.kernel.operations import Call, Options
 from earnorm_security.declarations import Right
 from earnorm_security.policy import RIGHT_OF, Policy
 from earnorm_security.residual import residual

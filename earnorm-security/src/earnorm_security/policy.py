@@ -19,7 +19,7 @@ from earnorm import (
     Env,
     PluginError,
 )
-from earnorm.extending.extension import declared
+from earnorm.model.extension import declared
 from earnorm_security.declarations import EVERYBODY, RIGHTS, Access, Right, Rule, RuleDomain
 
 RIGHT_OF: Final[dict[str, Right]] = {

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from earnorm import App, environment
+from earnorm import App
+from earnorm.kernel import environment
 from earnorm_cache import CachePlugin, CacheSettings
 from tests.plugins.cache.probes import Clock, Probe
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from earnorm import Int, Operation, PerRecord, Update, models
 from earnorm.domain import Condition, Domain
-from earnorm.environment import Env
-from earnorm.operations import ONE
-from earnorm.transactions import Transaction
+from earnorm.kernel.environment import Env
+from earnorm.kernel.operations import ONE
+from earnorm.kernel.transactions import Transaction
 from earnorm_cache import CachePlugin, CacheSettings
 
 IDS = (1, 2, 3)

@@ -25,7 +25,7 @@ from earnorm import (
 )
 from earnorm.cli.contributed import commands_of
 from earnorm.fields import String
-from earnorm.hookspecs import Hooks
+from earnorm.kernel.hookspecs import Hooks
 
 DOCS = Path(__file__).parents[3] / "docs" / "plugins.md"
 HOOKS = [name for name in vars(Hooks) if not name.startswith("_")]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from earnorm import App, BaseModel, Int, String
-from earnorm.operations import OPERATIONS
+from earnorm.kernel.operations import OPERATIONS
 from earnorm_audit import AuditPlugin
 from earnorm_cache import CachePlugin
 from earnorm_pool import PoolPlugin

@@ -13,10 +13,10 @@ from earnorm import (
     act_as,
     hookimpl,
     models,
-    registry,
     system,
 )
 from earnorm.fields import String
+from earnorm.kernel import registry
 from earnorm_security import Access, Rule, SecurityPlugin
 
 

@@ -154,7 +154,7 @@ def world(opened) -> Iterator[World]:
 
 
 def acting(principal: Principal | None, rules: dict[str, Domain]) -> ExitStack:
-    from earnorm.environment import use_env
+    from earnorm.kernel.environment import use_env
 
     stack = ExitStack()
     env = stack.enter_context(act_as(principal or "nobody", **rules))

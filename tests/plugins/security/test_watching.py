@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from earnorm import AccessDenied, Int, Principal, String, act_as, models, system
-from earnorm.indexing.collection_options import CollectionOptions
+from earnorm.features.indexes.collection_options import CollectionOptions
 from earnorm_security import Access, Rule
 
 ANN = Principal("ann", roles=["user"])

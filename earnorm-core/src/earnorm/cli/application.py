@@ -27,7 +27,7 @@ from earnorm.cli.indexes import indexes
 from earnorm.cli.models import models
 from earnorm.cli.recompute import recompute
 from earnorm.exceptions import EarnORMError
-from earnorm.plugins import PluginInfo, Selection, install_hint, survey
+from earnorm.kernel.plugins import PluginInfo, Selection, install_hint, survey
 
 STYLES: Mapping[str, str] = {
     "active": "green",

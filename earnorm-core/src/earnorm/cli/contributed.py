@@ -13,9 +13,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from earnorm.app import App
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
-from earnorm.plugins import (
+from earnorm.kernel.app import App
+from earnorm.kernel.plugins import (
     Selection,
     _check_api,  # pyright: ignore[reportPrivateUsage] # one package
     _load,  # pyright: ignore[reportPrivateUsage] # one package

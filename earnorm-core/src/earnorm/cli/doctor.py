@@ -17,7 +17,7 @@ import importlib_metadata
 
 from earnorm.backends import ServerSettings, open_backend
 from earnorm.exceptions import ConfigurationError, EarnORMError, nearest
-from earnorm.plugins import (
+from earnorm.kernel.plugins import (
     CORE_DISTRIBUTION,
     PluginInfo,
     Selection,

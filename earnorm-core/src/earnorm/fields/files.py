@@ -15,8 +15,8 @@ from earnorm.fields.temporal import DateTime
 from earnorm.fields.text import String
 
 if TYPE_CHECKING:
+    from earnorm.features.files.stored import StoredFile  # noqa: F401 - named in the base of File
     from earnorm.fields.expressions import FieldPath
-    from earnorm.files import StoredFile  # noqa: F401 - named in the base of File
 
 _HOW = "use 'await record.{name}.write(...)' or '.delete()'"
 
@@ -28,7 +28,7 @@ def _refuse(value: object) -> Any:
 class File(ConvertingField["StoredFile", Literal[True]]):
     """A file, or none yet: its content in GridFS, its description in the record.
 
-    Its value is always a :class:`~earnorm.files.StoredFile`, false where there is no file.
+    Its value is always a :class:`~earnorm.features.files.stored.StoredFile`, false where there is no file.
 
     Args:
         content_types: The content types allowed, e.g. ``("image/*", "application/pdf")``. They are

@@ -17,7 +17,7 @@ from earnorm.fields.relational import (
 )
 
 if TYPE_CHECKING:
-    from earnorm.models import BaseModel
+    from earnorm.model.base import BaseModel
 
 C = TypeVar("C", bound="BaseModel")
 
@@ -97,7 +97,7 @@ class Many2many(ToMany[C], Generic[C]):
         """By which fields the two models hang together.
 
         Raises:
-            ConfigurationError: They do through a link model: see ``earnorm.relations.ghosts.link_of``.
+            ConfigurationError: They do through a link model: see ``earnorm.model.relations.ghosts.link_of``.
         """
         if self.through is not None:
             raise ConfigurationError(f"{self.name} joins through the model {self.through_name!r}")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import pydantic
 from pydantic_core import PydanticCustomError
 
-from earnorm import registry
 from earnorm.fields.base import Field, FieldOptions, N
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import (
@@ -19,9 +18,10 @@ from earnorm.fields.relational import (
     is_recordset,
 )
 from earnorm.fields.text import String
+from earnorm.kernel import registry
 
 if TYPE_CHECKING:
-    from earnorm.models import BaseModel
+    from earnorm.model.base import BaseModel
 
 
 class Reference(Relation["BaseModel", N]):

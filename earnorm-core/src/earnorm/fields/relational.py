@@ -23,15 +23,15 @@ import pydantic
 from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
-from earnorm import registry
 from earnorm.exceptions import ValidationError
 from earnorm.fields.base import CommonOptions, ConvertingField, Field, FieldOptions, N, V
 from earnorm.fields.command import Command
+from earnorm.kernel import registry
 
 if TYPE_CHECKING:
     from earnorm.fields.expressions import FieldPath
-    from earnorm.models import BaseModel
-    from earnorm.recordset import RecordSet  # noqa: F401 - named in the base of One2many
+    from earnorm.model.base import BaseModel
+    from earnorm.model.recordset import RecordSet  # noqa: F401 - named in the base of One2many
 
 C = TypeVar("C", bound="BaseModel")
 

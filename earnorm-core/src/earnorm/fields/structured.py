@@ -17,7 +17,7 @@ from earnorm.fields.text import String
 
 if TYPE_CHECKING:
     from earnorm.fields.expressions import FieldPath
-    from earnorm.models import EmbeddedModel
+    from earnorm.model.base import EmbeddedModel
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as _TypeVar
@@ -262,7 +262,7 @@ class List(MutableField[list[T], N], Generic[T, N]):
 
 
 class Embedded(ConvertingField[E, N], Generic[E, N]):
-    """A document inside the document, as an object of an :class:`~earnorm.models.EmbeddedModel`.
+    """A document inside the document, as an object of an :class:`~earnorm.model.base.EmbeddedModel`.
 
     Args:
         model: The class of the embedded object.

@@ -12,9 +12,9 @@ from bson import Int64
 from pydantic_core import PydanticCustomError
 
 from earnorm.domain.days import Day
-from earnorm.environment import find_env
 from earnorm.fields.base import ConvertingField, FieldOptions, N, Validator
-from earnorm.reading.zones import time_zone
+from earnorm.fields.zones import time_zone
+from earnorm.kernel.environment import find_env
 
 D = TypeVar("D", bound=datetime.date)
 

@@ -1,1 +1,0 @@
-"""Computed and related fields: what they depend on, and how stored ones are kept in step."""

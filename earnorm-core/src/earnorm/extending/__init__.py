@@ -1,1 +1,0 @@
-"""One model made of several classes: extension by packages, delegation, polymorphic collections."""

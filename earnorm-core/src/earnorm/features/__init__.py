@@ -1,0 +1,28 @@
+"""The built-in features: plugins of the core, each whole in its folder, on the hooks that everybody has."""
+
+from importlib import import_module
+from typing import Final
+
+FEATURES: Final = {
+    "authors": "earnorm.features.authors.plugin:AuthorsPlugin",
+    "coalescing": "earnorm.features.coalescing.plugin:CoalescingPlugin",
+    "files": "earnorm.features.files.plugin:FilesPlugin",
+    "on_delete": "earnorm.features.on_delete.plugin:OnDeletePlugin",
+    "parent_store": "earnorm.features.trees.plugin:ParentStorePlugin",
+    "polymorphism": "earnorm.features.polymorphism.plugin:PolymorphismPlugin",
+    "recompute": "earnorm.features.computed.plugin:RecomputePlugin",
+    "revisions": "earnorm.features.revisions.plugin:RevisionsPlugin",
+    "sequences": "earnorm.features.sequences.plugin:SequencesPlugin",
+    "slow_queries": "earnorm.features.slow_queries.plugin:SlowQueriesPlugin",
+    "timestamps": "earnorm.features.timestamps.plugin:TimestampsPlugin",
+}
+"""Each feature's name, and where its class lies; imported when an App is made, as entry points are."""
+
+
+def load_features() -> tuple[type, ...]:
+    """Import the classes of the built-in features."""
+    found: list[type] = []
+    for place in FEATURES.values():
+        module, _, name = place.partition(":")
+        found.append(getattr(import_module(module), name))
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""Searches leave archived records out: ``mixins.SoftDelete``."""

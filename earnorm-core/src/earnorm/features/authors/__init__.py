@@ -1,0 +1,1 @@
+"""``created_by`` and ``updated_by``: who acted."""

@@ -1,0 +1,1 @@
+"""Pydantic models of models, for request and response bodies."""

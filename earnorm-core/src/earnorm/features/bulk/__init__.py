@@ -1,0 +1,1 @@
+"""Many writes sent together: ``bulk()`` and ``create_many()``."""

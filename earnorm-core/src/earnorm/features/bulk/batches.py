@@ -1,0 +1,225 @@
+"""``create_many``: any number of new records from a stream of dicts, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from earnorm.exceptions import (
+    BatchDuplicateKey,
+    BatchRefused,
+    DuplicateKey,
+    EarnORMError,
+    ErrorDetail,
+    ValidationError,
+)
+from earnorm.kernel.environment import Env, current_env
+from earnorm.kernel.operations import Operation, Options
+from earnorm.model.writing.creating import plain_documents
+from earnorm.model.writing.stamps import timed
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+
+Values = Mapping[str, Any]
+Source = Iterable[Values] | AsyncIterable[Values]
+Progress = Callable[["BatchResult"], Awaitable[None] | None]
+
+_UNORDERED = Options(ordered=False)
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """What became of a stream of values.
+
+    Attributes:
+        written: How many were stored.
+        errors: What was refused: each detail's ``loc`` begins with the position in the stream.
+    """
+
+    written: int = 0
+    errors: list[ErrorDetail] = field(default_factory=list[ErrorDetail])
+    seen: int = 0
+    """How many were taken from the stream."""
+
+    @property
+    def positions(self) -> list[int]:
+        """The positions that were refused; every other one below ``seen`` was written."""
+        return list(dict.fromkeys(int(detail["loc"][0]) for detail in self.errors))
+
+    @property
+    def refused(self) -> int:
+        """How many were refused."""
+        return len(self.positions)
+
+    def __repr__(self) -> str:
+        return f"<BatchResult {self.written} written, {self.refused} refused>"
+
+
+class CreateMany:
+    """One run of ``create_many``. While a batch is sent, the next one is validated."""
+
+    def __init__(self, bound: BoundModel, ordered: bool, progress: Progress | None) -> None:
+        self._bound = bound
+        self._env: Env = current_env()
+        self._ordered = ordered
+        self._progress = progress
+        self.result = BatchResult()
+
+    async def run(self, source: Source, size: int) -> BatchResult:
+        """Create everything.
+
+        Raises:
+            BatchRefused: Ordered: the first one that was refused; those before it were written.
+        """
+        if type(size) is not int or size < 1:
+            raise ValueError(f"batch_size is a whole number from 1, not {size!r}")
+        sending: asyncio.Task[None] | None = None
+        # A transaction's session takes one operation at a time, and validating may ask the database.
+        is_alone = self._env.transaction is None
+        try:
+            async for batch in _batches(source, size):
+                start = self.result.seen
+                self.result.seen += len(batch)
+                documents, positions, refused = await self._check(batch, start)
+                if sending is not None:
+                    await sending
+                sending = asyncio.create_task(self._send(documents, positions, refused))
+                if not is_alone or (refused and self._ordered):
+                    await sending
+                    sending = None
+            if sending is not None:
+                await sending
+        except BaseException as error:
+            if sending is not None and not sending.done():
+                # What is under way is finished: a cancelled insert may have been stored or not.
+                await asyncio.wait([sending])
+            if isinstance(error, EarnORMError) and not isinstance(error, ValidationError):
+                error.add_note(f"{self.result.written} records were written before")
+            raise
+        return self.result
+
+    async def _check(
+        self, batch: list[Values], start: int
+    ) -> tuple[list[dict[str, Any]], list[int], list[ErrorDetail]]:
+        """The documents of a batch, their positions in the stream, and what is wrong with the rest."""
+        refused: list[ErrorDetail] = [
+            {
+                "loc": (start + number,),
+                "msg": f"a {type(value).__name__} is no dict; create_many() takes dicts",
+                "type": "type",
+            }
+            for number, value in enumerate(batch)
+            if not isinstance(value, Mapping)
+        ]
+        wrong = {detail["loc"][0] for detail in refused}
+        positions = [p for p in range(start, start + len(batch)) if p not in wrong]
+        while positions:
+            try:
+                # One value alone would have no position in its errors; a batch of one has it here.
+                _, documents = await plain_documents(
+                    self._bound, [batch[position - start] for position in positions]
+                )
+                return documents, positions, refused
+            except ValidationError as error:
+                found = _located(error.errors(), positions)
+                refused += found
+                wrong = {detail["loc"][0] for detail in found}
+                positions = [position for position in positions if position not in wrong]
+                if self._ordered:
+                    first = min(int(detail["loc"][0]) for detail in refused)
+                    positions = [position for position in positions if position < first]
+        return [], [], refused
+
+    async def _send(
+        self, documents: list[dict[str, Any]], positions: list[int], refused: list[ErrorDetail]
+    ) -> None:
+        result = self.result
+        result.errors += refused
+        try:
+            await self._insert(documents, positions)
+        finally:
+            result.errors.sort(key=lambda detail: int(detail["loc"][0]))
+        if self._ordered and refused:
+            self._raise(refused)
+        if self._progress is not None:
+            told = self._progress(result)
+            if inspect.isawaitable(told):
+                await told
+
+    async def _insert(self, documents: list[dict[str, Any]], positions: list[int]) -> None:
+        if not documents:
+            return
+        op = Operation("create", self._bound.model, self._env, values=documents)
+        op = timed(op if self._ordered else op.replace(options=_UNORDERED))
+        try:
+            await self._env.app.execute(op)
+        except ValidationError as error:
+            details = _located(error.errors(), positions)
+            if not details:
+                raise  # not about a document
+            written = error.written if isinstance(error, BatchRefused) else ()
+            if self._ordered:
+                self.result.written += len(written or ())
+                self.result.errors += details
+                self._raise(details, error)
+            if self._env.transaction is not None or written is None:
+                raise  # the server has given the transaction up, or nobody knows what was written
+            self.result.errors += details
+            self.result.written += len(written)
+            wrong = {detail["loc"][0] for detail in details}
+            done = {positions[number] for number in written}
+            rest = [
+                (document, position)
+                for document, position in zip(documents, positions, strict=True)
+                if position not in wrong and position not in done
+            ]
+            # A layer's own transaction took all of it back, and told of one refusal only: halves,
+            # so that a few refusals among many do not send the whole once for each.
+            middle = (len(rest) + 1) // 2
+            for half in (rest[:middle], rest[middle:]):
+                await self._insert([d for d, _ in half], [p for _, p in half])
+        else:
+            self.result.written += len(documents)
+
+    def _raise(self, details: list[ErrorDetail], cause: ValidationError | None = None) -> None:
+        first = min(int(detail["loc"][0]) for detail in details)
+        told = [detail for detail in details if detail["loc"][0] == first]
+        subject = self._bound.model._name
+        written = range(self.result.written)
+        if isinstance(cause, DuplicateKey):
+            raise BatchDuplicateKey(subject, told, fields=cause.fields, written=written) from None
+        raise BatchRefused(subject, told, written=written) from None
+
+
+def _located(details: list[ErrorDetail], positions: list[int]) -> list[ErrorDetail]:
+    """Problems with their positions in the stream; a batch of one has none of its own."""
+    found: list[ErrorDetail] = []
+    for detail in details:
+        number, *rest = detail["loc"] or ("",)
+        if isinstance(number, int):
+            found.append({**detail, "loc": (positions[number], *rest)})
+        elif len(positions) == 1:
+            found.append({**detail, "loc": (positions[0], *detail["loc"])})
+    return found
+
+
+async def _batches(source: Source, size: int) -> AsyncIterator[list[Values]]:
+    batch: list[Values] = []
+    if isinstance(source, AsyncIterable):
+        async for value in source:
+            batch.append(value)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    else:
+        for value in source:
+            batch.append(value)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    if batch:
+        yield batch

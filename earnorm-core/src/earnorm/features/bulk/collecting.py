@@ -1,0 +1,176 @@
+"""Where operations wait at the end of their layers until all of them are sent with one bulk write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from earnorm.backends.base import BulkCounts, BulkRequest, Collection
+from earnorm.exceptions import (
+    BatchDuplicateKey,
+    BatchRefused,
+    EarnORMError,
+    ErrorDetail,
+)
+
+if TYPE_CHECKING:
+    from earnorm.kernel.operations import Operation
+    from earnorm.kernel.transactions import Transaction
+
+
+class OwnTransactionError(EarnORMError):
+    """A layer put an operation into a transaction of its own, so it cannot be sent with the others."""
+
+
+# Which of a collector's operations runs here; tasks that a layer starts inherit it.
+_owner: ContextVar[int] = ContextVar("earnorm_bulk_owner", default=-1)
+
+
+@dataclass(eq=False, slots=True)
+class _Parked:
+    owner: int
+    op: Operation
+    requests: Sequence[BulkRequest]
+    answer: asyncio.Future[BulkCounts]
+
+
+class Collector:
+    """Sends writing operations together.
+
+    They start one after another, each travels through its layers and waits here; then one bulk
+    write is sent, and they go back one after another. So layers that use a transaction's session
+    never run at the same time.
+
+    Args:
+        transaction: The transaction that all of it runs in.
+    """
+
+    def __init__(self, transaction: Transaction | None) -> None:
+        self.is_open = True
+        """Whether an operation that arrives waits here; later ones go their own way."""
+        self._transaction = transaction
+        self._parked: list[_Parked] = []
+        self._arrived = asyncio.Event()
+
+    async def park(
+        self, collection: Collection, op: Operation, requests: Sequence[BulkRequest]
+    ) -> BulkCounts:
+        """Wait until the bulk write was sent; what became of these requests.
+
+        Raises:
+            OwnTransactionError: The operation is in another transaction than the others.
+        """
+        if op.env.transaction is not self._transaction:
+            raise OwnTransactionError(
+                f"{op.model._name}: {op.name} runs in a transaction of its own"
+            )
+        self._collection = collection
+        parked = _Parked(_owner.get(), op, requests, asyncio.get_running_loop().create_future())
+        self._parked.append(parked)
+        self._arrived.set()
+        return await parked.answer
+
+    async def run(self, operations: Sequence[Operation]) -> list[Any]:
+        """The result of each operation, or the exception that it ended with.
+
+        Raises:
+            EarnORMError: An operation was refused on its way; nothing was sent.
+        """
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            for number, op in enumerate(operations):
+                tasks.append(await self._start(number, op))
+                if tasks[-1].done():
+                    tasks[-1].result()  # refused, or answered by a layer
+            await self._send()
+            results: list[Any] = []
+            for number, task in enumerate(tasks):
+                for parked in self._parked:
+                    if parked.owner == number:
+                        self._answer(parked)
+                results += await asyncio.gather(task, return_exceptions=True)
+            return results
+        finally:
+            waiting = [task for task in tasks if not task.done()]
+            for task in waiting:
+                task.cancel()
+            if waiting:
+                await asyncio.wait(waiting)
+
+    async def _start(self, number: int, op: Operation) -> asyncio.Task[Any]:
+        """Let an operation travel until it waits here, or is through."""
+        self._arrived.clear()
+        op = op.replace(options=op.options.replace(bulk=self))
+        token = _owner.set(number)
+        task = asyncio.ensure_future(op.app.execute(op))
+        _owner.reset(token)
+        arrived = asyncio.ensure_future(self._arrived.wait())
+        try:
+            await asyncio.wait({task, arrived}, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            task.cancel()
+            raise
+        finally:
+            arrived.cancel()
+        return task
+
+    async def _send(self) -> None:
+        self.is_open = False
+        self._counts = BulkCounts(0, 0, 0)
+        self._error: BaseException | None = None
+        parked = self._parked
+        if not parked:
+            return
+        requests = [request for each in parked for request in each.requests]
+        try:
+            # In a transaction the first failure ends it, and what is sent after it hides the reason.
+            self._counts = await self._collection.bulk_write(
+                requests,
+                ordered=self._transaction is not None,
+                session=parked[0].op.env.database_session,
+                timeout=parked[0].op.options.timeout,
+            )
+        except Exception as error:
+            self._error = error
+
+    def _answer(self, parked: _Parked) -> None:
+        error = self._error
+        if error is None:
+            parked.answer.set_result(self._counts)
+            return
+        if not isinstance(error, BatchRefused):
+            parked.answer.set_exception(error)
+            return
+        start = 0
+        for each in self._parked:
+            if each is parked:
+                break
+            start += len(each.requests)
+        part = _part(error, start, len(parked.requests))
+        if part is not None:
+            parked.answer.set_exception(part)
+            return
+        # The other kinds were written.
+        number = len(parked.requests)
+        matched = number if error.matched is None else error.matched
+        deleted = number if error.deleted is None else error.deleted
+        parked.answer.set_result(BulkCounts(number, matched, deleted))
+
+
+def _part(error: BatchRefused, start: int, size: int) -> BatchRefused | None:
+    """What an error says of some of its requests, with positions among them; None if nothing."""
+    details: list[ErrorDetail] = [
+        {**each, "loc": (int(each["loc"][0]) - start, *each["loc"][1:])}
+        for each in error.errors()
+        if each["loc"] and start <= int(each["loc"][0]) < start + size
+    ]
+    if not details:
+        return None
+    written = error.written
+    mine = None if written is None else [p - start for p in written if start <= p < start + size]
+    if isinstance(error, BatchDuplicateKey):
+        return BatchDuplicateKey(error.subject, details, fields=error.fields, written=mine)
+    return BatchRefused(error.subject, details, written=mine)

@@ -1,0 +1,1 @@
+"""Searches by id that run at the same time become one."""

@@ -1,0 +1,1 @@
+"""Computed and related fields, in memory and stored."""

@@ -1,0 +1,293 @@
+"""Computed and related fields of one class: what they depend on, their values in memory, their inverses.
+
+What other models' changes mean for stored ones stands in ``dependencies`` and ``recomputing``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import pydantic
+
+from earnorm.domain import Condition, Domain
+from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError, nearest
+from earnorm.fields.base import Field, is_async, not_written
+from earnorm.model.writing.places import adapter
+
+if TYPE_CHECKING:
+    from earnorm.model.base import BaseModel
+    from earnorm.model.reading.fetch import Fetch
+
+__all__ = ["Formula", "Formulas", "depends", "formulas_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Substitute = Callable[[str, str, object], Domain]
+"""From the rest of a path, an operator and a value to a domain that means the same."""
+_MARK: Final = "_earnorm_depends"
+
+
+def depends(*paths: str) -> Callable[[F], F]:
+    """What a ``compute=`` method reads: fields, and dotted paths across relations.
+
+    The method is one of a record and returns the field's value; it changes nothing. A path that it reads
+    and that is not named here is not loaded for it. An override adds its paths to those of the method
+    that it overrides. For a field with ``store=True`` the method may be a coroutine function.
+
+    Args:
+        *paths: ``"price"``, ``"line_ids.qty"``, ``"partner_id.country_id.vat"``; none for a value that
+            depends on nothing.
+    """
+    if not all(isinstance(path, str) and path for path in paths):
+        raise TypeError('@depends takes paths of fields: @depends("price", "line_ids.qty")')
+
+    def declare(method: F) -> F:
+        if not callable(method):
+            raise TypeError(f"@depends stands above a method, not above a {type(method).__name__}")
+        setattr(method, _MARK, paths)
+        return method
+
+    return declare
+
+
+# -- one field ------------------------------------------------------------------------------------
+
+
+class Formula:
+    """How the value of one field of a class is made.
+
+    Attributes:
+        field: The field.
+        depends: The paths that it depends on.
+        is_async: Whether the method is a coroutine function.
+    """
+
+    __slots__ = ("_names", "depends", "field", "is_async", "method")
+
+    def __init__(self, cls: type[BaseModel], field: Field[Any, Any]) -> None:
+        computed = field.computed
+        assert computed is not None
+        self.field = field
+        self.method = computed.compute
+        self._names = tuple(computed.related.split(".")) if computed.related else ()
+        self.depends: tuple[str, ...] = (computed.related,) if self._names else ()
+        self.is_async = False
+        if not self._names:
+            self.depends = _paths_of(cls, field, self.method)
+            self.is_async = is_async(getattr(cls, self.method))
+            if self.is_async and not field.stored:
+                raise TypeError(
+                    f"{cls.__name__}.{self.method}: reading a field cannot wait for a coroutine; "
+                    f"write it without 'async', or give {field.name!r} store=True"
+                )
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The fields of the record itself that the paths begin with."""
+        return tuple(dict.fromkeys(path.partition(".")[0] for path in self.depends))
+
+    def value(self, record: Any) -> Any:
+        """The value for a record as it is in memory; an awaitable where the method is asynchronous."""
+        if not self._names:
+            return getattr(record, self.method)()
+        for name in self._names:
+            if record is None:
+                return None
+            record = getattr(record, name)
+        return record
+
+    def checked(self, value: Any) -> Any:
+        """A computed value, held to the field's type.
+
+        Raises:
+            ValidationError: It is none of the field.
+        """
+        try:
+            return adapter(self.field, not self.field.required).validate_python(value)
+        except pydantic.ValidationError as error:
+            details: list[ErrorDetail] = [
+                {"loc": (self.field.name, *p["loc"]), "msg": p["msg"], "type": "compute"}
+                for p in error.errors(include_url=False, include_input=False, include_context=False)
+            ]
+            raise ValidationError(self.field.model_name, details) from None
+
+    def __str__(self) -> str:
+        return f"{self.field.model_name}.{self.field.name}"
+
+
+def _paths_of(cls: type[Any], field: Field[Any, Any], method: str) -> tuple[str, ...]:
+    if not callable(getattr(cls, method, None)):
+        names = [name for name in dir(cls) if callable(getattr(cls, name, None))]
+        raise TypeError(
+            f"{cls.__name__}.{field.name}: compute={method!r} is no method{nearest(method, names)}"
+        )
+    found: dict[str, None] = {}
+    is_marked = False
+    for ancestor in reversed(cls.__mro__):
+        paths = getattr(vars(ancestor).get(method), _MARK, None)
+        if paths is not None:
+            is_marked = True
+            found.update(dict.fromkeys(paths))
+    if not is_marked:
+        raise TypeError(
+            f"{cls.__name__}.{method} computes {field.name!r} and needs @depends(...) above it: what "
+            f"it reads; @depends() where that is nothing"
+        )
+    return tuple(found)
+
+
+# -- all of a class -------------------------------------------------------------------------------
+
+
+class Formulas:
+    """The computed fields of one class; a class without any has None instead.
+
+    Attributes:
+        by_name: How each is made, by the field's name.
+        stored: Those that lie in the document.
+        stale: The stored ones whose value is another when a field of the record itself changes.
+        inverses: The names of those that can be written.
+    """
+
+    def __init__(self, cls: type[BaseModel], fields: Sequence[Field[Any, Any]]) -> None:
+        self.by_name = {field.name: Formula(cls, field) for field in fields}
+        self.stored = tuple(each for each in self.by_name.values() if each.field.stored)
+        self.stale: dict[str, tuple[str, ...]] = {}
+        for each in self.stored:
+            for head in self._heads(each, {}):
+                self.stale[head] = (*self.stale.get(head, ()), each.field.name)
+        self.inverses = frozenset(
+            field.name for field in fields if field.computed is not None and field.computed.inverse
+        )
+        self.late_inverses = frozenset(
+            name for name in self.inverses if is_async(getattr(cls, _inverse(fields, name), None))
+        )
+        """Those whose inverse is a coroutine function."""
+        self.elsewhere = frozenset(
+            each.field.name
+            for each in self.stored
+            if any(
+                getattr(cls._schema.fields.get(n), "to_many", False) for n in self._heads(each, {})
+            )
+        )
+        """The stored ones that depend on records which point here."""
+        self.substitutes: dict[str, Substitute] = {}
+        for field in fields:
+            assert field.computed is not None
+            for method in filter(None, (field.computed.search, field.computed.inverse)):
+                if not callable(getattr(cls, method, None)):
+                    raise TypeError(f"{cls.__name__}.{field.name}: {method!r} is no method")
+            if field.computed.search:
+                self.substitutes[field.name] = partial(_searched, cls, field)
+            elif field.computed.related and not field.stored:
+                self.substitutes[field.name] = partial(_related, field.computed.related)
+
+    def _heads(self, formula: Formula, seen: dict[str, None]) -> Mapping[str, None]:
+        for head in formula.heads:
+            if head not in seen:
+                seen[head] = None
+                if head in self.by_name:
+                    self._heads(self.by_name[head], seen)
+        return seen
+
+    # -- in memory ----------------------------------------------------------------------------
+
+    def changed(self, record: Any, name: str) -> None:
+        """A field was assigned: what follows from it is computed when it is read."""
+        for each in self.stale.get(name, ()):
+            record.__dict__.pop(each, None)
+
+    def read(self, record: Any, field: Field[Any, Any]) -> Any:
+        """The value of a computed field that the record's state lacks.
+
+        Raises:
+            FieldNotLoaded: Something that it depends on was not fetched.
+        """
+        formula = self.by_name[field.name]
+        if not field.stored:
+            return formula.value(record)
+        fetch: Fetch | None = getattr(record, "_fetch", None)
+        if fetch is not None and not fetch.has(field.name) and not self._is_stale(record, field):
+            raise FieldNotLoaded(fetch.how_to_load(type(record), field.name))
+        if formula.is_async:
+            raise FieldNotLoaded(
+                f"{formula} is computed by a coroutine: 'await record.save()' computes it"
+            )
+        return formula.value(record)
+
+    def _is_stale(self, record: Any, field: Field[Any, Any]) -> bool:
+        changes = getattr(record, "_changes", ())
+        return any(field.name in self.stale.get(name, ()) for name in changes)
+
+    # -- what is written to them --------------------------------------------------------------
+
+    def assign(self, record: Any, field: Field[Any, Any], value: Any) -> None:
+        """Hand an assigned value to the field's inverse.
+
+        Raises:
+            ValidationError: It has none, or one that has to be waited for.
+        """
+        if field.name not in self.inverses:
+            raise ValidationError(type(record)._name, [not_written(field)])
+        result = self.invert(record, field.name, value)
+        if inspect.isawaitable(result):
+            getattr(result, "close", lambda: None)()
+            message = f"its inverse is a coroutine: 'await record.write({{{field.name!r}: …}})'"
+            raise ValidationError(
+                type(record)._name, [{"loc": (field.name,), "msg": message, "type": "compute"}]
+            )
+
+    def invert(self, record: Any, name: str, value: Any) -> Any:
+        """Call a field's inverse; what it returns is an awaitable, or nothing."""
+        computed = self.by_name[name].field.computed
+        assert computed is not None
+        record.__dict__.pop(name, None)
+        return getattr(record, computed.inverse)(value)
+
+    def settle_new(self, record: Any) -> None:
+        """Take the values for inverses out of a new record's validated state, and hand them on."""
+        state = record.__dict__
+        for name in self.inverses.intersection(state):
+            self.assign(record, self.by_name[name].field, state.pop(name))
+
+
+def _inverse(fields: Sequence[Field[Any, Any]], name: str) -> str:
+    return next(f.computed.inverse for f in fields if f.computed is not None and f.name == name)
+
+
+def formulas_of(cls: type[BaseModel]) -> Formulas | None:
+    """The computed fields that a class declares or inherits.
+
+    Raises:
+        TypeError: A method is missing, or does not say what it depends on.
+    """
+    fields = [field for field in cls._schema.fields.values() if field.computed is not None]
+    if not fields or cls._abstract or cls._inherit is not None:
+        return None  # the model that it becomes a part of may have the method
+    return Formulas(cls, fields)
+
+
+# -- domains --------------------------------------------------------------------------------------
+
+
+def _related(path: str, rest: str, operator: str, value: object) -> Domain:
+    return Condition(f"{path}.{rest}" if rest else path, operator, value)
+
+
+def _searched(
+    cls: type[BaseModel], field: Field[Any, Any], rest: str, operator: str, value: object
+) -> Domain:
+    assert field.computed is not None
+    if rest:
+        raise DomainError(
+            f"{field.model_name}.{field.name}: {field.computed.search}() takes no path"
+        )
+    found = getattr(cls, field.computed.search)(operator, value)
+    if inspect.isawaitable(found) or found is NotImplemented or found is None:
+        getattr(found, "close", lambda: None)()
+        raise DomainError(
+            f"{field.model_name}.{field.name}: {field.computed.search}({operator!r}, …) gives no domain"
+        )
+    return Domain(found)

@@ -1,0 +1,269 @@
+"""Records as a table of pandas, Polars or Arrow: a column for each field, typed by the field.
+
+None of the libraries is imported before it is asked for. Columns are collected from documents in
+stored form, batch by batch, so that no record is made for a row.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.exceptions import ConfigurationError, ValidationError
+from earnorm.fields.base import MISSING, Field
+from earnorm.fields.identifiers import UUID, Binary, ObjectIdField
+from earnorm.fields.money import Money
+from earnorm.fields.network import IPAddress
+from earnorm.fields.numeric import Boolean, Decimal, Float, Int
+from earnorm.fields.relational import Relation, ToMany
+from earnorm.fields.sets import Set
+from earnorm.fields.structured import Embedded, List
+from earnorm.fields.temporal import Date, DateTime, Duration, Time
+from earnorm.fields.text import String
+from earnorm.fields.vector import Vector
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+    from earnorm.model.schema import Schema
+
+# The first that fits; what fits none is JSON.
+_KINDS: Final[tuple[tuple[type[Any] | tuple[type[Any], ...], str], ...]] = (
+    (Boolean, "bool"),
+    (Int, "int"),
+    (Float, "float"),
+    (Decimal, "decimal"),
+    (DateTime, "datetime"),
+    (Date, "date"),
+    (Time, "time"),
+    (Duration, "duration"),
+    (Binary, "binary"),
+    ((List, Set, Vector, ToMany), "list"),
+    ((Embedded, Money), "struct"),
+    ((String, ObjectIdField, UUID, Relation, IPAddress), "text"),
+)
+
+
+class Column:
+    """One field as a column, or as a part of one."""
+
+    def __init__(self, name: str, field: Field[Any, Any] | None, kind: str = "") -> None:
+        self.name = name
+        self.field: Any = field
+        self.kind = kind or next((k for c, k in _KINDS if isinstance(field, c)), "json")
+        self.values: list[Any] = []
+        self.places: int = getattr(field, "decimal_places", None) or 0
+        self.item: Column | None = None
+        self.parts: list[Column] = []
+        if self.kind == "list":
+            if isinstance(field, List | Set):
+                self.item = Column("item", field._item)
+            else:
+                self.item = Column("item", None, "float" if isinstance(field, Vector) else "text")
+        elif self.kind == "struct":
+            whole: Any = field
+            parts: Any = (
+                whole.model._schema.stored
+                if isinstance(field, Embedded)
+                else tuple(whole.parts.values())
+            )
+            self.parts = [Column(part.name.rpartition(".")[2], part) for part in parts]
+        self._plain = _CONVERT.get(self.kind)
+
+    def add(self, document: Mapping[str, Any]) -> None:
+        """Take the value of one document."""
+        self.values.append(self._of(document))
+
+    def _of(self, document: Mapping[str, Any]) -> Any:
+        value = document.get(self.field.db_name, MISSING)
+        if value is MISSING:  # as a record would read it
+            default = self.field.default_value()
+            value = None if default is None else self.field.encode(default)
+        return self.convert(value)
+
+    def convert(self, value: Any) -> Any:
+        """A stored value as it stands in the table."""
+        if value is None:
+            return None
+        if self._plain is not None:
+            return self._plain(value)
+        if self.kind == "list" and self.item is not None and isinstance(value, list):
+            return list(map(self.item.convert, value))
+        if self.kind == "struct" and isinstance(value, dict):
+            return {part.name: part._of(value) for part in self.parts}
+        if self.kind == "decimal":
+            return self._decimal(value)
+        return self.field.decode(value)
+
+    def _decimal(self, value: Any) -> Any:
+        found = self.field.decode(value)
+        if not found.is_finite():
+            return None  # a column of decimals has no NaN
+        self.places = max(self.places, -found.as_tuple().exponent)
+        return found
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _utc(value: Any) -> Any:
+    return value.replace(tzinfo=datetime.UTC) if isinstance(value, datetime.datetime) else value
+
+
+_CONVERT: Final[Mapping[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(("bool", "int", "float"), lambda value: value),
+    "text": str,
+    "binary": bytes,
+    "datetime": _utc,
+    "date": lambda value: value.date() if isinstance(value, datetime.datetime) else value,
+    "json": _json,
+}
+
+
+class Table:
+    """Columns that grow document by document.
+
+    Args:
+        schema: The model's.
+        names: The fields to take; None means all that are stored.
+    """
+
+    def __init__(self, schema: Schema, names: Collection[str] | None = None) -> None:
+        self._schema = schema
+        self._columns = [
+            Column("id" if field.name == "_id" else field.name, field)
+            for field in schema.stored
+            if names is None or field.name in names
+        ]
+
+    def add(self, documents: Iterable[Mapping[str, Any]]) -> None:
+        """Take these documents in."""
+        for document in documents:
+            for column in self._columns:
+                column.add(document)
+
+    def pandas(self) -> pandas.DataFrame:
+        """As a pandas DataFrame."""
+        pd = library("pandas")
+        frame: pandas.DataFrame = pd.DataFrame(
+            {
+                column.name: self._built(
+                    column, lambda c: pd.Series(c.values, dtype=_PANDAS.get(c.kind, "object"))
+                )
+                for column in self._columns
+            }
+        )
+        return frame
+
+    def polars(self) -> polars.DataFrame:
+        """As a Polars DataFrame."""
+        pl = library("polars")
+        frame: polars.DataFrame = pl.DataFrame(
+            [
+                self._built(column, lambda c: pl.Series(c.name, c.values, _polars_type(pl, c)))
+                for column in self._columns
+            ]
+        )
+        return frame
+
+    def arrow(self) -> pyarrow.Table:
+        """As an Arrow table."""
+        pa = library("pyarrow", extra="arrow")
+        arrays = {
+            column.name: self._built(column, lambda c: pa.array(c.values, _arrow_type(pa, c)))
+            for column in self._columns
+        }
+        table: pyarrow.Table = pa.table(arrays)
+        return table
+
+    def _built(self, column: Column, build: Callable[[Column], Any]) -> Any:
+        try:
+            return build(column)
+        except Exception as error:
+            # Each library has errors of its own, and their texts quote the value.
+            message = f"holds a value that is no {column.kind} ({type(error).__name__})"
+            raise ValidationError(
+                self._schema.name,
+                [{"loc": (column.name,), "msg": f"the column {message}", "type": "export"}],
+            ) from None
+
+
+def library(name: str, *, extra: str = "") -> Any:
+    """A library that the core does not depend on.
+
+    Raises:
+        ConfigurationError: It is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name is not None and missing.name.partition(".")[0] != name:
+            raise
+        raise ConfigurationError(
+            f'{name} is not installed: pip install "earnorm-core[{extra or name}]"'
+        ) from missing
+
+
+_PANDAS: Final = {
+    "text": "string",
+    "int": "Int64",
+    "float": "float64",
+    "bool": "boolean",
+    "datetime": "datetime64[ms, UTC]",
+    "date": "datetime64[s]",
+    "duration": "timedelta64[ms]",
+    "json": "string",
+}
+"""dtypes that know unset values; decimals, lists and structures are Python objects."""
+
+_POLARS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "text": lambda pl: pl.String,
+    "json": lambda pl: pl.String,
+    "int": lambda pl: pl.Int64,
+    "float": lambda pl: pl.Float64,
+    "bool": lambda pl: pl.Boolean,
+    "datetime": lambda pl: pl.Datetime("ms", "UTC"),
+    "date": lambda pl: pl.Date,
+    "time": lambda pl: pl.Time,
+    "duration": lambda pl: pl.Duration("ms"),
+    "binary": lambda pl: pl.Binary,
+}
+
+_ARROW: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "text": lambda pa: pa.string(),
+    "json": lambda pa: pa.string(),
+    "int": lambda pa: pa.int64(),
+    "float": lambda pa: pa.float64(),
+    "bool": lambda pa: pa.bool_(),
+    "datetime": lambda pa: pa.timestamp("ms", tz="UTC"),
+    "date": lambda pa: pa.date32(),
+    "time": lambda pa: pa.time64("us"),
+    "duration": lambda pa: pa.duration("ms"),
+    "binary": lambda pa: pa.binary(),
+}
+
+
+def _polars_type(pl: Any, column: Column) -> Any:
+    if column.kind == "decimal":
+        return pl.Decimal(38, column.places)
+    if column.item is not None:
+        return pl.List(_polars_type(pl, column.item))
+    if column.kind == "struct":
+        return pl.Struct({part.name: _polars_type(pl, part) for part in column.parts})
+    return _POLARS[column.kind](pl)
+
+
+def _arrow_type(pa: Any, column: Column) -> Any:
+    if column.kind == "decimal":
+        return pa.decimal128(38, column.places)
+    if column.item is not None:
+        return pa.list_(_arrow_type(pa, column.item))
+    if column.kind == "struct":
+        return pa.struct([(part.name, _arrow_type(pa, part)) for part in column.parts])
+    return _ARROW[column.kind](pa)

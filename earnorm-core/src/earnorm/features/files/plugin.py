@@ -1,0 +1,61 @@
+"""The content of File fields goes with its record, whichever way the record is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any
+
+from earnorm.domain import condition
+from earnorm.features.files.stored import discard_when_durable, files_of
+from earnorm.fields.files import File
+from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.kernel.operations import Call, Layer, Middleware, Operation, Options
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+    from earnorm.kernel.operations import OperationName
+    from earnorm.model.base import BaseModel
+
+_REASON = "find the files of records that are deleted"
+
+
+class FilesPlugin:
+    """Deletes files with their records."""
+
+    api = API
+    name = "files"
+
+    @hookimpl
+    def wrap_operation(
+        self, app: App, model: type[BaseModel], operation: OperationName
+    ) -> Iterable[tuple[int, Middleware]]:
+        """Models with files only: every other one keeps its way."""
+        if model._schema.files and operation == "unlink":
+            # Innermost but for a cache: what an outer layer leaves out is not deleted.
+            return [(Layer.CACHE - 50, _Unlinking(model._schema.files))]
+        return ()
+
+
+class _Unlinking:
+    def __init__(self, fields: tuple[File, ...]) -> None:
+        self._fields = fields
+
+    async def __call__(self, op: Operation, call_next: Call) -> Any:
+        has_file = reduce(or_, (condition(f"{f.name}.id", "!=", None) for f in self._fields))
+        names = frozenset({"_id", *(field.name for field in self._fields)})
+        look = Operation(
+            "search",
+            op.model,
+            op.env.replace(system=True, reason=_REASON),
+            op.domain & has_file,
+            options=Options(fields=names),
+        )
+        documents = await op.app.execute(look)
+        result = await call_next(op)
+        for field in self._fields:
+            # Which of them are really gone is asked again: one may have been left alone.
+            ids = files_of(documents, field)
+            await discard_when_durable(op.env, op.model, field, ids)
+        return result

@@ -1,0 +1,436 @@
+"""The content of File fields: streams in and out, replacing, deleting, and finding what is left over.
+
+GridFS is no part of a transaction. So the new content is stored first, then the record is written
+to point at it, and the old content is deleted once that is durable. What goes wrong in between
+leaves at worst content that no record points at; :func:`remove_orphans` finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import fnmatch
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from bson import ObjectId
+
+from earnorm.concerns import Concerns
+from earnorm.domain import Domain, condition
+from earnorm.exceptions import ConcurrencyError, NotFound, ValidationError
+from earnorm.fields.files import File
+from earnorm.fields.json_forms import json_form
+from earnorm.kernel.environment import Env, current_env
+from earnorm.kernel.operations import ONE, Operation, Options, Update
+from earnorm.model.writing.stamps import stamp_written, timed
+from earnorm.model.writing.tracking import env_of, touch
+
+if TYPE_CHECKING:
+    from earnorm.backends.gridfs import FileStore
+    from earnorm.kernel.app import App
+    from earnorm.model.base import BaseModel
+
+log = logging.getLogger("earnorm")
+
+_PIECE = 256 * 1024  # bytes asked of a file object at once
+_UP_TO_DATE = Concerns(read_preference="primary")  # a secondary may not know the newest file yet
+_REASON = "the content of a file that no record points at"
+
+
+class Readable(Protocol):
+    """A file object, of Python (``open(path, "rb")``) or async (an upload of a web framework)."""
+
+    def read(self, size: int, /) -> Any:
+        """Up to so many bytes, or an awaitable of them; none at the end."""
+        ...
+
+
+Source = bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes] | Readable
+"""What a file can be written from."""
+
+
+class StoredFile:
+    """The file of one record's field; false where there is none. Made on each read of the field.
+
+    Everything it says is what the record was loaded with; content is read when it is asked for, and
+    only where the record is still readable for who is acting, and still has this very file.
+    """
+
+    __slots__ = ("_field", "_record")
+
+    def __init__(self, record: BaseModel, field: File) -> None:
+        self._record = record
+        self._field = field
+
+    # -- description --------------------------------------------------------------------------
+
+    def _part(self, name: str) -> Any:
+        stored = self._record.__dict__.get(self._field.name)
+        return stored.get(name) if isinstance(stored, dict) else None
+
+    def __bool__(self) -> bool:
+        return self._part("_id") is not None
+
+    @property
+    def length(self) -> int:
+        """Bytes; 0 where there is no file."""
+        return int(self._part("length") or 0)
+
+    @property
+    def content_type(self) -> str | None:
+        """The content type, as it was given."""
+        found: str | None = self._part("content_type")
+        return found
+
+    @property
+    def filename(self) -> str | None:
+        """The name, as it was given: no path to trust."""
+        found: str | None = self._part("filename")
+        return found
+
+    @property
+    def sha256(self) -> str | None:
+        """The content's digest in hexadecimal digits."""
+        found: str | None = self._part("sha256")
+        return found
+
+    @property
+    def uploaded_at(self) -> datetime.datetime | None:
+        """When the content was stored."""
+        found: datetime.datetime | None = self._part("uploaded_at")
+        return None if found is None else found.replace(tzinfo=datetime.UTC)
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """The description, without the content; None where there is no file."""
+        if not self:
+            return None
+        names = ("filename", "content_type", "length", "sha256", "uploaded_at")
+        return {name: getattr(self, name) for name in names}
+
+    def _json_form(self) -> Any:
+        return json_form(self.to_dict())
+
+    # -- reading ------------------------------------------------------------------------------
+
+    async def chunks(self, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        """The content in pieces, from byte ``start`` up to ``stop`` (the end without it).
+
+        Raises:
+            NotFound: There is no file, the record cannot be read (any more), its file was replaced
+                since the record was loaded, or a part of the content is missing.
+        """
+        if start < 0 or (stop is not None and stop < 0):
+            raise ValueError("start and stop are numbers of bytes from 0")
+        await self._check_readable()
+        async for piece in self._store().read(self._part("_id"), start, stop):
+            yield piece
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.chunks()
+
+    async def read(self) -> bytes:
+        """The whole content, in memory. Errors as for :meth:`chunks`."""
+        return b"".join([piece async for piece in self.chunks()])
+
+    def open(self, start: int = 0, stop: int | None = None) -> FileReader:
+        """A reader of so many bytes at a time. Errors come with the first ``read``."""
+        return FileReader(self.chunks(start, stop))
+
+    async def _check_readable(self) -> None:
+        record, field = self._record, self._field
+        if not self:
+            raise NotFound(f"{type(record).__name__}.{field.name}: the record has no file")
+        env = env_of([record])
+        look = Operation("search", type(record), env, condition("_id", "=", record.pk))
+        names = frozenset({"_id", field.name})
+        look = look.replace(options=Options(limit=1, fields=names))
+        found = await env.app.execute(look)
+        if not found:
+            raise NotFound(f"{type(record)._name}: the record with the file does not exist")
+        stored = found[0].get(field.db_name)
+        if not isinstance(stored, dict) or stored.get("_id") != self._part("_id"):
+            raise NotFound(
+                f"{type(record).__name__}.{field.name}: the file was replaced or deleted since the "
+                f"record was read; 'await record.refresh()' first"
+            )
+
+    def _store(self) -> FileStore:
+        return store_of(env_of([self._record]).app, type(self._record), self._field)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    async def write(
+        self, source: Source, *, filename: str | None = None, content_type: str | None = None
+    ) -> StoredFile:
+        """Store new content, in the database and here, and delete the old one.
+
+        Args:
+            source: Bytes, an (async) iterable of bytes, or a file object; read once, in pieces.
+            filename: A name for people, at most 255 characters.
+            content_type: E.g. ``image/png``.
+
+        Raises:
+            ValidationError: The record is not saved, or content or description are not acceptable.
+            NotFound: The record does not exist any more (or not for who is acting).
+            ConcurrencyError: Somebody else replaced the file first.
+        """
+        record, field = self._record, self._field
+        env = env_of([record])
+        self._check_writable()
+        self._check_description(filename, content_type)
+        id, store = ObjectId(), self._store()
+        uploaded = await store.save(
+            id,
+            self._within_size(_pieces(source)),
+            filename=filename,
+            metadata={"contentType": content_type, "record": record.pk},
+        )
+        meta = {
+            "_id": id,
+            "length": uploaded.length,
+            "content_type": content_type,
+            "filename": filename,
+            "sha256": uploaded.sha256,
+            "uploaded_at": uploaded.uploaded_at.replace(tzinfo=None),
+        }
+        old = self._part("_id")
+        if env.transaction is not None:
+            env.transaction.after_rollback(lambda: discard(env.app, type(record), field, [id]))
+        try:
+            await self._point_at(env, meta)
+        except BaseException:
+            if env.transaction is None:
+                # The answer may have been lost and not the write, so whether it is used is asked.
+                await asyncio.shield(discard(env.app, type(record), field, [id]))
+            raise
+        await discard_when_durable(env, type(record), field, [old])
+        return self
+
+    async def delete(self) -> None:
+        """Delete the file, in the database and here; harmless where there is none.
+
+        Raises:
+            NotFound: The record does not exist any more (or not for who is acting).
+            ConcurrencyError: Somebody else replaced the file first.
+        """
+        old = self._part("_id")
+        if old is None:
+            return
+        env = env_of([self._record])
+        self._check_writable()
+        await self._point_at(env, None)
+        await discard_when_durable(env, type(self._record), self._field, [old])
+
+    def _check_writable(self) -> None:
+        record, field = self._record, self._field
+        if not record.is_stored:
+            raise self._refusal("the record is not saved yet; save() it first", "unsaved")
+        if field.readonly and self:
+            raise self._refusal("can be written only once", "readonly")
+
+    def _check_description(self, filename: str | None, content_type: str | None) -> None:
+        if filename is not None and not (isinstance(filename, str) and 0 < len(filename) <= 255):
+            raise self._refusal("a filename is a text of 1 to 255 characters", "filename")
+        allowed = self._field.content_types
+        if content_type is not None and not isinstance(content_type, str):
+            raise self._refusal("a content type is a text such as image/png", "content_type")
+        plain = (content_type or "").partition(";")[0].strip().lower()
+        if allowed and not any(fnmatch.fnmatchcase(plain, kind) for kind in allowed):
+            raise self._refusal(f"content type {' or '.join(allowed)} is allowed", "content_type")
+
+    async def _within_size(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        most, length = self._field.max_size, 0
+        async for piece in pieces:
+            if not isinstance(piece, bytes | bytearray | memoryview):
+                raise self._refusal(
+                    f"a file's content is bytes, not {type(piece).__name__}", "bytes_type"
+                )
+            length += len(piece)
+            if most is not None and length > most:
+                raise self._refusal(f"at most {most} bytes are allowed", "too_long")
+            yield bytes(piece)
+
+    def _refusal(self, message: str, kind: str) -> ValidationError:
+        detail: Any = {"loc": (self._field.name,), "msg": message, "type": kind}
+        return ValidationError(type(self._record)._name, [detail])
+
+    async def _point_at(self, env: Env, meta: dict[str, Any] | None) -> None:
+        """Write the description with the record, if it still has the file that is known here."""
+        from earnorm.model.writing import records as writing
+
+        record, field = self._record, self._field
+        model = type(record)
+        expect = {**writing.expected_of(record), f"{field.db_name}._id": self._part("_id")}
+        op = Operation("write", model, env, condition("_id", "=", record.pk))
+        update = Update({"$set": {field.db_name: meta}}, expect)
+        op = timed(op.replace(values=update, options=Options(many=False)))
+        touch(env, [record])
+        if not await env.app.execute(op):
+            look = Operation("search", model, env, condition("_id", "=", record.pk), None, ONE)
+            if not await env.app.execute(look):
+                raise NotFound(f"{model._name}: the record to write does not exist")
+            raise ConcurrencyError(
+                f"{model._name}: the file of {field.name!r} was replaced since the record was "
+                f"read; refresh() it and try again"
+            )
+        record.__dict__[field.name] = meta
+        stamp_written(record, op, update)
+        writing._count_revision(record)
+
+    def __repr__(self) -> str:
+        # No filename: it may be what must not reach a log.
+        what = f"{self.length} bytes" if self else "no file"
+        return f"<StoredFile {self._field.model_name}.{self._field.name}: {what}>"
+
+
+class FileReader:
+    """Reads a file's content, so many bytes at a time."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+        self._buffer = bytearray()
+
+    async def read(self, size: int = -1) -> bytes:
+        """The next ``size`` bytes, fewer at the end, none behind it; all the rest without it."""
+        while size < 0 or len(self._buffer) < size:
+            piece = await anext(self._pieces, None)
+            if piece is None:
+                break
+            self._buffer += piece
+        end = len(self._buffer) if size < 0 else size
+        data = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        return data
+
+    async def close(self) -> None:
+        """Let go of the server's cursor."""
+        close = getattr(self._pieces, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def __aenter__(self) -> FileReader:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await self.read(_PIECE):
+            yield piece
+
+
+async def _pieces(source: Any) -> AsyncIterator[bytes]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield bytes(source)
+    elif hasattr(source, "read"):
+        async for piece in _of_file_object(source):
+            yield piece
+    elif isinstance(source, AsyncIterable):
+        async for piece in source:
+            yield piece
+    elif isinstance(source, Iterable) and not isinstance(source, str):
+        for piece in source:
+            yield piece
+    else:
+        raise ValidationError(
+            "file",
+            [
+                {
+                    "loc": (),
+                    "msg": "a file is written from bytes, an iterable of bytes or a file object, "
+                    f"not from a {type(source).__name__}",
+                    "type": "file",
+                }
+            ],
+        )
+
+
+async def _of_file_object(source: Readable) -> AsyncIterator[bytes]:
+    # A plain file object blocks; where its read() is a coroutine function there is no need for a thread.
+    if asyncio.iscoroutinefunction(source.read):
+        while piece := await source.read(_PIECE):
+            yield piece
+    else:
+        while piece := await asyncio.to_thread(source.read, _PIECE):
+            yield piece
+
+
+# -- what no record points at ---------------------------------------------------------------------
+
+
+def store_of(app: App, model: type[BaseModel], field: File) -> FileStore:
+    """The bucket of a field."""
+    return app.backend.files(field.bucket or f"{model._collection}.{field.db_name}")
+
+
+async def discard(
+    app: App, model: type[BaseModel], field: File, ids: Sequence[ObjectId | None]
+) -> None:
+    """Delete content that records pointed at, where none does any more. A failure is logged: the
+    content is left over, and :func:`remove_orphans` finds it."""
+    try:
+        await _delete_unused(app, model, field, [id for id in ids if id is not None])
+    except Exception:
+        log.warning(
+            "%s.%s: %d files are left over", model._name, field.name, len(ids), exc_info=True
+        )
+
+
+async def discard_when_durable(
+    env: Env, model: type[BaseModel], field: File, ids: Sequence[ObjectId | None]
+) -> None:
+    """As ``discard``; in a transaction once that is committed."""
+    if not any(ids):
+        return
+    if env.transaction is None:
+        await discard(env.app, model, field, ids)
+    else:
+        env.transaction.after_commit(lambda: discard(env.app, model, field, ids))
+
+
+async def _delete_unused(
+    app: App, model: type[BaseModel], field: File, ids: Sequence[ObjectId]
+) -> int:
+    if not ids:
+        return 0
+    env = app.env.replace(system=True, reason=_REASON)
+    domain = Domain([(f"{field.name}.id", "in", list(ids))])
+    look = Operation("search", model, env, domain)
+    options = Options(fields=frozenset({"_id", field.name}), concerns=_UP_TO_DATE)
+    look = look.replace(options=options)
+    used = {document[field.db_name]["_id"] for document in await app.execute(look)}
+    unused = [id for id in ids if id not in used]
+    await store_of(app, model, field).delete(unused)
+    return len(unused)
+
+
+async def remove_orphans(
+    model: type[BaseModel], *, older_than: datetime.timedelta = datetime.timedelta(hours=1)
+) -> int:
+    """Delete the content of a model's File fields that no record points at.
+
+    Such content is left by a process that died between storing a file and writing its record, and
+    by documents that were deleted past this library.
+
+    Args:
+        model: The model.
+        older_than: Leave younger files alone: their record may be about to be written.
+
+    Returns:
+        How many files were deleted.
+    """
+    app = current_env().app
+    bound = app.bind(model)
+    moment = datetime.datetime.now(datetime.UTC) - older_than
+    deleted = 0
+    for field in bound.schema.files:
+        async for ids in store_of(app, bound.model, field).ids_before(moment):
+            deleted += await _delete_unused(app, bound.model, field, ids)
+    return deleted
+
+
+def files_of(documents: Iterable[dict[str, Any]], field: File) -> list[ObjectId]:
+    """The ids of the files that documents point at."""
+    stored = [document.get(field.db_name) for document in documents]
+    return [cast(ObjectId, each["_id"]) for each in stored if isinstance(each, dict)]

@@ -1,0 +1,1 @@
+"""Groups, aggregates and pipelines."""

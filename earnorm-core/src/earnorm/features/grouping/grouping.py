@@ -1,0 +1,351 @@
+"""From ``group(...)``'s arguments to a GroupSpec, and from its rows to Python values."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from earnorm.domain import Domain, DomainSource, Operator, matcher, to_filter
+from earnorm.domain.schema import Path
+from earnorm.exceptions import DomainError, ErrorDetail, ValidationError, nearest
+from earnorm.features.grouping.aggregation import Aggregate, PathLike, Stats, path_of
+from earnorm.fields.base import Field
+from earnorm.fields.relational import ToMany
+from earnorm.fields.sets import Set
+from earnorm.fields.structured import Dict, Embedded, Json, List
+from earnorm.fields.temporal import Date, DateTime
+from earnorm.fields.vector import Vector
+from earnorm.fields.zones import time_zone
+from earnorm.kernel.operations import GroupSpec
+from earnorm.model.reading.ordering import Order, parse_order
+
+if TYPE_CHECKING:
+    from earnorm.kernel.environment import Env
+    from earnorm.model.reading.across import Across
+    from earnorm.model.schema import Schema
+
+GroupKey = PathLike | Mapping[str, PathLike]
+"""``"city"``, ``"created_at:month"``, ``Sale.city``, or ``{"month": "created_at:month"}``."""
+
+UNITS = ("year", "quarter", "month", "week", "day", "hour")
+_UTC = datetime.UTC
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Where a path leads, for the database's own expressions.
+
+    Attributes:
+        expression: The value at its end, null where there is none.
+        db_path: The stored path.
+        field: The field at its end; of a list's items where the list is taken apart.
+        lists: The stored paths of the lists on the way, the outermost first.
+        ends_at_list: Whether the last of them is the value itself.
+    """
+
+    expression: Any
+    db_path: str
+    field: Field[Any, Any]
+    lists: tuple[str, ...]
+    ends_at_list: bool
+
+    @property
+    def plain(self) -> Any:
+        """The value at its end, or nothing, for what takes the two alike."""
+        return f"${self.db_path}"
+
+
+def reach(schema: Schema, path: str) -> Reached:
+    """Resolve a path for an expression.
+
+    Raises:
+        DomainError: No such field, or a path that an expression cannot follow.
+    """
+    found = schema.resolve(path)
+    db_path = found.db_path
+    # In an expression, unlike in a filter, a part with a $ is an operator or a variable.
+    if any(not part or part.startswith("$") or "\0" in part for part in db_path.split(".")):
+        raise DomainError(f"{path!r} is no path that a group can look at")
+    lists = tuple(_lists(schema, path))
+    field: Any = found.field
+    ends_at_list = isinstance(field, List | Set | ToMany | Vector)
+    while isinstance(field, List | Set):
+        field = field._item
+    # A missing value and null are two groups to the database, and one here.
+    return Reached({"$ifNull": [f"${db_path}", None]}, db_path, field, lists, ends_at_list)
+
+
+def _lists(schema: Schema, path: str) -> Iterator[str]:
+    names = path.split(".")
+    prefix = ""
+    for position, name in enumerate(names):
+        if position and name.isdecimal():
+            raise DomainError(
+                f"{path!r}: a group looks at every item of a list; aggregate() reaches one by its "
+                f"position ($arrayElemAt)"
+            )
+        found = schema.resolve(name)
+        field: Any = found.field
+        prefix += found.db_path
+        if isinstance(field, ToMany | Vector):
+            yield prefix  # ids, and numbers; they are their own items
+            return
+        while isinstance(field, List | Set):
+            yield prefix
+            field = field._item
+        if not isinstance(field, Embedded) or isinstance(field, Dict | Json):
+            return
+        schema = field.model._schema
+        prefix += "."
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    name: str
+    reached: Reached
+    expression: Any
+    zone: ZoneInfo | None = None
+    """The time zone of a bucket of date-times."""
+
+    @property
+    def alone(self) -> Any:
+        """The expression of the only key of a group."""
+        reached = self.reached
+        return reached.plain if self.expression is reached.expression else self.expression
+
+    def decode(self, value: Any) -> Any:
+        if value is None:
+            return None
+        found = self.reached.field.decode(value)
+        return found if self.zone is None else found.astimezone(self.zone)
+
+
+class Grouping:
+    """One call of ``group()``: what is asked of the database, and how its rows are read.
+
+    Args:
+        schema: The model's.
+        env: Whose time zone (``context["tz"]``) the buckets of dates follow.
+        operators: The App's, for ``having``.
+        keys: What to group by.
+        aggregates: Result names to what is computed.
+        having: A domain over the result names.
+        order: Result names, as for a query; the keys decide what it leaves open.
+        limit: At most so many rows; 0 means all.
+        across: Takes the paths that lead into other records.
+
+    Raises:
+        DomainError: A path that is no field, or a condition that doesn't fit.
+        ValidationError: A value that is no key or aggregate, or a name used twice.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        env: Env,
+        operators: Mapping[str, Operator],
+        keys: Sequence[GroupKey],
+        aggregates: Mapping[str, Aggregate],
+        *,
+        having: DomainSource = None,
+        order: Order = None,
+        limit: int = 0,
+        across: Across | None = None,
+    ) -> None:
+        self._schema = schema
+        self._across = across
+        self._keys: dict[str, _Key] = {}
+        for name, path in _named(keys):
+            if name in self._keys:
+                raise _refused(name, "is a key already")
+            self._keys[name] = self._key(name, path, env)
+        self._aggregates: dict[str, tuple[Aggregate, Reached | None]] = {}
+        unwound = [each for key in self._keys.values() for each in key.reached.lists]
+        self._unwound = tuple(dict.fromkeys(unwound))
+        for name, aggregate in aggregates.items():
+            self._aggregates[name] = self._checked(name, aggregate)
+        self.name = schema.name
+        self._having = Domain(having)
+        self._fits = matcher(self._having, self, operators)
+        self.spec = GroupSpec(
+            keys={name: key.reached.db_path for name, key in self._keys.items()},
+            aggregates={
+                name: reached.db_path if reached else ""
+                for name, (_, reached) in self._aggregates.items()
+            },
+            stages=tuple(self._stages(operators, parse_order(order), limit)),
+        )
+
+    @property
+    def needs_order(self) -> bool:
+        """Whether the records' order decides a result."""
+        return any(aggregate.by_order for aggregate, _ in self._aggregates.values())
+
+    # -- keys and aggregates ------------------------------------------------------------------
+
+    def _reach(self, path: str) -> Reached:
+        across = self._across
+        if across is None or not across.leads_away(path):
+            return reach(self._schema, path)
+        key, field = across.key(path), across.field(path)
+        if isinstance(field, List):
+            raise DomainError(
+                f"{path!r} is a list in another record; a group looks at single values"
+            )
+        return Reached({"$ifNull": [f"${key}", None]}, key, field, (), False)
+
+    def _key(self, name: str, path: str, env: Env) -> _Key:
+        path, colon, unit = path.partition(":")
+        reached = self._reach(path)
+        if not colon:
+            return _Key(name, reached, reached.expression)
+        if unit not in UNITS:
+            raise DomainError(f"{path}:{unit}: no such unit{nearest(unit, UNITS)}")
+        field = reached.field
+        trunc = {"date": reached.expression, "unit": unit, "startOfWeek": "monday"}
+        if isinstance(field, DateTime):
+            zone = time_zone(env)
+            trunc["timezone"] = zone.key
+            return _Key(name, reached, {"$dateTrunc": trunc}, zone)
+        if isinstance(field, Date) and unit != "hour":
+            return _Key(name, reached, {"$dateTrunc": trunc})  # a day is one in every zone
+        kind = type(field).__name__
+        raise DomainError(f"{path} is a {kind}; it has no buckets by the {unit}")
+
+    def _checked(self, name: str, aggregate: Aggregate) -> tuple[Aggregate, Reached | None]:
+        if name in self._keys:
+            raise _refused(name, "is a key already")
+        if not isinstance(aggregate, Aggregate):
+            raise _refused(name, f'{name}= takes an aggregate, e.g. {name}=Sum("price")')
+        path = aggregate.path
+        if not path:
+            return aggregate, None
+        reached = self._reach(path)
+        whole = [each for each in reached.lists if each not in self._unwound]
+        if whole and not (aggregate.of_lists and reached.ends_at_list and len(whole) == 1):
+            raise _refused(
+                name,
+                f"{path!r} leads through the list {whole[0]!r}; group by a path through it as well, "
+                f"or use aggregate() with $unwind",
+            )
+        if whole:
+            reached = Reached(
+                reached.expression, reached.db_path, self._field(path), reached.lists, True
+            )
+        refusal = aggregate.refusal(reached.field)
+        if refusal:
+            raise _refused(name, refusal)
+        return aggregate, reached
+
+    def _field(self, path: str) -> Any:
+        return self._schema.resolve(path).field
+
+    # -- the pipeline -------------------------------------------------------------------------
+
+    def _stages(
+        self, operators: Mapping[str, Operator], order: Sequence[tuple[str, int]], limit: int
+    ) -> Iterator[Mapping[str, Any]]:
+        for path in self._unwound:
+            yield {"$unwind": {"path": f"${path}", "preserveNullAndEmptyArrays": True}}
+        keys = {f"k{number}": key.expression for number, key in enumerate(self._keys.values())}
+        group: dict[str, Any] = {"_id": keys or None}
+        columns: dict[str, Any] = {name: f"$_id.{name}" for name in keys}
+        if len(keys) == 1:
+            # By itself a key needs no document around it, and a missing one is null already: two
+            # thirds of the time.
+            [key] = self._keys.values()
+            group["_id"], columns["k0"] = key.alone, "$_id"
+        for number, (aggregate, reached) in enumerate(self._aggregates.values()):
+            column = f"a{number}"
+            value = None
+            if reached:
+                value = reached.plain if aggregate.ignores_unset else reached.expression
+            for suffix, accumulator in aggregate.accumulators(value).items():
+                group[column + suffix] = accumulator
+            columns[column] = aggregate.result(column)
+        yield {"$group": group}
+        yield {"$project": {"_id": 0, **columns}} if columns else {"$project": {"_id": 1}}
+        if not keys:
+            return  # one row at most: ``rows`` looks at it, the one of no records included
+        if self._having is not Domain.TRUE:
+            yield {"$match": to_filter(self._having, self, operators)}
+        sort = {self.resolve(name).db_path: direction for name, direction in order}
+        for name in keys:
+            sort.setdefault(name, 1)
+        yield {"$sort": sort}
+        if limit:
+            yield {"$limit": limit}
+
+    def substitute(self, path: str) -> None:
+        """Results are what they are."""
+
+    def crossing(self, path: str) -> None:
+        """Results lead nowhere."""
+
+    def resolve(self, path: str) -> Path:
+        """A result name, for ``having`` and ``order``; see :class:`earnorm.domain.schema.Schema`."""
+        for number, key in enumerate(self._keys.values()):
+            if key.name == path:
+                return Path(f"k{number}", key.reached.field)
+        name, _, part = path.partition(".")
+        for number, (known, (aggregate, reached)) in enumerate(self._aggregates.items()):
+            if known != name:
+                continue
+            field = aggregate.field(reached.field if reached else None)
+            if isinstance(aggregate, Stats):
+                if part in aggregate.nothing():
+                    return Path(f"a{number}.{part}", aggregate.part(part, field)[0])
+            elif not part:
+                return Path(f"a{number}", field)
+        known_names = [*self._keys, *self._aggregates]
+        for name, (aggregate, _) in self._aggregates.items():
+            if isinstance(aggregate, Stats):
+                known_names += [f"{name}.{part}" for part in aggregate.nothing()]
+        raise DomainError(f"group: no result is named {path!r}{nearest(path, known_names)}")
+
+    # -- rows ---------------------------------------------------------------------------------
+
+    def rows(self, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of a group operation in Python values."""
+        if not self._keys:
+            row = found[0] if found else self._row_of_nothing()
+            columns = {f"a{n}": row[name] for n, name in enumerate(self._aggregates)}
+            found = [row] if self._fits(columns) else []
+        rows = [dict(row) for row in found]
+        for name, decode in self._decoders():
+            for row in rows:
+                row[name] = decode(row[name])
+        return rows
+
+    def _row_of_nothing(self) -> dict[str, Any]:
+        return {name: aggregate.nothing() for name, (aggregate, _) in self._aggregates.items()}
+
+    def _decoders(self) -> Iterator[tuple[str, Callable[[Any], Any]]]:
+        """Of the columns whose values are not read as they are stored."""
+        for name, key in self._keys.items():
+            if key.reached.field.converts:
+                yield name, key.decode
+        for name, (aggregate, reached) in self._aggregates.items():
+            field = aggregate.field(reached.field if reached else None)
+            if field.converts or type(aggregate).decode is not Aggregate.decode:
+                yield name, partial(aggregate.decode, field=field)
+
+
+def _named(keys: Sequence[GroupKey]) -> Iterator[tuple[str, str]]:
+    for key in keys:
+        pairs: Mapping[Any, Any] = key if isinstance(key, Mapping) else {path_of(key): key}
+        for name, value in pairs.items():
+            path = path_of(value)
+            if path is None or not isinstance(name, str):
+                raise _refused("group", f"{type(value).__name__} is no field's path to group by")
+            yield name, path
+
+
+def _refused(name: str, message: str) -> ValidationError:
+    text = message if message.startswith(f"{name}=") else f"{name}: {message}"
+    detail: ErrorDetail = {"loc": (name,), "msg": text, "type": "group"}
+    return ValidationError("group", [detail])

@@ -1,0 +1,237 @@
+"""``Query.aggregate()``: MongoDB's own pipeline, kept inside what the query and the access rules show.
+
+Stages are allowed by name. Whatever writes, runs JavaScript or tells of the server is none of them.
+Another collection is named by its model, and its own layers decide which of its records are seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from bson import Code
+
+from earnorm.exceptions import ConfigurationError, NotSupported, ValidationError, nearest
+from earnorm.kernel.operations import Operation, Options, Selecting, Stream
+
+if TYPE_CHECKING:
+    from earnorm.kernel.environment import Env
+
+Stage = Mapping[str, Any]
+
+MAX_LEVELS: Final = 80
+"""Levels of nesting; a server takes 200, and the leading stages need some."""
+
+_PLAIN: Final = (
+    *("$addFields", "$bucket", "$bucketAuto", "$count", "$densify", "$fill", "$group", "$limit"),
+    *("$match", "$project", "$redact", "$replaceRoot", "$replaceWith", "$sample", "$set"),
+    *("$setWindowFields", "$skip", "$sort", "$sortByCount", "$unset", "$unwind"),
+)
+_WRITES = "it writes past every layer; use the rows, or create() and write()"
+_FIRST = "it has to be a pipeline's first stage, and there stands the query's own condition"
+_REASONS: Final = {
+    "$out": _WRITES,
+    "$merge": _WRITES,
+    "$geoNear": _FIRST,
+    "$search": _FIRST,
+    "$searchMeta": _FIRST,
+    "$vectorSearch": _FIRST,
+    "$documents": "it reads no record of the model",
+}
+_TELLS = "it tells of the server, not of the model's records"
+_JAVASCRIPT: Final = frozenset({"$where", "$function", "$accumulator"})
+
+
+class Aggregation:
+    """The rows of a pipeline: ``await`` it for a list, or stream them with ``async for``.
+
+    Rows are in stored form: what the pipeline gives, as the driver decodes it (naive UTC
+    date-times, ``Decimal128``, ids as ``ObjectId``).
+    """
+
+    __slots__ = ("_batch", "_env", "_op", "_pipeline")
+
+    def __init__(self, env: Env, op: Operation, pipeline: Sequence[Stage], batch_size: int) -> None:
+        self._env = env
+        self._op = op
+        self._pipeline = pipeline
+        self._batch = batch_size
+
+    async def _operation(self, stream: Stream | None = None) -> Operation:
+        stages = await compiled(self._env, self._op.model._name, self._pipeline)
+        options = self._op.options.replace(pipeline=tuple(stages), stream=stream)
+        return self._op.replace(options=options)
+
+    def __await__(self) -> Generator[Any, None, list[dict[str, Any]]]:
+        return self._run().__await__()
+
+    async def _run(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = await self._env.app.execute(await self._operation())
+        return rows
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        """Stream the rows in batches, with constant memory here."""
+        stream = Stream(self._batch)
+        op = await self._operation(stream)
+        try:
+            while rows := await self._env.app.execute(op):
+                for row in rows:
+                    yield row
+        finally:
+            if stream.cursor is not None:
+                await stream.cursor.close()
+
+    def __repr__(self) -> str:
+        return f"<Aggregation of {self._op.model._name} in {len(self._pipeline)} stages>"
+
+
+async def compiled(env: Env, subject: str, pipeline: Sequence[Stage]) -> list[Stage]:
+    """The pipeline as the database takes it: checked, with collections in the place of models.
+
+    Args:
+        env: Who asks; the other models' rules are those of this principal.
+        subject: The model's name, for messages.
+        pipeline: MongoDB's stages.
+
+    Raises:
+        ValidationError: A stage that is not allowed, JavaScript, or a model that does not exist.
+        AccessDenied: The principal may not read another model that is named.
+    """
+    return await _Compiler(env, subject).stages(pipeline, ())
+
+
+class _Compiler:
+    def __init__(self, env: Env, subject: str) -> None:
+        self._env = env
+        self._subject = subject
+        self._special: dict[str, Callable[[Any, tuple[str | int, ...]], Awaitable[Any]]] = {
+            "$facet": self._facet,
+            "$lookup": self._lookup,
+            "$unionWith": self._union_with,
+            "$graphLookup": self._graph_lookup,
+        }
+
+    async def stages(self, pipeline: object, loc: tuple[str | int, ...]) -> list[Stage]:
+        if not isinstance(pipeline, list | tuple):
+            self._refuse(loc, f"a pipeline is a list of stages, not a {type(pipeline).__name__}")
+        if len(loc) > MAX_LEVELS:
+            self._refuse(loc[:3], "pipelines are nested too deeply")
+        found: list[Stage] = []
+        for position, stage in enumerate(pipeline):
+            where = (*loc, position)
+            if not isinstance(stage, Mapping) or len(stage) != 1:
+                self._refuse(where, 'a stage is a dict of one key, e.g. {"$match": {...}}')
+            ((name, value),) = stage.items()
+            special = self._special.get(name)
+            if special is not None:
+                value = await special(value, (*where, name))
+            elif name in _PLAIN:
+                self._check(value, (*where, name))
+            else:
+                self._refuse_stage(name, where)
+            found.append({name: value})
+        return found
+
+    def _refuse_stage(self, name: object, loc: tuple[str | int, ...]) -> NoReturn:
+        known = {*_PLAIN, *self._special}
+        if not isinstance(name, str):
+            self._refuse(loc, "a stage's name is a text")
+        reason = _REASONS.get(name)
+        if reason is None:
+            hint = nearest(name, known) if len(name) < 40 else ""
+            reason = hint.removeprefix("; ") or _TELLS
+        self._refuse(loc, f"the stage {name[:40]} is not allowed here: {reason}")
+
+    def _check(self, value: Any, loc: tuple[str | int, ...], level: int = 0) -> None:
+        if level > MAX_LEVELS:
+            self._refuse(loc, "it is nested too deeply")
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                if key in _JAVASCRIPT:
+                    self._refuse(loc, f"{key} runs JavaScript on the server, which is not allowed")
+                self._check(item, loc, level + 1)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                self._check(item, loc, level + 1)
+        elif isinstance(value, Code):
+            self._refuse(loc, "JavaScript is not allowed")
+
+    # -- stages with pipelines or other collections inside ------------------------------------
+
+    async def _facet(self, value: Any, loc: tuple[str | int, ...]) -> Any:
+        facets = self._mapping(value, loc)
+        return {name: await self.stages(each, (*loc, str(name))) for name, each in facets.items()}
+
+    async def _lookup(self, value: Any, loc: tuple[str | int, ...]) -> Any:
+        spec = self._mapping(value, loc)
+        rest = {k: v for k, v in spec.items() if k not in ("from", "pipeline")}
+        self._check(rest, loc)
+        collection, leading = await self._other(spec.get("from"), (*loc, "from"))
+        own = await self.stages(spec.get("pipeline", ()), (*loc, "pipeline"))
+        self._refuse_hidden(spec.get("foreignField"), leading, loc)
+        stages = [*leading, *own]
+        if stages or "pipeline" in spec:
+            rest["pipeline"] = stages
+        return {"from": collection, **rest}
+
+    async def _union_with(self, value: Any, loc: tuple[str | int, ...]) -> Any:
+        spec = {"coll": value} if isinstance(value, str) else self._mapping(value, loc)
+        self._only(spec, {"coll", "pipeline"}, loc)
+        collection, leading = await self._other(spec.get("coll"), (*loc, "coll"))
+        own = await self.stages(spec.get("pipeline", ()), (*loc, "pipeline"))
+        return {"coll": collection, "pipeline": [*leading, *own]}
+
+    async def _graph_lookup(self, value: Any, loc: tuple[str | int, ...]) -> Any:
+        spec = self._mapping(value, loc)
+        self._check(spec, loc)
+        collection, leading = await self._other(spec.get("from"), (*loc, "from"))
+        conditions = [stage["$match"] for stage in leading if "$match" in stage]
+        if len(conditions) < len(leading):
+            raise NotSupported(
+                f"{self._subject}: $graphLookup from {spec['from']!r}: some of its fields are hidden "
+                f"from you, and this stage cannot leave them out; use $lookup"
+            )
+        own = spec.get("restrictSearchWithMatch")
+        conditions += [own] if own else []
+        result = {**spec, "from": collection}
+        if conditions:
+            result["restrictSearchWithMatch"] = {"$and": conditions}
+        return result
+
+    async def _other(self, name: Any, loc: tuple[str | int, ...]) -> tuple[str, list[Stage]]:
+        """Another model's collection, and the stages that its layers put before everything else."""
+        if not isinstance(name, str):
+            self._refuse(loc, 'names another model by its name, e.g. "core.author"')
+        env = self._env
+        try:
+            model = env.app.model(name)
+        except ConfigurationError as error:
+            self._refuse(loc, str(error))
+        found = Selecting()
+        op = Operation("search", model, env, options=Options(stream=found))
+        await env.app.execute(op)
+        stages = [stage for stage in found.stages if stage != {"$match": {}}]
+        return env.app.bind(model).collection.name, stages
+
+    def _refuse_hidden(
+        self, field: object, leading: Sequence[Stage], loc: tuple[str | int, ...]
+    ) -> None:
+        # The server compares the foreign field before it runs the pipeline that hides it.
+        shown = next((stage["$project"] for stage in leading if "$project" in stage), None)
+        if shown is not None and field is not None and str(field).partition(".")[0] not in shown:
+            self._refuse(loc, "the foreign field is hidden from you")
+
+    def _only(self, spec: Mapping[str, Any], known: set[str], loc: tuple[str | int, ...]) -> None:
+        for key in spec:
+            if key not in known:
+                self._refuse(loc, f"no such option {str(key)[:40]!r}{nearest(str(key), known)}")
+
+    def _mapping(self, value: Any, loc: tuple[str | int, ...]) -> Mapping[str, Any]:
+        if not isinstance(value, Mapping):
+            self._refuse(loc, f"takes a dict, not a {type(value).__name__}")
+        return value
+
+    def _refuse(self, loc: tuple[str | int, ...], message: str) -> NoReturn:
+        raise ValidationError(
+            f"{self._subject}.aggregate", [{"loc": loc, "msg": message, "type": "pipeline"}]
+        ) from None

@@ -1,0 +1,1 @@
+"""Indexes and collection options: declared, prepared, compared, advised."""

@@ -1,0 +1,57 @@
+"""``search(...).lock()``: records that no other transaction may write before this one ends.
+
+MongoDB has no lock that a reader could take. It does have write conflicts: of two transactions that
+write one document, the later one fails at once, with a transient error. So a lock is a write of a
+field of its own, which no model declares and nobody sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from earnorm.exceptions import NotSupported, TransactionError
+from earnorm.model.writing.objectids import chunks
+
+if TYPE_CHECKING:
+    from earnorm.backends.base import Collection, Document
+    from earnorm.kernel.operations import Operation
+
+LOCK: Final = "_lock"
+"""The stored key that counts the locks."""
+
+
+def check_lock(op: Operation) -> None:
+    """Refuse what cannot be locked.
+
+    Raises:
+        TransactionError: No transaction is running, whose end would be the end of the lock.
+        NotSupported: It is not a search of whole records.
+    """
+    if op.name != "search" or op.options.stream is not None:
+        raise NotSupported(
+            f"{op.model._name}: lock() goes with a search that is awaited: "
+            f"'await {op.model.__name__}.search(...).lock()'"
+        )
+    if op.env.transaction is None:
+        raise TransactionError(
+            f"{op.model._name}: lock() holds until the end of a transaction, and none is running: "
+            f"work inside 'async with earnorm.transaction():' or '@earnorm.transactional()'"
+        )
+
+
+async def lock(collection: Collection, documents: Sequence[Document], op: Operation) -> None:
+    """Write the lock of each document.
+
+    Raises:
+        TransactionError: Another transaction has written or locked one since this one began;
+            transient, so ``@transactional`` tries again.
+    """
+    pks = [document["_id"] for document in documents]
+    for chunk in chunks(pks):
+        await collection.update(
+            {"_id": {"$in": chunk}},
+            {"$inc": {LOCK: 1}},
+            session=op.env.database_session,
+            timeout=op.options.timeout,
+        )

@@ -1,0 +1,1 @@
+"""Several classes in one collection."""

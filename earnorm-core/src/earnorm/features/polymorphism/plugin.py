@@ -1,0 +1,64 @@
+"""Several classes in one collection: a member's operations are about its own kinds, and what the root changes is
+changed as a record of its own class, so that the layers of each class see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.kernel.operations import Call, Layer, Middleware, Operation
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+    from earnorm.kernel.operations import OperationName
+    from earnorm.model.base import BaseModel
+
+
+class PolymorphismPlugin:
+    """Narrows the operations of a member, and hands changes to the classes that they are about."""
+
+    api = API
+    name = "polymorphism"
+
+    @hookimpl
+    def wrap_operation(
+        self, app: App, model: type[BaseModel], operation: OperationName
+    ) -> Iterable[tuple[int, Middleware]]:
+        """Models with a discriminator only: every other one keeps its way."""
+        if model._root is None or operation == "create":
+            return
+        if model._identity != model._name:
+            # Outside of everything, so that rules, audits and caches see what it is about.
+            yield Layer.SECURITY - 80, _narrow
+        if operation in ("write", "unlink"):
+            # Inside of the rules, which refuse all of it or nothing.
+            yield Layer.SECURITY + 20, _hand_on
+
+
+async def _narrow(op: Operation, call_next: Call) -> Any:
+    family = op.app.bind(op.model).family
+    assert family is not None
+    return await call_next(op.replace(domain=op.domain & family.of_kinds(family.members)))
+
+
+async def _hand_on(op: Operation, call_next: Call) -> int:
+    bound = op.app.bind(op.model)
+    family = bound.family
+    assert family is not None
+    others = {kind: each for kind, each in family.members.items() if each is not bound}
+    if not others:
+        done: int = await call_next(op)
+        return done
+    # The bulk that an operation waits for is sent as a whole; these have to go by themselves.
+    options = op.options.replace(bulk=None, as_root=True)
+    done = 0
+    for kind, each in others.items():
+        if done and not op.options.many:
+            return done
+        domain = op.domain & family.of_kinds([kind])
+        done += await op.app.execute(op.replace(model=each.model, domain=domain, options=options))
+    if done and not op.options.many:
+        return done
+    rest: int = await call_next(op.replace(domain=op.domain & ~family.of_kinds(others)))
+    return done + rest

@@ -1,0 +1,1 @@
+"""Which package each part of a model comes from."""

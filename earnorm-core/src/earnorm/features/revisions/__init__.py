@@ -1,0 +1,1 @@
+"""``_versioned``: a lost update is refused."""

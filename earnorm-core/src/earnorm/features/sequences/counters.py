@@ -1,0 +1,128 @@
+"""Sequences: running numbers that no two records share, kept in one document each.
+
+``next`` of a fast sequence is one find-and-modify outside of any transaction: nobody waits, and what a rollback took
+is lost. A gap-free one counts inside the running transaction, so that its number is given back with a rollback; two
+transactions that use it conflict, and ``@transactional`` runs the later one again.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from earnorm.domain import condition
+from earnorm.exceptions import DuplicateKey, TransactionError
+from earnorm.fields.numeric import Int
+from earnorm.fields.text import String
+from earnorm.kernel.environment import Env, current_env
+from earnorm.kernel.operations import Operation, Options, Returned, Update
+from earnorm.model.base import BaseModel
+
+if TYPE_CHECKING:
+    from earnorm.fields.base import Field
+
+_REASON = "count on a sequence"
+_VALUE = frozenset({"value"})
+
+
+@functools.cache
+def _counters() -> type[BaseModel]:
+    """The model of the counters, made when the first sequence is used: whoever has none has no such collection."""
+
+    class SequenceCounter(BaseModel):
+        """The last number of each sequence."""
+
+        _name = "earnorm.sequence"
+        _audit = False  # what uses the number is recorded
+
+        _id: Field[Any, Any] = String(required=True)
+        value = Int(required=True, default=0)
+
+    return SequenceCounter
+
+
+class NumberSequence:
+    """A sequence of the current App, by its name; see :func:`sequence`."""
+
+    def __init__(self, name: str, gap_free: bool) -> None:
+        self.name = name
+        self.gap_free = gap_free
+
+    async def next(self) -> int:
+        """The next number; the first one is 1.
+
+        Raises:
+            TransactionError: It is gap-free, and no transaction is running.
+        """
+        return (await self.take(1))[0]
+
+    async def take(self, count: int) -> range:
+        """So many numbers at once, one after the other, in one round trip."""
+        if type(count) is not int or count < 1:
+            raise ValueError("take() needs a number from 1")
+        env = self._env()
+        last = await self._add(env, count)
+        while last is None:
+            try:
+                await self._begin(env, count)
+            except DuplicateKey:  # another task was faster
+                last = await self._add(env, count)
+            else:
+                last = count
+        return range(last - count + 1, last + 1)
+
+    async def last(self) -> int:
+        """The number that was given last; 0 before the first one."""
+        env = current_env().replace(system=True, reason=_REASON)
+        op = Operation("search", _model(env), env, condition("_id", "=", self.name))
+        found = await env.app.execute(op)
+        return int(found[0]["value"]) if found else 0
+
+    def _env(self) -> Env:
+        # Counting needs no right of the acting principal's own.
+        env = current_env().replace(system=True, reason=_REASON)
+        if not self.gap_free:
+            return env.replace(transaction=None, session=None)
+        if env.transaction is None:
+            raise TransactionError(
+                f"the sequence {self.name!r} is gap-free: its numbers are given in a transaction, "
+                f"'async with earnorm.transaction():', which gives them back where it fails"
+            )
+        return env
+
+    async def _add(self, env: Env, count: int) -> int | None:
+        returned = Returned(_VALUE)
+        op = Operation(
+            "write",
+            _model(env),
+            env,
+            condition("_id", "=", self.name),
+            Update({"$inc": {"value": count}}),
+            Options(many=False, returned=returned),
+        )
+        await env.app.execute(op)
+        return None if returned.document is None else int(returned.document["value"])
+
+    async def _begin(self, env: Env, count: int) -> None:
+        document = {"_id": self.name, "value": count}
+        await env.app.execute(Operation("create", _model(env), env, values=[document]))
+
+    def __repr__(self) -> str:
+        return f"<sequence {self.name!r}{' gap-free' if self.gap_free else ''}>"
+
+
+def sequence(name: str, *, gap_free: bool = False) -> NumberSequence:
+    """A sequence of the current App: ``await earnorm.sequence("invoice").next()``.
+
+    Args:
+        name: Its name; it begins with 1 when it is first used.
+        gap_free: Count in the running transaction, so that a rollback leaves no gap. The same sequence
+            must always be used in the same way.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError("a sequence has a name: earnorm.sequence('invoice')")
+    return NumberSequence(name, gap_free)
+
+
+def _model(env: Env) -> type[BaseModel]:
+    return env.app.bind(_counters()).model

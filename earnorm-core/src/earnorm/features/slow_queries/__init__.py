@@ -1,0 +1,1 @@
+"""Notes operations that took long."""

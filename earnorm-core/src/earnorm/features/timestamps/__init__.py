@@ -1,0 +1,1 @@
+"""``auto_now`` and ``auto_now_add``."""

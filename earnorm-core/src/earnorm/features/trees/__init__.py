@@ -1,0 +1,1 @@
+"""``_parent_store``: the paths of trees."""

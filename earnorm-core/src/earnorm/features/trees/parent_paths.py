@@ -1,0 +1,141 @@
+"""The materialised paths of trees: ``a/b/c/`` for the node c below b below a.
+
+A model with ``_parent_store = True`` keeps them in ``_parent_path``, so that what lies below a node is
+one range of an index. The ``parent_store`` layer keeps them in step; here is what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.domain import Condition, Domain, Or
+from earnorm.exceptions import ConfigurationError, ValidationError
+from earnorm.kernel.environment import Env, current_env
+from earnorm.kernel.operations import Operation, Options, PerRecord, Update
+from earnorm.model.relations.trees import parent_name
+from earnorm.model.writing.objectids import chunks
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
+
+PATH: Final = "_parent_path"
+REASON: Final = "_parent_store: the paths of a tree"
+_BATCH: Final = 10_000  # updates of one bulk write
+
+
+def step(pk: Any) -> str:
+    """An id as a part of a path."""
+    return str(pk).replace("%", "%25").replace("/", "%2F") + "/"
+
+
+def below(path: str) -> Domain:
+    """The node with this path and all below it: a range, since "0" comes after "/"."""
+    return Condition(PATH, ">=", path) & Condition(PATH, "<", path[:-1] + "0")
+
+
+def cycle(bound: BoundModel, parent: str) -> ValidationError:
+    """What is said where a node would lie below itself."""
+    message = "a record cannot lie below itself: this parent is the record, or lies below it"
+    return ValidationError(bound.model._name, [{"loc": (parent,), "msg": message, "type": "cycle"}])
+
+
+async def nodes(
+    bound: BoundModel, env: Env, domain: Domain, limit: int = 0
+) -> dict[Any, tuple[Any, str | None]]:
+    """The parent and the path of every node that matches, by its id."""
+    parent = bound.schema.fields[parent_name(bound)]
+    options = Options(fields=frozenset({"_id", PATH, parent.name}), limit=limit)
+    op = Operation("search", bound.model, env, domain, options=options)
+    found = await env.app.execute(op)
+    return {d["_id"]: (d.get(parent.db_name), d.get(PATH)) for d in found}
+
+
+async def paths_of(bound: BoundModel, env: Env, pks: Iterable[Any]) -> dict[Any, str]:
+    """The paths of nodes by their ids; one that does not exist is left out.
+
+    A path that is not stored yet (the model kept none before) follows from the parents.
+    """
+    known: dict[Any, tuple[Any, str | None]] = {}
+    wanted = list(dict.fromkeys(pks))
+    asked: set[Any] = set()
+    missing = wanted
+    while missing:
+        asked.update(missing)
+        for chunk in chunks(missing):
+            known.update(await nodes(bound, env, Condition("_id", "in", chunk)))
+        above = (parent for parent, path in known.values() if path is None and parent is not None)
+        missing = [pk for pk in dict.fromkeys(above) if pk not in asked]
+    found = placed({pk: parent for pk, (parent, _) in known.items()}, _stored(known), bound)
+    return {pk: found[pk] for pk in wanted if pk in known}
+
+
+def _stored(known: Mapping[Any, tuple[Any, str | None]]) -> dict[Any, str]:
+    return {pk: path for pk, (_, path) in known.items() if path is not None}
+
+
+def placed(
+    parents: Mapping[Any, Any], paths: Mapping[Any, str], bound: BoundModel
+) -> dict[Any, str]:
+    """The path of every node, from the parent of each and the paths that are known.
+
+    Raises:
+        ValidationError: The parents form a cycle.
+    """
+    found = dict(paths)
+    for start in parents:
+        trail: dict[Any, None] = {}
+        node = start
+        while node is not None and node not in found:
+            if node in trail:
+                raise cycle(bound, parent_name(bound))
+            trail[node] = None
+            node = parents.get(node)
+        path = "" if node is None else found[node]
+        for pk in reversed(trail):
+            path = found[pk] = path + step(pk)
+    return found
+
+
+async def store(bound: BoundModel, env: Env, paths: Mapping[Any, str]) -> None:
+    """Write paths by the ids of their nodes."""
+    pks = list(paths)
+    for start in range(0, len(pks), _BATCH):
+        part = pks[start : start + _BATCH]
+        updates = PerRecord({pk: Update({"$set": {PATH: paths[pk]}}) for pk in part})
+        await env.app.execute(
+            Operation("write", bound.model, env, Condition("_id", "in", part), updates)
+        )
+
+
+async def descendants(bound: BoundModel, env: Env, starts: Sequence[Any]) -> list[Any] | None:
+    """The ids of nodes and of all below them; None where a path is not stored."""
+    found = await nodes(bound, env, Condition("_id", "in", starts))
+    paths = [path for _, path in found.values() if path is not None]
+    if len(paths) < len(found):
+        return None
+    if not paths:
+        return list(starts)
+    inside = await nodes(bound, env, Or([below(path) for path in paths]).simplify())
+    return list(dict.fromkeys([*starts, *inside]))
+
+
+async def rebuild_parent_paths(model: type[BaseModel]) -> int:
+    """Write the paths of all records of a model with ``_parent_store`` that are not what their parents
+    say: after the model began to keep them, or after a write past the App. How many were written.
+
+    Raises:
+        ConfigurationError: The model keeps no paths.
+        ValidationError: The parents form a cycle.
+    """
+    env = current_env()
+    bound = env.app.bind(model)
+    if not bound.model._parent_store:
+        raise ConfigurationError(f"{bound.model._name} keeps no paths: _parent_store = True")
+    env = env.replace(system=True, reason=REASON)
+    known = await nodes(bound, env, Domain.TRUE)
+    paths = placed({pk: parent for pk, (parent, _) in known.items()}, {}, bound)
+    wrong = {pk: paths[pk] for pk, (_, path) in known.items() if path != paths[pk]}
+    await store(bound, env, wrong)
+    return len(wrong)

@@ -1,0 +1,177 @@
+"""``_parent_store``: keeps the paths of trees in step, on every way to the database.
+
+A node gets its path when it is created. A write of a parent moves the node with everything below it:
+one query for what moves, one bulk write for its paths, in one transaction where the backend has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from earnorm.domain import Or
+from earnorm.exceptions import ValidationError
+from earnorm.features.trees.parent_paths import (
+    PATH,
+    REASON,
+    below,
+    nodes,
+    paths_of,
+    placed,
+    step,
+    store,
+)
+from earnorm.kernel.environment import current_env, use_env
+from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.kernel.operations import Call, Layer, Middleware, Operation, PerRecord, Update
+from earnorm.kernel.transactions import atomic
+from earnorm.model.relations.trees import parent_name
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.operations import OperationName
+    from earnorm.model.base import BaseModel
+
+
+class ParentStorePlugin:
+    """Keeps ``_parent_path`` of the models that ask for it."""
+
+    api = API
+    name = "parent_store"
+
+    @hookimpl
+    def wrap_operation(
+        self, app: App, model: type[BaseModel], operation: OperationName
+    ) -> Iterable[tuple[int, Middleware]]:
+        """Models with ``_parent_store = True`` only: every other one keeps its way."""
+        if not model._parent_store:
+            return ()
+        if operation == "create":
+            return [(Layer.DEFAULT - 40, _create)]
+        if operation == "write":
+            return [(Layer.SECURITY - 40, _together), (Layer.DEFAULT - 40, _move)]
+        return ()
+
+
+def _key(bound: BoundModel) -> str:
+    return bound.schema.fields[parent_name(bound)].db_name
+
+
+def _no_parent(bound: BoundModel) -> ValidationError:
+    detail: Any = {"loc": (parent_name(bound),), "msg": "no such parent", "type": "parent"}
+    return ValidationError(bound.model._name, [detail])
+
+
+async def _create(op: Operation, call_next: Call) -> Any:
+    bound = op.app.bind(op.model)
+    key = _key(bound)
+    documents = op.values
+    assert isinstance(documents, list)
+    parents = {document["_id"]: document.get(key) for document in documents}
+    outside = [p for p in parents.values() if p is not None and p not in parents]
+    paths = {}
+    if outside:
+        paths = await paths_of(bound, op.env.replace(system=True, reason=REASON), outside)
+        if len(paths) < len(set(outside)):
+            raise _no_parent(bound)
+    found = placed(parents, paths, bound)
+    return await call_next(
+        op.replace(values=[{**document, PATH: found[document["_id"]]} for document in documents])
+    )
+
+
+async def _together(op: Operation, call_next: Call) -> Any:
+    if op.env.transaction is not None or _key(op.app.bind(op.model)) not in op.written:
+        return await call_next(op)
+
+    async def run() -> Any:
+        return await call_next(
+            op.replace(env=op.env.replace(transaction=current_env().transaction))
+        )
+
+    with use_env(op.env):
+        return await atomic(run)
+
+
+async def _move(op: Operation, call_next: Call) -> Any:
+    bound = op.app.bind(op.model)
+    key = _key(bound)
+    if key not in op.written:
+        return await call_next(op)
+    env = op.env.replace(system=True, reason=REASON)
+    known = await nodes(bound, env, op.domain, 0 if op.options.many else 1)
+    moved = {
+        pk: parent
+        for pk, (before, _) in known.items()
+        if (parent := _new_parent(op, pk, key, before)) != before
+    }
+    if not moved:
+        return await call_next(op)
+    named = {parent for parent in moved.values() if parent is not None}
+    old = await paths_of(bound, env, [*moved, *named])
+    if not named <= old.keys():
+        raise _no_parent(bound)
+    new = _moved(bound, moved, old)
+    result = await call_next(op)
+    starts = Or([below(old[pk]) for pk in moved]).simplify()
+    by_step = {step(pk): pk for pk in moved}
+    paths = dict(new)
+    for pk, (_, path) in (await nodes(bound, env, starts)).items():
+        if path is not None and pk not in paths:
+            paths[pk] = _rebased(path, by_step, new, old)
+    await store(bound, env, paths)
+    return result
+
+
+def _new_parent(op: Operation, pk: Any, key: str, before: Any) -> Any:
+    values = op.values
+    update = values.get(pk) if isinstance(values, PerRecord) else values
+    if not isinstance(update, Update):
+        return before
+    if key in update.operators.get("$set", {}):
+        return update.operators["$set"][key]
+    return None if key in update.operators.get("$unset", {}) else before
+
+
+def _moved(bound: BoundModel, moved: Mapping[Any, Any], old: Mapping[Any, str]) -> dict[Any, str]:
+    """The new paths of the nodes that move, which may hang on each other.
+
+    Raises:
+        ValidationError: A node would lie below itself.
+    """
+    by_step = {step(pk): pk for pk in moved}
+    # For each moved node the nearest moved one above its new parent; beyond it nothing changes.
+    hangs_on = {
+        pk: None if parent is None else _nearest(old[parent], by_step)
+        for pk, parent in moved.items()
+    }
+    placed(hangs_on, {}, bound)  # raises where they hang on each other
+    found: dict[Any, str] = {}
+
+    def path(pk: Any) -> str:
+        if pk not in found:
+            parent, anchor = moved[pk], hangs_on[pk]
+            above = "" if parent is None else old[parent]
+            if anchor is not None:
+                above = path(anchor) + above[len(old[anchor]) :]
+            found[pk] = above + step(pk)
+        return found[pk]
+
+    for pk in moved:
+        path(pk)
+    return found
+
+
+def _nearest(path: str, by_step: Mapping[str, Any]) -> Any:
+    for part in reversed(path.rstrip("/").split("/")):
+        if f"{part}/" in by_step:
+            return by_step[f"{part}/"]
+    return None
+
+
+def _rebased(
+    path: str, by_step: Mapping[str, Any], new: Mapping[Any, str], old: Mapping[Any, str]
+) -> str:
+    anchor = _nearest(path, by_step)
+    return path if anchor is None else new[anchor] + path[len(old[anchor]) :]

@@ -1,0 +1,1 @@
+"""Write the record that is there, or create it."""

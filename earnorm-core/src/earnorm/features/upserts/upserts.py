@@ -1,0 +1,285 @@
+"""``upsert``: write the record that has these values, or create it; safe against races by a unique index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import bson
+
+from earnorm.domain import Domain, Or, condition
+from earnorm.exceptions import (
+    ConfigurationError,
+    DuplicateKey,
+    ErrorDetail,
+    NotFound,
+    ValidationError,
+    located,
+    nearest,
+)
+from earnorm.features.indexes.declarations import declared_indexes
+from earnorm.fields.identifiers import ObjectIdField
+from earnorm.kernel.environment import current_env
+from earnorm.kernel.operations import Operation, Options, Returned, Update
+from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.reading.hydrate import hydrate
+from earnorm.model.validation.checking import checked_plan, narrowed
+from earnorm.model.writing.creating import create
+from earnorm.model.writing.objectids import object_ids
+from earnorm.model.writing.per_record import Change, planned_one, write_each
+from earnorm.model.writing.planning import is_change
+from earnorm.model.writing.records import refuse_outside
+from earnorm.model.writing.stamps import timed
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+
+Values = Mapping[str, Any]
+Key = tuple[bytes, ...]
+
+_TRIES = 5
+"""How often create and write take turns. A record that is there for the index and not for the acting principal is
+never written: its duplicate key is what is told then."""
+
+_CHUNK = 1000
+
+
+def _moved(detail: ErrorDetail, positions: Sequence[int]) -> ErrorDetail:
+    """A problem of some of the values with its position among all of them."""
+    number, *rest = detail["loc"] or ("",)
+    if isinstance(number, int):
+        return {**detail, "loc": (positions[number], *rest)}
+    return {**detail, "loc": (positions[0], *detail["loc"])} if len(positions) == 1 else detail
+
+
+class Upsert:
+    """One model's upsert by the fields of a unique index.
+
+    Args:
+        bound: The model.
+        on: Names of the fields that tell records apart.
+
+    Raises:
+        ConfigurationError: No unique index has exactly these fields, so two records could be made.
+    """
+
+    def __init__(self, bound: BoundModel, on: str | Sequence[str]) -> None:
+        names = [on] if isinstance(on, str) else list(on)
+        self._bound = bound
+        self._on = tuple("_id" if name in ("id", "pk") else name for name in names)
+        fields = bound.schema.fields
+        for name in self._on:
+            if name not in fields:
+                message = f"unknown field {name!r}{nearest(name, fields)}"
+                raise ValidationError(
+                    bound.model._name, [{"loc": ("on",), "msg": message, "type": "unknown_field"}]
+                )
+        stored = frozenset(fields[name].db_name for name in self._on)
+        if stored != {"_id"} and not self._has_unique_index(stored):
+            raise ConfigurationError(
+                f"{bound.model._name}: upsert() on {', '.join(self._on) or 'nothing'} needs a "
+                f"unique index on exactly these fields, or two tasks could create two records: "
+                f"unique=True on the field, or _indexes"
+            )
+
+    def _has_unique_index(self, stored: frozenset[str]) -> bool:
+        return any(
+            spec.options.get("unique") and frozenset(key for key, _ in spec.keys) == stored
+            for spec in declared_indexes(self._bound.model)
+        )
+
+    async def run(self, values: Values, new: Values) -> tuple[Any, bool]:
+        """Write or create one record.
+
+        Args:
+            values: What the record shall have; changes such as ``Inc(1)`` for one that exists.
+            new: What a new record gets beside it, or in the place of a change.
+
+        Returns:
+            The record, and whether it was created.
+        """
+        domain = self._domain(values)
+        written = self._written(values)
+        created = {**{n: v for n, v in values.items() if not is_change(n, v)}, **new}
+        for last in range(_TRIES):
+            pk = await self._write(domain, written)
+            if pk is not None:
+                return await self._read(pk), False
+            try:
+                return (await create(self._bound, [created]))[0], True
+            except DuplicateKey as error:
+                # Of this index: somebody was faster, and its record is written now.
+                if frozenset(error.fields) != frozenset(self._on) or last == _TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def run_many(self, values: Sequence[Values], new: Values) -> tuple[list[Any], int]:
+        """Write or create many records, in a fixed number of round trips for each 1,000.
+
+        Returns:
+            The records in the order given, and how many were created.
+        """
+        problems: list[ErrorDetail] = []
+        wanted: dict[Key, int] = {}
+        for position, each in enumerate(values):
+            try:
+                key = self._key(self._bound.schema.encode(self._found_by(each)))
+                if wanted.setdefault(key, position) != position:
+                    message = f"the same record as at position {wanted[key]}"
+                    raise self._refused(self._on, message, "conflict")
+                planned_one(self._bound, self._written(each))
+            except ValidationError as error:
+                problems += located(error.errors(), position)
+        if problems:
+            raise ValidationError(self._bound.model._name, problems)
+        pks: dict[int, Any] = {}
+        created = 0
+        keys = list(wanted)
+        for start in range(0, len(keys), _CHUNK):
+            created += await self._chunk(
+                {key: wanted[key] for key in keys[start : start + _CHUNK]}, values, new, pks
+            )
+        records = await self._read_all([pks[position] for position in range(len(values))])
+        return records, created
+
+    async def _chunk(
+        self, pending: dict[Key, int], values: Sequence[Values], new: Values, pks: dict[int, Any]
+    ) -> int:
+        bound = self._bound
+        created = stuck = 0
+        while True:
+            before = len(pending)
+            existing = await self._existing(pending, values)
+            changes = [
+                Change(
+                    pending[key], pk, planned_one(bound, self._written(values[pending[key]])), None
+                )
+                for key, pk in existing.items()
+            ]
+            await write_each(bound, [change for change in changes if change.plan.operators])
+            for key, pk in existing.items():
+                pks[pending.pop(key)] = pk
+            if not pending:
+                break
+            positions = list(pending.values())
+            by_position = {position: key for key, position in pending.items()}
+            ids = self._ids(len(positions))
+            documents = [
+                {**pk, **{n: v for n, v in values[p].items() if not is_change(n, v)}, **new}
+                for p, pk in zip(positions, ids, strict=True)
+            ]
+            try:
+                made = await create(bound, documents)
+            except DuplicateKey as error:
+                # Somebody was faster, and its record is written next time: each try gets further, unless
+                # it is a record that cannot be seen.
+                stuck = stuck + 1 if len(pending) == before else 0
+                if frozenset(error.fields) != frozenset(self._on) or stuck == _TRIES:
+                    raise
+                # What was stored before it must not be written once more.
+                for number in getattr(error, "written", ()) or ():
+                    pks[positions[number]] = documents[number].get("_id")
+                    del pending[by_position[positions[number]]]
+                    created += 1
+                continue
+            except ValidationError as error:
+                raise ValidationError(
+                    error.subject, [_moved(detail, positions) for detail in error.errors()]
+                ) from None
+            created += len(made)
+            pks.update((p, record.pk) for p, record in zip(positions, made, strict=True))
+            break
+        return created
+
+    def _ids(self, number: int) -> list[dict[str, Any]]:
+        """Ids given beforehand, so that it is known which record became which."""
+        if not isinstance(self._bound.schema.fields["_id"], ObjectIdField):
+            return [{} for _ in range(number)]  # the values have their own
+        return [{"_id": oid} for oid in object_ids(number)]
+
+    async def _existing(
+        self, pending: Mapping[Key, int], values: Sequence[Values]
+    ) -> dict[Key, Any]:
+        env, bound = current_env(), self._bound
+        asked = [self._found_by(values[position]) for position in pending.values()]
+        if len(self._on) == 1:
+            (name,) = self._on
+            domain = condition(name, "in", [each[name] for each in asked])
+        else:
+            domain = Or(self._domain(values[position]) for position in pending.values())
+        op = Operation("search", bound.model, env, domain)
+        op = op.replace(options=Options(fields=frozenset({"_id", *self._on})))
+        found = {self._key(document): document["_id"] for document in await env.app.execute(op)}
+        return {key: found[key] for key in pending if key in found}
+
+    def _key(self, document: Mapping[str, Any]) -> Key:
+        """What tells a record from others; of its stored form, where text has been stripped and so on."""
+        fields = self._bound.schema.fields
+        return tuple(bson.encode({"": document.get(fields[name].db_name)}) for name in self._on)
+
+    async def _read_all(self, pks: Sequence[Any]) -> list[Any]:
+        bound = self._bound
+        documents = await by_ids(bound, "_id", pks)
+        found = {record.pk: record for record in hydrate(bound, documents)}
+        missing = sum(pk not in found for pk in pks)
+        if missing:
+            raise NotFound(f"{bound.model._name}: {missing} records are not there any more")
+        return [found[pk] for pk in pks]
+
+    def _found_by(self, values: Values) -> dict[str, Any]:
+        if not isinstance(values, Mapping):
+            raise self._refused((), "upsert() takes a dict of field values", "type")
+        given = {"_id" if name in ("id", "pk") else name: value for name, value in values.items()}
+        for name in self._on:
+            if given.get(name) is None or is_change(name, given[name]):
+                raise self._refused((name,), "a value is required to find the record by", "missing")
+        # As a new record would have them, so that both ways mean the same: text stripped, and so on.
+        return self._bound.schema.validate_partial({name: given[name] for name in self._on})
+
+    def _domain(self, values: Values) -> Domain:
+        domain = Domain.TRUE
+        for name, value in self._found_by(values).items():
+            domain &= condition(name, "=", value)
+        return domain
+
+    def _refused(self, loc: tuple[str, ...], message: str, kind: str) -> ValidationError:
+        detail: ErrorDetail = {"loc": loc, "msg": message, "type": kind}
+        return ValidationError(self._bound.model._name, [detail])
+
+    def _written(self, values: Values) -> Values:
+        """Without what finds the record, and what only a new one may be given."""
+        fields = self._bound.schema.fields
+        on = {*self._on, *(("id", "pk") if "_id" in self._on else ())}
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in on and not (name in fields and fields[name].readonly)
+        }
+
+    async def _write(self, domain: Domain, values: Values) -> Any:
+        """Write the record that the domain names; its id, or None where there is none."""
+        env, bound = current_env(), self._bound
+        plan = await checked_plan(bound, planned_one(bound, values))
+        if not plan.operators:
+            op = Operation("search", bound.model, env, domain)
+            op = op.replace(options=Options(limit=1, fields=frozenset({"_id"})))
+            found = await env.app.execute(op)
+            return found[0]["_id"] if found else None
+        returned = Returned(frozenset({"_id"}))
+        op = Operation("write", bound.model, env, domain, Update(plan.operators, where=plan.where))
+        op = timed(op.replace(options=Options(many=False, returned=returned)))
+        parts = await narrowed(op, bound, plan.values)
+        if not parts or not await env.app.execute(parts[0]) or returned.document is None:
+            await refuse_outside(bound, op, plan.guards)
+            return None
+        return returned.document["_id"]
+
+    async def _read(self, pk: Any) -> Any:
+        env, bound = current_env(), self._bound
+        op = Operation("search", bound.model, env, condition("_id", "=", pk))
+        documents = await env.app.execute(op.replace(options=Options(limit=1)))
+        if not documents:
+            raise NotFound(
+                f"{bound.model._name}: the record was written, and is not there any more"
+            )
+        return hydrate(bound, documents)[0]

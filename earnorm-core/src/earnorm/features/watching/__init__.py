@@ -1,0 +1,1 @@
+"""The changes of records as they happen."""

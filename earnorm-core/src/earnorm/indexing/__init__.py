@@ -1,1 +1,0 @@
-"""What models declare about collections and indexes, against what a database has."""

@@ -1,0 +1,492 @@
+"""One model as one App sees it: its class with the extensions, its collection, its composed layers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection, Document
+from earnorm.backends.refusals import KIND as INVALID_DOCUMENT
+from earnorm.concerns import Concerns
+from earnorm.domain import And, Condition, Domain, Operator, to_filter
+from earnorm.exceptions import (
+    AccessDenied,
+    BatchDuplicateKey,
+    BatchRefused,
+    DuplicateKey,
+    ErrorDetail,
+    LongList,
+    TransactionError,
+    ValidationError,
+)
+from earnorm.features.indexes.preparation import prepare
+from earnorm.features.locking.locking import check_lock, lock
+from earnorm.features.polymorphism.family import Family, FamilyKeys
+from earnorm.kernel import parts
+from earnorm.kernel.declared import DeclaredKeys
+from earnorm.kernel.operations import (
+    Call,
+    Layer,
+    Operation,
+    OperationName,
+    PerRecord,
+    PlacedLayer,
+    Rehearsal,
+    Selecting,
+    Stream,
+    Update,
+    compose,
+)
+from earnorm.kernel.plugins import LoadedPlugins, settled
+from earnorm.model.reading.hydrate import Begun
+from earnorm.model.reading.selecting import resolving
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+    from earnorm.model.base import BaseModel
+
+Observer = tuple[str, Callable[..., Any]]
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class BoundModel:
+    """A model in an App. ``calls`` composes an operation's layers once, on its first use."""
+
+    def __init__(self, app: App, model: type[BaseModel]) -> None:
+        self.app = app
+        self.model = model
+        self.family = None if model._root is None else Family(self)
+        """The classes that share its collection; None where it has one of its own."""
+        self.schema = model._schema if self.family is None else self.family.schema()
+        self.operators: Mapping[str, Operator] = app.operators
+        self.concerns = Concerns.of(
+            model.__name__,
+            read_concern=model._read_concern,
+            write_concern=model._write_concern,
+            read_preference=model._read_preference,
+        )
+        self.collection = app.backend.collection(model._collection, self.concerns)
+        self.timeout = app.settings.default_timeout
+        self.is_prepared = False
+        self.declared: DeclaredKeys | FamilyKeys = (
+            DeclaredKeys(self.schema) if self.family is None else self.family.declared
+        )
+        self.bulks_in_transaction = False
+        """A layer runs writes in transactions of its own; a bulk has to be one of them. See ``bulk``."""
+        self._preparing = asyncio.Lock()
+        self._calls: dict[OperationName, Call] = {}
+
+    def filter(self, domain: Domain) -> dict[str, Any]:
+        """The MongoDB filter of a domain.
+
+        Raises:
+            DomainError: An unknown field or operator, or a value that cannot be compared.
+        """
+        return to_filter(domain, self.schema, self.operators)
+
+    async def prepare(self) -> None:
+        """Create the declared collection and indexes, once per App."""
+        async with self._preparing:
+            if not self.is_prepared:
+                if self.app.settings.create_indexes:
+                    await prepare(self.model, self.collection, self.operators)
+                self.is_prepared = True
+
+    def call(self, name: OperationName) -> Call:
+        """The operation's layers folded around its core."""
+        found = self._calls.get(name)
+        if found is None:
+            layers = list(_layers(self.app.loaded, self.app, self.model, name))
+            cores: dict[OperationName, Call] = {
+                "search": self._search,
+                "count": self._count,
+                "group": self.group,
+                "create": self._create,
+                "write": self._write,
+                "unlink": self._unlink,
+            }
+            core = cores[name]
+            if name in _OBSERVED:
+                core = _naming_fields(core, self.schema.renamed)
+            core = resolving(self, name, core)
+            if name in _OBSERVED:
+                core = _noting_writes(core)
+            found = self._calls[name] = _announcing_denials(
+                compose(core, layers), self.app.loaded.implementations("access_denied")
+            )
+        return found
+
+    def recompose(self) -> None:
+        """Compose the layers anew on their next use."""
+        self._calls.clear()
+
+    # -- where layers end and the backend begins ----------------------------------------------
+
+    def collection_of(self, op: Operation) -> Collection:
+        """The collection, with the read and write concerns that the operation asks for."""
+        concerns = op.options.concerns
+        if concerns is None:
+            return self.collection
+        if op.env.transaction is not None:
+            raise TransactionError(
+                f"{self.model._name}: a transaction has one read concern, write concern and read "
+                f"preference for everything in it: earnorm.transaction(read_concern=...)"
+            )
+        return self.app.backend.collection(self.model._collection, concerns.over(self.concerns))
+
+    def projection(self, op: Operation) -> Mapping[str, int] | None:
+        """The stored keys that a search fetches; None where it asks for whole documents."""
+        names = op.options.fields
+        if names is None:
+            return self.declared.projection
+        fields = self.schema.fields
+        # {"_id": 1} is always part of it, so that the projection is never empty (which means all)
+        return {"_id": 1, **{fields[name].db_name: 1 for name in names if fields[name].stored}}
+
+    async def _search(self, op: Operation) -> list[Document]:
+        options = op.options
+        if options.lock:
+            check_lock(op)
+        if options.stream is not None:
+            if isinstance(options.stream, Stream):
+                return await self._next_batch(op, options.stream)
+            if isinstance(options.stream, Selecting):
+                options.stream.stages = ({"$match": self.filter(op.domain)}, *self.hiding(op))
+                return []
+            if isinstance(options.stream, Rehearsal):
+                options.stream.filter = self.filter(op.domain)
+                options.stream.op = op
+                return []
+            options.stream.plan = await self.collection.explain(
+                self.filter(op.domain),
+                sort=options.order,
+                skip=options.offset,
+                limit=options.limit,
+                verbosity=options.stream.verbosity,
+            )
+            return []
+        try:
+            condition = self.filter(op.domain)
+        except LongList as refused:
+            return await parts.search(self._search, op, refused)
+        look = self.declared.only if options.fields is None else None
+        # A family's documents tell which class each record is of, so those are made at the end.
+        begun = None if options.limit or self.family is not None else Begun(self.model, look)
+        documents = await self.collection_of(op).find(
+            condition,
+            projection=self.projection(op),
+            sort=options.order,
+            skip=options.offset,
+            limit=options.limit,
+            session=op.env.database_session,
+            timeout=options.timeout or self.timeout,
+            each_part=look if begun is None else begun.part,
+        )
+        if begun is not None:
+            begun += documents
+            documents = begun
+        if options.lock:
+            await lock(self.collection, documents, op)
+        return documents
+
+    async def _next_batch(self, op: Operation, stream: Stream) -> list[Document]:
+        if stream.cursor is None:
+            options = op.options
+            try:
+                condition = self.filter(op.domain)
+            except LongList as refused:
+                stream.cursor = parts.Batches(self._search, op, stream.batch_size, refused)
+            else:
+                stream.cursor = await self.collection_of(op).open_cursor(
+                    condition,
+                    projection=self.projection(op),
+                    sort=options.order,
+                    skip=options.offset,
+                    limit=options.limit,
+                    batch_size=stream.batch_size,
+                    session=op.env.database_session,
+                    timeout=options.timeout or self.timeout,
+                )
+        documents = await stream.cursor.next_batch()
+        return documents if op.options.fields is not None else self.declared.only(documents)
+
+    async def _count(self, op: Operation) -> int:
+        options = op.options
+        try:
+            condition = self.filter(op.domain)
+        except LongList as refused:
+            return await parts.count(self._count, op, refused)
+        return await self.collection_of(op).count(
+            condition,
+            skip=options.offset,
+            limit=options.limit,
+            session=op.env.database_session,
+            timeout=options.timeout or self.timeout,
+        )
+
+    async def group(
+        self, op: Operation, leading: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Document]:
+        """Do a group operation, with other stages in front than the filter of its domain."""
+        options, session = op.options, op.env.database_session
+        timeout = options.timeout or self.timeout
+        spec = options.group
+        own = options.pipeline if spec is None else spec.stages
+        assert own is not None
+        stream = options.stream
+        if isinstance(stream, Stream):
+            if stream.cursor is None:
+                stream.cursor = await self.collection_of(op).open_pipeline(
+                    [*self._leading(op, leading), *own],
+                    batch_size=stream.batch_size,
+                    session=session,
+                    timeout=timeout,
+                )
+            rows = await stream.cursor.next_batch()
+        else:
+            rows = await self.collection_of(op).aggregate(
+                [*self._leading(op, leading), *own], session=session, timeout=timeout
+            )
+        return rows if spec is None else spec.rows(rows)
+
+    def _leading(
+        self, op: Operation, first: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Mapping[str, Any]]:
+        """The stages that give a pipeline the records which the operation is about, and no more."""
+        options = op.options
+        stages = list(first or ({"$match": self.filter(op.domain)},))
+        if options.order:
+            # The id makes the order complete, so that a window is the same one each time.
+            order = dict(options.order)
+            order.setdefault("_id", 1)
+            stages.append({"$sort": order})
+        if options.offset:
+            stages.append({"$skip": options.offset})
+        if options.limit:
+            stages.append({"$limit": options.limit})
+        return [*stages, *self.hiding(op)]
+
+    def hiding(self, op: Operation) -> list[Mapping[str, Any]]:
+        """The stage that leaves out the fields which were not asked for, or which a layer hides."""
+        return [] if op.options.fields is None else [{"$project": self.projection(op)}]
+
+    async def _create(self, op: Operation) -> list[Any]:
+        documents = op.values
+        assert isinstance(documents, list)
+        bulk, collection = op.options.bulk, self.collection_of(op)
+        if bulk is not None and bulk.is_open:
+            inserts = [BulkInsert(document) for document in documents]
+            await bulk.park(collection, op, inserts)
+            return [document["_id"] for document in documents]
+        await collection.insert(
+            documents,
+            # In a transaction the first failure ends it, and what is sent after it hides the reason.
+            ordered=op.options.ordered or op.env.transaction is not None,
+            session=op.env.database_session,
+            timeout=op.options.timeout or self.timeout,
+        )
+        return [document["_id"] for document in documents]
+
+    async def _write(self, op: Operation) -> int:
+        values, collection, bulk = op.values, self.collection_of(op), op.options.bulk
+        session, timeout = op.env.database_session, op.options.timeout or self.timeout
+        if isinstance(values, PerRecord):
+            # The domain stays part of each filter, since a layer may have narrowed it, but for the
+            # list of ids: each filter has its own, and a thousand lists of a thousand are 20 MB.
+            rest = self.filter(_beside_ids(op.domain, frozenset(values)))
+            updates = [
+                BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.statement)
+                for pk, update in values.items()
+            ]
+            if bulk is not None and bulk.is_open:
+                return (await bulk.park(collection, op, updates)).matched
+            return await collection.bulk_update(updates, session=session, timeout=timeout)
+        assert isinstance(values, Update)
+        try:
+            condition = self._narrowed(self.filter(op.domain), values)
+        except LongList as refused:
+            return await parts.change(self._write, op, refused)
+        returned = op.options.returned
+        if returned is not None:
+            fields = self.schema.fields
+            returned.document = await collection.find_and_update(
+                condition,
+                values.statement,
+                projection={"_id": 1, **{fields[name].db_name: 1 for name in returned.fields}},
+                session=session,
+                timeout=timeout,
+            )
+            return int(returned.document is not None)
+        return await collection.update(
+            condition,
+            values.statement,
+            many=op.options.many,
+            session=session,
+            timeout=timeout,
+        )
+
+    def _narrowed(
+        self, condition: Mapping[str, Any], update: Update, exact: Mapping[str, Any] = _NOTHING
+    ) -> dict[str, Any]:
+        """The condition, and what the update itself demands of a record."""
+        condition = _and(condition, {**exact, **update.expect})
+        if update.where is not Domain.TRUE:
+            condition = {"$and": [condition, self.filter(update.where)]}
+        return condition
+
+    async def _unlink(self, op: Operation) -> int:
+        bulk, collection = op.options.bulk, self.collection_of(op)
+        try:
+            condition = self.filter(op.domain)
+        except LongList as refused:
+            return await parts.change(self._unlink, op, refused)
+        if bulk is not None and bulk.is_open:
+            request = BulkDelete(condition, many=op.options.many)
+            return (await bulk.park(collection, op, [request])).deleted
+        return await collection.delete(
+            condition,
+            many=op.options.many,
+            session=op.env.database_session,
+            timeout=op.options.timeout or self.timeout,
+        )
+
+    def __repr__(self) -> str:
+        return f"<BoundModel {self.model._name} of {self.app!r}>"
+
+
+def _beside_ids(domain: Domain, pks: frozenset[Any]) -> Domain:
+    """The domain without the condition that the id is one of these."""
+    parts = domain.children if isinstance(domain, And) else (domain,)
+    return And(part for part in parts if not _names_all(part, pks)).simplify()
+
+
+def _names_all(part: Domain, pks: frozenset[Any]) -> bool:
+    return (
+        isinstance(part, Condition)
+        and part.path == "_id"
+        and part.operator == "in"
+        and isinstance(part.value, tuple)
+        and pks <= frozenset(part.value)
+    )
+
+
+def _and(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    if not one or not other:
+        return dict(one or other)
+    # $eq, because a stored value that is a document must not be read as operators
+    exact = {key: {"$eq": value} for key, value in other.items()}
+    return {"$and": [dict(one), exact]}
+
+
+# -- layers ---------------------------------------------------------------------------------------
+
+_OBSERVED: Mapping[OperationName, tuple[str, str]] = {
+    "create": ("before_create", "after_create"),
+    "write": ("before_write", "after_write"),
+    "unlink": ("before_unlink", "after_unlink"),
+}
+
+
+def _layers(
+    plugins: LoadedPlugins, app: App, model: type[BaseModel], name: OperationName
+) -> Iterator[PlacedLayer]:
+    for plugin, pairs in plugins.collect("wrap_operation", app=app, model=model, operation=name):
+        for layer, middleware in pairs or ():
+            yield PlacedLayer(int(layer), plugin, middleware)
+    if name in _OBSERVED:
+        before, after = (plugins.implementations(hook) for hook in _OBSERVED[name])
+        if before or after:
+            yield PlacedLayer(Layer.OBSERVE, "", _Observation(_OBSERVED[name], before, after))
+
+
+class _Observation:
+    """The before and after hooks of one operation, as one layer: no path to the database skips
+    them."""
+
+    def __init__(
+        self, hooks: tuple[str, str], before: Sequence[Observer], after: Sequence[Observer]
+    ) -> None:
+        self._hooks, self._before, self._after = hooks, before, after
+
+    async def __call__(self, op: Operation, call_next: Call) -> Any:
+        for plugin, observe in self._before:
+            await settled(observe(op=op), plugin, self._hooks[0])
+        result = await call_next(op)
+        for plugin, observe in self._after:
+            await settled(observe(op=op, result=result), plugin, self._hooks[1])
+        return result
+
+
+def _noting_writes(core: Call) -> Call:
+    """Tell the transaction, or after_commit at once, what was written."""
+
+    def call(op: Operation) -> Awaitable[Any]:
+        transaction = op.env.transaction
+        if transaction is not None:
+            transaction.operations.append(op)
+        elif op.env.app.hears_commits:
+            return telling(op)
+        return core(op)
+
+    async def telling(op: Operation) -> Any:
+        try:
+            return await core(op)
+        finally:
+            await op.env.app.committed([op])
+
+    return call
+
+
+def _naming_fields(core: Call, renamed: Mapping[str, str]) -> Call:
+    """Let an error name fields where the database knows stored keys."""
+    if not renamed:
+        return core
+
+    async def call(op: Operation) -> Any:
+        try:
+            return await core(op)
+        except DuplicateKey as error:
+            names = [renamed.get(key, key) for key in error.fields]
+            if not isinstance(error, BatchDuplicateKey):
+                raise DuplicateKey(error.subject, names) from error.__cause__
+            details = [_renamed_detail(detail, renamed) for detail in error.errors()]
+            raise BatchDuplicateKey(
+                error.subject, details, fields=names, written=error.written
+            ) from error.__cause__
+        except ValidationError as error:
+            if not any(detail["type"] == INVALID_DOCUMENT for detail in error.errors()):
+                raise
+            details = [_renamed_detail(detail, renamed) for detail in error.errors()]
+            if isinstance(error, BatchRefused):
+                raise BatchRefused(error.subject, details, written=error.written) from None
+            raise ValidationError(error.subject, details) from None
+
+    return call
+
+
+def _renamed_detail(detail: ErrorDetail, renamed: Mapping[str, str]) -> ErrorDetail:
+    loc = tuple(
+        renamed.get(part, part) if isinstance(part, str) else part for part in detail["loc"]
+    )
+    if detail["type"] != "duplicate_key":
+        return {**detail, "loc": loc}
+    position = tuple(part for part in loc if isinstance(part, int))
+    names = [part for part in loc if isinstance(part, str)]
+    return {**DuplicateKey("", names).errors()[0], "loc": (*position, *names)}
+
+
+def _announcing_denials(call: Call, observers: Sequence[Observer]) -> Call:
+    if not observers:
+        return call
+
+    async def announcing(op: Operation) -> Any:
+        try:
+            return await call(op)
+        except AccessDenied as error:
+            for plugin, observe in observers:
+                await settled(observe(op=op, error=error), plugin, "access_denied")
+            raise
+
+    return announcing

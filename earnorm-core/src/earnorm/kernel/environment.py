@@ -1,0 +1,173 @@
+"""Who is acting, in which App, context and transaction: the Env, and the ContextVar that holds it.
+
+Concurrent tasks never mix: each sees the Env of its own context. ``init`` sets a process-wide
+default App, which a task sees that has no Env of its own (a web server's request tasks do not
+inherit the context of the start-up task).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from earnorm.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from earnorm.backends.base import Session
+    from earnorm.kernel.app import App
+    from earnorm.kernel.transactions import Transaction
+
+_NO_CONTEXT: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Principal:
+    """The acting user or service.
+
+    Attributes:
+        id: What identifies it, e.g. a user's id; it is what an audit trail records.
+        roles: The roles that access rules look at.
+        attributes: Anything else that rules need (a tenant, a department …).
+    """
+
+    id: str
+    roles: frozenset[str]
+    attributes: Mapping[str, object] = field(compare=False)
+
+    def __init__(
+        self,
+        id: object,
+        roles: Iterable[str] = (),
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        if isinstance(roles, str):
+            raise TypeError(f"roles is a collection of names: Principal(..., roles=[{roles!r}])")
+        object.__setattr__(self, "id", str(id))
+        object.__setattr__(self, "roles", frozenset(roles))
+        object.__setattr__(self, "attributes", MappingProxyType(dict(attributes or {})))
+
+    def __str__(self) -> str:
+        return self.id
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Env:
+    """What one operation is done for. Immutable; ``replace`` makes a changed copy."""
+
+    app: App
+    principal: Principal | None = None
+    context: Mapping[str, object] = field(default_factory=lambda: _NO_CONTEXT)
+    transaction: Transaction | None = None
+    system: bool = False
+    """Access rules are off, on purpose and visibly."""
+    reason: str = ""
+    """Why they are off."""
+    session: Session | None = None
+    """The session of a block of ``earnorm.session()``."""
+
+    @property
+    def database_session(self) -> Session | None:
+        """The driver's session that an operation goes through: the transaction's, else the block's."""
+        return self.session if self.transaction is None else self.transaction.session
+
+    def replace(self, /, **changes: Any) -> Env:
+        """A copy with some attributes changed."""
+        return replace(self, **changes)
+
+    def __repr__(self) -> str:
+        who = "system" if self.system else self.principal
+        return (
+            f"<Env app={self.app.name!r} acting={str(who)!r} transaction={bool(self.transaction)}>"
+        )
+
+
+_current: ContextVar[Env | None] = ContextVar("earnorm_env", default=None)
+_default: Env | None = None
+
+
+def current_env() -> Env:
+    """The Env of this task.
+
+    Raises:
+        ConfigurationError: No App has been started.
+    """
+    env = _current.get() or _default
+    if env is None:
+        raise ConfigurationError(
+            "no App is started: await earnorm.init(mongo_uri=..., database=...) first, "
+            "or work inside 'async with earnorm.App(...)'"
+        )
+    return env
+
+
+def current_app() -> App:
+    """The App of this task.
+
+    Raises:
+        ConfigurationError: No App has been started.
+    """
+    return current_env().app
+
+
+def find_env() -> Env | None:
+    """The Env of this task, or None where no App has been started."""
+    return _current.get() or _default
+
+
+def set_default(env: Env | None) -> None:
+    """Set the process-wide default Env (``init`` and ``close`` do)."""
+    global _default
+    _default = env
+
+
+def get_default() -> Env | None:
+    """The process-wide default Env."""
+    return _default
+
+
+@contextmanager
+def use_env(env: Env) -> Iterator[Env]:
+    """Make ``env`` the current one inside the block."""
+    token = _current.set(env)
+    try:
+        yield env
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def act_as(principal: Principal | str, **context: object) -> Iterator[Env]:
+    """Act as ``principal`` inside the block, with access rules on.
+
+    Args:
+        principal: A :class:`Principal`, or its id when it has no roles.
+        **context: Values that join the Env's context (``env.context["tenant"]``).
+
+    Raises:
+        ConfigurationError: No App has been started.
+    """
+    env = current_env()
+    who = principal if isinstance(principal, Principal) else Principal(principal)
+    merged = MappingProxyType({**env.context, **context}) if context else env.context
+    with use_env(env.replace(principal=who, context=merged, system=False, reason="")) as new:
+        yield new
+
+
+@contextmanager
+def system(*, reason: str) -> Iterator[Env]:
+    """Act with access rules off inside the block; who was acting stays known.
+
+    Args:
+        reason: Why; it is shown to plugins, and an audit trail records it.
+
+    Raises:
+        ConfigurationError: No App has been started, or the reason is empty.
+    """
+    if not reason.strip():
+        raise ConfigurationError('earnorm.system(reason="...") needs a reason: it is recorded')
+    with use_env(current_env().replace(system=True, reason=reason)) as new:
+        yield new

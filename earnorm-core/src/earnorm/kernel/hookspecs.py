@@ -1,0 +1,164 @@
+"""The plugin contract: every hook that the kernel calls, with its exact signature.
+
+A plugin is a class with ``api = 1`` and methods marked ``@hookimpl``. Each App makes its own
+instance, with that plugin's validated settings. A method may leave out arguments that it does not
+need. Nothing here is called on the way of an operation: what ``wrap_operation`` returns is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import pydantic
+
+    from earnorm.domain import Operator
+    from earnorm.exceptions import AccessDenied
+    from earnorm.fields import Field
+    from earnorm.kernel.app import App
+    from earnorm.kernel.operations import Middleware, Operation, OperationName
+    from earnorm.model.base import BaseModel
+
+API = 1
+"""The version of this contract. A plugin states the one that it was written for."""
+PROJECT = "earnorm"
+GROUP = "earnorm.plugins"
+"""The entry-point group that a plugin's distribution registers its class in."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Hooks:
+    """Every hook. The documentation has a page for each."""
+
+    @hookspec
+    def settings(self) -> type[pydantic.BaseModel] | None:
+        """The pydantic model of this plugin's keyword to ``init``; its instance is what the
+        plugin's class is called with.
+
+        A static method: it is asked before the plugin is instantiated. Without it the plugin
+        takes no settings and its class is called without arguments.
+        """
+
+    @hookspec
+    def startup(self, app: App) -> Awaitable[None] | None:
+        """The App is connected and about to take its first operation: open resources. May be async."""
+
+    @hookspec
+    def shutdown(self, app: App) -> Awaitable[None] | None:
+        """The App is about to close its connections: close resources. May be async.
+
+        Called for every plugin, even where another one's shutdown failed.
+        """
+
+    @hookspec
+    def register_listeners(self, app: App) -> Iterable[object]:
+        """Driver event listeners, asked for before the client is made."""
+        return ()
+
+    @hookspec
+    def register_fields(self, app: App) -> Mapping[str, type[Field[Any, Any]]]:
+        """Field types that this plugin brings, by the name that ``app.field_types`` lists them under."""
+        return {}
+
+    @hookspec
+    def register_models(self, app: App) -> Iterable[type[BaseModel]]:
+        """Models that this plugin brings.
+
+        A class with ``_inherit = "user"`` extends the model ``user`` in the Apps that selected
+        this plugin: its fields and methods join, and ``super()`` reaches the extended class.
+        """
+        return ()
+
+    @hookspec
+    def register_operators(self, app: App) -> Iterable[Operator]:
+        """Domain operators that this plugin brings, in this App."""
+        return ()
+
+    @hookspec
+    def register_services(self, app: App) -> Mapping[str, object]:
+        """Objects that this plugin offers: ``app.services["pool"]``, and ``earnorm.pool``."""
+        return {}
+
+    @hookspec
+    def register_commands(self) -> Mapping[str, Callable[..., object]]:
+        """Commands of the ``earnorm`` command line by name; a typer-style function, may be async.
+
+        A static method: commands are listed without an App. A parameter named ``app`` is given
+        the App that the command line has opened.
+        """
+        return {}
+
+    @hookspec
+    def model_registered(self, app: App, model: type[BaseModel]) -> None:
+        """The App sees this model for the first time, with all its extensions."""
+
+    @hookspec
+    def wrap_operation(
+        self, app: App, model: type[BaseModel], operation: OperationName
+    ) -> Iterable[tuple[int, Middleware]]:
+        """The layers around one kind of operation on one model, as ``(layer, middleware)`` pairs.
+
+        Asked once per model and operation. Returning nothing for a model that does not concern
+        the plugin costs that model nothing.
+        """
+        return ()
+
+    @hookspec
+    def before_create(self, op: Operation) -> Awaitable[None] | None:
+        """Documents are about to be created (``op.values``). May be async; an exception stops it."""
+
+    @hookspec
+    def after_create(self, op: Operation, result: Sequence[Any]) -> Awaitable[None] | None:
+        """Documents were created; ``result`` is the list of their stored ids. May be async."""
+
+    @hookspec
+    def before_write(self, op: Operation) -> Awaitable[None] | None:
+        """Records are about to be written. May be async; an exception stops it."""
+
+    @hookspec
+    def after_write(self, op: Operation, result: int) -> Awaitable[None] | None:
+        """Records were written; ``result`` is how many. May be async."""
+
+    @hookspec
+    def before_unlink(self, op: Operation) -> Awaitable[None] | None:
+        """Records are about to be deleted. May be async; an exception stops it."""
+
+    @hookspec
+    def after_unlink(self, op: Operation, result: int) -> Awaitable[None] | None:
+        """Records were deleted; ``result`` is how many. May be async."""
+
+    @hookspec
+    def after_commit(self, app: App, operations: Sequence[Operation]) -> Awaitable[None] | None:
+        """These writing operations are durable: their transaction was committed, or each was done
+        outside of one. Called also for those that failed half-way outside a transaction, since
+        part of them may have been done. May be async."""
+
+    @hookspec
+    def after_rollback(self, app: App, operations: Sequence[Operation]) -> Awaitable[None] | None:
+        """The transaction of these writing operations was rolled back. May be async."""
+
+    @hookspec
+    def operation_failed(self, op: Operation, error: BaseException) -> None:
+        """An error, or a cancellation, leaves an operation; it goes on afterwards.
+
+        Not async: nothing can be awaited in a task that is being cancelled. Called in the task whose
+        operation it was, also for those that a layer made itself. What it raises is logged. An operation
+        that succeeds is not touched, unlike by a layer that waits for errors.
+        """
+
+    @hookspec
+    def access_denied(self, op: Operation, error: AccessDenied) -> Awaitable[None] | None:
+        """An access rule refused the operation. May be async; the error goes on afterwards."""
+
+    @hookspec
+    def health(self, app: App) -> Awaitable[Mapping[str, object]] | Mapping[str, object]:
+        """This plugin's part of ``app.health()``: ``{"status": "ok" | "degraded" | "failed", …}``.
+
+        May be async.
+        """
+        return {}

@@ -1,0 +1,222 @@
+"""Extension of a model by other packages: one App's class of it, what may not clash, and whose each part is.
+
+An extension is a class with ``_inherit``, which a plugin brings (``register_models``). The App's class is a
+subclass of the extensions and the model itself, so that ``super()`` goes from one to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from earnorm.exceptions import PluginError
+from earnorm.fields.base import Field
+from earnorm.fields.relational import Relation
+from earnorm.kernel.environment import find_env
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+    from earnorm.model.base import BaseModel
+
+_OURS = frozenset({"_id", "_revision"})
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A class that a plugin adds to a model.
+
+    Attributes:
+        plugin: The plugin's name.
+        model: The class with ``_inherit``.
+    """
+
+    plugin: str
+    model: type[BaseModel]
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin!r} ({self.model.__module__}.{self.model.__qualname__})"
+
+
+# -- one App's class ------------------------------------------------------------------------------
+
+
+def effective_class(base: type[BaseModel], extensions: Sequence[Extension]) -> type[BaseModel]:
+    """One App's class of a model: the model itself, or a subclass with the extensions before it.
+
+    Raises:
+        PluginError: Two of them add the same field differently, or one changes what a field stores.
+    """
+    if not extensions:
+        return base
+    if "__new__" not in vars(base):
+        # Only now: the constructor of a model that nobody extends pays nothing for this.
+        type.__setattr__(base, "__new__", _new_in_app)
+    _check_fields(base, extensions)
+    for extension in extensions:
+        if extension.model._versioned and not base._versioned:
+            raise PluginError(f"{extension} cannot make {base._name!r} versioned")
+    members: dict[str, Any] = {
+        "__slots__": (),
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "__doc__": base.__doc__,
+        "_base": base,
+        "_inherit": None,
+        "_name": base._name,
+        "_collection": base._collection,
+    }
+    classes = tuple(dict.fromkeys(e.model for e in reversed(extensions)))
+    try:
+        return type(base.__name__, (*classes, base), members)
+    except TypeError as error:
+        who = " and ".join(map(str, extensions))
+        raise PluginError(f"model {base._name!r} cannot be extended by {who}: {error}") from error
+
+
+def _new_in_app(cls: type[BaseModel], /, **values: Any) -> BaseModel:
+    """A new record is of the class that the current App sees."""
+    env = find_env()
+    if env is not None and env.app.is_started and cls._base is None:
+        cls = env.app.bind(cls).model
+    return object.__new__(cls)
+
+
+# -- what may not clash ---------------------------------------------------------------------------
+
+
+def _check_fields(base: type[BaseModel], extensions: Sequence[Extension]) -> None:
+    own = base._schema.fields
+    brought: dict[str, tuple[Extension, Field[Any, Any]]] = {}
+    stored = {f.db_name: (name, _place_of(base)) for name, f in own.items() if f.stored}
+    for extension in extensions:
+        for name, field in extension.model._schema.fields.items():
+            before = own.get(name)
+            if field is before or name in _OURS:
+                continue
+            if before is None and hasattr(base, name):
+                raise PluginError(
+                    f"{extension} brings a field {base._name}.{name}, and {_place_of(base)} has "
+                    f"a method or attribute of this name"
+                )
+            if before is not None and form_of(field) != form_of(before):
+                raise PluginError(
+                    f"{extension} changes the field {base._name}.{name} of {_place_of(base)}: "
+                    f"{_shown(before)} became {_shown(field)}, which is stored in another way; an "
+                    f"override may change what a field demands, not what it stores"
+                )
+            other = brought.get(name)
+            if other is not None and not _is_same(other[1], field):
+                raise PluginError(
+                    f"{other[0]} and {extension} both bring a field {base._name}.{name}, and not the "
+                    f"same one ({_shown(other[1])}, {_shown(field)}); rename one, or disable a plugin"
+                )
+            brought[name] = (extension, field)
+            if not field.stored:
+                continue
+            taken, where = stored.setdefault(field.db_name, (name, str(extension)))
+            if taken != name:
+                raise PluginError(
+                    f"{extension} brings a field {base._name}.{name} that is stored as "
+                    f"{field.db_name!r}, where {taken!r} of {where} is stored"
+                )
+
+
+def _shown(field: Field[Any, Any]) -> str:
+    kind = type(field).__name__
+    return f"{kind} of {', '.join(field.names())}" if isinstance(field, Relation) else kind
+
+
+def form_of(field: Field[Any, Any]) -> tuple[object, ...]:
+    """What a field stores and where; fields of one form read each other's values."""
+    if isinstance(field, Relation):
+        target = (type(field), *field.names(), getattr(field, "inverse", None))
+        return (field.stored, field.db_name, target, getattr(field, "through", None))
+    kind: Any = field.bson_schema().get("bsonType", type(field))
+    kinds = frozenset([kind] if isinstance(kind, str | type) else kind)
+    item: Field[Any, Any] | None = getattr(field, "_item", None)
+    return (field.stored, field.db_name, kinds, field.structure, item and form_of(item)[2:])
+
+
+def _is_same(one: object, other: object) -> bool:
+    if not isinstance(one, Field) or not isinstance(other, Field):
+        return bool(one == other)
+    if one is other:
+        return True
+    mine, theirs = vars(one), vars(other)
+    return (
+        type(one) is type(other)
+        and mine.keys() == theirs.keys()
+        and all(_is_same(mine[key], theirs[key]) for key in mine if key != "model_name")
+    )
+
+
+# -- whose each part is ---------------------------------------------------------------------------
+
+
+def _place_of(cls: type[BaseModel]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def extensions_in(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The classes that extend a model, in one App's class of it; the first to be reached comes last."""
+    if model._base is None:
+        return []
+    return [c for c in reversed(model.__mro__) if vars(c).get("_inherit") is not None]
+
+
+def declared(model: type[BaseModel], attribute: str, *, inherited: bool = True) -> Any:
+    """What a model declares under a class attribute, and what each extension adds to it.
+
+    Lists and tuples are joined, the model's own part first; None means that nobody declares any.
+    Without ``inherited`` what Python's base classes declare is left out.
+
+    A value that is no list is given back as it is, for its reader to refuse.
+    """
+    base = model._base or model
+    found: Any = getattr(base, attribute, None) if inherited else vars(base).get(attribute)
+    for extension in extensions_in(model):
+        added = vars(extension).get(attribute)
+        if added is None:
+            continue
+        if not isinstance(added, list | tuple):
+            return added
+        found = [*(found or ()), *added] if isinstance(found, list | tuple | None) else found
+    return found
+
+
+def merged_indexes(model: type[BaseModel]) -> Sequence[Any]:
+    """The ``_indexes`` of a class and of all its bases, those of a base first."""
+    merged: list[Any] = []
+    for ancestor in reversed(model.__mro__):
+        entries = vars(ancestor).get("_indexes", ())
+        if not isinstance(entries, list | tuple):
+            return model._indexes  # malformed: whoever reads it says so
+        merged += [e for e in entries if not any(e is known for known in merged)]
+    return merged
+
+
+class Origins:
+    """Whose class a class is, in one App: a plugin's, or a package's."""
+
+    def __init__(self, app: App, brought: Mapping[type[BaseModel], str]) -> None:
+        self._infos = {info.name: info for info in app.loaded.infos}
+        self._brought = brought
+
+    def of(self, cls: type) -> str:
+        """A distribution with its version and the plugin, or the package of the class."""
+        plugin = self._brought.get(cls)
+        if plugin is None:
+            package = cls.__module__.partition(".")[0]
+            from earnorm.kernel.plugins import CORE_DISTRIBUTION  # an App has imported it
+
+            return CORE_DISTRIBUTION if package == "earnorm" else package
+        info = self._infos.get(plugin)
+        if info is None or not info.distribution:
+            return f"plugin {plugin}"
+        return f"{info.distribution} {info.version} (plugin {plugin})"
+
+
+def owners(model: type[BaseModel], name: str) -> Iterator[type]:
+    """The classes that define an attribute of a model, the one that wins first."""
+    return (cls for cls in model.__mro__ if name in vars(cls))

@@ -1,0 +1,473 @@
+"""Query: what ``search()`` returns before it is awaited."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+
+from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
+from earnorm.domain import Domain, DomainSource, condition
+from earnorm.exceptions import DomainError, NotSupported, nearest
+from earnorm.features.locking.locking import check_lock
+from earnorm.kernel.environment import Env, current_env
+from earnorm.kernel.operations import Explanation, Operation, OperationName, Options, Stream
+from earnorm.model.reading.across import Across
+from earnorm.model.reading.hydrate import hydrate
+from earnorm.model.reading.ordering import Order, parse_order
+from earnorm.model.reading.streaming import ahead
+from earnorm.model.recordset import RecordSet
+from earnorm.model.relations.prefetch import prefetch, prefetch_tree
+from earnorm.model.writing import records as writing
+
+# Groups, pages, pipelines, tables and plans are imported by their methods: most programs do without.
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+    from earnorm.backends.base import Document
+    from earnorm.features.explaining.query_plan import Plan
+    from earnorm.features.exporting.export import Table
+    from earnorm.features.grouping.aggregation import Aggregate
+    from earnorm.features.grouping.grouping import GroupKey
+    from earnorm.features.grouping.pipeline import Aggregation, Stage
+    from earnorm.features.paging.paging import CursorPage, Page
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
+
+# 2,000 documents per batch cost 1.03 × of one large batch and keep the event loop free (17 ms at
+# most, measured, against 72 ms); 101, the server's default first batch, cost twice as much.
+_BATCH = 2000
+
+# A document from before the model could archive has no such key: it is not archived.
+NOT_ARCHIVED = condition("active", "!=", False)
+
+
+class Query(Generic[M]):
+    """A search that runs when it is awaited (a RecordSet) or iterated with ``async for``.
+
+    Immutable: each method gives a new query. Awaiting one runs it, each time.
+    """
+
+    def __init__(
+        self,
+        model: type[M],
+        domain: Domain,
+        *,
+        order: Order = None,
+        limit: int = 0,
+        offset: int = 0,
+        only: Iterable[str] | None = None,
+        prefetch: Iterable[str] = (),
+        timeout: float | None = None,
+        concerns: Concerns | None = None,
+    ) -> None:
+        self._model = model
+        self._domain = domain
+        self._order: tuple[tuple[str, int], ...] = () if order is None else parse_order(order)
+        self._limit = limit and _size("limit", limit)
+        self._offset = offset and _size("offset", offset)
+        self._only = None if only is None else _names(only)
+        self._prefetch = tuple(prefetch)
+        self._timeout = None if timeout is None else _seconds(timeout)
+        self._concerns = concerns
+        self._lock = False
+        self._archived = False
+
+    def _with(self, /, **changes: object) -> Self:
+        new: Self = object.__new__(type(self))
+        # A fifth of copy.copy(), which asks the class how it wants to be copied.
+        new.__dict__.update(self.__dict__, **changes)
+        return new
+
+    # -- shaping ------------------------------------------------------------------------------
+
+    def where(self, domain: object) -> Self:
+        """Only the records that match this as well."""
+        return self._with(_domain=self._domain & Domain(domain))  # type: ignore[arg-type] # Domain() says what it takes
+
+    def with_archived(self) -> Self:
+        """Archived records as well, where the model can archive (``mixins.SoftDelete``)."""
+        return self._with(_archived=True)
+
+    def order(self, *order: Order) -> Self:
+        """Sort: ``order("-age", "name")`` or ``order("-age,name")``."""
+        return self._with(_order=parse_order(*order))
+
+    def limit(self, limit: int) -> Self:
+        """At most so many records; 0 means all."""
+        return self._with(_limit=_size("limit", limit))
+
+    def offset(self, offset: int) -> Self:
+        """Leave the first ones out."""
+        return self._with(_offset=_size("offset", offset))
+
+    def only(self, *fields: str) -> Self:
+        """Fetch only these fields (and the id); reading another raises ``FieldNotLoaded``."""
+        return self._with(_only=_names(fields))
+
+    def prefetch(self, *paths: str) -> Self:
+        """Load relations together with the records: ``prefetch("author_id", "comment_ids.author_id")``."""
+        return self._with(_prefetch=(*self._prefetch, *paths))
+
+    def timeout(self, seconds: float) -> Self:
+        """Bound the time that it may take, in seconds; of a stream, each batch.
+
+        Awaiting it raises ``OperationTimeout`` where it takes longer."""
+        return self._with(_timeout=_seconds(seconds))
+
+    def read_concern(self, level: ReadConcern) -> Self:
+        """How settled the data must be that it reads: ``"majority"``, ``"linearizable"`` …"""
+        return self._asking(asked(read_concern=level))
+
+    def write_concern(self, concern: WriteConcern) -> Self:
+        """How many members must confirm what ``update`` and ``delete`` write."""
+        return self._asking(asked(write_concern=concern))
+
+    def read_preference(self, mode: ReadPreference) -> Self:
+        """Which member it reads from: ``"secondary"``, ``"nearest"`` …
+
+        Raises:
+            ConfigurationError: No such mode; of the other two, no such level or concern.
+        """
+        return self._asking(asked(read_preference=mode))
+
+    def _asking(self, concerns: Concerns | None) -> Self:
+        return self if concerns is None else self._with(_concerns=concerns.over(self._concerns))
+
+    def lock(self) -> Self:
+        """Let no other transaction write the records before this one ends.
+
+        Nobody waits for a lock: of two transactions that lock or write the same record, the later
+        one fails at once with a transient error, and ``@transactional`` tries it again. Awaiting it
+        outside of a transaction raises ``TransactionError``.
+        """
+        return self._with(_lock=True)
+
+    # -- running ------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, RecordSet[M]]:
+        return self._run().__await__()
+
+    def _operation(
+        self,
+        name: OperationName,
+        env: Env,
+        stream: Stream | Explanation | None = None,
+        across: Across | None = None,
+    ) -> tuple[BoundModel, Operation]:
+        bound = env.app.bind(self._model)
+        order: tuple[tuple[str, int], ...] = ()
+        paths: tuple[tuple[str, str], ...] = ()
+        if self._order:
+            across = across or Across(bound)
+            order = tuple([(across.key(path), direction) for path, direction in self._order])
+            paths = across.paths
+        options = Options(
+            order=order,
+            across=paths,
+            limit=self._limit,
+            offset=self._offset,
+            fields=self._only and self._checked_only(bound, self._only),
+            timeout=self._timeout,
+            stream=stream,
+            concerns=self._concerns,
+            lock=self._lock,
+        )
+        domain = self._domain
+        if bound.model._soft_delete and not self._archived and "active" not in domain.paths():
+            domain = domain & NOT_ARCHIVED
+        op = Operation(name, bound.model, env, domain, None, options)
+        if self._lock:
+            check_lock(op)
+        return bound, op
+
+    @staticmethod
+    def _checked_only(bound: BoundModel, names: frozenset[str]) -> frozenset[str]:
+        fields = bound.schema.fields
+        names = frozenset("_id" if name in ("id", "pk") else name for name in names)
+        unknown = names - fields.keys()
+        if unknown:
+            name = min(unknown)
+            raise DomainError(f"{bound.model._name} has no field {name!r}{nearest(name, fields)}")
+        if bound.model._discriminator is not None:
+            names |= {bound.model._discriminator}
+        return names | {"_revision"} if bound.model._versioned else names
+
+    async def _run(self) -> RecordSet[M]:
+        env = current_env()
+        bound, op = self._operation("search", env)
+        return await self._records(bound, await env.app.execute(op), op.options.fields)
+
+    async def _records(
+        self, bound: BoundModel, documents: list[Document], fields: frozenset[str] | None
+    ) -> RecordSet[M]:
+        records = hydrate(bound, documents, fields)
+        if self._prefetch:
+            await prefetch(bound, records, prefetch_tree(self._prefetch))
+        # The class as this App sees it is the model or a subclass of it.
+        return RecordSet(cast(type[M], bound.model), records)
+
+    async def __aiter__(self) -> AsyncIterator[M]:
+        """Stream the records in batches, with constant memory."""
+        env = current_env()
+        stream = Stream(_BATCH)
+        bound, op = self._operation("search", env, stream)
+        tree = prefetch_tree(self._prefetch)
+        batches = ahead(lambda: env.app.execute(op), stream, eager=env.database_session is None)
+        async with aclosing(batches):
+            async for documents in batches:
+                records = hydrate(bound, documents, op.options.fields)
+                if tree:
+                    await prefetch(bound, records, tree)
+                for record in records:
+                    yield record
+                del documents, records  # before the next ones come
+
+    async def count(self) -> int:
+        """How many records match (after offset, at most limit)."""
+        env = current_env()
+        _, op = self._operation("count", env)
+        counted: int = await env.app.execute(op)
+        return counted
+
+    async def exists(self) -> bool:
+        """Whether any record matches."""
+        return bool(await self.limit(1).count())
+
+    async def first(self) -> M | None:
+        """The first record, or None."""
+        found = await self.limit(1)
+        return found[0] if found else None
+
+    async def page(self, number: int = 1, size: int = 50) -> Page[M]:
+        """One page, numbered from 1, and the total."""
+        from earnorm.features.paging.paging import Page
+
+        if number < 1 or size < 1:
+            raise ValueError("page() takes a number and a size from 1")
+        total = await self.limit(0).offset(0).count()
+        records = await self.offset((number - 1) * size).limit(size)
+        return Page(records, number, size, total)
+
+    async def paginate(
+        self, size: int = 50, *, after: str | None = None, before: str | None = None
+    ) -> CursorPage[M]:
+        """The page behind or before a cursor; the first one without a cursor.
+
+        Unlike numbered pages it costs the same wherever it lies, and it neither repeats nor leaves
+        out a record while others are inserted and deleted. The id decides what the order leaves
+        open. A cursor may be given to a client: it only says where to go on, inside what the query
+        and the access rules show. It holds the last record's id and values that are ordered by.
+
+        Args:
+            size: Most records on the page.
+            after: A page's ``next``.
+            before: A page's ``previous``.
+
+        Raises:
+            ValidationError: A cursor that was changed or belongs to another query or order, or an
+                order by a list or by what lies in other records.
+            NotSupported: The query has a limit or an offset.
+        """
+        from earnorm.features.paging.paging import CursorPage, Keyset, cursor_page
+
+        if type(size) is not int or size < 1 or (after is not None and before is not None):
+            raise ValueError(
+                "paginate() takes a size from 1, and a cursor after or before, not both"
+            )
+        self._refuse_window("paginate")
+        env = current_env()
+        bound, op = self._operation("search", env)
+        keyset = Keyset(bound.schema, self._order)
+        found, fields, next_, previous = await cursor_page(op, keyset, size, after, before)
+        return CursorPage(await self._records(bound, found, fields), next_, previous)
+
+    async def group(
+        self,
+        *keys: GroupKey,
+        having: DomainSource = None,
+        order: Order = None,
+        limit: int = 0,
+        **aggregates: Aggregate,
+    ) -> list[dict[str, Any]]:
+        """A row for each combination of the keys' values, in their order.
+
+        Args:
+            *keys: Field paths, or buckets of dates: ``"created_at:month"`` (year, quarter, month,
+                week, day, hour). None makes one row of everything that matches. A record counts once
+                for each item of a list that a key leads through.
+            having: A domain over the result names: ``[("total", ">", 100)]``.
+            order: Result names, ``"-total"``; the keys decide what it leaves open.
+            limit: At most so many rows; 0 means all.
+            **aggregates: Result names, e.g. ``total=Sum("price")``, ``number=Count()``.
+
+        Raises:
+            DomainError: A path that is no field, or a condition that doesn't fit.
+            ValidationError: A value that is no aggregate, or a name used twice.
+            NotSupported: The backend cannot compute it.
+        """
+        from earnorm.features.grouping.grouping import Grouping
+
+        env = current_env()
+        across = Across(env.app.bind(self._model))
+        bound, op = self._operation("group", env, across=across)
+        grouping = Grouping(
+            bound.schema,
+            env,
+            bound.operators,
+            keys,
+            aggregates,
+            having=having,
+            order=order,
+            limit=_size("limit", limit),
+            across=across,
+        )
+        options = op.options
+        ordered = grouping.needs_order or options.limit or options.offset
+        options = options.replace(
+            group=grouping.spec,
+            fields=None,
+            across=across.paths,
+            order=(options.order or (("_id", 1),)) if ordered else (),
+        )
+        return grouping.rows(await env.app.execute(op.replace(options=options)))
+
+    def aggregate(self, pipeline: Sequence[Stage]) -> Aggregation:
+        """MongoDB's own pipeline over the records that match: ``await`` it, or ``async for``.
+
+        It begins with the query's condition as the access rules narrow it, then its order, window
+        and ``only()``. Fields have their stored names, and rows are in stored form. ``$lookup``,
+        ``$unionWith`` and ``$graphLookup`` name another model (``"from": "core.author"``), whose own
+        rules hold. Writing and JavaScript are refused.
+
+        Raises:
+            ValidationError: A stage that is not allowed, JavaScript, or an unknown model.
+            NotSupported: The backend cannot compute it.
+        """
+        from earnorm.features.grouping.pipeline import Aggregation
+
+        env = current_env()
+        _, op = self._operation("group", env)
+        return Aggregation(env, op, pipeline, _BATCH)
+
+    async def to_pandas(self) -> pandas.DataFrame:
+        """The records that match as a pandas DataFrame, a column for each field.
+
+        Raises:
+            ConfigurationError: pandas is not installed: ``pip install "earnorm-core[pandas]"``.
+            ValidationError: A stored value is none of its field.
+        """
+        from earnorm.features.exporting.export import library
+
+        library("pandas")
+        return (await self._table()).pandas()
+
+    async def to_polars(self) -> polars.DataFrame:
+        """As ``to_pandas``, for Polars: ``pip install "earnorm-core[polars]"``."""
+        from earnorm.features.exporting.export import library
+
+        library("polars")
+        return (await self._table()).polars()
+
+    async def to_arrow(self) -> pyarrow.Table:
+        """As ``to_pandas``, for an Arrow table: ``pip install "earnorm-core[arrow]"``."""
+        from earnorm.features.exporting.export import library
+
+        library("pyarrow", extra="arrow")
+        return (await self._table()).arrow()
+
+    async def _table(self) -> Table:
+        from earnorm.features.exporting.export import Table
+
+        env = current_env()
+        stream = Stream(_BATCH)
+        bound, op = self._operation("search", env, stream)
+        table = Table(bound.schema, op.options.fields)
+        batches = ahead(lambda: env.app.execute(op), stream, eager=env.database_session is None)
+        async with aclosing(batches):
+            async for documents in batches:
+                table.add(documents)
+        return table
+
+    async def update(self, values: Mapping[str, Any]) -> int:
+        """Write the same values to every record that matches; how many there were.
+
+        Raises:
+            ValidationError: A value is not acceptable; nothing is written.
+        """
+        _, op = self._operation("write", current_env())
+        self._refuse_window("update")
+        return await writing.update(op, values)
+
+    async def delete(self) -> int:
+        """Delete every record that matches; how many there were."""
+        env = current_env()
+        self._refuse_window("delete")
+        _, op = self._operation("unlink", env)
+        deleted: int = await env.app.execute(op)
+        return deleted
+
+    def _refuse_window(self, what: str) -> None:
+        if self._limit or self._offset:
+            raise NotSupported(f"{what}() with a limit or an offset: {_WINDOW[what]}")
+
+    async def explain(self) -> Plan:
+        """The database's query plan of this search, as the plugins' layers rewrite it.
+
+        ``str()`` of it says in words which index is used; it is also the server's own plan, a mapping.
+        Figures of its execution are part of it for ``system`` only: how many documents were looked
+        at tells of records that an access rule hides.
+
+        Raises:
+            NotSupported: The backend has no query plans.
+        """
+        from earnorm.features.explaining.query_plan import Plan
+
+        env = current_env()
+        explanation = Explanation("executionStats" if env.system else "queryPlanner")
+        _, op = self._operation("search", env, explanation)
+        await env.app.execute(op)
+        return Plan(explanation.plan)
+
+    def __repr__(self) -> str:
+        # The domain's values may be what must not reach a log.
+        return (
+            f"<Query {self._model.__name__} by {', '.join(sorted(self._domain.paths())) or 'all'}>"
+        )
+
+
+_IN_ONE_STEP = "the database cannot do it in one step; await the query first and use the RecordSet"
+_WINDOW = {
+    "update": _IN_ONE_STEP,
+    "delete": _IN_ONE_STEP,
+    "paginate": "a page is a window already; give its size",
+}
+
+
+def asked(**concern: object) -> Concerns | None:
+    """The concerns that a search was given; None where there are none.
+
+    Raises:
+        ConfigurationError: No such mode, level or concern.
+    """
+    return Concerns.of("search()", **concern)
+
+
+def _names(fields: Iterable[str]) -> frozenset[str]:
+    return frozenset(fields) | {"_id"}
+
+
+def _seconds(value: float) -> float:
+    if not value > 0:
+        raise ValueError("timeout is a time in seconds above 0")
+    return value
+
+
+def _size(name: str, value: int) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} is a whole number from 0, not {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""The one read path: from documents to records."""

@@ -1,0 +1,105 @@
+"""Orders and group keys that lie in other records: ``order("author_id.name")``.
+
+The server looks the values up, with the filter that the other model's layers leave: a record that may
+not be read counts as one without a value. That is a lookup for each record that matches, so a domain
+should leave few; docs/performance.md has figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from earnorm.domain import Domain
+from earnorm.exceptions import DomainError
+from earnorm.kernel.operations import Operation, Options, Selecting
+from earnorm.model.relations.ghosts import target_of
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.environment import Env
+
+_NAME = "__across"
+
+
+class Across:
+    """The paths of one operation that lead into other records, each under a key of its own.
+
+    Args:
+        bound: The model that the operation is about.
+    """
+
+    def __init__(self, bound: BoundModel) -> None:
+        self._bound = bound
+        self._keys: dict[str, str] = {}
+
+    @property
+    def paths(self) -> tuple[tuple[str, str], ...]:
+        """Keys with their paths, as ``Options.across`` holds them."""
+        return tuple([(key, path) for path, key in self._keys.items()])
+
+    def leads_away(self, path: str) -> bool:
+        """Whether the value at the end of a path lies in another record."""
+        schema = self._bound.schema
+        crossing = schema.crossing(path) if schema.may_cross else None
+        return crossing is not None and bool(crossing.rest)
+
+    def key(self, path: str) -> str:
+        """The stored path to use for a path: its own, or the key under which it is looked up.
+
+        Raises:
+            DomainError: No such field, or the path leads to several records.
+        """
+        if not self.leads_away(path):
+            return self._bound.schema.path_of(path)
+        self.field(path)
+        return self._keys.setdefault(path, f"{_NAME}{len(self._keys)}")
+
+    def field(self, path: str) -> Any:
+        """The field at the end of a path.
+
+        Raises:
+            DomainError: As for ``key``.
+        """
+        bound, rest = self._bound, path
+        while (crossing := bound.schema.crossing(rest)) is not None and crossing.rest:
+            if not crossing.single:
+                raise DomainError(
+                    f"{path!r} leads to several records, which have no one value", loc=(path,)
+                )
+            bound, rest = target_of(bound.app, crossing.field), crossing.rest
+        return bound.schema.resolve(rest).field
+
+
+async def lookups(
+    bound: BoundModel, env: Env, paths: tuple[tuple[str, str], ...]
+) -> list[Mapping[str, Any]]:
+    """The stages that add the value of each path under its key.
+
+    Raises:
+        AccessDenied: A model on the way may not be read.
+    """
+    return [stage for key, path in paths for stage in await _lookup(bound, env, key, path)]
+
+
+async def _lookup(bound: BoundModel, env: Env, key: str, path: str) -> list[Mapping[str, Any]]:
+    crossing = bound.schema.crossing(path)
+    if crossing is None or not crossing.rest:
+        return [{"$set": {key: f"${bound.schema.path_of(path)}"}}]
+    target = target_of(bound.app, crossing.field)
+    selecting = Selecting()
+    op = Operation("search", target.model, env, Domain.TRUE, options=Options(stream=selecting))
+    await env.app.execute(op)
+    pipeline = [
+        *selecting.stages,
+        *await _lookup(target, env, key, crossing.rest),
+        {"$project": {"_id": 0, key: 1}},
+    ]
+    found = {
+        "from": target.collection.name,
+        "localField": crossing.local,
+        "foreignField": "_id",
+        "pipeline": pipeline,
+        "as": key,
+    }
+    return [{"$lookup": found}, {"$set": {key: {"$first": f"${key}.{key}"}}}]

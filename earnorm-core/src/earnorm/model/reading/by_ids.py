@@ -1,0 +1,45 @@
+"""Documents by many ids, in as few searches as filters allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from earnorm.domain import condition
+from earnorm.kernel.environment import current_env
+from earnorm.kernel.operations import Operation, Options
+from earnorm.model.writing.objectids import chunks
+
+if TYPE_CHECKING:
+    from earnorm.backends.base import Document
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.environment import Env
+
+
+async def by_ids(
+    bound: BoundModel,
+    path: str,
+    pks: Sequence[Any],
+    *,
+    env: Env | None = None,
+    order: tuple[tuple[str, int], ...] = (),
+    fields: frozenset[str] | None = None,
+) -> list[Document]:
+    """The documents whose value at the path is one of the ids.
+
+    Args:
+        bound: Their model.
+        path: ``"_id"``, or a field that holds ids.
+        pks: The ids, each once.
+        env: Who asks; the current Env unless one is given.
+        order: Stored paths with 1 or -1; it is an order within each search.
+        fields: Names of the fields to fetch; None means all.
+    """
+    env = env or current_env()
+    options = Options(order=order, fields=fields)
+    found: list[Document] = []
+    for chunk in chunks(pks):
+        domain = condition(path, "in", chunk)
+        op = Operation("search", bound.model, env, domain, options=options)
+        found += await env.app.execute(op)
+    return found

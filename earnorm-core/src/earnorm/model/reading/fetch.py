@@ -1,0 +1,122 @@
+"""What a record knows of the fetch that it came from: its App, the loaded fields, its siblings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from earnorm.kernel.environment import find_env
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+
+
+class Outcome:
+    """How a transaction ended, for the fetches that were made inside it. It holds nothing else of
+    the transaction, which would live as long as its records otherwise."""
+
+    __slots__ = ("committed", "rolled_back")
+
+    def __init__(self) -> None:
+        self.committed = False
+        self.rolled_back = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the transaction is over."""
+        return self.committed or self.rolled_back
+
+
+ID_ONLY = frozenset({"_id"})
+
+
+class Fetch:
+    """Shared by all records that one query gave; a record holds it in a slot.
+
+    Attributes:
+        app: The App that the records belong to.
+        loaded: Names of the fields that were fetched; None means all.
+        records: The records, where they have relations to load together (or are ghosts).
+        related: The ghosts of each relation of these records, by the field's name.
+        by_id: Ghosts by their stored id, so that two records that point at one share it.
+        loading: Loads under way, by relation ("" for the records themselves).
+        is_mixed: The records may be of several classes of one collection.
+        origin: ``model.field`` of the relation that ghosts stand for, for messages.
+        complete: Makes the ghosts that nobody has touched yet, before all are loaded at once.
+        inside: What embedded objects know, by the name of the field that they stand in.
+        peers: The embedded objects that stand in one field of all the records fetched together.
+        seen_in: The transaction that it was made in.
+    """
+
+    __slots__ = (
+        "app",
+        "by_id",
+        "complete",
+        "inside",
+        "is_mixed",
+        "loaded",
+        "loading",
+        "origin",
+        "peers",
+        "records",
+        "related",
+        "seen_in",
+    )
+
+    def __init__(
+        self, app: App, loaded: frozenset[str] | None = None, records: list[Any] | None = None
+    ) -> None:
+        self.app = app
+        self.loaded = loaded
+        self.records = records
+        self.related: dict[str, Fetch] = {}
+        self.by_id: dict[Any, Any] = {}
+        self.loading: dict[str, asyncio.Task[None]] = {}
+        self.origin = ""
+        self.is_mixed = False
+        self.complete: Callable[[], None] | None = None
+        self.inside: dict[str, Fetch] = {}
+        self.peers: Callable[[], list[Any]] | None = None
+        env = find_env()
+        self.seen_in = None if env is None or env.transaction is None else env.transaction.outcome
+
+    def has(self, name: str) -> bool:
+        """Whether the field was fetched."""
+        return self.loaded is None or name in self.loaded
+
+    def siblings(self, one: Any, name: str) -> list[Any]:
+        """The records, or embedded objects, of which this field loads together with that of ``one``."""
+        found = self.peers() if self.peers is not None else self.records or [one]
+        if self.is_mixed:
+            return [each for each in found if name in type(each)._schema.fields]
+        return found
+
+    @property
+    def is_ghost(self) -> bool:
+        """Whether the records know their ids only."""
+        return self.loaded is ID_ONLY
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether its values were seen in a transaction that was rolled back."""
+        return self.seen_in is not None and self.seen_in.rolled_back and not self.is_ghost
+
+    def how_to_load(self, model: type[Any], name: str) -> str:
+        """The message of ``FieldNotLoaded``."""
+        if not self.is_ghost:
+            return (
+                f"{model.__name__}.{name} was not fetched: add {name!r} to .only(...), "
+                f"or 'await record.refresh()'"
+            )
+        if self.origin:
+            field = self.origin.rpartition(".")[2]
+            return (
+                f"{model.__name__}.{name}: {self.origin} is not loaded; 'await record.{field}' "
+                f"loads it for all records fetched together, or search(...).prefetch({field!r})"
+            )
+        return f"{model.__name__}.{name} is not loaded: 'await record' loads it"
+
+    def __repr__(self) -> str:
+        what = "all" if self.loaded is None else ", ".join(sorted(self.loaded))
+        return f"<Fetch {what}>"

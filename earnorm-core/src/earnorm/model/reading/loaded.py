@@ -1,0 +1,178 @@
+"""Domains about other records, judged on what is loaded: nothing is asked of the database.
+
+A ghost that would have to be known raises ``FieldNotLoaded``; a guess is never made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from earnorm.domain import And, Condition, Domain, Not, Operator, Or, matcher
+from earnorm.domain.relational import Link, Tree, read
+from earnorm.exceptions import DomainError, FieldNotLoaded
+
+if TYPE_CHECKING:
+    from earnorm.model.base import BaseModel
+    from earnorm.model.schema import Schema
+
+Judge = Callable[[Any], bool]
+"""Whether a record fulfils a domain."""
+
+
+def judge(
+    model: type[BaseModel],
+    domain: Domain,
+    operators: Mapping[str, Operator],
+    known: Sequence[BaseModel] = (),
+) -> Judge:
+    """The test of a record by a domain that may follow relations.
+
+    Args:
+        model: The model of the records.
+        domain: The condition.
+        operators: The operators of the App.
+        known: Loaded records, among which the start of ``parent_of`` may be found by its id.
+
+    Raises:
+        DomainError: An unknown field or operator.
+        FieldNotLoaded: (the test) The domain looks at something that was not fetched.
+    """
+    return _Judges(operators, known).of(model._schema, domain)
+
+
+class _Judges:
+    def __init__(self, operators: Mapping[str, Operator], known: Sequence[BaseModel]) -> None:
+        self._operators = operators
+        self._known = known
+        self._documents: dict[int, dict[str, Any]] = {}
+
+    def of(self, schema: Schema, node: Domain) -> Judge:
+        if isinstance(node, Condition):
+            return self._condition(schema, node)
+        if isinstance(node, And | Or):
+            parts = [self.of(schema, child) for child in node.children]
+            combined = all if isinstance(node, And) else any
+            return lambda record: combined(part(record) for part in parts)
+        if isinstance(node, Not):
+            part = self.of(schema, node.child)
+            return lambda record: not part(record)
+        holds = node is Domain.TRUE
+        return lambda record: holds
+
+    def _condition(self, schema: Schema, node: Condition) -> Judge:
+        reading = read(node, schema, self._operators)
+        if isinstance(reading, Link):
+            return self._link(reading, _relation_path(node, reading))
+        if isinstance(reading, Tree):
+            return self._tree(reading)
+        if reading is not node:
+            return self.of(schema, reading)
+        matches = matcher(node, schema, self._operators)
+        name = schema.field_at(node.path)
+
+        def plain(record: Any) -> bool:
+            return matches(self._document(record, name))
+
+        return plain
+
+    def _document(self, record: Any, name: str) -> dict[str, Any]:
+        if name not in record.__dict__:
+            getattr(record, name)  # raises FieldNotLoaded where it was not fetched
+        document = self._documents.get(id(record))
+        if document is None:
+            document = self._documents[id(record)] = record._stored()
+        return document
+
+    def _link(self, link: Link, path: str) -> Judge:
+        judges: dict[type, Judge] = {}
+
+        def fulfils(other: Any) -> bool:
+            found = judges.get(type(other))
+            if found is None:
+                found = judges[type(other)] = self.of(type(other)._schema, link.domain)
+            return found(other)
+
+        def linked(record: Any) -> bool:
+            return any(fulfils(other) for other in _loaded(record, path)) is not link.negated
+
+        return linked
+
+    def _tree(self, tree: Tree) -> Judge:
+        def in_tree(record: Any) -> bool:
+            places = [record] if tree.crossing is None else _related(record, tree.path)
+            return any(self._is_in(tree, place) for place in places)
+
+        return in_tree
+
+    def _is_in(self, tree: Tree, place: Any) -> bool:
+        model = type(place)
+        starts = set(tree.ids(model._schema.fields["_id"]))
+        if place.pk in starts:
+            return True
+        if not tree.upwards:
+            return any(each.pk in starts for each in _upwards(place))
+        return any(
+            each == place for start in self._records(tree, model) for each in _upwards(start)
+        )
+
+    def _records(self, tree: Tree, model: type[Any]) -> Iterator[Any]:
+        """The start records themselves, whose parents are asked for."""
+        by_id = {r.pk: r for r in self._known if isinstance(r, model)}
+        operand = model._schema.fields["_id"].operand
+        for start in tree.starts:
+            found = start if isinstance(start, model) else by_id.get(operand(start))
+            if found is None:
+                raise FieldNotLoaded(
+                    f"{model.__name__}: the parents of a start of 'parent_of' are not loaded; give "
+                    f"records that are, or 'await app.resolve(model, domain)' first"
+                )
+            yield found
+
+
+def _upwards(record: Any) -> Iterator[Any]:
+    """The records above, nearest first; each once."""
+    parent: str = getattr(type(record), "_parent_name", "parent_id")
+    if parent not in type(record)._schema.fields:
+        raise DomainError(f"{type(record)._name} is no tree: it has no {parent!r}")
+    seen = {record}
+    while (record := getattr(record, parent)) is not None and record not in seen:
+        seen.add(record)
+        yield record
+
+
+def _relation_path(node: Condition, link: Link) -> str:
+    rest = link.crossing.rest
+    return node.path[: -len(rest) - 1] if rest else node.path
+
+
+def _loaded(record: Any, path: str) -> Iterator[Any]:
+    for other in _related(record, path):
+        fetch = getattr(other, "_fetch", None)
+        if fetch is not None and fetch.is_ghost:
+            raise FieldNotLoaded(
+                f"{type(record).__name__}: a record of {path!r} is not loaded (or does not exist); "
+                f"search(...).prefetch({path!r}) loads it"
+            )
+        yield other
+
+
+def _related(record: Any, path: str) -> Iterator[Any]:
+    """The records that a relation leads to, also one that lies in an embedded object."""
+    places = [record]
+    for name in path.split("."):
+        below: list[Any] = []
+        for place in places:
+            value = place if name.isdecimal() else getattr(place, name)
+            if isinstance(value, list) or hasattr(type(value), "pks"):  # a list, or a RecordSet
+                below += value
+            elif value is not None:
+                below.append(value)
+        places = below
+    for each in places:
+        if not hasattr(each, "is_stored"):
+            raise FieldNotLoaded(
+                f"{type(record).__name__}: the records of {path!r} are not loaded; "
+                f"'await app.resolve(model, domain)' asks the database instead"
+            )
+        yield each

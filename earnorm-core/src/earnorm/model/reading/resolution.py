@@ -1,0 +1,386 @@
+"""Conditions about other records, answered with sub-queries before a filter is made.
+
+A sub-query is an operation like any other: in the same Env, so in the same transaction, for the same
+principal, through every layer of the other model. Its answer takes the cheapest of three ways:
+
+1. few records there fulfil the condition: their ids;
+2. many do, but few records here are asked about: the ids of those that the records here point at;
+3. many on both sides: all the ids there, up to what a filter can hold; beyond that, a ``$lookup``.
+
+The figures behind the limits are in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import bson
+
+from earnorm.domain import FALSE, TRUE, And, Condition, Domain, Not, Or, Path, to_filter
+from earnorm.domain.relational import (
+    Link,
+    Tree,
+    asks_others,
+    element_schema,
+    merged,
+    read,
+)
+from earnorm.domain.schema import Crossing, Schema, Substitute
+from earnorm.domain.values import thaw
+from earnorm.exceptions import ConfigurationError, NotSupported
+from earnorm.kernel.operations import PLAIN, Operation, Options, Selecting, Stream
+from earnorm.model.relations.ghosts import link_of, target_of
+from earnorm.model.relations.trees import walk
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.environment import Env
+
+FEW: Final = 1_000
+"""So many ids there are fetched, whatever the size of the side here."""
+FEW_HERE: Final = 10_000
+"""With more than FEW there: so many records here are asked about the other way round."""
+LARGEST: Final = 12_000_000
+"""Bytes that the ids of one filter may take; a server accepts 16 MB for a whole command."""
+_BATCH: Final = 10_000
+_FLAG: Final = "__link"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The records of an operation, with nothing left to ask of other models.
+
+    Attributes:
+        domain: An equivalent domain; where there are lookups it also looks at what they add.
+        first: The conditions that need no lookup, and so come before them.
+        lookups: ``$lookup`` stages, for conditions with more ids than a filter can hold.
+    """
+
+    domain: Domain
+    first: Domain = TRUE
+    lookups: tuple[Mapping[str, Any], ...] = ()
+
+    def stages(self, bound: BoundModel) -> list[Mapping[str, Any]]:
+        """The pipeline that gives the selected documents."""
+        if not self.lookups:
+            return [{"$match": bound.filter(self.domain)}]
+        schema = _Flagged(bound.schema)
+        return [
+            {"$match": bound.filter(self.first)},
+            *self.lookups,
+            {"$match": to_filter(self.domain, schema, bound.operators)},
+            {"$unset": [stage["$lookup"]["as"] for stage in self.lookups]},
+        ]
+
+
+async def resolve(bound: BoundModel, domain: Domain, env: Env) -> Domain:
+    """An equivalent domain without conditions about other records.
+
+    Raises:
+        NotSupported: A condition is fulfilled by more records than a filter can name.
+    """
+    if not asks_others(domain, bound.schema, bound.operators):
+        return domain
+    resolver = _Resolver(bound, env)
+    found = await resolver.resolved(domain, bound.schema)
+    if resolver.lookups:
+        raise NotSupported(
+            f"{bound.model._name}: more related records fulfil the domain than a filter can name "
+            f"({LARGEST // 1_000_000} MB of ids); search with the domain itself"
+        )
+    return found
+
+
+def check(bound: BoundModel, domain: Domain) -> None:
+    """Compile every condition, those about other records for their own models.
+
+    Raises:
+        DomainError: One of them is not valid.
+    """
+    for node in domain.conditions():
+        reading = read(node, bound.schema, bound.operators)
+        if reading is node:
+            to_filter(node, bound.schema, bound.operators)
+        elif isinstance(reading, Domain):
+            check(bound, reading)
+        else:
+            crossing = reading.crossing
+            try:
+                target = bound if crossing is None else target_of(bound.app, crossing.field)
+            except ConfigurationError:
+                continue  # not defined yet
+            if isinstance(reading, Link):
+                check(target, reading.domain)
+            else:
+                reading.ids(target.schema.fields["_id"])
+
+
+async def select(bound: BoundModel, op: Operation) -> Selection:
+    """The records that an operation is about.
+
+    Raises:
+        DomainError: A condition of the domain isn't valid for the other model.
+        AccessDenied: The other model may not be read.
+    """
+    children = op.domain.children if isinstance(op.domain, And) else (op.domain,)
+    plain = [c for c in children if not asks_others(c, bound.schema, bound.operators)]
+    first = And(plain).simplify()
+    resolver = _Resolver(bound, op.env, first, op.options)
+    domain = await resolver.resolved(op.domain, bound.schema)
+    return Selection(domain, first, tuple(resolver.lookups))
+
+
+class _Resolver:
+    """One domain on its way.
+
+    Args:
+        bound: The model that the domain is about.
+        env: Who asks.
+        first: What the records are known to fulfil beside the conditions that are resolved; None
+            where nobody knows which records it will be about.
+        options: Those of the operation: sub-queries share its time limit and concerns.
+    """
+
+    def __init__(
+        self, bound: BoundModel, env: Env, first: Domain | None = None, options: Options = PLAIN
+    ) -> None:
+        self.lookups: list[Mapping[str, Any]] = []
+        self._bound, self._env, self._first = bound, env, first
+        self._timeout, self._concerns = options.timeout, options.concerns
+        self._left = LARGEST
+        self._here: dict[str, list[Any] | None] = {}
+
+    async def resolved(self, node: Domain, schema: Schema) -> Domain:
+        """The domain with every relational condition replaced by one on ids."""
+        if isinstance(node, Condition):
+            return await self._condition(node, schema)
+        if isinstance(node, And | Or):
+            node = merged(node, schema, self._bound.operators)
+            assert isinstance(node, And | Or)
+            return type(node)([await self.resolved(child, schema) for child in node.children])
+        if isinstance(node, Not):
+            return ~await self.resolved(node.child, schema)
+        return node
+
+    async def _condition(self, node: Condition, schema: Schema) -> Domain:
+        operators = self._bound.operators
+        reading = read(node, schema, operators)
+        if isinstance(reading, Link):
+            keys = await self._keys(reading)
+            if keys is None:
+                return await self._lookup(reading, schema)
+            operator_name = "not in" if reading.negated else "in"
+            return Condition(reading.crossing.path, operator_name, keys)
+        if isinstance(reading, Tree):
+            return await self._tree(reading)
+        if reading is not node:
+            return await self.resolved(reading, schema)
+        operator = operators.get(node.operator)
+        if operator is not None and operator.nested:
+            inside = Domain(thaw(node.value))
+            elements = element_schema(node, schema)
+            if asks_others(inside, elements, operators):
+                return Condition(node.path, node.operator, await self.resolved(inside, elements))
+        return node
+
+    async def _tree(self, tree: Tree) -> Domain:
+        if not tree.starts:
+            return FALSE
+        crossing = tree.crossing
+        bound = self._bound if crossing is None else target_of(self._bound.app, crossing.field)
+        starts = tree.ids(bound.schema.fields["_id"])
+        found = await walk(bound, self._env, starts, upwards=tree.upwards)
+        if not self._fits(found):
+            raise NotSupported(
+                f"{bound.model._name}: the tree has more records than a filter can name"
+            )
+        return Condition(tree.path, "in", found)
+
+    async def _keys(self, link: Link) -> list[Any] | None:
+        """The values of the relation that fulfil it; None where no filter can hold them."""
+        target, wanted, key = self._ends(link)
+        foreign = target.schema.fields[key]
+        options = Options(
+            fields=frozenset({"_id", foreign.name}),
+            limit=FEW + 1,
+            timeout=self._timeout,
+            concerns=self._concerns,
+        )
+        op = Operation("search", target.model, self._env, wanted, options=options)
+        found = await self._env.app.execute(op)
+        if len(found) <= FEW:
+            return self._counted(_values(found, foreign.db_name))
+        here = await self._keys_here(link.crossing)
+        if here is not None:
+            asked = And((wanted, Condition(foreign.name, "in", here)))
+            op = op.replace(domain=asked, options=options.replace(limit=0))
+            return self._counted(_values(await self._env.app.execute(op), foreign.db_name))
+        return await self._all(op, foreign.db_name)
+
+    def _ends(self, link: Link) -> tuple[BoundModel, Domain, str]:
+        """The model that holds the other end of the join, what its records fulfil, and the name of the
+        field that this model's value is compared with."""
+        field = link.crossing.field
+        if not getattr(field, "through", None):
+            return target_of(self._bound.app, field), link.domain, field.join.foreign
+        between, near, far = link_of(self._bound.app, self._bound.model._name, field)
+        return between, Condition(far.name, "any", link.domain), near.name
+
+    def _counted(self, keys: list[Any]) -> list[Any] | None:
+        return keys if self._fits(keys) else None
+
+    def _fits(self, keys: Sequence[Any]) -> bool:
+        # Below that the driver's own limits are far away.
+        size = 20 * len(keys) if len(keys) <= FEW else len(bson.encode({"": list(keys)}))
+        self._left -= size
+        return self._left >= 0 or not self._can_look_up
+
+    @property
+    def _can_look_up(self) -> bool:
+        return "explain" in self._bound.app.backend.capabilities  # a server, which has limits
+
+    async def _keys_here(self, crossing: Crossing) -> list[Any] | None:
+        """What the relation holds in the records here, where those are few."""
+        if self._first is None:
+            return None
+        local = _without_positions(crossing.local)
+        if local not in self._here:
+            documents = await self._bound.collection.find(
+                self._bound.filter(self._first),
+                projection={"_id": 1, local: 1},
+                limit=FEW_HERE + 1,
+                session=self._env.database_session,
+                timeout=self._timeout or self._bound.timeout,
+            )
+            few = len(documents) <= FEW_HERE
+            self._here[local] = _values(documents, local) if few else None
+        return self._here[local]
+
+    async def _all(self, op: Operation, key: str) -> list[Any] | None:
+        """Every id there, read in batches; None as soon as they are too many."""
+        stream = Stream(_BATCH)
+        op = op.replace(options=op.options.replace(limit=0, stream=stream))
+        found: dict[Any, None] = {}
+        try:
+            while documents := await self._env.app.execute(op):
+                found.update(dict.fromkeys(_values(documents, key)))
+                # An id takes 12 bytes at least, and with its position more than 16.
+                if 16 * len(found) > self._left and self._can_look_up:
+                    return None
+        finally:
+            if stream.cursor is not None:
+                await stream.cursor.close()
+        return self._counted(list(found))
+
+    async def _lookup(self, link: Link, schema: Schema) -> Domain:
+        """Let the server look, with the filter that the other model's layers leave."""
+        if schema is not self._bound.schema:
+            raise NotSupported(
+                f"{self._bound.model._name}: more related records fulfil the condition inside 'elem' "
+                f"than a filter can name; ask for them first, or with fewer of them"
+            )
+        if link.crossing.local != _without_positions(link.crossing.local):
+            raise NotSupported(
+                f"{self._bound.model._name}: more related records fulfil the condition on one item of "
+                f"a list ({link.crossing.path}) than a filter can name; ask for them first"
+            )
+        target, wanted, key = self._ends(link)
+        foreign = target.schema.path_of(key)
+        name = f"{_FLAG}{len(self.lookups)}"
+        self.lookups.append(
+            await lookup(
+                target,
+                self._env,
+                wanted,
+                link.crossing.local,
+                foreign,
+                name,
+                {"_id": 1},
+                one=True,
+            )
+        )
+        # An empty list is where nobody fits.
+        return Condition(name, "=" if link.negated else "!=", [])
+
+
+async def lookup(
+    target: BoundModel,
+    env: Env,
+    domain: Domain,
+    local: str,
+    foreign: str,
+    name: str,
+    projection: Mapping[str, Any],
+    *,
+    one: bool,
+) -> Mapping[str, Any]:
+    """A ``$lookup`` of the other model's records, restricted by that model's own layers."""
+    selecting = Selecting()
+    op = Operation("search", target.model, env, domain, options=Options(stream=selecting))
+    await env.app.execute(op)
+    stages: list[Mapping[str, Any]] = [*selecting.stages]
+    if one:
+        stages.append({"$limit": 1})
+    return {
+        "$lookup": {
+            "from": target.collection.name,
+            "localField": local,
+            "foreignField": foreign,
+            "pipeline": [*stages, {"$project": projection}],
+            "as": name,
+        }
+    }
+
+
+def _without_positions(path: str) -> str:
+    """``lines.0.product_id`` as ``lines.product_id``: projections and lookups know no positions."""
+    return ".".join(part for part in path.split(".") if not part.isdecimal())
+
+
+def _values(documents: Iterable[Mapping[str, Any]], path: str) -> list[Any]:
+    """The different values that a path leads to, without None."""
+    if path == "_id":
+        return [document["_id"] for document in documents]
+    names = path.split(".")
+    found: dict[Any, None] = {}
+    for document in documents:
+        _collect(document, names, 0, found)
+    found.pop(None, None)
+    return list(found)
+
+
+def _collect(value: Any, names: list[str], position: int, found: dict[Any, None]) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _collect(item, names, position, found)
+    elif position == len(names):
+        if not isinstance(value, dict):
+            found[value] = None
+    elif isinstance(value, Mapping):
+        _collect(value.get(names[position]), names, position + 1, found)
+
+
+class _Flagged:
+    """A model's schema, plus what lookups add to its documents."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.name = schema.name
+        self._schema = schema
+
+    def resolve(self, path: str) -> Path:
+        return Path(path, _Flag()) if path.startswith(_FLAG) else self._schema.resolve(path)
+
+    def substitute(self, path: str) -> Substitute | None:
+        return None if path.startswith(_FLAG) else self._schema.substitute(path)
+
+    def crossing(self, path: str) -> Crossing | None:
+        return None if path.startswith(_FLAG) else self._schema.crossing(path)
+
+
+class _Flag:
+    name = _FLAG
+
+    def operand(self, value: Any) -> Any:
+        return value

@@ -1,0 +1,208 @@
+"""Records as dicts and as JSON. Nothing here asks the database: a relation that is not loaded stays an id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from earnorm.exceptions import FieldNotLoaded, ValidationError, nearest
+from earnorm.features.files.stored import StoredFile
+from earnorm.fields.base import MISSING, ConvertingField, Field, MutableField
+from earnorm.fields.reference import Reference
+from earnorm.fields.relational import ToMany, is_record, is_recordset
+
+if TYPE_CHECKING:
+    from earnorm.model.base import BaseModel
+    from earnorm.model.schema import Schema
+    from earnorm.model.structures import Structure
+
+Names: TypeAlias = Iterable[str] | None
+
+_SCALARS = (str, int, bool)  # what is its own JSON form, and cannot change in place
+_GETTERS = frozenset(vars(kind)["__get__"] for kind in (Field, ConvertingField, MutableField))
+
+
+class Serializer:
+    """One way to write records down.
+
+    Args:
+        form: The form of a field's value, which is never None nor a record.
+        depth: How many relations deep a loaded record is written with its fields; beyond, as its id.
+    """
+
+    def __init__(self, form: Callable[[Field[Any, Any], Any], Any], depth: int) -> None:
+        self._form = form
+        self._depth = depth
+        self._path: list[BaseModel] = []  # a record inside itself is given as its id
+
+    def record(self, record: BaseModel, include: Names = None, exclude: Names = None) -> Any:
+        """A record: its id, then its fields."""
+        schema = type(record)._schema
+        names = chosen(schema, include, exclude)
+        found: dict[str, Any] = {"id": record.id} if names is None or "id" in names else {}
+        self._path.append(record)
+        try:
+            self._fill(found, record, names, wanted=include is not None)
+        finally:
+            self._path.pop()
+        return found
+
+    def embedded(self, record: Structure) -> dict[str, Any]:
+        """An embedded object: its fields."""
+        found: dict[str, Any] = {}
+        self._fill(found, record, None, wanted=False)
+        return found
+
+    def _fill(
+        self,
+        found: dict[str, Any],
+        record: Structure,
+        names: Collection[str] | None,
+        wanted: bool,
+    ) -> None:
+        state, schema = record.__dict__, type(record)._schema
+        for name, field in schema.fields.items():
+            if name.startswith("_") or (names is not None and name not in names):
+                continue
+            value = state.get(name)
+            if type(value) in _SCALARS and name in schema.as_it_is:
+                found[name] = value
+                continue
+            try:
+                value = read(record, field)
+            except FieldNotLoaded:
+                if wanted:
+                    raise
+                continue
+            if value is not MISSING:
+                found[name] = self._value(field, value)
+
+    def _value(self, field: Field[Any, Any], value: Any) -> Any:
+        if value is None:
+            return None
+        if is_recordset(value):
+            known = value._records
+            return value.ids if known is None else [self._related(each) for each in known]
+        if hasattr(value, "is_stored"):
+            related = self._related(value)
+            if isinstance(field, Reference) and not isinstance(related, dict):
+                return f"{type(value)._name},{related}"  # an id alone would not say whose
+            return related
+        return self._form(field, value)
+
+    def _related(self, record: BaseModel) -> Any:
+        fetch = getattr(record, "_fetch", None)
+        is_ghost = fetch is not None and fetch.is_ghost
+        if is_ghost or len(self._path) > self._depth or any(record is each for each in self._path):
+            return record.id
+        return self.record(record)
+
+
+def read(record: Structure, field: Field[Any, Any]) -> Any:
+    """A field's value, without the copy that reading a mutable one keeps for ``save()``; MISSING for
+    records that point here and are not loaded.
+
+    Raises:
+        FieldNotLoaded: It was not fetched.
+    """
+    name = field.name
+    stored = record.__dict__.get(name, MISSING)
+    if isinstance(field, ToMany):
+        if not field.stored and not is_recordset(stored):
+            return MISSING
+        value = getattr(record, name)
+        # Ids that are stored are known before their records are loaded.
+        return value if field.stored or value._records is not None else MISSING
+    if stored is not MISSING and type(field).__get__ in _GETTERS:
+        return None if stored is None else field.decode(stored)
+    return getattr(record, name)
+
+
+def as_dict(record: BaseModel, depth: int, include: Names, exclude: Names) -> dict[str, Any]:
+    """See ``BaseModel.to_dict``."""
+    found: dict[str, Any] = Serializer(_plain_form, depth).record(record, include, exclude)
+    return found
+
+
+def as_json(record: BaseModel, depth: int, include: Names, exclude: Names) -> dict[str, Any]:
+    """As ``as_dict``, with the JSON form of every value."""
+    found: dict[str, Any] = Serializer(_json_form, depth).record(record, include, exclude)
+    return found
+
+
+def embedded_dict(record: Structure) -> dict[str, Any]:
+    """An embedded object as a dict of Python values."""
+    return Serializer(_plain_form, 0).embedded(record)
+
+
+def embedded_json(record: Structure) -> dict[str, Any]:
+    """An embedded object as a dict of JSON values."""
+    return Serializer(_json_form, 0).embedded(record)
+
+
+def _json_form(field: Field[Any, Any], value: Any) -> Any:
+    return field.to_json(value)
+
+
+def _plain_form(field: Field[Any, Any], value: Any) -> Any:
+    return plain(value)
+
+
+def plain(value: Any) -> Any:
+    """A value of its own, that can be changed: embedded objects as dicts, records as ids."""
+    if is_record(value):
+        return value.id if hasattr(value, "is_stored") else embedded_dict(value)
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, StoredFile):
+        return value.to_dict()
+    if isinstance(value, set):
+        return set(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value
+
+
+def chosen(schema: Schema, include: Names, exclude: Names) -> Collection[str] | None:
+    """The names to write, ``id`` among them; None for all.
+
+    Raises:
+        ValidationError: A name is unknown.
+    """
+    if include is None and exclude is None:
+        return None
+    known = public_names(schema)
+    picked = known if include is None else checked(schema, known, include, "include")
+    left_out = checked(schema, known, exclude or (), "exclude")
+    return [name for name in picked if name not in left_out]
+
+
+def public_names(schema: Schema) -> Mapping[str, None]:
+    """``id``, and the fields that are not the library's own, in their order."""
+    names = ("id", *(name for name in schema.fields if not name.startswith("_")))
+    return dict.fromkeys(names)
+
+
+def checked(
+    schema: Schema, known: Mapping[str, None], names: Iterable[str], option: str
+) -> Mapping[str, None]:
+    """The names, where all of them are known.
+
+    Raises:
+        ValidationError: One is not.
+    """
+    found = dict.fromkeys([names] if isinstance(names, str) else names)
+    unknown = [name for name in found if name not in known]
+    if unknown:
+        raise ValidationError(
+            schema.name,
+            [
+                {
+                    "loc": (option,),
+                    "msg": f"unknown field {name!r}{nearest(str(name), known)}",
+                    "type": "unknown_field",
+                }
+                for name in unknown
+            ],
+        )
+    return found

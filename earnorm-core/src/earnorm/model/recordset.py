@@ -1,0 +1,473 @@
+"""RecordSet: ordered records of one model, and Odoo's algebra on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
+
+from earnorm.domain import OPERATORS, Domain, DomainSource
+from earnorm.exceptions import (
+    ConfigurationError,
+    FieldNotLoaded,
+    MultipleRecords,
+    NotFound,
+    nearest,
+)
+from earnorm.fields.json_forms import json_text
+from earnorm.fields.relational import is_record
+from earnorm.kernel.environment import current_env, find_env
+from earnorm.model.reading import serializing
+from earnorm.model.reading.arranging import Nulls, by_fields, group, is_true, map_path, reader
+from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.reading.fetch import Fetch
+from earnorm.model.reading.hydrate import fill, states_of
+from earnorm.model.reading.ordering import Order
+from earnorm.model.writing import creating
+from earnorm.model.writing import records as writing
+from earnorm.model.writing.copying import copies, read_values
+from earnorm.model.writing.tracking import env_of
+from earnorm.model.writing.updates import Toggle
+
+# Tables and filtered_domain() are imported by their methods: most programs do without.
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+    from earnorm.features.exporting.export import Table
+    from earnorm.model.base import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
+T = TypeVar("T")
+
+
+class RecordSet(Generic[M]):
+    """Ordered records of one model. Immutable; set operations give new ones.
+
+    A relation that is not loaded is a RecordSet too: ``await`` it before it is read.
+    """
+
+    __slots__ = ("__weakref__", "_load", "_model", "_origin", "_pks", "_records")
+
+    def __init__(
+        self,
+        model: type[M],
+        records: Sequence[M] | None,
+        *,
+        load: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        origin: str = "",
+        pks: Sequence[Any] | None = None,
+    ) -> None:
+        self._model = model
+        self._records = records
+        self._load = load
+        self._origin = origin
+        # The ids that the relation stores, also those of records that were not found or not shown.
+        self._pks = pks
+
+    @property
+    def _loaded(self) -> Sequence[M]:
+        if self._records is None:
+            field = self._origin.rpartition(".")[2]
+            raise FieldNotLoaded(
+                f"{self._origin} is not loaded; 'await record.{field}' loads it for all records "
+                f"fetched together, or search(...).prefetch({field!r})"
+            )
+        return self._records
+
+    def _become(self, records: Sequence[M]) -> None:
+        self._records = records
+
+    def _members(self) -> Sequence[Any]:
+        """What a field stores for it: the ids where it knows them, else the records."""
+        return self._loaded if self._pks is None else self._pks
+
+    def _of(self, records: Sequence[M]) -> RecordSet[M]:
+        return RecordSet(self._model, records)
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Load a relation that is not loaded, for all records that were fetched together."""
+        return self._loading().__await__()
+
+    async def _loading(self) -> Self:
+        if self._records is None and self._load is not None:
+            await self._load()
+        return self
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[M]:
+        return iter(self._loaded)
+
+    def __len__(self) -> int:
+        return len(self._loaded)
+
+    def __bool__(self) -> bool:
+        return bool(self._loaded)
+
+    @overload
+    def __getitem__(self, index: int) -> M: ...
+    @overload
+    def __getitem__(self, index: slice) -> RecordSet[M]: ...
+    def __getitem__(self, index: int | slice) -> M | RecordSet[M]:
+        found = self._loaded[index]
+        return self._of(found) if isinstance(found, Sequence) else found
+
+    def __contains__(self, record: object) -> bool:
+        return record in self._loaded
+
+    @property
+    def ids(self) -> list[str | None]:
+        """The ids as text, in order; None for a record that is not stored.
+
+        A Many2many that stores ids knows them before it is loaded.
+        """
+        if self._records is None and self._pks is not None:
+            return [str(pk) for pk in self._pks]
+        return [record.id for record in self._loaded]
+
+    @property
+    def pks(self) -> list[Any]:
+        """The stored ids, in order; see ``ids``."""
+        if self._records is None and self._pks is not None:
+            return list(self._pks)
+        return [record.pk for record in self._loaded]
+
+    def exists(self) -> bool:
+        """Whether there is any record here. Asks nothing of the database; see ``still_exists``."""
+        return bool(self._loaded)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether any record was read in a transaction that was rolled back; see ``BaseModel.is_stale``."""
+        return any(record.is_stale for record in self._records or ())
+
+    def ensure_one(self) -> M:
+        """The one record.
+
+        Raises:
+            NotFound: There is none.
+            MultipleRecords: There are several.
+        """
+        records = self._loaded
+        if len(records) == 1:
+            return records[0]
+        if not records:
+            raise NotFound(f"{self._model._name}: no record where exactly one was asked for")
+        raise MultipleRecords(
+            f"{self._model._name}: {len(records)} records where exactly one was asked for"
+        )
+
+    if not TYPE_CHECKING:
+        # Convenience for a RecordSet of one; not part of the typed surface.
+        def __getattr__(self, name):
+            own = getattr(type(self), name, None)
+            if isinstance(own, property):
+                # FieldNotLoaded is an AttributeError, so one raised in a property ends up here.
+                return own.fget(self)
+            if name.startswith("_"):
+                raise AttributeError(name)
+            fields = self._model._schema.fields
+            if name not in fields and name not in ("id", "pk") and not hasattr(self._model, name):
+                raise AttributeError(
+                    f"RecordSet[{self._model.__name__}] has no attribute {name!r}"
+                    f"{nearest(name, fields)}"
+                )
+            return getattr(self.ensure_one(), name)
+
+    def to_dict(
+        self,
+        *,
+        depth: int = 0,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Each record's loaded fields as Python values; see ``BaseModel.to_dict``."""
+        names = (_listed(include), _listed(exclude))
+        return [serializing.as_dict(record, depth, *names) for record in self._loaded]
+
+    def to_json(
+        self,
+        *,
+        depth: int = 0,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+    ) -> str:
+        """As ``to_dict``, as the text of a JSON array."""
+        names = (_listed(include), _listed(exclude))
+        return json_text([serializing.as_json(each, depth, *names) for each in self._loaded])
+
+    def _json_form(self) -> list[str | None]:
+        return self.ids
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The records as a pandas DataFrame, a column for each field that all of them have loaded.
+
+        Raises:
+            ConfigurationError: pandas is not installed: ``pip install "earnorm-core[pandas]"``.
+        """
+        return self._table().pandas()
+
+    def to_polars(self) -> polars.DataFrame:
+        """As ``to_pandas``, for Polars: ``pip install "earnorm-core[polars]"``."""
+        return self._table().polars()
+
+    def to_arrow(self) -> pyarrow.Table:
+        """As ``to_pandas``, for an Arrow table: ``pip install "earnorm-core[arrow]"``."""
+        return self._table().arrow()
+
+    def _table(self) -> Table:
+        from earnorm.features.exporting.export import Table
+
+        fetches = [record._fetch for record in self._loaded if record.is_stored]
+        names = {f.name for f in self._model._schema.stored if all(x.has(f.name) for x in fetches)}
+        table = Table(self._model._schema, names)
+        table.add(record._stored() for record in self._loaded)
+        return table
+
+    # -- choosing and arranging ---------------------------------------------------------------
+
+    def filtered(self, key: str | Callable[[M], object]) -> RecordSet[M]:
+        """The records for which the callable, or the field at the dotted path, is true; of several
+        values at a path, any."""
+        test = key if callable(key) else reader(key)
+        return self._of([record for record in self._loaded if is_true(test(record))])
+
+    def filtered_domain(self, domain: DomainSource) -> RecordSet[M]:
+        """The records that match, as the database would judge; nothing is asked of it.
+
+        Raises:
+            DomainError: An unknown field or operator.
+            FieldNotLoaded: The domain looks at a field that was not fetched.
+        """
+        from earnorm.model.reading.loaded import judge
+
+        wanted = Domain(domain)
+        env = find_env()
+        app = env.app if env is not None and env.app.is_started else None
+        operators = OPERATORS if app is None else app.operators
+        model = self._model if app is None else app.bind(self._model).model
+        fits = judge(model, wanted, operators, self._loaded)
+        return self._of([record for record in self._loaded if fits(record)])
+
+    @overload
+    def mapped(self, key: str) -> Any: ...
+    @overload
+    def mapped(self, key: Callable[[M], T]) -> list[T]: ...
+    def mapped(self, key: str | Callable[[M], Any]) -> Any:
+        """The value of each record, with duplicates; where the path ends at a relation, a RecordSet
+        without duplicates. On the way through a relation each record counts once, as in Odoo, and
+        lists of embedded objects are flattened."""
+        if callable(key):
+            return [key(record) for record in self._loaded]
+        return map_path(self, key)
+
+    def sorted(
+        self,
+        key: Order | Callable[[M], Any] = None,
+        reverse: bool = False,
+        *,
+        nulls: Nulls | None = None,
+    ) -> RecordSet[M]:
+        """A stable sort.
+
+        Args:
+            key: A callable, or paths: ``"-age,country_id.name"``. Without it, by id.
+            reverse: The other way round.
+            nulls: Where unset values stand, ``"first"`` or ``"last"`` in either direction. Without
+                it they are lowest, as in the database.
+        """
+        if callable(key):
+            return self._of(sorted(self._loaded, key=key, reverse=reverse))
+        return self._of(by_fields(self._loaded, key, reverse, nulls))
+
+    @overload
+    def grouped(self, key: str) -> dict[Any, RecordSet[M]]: ...
+    @overload
+    def grouped(self, key: Callable[[M], T]) -> dict[T, RecordSet[M]]: ...
+    def grouped(self, key: str | Callable[[M], Any]) -> dict[Any, RecordSet[M]]:
+        """RecordSets by the value of a callable or of the field at a dotted path. A relation loaded
+        in one of them is loaded in all: the records stay fetched together."""
+        return {value: self._of(records) for value, records in group(self._loaded, key).items()}
+
+    # -- algebra ------------------------------------------------------------------------------
+
+    def _other(self, other: object, symbol: str) -> Sequence[M]:
+        model: Any = type(other) if is_record(other) else getattr(other, "_model", None)
+        if model is not None and (
+            model._name == self._model._name or _is_kind_of(model, self._model)
+        ):
+            found: Any = [other] if is_record(other) else other
+            return found._loaded if isinstance(found, RecordSet) else cast("Sequence[M]", found)
+        kind = (
+            f"RecordSet[{other._model.__name__}]"
+            if isinstance(other, RecordSet)
+            else type(other).__name__
+        )
+        raise TypeError(f"RecordSet[{self._model.__name__}] {symbol} {kind}: not the same model")
+
+    def __add__(self, other: RecordSet[M] | M) -> RecordSet[M]:
+        """Both in a row; duplicates stay."""
+        return self._of([*self._loaded, *self._other(other, "+")])
+
+    def __or__(self, other: RecordSet[M] | M) -> RecordSet[M]:
+        """Union: no duplicates, in the order of first occurrence."""
+        return self._of(list(dict.fromkeys([*self._loaded, *self._other(other, "|")])))
+
+    def __and__(self, other: RecordSet[M] | M) -> RecordSet[M]:
+        """Intersection: no duplicates, in the order of the left side."""
+        wanted = set(self._other(other, "&"))
+        return self._of(list(dict.fromkeys(r for r in self._loaded if r in wanted)))
+
+    def __sub__(self, other: RecordSet[M] | M) -> RecordSet[M]:
+        """Difference, in the order of the left side."""
+        unwanted = set(self._other(other, "-"))
+        return self._of([record for record in self._loaded if record not in unwanted])
+
+    def __le__(self, other: RecordSet[M] | M) -> bool:
+        """Every record is in the other."""
+        return set(self._loaded) <= set(self._other(other, "<="))
+
+    def __lt__(self, other: RecordSet[M] | M) -> bool:
+        """Every record is in the other, which has more."""
+        return set(self._loaded) < set(self._other(other, "<"))
+
+    def __ge__(self, other: RecordSet[M] | M) -> bool:
+        """It has every record of the other."""
+        return set(self._loaded) >= set(self._other(other, ">="))
+
+    def __gt__(self, other: RecordSet[M] | M) -> bool:
+        """It has every record of the other, and more."""
+        return set(self._loaded) > set(self._other(other, ">"))
+
+    def __eq__(self, other: object) -> bool:
+        """The same records, in whatever order."""
+        if not isinstance(other, RecordSet) or other._model._identity != self._model._identity:
+            return False
+        return set(self._loaded) == set(other._loaded)
+
+    def __hash__(self) -> int:
+        return hash((self._model._identity, frozenset(self._loaded)))
+
+    # -- writing ------------------------------------------------------------------------------
+
+    async def write(self, values: Mapping[str, Any]) -> int:
+        """Write the same values to every record, in one round trip; how many were written.
+
+        Raises:
+            ValidationError: A value is not acceptable; nothing is written.
+            NotFound: Some do not exist any more; the others were written.
+            AccessDenied: A rule refuses it; nothing is written.
+        """
+        return await writing.write(self._loaded, values)
+
+    async def save(self) -> int:
+        """Write each record's own changes, all in one round trip, and create the new ones.
+
+        Errors as for ``write``. How many were written or created.
+        """
+        new = [record for record in self._loaded if not record.is_stored]
+        stored = [record for record in self._loaded if record.is_stored]
+        if not new:
+            return await writing.save(stored)
+        bound = current_env().app.bind(self._model)
+        checked = await creating.checked_documents(bound, new)  # before anything is written
+        written = await writing.save(stored)
+        await creating.create(bound, new, checked)
+        return written + len(new)
+
+    async def toggle(self, field: str) -> int:
+        """Flip a Boolean of each record, atomically on the server; how many were written.
+
+        Raises:
+            ValidationError: The field is no Boolean.
+            NotFound: Some do not exist any more; the others were written.
+        """
+        return await self.write({field: Toggle()})
+
+    async def archive(self) -> int:
+        """Leave the records out of searches from now on; how many were written.
+
+        Raises:
+            ConfigurationError: The model is no ``mixins.SoftDelete``.
+        """
+        return await self._set_active(False)
+
+    async def unarchive(self) -> int:
+        """Let searches find the records again; as ``archive``."""
+        return await self._set_active(True)
+
+    async def _set_active(self, active: bool) -> int:
+        if not self._model._soft_delete:
+            raise ConfigurationError(f"{self._model._name} cannot archive: mixins.SoftDelete can")
+        return await self.write({"active": active})
+
+    async def copy(self, default: Mapping[str, Any] | None = None) -> RecordSet[M]:
+        """Create a copy of each record, with one insert; see ``record.copy()``."""
+        return self._of(await copies(self._loaded, default or {}))
+
+    async def read(self, fields: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """What the database has of these fields, as ``to_dict()`` gives it, in the order of the
+        records. The records themselves stay as they are.
+
+        Args:
+            fields: Names; all without it. The id is always part of it.
+
+        Raises:
+            NotFound: A record does not exist any more (or not for the acting principal).
+            ValidationError: A record is not stored.
+        """
+        return await read_values(self._loaded, self._model, fields)
+
+    async def unlink(self) -> int:
+        """Delete the records; how many there were."""
+        return await writing.unlink(self._loaded)
+
+    async def refresh(self) -> Self:
+        """Load every field again; unsaved changes are dropped.
+
+        Raises:
+            NotFound: A record does not exist any more (or not for the acting principal).
+        """
+        found = await self._documents()
+        missing = [record for record in self._loaded if record.pk not in found]
+        if missing:
+            raise NotFound(
+                f"{self._model._name}: {len(missing)} of {len(self._loaded)} records do not exist "
+                f"any more"
+            )
+        app = current_env().app
+        bound = app.bind(self._model)
+        records = list(self._loaded)
+        states = states_of(bound, records, [dict(found[record.pk]) for record in records])
+        together = records if bound.schema.relations or bound.family else None
+        fetch = Fetch(app, None, together)
+        fetch.is_mixed = bound.family is not None
+        fill(records, states, fetch)
+        return self
+
+    async def still_exists(self) -> RecordSet[M]:
+        """The records that the database still has (and shows to the acting principal)."""
+        found = await self._documents(only=frozenset())
+        return self._of([record for record in self._loaded if record.pk in found])
+
+    async def _documents(self, only: frozenset[str] | None = None) -> dict[Any, dict[str, Any]]:
+        env = env_of(self._loaded, stale=True)
+        bound = env.app.bind(self._model)
+        pks = [record.pk for record in self._loaded if record.is_stored]
+        documents = await by_ids(bound, "_id", pks, env=env, fields=only)
+        return {document["_id"]: document for document in documents}
+
+    def __repr__(self) -> str:
+        if self._records is None:
+            return f"<RecordSet[{self._model.__name__}] not loaded>"
+        return f"<RecordSet[{self._model.__name__}] of {len(self._records)}>"
+
+
+def _listed(names: Iterable[str] | None) -> Iterable[str] | None:
+    """Names that can be gone through once for each record."""
+    return names if names is None or isinstance(names, str) else list(names)
+
+
+def _is_kind_of(model: type[BaseModel], base: type[BaseModel]) -> bool:
+    return model._root is not None and issubclass(model, base._base or base)

@@ -1,0 +1,1 @@
+"""Relations: ghosts, prefetches, links and commands."""

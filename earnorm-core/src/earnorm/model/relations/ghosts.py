@@ -1,0 +1,437 @@
+"""Ghosts: records and RecordSets that know what they stand for, and load for all siblings at once.
+
+Records that one query gave know each other (their :class:`Fetch`), and so do the embedded objects in
+one field of them: what one of them asks for is asked for all of them, with one query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from bson import ObjectId
+
+from earnorm.exceptions import ConfigurationError, FieldNotLoaded, NotFound, nearest
+from earnorm.fields.base import Field
+from earnorm.fields.command import Command
+from earnorm.fields.many2many import Many2many
+from earnorm.fields.relational import Commands, Many2one, One2many, Relation, ToMany, is_record
+from earnorm.kernel.environment import current_env
+from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.reading.fetch import ID_ONLY, Fetch
+from earnorm.model.reading.hydrate import fill, ghost_maker, ghosts, hydrate, states_of
+from earnorm.model.reading.ordering import parse_order
+from earnorm.model.recordset import RecordSet
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
+
+
+# -- what is at the other end ---------------------------------------------------------------------
+
+
+def target_of(app: App, field: Field[Any, Any]) -> BoundModel:
+    """The model at the other end of a relation, as the App sees it."""
+    assert isinstance(field, Relation)
+    return bound_of(app, field.comodel)
+
+
+def bound_of(app: App, model: type[Any] | str) -> BoundModel:
+    """A model as the App sees it, by its class or its name."""
+    return app.bind(app.model(model) if isinstance(model, str) else model)
+
+
+def link_of(app: App, owner: str, field: Many2many[Any]) -> tuple[BoundModel, Any, Any]:
+    """The link model of a Many2many, and its two Many2ones: to the model itself, and to the other.
+
+    Args:
+        app: The App that sees the models.
+        owner: The ``_name`` of the field's own model.
+        field: A Many2many with ``through``.
+
+    Raises:
+        ConfigurationError: There is not exactly one for each end, and none is named.
+    """
+    assert field.through is not None
+    bound = bound_of(app, field.through)
+    found = [
+        link_end(bound.schema.fields, bound.model._name, field, "near", owner, field.near),
+        link_end(
+            bound.schema.fields, bound.model._name, field, "far", field.comodel_name, field.far
+        ),
+    ]
+    return bound, found[0], found[1]
+
+
+def link_end(
+    fields: Any, link: str, field: Many2many[Any], option: str, model: str, named: str | None
+) -> Many2one[Any, Any]:
+    """The Many2one of a link model that points at one end."""
+    ends = {
+        name: each
+        for name, each in fields.items()
+        if isinstance(each, Many2one) and each.comodel_name == model
+    }
+    if named is not None:
+        if named in ends:
+            return ends[named]
+        raise ConfigurationError(
+            f"{field.model_name}.{field.name}: {link} has no Many2one to {model!r} named {named!r}"
+            f"{nearest(named, ends)}"
+        )
+    if len(ends) == 1:
+        return next(iter(ends.values()))
+    how_many = "no Many2one" if not ends else f"several Many2ones ({', '.join(ends)})"
+    raise ConfigurationError(
+        f"{field.model_name}.{field.name}: {link} has {how_many} to {model!r}"
+        + (f"; name one: {option}={next(iter(ends))!r}" if ends else "")
+    )
+
+
+def inverse_of(bound: BoundModel, field: ToMany[Any]) -> Any:
+    """The field of the other model that a relation reads backwards.
+
+    Raises:
+        ConfigurationError: There is no such field.
+    """
+    name = field.inverse or ""
+    found = bound.schema.fields.get(name)
+    kind = Many2one if isinstance(field, One2many) else Many2many
+    if not isinstance(found, kind) or not found.stored:
+        raise ConfigurationError(
+            f"{field.model_name}.{field.name}: {bound.model._name} has no {kind.__name__} named "
+            f"{name!r}{nearest(name, bound.schema.fields)}"
+        )
+    return found
+
+
+# -- making ghosts --------------------------------------------------------------------------------
+
+
+def _app_of(structure: Any) -> App:
+    fetch: Fetch | None = getattr(structure, "_fetch", None)
+    return fetch.app if fetch is not None else current_env().app
+
+
+def ghost_of(structure: Any, field: Relation[Any, Any], pk: Any) -> BaseModel:
+    """The record that a Many2one or a Reference points at, not loaded yet; shared by all siblings."""
+    fetch: Fetch | None = getattr(structure, "_fetch", None)
+    key, comodel = field.name, field.comodel
+    if not comodel:  # a Reference: each of its models has a group of its own
+        comodel, pk = pk["model"], pk["id"]
+        key = f"{key}:{comodel}"
+    if fetch is None:
+        ghost: BaseModel = ghosts(bound_of(current_env().app, comodel), [pk])[0]
+        return ghost
+    group = fetch.related.get(key) or _group(structure, fetch, field, key)
+    found = group.by_id.get(pk)
+    if found is None:
+        (found,) = _join(group, bound_of(fetch.app, comodel), [pk])
+    return cast("BaseModel", found)
+
+
+def _group(structure: Any, fetch: Fetch, field: Relation[Any, Any], key: str) -> Fetch:
+    group = fetch.related[key] = Fetch(fetch.app, ID_ONLY, [])
+    group.origin = f"{_name_of(structure)}.{field.name}"
+    if not field.to_many:
+        group.complete = _completer(lambda: fetch.siblings(structure, field.name), field)
+    return group
+
+
+def _name_of(structure: Any) -> str:
+    return getattr(type(structure), "_name", None) or type(structure).__name__
+
+
+def _join(group: Fetch, bound: BoundModel, pks: Iterable[Any]) -> list[Any]:
+    """The ghosts of a group with these ids; those that it lacks are made."""
+    missing = [pk for pk in dict.fromkeys(pks) if pk not in group.by_id]
+    assert group.records is not None
+    for pk, ghost in zip(missing, ghosts(bound, missing), strict=True):
+        object.__setattr__(ghost, "_fetch", group)
+        group.records.append(ghost)
+        group.by_id[pk] = ghost
+    return [group.by_id[pk] for pk in pks]
+
+
+def make_ghosts(structures: Iterable[Any], field: Many2one[Any, Any]) -> list[Any]:
+    """Read a Many2one of many records at once; the records that it points at, each once.
+
+    What reading it of one after another would make, in a fraction of the time: it is most of what
+    a prefetch costs.
+    """
+    name, new_ghost = field.name, ghost_maker()
+    pointed: dict[int, Any] = {}
+    group: Fetch | None = None
+    fetch: Fetch | None = None
+    model: Any = None
+    for structure in structures:
+        state = structure.__dict__
+        value = state.get(name)
+        if value is None:
+            # Not there: reading tells whether it is unset or was not fetched.
+            value = None if name in state else getattr(structure, name)
+        elif type(value) is ObjectId or not is_record(value):
+            own: Fetch | None = getattr(structure, "_fetch", None)
+            if own is None:
+                value = getattr(structure, name)
+            else:
+                if group is None or own is not fetch:
+                    fetch, model = own, target_of(own.app, field).model
+                    group = own.related.get(name) or _group(structure, own, field, name)
+                ghost = group.by_id.get(value)
+                if ghost is None:
+                    ghost = group.by_id[value] = new_ghost(model, value, group)
+                    assert group.records is not None
+                    group.records.append(ghost)
+                value = state[name] = ghost
+        if value is not None:
+            pointed[id(value)] = value
+    return list(pointed.values())
+
+
+def _completer(siblings: Callable[[], list[Any]], field: Field[Any, Any]) -> Callable[[], None]:
+    def complete() -> None:
+        if isinstance(field, Many2one):
+            make_ghosts(siblings(), field)
+            return
+        for record in siblings():
+            if record.__dict__.get(field.name) is not None:
+                getattr(record, field.name)  # reading it makes the ghost
+
+    return complete
+
+
+def ghosts_of(record: Any, field: ToMany[Any], value: Any) -> RecordSet[Any]:
+    """The value of a to-many field: what was assigned, or records that are not loaded yet."""
+    model = target_of(_app_of(record), field).model
+    origin = f"{type(record)._name}.{field.name}"
+    if value is None and not field.stored:
+        if not record.is_stored:
+            return RecordSet(model, [])
+    elif value is None:
+        value = record._absent(field) or []
+    if not record.is_stored or (value is not None and not all(map(_is_id, value))):
+        return _assigned(record, field, model, value)
+    found: RecordSet[Any] = RecordSet(
+        model, None, load=lambda: load_many(record, field), origin=origin, pks=value
+    )
+    record.__dict__[field.name] = found
+    return found
+
+
+def _is_id(item: Any) -> bool:
+    return not is_record(item) and not isinstance(item, Command | Mapping)
+
+
+def _assigned(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> RecordSet[Any]:
+    """A RecordSet of assigned records and ids; the field itself checks them when it is saved.
+
+    Raises:
+        FieldNotLoaded: There are commands among them whose records do not exist yet.
+    """
+    members: list[Any] = []
+    for item in value or ():
+        named = _named(item) if isinstance(item, Command | Mapping) else (item,)
+        if named is None:
+            raise FieldNotLoaded(
+                f"{type(record)._name}.{field.name} was given commands; 'await record.save()' "
+                f"carries them out"
+            )
+        members += named
+    members = [each if is_record(each) else field.operand(each) for each in members]
+    made = iter(ghosts(_app_of(record).bind(model), [e for e in members if not is_record(e)]))
+    return RecordSet(model, [each if is_record(each) else next(made) for each in members])
+
+
+def _named(item: Any) -> Sequence[Any] | None:
+    """The records that a command links, where nothing else is to be done."""
+    if not isinstance(item, Command):
+        return None
+    if item.kind == "create":
+        return (item.values,) if is_record(item.values) else None
+    return item.records if item.kind in ("link", "set") else None
+
+
+# -- embedded objects -----------------------------------------------------------------------------
+
+
+def note_inside(structure: Any, field: Field[Any, Any], value: Any) -> None:
+    """Let the embedded objects that were read know each other, and those of all siblings."""
+    outer: Fetch | None = getattr(structure, "_fetch", None)
+    if outer is None:
+        return
+    inner = outer.inside.get(field.name)
+    if inner is None:
+        inner = outer.inside[field.name] = Fetch(outer.app)
+        inner.peers = lambda: inside(outer.siblings(structure, field.name), field)
+    for each in _flat(value):
+        object.__setattr__(each, "_fetch", inner)
+
+
+def inside(structures: Iterable[Any], field: Field[Any, Any]) -> list[Any]:
+    """The embedded objects in one field of these records or embedded objects."""
+    return [
+        each
+        for structure in structures
+        if structure.__dict__.get(field.name) is not None
+        for each in _flat(getattr(structure, field.name))
+    ]
+
+
+def _flat(value: Any) -> Iterable[Any]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _flat(item)
+    elif is_record(value):
+        yield value
+
+
+# -- loading --------------------------------------------------------------------------------------
+
+
+async def load_ghost(record: Any) -> Any:
+    """Load a ghost together with its siblings; a record that is loaded is given back as it is.
+
+    Raises:
+        NotFound: It does not exist (or not for the acting principal).
+    """
+    fetch: Fetch | None = getattr(record, "_fetch", None)
+    if fetch is None or not fetch.is_ghost:
+        return record
+    await load_group(record)
+    if record._fetch.is_ghost:
+        raise NotFound(f"{type(record)._name}: no record with the id {record.pk}")
+    return record
+
+
+async def load_group(ghost: Any) -> None:
+    """Load a ghost and all that are to load with it; those that are not found stay ghosts."""
+    fetch: Fetch = ghost._fetch
+    await _once(fetch, "", lambda: _load_ghosts(fetch, type(ghost)))
+
+
+async def _once(fetch: Fetch, key: str, load: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Tasks that ask for the same at the same time share one load; a cancelled one leaves it be."""
+    task = fetch.loading.get(key)
+    if task is None:
+        task = fetch.loading[key] = asyncio.ensure_future(load())
+        task.add_done_callback(lambda _: fetch.loading.pop(key, None))
+    await asyncio.shield(task)
+
+
+async def _load_ghosts(fetch: Fetch, model: type[Any]) -> None:
+    own_app(fetch.app)
+    if fetch.complete is not None:
+        fetch.complete()
+    bound = fetch.app.bind(model)
+    assert fetch.records is not None
+    waiting = {
+        r.__dict__["_id"]: r for r in fetch.records if r._fetch is fetch and type(r) is bound.model
+    }
+    loaded = Fetch(fetch.app, None, [] if bound.schema.relations or bound.family else None)
+    loaded.is_mixed = bound.family is not None
+    documents = await by_ids(bound, "_id", list(waiting))
+    records = [waiting[document["_id"]] for document in documents]
+    fill(records, states_of(bound, records, documents), loaded)
+    if loaded.records is not None:
+        loaded.records.extend(records)
+
+
+async def load_many(record: BaseModel, field: ToMany[Any]) -> None:
+    """Load a to-many relation of a record and of all its siblings."""
+    fetch = record._fetch
+    await _once(fetch, field.name, lambda: _load_many(record, field))
+
+
+async def _load_many(record: BaseModel, field: ToMany[Any]) -> None:
+    fetch = record._fetch
+    own_app(fetch.app)
+    waiting: list[tuple[Any, RecordSet[Any]]] = []
+    for each in fetch.siblings(record, field.name):
+        if each.is_stored and type(each.__dict__.get(field.name)) is not Commands:
+            value = getattr(each, field.name)
+            if value._records is None and value._load is not None:
+                waiting.append((each, value))
+    if field.stored:
+        await _load_listed(record, field, [value for _, value in waiting])
+    elif isinstance(field, Many2many) and field.through is not None:
+        await _load_through(record, field, waiting)
+    else:
+        await _load_inverse(fetch.app, field, waiting)
+
+
+async def _load_listed(
+    record: BaseModel, field: ToMany[Any], waiting: Sequence[RecordSet[Any]]
+) -> None:
+    """RecordSets that know their ids: one query for all of them."""
+    fetch = record._fetch
+    bound = target_of(fetch.app, field)
+    group = fetch.related.get(field.name) or _group(record, fetch, field, field.name)
+    members = [_join(group, bound, value._pks or ()) for value in waiting]
+    if any(ghost._fetch.is_ghost for each in members for ghost in each):
+        await _load_ghosts(group, bound.model)
+    for value, each in zip(waiting, members, strict=True):
+        # What is not there, or not for the acting principal, is left out.
+        value._become([ghost for ghost in each if not ghost._fetch.is_ghost])
+
+
+async def _load_inverse(
+    app: App, field: ToMany[Any], waiting: list[tuple[Any, RecordSet[Any]]]
+) -> None:
+    """The records whose inverse field points at these: one query."""
+    bound = target_of(app, field)
+    inverse = inverse_of(bound, field)
+    parents = {parent.pk: parent for parent, _ in waiting}
+    children: dict[Any, list[Any]] = {pk: [] for pk in parents}
+    order = _order(bound, field.order)
+    found = await by_ids(bound, inverse.name, list(parents), order=order)
+    documents = {
+        document["_id"]: document for document in found
+    }  # in one list of ids, then another
+    for child in hydrate(bound, list(documents.values())):
+        value = child.__dict__[inverse.name]
+        if isinstance(inverse, Many2one):
+            child.__dict__[inverse.name] = parents[value]
+            children[value].append(child)
+        else:
+            for pk in dict.fromkeys(value):
+                if pk in children:
+                    children[pk].append(child)
+    for parent, value in waiting:
+        value._become(children[parent.pk])
+
+
+async def _load_through(
+    record: BaseModel, field: Many2many[Any], waiting: list[tuple[Any, RecordSet[Any]]]
+) -> None:
+    """The links, then what they point at: two queries."""
+    app = record._fetch.app
+    bound, near, far = link_of(app, record._name, field)
+    linked: dict[Any, list[Any]] = {parent.pk: [] for parent, _ in waiting}
+    order = _order(bound, field.order) or (("_id", 1),)
+    names = frozenset({"_id", near.name, far.name})
+    for link in await by_ids(bound, near.name, list(linked), order=order, fields=names):
+        if link.get(far.db_name) is not None:
+            linked[link[near.db_name]].append(link[far.db_name])
+    for parent, value in waiting:
+        value._pks = list(dict.fromkeys(linked[parent.pk]))
+    await _load_listed(record, field, [value for _, value in waiting])
+    for _, value in waiting:
+        value._pks = None  # nothing of it is stored here
+
+
+def _order(bound: BoundModel, order: str | None) -> tuple[tuple[str, int], ...]:
+    """Stored paths with their directions."""
+    return tuple((bound.schema.path_of(path), way) for path, way in parse_order(order))
+
+
+def own_app(app: App) -> None:
+    """Refuse to load records of another App than the current one."""
+    if current_env().app is not app:
+        raise ConfigurationError(
+            f"the records belong to App {app.name!r}, and App {current_env().app.name!r} is "
+            f"current; work inside 'with app.activate():'"
+        )

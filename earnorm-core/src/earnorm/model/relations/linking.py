@@ -1,0 +1,312 @@
+"""How links of a to-many field are written, by where they are held: in the record's own list, in a field
+of the other model, or in a link model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from earnorm.domain import Domain, condition
+from earnorm.exceptions import NotFound
+from earnorm.fields.command import Command
+from earnorm.fields.many2many import Many2many
+from earnorm.fields.relational import Many2one, ToMany
+from earnorm.kernel.environment import current_env
+from earnorm.kernel.operations import Operation, PerRecord, Update
+from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.relations.ghosts import inverse_of, link_of, target_of
+from earnorm.model.writing import creating
+from earnorm.model.writing.objectids import chunks
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+
+_ID = frozenset({"_id"})
+REVISION = "_revision"
+
+
+# -- operations -----------------------------------------------------------------------------------
+
+
+async def require(bound: BoundModel, pks: Sequence[Any]) -> None:
+    """Raise ``NotFound`` where one of the records does not exist (or not for the acting principal)."""
+    wanted = list(dict.fromkeys(pks))
+    found = len(await by_ids(bound, "_id", wanted, fields=_ID))
+    if found < len(wanted):
+        raise NotFound(
+            f"{bound.model._name}: {len(wanted) - found} of {len(wanted)} records to link or update "
+            f"do not exist"
+        )
+
+
+async def delete(bound: BoundModel, pks: Sequence[Any], where: Domain = Domain.TRUE) -> None:
+    """Delete the records that match as well."""
+    for chunk in chunks(pks):
+        domain = condition("_id", "in", chunk) & where
+        await _execute(Operation("unlink", bound.model, current_env(), domain))
+
+
+async def change(
+    bound: BoundModel, domain: Domain, operator: str, values: Mapping[str, Any]
+) -> None:
+    """Write one update operator to every record that matches."""
+    update = Update({operator: values})
+    await _execute(Operation("write", bound.model, current_env(), domain, update))
+
+
+async def _execute(op: Operation) -> Any:
+    return await op.app.execute(op)
+
+
+async def point_at(bound: BoundModel, inverse: Any, owners: Mapping[Any, Sequence[Any]]) -> None:
+    """Let records of the other model point at their new owners: one operation for all of them."""
+    if isinstance(inverse, Many2one):
+        updates = {pk: Update({"$set": {inverse.db_name: each[-1]}}) for pk, each in owners.items()}
+    else:
+        updates = {
+            pk: Update({"$addToSet": {inverse.db_name: {"$each": list(each)}}})
+            for pk, each in owners.items()
+        }
+    domain = condition("_id", "in", list(owners))
+    await _execute(Operation("write", bound.model, current_env(), domain, PerRecord(updates)))
+
+
+# -- a list in the record -------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class ListChange:
+    """What commands do to a stored list of ids: a new list, or ids that join and go."""
+
+    whole: list[Any] | None = None
+    added: list[Any] = field(default_factory=list[Any])
+    removed: list[Any] = field(default_factory=list[Any])
+    deleted: list[Any] = field(default_factory=list[Any])
+
+    @classmethod
+    def of(cls, commands: Sequence[Command], made: Mapping[int, Any]) -> ListChange:
+        """The commands in their order; ``made`` has the ids of records that they create."""
+        change = cls()
+        for index, command in enumerate(commands):
+            if command.kind == "set":
+                change.whole, change.added, change.removed = list(command.records), [], []
+            elif command.kind == "create":
+                change._add(made[index])
+            elif command.kind == "link":
+                for pk in command.records:
+                    change._add(pk)
+            elif command.kind in ("unlink", "delete"):
+                for pk in command.records:
+                    change._remove(pk)
+                if command.kind == "delete":
+                    change.deleted += command.records
+        return change
+
+    def _add(self, pk: Any) -> None:
+        into = self.added if self.whole is None else self.whole
+        if pk not in into:
+            into.append(pk)
+        if pk in self.removed:
+            self.removed.remove(pk)
+
+    def _remove(self, pk: Any) -> None:
+        if self.whole is not None:
+            self.whole = [each for each in self.whole if each != pk]
+            return
+        if pk in self.added:
+            self.added.remove(pk)
+        if pk not in self.removed:
+            self.removed.append(pk)
+
+    async def write(self, bound: BoundModel, each: ToMany[Any], pks: Sequence[Any]) -> None:
+        """Let ids go, then join: the database does not take both for one list at once."""
+        name = each.db_name
+        for chunk in chunks(pks):
+            domain = condition("_id", "in", chunk)
+            if self.removed:
+                await change(bound, domain, "$pull", {name: {"$in": self.removed}})
+            if self.added:
+                await change(bound, domain, "$addToSet", {name: {"$each": self.added}})
+
+    def show(self, records: Iterable[Any], each: ToMany[Any]) -> None:
+        """The same to what the records hold, where they hold the list."""
+        operations = bool(self.removed) + bool(self.added)
+        for record in records:
+            value = record.__dict__.get(each.name)
+            getattr(record, "_changes", {}).pop(each.name, None)
+            if type(record)._versioned and record._fetch.has(REVISION):
+                # Each operation of write() counted one.
+                record.__dict__[REVISION] = (record.__dict__.get(REVISION) or 0) + operations
+            if value is not None:
+                stored = each.encode(value)
+                known = [pk for pk in stored if pk not in self.removed]
+                record.__dict__[each.name] = list(dict.fromkeys([*known, *self.added]))
+
+
+# -- links that are held elsewhere ----------------------------------------------------------------
+
+
+class Ends(Protocol):
+    """The links of some records, wherever they are held."""
+
+    @property
+    def copies(self) -> Sequence[Any]:
+        """For each of these a record of its own is created."""
+        ...
+
+    def new(self, value: Any, pk: Any) -> Any:
+        """The values of a record to create, for one of ``copies``."""
+        ...
+
+    async def check(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
+        """Raise where these links cannot be made."""
+        ...
+
+    async def link(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
+        """Link these ids, with the values of their links."""
+        ...
+
+    async def unlink(self, pks: Sequence[Any]) -> None:
+        """Take the links to these ids away."""
+        ...
+
+    async def keep_only(self, pks: Sequence[Any]) -> None:
+        """Take every other link away."""
+        ...
+
+    async def delete(self, pks: Sequence[Any]) -> None:
+        """Delete the linked ones of these records."""
+        ...
+
+
+def ends_of(bound: BoundModel, each: ToMany[Any], pks: Sequence[Any]) -> Ends:
+    """The links of some records in a field that does not store them itself."""
+    if isinstance(each, Many2many):
+        return (Backward if each.through is None else Through)(bound, each, pks)
+    return Owned(bound, each, pks)
+
+
+class Owned:
+    """A One2many: each record of the other model has one owner."""
+
+    def __init__(self, bound: BoundModel, each: ToMany[Any], pks: Sequence[Any]) -> None:
+        self.target = target_of(bound.app, each)
+        self.inverse = inverse_of(self.target, each)
+        self.pks = list(pks)
+        self.copies: Sequence[Any] = self.pks
+        self.mine = condition(self.inverse.name, "in", self.pks)
+
+    def new(self, value: Any, pk: Any) -> Any:
+        """The values with their owner."""
+        if isinstance(value, Mapping):
+            return {**value, self.inverse.name: pk}
+        setattr(value, self.inverse.name, pk)
+        return value
+
+    async def check(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
+        """Every record may change its owner."""
+
+    async def link(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
+        """The last of several owners gets them."""
+        await point_at(self.target, self.inverse, dict.fromkeys(links, self.pks[-1:]))
+
+    async def unlink(self, pks: Sequence[Any]) -> None:
+        """Let go of these."""
+        for chunk in chunks(pks):
+            await self._let_go(condition("_id", "in", chunk) & self.mine)
+
+    async def keep_only(self, pks: Sequence[Any]) -> None:
+        """Let go of all others."""
+        await self._let_go(condition("_id", "not in", list(pks)) & self.mine)
+
+    async def _let_go(self, domain: Domain) -> None:
+        if self.inverse.required or getattr(self.inverse, "on_delete", None) == "cascade":
+            await _execute(Operation("unlink", self.target.model, current_env(), domain))
+        else:
+            await change(self.target, domain, "$set", {self.inverse.db_name: None})
+
+    async def delete(self, pks: Sequence[Any]) -> None:
+        """Those of them that belong to these records."""
+        await delete(self.target, pks, self.mine)
+
+
+class Backward(Owned):
+    """The other side of a Many2many that stores ids."""
+
+    def __init__(self, bound: BoundModel, each: ToMany[Any], pks: Sequence[Any]) -> None:
+        super().__init__(bound, each, pks)
+        self.copies = [None]
+
+    def new(self, value: Any, pk: Any) -> Any:
+        """The values with all of these records."""
+        return super().new(value, list(self.pks))
+
+    async def link(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
+        """Add these records to the lists of those."""
+        await point_at(self.target, self.inverse, dict.fromkeys(links, self.pks))
+
+    async def _let_go(self, domain: Domain) -> None:
+        await change(self.target, domain, "$pull", {self.inverse.db_name: {"$in": self.pks}})
+
+
+class Through:
+    """Links that are records themselves."""
+
+    def __init__(self, bound: BoundModel, each: Many2many[Any], pks: Sequence[Any]) -> None:
+        self.target = target_of(bound.app, each)
+        self.links, self.near, self.far = link_of(bound.app, bound.model._name, each)
+        self.pks = list(pks)
+        self.copies: Sequence[Any] = [None]
+        self.mine = condition(self.near.name, "in", self.pks)
+
+    def new(self, value: Any, pk: Any) -> Any:
+        """The values as they are: the link is made afterwards."""
+        return value
+
+    async def check(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
+        """The values of the links are acceptable."""
+        await creating.checked_documents(
+            self.links, self._values([(p, far) for far in links for p in self.pks], links)
+        )
+
+    def _values(
+        self, pairs: Iterable[tuple[Any, Any]], links: Mapping[Any, Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        return [{**links[far], self.near.name: near, self.far.name: far} for near, far in pairs]
+
+    async def link(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
+        """Create the links that do not exist; those that do get the values."""
+        domain = self.mine & condition(self.far.name, "in", list(links))
+        env = current_env()
+        existing = await _execute(Operation("search", self.links.model, env, domain))
+        known = {(d[self.near.db_name], d[self.far.db_name]): d["_id"] for d in existing}
+        pairs = [(near, far) for far in links for near in self.pks]
+        missing = [pair for pair in pairs if pair not in known]
+        if missing:
+            await creating.create(self.links, self._values(missing, links))
+        updates = PerRecord(
+            {
+                known[pair]: Update({"$set": self.links.schema.encode(values)})
+                for pair in pairs
+                if pair in known and (values := self.links.schema.validate_partial(links[pair[1]]))
+            }
+        )
+        if updates:
+            domain = condition("_id", "in", list(updates))
+            await _execute(Operation("write", self.links.model, env, domain, updates))
+
+    async def unlink(self, pks: Sequence[Any]) -> None:
+        """Delete the links."""
+        domain = condition(self.far.name, "in", list(pks)) & self.mine
+        await _execute(Operation("unlink", self.links.model, current_env(), domain))
+
+    async def keep_only(self, pks: Sequence[Any]) -> None:
+        """Delete all other links."""
+        domain = condition(self.far.name, "not in", list(pks)) & self.mine
+        await _execute(Operation("unlink", self.links.model, current_env(), domain))
+
+    async def delete(self, pks: Sequence[Any]) -> None:
+        """The links, then the linked records."""
+        await self.unlink(pks)
+        await delete(self.target, pks)

@@ -1,0 +1,183 @@
+"""Relations as a whole: whether their other ends exist, and paths of them that load in advance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from earnorm.exceptions import ConfigurationError, DomainError, nearest
+from earnorm.fields.base import Field
+from earnorm.fields.many2many import Many2many
+from earnorm.fields.relational import Many2one, One2many, Relation, ToMany
+from earnorm.model.relations.ghosts import (
+    inside,
+    link_end,
+    load_group,
+    load_many,
+    make_ghosts,
+    target_of,
+)
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
+    from earnorm.model.schema import Schema
+
+
+# -- at the start of an App -----------------------------------------------------------------------
+
+Fields = Mapping[str, Field[Any, Any]]
+
+
+def relations_of(fields: Fields, prefix: str = "") -> Iterator[tuple[str, Relation[Any, Any]]]:
+    """The relations of a model with their paths, those in embedded objects included."""
+    for name, field in fields.items():
+        if isinstance(field, Relation):
+            yield prefix + name, field
+        elif field.structure is not None:
+            yield from relations_of(field.structure._schema.fields, f"{prefix}{name}.")
+
+
+def check_relations(models: Iterable[type[BaseModel]], known: Mapping[str, Fields]) -> None:
+    """Find relations whose other end does not exist.
+
+    Args:
+        models: The models whose relations are looked at.
+        known: The fields of every model by its name, those that plugins add included.
+
+    Raises:
+        ConfigurationError: Naming the model, the field and the nearest name.
+    """
+    for model in models:
+        if model._parent_store:
+            _check_tree(model, known.get(model._name) or model._schema.fields)
+        for path, field in relations_of(known.get(model._name) or model._schema.fields):
+            where = f"{model._name}.{path}"
+            for comodel in field.names():
+                if comodel not in known:
+                    raise ConfigurationError(
+                        f"{where} points at a model {comodel!r} that does not exist"
+                        f"{nearest(comodel, known)}"
+                    )
+            if "." in path and field.on_delete == "cascade":
+                raise ConfigurationError(
+                    f"{where}: on_delete='cascade' is for a field of the record itself; inside an "
+                    f"embedded object choose 'set_null' or 'restrict'"
+                )
+            if isinstance(field, ToMany):
+                _check_other_side(model._name, where, field, known)
+
+
+def _check_tree(model: type[BaseModel], fields: Fields) -> None:
+    name = model._parent_name
+    field = fields.get(name)
+    if not isinstance(field, Many2one) or field.comodel_name != model._name:
+        raise ConfigurationError(
+            f"{model._name}: _parent_store needs a Many2one to the model itself, and {name!r} "
+            f"(_parent_name) is none{nearest(name, fields)}"
+        )
+    if field.on_delete is None:
+        raise ConfigurationError(
+            f"{model._name}.{name}: _parent_store needs on_delete=, so that no path leads through a "
+            f"record that is gone"
+        )
+
+
+def _check_other_side(
+    owner: str, where: str, field: ToMany[Any], known: Mapping[str, Fields]
+) -> None:
+    comodel = field.comodel_name
+    if isinstance(field, Many2many) and field.through is not None:
+        link = field.through_name
+        link_end(known[link], link, field, "near", owner, field.near)
+        link_end(known[link], link, field, "far", comodel, field.far)
+        return
+    kind = Many2one if isinstance(field, One2many) else Many2many
+    name = field.inverse
+    if name is None:
+        return
+    other = known[comodel].get(name)
+    if not isinstance(other, kind) or not other.stored:
+        raise ConfigurationError(
+            f"{where}: {comodel} has no {kind.__name__} named {name!r}"
+            f"{nearest(name, known[comodel])}"
+        )
+    if other.comodel_name != owner:
+        raise ConfigurationError(
+            f"{where}: {comodel}.{name} points at {other.comodel_name!r}, not at {owner!r}"
+        )
+
+
+# -- prefetch -------------------------------------------------------------------------------------
+
+
+def prefetch_tree(paths: Iterable[str]) -> dict[str, Any]:
+    """Dotted paths as nested mappings: each relation once per level."""
+    tree: dict[str, Any] = {}
+    for path in paths:
+        level = tree
+        for name in path.split("."):
+            level = level.setdefault(name, {})
+    return tree
+
+
+async def prefetch(bound: BoundModel, records: Sequence[Any], tree: Mapping[str, Any]) -> None:
+    """Load the relations of a tree: one query per relation and level.
+
+    Raises:
+        DomainError: A name that is no relation.
+    """
+    await _prefetch(bound.app, bound.schema, records, tree)
+
+
+async def _prefetch(
+    app: App, schema: Schema, structures: Sequence[Any], tree: Mapping[str, Any]
+) -> None:
+    for name, below in tree.items():
+        field = schema.fields.get(name)
+        if isinstance(field, Relation):
+            if structures:
+                await _prefetch_relation(app, structures, field, below)
+        elif field is not None and field.structure is not None and below:
+            await _prefetch(app, field.structure._schema, inside(structures, field), below)
+        else:
+            relations = [each.name for each in schema.relations]
+            raise DomainError(
+                f"prefetch: {schema.name} has no relation {name!r}{nearest(name, relations)}"
+            )
+
+
+async def _prefetch_relation(
+    app: App, structures: Sequence[Any], field: Relation[Any, Any], below: Mapping[str, Any]
+) -> None:
+    targets = list(await _load_relation(structures, field))
+    if not below or not targets:
+        return
+    if field.comodel:
+        await _prefetch(app, target_of(app, field).schema, targets, below)
+        return
+    by_model: dict[Any, list[Any]] = {}  # a Reference: the models that have such a relation
+    for target in targets:
+        by_model.setdefault(type(target), []).append(target)
+    for model, records in by_model.items():
+        there = {name: deeper for name, deeper in below.items() if name in model._schema.fields}
+        await _prefetch(app, model._schema, records, there)
+
+
+async def _load_relation(records: Sequence[Any], field: Relation[Any, Any]) -> Iterator[Any]:
+    if isinstance(field, ToMany):
+        for record in records:
+            if getattr(record, field.name)._records is None:
+                await load_many(record, field)
+        children = [child for record in records for child in getattr(record, field.name)]
+        return iter({id(child): child for child in children}.values())
+    if isinstance(field, Many2one):
+        pointed = make_ghosts(records, field)
+    else:
+        pointed = [t for record in records if (t := getattr(record, field.name)) is not None]
+    groups = {id(t._fetch): t for t in pointed if t.is_stored and t._fetch.is_ghost}
+    for ghost in groups.values():
+        await load_group(ghost)
+    unique = {id(t): t for t in pointed if not (t.is_stored and t._fetch.is_ghost)}
+    return iter(unique.values())

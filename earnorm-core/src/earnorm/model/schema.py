@@ -1,0 +1,451 @@
+"""What a model's class body declares, compiled once: its fields, validators and stored form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
+
+import pydantic
+from pydantic_core import SchemaValidator, core_schema
+
+from earnorm.domain.schema import Crossing, Path, Substitute
+from earnorm.exceptions import DomainError, ErrorDetail, UnresolvedDomain, ValidationError, nearest
+from earnorm.fields.authors import Author
+from earnorm.fields.base import MISSING, Field, not_searched, not_written
+from earnorm.fields.files import File
+from earnorm.fields.relational import Relation, ToMany
+from earnorm.fields.sequences import Sequence as SequenceField
+from earnorm.fields.structured import Dict, Embedded, Json, List
+from earnorm.fields.temporal import Moment
+
+if TYPE_CHECKING:
+    from earnorm.features.computed.computing import Formulas
+    from earnorm.model.validation.constraints import Rules, When
+
+State = dict[str, Any]
+_ALIASES = {"id": "_id", "pk": "_id"}
+
+
+class Schema:
+    """The fields of one class, and everything that follows from them.
+
+    Args:
+        name: The model's name, for messages.
+        fields: Fields by name, in the order of their declaration.
+    """
+
+    def __init__(self, name: str, fields: Mapping[str, Field[Any, Any]]) -> None:
+        self.name = name
+        self.fields = dict(fields)
+        stored = [f for f in fields.values() if f.stored]
+        self.stored = tuple(stored)
+        self.embedded = tuple(f for f in stored if isinstance(f, Embedded))
+        self.generated = tuple(f for f in stored if isinstance(f, Moment) and f.generated)
+        """The fields that the clock sets."""
+        self.authors = tuple(f for f in stored if isinstance(f, Author))
+        """The fields that say who acted."""
+        self.numbered = tuple(f for f in stored if isinstance(f, SequenceField))
+        """The fields that a sequence numbers."""
+        self.files = tuple(f for f in stored if isinstance(f, File))
+        relations = tuple(f for f in fields.values() if isinstance(f, Relation))
+        self.to_many = tuple(f for f in relations if isinstance(f, ToMany))
+        self.to_many_names = frozenset(f.name for f in self.to_many)
+        inside = tuple(f for f in stored if f.structure and f.structure._schema.relations)
+        self.relations = relations + inside
+        """The relations, and the fields whose embedded objects have some: with one of them the
+        records of a fetch know each other."""
+        self.projection: Mapping[str, int] = {f.db_name: 1 for f in stored}
+        self.is_known = frozenset(self.projection).issuperset
+        """Whether all of a document's keys are declared."""
+        self._encoders = tuple((f.db_name, f.encode) for f in stored if f.converts)
+        self._transient = tuple(
+            f.name for f in fields.values() if not f.stored and f.computed is None
+        )
+        renamed = {f.db_name: f.name for f in stored if f.db_name != f.name}
+        self.renamed = renamed
+        """Stored keys that differ from their field's name, with that name."""
+        self._db_names = {name: key for key, name in renamed.items()}
+        self.is_flat = not (self._encoders or self._transient or renamed)
+        self.as_it_is = frozenset(
+            f.name for f in stored if not f.converts and type(f).to_json is Field.to_json
+        )
+        """The fields whose texts and whole numbers are their own JSON form."""
+        self.bodies: dict[tuple[object, ...], type[pydantic.BaseModel]] = {}
+        """The pydantic models made so far, by what was asked for."""
+        self.rules: Rules | None = None
+        """The methods under ``@validates`` and ``@constrains``; None where there are none."""
+        self.formulas: Formulas | None = None
+        """The computed fields; None where there are none."""
+        self._paths: dict[str, Path] = {}
+        self._crossings: dict[str, Crossing | None] = {}
+        self.may_cross = any(map(_may_cross, fields.values()))
+        """Whether any path leads into another model."""
+        self._validators: dict[str, SchemaValidator] = {}
+        self.kin: Callable[[str], Field[Any, Any] | None] | None = None
+        """Finds a field that another class of the same collection declares, for conditions."""
+        self._check_new: Callable[[Any], State] | None = None
+        self._are_given = frozenset(f.name for f in _given(self)).issuperset
+        """Whether all of these names are fields that a new record can be given."""
+
+    # -- validation: values that come from people ---------------------------------------------
+
+    def validate(self, values: Mapping[str, Any]) -> State:
+        """A complete, converted state for a new record.
+
+        Raises:
+            ValidationError: With every problem found.
+        """
+        check = self._check_new or self._new_checker()
+        try:
+            # The constructor's way: nothing but what every new record needs.
+            if self._are_given(values):
+                return check(values)
+            state: State = self._validator("new").validate_python(self._unaliased(values))
+        except pydantic.ValidationError as error:
+            raise self._translate(error) from None
+        return state
+
+    def _new_checker(self) -> Callable[[Any], State]:
+        # Of names that are known to be fields, pydantic need not tell which are none: 0.7 µs for ten
+        # fields instead of 1.0.
+        check: Callable[[Any], State] = self._validator("named").validate_python
+        self._check_new = check
+        return check
+
+    def validate_many(self, values: Sequence[Mapping[str, Any]]) -> list[State]:
+        """As ``validate``, for a batch in one call; problems carry their position in it."""
+        batch = [
+            each if type(each) is dict and "id" not in each else self._unaliased(each)
+            for each in values
+        ]
+        try:
+            states: list[State] = self._validator("many").validate_python(batch)
+        except pydantic.ValidationError as error:
+            raise self._translate(error) from None
+        return states
+
+    def validate_partial(self, values: Mapping[str, Any]) -> State:
+        """Some fields of a record that exists: nothing is required, no default is filled in."""
+        try:
+            state: State = self._validator("partial").validate_python(self._unaliased(values))
+        except pydantic.ValidationError as error:
+            raise self._translate(error) from None
+        return state
+
+    @staticmethod
+    def _unaliased(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        # Nearly always a dict; asking an ABC takes as long as validating one field does.
+        if (type(values) is dict or isinstance(values, Mapping)) and "id" in values:
+            return {_ALIASES.get(key, key): value for key, value in values.items()}
+        return values
+
+    def _validator(self, form: str) -> SchemaValidator:
+        found = self._validators.get(form)
+        if found is None:
+            # Built on first use: an annotation may name classes that the module defines later.
+            shape: Any = _shape(self, partial=form == "partial", named=form == "named")
+            kind: Any = list.__class_getitem__(shape) if form == "many" else shape
+            built = pydantic.TypeAdapter(kind).validator
+            assert built is not None  # it is None only while its building is deferred
+            # A pydantic plugin may wrap it in an object of the same methods.
+            found = self._validators[form] = cast(SchemaValidator, built)
+        return found
+
+    def _translate(self, error: pydantic.ValidationError) -> ValidationError:
+        details: list[ErrorDetail] = []
+        for problem in error.errors(include_url=False, include_input=False, include_context=True):
+            loc, message, kind = problem["loc"], problem["msg"], problem["type"]
+            raised = problem.get("ctx", {}).get("error")
+            if isinstance(raised, ValidationError):  # of an embedded object
+                for inner in raised.errors():
+                    details.append({**inner, "loc": (*loc, *inner["loc"])})
+                continue
+            if isinstance(raised, Exception):
+                message = str(raised)  # without pydantic's "Value error, "
+            if kind == "extra_forbidden":
+                known = self.fields.get(str(loc[-1]))
+                if known is not None and known.computed is not None:
+                    details.append({**not_written(known), "loc": tuple(loc)})
+                    continue
+                message = f"unknown field {loc[-1]!r}{nearest(str(loc[-1]), self.fields)}"
+                kind = "unknown_field"
+            elif kind == "missing":
+                message = "a value is required"
+            details.append({"loc": tuple(loc), "msg": message, "type": kind})
+        return ValidationError(self.name, details)
+
+    # -- stored form --------------------------------------------------------------------------
+
+    def document(self, state: State) -> dict[str, Any]:
+        """The stored form of a record's state. The state itself where nothing differs."""
+        if self.is_flat:
+            return state
+        if self.renamed:
+            # Keys keep their places, so that what was read and what is stored can be compared.
+            stored = self._db_names
+            names = self._transient
+            document = {stored.get(k, k): v for k, v in state.items() if k not in names}
+        else:
+            document = dict(state)
+            for name in self._transient:
+                document.pop(name, None)
+        for db_name, encode in self._encoders:
+            value = document.get(db_name, MISSING)
+            if value is not MISSING:
+                document[db_name] = encode(value)
+        return document
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The stored form of some validated values."""
+        fields = self.fields
+        return {fields[n].db_name: fields[n].encode(v) for n, v in values.items()}
+
+    def stored_schema(self) -> dict[str, Any]:
+        """What every stored document is, in the terms of MongoDB's ``$jsonSchema``."""
+        required = [field.db_name for field in self.stored if field.required]
+        properties = {f.db_name: f.stored_schema(nullable=not f.required) for f in self.stored}
+        if "_id" in self.fields:
+            properties["_id"] = dict(self.fields["_id"].bson_schema())  # never null
+        shown = {"properties": {key: rules for key, rules in properties.items() if rules}}
+        return {"bsonType": "object", **({"required": required} if required else {}), **shown}
+
+    def states(self, documents: list[dict[str, Any]]) -> list[State]:
+        """Documents as the ``__dict__`` of records: themselves, unless a field is stored under
+        another name. Unknown keys never come this far: every search names the declared ones."""
+        return list(map(self.state, documents)) if self.renamed else documents
+
+    def state(self, document: dict[str, Any]) -> State:
+        """As ``states``, for one document."""
+        renamed = self.renamed
+        return {renamed.get(k, k): v for k, v in document.items()} if renamed else document
+
+    # -- domains ------------------------------------------------------------------------------
+
+    def resolve(self, path: str) -> Path:
+        """See :class:`earnorm.domain.schema.Schema`."""
+        found = self._paths.get(path)
+        if found is None:
+            found = self._paths[path] = self._resolve(path)
+        return found
+
+    def _resolve(self, path: str) -> Path:
+        head, _, rest = path.partition(".")
+        field = self._field(head)
+        if field is None:
+            raise DomainError(f"{self.name} has no field {head!r}{nearest(head, self.fields)}")
+        crossing = self.crossing(path)
+        if crossing is not None and (crossing.rest or not crossing.owned):
+            raise UnresolvedDomain(
+                f"{self.name}.{path} lies in other records; 'await app.resolve(model, domain)' "
+                f"makes a condition about it one about this record",
+                loc=(path,),
+            )
+        if not field.stored and field.computed is not None:
+            error = UnresolvedDomain if self.substitute(path) else DomainError
+            raise error(not_searched(self.name, field))
+        if not field.stored:
+            raise DomainError(
+                f"{self.name}.{head} is not stored, so the database cannot search by it"
+            )
+        if not rest:
+            return Path(field.db_name, field)
+        if isinstance(field, List) and rest.isdecimal():  # tags.0: the first item
+            return Path(f"{field.db_name}.{rest}", field._item)
+        if isinstance(field, Dict) and field._values is not None:
+            return self._in_dict(field, rest, path)
+        inner = self._inside(field, path)
+        if inner is None:  # a free-form value: any path, any JSON value
+            return Path(f"{field.db_name}.{rest}", _free(path))
+        position, _, deeper = rest.partition(".")
+        if position.isdecimal() and deeper:  # lines.0.sku: the first line's
+            below = inner.resolve(deeper)
+            return Path(f"{field.db_name}.{position}.{below.db_path}", below.field)
+        below = inner.resolve(rest)
+        return Path(f"{field.db_name}.{below.db_path}", below.field)
+
+    def _field(self, head: str) -> Field[Any, Any] | None:
+        name = head if head in self.fields else _ALIASES.get(head, head)
+        found = self.fields.get(name)
+        return self.kin(name) if found is None and self.kin is not None else found
+
+    def forget_paths(self) -> None:
+        """Let what is known of paths belong to this copy of a schema alone."""
+        self._paths, self._crossings = {}, {}
+
+    def _in_dict(self, field: Dict[Any, Any, Any], rest: str, path: str) -> Path:
+        """One value of a Dict, by its key: ``prices.vn``."""
+        key, _, deeper = rest.partition(".")
+        if not deeper:
+            return Path(f"{field.db_name}.{key}", field._values)
+        inner = self._inside(field._values, path)
+        below = Path(deeper, _free(path)) if inner is None else inner.resolve(deeper)
+        return Path(f"{field.db_name}.{key}.{below.db_path}", below.field)
+
+    def _inside(self, field: Field[Any, Any], path: str) -> Schema | None:
+        while isinstance(field, List):
+            field = field._item
+        if isinstance(field, Embedded):
+            schema: Schema = field.model._schema
+            return schema
+        if isinstance(field, Json | Dict):
+            return None
+        if isinstance(field, Relation) and not field.parts:
+            raise DomainError(f"{path!r}: what the relation {field.name!r} leads to has no fields")
+        if field.parts:
+            return Schema(f"{self.name}.{field.name}", field.parts)
+        raise DomainError(f"{self.name}.{field.name} has no fields of its own ({path!r})")
+
+    def substitute(self, path: str) -> Substitute | None:
+        """See :class:`earnorm.domain.schema.Schema`."""
+        formulas = self.formulas
+        return None if formulas is None else formulas.substitutes.get(path.partition(".")[0])
+
+    def crossing(self, path: str) -> Crossing | None:
+        """See :class:`earnorm.domain.schema.Schema`."""
+        try:
+            return self._crossings[path]
+        except KeyError:
+            found = self._crossings[path] = self._crossing(path)
+            return found
+
+    def _crossing(self, path: str) -> Crossing | None:
+        head, _, rest = path.partition(".")
+        outer = field = self._field(head)
+        while isinstance(field, List):
+            field = field._item
+        if outer is None or field is None or (outer.computed is not None and not outer.stored):
+            return None
+        here, local, rest = _past_position(head, outer.db_name, rest)
+        if _crosses(field):
+            if outer.stored:
+                single = field is outer and not field.to_many
+                return Crossing(field, here, local, rest, owned=True, single=single)
+            # The other side, or a model between the two, holds this record's id.
+            return Crossing(field, "_id", "_id", rest, owned=False, single=False)
+        if not isinstance(field, Embedded) or not rest:
+            return None
+        below: Crossing | None = field.model._schema.crossing(rest)
+        if below is None or not below.owned:
+            return None
+        return Crossing(
+            below.field,
+            f"{here}.{below.path}",
+            f"{local}.{below.local}",
+            below.rest,
+            owned=True,
+            single=below.single and field is outer,
+        )
+
+    def field_at(self, path: str) -> str:
+        """The name of the field that a path begins with."""
+        head = path.partition(".")[0]
+        return _ALIASES.get(head, head)
+
+    def path_of(self, name: str) -> str:
+        """The stored path of a field's path, e.g. for an order.
+
+        Raises:
+            DomainError: No such field.
+        """
+        return self.resolve(name).db_path
+
+    def __repr__(self) -> str:
+        return f"<Schema {self.name}: {', '.join(self.fields)}>"
+
+
+def _free(path: str) -> Json[Any]:
+    """The field of any JSON value inside a free-form one."""
+    free: Json[Any] = Json()
+    free.__set_name__(Schema, path)
+    return free
+
+
+def _crosses(field: Field[Any, Any]) -> TypeGuard[Relation[Any, Any]]:
+    return isinstance(field, Relation) and hasattr(type(field), "join")
+
+
+def _may_cross(field: Field[Any, Any]) -> bool:
+    while isinstance(field, List):
+        field = field._item
+    inner: Schema | None = field.model._schema if isinstance(field, Embedded) else None
+    substituted = field.computed is not None and not field.stored
+    return substituted or _crosses(field) or (inner is not None and inner.may_cross)
+
+
+def _past_position(path: str, local: str, rest: str) -> tuple[str, str, str]:
+    """Take the position in a list into the path: ``lines`` with ``0.sku`` is ``lines.0`` with ``sku``."""
+    position, _, deeper = rest.partition(".")
+    if not position.isdecimal():
+        return path, local, rest
+    return f"{path}.{position}", f"{local}.{position}", deeper
+
+
+def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
+    """A type whose pydantic schema is that of the model's state.
+
+    Args:
+        partial: Of some fields of a record that exists.
+        named: Only fields are given, so that others need not be refused.
+    """
+
+    when: When = "write" if partial else "create"
+
+    class Shape:
+        @classmethod
+        def __get_pydantic_core_schema__(
+            cls, source: object, handler: pydantic.GetCoreSchemaHandler
+        ) -> core_schema.CoreSchema:
+            fields: dict[str, core_schema.TypedDictField] = {}
+            # Commands on what is not stored here are values as well; whoever writes takes them out.
+            elsewhere = tuple(f for f in schema.to_many if not f.stored)
+            for field in (*_given(schema), *elsewhere):
+                inner = handler.generate_schema(field.value_annotation())
+                checks = schema.rules.checks(field, when) if schema.rules else []
+                for check in checks:
+                    inner = core_schema.no_info_after_validator_function(check, inner)
+                may_be_none = not field.required or (field.generated and not partial)
+                if may_be_none and field.assignable:
+                    inner = core_schema.nullable_schema(inner)
+                has_default = field.default is not None and not partial
+                if has_default:
+                    inner = _with_default(inner, field, checked=bool(checks))
+                asked = not (partial or has_default or field.generated or field.computed)
+                required = field.required and asked
+                fields[field.name] = core_schema.typed_dict_field(inner, required=required)
+            others: Literal["ignore", "forbid"] = "ignore" if named else "forbid"
+            return core_schema.typed_dict_schema(fields, extra_behavior=others)
+
+    return Shape
+
+
+def _given(schema: Schema) -> Iterator[Field[Any, Any]]:
+    """The fields that have a value of their own, and the computed ones that can be written."""
+    for field in schema.fields.values():
+        if field.stored if field.computed is None else field.computed.inverse:
+            yield field
+
+
+def _with_default(
+    inner: core_schema.CoreSchema, field: Field[Any, Any], *, checked: bool
+) -> core_schema.CoreSchema:
+    default = field.default
+    if callable(default):
+        factory: Callable[[], Any] = default
+        return core_schema.with_default_schema(
+            inner, default_factory=factory, validate_default=True
+        )
+    # A constant is checked once, here; a mutable one is checked, and so copied, each time.
+    if not field.mutable:
+        adapter = pydantic.TypeAdapter(field.value_annotation())
+        try:
+            default = adapter.validate_python(default)
+        except pydantic.ValidationError as error:
+            raise ValidationError(
+                f"{field.model_name}.{field.name}",
+                [
+                    {"loc": ("default",), "msg": p["msg"], "type": p["type"]}
+                    for p in error.errors(include_url=False, include_input=False)
+                ],
+            ) from None
+        return core_schema.with_default_schema(inner, default=default, validate_default=checked)
+    return core_schema.with_default_schema(inner, default=default, validate_default=True)

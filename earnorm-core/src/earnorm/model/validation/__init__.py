@@ -1,0 +1,1 @@
+"""Rules that values are held to before they are written."""

@@ -1,0 +1,480 @@
+"""Holds records to the rules of their model before they are written: what is asynchronous, and ``@constrains``.
+
+Each constraint sees a preview: an object of the model with the values that the record will have. The record itself
+is not touched, so a refused write leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.domain import condition
+from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError, located
+from earnorm.fields.base import MISSING
+from earnorm.kernel.environment import Env, current_env
+from earnorm.kernel.operations import Operation, Options, Stream
+from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.reading.fetch import Fetch
+from earnorm.model.validation.constraints import Rule, When, returned
+from earnorm.model.writing.objectids import chunks
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
+    from earnorm.model.schema import State
+    from earnorm.model.validation.constraints import Rules
+    from earnorm.model.writing.planning import Plan
+
+Loc = tuple[str | int, ...]
+
+_AT_ONCE: Final = (
+    10  # coroutines of one batch; a session serves one at a time, so one in a transaction
+)
+_BATCH: Final = 2000
+_MOST_PROBLEMS: Final = 1000  # of an update by domain, which may match any number of records
+
+
+@dataclass(slots=True)
+class Subject:
+    """One record of a batch.
+
+    Attributes:
+        loc: Where it stands in the batch; empty for a single one.
+        values: The values that will be written; asynchronous validators replace them in place.
+        record: The stored record; None for a new one.
+        preview: What constraints see; made when the first of them is called.
+    """
+
+    loc: Loc
+    values: State
+    record: BaseModel | None = None
+    preview: Any = None
+
+    @property
+    def of(self) -> BaseModel:
+        """The record, which is not a new one."""
+        assert self.record is not None
+        return self.record
+
+
+async def checked_new(
+    bound: BoundModel,
+    values: Sequence[Any],
+    validate: Callable[[BoundModel, Sequence[Any]], list[State]],
+) -> list[State]:
+    """The states of new records, held to every rule.
+
+    Raises:
+        ValidationError: With the problems of all, whichever rule found them.
+    """
+    if bound.schema.rules is None:
+        return validate(bound, values)
+    problems: list[ErrorDetail] = []
+    places = list(range(len(values)))
+    try:
+        states = validate(bound, values)
+    except ValidationError as error:
+        problems = error.errors()
+        refused = {detail["loc"][0] for detail in problems if detail["loc"]}
+        places = [place for place in places if place not in refused]
+        if len(values) == 1 or not refused or not places:
+            raise
+        try:  # the others have problems of another kind, maybe
+            states = validate(bound, [values[place] for place in places])
+        except ValidationError:
+            raise error from None
+    many = len(values) > 1
+    subjects = [
+        Subject((place,) if many else (), state)
+        for place, state in zip(places, states, strict=True)
+    ]
+    await refuse_problems(bound, "create", subjects, problems)
+    return states
+
+
+async def check(bound: BoundModel, when: When, subjects: Sequence[Subject]) -> list[ErrorDetail]:
+    """Hold the records to what is asynchronous and to the constraints; the problems found.
+
+    Args:
+        bound: Their model.
+        when: Whether they are new.
+        subjects: The records, with validated values.
+    """
+    rules = bound.schema.rules
+    if rules is None:
+        return []
+    env = current_env()
+    problems = await _check_values(env, bound, when, subjects)
+    refused = {id(subject) for subject, _ in problems}
+    jobs = [
+        (subject, rule)
+        for subject in subjects
+        if id(subject) not in refused
+        for rule in rules.concerning(when, subject.values)
+    ]
+    problems += await _check_constraints(env, bound, jobs)
+    order = {id(subject): place for place, subject in enumerate(subjects)}
+    problems.sort(key=lambda problem: order[id(problem[0])])
+    return [detail for _, detail in problems]
+
+
+async def refuse_problems(
+    bound: BoundModel, when: When, subjects: Sequence[Subject], problems: list[ErrorDetail]
+) -> None:
+    """Hold the records to the rules.
+
+    Args:
+        bound: Their model.
+        when: Whether they are new.
+        subjects: The records, with validated values.
+        problems: What was found of other records of the batch.
+
+    Raises:
+        ValidationError: With the problems of all, in the order of their positions.
+    """
+    found = problems + await check(bound, when, subjects)
+    if found:
+        if problems and len(found) > len(problems):
+            found.sort(key=lambda detail: int(detail["loc"][0]) if detail["loc"] else 0)
+        raise ValidationError(bound.model._name, found)
+
+
+async def checked_plan(
+    bound: BoundModel, plan: Plan, records: Sequence[BaseModel] | None = None
+) -> Plan:
+    """The plan of a write of the same values, held to the rules: values once, constraints for each record.
+
+    Args:
+        bound: The model.
+        plan: What will be written.
+        records: What it is written to; None for an update by domain, see ``narrowed``.
+
+    Raises:
+        ValidationError: With every problem, or where a rule must know a value that only the server will.
+    """
+    rules = bound.schema.rules
+    if rules is None:
+        return plan
+    _refuse_hindering(bound, rules, plan)
+    subject = Subject((), dict(plan.values))
+    problems = await _check_values(current_env(), bound, "write", [subject])
+    if problems:
+        raise ValidationError(bound.model._name, [detail for _, detail in problems])
+    values = subject.values
+    if records is not None and rules.concerning("write", values):
+        many = len(records) > 1
+        places = enumerate(records)
+        subjects = [Subject((p,) if many else (), values, record) for p, record in places]
+        found = await _check_records(bound, rules, subjects)
+        if found:
+            raise ValidationError(bound.model._name, found)
+    return _with_values(bound, rules, plan, values)
+
+
+async def checked_plans(
+    bound: BoundModel, given: Sequence[tuple[int, Plan, BaseModel]]
+) -> tuple[list[Plan], list[ErrorDetail]]:
+    """Plans of a batch, each for a record of its own, held to the rules.
+
+    Args:
+        bound: The model.
+        given: The position in the batch, what will be written, and to which record.
+
+    Returns:
+        The plans in their order, and the problems; the plans mean nothing where there are any.
+    """
+    rules = bound.schema.rules
+    if rules is None:
+        return [plan for _, plan, _ in given], []
+    problems: list[ErrorDetail] = []
+    subjects: list[Subject] = []
+    plans: list[Plan] = []
+    for position, plan, record in given:
+        try:
+            _refuse_hindering(bound, rules, plan)
+        except ValidationError as error:
+            problems += located(error.errors(), position)
+            continue
+        subjects.append(Subject((position,), dict(plan.values), record))
+        plans.append(plan)
+    problems += await check(bound, "write", subjects)
+    pairs = zip(plans, subjects, strict=True)
+    return [_with_values(bound, rules, plan, each.values) for plan, each in pairs], problems
+
+
+def _refuse_hindering(bound: BoundModel, rules: Rules, plan: Plan) -> None:
+    hindering = [(name, rule) for name in sorted(plan.unknown) if (rule := rules.hindering(name))]
+    if hindering:
+        message = (
+            "{} checks the whole new value, which only the server knows: write the value itself"
+        )
+        raise ValidationError(
+            bound.model._name,
+            [{"loc": (n,), "msg": message.format(rule), "type": "change"} for n, rule in hindering],
+        )
+
+
+async def _check_records(
+    bound: BoundModel, rules: Rules, subjects: Sequence[Subject]
+) -> list[ErrorDetail]:
+    """The problems of records that get the same values, in their order."""
+    jobs = [(each, rule) for each in subjects for rule in rules.concerning("write", each.values)]
+    found = await _check_constraints(current_env(), bound, jobs)
+    order = {id(each): place for place, each in enumerate(subjects)}
+    found.sort(key=lambda problem: order[id(problem[0])])
+    return [detail for _, detail in found]
+
+
+def _with_values(bound: BoundModel, rules: Rules, plan: Plan, values: State) -> Plan:
+    """The plan with what asynchronous validators returned."""
+    if not rules.late("write", values):
+        return plan
+    written = {**plan.operators.get("$set", {}), **bound.schema.encode(values)}
+    return replace(plan, values=values, operators={**plan.operators, "$set": written})
+
+
+async def narrowed(op: Operation, bound: BoundModel, values: Mapping[str, Any]) -> list[Operation]:
+    """An update by domain that a constraint concerns: the same for the ids of the records that match, after
+    each was checked with its new values. Where none is concerned, the operation itself.
+
+    Raises:
+        ValidationError: Each problem's ``loc`` begins with the record's id.
+    """
+    rules = bound.schema.rules
+    concerning = [] if rules is None else rules.concerning("write", values)
+    if not concerning:
+        return [op]
+    pks: list[Any] = []
+    problems: list[ErrorDetail] = []
+    async for records in _matching(op, bound):
+        subjects = [Subject((str(each.pk),), dict(values), each) for each in records]
+        jobs = [(subject, rule) for subject in subjects for rule in concerning]
+        problems += [detail for _, detail in await _check_constraints(op.env, bound, jobs)]
+        if len(problems) >= _MOST_PROBLEMS:
+            break
+        pks += [record.pk for record in records]
+    if problems:
+        raise ValidationError(bound.model._name, problems[:_MOST_PROBLEMS])
+    return [op.replace(domain=op.domain & condition("_id", "in", part)) for part in chunks(pks)]
+
+
+async def _matching(op: Operation, bound: BoundModel) -> AsyncIterator[list[Any]]:
+    from earnorm.model.reading.hydrate import hydrate
+
+    stream = Stream(_BATCH)
+    search = Operation("search", op.model, op.env, op.domain, options=Options(stream=stream))
+    try:
+        while documents := await op.app.execute(search):
+            yield hydrate(bound, documents)
+    finally:
+        if stream.cursor is not None:
+            await stream.cursor.close()
+
+
+# -- values ---------------------------------------------------------------------------------------
+
+
+async def _check_values(
+    env: Env, bound: BoundModel, when: When, subjects: Sequence[Subject]
+) -> list[tuple[Subject, ErrorDetail]]:
+    rules = bound.schema.rules
+    assert rules is not None
+    problems: list[tuple[Subject, ErrorDetail]] = []
+    fields = bound.schema.fields
+
+    async def check_one(subject: Subject, calls: list[tuple[str, Callable[[Any], Any]]]) -> None:
+        wrong: set[str] = set()
+        for name, call in calls:
+            value = subject.values[name]
+            if value is None or name in wrong:
+                continue
+            try:
+                found = call(value)
+                found = await found if inspect.isawaitable(found) else found
+                subject.values[name] = returned(fields[name], found)
+            except DomainError:
+                raise  # a mistake in the validator's own search
+            except (ValueError, AssertionError) as error:
+                wrong.add(name)
+                problems.extend((subject, d) for d in _details(error, subject.loc, (name,)))
+
+    pending = (
+        check_one(subject, calls)
+        for subject in subjects
+        if (calls := rules.late(when, subject.values))
+    )
+    await _run(env, pending)
+    return problems
+
+
+def _details(error: Exception, loc: Loc, names: Loc) -> list[ErrorDetail]:
+    if isinstance(error, ValidationError):
+        return [{**detail, "loc": (*loc, *detail["loc"])} for detail in error.errors()]
+    said = getattr(error, "message", None)  # a PydanticCustomError fills its template in
+    message = said() if callable(said) else str(error)
+    return [{"loc": (*loc, *names), "msg": str(message), "type": "constraint"}]
+
+
+async def _run(env: Env, coroutines: Iterable[Any]) -> None:
+    """Wait for all, some at once; where one fails, none is left running."""
+    waiting = iter(coroutines)
+
+    async def work() -> None:
+        for coroutine in waiting:
+            await coroutine
+
+    if env.transaction is not None:
+        await work()
+        return
+    first = next(waiting, None)
+    if first is None:
+        return
+    second = next(waiting, None)
+    if second is None:
+        await first
+        return
+    waiting = iter([first, second, *waiting])
+    workers = [asyncio.ensure_future(work()) for _ in range(_AT_ONCE)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        for coroutine in waiting:
+            coroutine.close()
+
+
+# -- constraints ----------------------------------------------------------------------------------
+
+
+async def _check_constraints(
+    env: Env, bound: BoundModel, jobs: Sequence[tuple[Subject, Rule]]
+) -> list[tuple[Subject, ErrorDetail]]:
+    if not jobs:
+        return []
+    await _make_previews(env, bound, jobs)
+    problems, unread = await _call(env, jobs)
+    if unread:  # a constraint reads a field that it doesn't name: load those records whole
+        await _load(env, bound, [subject for subject, _ in unread])
+        more, _ = await _call(env, unread, last=True)
+        problems += more
+    return problems
+
+
+async def _call(
+    env: Env, jobs: Sequence[tuple[Subject, Rule]], *, last: bool = False
+) -> tuple[list[tuple[Subject, ErrorDetail]], list[tuple[Subject, Rule]]]:
+    problems: list[tuple[Subject, ErrorDetail]] = []
+    unread: list[tuple[Subject, Rule]] = []
+
+    def refused(error: Exception, subject: Subject, rule: Rule) -> None:
+        if isinstance(error, FieldNotLoaded):
+            fetch: Fetch | None = getattr(subject.preview, "_fetch", None)
+            if last or fetch is None or fetch.loaded is None:
+                raise error
+            unread.append((subject, rule))
+            return
+        names = tuple(rule.fields) if len(rule.fields) == 1 else ()
+        problems.extend((subject, detail) for detail in _details(error, subject.loc, names))
+
+    async def wait(subject: Subject, rule: Rule, waiting: Any) -> None:
+        try:
+            await waiting
+            _refuse_changes(subject, rule)
+        except DomainError:
+            raise
+        except (ValueError, AssertionError, FieldNotLoaded) as error:
+            refused(error, subject, rule)
+
+    def pending() -> Iterator[Any]:
+        for subject, rule in jobs:
+            if subject.preview is None:  # it is gone: the write says so
+                continue
+            try:
+                found = getattr(subject.preview, rule.method)()
+            except DomainError:
+                raise
+            except (ValueError, AssertionError, FieldNotLoaded) as error:
+                refused(error, subject, rule)
+                continue
+            if inspect.isawaitable(found):
+                yield wait(subject, rule, found)
+            else:
+                _refuse_changes(subject, rule)
+
+    await _run(env, pending())
+    return problems, unread
+
+
+def _refuse_changes(subject: Subject, rule: Rule) -> None:
+    if getattr(subject.preview, "_changes", None):
+        raise TypeError(
+            f"{type(subject.preview).__name__}.{rule.method}: a @constrains method checks a record and "
+            f"changes nothing; @validates gives the value to store"
+        )
+
+
+async def _make_previews(env: Env, bound: BoundModel, jobs: Iterable[tuple[Subject, Rule]]) -> None:
+    incomplete: dict[int, Subject] = {}
+    for subject, rule in jobs:
+        record = subject.record
+        if record is None:
+            if subject.preview is None:
+                subject.preview = _preview(bound, dict(subject.values), None)
+            continue
+        if subject.preview is None:
+            state = {**_stored_state(record), **subject.values}
+            subject.preview = _preview(bound, state, record._fetch)
+        known = subject.preview.__dict__
+        if any(n not in known and not record._fetch.has(n) for n in rule.fields):
+            incomplete[id(subject)] = subject
+    await _load(env, bound, list(incomplete.values()))
+
+
+async def _load(env: Env, bound: BoundModel, subjects: Sequence[Subject]) -> None:
+    """Fetch the records whole, with one query for all of them."""
+    if not subjects:
+        return
+    pks = list(dict.fromkeys(subject.record.pk for subject in subjects if subject.record))
+    found = await by_ids(bound, "_id", pks, env=env)
+    documents = {document["_id"]: document for document in found}
+    together: list[Any] | None = [] if bound.schema.relations else None
+    fetch = Fetch(bound.app, None, together)
+    for subject in subjects:
+        document = documents.get(subject.record and subject.record.pk)
+        subject.preview = None
+        if document is not None:
+            state = {**bound.schema.state(dict(document)), **subject.values}
+            subject.preview = _preview(bound, state, fetch)
+            if together is not None:
+                together.append(subject.preview)
+
+
+def _preview(bound: BoundModel, state: State, fetch: Fetch | None) -> Any:
+    from earnorm.model.reading.hydrate import slots
+
+    set_state, set_fetch = slots()
+    preview = object.__new__(bound.model)
+    set_state(preview, state)
+    if fetch is not None:
+        set_fetch(preview, fetch)
+    return preview
+
+
+def _stored_state(record: BaseModel) -> State:
+    """What was read of a record, without the changes that are not saved."""
+    state = dict(record.__dict__)
+    changes: Mapping[str, Any] = getattr(record, "_changes", {})
+    originals: Mapping[str, Any] = getattr(record, "_originals", {})
+    fields = type(record)._schema.fields
+    for name, value in {**changes, **originals}.items():
+        if value is MISSING:
+            state.pop(name, None)
+        else:
+            state[name] = fields[name].freeze(value) if name in originals else value
+    return state

@@ -1,0 +1,1 @@
+"""The one write path: from values to operations."""

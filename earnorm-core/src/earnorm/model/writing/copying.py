@@ -1,0 +1,132 @@
+"""New records with the values of others, and values read from the database as dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from earnorm.exceptions import DomainError, NotFound, ValidationError, nearest
+from earnorm.features.polymorphism.family import by_class, is_family
+from earnorm.fields.base import Field
+from earnorm.fields.relational import Relation
+from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.reading.hydrate import hydrate
+from earnorm.model.writing.creating import create
+from earnorm.model.writing.tracking import env_of
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
+
+
+async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> list[Any]:
+    """Create a copy of each record, with one insert.
+
+    Args:
+        records: Records of one model, stored or not. What was not fetched of them is read.
+        default: Values in the place of the records' own.
+    """
+    if not records:
+        return []
+    if is_family(records):
+        made = {
+            id(r): c
+            for g in by_class(records)
+            for r, c in zip(g, await copies(g, default), strict=True)
+        }
+        return [made[id(record)] for record in records]
+    env = env_of(records)
+    bound = env.app.bind(type(records[0]))
+    fields = [field for field in _copied(bound) if field.name not in default]
+    missing = [record for record in records if not _has_all(record, fields)]
+    names = frozenset({"_id", *(field.name for field in fields)})
+    stored = await _found(bound, missing, names) if missing else {}
+    values = [
+        {
+            **{
+                field.name: _value(_source(record, field, stored), field)
+                for field in fields
+                if field.name in _source(record, field, stored).__dict__
+            },
+            **default,
+        }
+        for record in records
+    ]
+    return await create(bound, values)
+
+
+def _copied(bound: BoundModel) -> Iterator[Field[Any, Any]]:
+    for field in bound.schema.stored:
+        if field.copy and not field.generated and field.name not in ("_id", "_revision"):
+            yield field
+
+
+def _has_all(record: BaseModel, fields: Iterable[Field[Any, Any]]) -> bool:
+    return not record.is_stored or all(record._fetch.has(field.name) for field in fields)
+
+
+def _source(record: Any, field: Field[Any, Any], stored: Mapping[Any, Any]) -> Any:
+    """What has the field: the record, with its unsaved changes, or what was read of it."""
+    if record.is_stored and not record._fetch.has(field.name) and field.name not in record.__dict__:
+        return stored[record.pk]
+    return record
+
+
+def _value(record: Any, field: Field[Any, Any]) -> Any:
+    # The ids of a relation need no record to be loaded.
+    if isinstance(field, Relation):
+        return field.encode(record.__dict__[field.name])
+    return getattr(record, field.name)
+
+
+async def _found(
+    bound: BoundModel, records: Sequence[BaseModel], names: frozenset[str] | None
+) -> dict[Any, Any]:
+    """What the database has of these records, by their ids.
+
+    Raises:
+        NotFound: Not of all.
+    """
+    pks = list(dict.fromkeys(record.pk for record in records))
+    documents = await by_ids(bound, "_id", pks, fields=names)
+    found = {record.pk: record for record in hydrate(bound, documents, names)}
+    if len(found) < len(pks):
+        raise NotFound(
+            f"{bound.model._name}: {len(pks) - len(found)} of {len(pks)} records do not exist any more"
+        )
+    return found
+
+
+async def read_values(
+    records: Sequence[BaseModel], model: type[BaseModel], fields: Iterable[str] | None
+) -> list[dict[str, Any]]:
+    """What the database has of some fields, as dicts in the order of the records."""
+    known = model._schema.fields
+    wanted = None if fields is None else [*([fields] if isinstance(fields, str) else fields)]
+    for name in wanted or ():
+        if name not in known and name not in ("id", "pk"):
+            raise DomainError(f"{model._name} has no field {name!r}{nearest(name, known)}")
+    if not records:
+        return []
+    unsaved = [position for position, record in enumerate(records) if not record.is_stored]
+    if unsaved:
+        message = "read() asks the database, and this record is not stored"
+        raise ValidationError(
+            model._name, [{"loc": (place,), "msg": message, "type": "unsaved"} for place in unsaved]
+        )
+    bound = env_of(records).app.bind(model)
+    names = None
+    if wanted is not None:
+        names = frozenset({"_id", *(name for name in wanted if name not in ("id", "pk"))})
+    found = await _found(bound, records, names)
+    return [_as_dict(found[record.pk], wanted) for record in records]
+
+
+def _as_dict(record: BaseModel, wanted: Sequence[str] | None) -> dict[str, Any]:
+    values = record.to_dict()
+    if wanted is None:
+        return values
+    return {
+        "id": record.id,
+        **{name: values.get(name) for name in wanted if name not in ("id", "pk")},
+    }

@@ -1,0 +1,326 @@
+"""Changes of values that the server makes: ``Inc``, ``Push`` and the like.
+
+Values stay data: an item to push or to pull is never read as a condition or a modifier.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from earnorm.domain import Domain
+from earnorm.fields.base import Field
+from earnorm.fields.numeric import Boolean, Decimal, Int
+from earnorm.fields.structured import Dict, Embedded, Json, List
+from earnorm.fields.temporal import DateTime
+from earnorm.kernel.operations import TOGGLE
+from earnorm.model.schema import Schema
+from earnorm.model.writing.bounds import Number, checked_number, within_bounds, works_on
+from earnorm.model.writing.places import Place, RefusedError, adapter
+
+
+class Change:
+    """What the server shall do to a value, instead of a value: the base of ``Inc``, ``Push`` …
+
+    Given to ``write``, ``save`` and ``Query.update`` in the place of a value.
+    """
+
+    __slots__ = ()
+
+    operator: ClassVar[str]
+    """MongoDB's update operator."""
+
+    def operand(self, place: Place) -> Any:
+        """What the operator is given, in stored form.
+
+        Raises:
+            RefusedError: The field's kind or its checks do not go with this change.
+            pydantic.ValidationError: A value in it is not acceptable.
+        """
+        raise NotImplementedError
+
+    def within(self, place: Place) -> Domain:
+        """What a value must be so that the result stays within the field's bounds."""
+        return Domain.TRUE
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"  # no values: they may be what must not reach a log
+
+
+# -- numbers --------------------------------------------------------------------------------------
+
+
+class Inc(Change):
+    """Add to a number; an unset one counts as 0.
+
+    The bounds of the field are part of the write: a result outside of them is refused.
+
+    Args:
+        amount: What is added; negative to subtract.
+    """
+
+    __slots__ = ("amount",)
+    operator = "$inc"
+
+    def __init__(self, amount: Number = 1) -> None:
+        self.amount = amount
+
+    @override
+    def operand(self, place: Place) -> Any:
+        return place.field.encode(checked_number(type(self).__name__, place.field, self.amount))
+
+    @override
+    def within(self, place: Place) -> Domain:
+        amount = checked_number(type(self).__name__, place.field, self.amount)
+        return within_bounds(
+            place,
+            lambda value: value + amount,
+            lambda bound: bound - amount,
+            moves_up=amount > 0,
+            moves_down=amount < 0,
+        )
+
+
+class Mul(Change):
+    """Multiply a number; an unset one becomes 0. Bounds as for :class:`Inc`.
+
+    Args:
+        factor: What it is multiplied by.
+    """
+
+    __slots__ = ("factor",)
+    operator = "$mul"
+
+    def __init__(self, factor: Number) -> None:
+        self.factor = factor
+
+    @override
+    def operand(self, place: Place) -> Any:
+        field, factor = place.field, checked_number(type(self).__name__, place.field, self.factor)
+        if isinstance(field, Decimal) and field.decimal_places is not None and factor % 1:
+            raise RefusedError("the result may have more decimal places than the field allows")
+        return field.encode(factor)
+
+    @override
+    def within(self, place: Place) -> Domain:
+        factor = checked_number(type(self).__name__, place.field, self.factor)
+        if factor == 0:
+            return within_bounds(
+                place, lambda value: value * 0, None, moves_up=True, moves_down=True
+            )
+        divide = operator.floordiv if isinstance(place.field, Int) else operator.truediv
+        return within_bounds(
+            place,
+            lambda value: value * factor,
+            lambda bound: divide(bound, factor),
+            moves_up=factor != 1,
+            moves_down=factor != 1,
+            turned=factor < 0,
+        )
+
+
+# -- any value ------------------------------------------------------------------------------------
+
+
+class Bounding(Change):
+    """The change that ``Min`` and ``Max`` are, beside computing over a group: see ``aggregation``.
+
+    Attributes:
+        argument: The value; validated as a plain value is.
+    """
+
+    __slots__ = ()
+    argument: Any
+
+    @override
+    def operand(self, place: Place) -> Any:
+        if self.argument is None or isinstance(place.field, List | Dict | Embedded | Json):
+            raise RefusedError(works_on(type(self).__name__, "comparable", place.field))
+        return place.checked(self.argument)
+
+
+class Unset(Change):
+    """Remove the value from the document: the field is read as its default afterwards."""
+
+    __slots__ = ()
+    operator = "$unset"
+
+    @override
+    def operand(self, place: Place) -> Any:
+        if place.field.required:
+            raise RefusedError("a value is required, so it cannot be unset")
+        if place.path.rpartition(".")[2].isdecimal() and place.inside is not Domain.TRUE:
+            raise RefusedError("an item of a list cannot be unset; Pull it")
+        return True
+
+
+class CurrentDate(Change):
+    """Set the server's own time, whatever the clock of this machine says."""
+
+    __slots__ = ()
+    operator = "$currentDate"
+
+    @override
+    def operand(self, place: Place) -> Any:
+        field = place.field
+        if not isinstance(field, DateTime):
+            raise RefusedError(works_on(type(self).__name__, "DateTime", field))
+        if field.validators or field.choices:
+            raise RefusedError("the server's time cannot be checked by the field's own validators")
+        return {"$type": "date"}
+
+
+class Toggle(Change):
+    """Flip a Boolean: whatever the server has at that moment. An unset one counts as its default.
+
+    In one write it goes together with values of whole fields and with ``Inc``, and nothing else.
+    """
+
+    __slots__ = ()
+    operator = TOGGLE
+
+    @override
+    def operand(self, place: Place) -> Any:
+        if not isinstance(place.field, Boolean) or place.field.validators or place.field.choices:
+            raise RefusedError(works_on("Toggle", "Boolean", place.field))
+        return bool(place.field.default_value())
+
+
+# -- lists ----------------------------------------------------------------------------------------
+
+
+class OfItems(Change):
+    """A change that takes items, each validated by the field of the list's items."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, *items: Any) -> None:
+        if not items:
+            raise TypeError(f"{type(self).__name__}() takes at least one item")
+        self.items = items
+
+    def checked_items(self, place: Place, *, grows: bool | None) -> list[Any]:
+        """The items in stored form; ``grows`` says which length of the list they endanger."""
+        inner = _list_item(self, place.field, grows=grows)
+        return [inner.encode(adapter(inner, False).validate_python(item)) for item in self.items]
+
+
+def _list_item(change: Change, field: Any, *, grows: bool | None) -> Field[Any, Any]:
+    item = getattr(field, "_item", None)
+    if item is None or type(change).__name__ in getattr(field, "refused_changes", ()):
+        raise RefusedError(works_on(type(change).__name__, "List", field))
+    limit = {True: "max_length", False: "min_length", None: ""}[grows]
+    if field.validators or (limit and getattr(field, limit, None) is not None):
+        raise RefusedError(
+            f"the result of {type(change).__name__} cannot be checked by the field's "
+            f"{'validators' if field.validators else limit}; read the record, change it and save() "
+            f"it"
+        )
+    found: Field[Any, Any] = item
+    return found
+
+
+class Push(OfItems):
+    """Append items to a list; an unset one is made.
+
+    Args:
+        *items: Each validated by the field of the list's items.
+        position: Where they are put in; 0 is the beginning. The end without it.
+        sort: 1 or -1 to sort the whole list afterwards, or for a list of embedded objects a
+            mapping of their fields, ``{"score": -1}``.
+        slice: How many items are kept, from the beginning, or with a minus sign from the end.
+    """
+
+    __slots__ = ("position", "slice", "sort")
+    operator = "$push"
+
+    def __init__(
+        self,
+        *items: Any,
+        position: int | None = None,
+        sort: Literal[1, -1] | Mapping[str, Literal[1, -1]] | None = None,
+        slice: int | None = None,
+    ) -> None:
+        super().__init__(*items)
+        for name, number in (("position", position), ("slice", slice)):
+            if number is not None and type(number) is not int:
+                raise TypeError(f"Push({name}=) takes a whole number")
+        self.position = position
+        self.sort = sort
+        self.slice = slice
+
+    @override
+    def operand(self, place: Place) -> Any:
+        longest = getattr(place.field, "max_length", None)
+        shortest = getattr(place.field, "min_length", None)
+        is_kept = self.slice is not None and longest is not None and abs(self.slice) <= longest
+        if self.slice is not None and shortest is not None and abs(self.slice) < shortest:
+            raise RefusedError(f"slice={self.slice} keeps fewer items than the field's min_length")
+        spec: dict[str, Any] = {"$each": self.checked_items(place, grows=None if is_kept else True)}
+        if self.position is not None:
+            spec["$position"] = self.position
+        if self.sort is not None:
+            spec["$sort"] = self._sort(place)
+        if self.slice is not None:
+            spec["$slice"] = self.slice
+        return spec
+
+    def _sort(self, place: Place) -> Any:
+        if self.sort in (1, -1):
+            return self.sort
+        item = getattr(place.field, "_item", None)
+        if not isinstance(self.sort, Mapping) or not isinstance(item, Embedded):
+            raise RefusedError("sort= is 1, -1, or a mapping of an embedded object's fields")
+        schema: Schema = item.model._schema
+        if not self.sort or any(way not in (1, -1) for way in self.sort.values()):
+            raise RefusedError("sort= maps fields to 1 or -1")
+        return {schema.path_of(name): way for name, way in self.sort.items()}
+
+
+class AddingToSet(OfItems):
+    """The change that ``AddToSet`` is, beside computing over a group: see ``aggregation``."""
+
+    __slots__ = ()
+
+    @override
+    def operand(self, place: Place) -> Any:
+        return {"$each": self.checked_items(place, grows=True)}
+
+
+class Pull(OfItems):
+    """Remove every item of a list that equals one of these.
+
+    Args:
+        *items: Each validated by the field of the list's items.
+    """
+
+    __slots__ = ()
+    operator = "$pullAll"  # by value; $pull would read a document as a condition
+
+    @override
+    def operand(self, place: Place) -> Any:
+        return self.checked_items(place, grows=False)
+
+
+class Pop(Change):
+    """Remove the last item of a list, or the first.
+
+    Args:
+        which: ``"last"`` or ``"first"``.
+    """
+
+    __slots__ = ("which",)
+    operator = "$pop"
+
+    def __init__(self, which: Literal["first", "last"] = "last") -> None:
+        if which not in ("first", "last"):
+            raise ValueError('Pop() takes "first" or "last"')
+        self.which = which
+
+    @override
+    def operand(self, place: Place) -> Any:
+        _list_item(self, place.field, grows=False)
+        return 1 if self.which == "last" else -1

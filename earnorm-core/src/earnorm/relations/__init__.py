@@ -1,1 +1,0 @@
-"""Records that lead to other records: ghosts, prefetch, commands on to-many fields, trees."""

@@ -1,1 +1,0 @@
-"""From values and records to create, write and unlink operations: the one write pipeline."""
