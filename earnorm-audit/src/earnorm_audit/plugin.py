@@ -32,7 +32,8 @@ from earnorm import (
 )
 from earnorm.exceptions import nearest
 from earnorm.kernel.environment import use_env
-from earnorm.kernel.operations import Call, Middleware, OperationName
+from earnorm.kernel.layers import Middleware
+from earnorm.kernel.operations import Call, OperationName
 from earnorm.kernel.transactions import Transaction
 from earnorm_audit.changes import Changes, Recorded, id_text
 from earnorm_audit.trail import ENTRY, AuditEntry, AuditLog

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pydantic
 
     from earnorm import App
-    from earnorm.kernel.operations import Call, Middleware, OperationName
+    from earnorm.kernel.layers import Middleware
+    from earnorm.kernel.operations import Call, OperationName
     from earnorm.kernel.transactions import Transaction
     from earnorm.models import BaseModel
 

@@ -68,7 +68,8 @@ from earnorm.kernel.environment import (
     find_env,
     system,
 )
-from earnorm.kernel.operations import Layer, Operation, PerRecord, Update
+from earnorm.kernel.layers import Layer
+from earnorm.kernel.operations import Operation, PerRecord, Update
 from earnorm.model.base import BaseModel, EmbeddedModel
 from earnorm.model.query import Query
 from earnorm.model.recordset import RecordSet

@@ -11,7 +11,8 @@ from typing import Final, Literal
 import pydantic
 
 from earnorm import App, BaseModel, ConfigurationError, Env, Layer, hookimpl
-from earnorm.kernel.operations import Middleware, OperationName
+from earnorm.kernel.layers import Middleware
+from earnorm.kernel.operations import OperationName
 from earnorm_security.declarations import RIGHTS, Right
 from earnorm_security.enforcement import layer_for
 from earnorm_security.policy import RIGHT_OF, Policy

@@ -25,18 +25,16 @@ from earnorm.features.locking.locking import check_lock, lock
 from earnorm.features.polymorphism.family import Family, FamilyKeys
 from earnorm.kernel import parts
 from earnorm.kernel.declared import DeclaredKeys
+from earnorm.kernel.layers import Layer, PlacedLayer, compose
 from earnorm.kernel.operations import (
     Call,
-    Layer,
     Operation,
     OperationName,
     PerRecord,
-    PlacedLayer,
     Rehearsal,
     Selecting,
     Stream,
     Update,
-    compose,
 )
 from earnorm.kernel.plugins import LoadedPlugins, settled
 from earnorm.model.reading.hydrate import Begun

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from earnorm.exceptions import AccessDenied
     from earnorm.fields import Field
     from earnorm.kernel.app import App
-    from earnorm.kernel.operations import Middleware, Operation, OperationName
+    from earnorm.kernel.layers import Middleware
+    from earnorm.kernel.operations import Operation, OperationName
     from earnorm.model.base import BaseModel
 
 API = 1

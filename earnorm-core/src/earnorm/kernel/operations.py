@@ -1,13 +1,6 @@
-"""How one operation travels: the Operation, its layers, and compose().
+"""Operation: one thing that is asked of the database, and what it carries.
 
-A layer is a plugin's wrapper around operations of one kind::
-
-    async def middleware(op, call_next):
-        result = await call_next(op)
-        return result
-
-Layers are sorted and folded once per model and operation, when the App first sees the model; on
-the way of an operation there is nothing left but the closures themselves.
+Its way through the layers stands in ``layers``.
 """
 
 from __future__ import annotations
@@ -15,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from enum import IntEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from earnorm.concerns import Concerns
 from earnorm.domain import Domain
+from earnorm.kernel.notes import NO_NOTES, Note
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Cursor, Document
@@ -32,21 +25,9 @@ if TYPE_CHECKING:
 OperationName = Literal["search", "count", "group", "create", "write", "unlink"]
 OPERATIONS: tuple[OperationName, ...] = ("search", "count", "group", "create", "write", "unlink")
 
+T = TypeVar("T")
+
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-class Layer(IntEnum):
-    """Where a wrapper sits, outermost first. Any integer between them is a layer of your own."""
-
-    SECURITY = 100
-    """Rewrites the domain, refuses; outermost, so that a cache builds its key from what is allowed."""
-    AUDIT = 200
-    """Records what was done."""
-    OBSERVE = 300
-    """Sees operations go by; the before/after hooks run here."""
-    DEFAULT = 500
-    CACHE = 900
-    """Answers without the backend; innermost."""
 
 
 TOGGLE = "$toggle"
@@ -265,6 +246,10 @@ PLAIN = Options()
 ONE = Options(limit=1)
 
 
+ORIGIN: Note[str] = Note("origin")
+PARENT: Note[Operation] = Note("parent")
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One thing that is asked of the database, as layers see it. Immutable: layers ``replace``.
@@ -277,6 +262,7 @@ class Operation:
         values: For create a list of documents in stored form, each with its ``_id``; for write an
             :class:`Update` or a :class:`PerRecord`; None otherwise.
         options: Order, limit, fields and the like.
+        notes: Values that layers and steps leave for each other; see :class:`Note`.
 
     Results: search gives a list of documents in stored form (declared keys only), count, write and
     unlink give a number of records, group gives a list of mappings, create a list of stored ids.
@@ -288,6 +274,50 @@ class Operation:
     domain: Domain = Domain.TRUE
     values: list[Document] | Update | PerRecord | None = None
     options: Options = PLAIN
+    notes: Mapping[Note[Any], Any] = NO_NOTES
+
+    def note(self, key: Note[T]) -> T | None:
+        """The value that somebody left under this key; None where nobody did."""
+        return self.notes.get(key)
+
+    def with_note(self, key: Note[T], value: T) -> Operation:
+        """A copy that carries a value for whoever reads this key further on its way."""
+        return replace(self, notes={**self.notes, key: value})
+
+    @property
+    def origin(self) -> str:
+        """Who made the operation: ``"program"``, or the name of the plugin or feature that did."""
+        return self.notes.get(ORIGIN, "program")
+
+    @property
+    def parent(self) -> Operation | None:
+        """The operation that this one was made for; None where the program asked for it."""
+        return self.notes.get(PARENT)
+
+    def child(
+        self,
+        name: OperationName,
+        model: type[BaseModel],
+        domain: Domain = Domain.TRUE,
+        values: list[Document] | Update | PerRecord | None = None,
+        options: Options = PLAIN,
+        *,
+        origin: str,
+        env: Env | None = None,
+    ) -> Operation:
+        """Make another operation for this one's sake; it knows where it comes from.
+
+        Args:
+            name: As for an Operation, like the arguments that follow.
+            model: The model's class.
+            domain: The records that it is about.
+            values: What is created or written.
+            options: How it is done.
+            origin: The name of the plugin or feature that makes it.
+            env: Who asks; None means who asked for this one.
+        """
+        notes = {ORIGIN: origin, PARENT: self}
+        return Operation(name, model, env or self.env, domain, values, options, notes)
 
     @property
     def app(self) -> App:
@@ -320,36 +350,3 @@ class Operation:
 
 # What comes back depends on the operation's name; see Operation.
 Call = Callable[[Operation], Awaitable[Any]]
-
-
-class Middleware(Protocol):
-    """A layer's wrapper: does its part, and calls ``call_next`` with the operation it wants done."""
-
-    def __call__(self, op: Operation, call_next: Call, /) -> Awaitable[Any]:
-        """Return the operation's result, its own or the one of ``call_next``. An async function,
-        as a rule; a plain one may hand on what ``call_next`` returns, which costs less."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedLayer:
-    """A middleware, where it sits, and whose it is."""
-
-    layer: int
-    plugin: str
-    middleware: Middleware
-
-
-def compose(core: Call, layers: Iterable[PlacedLayer]) -> Call:
-    """Fold the layers around the core, the lowest layer outermost, equal ones by plugin name."""
-    call = core
-    for placed in sorted(layers, key=lambda p: (p.layer, p.plugin), reverse=True):
-        call = _wrap(placed.middleware, call)
-    return call
-
-
-def _wrap(middleware: Middleware, call_next: Call) -> Call:
-    def call(op: Operation) -> Awaitable[Any]:
-        return middleware(op, call_next)
-
-    return call

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import ValidationError
 from earnorm.fields.authors import Author
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.operations import Call, Layer, Middleware, Operation, Update
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.operations import Call, Operation, Update
 from earnorm.model.writing.stamps import author_of
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from earnorm.domain import And, Condition, Domain, condition
 from earnorm.domain.schema import ID_PATHS
 from earnorm.fields.base import freeze
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.operations import ONE, Call, Layer, Middleware, Operation
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.operations import ONE, Call, Operation
 from earnorm.kernel.parts import ID_TYPES
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class CoalescingPlugin:
     ) -> Iterable[tuple[int, Middleware]]:
         """Inside a cache, which answers what it knows without any query."""
         if operation == "search":
-            return [(Layer.CACHE + 50, _Gets(model, app.settings.coalesce))]
+            return [(Layer.COALESCE, _Gets(model, app.settings.coalesce))]
         return ()
 
 

@@ -24,7 +24,8 @@ from earnorm.features.computed.recomputing import (
 from earnorm.kernel import registry
 from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.operations import Call, Layer, Middleware, Operation, Options, PerRecord, Update
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
 from earnorm.kernel.transactions import atomic
 from earnorm.model.writing.objectids import chunks
 

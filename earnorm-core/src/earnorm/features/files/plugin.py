@@ -11,7 +11,8 @@ from earnorm.domain import condition
 from earnorm.features.files.stored import discard_when_durable, files_of
 from earnorm.fields.files import File
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.operations import Call, Layer, Middleware, Operation, Options
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.operations import Call, Operation, Options
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -34,7 +35,7 @@ class FilesPlugin:
         """Models with files only: every other one keeps its way."""
         if model._schema.files and operation == "unlink":
             # Innermost but for a cache: what an outer layer leaves out is not deleted.
-            return [(Layer.CACHE - 50, _Unlinking(model._schema.files))]
+            return [(Layer.CONTENT, _Unlinking(model._schema.files))]
         return ()
 
 

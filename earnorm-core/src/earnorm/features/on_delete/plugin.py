@@ -26,7 +26,8 @@ from earnorm.fields.structured import List
 from earnorm.kernel import registry
 from earnorm.kernel.environment import Env, current_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.operations import Call, Layer, Middleware, Operation, Options, PerRecord, Update
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
 from earnorm.kernel.transactions import atomic
 from earnorm.model.writing.objectids import chunks
 
@@ -85,8 +86,8 @@ class OnDeletePlugin:
         """Deletions of every model: one that points at it may be defined later."""
         if operation == "unlink":
             return [
-                (Layer.SECURITY - 50, self._together),  # so that audits are part of it
-                (Layer.DEFAULT - 50, self._enforce),
+                (Layer.TRANSACTION, self._together),  # so that audits are part of it
+                (Layer.CONSEQUENCES, self._enforce),
             ]
         return ()
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.operations import Call, Layer, Middleware, Operation
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.operations import Call, Operation
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -30,10 +31,10 @@ class PolymorphismPlugin:
             return
         if model._identity != model._name:
             # Outside of everything, so that rules, audits and caches see what it is about.
-            yield Layer.SECURITY - 80, _narrow
+            yield Layer.FAMILY, _narrow
         if operation in ("write", "unlink"):
             # Inside of the rules, which refuse all of it or nothing.
-            yield Layer.SECURITY + 20, _hand_on
+            yield Layer.MEMBERS, _hand_on
 
 
 async def _narrow(op: Operation, call_next: Call) -> Any:

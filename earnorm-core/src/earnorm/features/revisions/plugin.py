@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ConcurrencyError, NotFound
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.operations import PLAIN, Call, Layer, Middleware, Operation, PerRecord, Update
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.operations import PLAIN, Call, Operation, PerRecord, Update
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App

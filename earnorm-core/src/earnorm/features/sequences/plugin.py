@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from earnorm.fields.sequences import Sequence
 from earnorm.kernel.environment import use_env
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.operations import Call, Layer, Middleware, Operation
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.operations import Call, Operation
 from earnorm.model.writing.stamps import clock
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.features.slow_queries.query_shape import QueryShape, shape_of
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.operations import Call, Explanation, Layer, Middleware, Operation
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.operations import Call, Explanation, Operation
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.fields.temporal import Moment
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.operations import Call, Layer, Middleware, Operation, Update
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.operations import Call, Operation, Update
 from earnorm.model.writing.stamps import clock
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from earnorm.features.trees.parent_paths import (
 )
 from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.operations import Call, Layer, Middleware, Operation, PerRecord, Update
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.operations import Call, Operation, PerRecord, Update
 from earnorm.kernel.transactions import atomic
 from earnorm.model.relations.trees import parent_name
 
@@ -50,7 +51,7 @@ class ParentStorePlugin:
         if operation == "create":
             return [(Layer.DEFAULT - 40, _create)]
         if operation == "write":
-            return [(Layer.SECURITY - 40, _together), (Layer.DEFAULT - 40, _move)]
+            return [(Layer.TRANSACTION, _together), (Layer.DEFAULT - 40, _move)]
         return ()
 
 
