@@ -19,7 +19,7 @@ from earnorm import (
     String,
     current_app,
 )
-from earnorm.model.writing.objectids import chunks
+from earnorm.domain.long_lists import chunks
 
 from .conftest import Commands
 

@@ -1,15 +1,15 @@
-"""Lists of values that no filter can hold: found when a filter is made, not by 16 MB being sent."""
+"""Lists of values that no filter can hold: refused when a filter is made, or cut into parts that fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from bson import ObjectId
 
 from earnorm.exceptions import LongList
 
-__all__ = ["LARGEST", "list_bytes", "listed"]
+__all__ = ["LARGEST", "chunks", "list_bytes", "listed"]
 
 LARGEST: Final = 16_000_000
 """Bytes of one list; a server accepts 16 MiB for a whole filter."""
@@ -57,3 +57,25 @@ def list_bytes(values: Sequence[Any]) -> int:
     if first is str:
         return total + sum([len(v) + 5 for v in values if isinstance(v, str)])
     return total + 4 * number
+
+
+# A filter may have 16 MB; a third of it leaves room for what layers add to the condition.
+_PART_BYTES: Final = 5_000_000
+# Beside the value itself: its type, its position in the list as digits, and a NUL.
+_OVERHEAD: Final = 9
+
+
+def chunks(pks: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Cut ids into parts that each fit into one filter: 238,000 ObjectIds, fewer where ids are long texts."""
+    if not pks:
+        return
+    longest = max(map(_size, pks)) if any(type(pk) is not ObjectId for pk in pks) else 12
+    number = max(1, _PART_BYTES // (longest + _OVERHEAD))
+    for start in range(0, len(pks), number):
+        yield pks[start : start + number]
+
+
+def _size(pk: Any) -> int:
+    if isinstance(pk, str):
+        return len(pk) * 4 + 5
+    return len(pk) + 5 if isinstance(pk, bytes) else 24

@@ -9,6 +9,7 @@ import pydantic
 from pydantic_core import PydanticCustomError
 
 from earnorm.fields.base import Field, FieldOptions, N
+from earnorm.fields.comodels import MODELS
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import (
     OnDelete,
@@ -18,7 +19,6 @@ from earnorm.fields.relational import (
     is_recordset,
 )
 from earnorm.fields.text import String
-from earnorm.kernel import registry
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -84,7 +84,7 @@ class Reference(Relation["BaseModel", N]):
             return self._record_checked(value)
         name, pk = _split(value)
         self._model_checked(name)
-        target = registry.definitions().get(name)
+        target = MODELS.get(name)
         if target is None:  # a model that one App's plugin brings
             return {"model": name, "id": pk}
         try:
@@ -102,7 +102,7 @@ class Reference(Relation["BaseModel", N]):
 
     def _model_checked(self, name: str) -> None:
         allowed = self.names()
-        if (allowed and name not in allowed) or not (allowed or name in registry.definitions()):
+        if (allowed and name not in allowed) or not (allowed or name in MODELS):
             shown = ", ".join(allowed) or "a model that exists"
             raise PydanticCustomError("reference", "not a record of {names}", {"names": shown})
 

@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from earnorm.exceptions import ValidationError
 from earnorm.fields.base import CommonOptions, ConvertingField, Field, FieldOptions, N, V
 from earnorm.fields.command import Command
-from earnorm.kernel import registry
+from earnorm.fields.comodels import MODELS
 
 if TYPE_CHECKING:
     from earnorm.fields.expressions import FieldPath
@@ -128,7 +128,7 @@ class Relation(ConvertingField[V, N]):
     def _target(self) -> type[Any] | None:
         """The other model; None where it is one that an App's plugin brings."""
         comodel = self.comodel
-        return registry.definitions().get(comodel) if isinstance(comodel, str) else comodel
+        return MODELS.get(comodel) if isinstance(comodel, str) else comodel
 
     _ids: tuple[type[Any], pydantic.TypeAdapter[Any]] | None = None
 

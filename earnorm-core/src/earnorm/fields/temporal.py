@@ -13,8 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from earnorm.domain.days import Day
 from earnorm.fields.base import ConvertingField, FieldOptions, N, Validator
-from earnorm.fields.zones import time_zone
-from earnorm.kernel.environment import find_env
+from earnorm.fields.zones import current_time_zone
 
 D = TypeVar("D", bound=datetime.date)
 
@@ -106,8 +105,7 @@ class DateTime(Moment[datetime.datetime, N]):
         if isinstance(value, datetime.datetime):
             return self.encode(_to_stored_precision(value))
         if isinstance(value, datetime.date):
-            env = find_env()
-            return Day.of(value, _UTC if env is None else time_zone(env))
+            return Day.of(value, current_time_zone())
         raise ValueError(
             f"{self.name} is compared with a datetime, a date or ISO 8601 text, "
             f"not {type(value).__name__}"

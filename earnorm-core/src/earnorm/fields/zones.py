@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from earnorm.exceptions import ValidationError
@@ -9,11 +11,34 @@ from earnorm.exceptions import ValidationError
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    from earnorm.kernel.environment import Env
+Context = Mapping[str, object]
 
 
-def time_zone(env: Env) -> ZoneInfo:
-    """The time zone of the Env's context (``tz``), or UTC.
+def _no_context() -> Context | None:
+    return None
+
+
+_find_context: Callable[[], Context | None] = _no_context
+
+
+def read_context_from(find: Callable[[], Context | None]) -> None:
+    """Set the function that finds the context of this task; the kernel does, whose Env holds it."""
+    global _find_context
+    _find_context = find
+
+
+def current_time_zone() -> datetime.tzinfo:
+    """The time zone of this task's context; UTC where no App has been started.
+
+    Raises:
+        ValidationError: The context names no time zone.
+    """
+    context = _find_context()
+    return datetime.UTC if context is None else time_zone(context)
+
+
+def time_zone(context: Context) -> ZoneInfo:
+    """The time zone that a context names (``tz``), or UTC.
 
     Raises:
         ValidationError: The context names no time zone.
@@ -21,7 +46,7 @@ def time_zone(env: Env) -> ZoneInfo:
     # Not at import: it looks for the zones of the system.
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-    name = env.context.get("tz") or "UTC"
+    name = context.get("tz") or "UTC"
     if isinstance(name, ZoneInfo) and name.key:
         return name
     try:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ConfigurationError
+from earnorm.fields.zones import read_context_from
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Session
@@ -116,6 +117,14 @@ def current_app() -> App:
 def find_env() -> Env | None:
     """The Env of this task, or None where no App has been started."""
     return _current.get() or _default
+
+
+def _find_context() -> Mapping[str, object] | None:
+    env = find_env()
+    return None if env is None else env.context
+
+
+read_context_from(_find_context)
 
 
 def set_default(env: Env | None) -> None:

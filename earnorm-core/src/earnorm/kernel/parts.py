@@ -13,10 +13,10 @@ from uuid import UUID
 from bson import Int64, ObjectId
 
 from earnorm.domain import And, Condition
+from earnorm.domain.long_lists import chunks
 from earnorm.domain.schema import ID_PATHS
 from earnorm.exceptions import LongList
 from earnorm.kernel.operations import Call, Operation, Stream
-from earnorm.model.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document

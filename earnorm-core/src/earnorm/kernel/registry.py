@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from earnorm.fields.comodels import MODELS
+
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
 
-_definitions: dict[str, type[BaseModel]] = {}
+_definitions: dict[str, type[BaseModel]] = MODELS
 _version = 0
 _listeners: list[weakref.WeakMethod[Callable[[type[BaseModel]], None]]] = []
 

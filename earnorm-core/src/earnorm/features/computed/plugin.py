@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import And, Condition, Domain
+from earnorm.domain.long_lists import chunks
 from earnorm.domain.schema import ID_PATHS
 from earnorm.exceptions import BatchRefused
 from earnorm.features.computed.dependencies import Graph, Trigger
@@ -27,7 +28,6 @@ from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
 from earnorm.kernel.transactions import atomic
-from earnorm.model.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App

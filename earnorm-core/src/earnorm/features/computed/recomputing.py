@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from earnorm.domain import Domain, Or, condition
+from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import (
     ConfigurationError,
     ErrorDetail,
@@ -39,7 +40,6 @@ from earnorm.model.reading.hydrate import hydrate, slots
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import inside, target_of
 from earnorm.model.relations.prefetch import prefetch
-from earnorm.model.writing.objectids import chunks
 from earnorm.model.writing.tracking import same
 
 if TYPE_CHECKING:

@@ -13,14 +13,11 @@ from earnorm.domain import Domain, DomainSource, Operator, matcher, to_filter
 from earnorm.domain.schema import Path
 from earnorm.exceptions import DomainError, ErrorDetail, ValidationError, nearest
 from earnorm.features.grouping.aggregation import Aggregate, PathLike, Stats, path_of
-from earnorm.fields.base import Field
-from earnorm.fields.relational import ToMany
-from earnorm.fields.sets import Set
-from earnorm.fields.structured import Dict, Embedded, Json, List
+from earnorm.fields.structured import List
 from earnorm.fields.temporal import Date, DateTime
-from earnorm.fields.vector import Vector
 from earnorm.fields.zones import time_zone
 from earnorm.kernel.operations import GroupSpec
+from earnorm.model.reading.expression_paths import ExpressionPath, expression_path
 from earnorm.model.reading.ordering import Order, parse_order
 
 if TYPE_CHECKING:
@@ -36,77 +33,9 @@ _UTC = datetime.UTC
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """Where a path leads, for the database's own expressions.
-
-    Attributes:
-        expression: The value at its end, null where there is none.
-        db_path: The stored path.
-        field: The field at its end; of a list's items where the list is taken apart.
-        lists: The stored paths of the lists on the way, the outermost first.
-        ends_at_list: Whether the last of them is the value itself.
-    """
-
-    expression: Any
-    db_path: str
-    field: Field[Any, Any]
-    lists: tuple[str, ...]
-    ends_at_list: bool
-
-    @property
-    def plain(self) -> Any:
-        """The value at its end, or nothing, for what takes the two alike."""
-        return f"${self.db_path}"
-
-
-def reach(schema: Schema, path: str) -> Reached:
-    """Resolve a path for an expression.
-
-    Raises:
-        DomainError: No such field, or a path that an expression cannot follow.
-    """
-    found = schema.resolve(path)
-    db_path = found.db_path
-    # In an expression, unlike in a filter, a part with a $ is an operator or a variable.
-    if any(not part or part.startswith("$") or "\0" in part for part in db_path.split(".")):
-        raise DomainError(f"{path!r} is no path that a group can look at")
-    lists = tuple(_lists(schema, path))
-    field: Any = found.field
-    ends_at_list = isinstance(field, List | Set | ToMany | Vector)
-    while isinstance(field, List | Set):
-        field = field._item
-    # A missing value and null are two groups to the database, and one here.
-    return Reached({"$ifNull": [f"${db_path}", None]}, db_path, field, lists, ends_at_list)
-
-
-def _lists(schema: Schema, path: str) -> Iterator[str]:
-    names = path.split(".")
-    prefix = ""
-    for position, name in enumerate(names):
-        if position and name.isdecimal():
-            raise DomainError(
-                f"{path!r}: a group looks at every item of a list; aggregate() reaches one by its "
-                f"position ($arrayElemAt)"
-            )
-        found = schema.resolve(name)
-        field: Any = found.field
-        prefix += found.db_path
-        if isinstance(field, ToMany | Vector):
-            yield prefix  # ids, and numbers; they are their own items
-            return
-        while isinstance(field, List | Set):
-            yield prefix
-            field = field._item
-        if not isinstance(field, Embedded) or isinstance(field, Dict | Json):
-            return
-        schema = field.model._schema
-        prefix += "."
-
-
-@dataclass(frozen=True, slots=True)
 class _Key:
     name: str
-    reached: Reached
+    reached: ExpressionPath
     expression: Any
     zone: ZoneInfo | None = None
     """The time zone of a bucket of date-times."""
@@ -163,7 +92,7 @@ class Grouping:
             if name in self._keys:
                 raise _refused(name, "is a key already")
             self._keys[name] = self._key(name, path, env)
-        self._aggregates: dict[str, tuple[Aggregate, Reached | None]] = {}
+        self._aggregates: dict[str, tuple[Aggregate, ExpressionPath | None]] = {}
         unwound = [each for key in self._keys.values() for each in key.reached.lists]
         self._unwound = tuple(dict.fromkeys(unwound))
         for name, aggregate in aggregates.items():
@@ -187,20 +116,20 @@ class Grouping:
 
     # -- keys and aggregates ------------------------------------------------------------------
 
-    def _reach(self, path: str) -> Reached:
+    def _expression_path(self, path: str) -> ExpressionPath:
         across = self._across
         if across is None or not across.leads_away(path):
-            return reach(self._schema, path)
+            return expression_path(self._schema, path)
         key, field = across.key(path), across.field(path)
         if isinstance(field, List):
             raise DomainError(
                 f"{path!r} is a list in another record; a group looks at single values"
             )
-        return Reached({"$ifNull": [f"${key}", None]}, key, field, (), False)
+        return ExpressionPath({"$ifNull": [f"${key}", None]}, key, field, (), False)
 
     def _key(self, name: str, path: str, env: Env) -> _Key:
         path, colon, unit = path.partition(":")
-        reached = self._reach(path)
+        reached = self._expression_path(path)
         if not colon:
             return _Key(name, reached, reached.expression)
         if unit not in UNITS:
@@ -208,7 +137,7 @@ class Grouping:
         field = reached.field
         trunc = {"date": reached.expression, "unit": unit, "startOfWeek": "monday"}
         if isinstance(field, DateTime):
-            zone = time_zone(env)
+            zone = time_zone(env.context)
             trunc["timezone"] = zone.key
             return _Key(name, reached, {"$dateTrunc": trunc}, zone)
         if isinstance(field, Date) and unit != "hour":
@@ -216,7 +145,7 @@ class Grouping:
         kind = type(field).__name__
         raise DomainError(f"{path} is a {kind}; it has no buckets by the {unit}")
 
-    def _checked(self, name: str, aggregate: Aggregate) -> tuple[Aggregate, Reached | None]:
+    def _checked(self, name: str, aggregate: Aggregate) -> tuple[Aggregate, ExpressionPath | None]:
         if name in self._keys:
             raise _refused(name, "is a key already")
         if not isinstance(aggregate, Aggregate):
@@ -224,7 +153,7 @@ class Grouping:
         path = aggregate.path
         if not path:
             return aggregate, None
-        reached = self._reach(path)
+        reached = self._expression_path(path)
         whole = [each for each in reached.lists if each not in self._unwound]
         if whole and not (aggregate.of_lists and reached.ends_at_list and len(whole) == 1):
             raise _refused(
@@ -233,7 +162,7 @@ class Grouping:
                 f"or use aggregate() with $unwind",
             )
         if whole:
-            reached = Reached(
+            reached = ExpressionPath(
                 reached.expression, reached.db_path, self._field(path), reached.lists, True
             )
         refusal = aggregate.refusal(reached.field)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import NotSupported, TransactionError
-from earnorm.model.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Collection, Document

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import condition
+from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import EarnORMError, ValidationError
 from earnorm.features.polymorphism.family import lineage
 from earnorm.fields.reference import Reference
@@ -29,7 +30,6 @@ from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
 from earnorm.kernel.transactions import atomic
-from earnorm.model.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.fields.base import Field

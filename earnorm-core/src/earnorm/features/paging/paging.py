@@ -17,8 +17,8 @@ from earnorm.domain import Domain, condition
 from earnorm.domain.keyset import AFTER, BEFORE, BESIDE
 from earnorm.domain.values import PLAIN_STORED
 from earnorm.exceptions import ValidationError
-from earnorm.features.grouping.grouping import reach
 from earnorm.fields.structured import Dict, Embedded
+from earnorm.model.reading.expression_paths import expression_path
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
@@ -112,7 +112,7 @@ class Keyset:
                 f"{path!r} lies in other records, and a cursor is a position among values of these; "
                 f"order by a field of {self._schema.name}, or turn numbered pages with page()",
             )
-        reached = reach(self._schema, path)
+        reached = expression_path(self._schema, path)
         if reached.lists:
             self._refuse(
                 "order", f"{path!r} leads to a list, which has no single place in an order"

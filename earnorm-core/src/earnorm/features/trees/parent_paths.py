@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import Condition, Domain, Or
+from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConfigurationError, ValidationError
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import Operation, Options, PerRecord, Update
 from earnorm.model.relations.trees import parent_name
-from earnorm.model.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import condition
+from earnorm.domain.long_lists import chunks
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation, Options
-from earnorm.model.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import Condition
+from earnorm.domain.long_lists import chunks
 from earnorm.domain.relational import asks_others
 from earnorm.exceptions import NotSupported, UnresolvedDomain
 from earnorm.features.locking.locking import lock
@@ -22,7 +23,6 @@ from earnorm.kernel.operations import (
 )
 from earnorm.model.reading.across import lookups
 from earnorm.model.reading.resolution import Selection, select
-from earnorm.model.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Cursor, Document

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from earnorm.domain import Domain, condition
+from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import NotFound
 from earnorm.fields.command import Command
 from earnorm.fields.many2many import Many2many
@@ -17,7 +18,6 @@ from earnorm.kernel.operations import Operation, PerRecord, Update
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.relations.ghosts import inverse_of, link_of, target_of
 from earnorm.model.writing import creating
-from earnorm.model.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import condition
+from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError, located
 from earnorm.fields.base import MISSING
 from earnorm.kernel.environment import Env, current_env
@@ -20,7 +21,6 @@ from earnorm.kernel.operations import Operation, Options, Stream
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.validation.constraints import Rule, When, returned
-from earnorm.model.writing.objectids import chunks
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel

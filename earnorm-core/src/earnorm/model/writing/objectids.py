@@ -11,8 +11,6 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
 
 from bson import ObjectId
 
@@ -47,25 +45,3 @@ def object_ids(count: int) -> list[ObjectId]:
         _set(oid, prefix + (number & 0xFFFFFF).to_bytes(3, "big"))
         ids.append(oid)
     return ids
-
-
-# A filter may have 16 MB; a third of it leaves room for what layers add to the condition.
-_FILTER_BYTES = 5_000_000
-# Beside the value itself: its type, its position in the list as digits, and a NUL.
-_OVERHEAD = 9
-
-
-def chunks(pks: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Ids in parts that each fit into one filter: 238,000 ObjectIds, fewer where ids are long texts."""
-    if not pks:
-        return
-    longest = max(map(_size, pks)) if any(type(pk) is not ObjectId for pk in pks) else 12
-    number = max(1, _FILTER_BYTES // (longest + _OVERHEAD))
-    for start in range(0, len(pks), number):
-        yield pks[start : start + number]
-
-
-def _size(pk: Any) -> int:
-    if isinstance(pk, str):
-        return len(pk) * 4 + 5
-    return len(pk) + 5 if isinstance(pk, bytes) else 24

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
+from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
 from earnorm.features.polymorphism.family import by_class, class_of, is_family
 from earnorm.fields.base import Field
@@ -20,7 +21,6 @@ from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.validation.checking import Subject, checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating
-from earnorm.model.writing.objectids import chunks
 from earnorm.model.writing.planning import Guard, Plan, has_changes, is_change, plan_changes
 from earnorm.model.writing.stamps import stamp_written, timed
 from earnorm.model.writing.tracking import changed_fields, env_of, settle, touch
