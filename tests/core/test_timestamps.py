@@ -160,15 +160,15 @@ async def test_one_record_read_in_part_learns_only_what_it_has(app: App) -> None
     assert record.changed_at > OLD
 
 
-async def test_a_model_without_them_has_no_such_layer(memory_app: App) -> None:
+async def test_a_model_without_them_has_no_such_step(memory_app: App) -> None:
     await Untimed.create({"title": "a"})
     app = current_app()
-    plugins = {name for name, _ in app.loaded.implementations("wrap_operation")}
+    plugins = {name for name, _ in app.loaded.implementations("register_steps")}
     assert "timestamps" in plugins
-    pairs = app.loaded.collect("wrap_operation", app=app, model=Untimed, operation="create")
-    assert not [pair for name, pair in pairs if name == "timestamps" and pair]
+    assert "timestamps" not in {step.name for step in app.bind(Untimed).steps()}
+    assert "timestamps" in {step.name for step in app.bind(Timed).steps()}
     pairs = app.loaded.collect("wrap_operation", app=app, model=Timed, operation="create")
-    assert [pair for name, pair in pairs if name == "timestamps" and pair]
+    assert not [pair for name, pair in pairs if name == "timestamps" and pair]
 
 
 async def test_readonly_refuses_a_forged_value_afterwards(memory_app: App) -> None:

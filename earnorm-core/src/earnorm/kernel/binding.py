@@ -37,6 +37,10 @@ from earnorm.kernel.operations import (
     Update,
 )
 from earnorm.kernel.plugins import LoadedPlugins, settled
+from earnorm.kernel.sending import RETURNED, SENDER
+from earnorm.kernel.steps import ALL, DocumentSteps, Stage, Step, Way, checked_steps, in_order
+from earnorm.kernel.transactions import in_transaction_if
+from earnorm.kernel.views import ModelView
 from earnorm.model.reading.hydrate import Begun
 from earnorm.model.reading.selecting import resolving
 
@@ -55,6 +59,7 @@ class BoundModel:
     def __init__(self, app: App, model: type[BaseModel]) -> None:
         self.app = app
         self.model = model
+        self.view = ModelView(model)
         self.family = None if model._root is None else Family(self)
         """The classes that share its collection; None where it has one of its own."""
         self.schema = model._schema if self.family is None else self.family.schema()
@@ -75,6 +80,7 @@ class BoundModel:
         """A layer runs writes in transactions of its own; a bulk has to be one of them. See ``bulk``."""
         self._preparing = asyncio.Lock()
         self._calls: dict[OperationName, Call] = {}
+        self._steps: Sequence[Step] | None = None
 
     def filter(self, domain: Domain) -> dict[str, Any]:
         """The MongoDB filter of a domain.
@@ -97,6 +103,8 @@ class BoundModel:
         found = self._calls.get(name)
         if found is None:
             layers = list(_layers(self.app.loaded, self.app, self.model, name))
+            if name in _DEFAULT_WAYS:
+                layers += _step_layers(self.view, name, self.steps())
             cores: dict[OperationName, Call] = {
                 "search": self._search,
                 "count": self._count,
@@ -116,9 +124,19 @@ class BoundModel:
             )
         return found
 
+    def steps(self) -> Sequence[Step]:
+        """The steps that features and plugins have in the model's write path, in order."""
+        if self._steps is None:
+            found = self.app.loaded.collect("register_steps", app=self.app, model=self.view)
+            self._steps = in_order(
+                [step for plugin, given in found for step in checked_steps(plugin, given or ())]
+            )
+        return self._steps
+
     def recompose(self) -> None:
         """Compose the layers anew on their next use."""
         self._calls.clear()
+        self._steps = None
 
     # -- where layers end and the backend begins ----------------------------------------------
 
@@ -273,7 +291,7 @@ class BoundModel:
     async def _create(self, op: Operation) -> list[Any]:
         documents = op.values
         assert isinstance(documents, list)
-        bulk, collection = op.options.bulk, self.collection_of(op)
+        bulk, collection = op.notes.get(SENDER), self.collection_of(op)
         if bulk is not None and bulk.is_open:
             inserts = [BulkInsert(document) for document in documents]
             await bulk.park(collection, op, inserts)
@@ -288,7 +306,7 @@ class BoundModel:
         return [document["_id"] for document in documents]
 
     async def _write(self, op: Operation) -> int:
-        values, collection, bulk = op.values, self.collection_of(op), op.options.bulk
+        values, collection, bulk = op.values, self.collection_of(op), op.notes.get(SENDER)
         session, timeout = op.env.database_session, op.options.timeout or self.timeout
         if isinstance(values, PerRecord):
             # The domain stays part of each filter, since a layer may have narrowed it, but for the
@@ -306,7 +324,7 @@ class BoundModel:
             condition = self._narrowed(self.filter(op.domain), values)
         except LongList as refused:
             return await parts.change(self._write, op, refused)
-        returned = op.options.returned
+        returned = op.notes.get(RETURNED)
         if returned is not None:
             fields = self.schema.fields
             returned.document = await collection.find_and_update(
@@ -335,7 +353,7 @@ class BoundModel:
         return condition
 
     async def _unlink(self, op: Operation) -> int:
-        bulk, collection = op.options.bulk, self.collection_of(op)
+        bulk, collection = op.notes.get(SENDER), self.collection_of(op)
         try:
             condition = self.filter(op.domain)
         except LongList as refused:
@@ -397,6 +415,26 @@ def _layers(
         before, after = (plugins.implementations(hook) for hook in _OBSERVED[name])
         if before or after:
             yield PlacedLayer(Layer.OBSERVE, "", _Observation(_OBSERVED[name], before, after))
+
+
+_DEFAULT_WAYS: Mapping[str, Way] = {"create": Way.CREATE, "write": Way.UPDATE}
+_STEP_WAYS: Mapping[str, Way] = {
+    "create": Way.CREATE | Way.CREATE_MANY | Way.UPSERT | Way.BULK,
+    "write": ALL & ~(Way.CREATE | Way.CREATE_MANY),
+}
+
+
+def _step_layers(
+    view: ModelView, name: OperationName, steps: Sequence[Step]
+) -> Iterator[PlacedLayer]:
+    """The layer of the model's document steps, and the one of the transaction that they ask for."""
+    own = [step for step in steps if step.stage >= Stage.IDENTITY and step.ways & _STEP_WAYS[name]]
+    if not own:
+        return
+    layer = DocumentSteps(view, _DEFAULT_WAYS[name], own)
+    yield PlacedLayer(Layer.STEPS, "", layer)
+    if layer.may_need_transaction:
+        yield PlacedLayer(Layer.TRANSACTION, "", in_transaction_if(layer.needs_transaction))
 
 
 class _Observation:

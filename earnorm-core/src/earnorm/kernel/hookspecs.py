@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.layers import Middleware
     from earnorm.kernel.operations import Operation, OperationName
+    from earnorm.kernel.steps import Step
+    from earnorm.kernel.views import ModelView
     from earnorm.model.base import BaseModel
 
 API = 1
@@ -106,6 +108,15 @@ class Hooks:
 
         Asked once per model and operation. Returning nothing for a model that does not concern
         the plugin costs that model nothing.
+        """
+        return ()
+
+    @hookspec
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
+        """This plugin's steps in the write path of a model; see :class:`earnorm.plugin.Step`.
+
+        Asked when the App first writes to the model. A model for which nothing is returned has no step of
+        this plugin and pays nothing.
         """
         return ()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -17,7 +16,6 @@ from earnorm.kernel.notes import NO_NOTES, Note
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Cursor, Document
-    from earnorm.features.bulk.collecting import Collector
     from earnorm.kernel.app import App
     from earnorm.kernel.environment import Env
     from earnorm.model.base import BaseModel
@@ -156,26 +154,6 @@ class Stream:
         self.cursor: Cursor | None = None
 
 
-class Returned:
-    """Where a write of one record leaves what the changed fields are after it.
-
-    A layer that hides fields takes them out of ``document`` when the write has come back.
-    """
-
-    __slots__ = ("document", "fields")
-
-    def __init__(self, fields: frozenset[str]) -> None:
-        self.fields = fields
-        """Names of the fields that are asked for."""
-        self.document: Document | None = None
-        """In stored form; None where nothing was written."""
-
-
-class Derived(dict[Any, dict[str, Any]]):
-    """Where a create or a write leaves the stored computed fields of its records: by stored id, values in
-    stored form by field name. A layer that hides fields takes them out when the operation has come back."""
-
-
 @dataclass(frozen=True)
 class Options:
     """How an operation is done; what it is about stands in the Operation itself.
@@ -209,22 +187,6 @@ class Options:
     """For write: every matching record, not only the first."""
     ordered: bool = True
     """For create: stop at the first document that is refused; otherwise go on with the others."""
-    bulk: Collector | None = None
-    """For create, write and unlink: where the end of the layers leaves them to be sent together."""
-    as_root: bool = False
-    """For write and unlink: one class's part of an operation on the root of its family, to which the
-    access rules of all classes were applied."""
-    returned: Returned | None = None
-    """For write with ``many=False``: the record's values afterwards, in the same round trip."""
-    recompute: bool = False
-    """For write: the values are those of stored computed fields, from the layer that keeps them. They
-    follow from what was written elsewhere, and are no change of the record in their own right."""
-    derived: Derived | None = None
-    """For create and write: where the records' computed fields are left."""
-    at: datetime | None = None
-    """For create and write: the time that ``auto_now`` fields get; None means the clock's."""
-    numbers: dict[Any, dict[str, Any]] | None = None
-    """For create: where the values of Sequence fields are left, by stored id and field name."""
 
     if not TYPE_CHECKING:
 
@@ -248,6 +210,8 @@ ONE = Options(limit=1)
 
 ORIGIN: Note[str] = Note("origin")
 PARENT: Note[Operation] = Note("parent")
+JUDGED: Note[bool] = Note("judged")
+"""Access rules have seen the whole of which this operation is a part."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ from earnorm.model.reading.fetch import Outcome
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Session
-    from earnorm.kernel.operations import Operation
+    from earnorm.kernel.layers import Middleware
+    from earnorm.kernel.operations import Call, Operation
     from earnorm.model.base import BaseModel
 
 P = ParamSpec("P")
@@ -339,3 +340,28 @@ async def atomic(work: Callable[[], Awaitable[R]]) -> R:
         return await work()
 
     return await run()
+
+
+async def in_transaction(op: Operation, call_next: Call) -> Any:
+    """Do an operation in its own transaction: the one that runs, or one that begins and ends with it."""
+    if op.env.transaction is not None:
+        return await call_next(op)
+
+    async def run() -> Any:
+        return await call_next(
+            op.replace(env=op.env.replace(transaction=current_env().transaction))
+        )
+
+    with use_env(op.env):
+        return await atomic(run)
+
+
+def in_transaction_if(needs: Callable[[Operation], bool]) -> Middleware:
+    """A layer that does those operations in a transaction that need one."""
+
+    def layer(op: Operation, call_next: Call) -> Awaitable[Any]:
+        if op.env.transaction is None and needs(op):
+            return in_transaction(op, call_next)
+        return call_next(op)
+
+    return layer

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from earnorm.exceptions import ValidationError
 from earnorm.fields.authors import Author
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.layers import Layer, Middleware
-from earnorm.kernel.operations import Call, Operation, Update
-from earnorm.model.writing.stamps import author_of
+from earnorm.kernel.steps import ALL, DocumentBatch, Stage, Step, Way
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
-    from earnorm.kernel.operations import OperationName
-    from earnorm.model.base import BaseModel
+    from earnorm.kernel.views import ModelView
+
+_REFUSED = "says who acted, and takes nobody else's id; earnorm.system(reason=...) may give one"
 
 
 class AuthorsPlugin:
@@ -25,64 +23,30 @@ class AuthorsPlugin:
     name = "authors"
 
     @hookimpl
-    def wrap_operation(
-        self, app: App, model: type[BaseModel], operation: OperationName
-    ) -> Iterable[tuple[int, Middleware]]:
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Models with such fields only: every other one keeps its way."""
-        fields = model._schema.authors
-        if fields and operation == "create":
-            return [(Layer.SECURITY + 50, _Creating(fields))]
-        if fields and operation == "write":
-            return [(Layer.SECURITY + 50, _Writing(fields))]
+        fields = [f for f in model.fields.values() if f.stored and isinstance(f, Author)]
+        if fields:
+            # What is computed has no author.
+            return [Step(Stage.STAMP, "authors", _Signing(fields), ALL & ~Way.DERIVED)]
         return ()
 
 
-def _refuse(op: Operation, field: Author) -> ValidationError:
-    message = "says who acted, and takes nobody else's id; earnorm.system(reason=...) may give one"
-    return ValidationError(
-        op.model._name, [{"loc": (field.name,), "msg": message, "type": "author"}]
-    )
-
-
-class _Creating:
+class _Signing:
     def __init__(self, fields: Sequence[Author]) -> None:
         self._fields = fields
+        self._on_writes = [field for field in fields if field.on_write]
 
-    async def __call__(self, op: Operation, call_next: Call) -> Any:
-        who = author_of(op)
-        assert isinstance(op.values, list)
-        documents = [self._filled(op, document, who) for document in op.values]
-        return await call_next(op.replace(values=documents))
+    def __call__(self, batch: DocumentBatch) -> None:
+        principal = batch.env.principal
+        who = None if principal is None else principal.id
+        if not batch.env.system:
+            self._refuse_others(batch, who)
+        for field in self._fields if batch.op.name == "create" else self._on_writes:
+            batch.fill(field.name, who)
 
-    def _filled(self, op: Operation, document: Any, who: str | None) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+    def _refuse_others(self, batch: DocumentBatch, who: str | None) -> None:
         for field in self._fields:
-            given = document.get(field.db_name)
-            if given is None:
-                values[field.db_name] = who
-            elif given != who and not op.env.system:
-                raise _refuse(op, field)
-        return {**document, **values}
-
-
-class _Writing:
-    def __init__(self, fields: Sequence[Author]) -> None:
-        self._fields = fields
-
-    async def __call__(self, op: Operation, call_next: Call) -> Any:
-        if op.options.recompute:  # what is computed has no author
-            return await call_next(op)
-        who = author_of(op)
-
-        def signed(update: Update) -> Update:
-            keys = update.keys
-            for field in self._fields:
-                key = field.db_name
-                if key not in keys:
-                    if field.on_write:
-                        update = update.merged("$set", {key: who})
-                elif not op.env.system and update.operators.get("$set", {}).get(key, keys) != who:
-                    raise _refuse(op, field)
-            return update
-
-        return await call_next(op.map_updates(signed))
+            for row in batch.rows:
+                if row.has(field.name) and row.get(field.name) != who:
+                    row.refuse(field.name, _REFUSED, "author")

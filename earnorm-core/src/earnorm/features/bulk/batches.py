@@ -18,8 +18,9 @@ from earnorm.exceptions import (
 )
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import Operation, Options
+from earnorm.kernel.steps import Way
 from earnorm.model.writing.creating import plain_documents
-from earnorm.model.writing.stamps import timed
+from earnorm.model.writing.handing_back import on_its_way
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -154,7 +155,8 @@ class CreateMany:
         if not documents:
             return
         op = Operation("create", self._bound.model, self._env, values=documents)
-        op = timed(op if self._ordered else op.replace(options=_UNORDERED))
+        op = op if self._ordered else op.replace(options=_UNORDERED)
+        op = on_its_way(self._bound, op, Way.CREATE_MANY)
         try:
             await self._env.app.execute(op)
         except ValidationError as error:

@@ -19,8 +19,10 @@ from earnorm.exceptions import (
 from earnorm.features.bulk.collecting import Collector, OwnTransactionError
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation, Options, PerRecord
+from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import transactional
 from earnorm.model.writing.creating import adopt, plain_documents
+from earnorm.model.writing.handing_back import on_its_way
 from earnorm.model.writing.per_record import (
     Change,
     checked_changes,
@@ -29,7 +31,6 @@ from earnorm.model.writing.per_record import (
     refuse_outside,
 )
 from earnorm.model.writing.records import refuse_unsaved, same_revisions
-from earnorm.model.writing.stamps import timed
 from earnorm.model.writing.tracking import env_of, touch
 
 if TYPE_CHECKING:
@@ -187,11 +188,13 @@ class Bulk(Generic[M]):
         operations: list[Operation] = []
         if documents:
             op = Operation("create", bound.model, env, values=documents)
-            operations.append(timed(op.replace(options=Options(ordered=False))))
+            op = op.replace(options=Options(ordered=False))
+            operations.append(on_its_way(bound, op, Way.BULK))
         if changes:
             updates = PerRecord({change.pk: change.update for change in changes})
             domain = condition("_id", "in", list(updates))
-            operations.append(timed(Operation("write", bound.model, env, domain, updates)))
+            op = Operation("write", bound.model, env, domain, updates)
+            operations.append(on_its_way(bound, op, Way.BULK))
             await refuse_outside(bound, operations[-1], changes)
         if self._gone:
             gone = [record for _, record in self._gone.values()]

@@ -15,6 +15,7 @@ from earnorm.exceptions import (
     EarnORMError,
     ErrorDetail,
 )
+from earnorm.kernel.sending import SENDER
 
 if TYPE_CHECKING:
     from earnorm.kernel.operations import Operation
@@ -103,7 +104,7 @@ class Collector:
     async def _start(self, number: int, op: Operation) -> asyncio.Task[Any]:
         """Let an operation travel until it waits here, or is through."""
         self._arrived.clear()
-        op = op.replace(options=op.options.replace(bulk=self))
+        op = op.with_note(SENDER, self)
         token = _owner.set(number)
         task = asyncio.ensure_future(op.app.execute(op))
         _owner.reset(token)

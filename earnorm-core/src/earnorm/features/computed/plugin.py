@@ -27,6 +27,7 @@ from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
+from earnorm.kernel.steps import HAND_BACK, WAY, Way
 from earnorm.kernel.transactions import atomic
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class RecomputePlugin:
         """Operations that may change a stored computed value: every other one keeps its way."""
         layer = _LAYERS.get(operation)
         if layer is not None and app.dependencies.graph().concerns(model._name, operation):
-            return [(Layer.SECURITY + 60, layer())]
+            return [(Layer.STEPS + 10, layer())]
         return ()
 
 
@@ -85,7 +86,7 @@ class _Keeping:
     """What the layers of the three operations share."""
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
-        if op.options.recompute:
+        if op.notes.get(WAY) is Way.DERIVED:
             return await call_next(op)
         return await self.run(op, call_next, op.app.dependencies.graph())
 
@@ -135,11 +136,11 @@ class _Creating(_Keeping):
         if formulas is not None and formulas.stored:
             documents = await computed_new(bound, graph, documents, op.env)
             op = op.replace(values=documents)
-            derived = op.options.derived
-            if derived is not None:
+            back = op.notes.get(HAND_BACK)
+            if back is not None:
                 keys = {each.field.name: each.field.db_name for each in formulas.stored}
                 for document in documents:
-                    derived[document["_id"]] = {n: document[key] for n, key in keys.items()}
+                    back.give(document["_id"], {n: document[key] for n, key in keys.items()})
         triggers = graph.created.get(op.model._name, {})
         held = _held(triggers, bound, documents)
         if not any(held.values()):
@@ -188,7 +189,7 @@ class _Writing(_Keeping):
             for name, ids in (await _after(inside, bound, pks, names & held.keys())).items():
                 held[name].update(ids)
             follow = Recomputation(graph, inside.env)
-            follow.tell(inside.model._name, inside.options.derived)
+            follow.tell(inside.model._name, inside.notes.get(HAND_BACK))
             await follow.mark(triggers, pks, held)
             await follow.run()
             return result
@@ -218,9 +219,10 @@ class _Writing(_Keeping):
             found = await computed_of_values(bound, plan, update.operators["$set"], op.env)
             keys = {bound.schema.fields[n].db_name: v for n, v in found.items()}
             new[id(update)] = update.merged("$set", keys)
-            if op.options.derived is not None:
+            back = op.notes.get(HAND_BACK)
+            if back is not None:
                 for pk in _pks_of(op, update):
-                    op.options.derived[pk] = found
+                    back.give(pk, found)
         return op.map_updates(lambda update: new[id(update)])
 
 

@@ -33,7 +33,8 @@ from earnorm.features.locking.locking import lock
 from earnorm.fields.base import MISSING
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.kernel.environment import Env, current_env, use_env
-from earnorm.kernel.operations import Derived, Operation, Options, PerRecord, Stream, Update
+from earnorm.kernel.operations import ORIGIN, Operation, Options, PerRecord, Stream, Update
+from earnorm.kernel.steps import WAY, HandBack, Way
 from earnorm.kernel.transactions import atomic
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.reading.hydrate import hydrate, slots
@@ -219,11 +220,11 @@ class Recomputation:
         self._env = env
         self._write = write
         self._marked: dict[tuple[int, str], _Marked] = {}
-        self._told: tuple[str, Derived] | None = None
+        self._told: tuple[str, HandBack] | None = None
 
-    def tell(self, model: str, derived: Derived | None) -> None:
+    def tell(self, model: str, back: HandBack | None) -> None:
         """Leave what the model's records have afterwards here, for who holds them."""
-        self._told = None if derived is None else (model, derived)
+        self._told = None if back is None else (model, back)
 
     async def mark(self, triggers: Iterable[Trigger], pks: Sequence[Any], held: Held) -> None:
         """Note what depends on changed records.
@@ -352,7 +353,7 @@ class Recomputation:
             else:
                 unchanged.append({"_id": pk})
             if self._told is not None and self._told[0] == bound.model._name:
-                self._told[1].setdefault(pk, {}).update(new)
+                self._told[1].give(pk, new)
         self.changed += len(updates)
         if not self._write:
             return
@@ -367,7 +368,8 @@ class Recomputation:
     ) -> None:
         if updates:
             domain = condition("_id", "in", list(updates))
-            op = Operation("write", bound.model, env, domain, updates, Options(recompute=True))
+            op = Operation("write", bound.model, env, domain, updates)
+            op = op.replace(notes={ORIGIN: "computed", WAY: Way.DERIVED})
             await env.app.execute(op)
         if unchanged and env.transaction is not None:
             # Of two transactions that change what one record depends on, the second must see the first:

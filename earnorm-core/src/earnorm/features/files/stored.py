@@ -23,7 +23,8 @@ from earnorm.fields.files import File
 from earnorm.fields.json_forms import json_form
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import ONE, Operation, Options, Update
-from earnorm.model.writing.stamps import stamp_written, timed
+from earnorm.kernel.steps import Way
+from earnorm.model.writing.handing_back import give_written, on_its_way
 from earnorm.model.writing.tracking import env_of, touch
 
 if TYPE_CHECKING:
@@ -264,7 +265,8 @@ class StoredFile:
         expect = {**writing.expected_of(record), f"{field.db_name}._id": self._part("_id")}
         op = Operation("write", model, env, condition("_id", "=", record.pk))
         update = Update({"$set": {field.db_name: meta}}, expect)
-        op = timed(op.replace(values=update, options=Options(many=False)))
+        op = op.replace(values=update, options=Options(many=False))
+        op = on_its_way(env.app.bind(model), op, Way.WRITE)
         touch(env, [record])
         if not await env.app.execute(op):
             look = Operation("search", model, env, condition("_id", "=", record.pk), None, ONE)
@@ -275,7 +277,7 @@ class StoredFile:
                 f"read; refresh() it and try again"
             )
         record.__dict__[field.name] = meta
-        stamp_written(record, op, update)
+        give_written(record, op, update)
         writing._count_revision(record)
 
     def __repr__(self) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
-from earnorm.kernel.operations import Call, Operation
+from earnorm.kernel.operations import JUDGED, Call, Operation
+from earnorm.kernel.sending import SENDER
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -52,13 +53,14 @@ async def _hand_on(op: Operation, call_next: Call) -> int:
         done: int = await call_next(op)
         return done
     # The bulk that an operation waits for is sent as a whole; these have to go by themselves.
-    options = op.options.replace(bulk=None, as_root=True)
+    part = op.replace(notes={k: v for k, v in op.notes.items() if k is not SENDER})
+    part = part.with_note(JUDGED, True)
     done = 0
     for kind, each in others.items():
         if done and not op.options.many:
             return done
         domain = op.domain & family.of_kinds([kind])
-        done += await op.app.execute(op.replace(model=each.model, domain=domain, options=options))
+        done += await op.app.execute(part.replace(model=each.model, domain=domain))
     if done and not op.options.many:
         return done
     rest: int = await call_next(op.replace(domain=op.domain & ~family.of_kinds(others)))

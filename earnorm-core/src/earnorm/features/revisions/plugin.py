@@ -8,17 +8,15 @@ deleted). A record's deletion has the same condition; see ``writing.unlink``.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from earnorm.exceptions import ConcurrencyError, NotFound
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.layers import Layer, Middleware
-from earnorm.kernel.operations import PLAIN, Call, Operation, PerRecord, Update
+from earnorm.kernel.steps import CHANGES, DocumentBatch, Stage, Step
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
-    from earnorm.kernel.operations import OperationName
-    from earnorm.model.base import BaseModel
+    from earnorm.kernel.views import ModelView
 
 REVISION = "_revision"
 
@@ -30,41 +28,37 @@ class RevisionsPlugin:
     name = "revisions"
 
     @hookimpl
-    def wrap_operation(
-        self, app: App, model: type[BaseModel], operation: OperationName
-    ) -> Iterable[tuple[int, Middleware]]:
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Versioned models only: every other one keeps its way."""
-        if model._versioned and operation == "write":
-            # Innermost but for a cache: what an outer layer adds to the write counts as well.
-            return [(Layer.CACHE - 100, _count_write)]
+        if model.attribute("_versioned"):
+            # Values that are kept in step are no change of the record in its own right: nobody's
+            # update is lost.
+            return [
+                Step(Stage.GUARD, "revisions", _count, CHANGES),
+                Step(Stage.PROPAGATE, "revisions", _check, CHANGES),
+            ]
         return ()
 
 
-def _counted(update: Update) -> Update:
-    return update.merged("$inc", {REVISION: 1})
+def _count(batch: DocumentBatch) -> None:
+    if batch.op.name == "write":
+        for row in batch.rows:
+            row.merge("$inc", {REVISION: 1})
 
 
-async def _count_write(op: Operation, call_next: Call) -> Any:
-    if op.options.recompute:  # no change of the record in its own right: nobody's update is lost
-        return await call_next(op)
-    matched = await call_next(op.map_updates(_counted))
-    values = op.values
-    expected = 0
-    if isinstance(values, PerRecord):
-        expected = sum(REVISION in update.expect for update in values.values())
-    elif isinstance(values, Update):
-        expected = int(REVISION in values.expect)
-    if matched < expected:
-        lost = expected - matched
-        # Whose revision differs still exists; what doesn't exist was deleted.
-        changed: int = await op.app.execute(
-            Operation("count", op.model, op.env, op.domain, options=PLAIN)
+async def _check(batch: DocumentBatch) -> None:
+    if batch.op.name != "write":
+        return
+    op, matched = batch.operation, batch.result
+    expected = sum(REVISION in row.update.expect for row in batch.rows if row.update)
+    if matched >= expected:
+        return
+    lost = expected - matched
+    # Whose revision differs still exists; what doesn't exist was deleted.
+    changed: int = await op.app.execute(op.child("count", op.model, op.domain, origin="revisions"))
+    if changed > matched:
+        raise ConcurrencyError(
+            f"{batch.model.name}: {lost} of {expected} records were changed or deleted since they "
+            f"were read; refresh() them and try again"
         )
-        changed -= matched
-        if changed > 0:
-            raise ConcurrencyError(
-                f"{op.model._name}: {lost} of {expected} records were changed or deleted since they "
-                f"were read; refresh() them and try again"
-            )
-        raise NotFound(f"{op.model._name}: {lost} of {expected} records to write do not exist")
-    return matched
+    raise NotFound(f"{batch.model.name}: {lost} of {expected} records to write do not exist")

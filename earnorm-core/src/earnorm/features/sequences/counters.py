@@ -15,7 +15,8 @@ from earnorm.exceptions import DuplicateKey, TransactionError
 from earnorm.fields.numeric import Int
 from earnorm.fields.text import String
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import Operation, Options, Returned, Update
+from earnorm.kernel.operations import Operation, Options, Update
+from earnorm.kernel.sending import RETURNED, Returned
 from earnorm.model.base import BaseModel
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ class NumberSequence:
             env,
             condition("_id", "=", self.name),
             Update({"$inc": {"value": count}}),
-            Options(many=False, returned=returned),
-        )
+            Options(many=False),
+        ).with_note(RETURNED, returned)
         await env.app.execute(op)
         return None if returned.document is None else int(returned.document["value"])
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from earnorm.features.sequences.counters import sequence
 from earnorm.fields.sequences import Sequence
 from earnorm.kernel.environment import use_env
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.layers import Layer, Middleware
-from earnorm.kernel.operations import Call, Operation
-from earnorm.model.writing.stamps import clock
+from earnorm.kernel.steps import DocumentBatch, Stage, Step, Way
+from earnorm.kernel.time import clock
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
-    from earnorm.kernel.operations import OperationName
-    from earnorm.model.base import BaseModel
+    from earnorm.kernel.views import ModelView
 
 
 class SequencesPlugin:
@@ -25,40 +24,29 @@ class SequencesPlugin:
     name = "sequences"
 
     @hookimpl
-    def wrap_operation(
-        self, app: App, model: type[BaseModel], operation: OperationName
-    ) -> Iterable[tuple[int, Middleware]]:
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Models with such fields only: every other one keeps its way."""
-        fields = model._schema.numbered
-        if fields and operation == "create":
-            return [(Layer.SECURITY + 50, _Numbering(fields))]
+        fields = [f for f in model.fields.values() if f.stored and isinstance(f, Sequence)]
+        if fields:
+            new = Way.CREATE | Way.CREATE_MANY | Way.UPSERT | Way.BULK
+            return [Step(Stage.STAMP, "sequences", _Numbering(fields), new)]
         return ()
 
 
 class _Numbering:
-    def __init__(self, fields: tuple[Sequence, ...]) -> None:
+    def __init__(self, fields: list[Sequence]) -> None:
         self._fields = fields
 
-    async def __call__(self, op: Operation, call_next: Call) -> Any:
-        from earnorm.features.sequences.counters import (
-            sequence,  # which is a model, and so above this
-        )
-
-        at = op.options.at or clock()
-        assert isinstance(op.values, list)
-        documents = [dict(document) for document in op.values]
+    async def __call__(self, batch: DocumentBatch) -> None:
+        if batch.op.name != "create":
+            return
+        now = clock()
         for field in self._fields:
-            missing = [each for each in documents if each.get(field.db_name) is None]
+            missing = [row for row in batch.rows if not row.has(field.name)]
             if not missing:
                 continue
-            counter = sequence(field.counter(op.model._name, at), gap_free=field.gap_free)
-            with use_env(op.env):
+            counter = sequence(field.counter(batch.model.name, now), gap_free=field.gap_free)
+            with use_env(batch.env):
                 numbers = await counter.take(len(missing))
-            for document, number in zip(missing, numbers, strict=True):
-                document[field.db_name] = field.text(number, at)
-        if op.options.numbers is not None:
-            keys = {field.name: field.db_name for field in self._fields}
-            for document in documents:
-                values = {name: document[key] for name, key in keys.items()}
-                op.options.numbers[document["_id"]] = values
-        return await call_next(op.replace(values=documents))
+            for row, number in zip(missing, numbers, strict=True):
+                row.put(field.name, field.text(number, now))

@@ -20,16 +20,18 @@ from earnorm.exceptions import (
 from earnorm.features.indexes.declarations import declared_indexes
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.operations import Operation, Options, Returned, Update
+from earnorm.kernel.operations import Operation, Options, Update
+from earnorm.kernel.sending import RETURNED, Returned
+from earnorm.kernel.steps import Way
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.validation.checking import checked_plan, narrowed
 from earnorm.model.writing.creating import create
+from earnorm.model.writing.handing_back import on_its_way
 from earnorm.model.writing.objectids import object_ids
 from earnorm.model.writing.per_record import Change, planned_one, write_each
 from earnorm.model.writing.planning import is_change
 from earnorm.model.writing.records import refuse_outside
-from earnorm.model.writing.stamps import timed
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -267,7 +269,8 @@ class Upsert:
             return found[0]["_id"] if found else None
         returned = Returned(frozenset({"_id"}))
         op = Operation("write", bound.model, env, domain, Update(plan.operators, where=plan.where))
-        op = timed(op.replace(options=Options(many=False, returned=returned)))
+        op = on_its_way(bound, op.replace(options=Options(many=False)), Way.UPSERT)
+        op = op.with_note(RETURNED, returned)
         parts = await narrowed(op, bound, plan.values)
         if not parts or not await env.app.execute(parts[0]) or returned.document is None:
             await refuse_outside(bound, op, plan.guards)

@@ -14,11 +14,12 @@ from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation
+from earnorm.kernel.steps import Way
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.reading.hydrate import slots
 from earnorm.model.validation.checking import checked_new
+from earnorm.model.writing.handing_back import give_new, on_its_way
 from earnorm.model.writing.objectids import object_ids
-from earnorm.model.writing.stamps import stamp_new, timed
 from earnorm.model.writing.tracking import changed_fields, settle, touch
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ async def store(
         records = [v if is_record(v) else object.__new__(bound.model) for v in values]
         given: list[Any] = [value for value in values if is_record(value)]
         touch(env, given)
-    op = timed(Operation("create", bound.model, env, values=documents))
+    op = on_its_way(bound, Operation("create", bound.model, env, values=documents), Way.CREATE)
     await env.app.execute(op)
     adopt(bound, records, states, op)
     return records
@@ -96,7 +97,7 @@ def adopt(
     bound: BoundModel, records: Sequence[BaseModel], states: Sequence[dict[str, Any]], op: Operation
 ) -> None:
     """Let records know that an operation stored them, with these states."""
-    stamp_new(bound.schema, states, op)
+    give_new(bound.schema, states, op)
     set_state, set_fetch = slots()
     env = current_env()
     if env.transaction is not None:

@@ -10,8 +10,10 @@ from earnorm.domain import Domain, condition
 from earnorm.exceptions import ErrorDetail, ValidationError, located
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation, Options, PerRecord, Update
+from earnorm.kernel.steps import Way
 from earnorm.model.reading.hydrate import ghosts
 from earnorm.model.validation.checking import checked_plans
+from earnorm.model.writing.handing_back import on_its_way
 from earnorm.model.writing.planning import Plan
 from earnorm.model.writing.records import (
     expected_of,
@@ -22,7 +24,6 @@ from earnorm.model.writing.records import (
     send,
     take,
 )
-from earnorm.model.writing.stamps import timed
 from earnorm.model.writing.tracking import env_of, touch
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ async def write_each(bound: BoundModel, changes: Sequence[Change]) -> None:
     touch(env, records)
     updates = PerRecord({change.pk: change.update for change in changes})
     op = Operation("write", bound.model, env, condition("_id", "in", list(updates)), updates)
-    op = timed(op)
+    op = on_its_way(bound, op, Way.EACH)
     await send(bound, op, len(changes), lambda: refuse_outside(bound, op, changes))
     await learn(bound, changes, op)
 

@@ -16,13 +16,15 @@ from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, Validati
 from earnorm.features.polymorphism.family import by_class, class_of, is_family
 from earnorm.fields.base import Field
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.operations import PLAIN, Operation, Options, PerRecord, Returned, Update
+from earnorm.kernel.operations import PLAIN, Operation, Options, PerRecord, Update
+from earnorm.kernel.sending import RETURNED, Returned
+from earnorm.kernel.steps import Way
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.validation.checking import Subject, checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating
+from earnorm.model.writing.handing_back import give_written, on_its_way
 from earnorm.model.writing.planning import Guard, Plan, has_changes, is_change, plan_changes
-from earnorm.model.writing.stamps import stamp_written, timed
 from earnorm.model.writing.tracking import changed_fields, env_of, settle, touch
 from earnorm.model.writing.updates import Change
 
@@ -96,12 +98,12 @@ async def save(records: Sequence[BaseModel]) -> int:
         pks = [record.pk for record, _, _ in prepared]
         values_by_pk = PerRecord({r.pk: update for r, _, update in prepared})
         op = Operation("write", bound.model, env, condition("_id", "in", pks), values_by_pk)
-    op = timed(op)
+    op = on_its_way(bound, op, Way.SAVE)
     matched = await env.app.execute(op)
     check_matched(bound, matched, len(prepared))
     for record, values, update in prepared:
         record.__dict__.update(values)
-        stamp_written(record, op, update)
+        give_written(record, op, update)
         _written(record)
     return number
 
@@ -171,13 +173,15 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
     if len(pks) == 1:
         update = replace(update, expect=expected_of(records[0]))
         op = Operation("write", bound.model, env, condition("_id", "=", pks[0]), update)
-        op = op.replace(options=FIRST if returned is None else _first(returned))
+        op = op.replace(options=FIRST)
+        if returned is not None:
+            op = op.with_note(RETURNED, returned)
     elif bound.model._versioned:
         each = PerRecord({r.pk: replace(update, expect=expected_of(r)) for r in records})
         op = Operation("write", bound.model, env, condition("_id", "in", pks), each)
     else:
         op = Operation("write", bound.model, env, condition("_id", "in", pks), update)
-    op = timed(op)
+    op = on_its_way(bound, op, Way.WRITE)
     await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
     for record in records:
         take(bound, record, plan, op)
@@ -289,7 +293,7 @@ def refuse_unsaved(bound: BoundModel, records: Sequence[BaseModel], plan: Plan) 
 
 def take(bound: BoundModel, record: BaseModel, plan: Plan, op: Operation) -> None:
     """Let a record hold what an operation wrote by a plan, as far as it is known here."""
-    stamp_written(record, op, Update(plan.operators))
+    give_written(record, op, Update(plan.operators))
     fields = bound.schema.fields
     for name, value in plan.values.items():
         field = fields[name]
@@ -350,10 +354,6 @@ async def read_computed(
         wanted = formulas.elsewhere.union(more)
         names = {r: frozenset(n for n in wanted if r._fetch.has(n)) for r in records}
         await read_again(bound, {record: own for record, own in names.items() if own})
-
-
-def _first(returned: Returned) -> Options:
-    return Options(many=False, returned=returned)
 
 
 _OF_A_QUERY = "commands are for known records: await the query first, and write() to the records"

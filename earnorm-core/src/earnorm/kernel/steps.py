@@ -1,0 +1,562 @@
+"""Steps: the places of the write path where features and plugins do their part.
+
+*Value steps* run where people hand in values (a constructor's record, ``create``, ``write`` …) and end in an
+Operation. *Document steps* are one layer, ``Layer.STEPS``: they see every create and write, whoever made it, in
+stored form. What they fill in is handed back to the records that wait for the operation.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Flag, IntEnum, auto
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.exceptions import BatchRefused, ErrorDetail, PluginError, ValidationError
+from earnorm.fields.base import MISSING
+from earnorm.kernel.notes import Note
+from earnorm.kernel.operations import PerRecord, Update
+from earnorm.kernel.views import ModelView
+
+if TYPE_CHECKING:
+    from earnorm.backends.base import Document
+    from earnorm.kernel.environment import Env
+    from earnorm.kernel.operations import Call, Operation
+
+Work = Callable[[], Awaitable[object]]
+Loc = tuple[str | int, ...]
+
+
+class Stage(IntEnum):
+    """The order of the steps. Stages below 100 are about values, below 200 about documents; the rest follows the
+    store."""
+
+    ALIAS = 10
+    """Values under other names."""
+    CLASS = 20
+    """Which class of a family a record is of."""
+    SPLIT = 30
+    """Values that belong to other records, or that a method turns into other values."""
+    DEFAULT = 40
+    """Values that nobody gave."""
+    VALIDATE = 50
+    """Types, choices, validators."""
+    IDENTITY = 110
+    """Ids."""
+    STAMP = 120
+    """Times, authors, numbers, and what plugins fill in."""
+    COMPUTE = 130
+    """Stored computed values, from all that was given and filled in."""
+    CONSTRAIN = 140
+    """Checks that see the whole document."""
+    JUDGE = 150
+    """Access rules, about what will be stored."""
+    GUARD = 160
+    """Conditions that the stored record must still fulfil."""
+    PROPAGATE = 210
+    """What follows elsewhere: computed values of other records, the paths of a tree."""
+    SETTLE = 220
+    """What the records here have to know."""
+    DURABLE = 230
+    """What may happen only once the write is durable."""
+
+
+class Way(Flag):
+    """How values reach the database."""
+
+    CREATE = auto()
+    """``create()`` and the ``save()`` of a new record."""
+    CREATE_MANY = auto()
+    """``create_many()``."""
+    SAVE = auto()
+    """The ``save()`` of stored records: their own changes."""
+    WRITE = auto()
+    """``write()``: the same values for each of some records."""
+    EACH = auto()
+    """``write_many()``: values of its own for each record."""
+    UPDATE = auto()
+    """``search(...).update()``: the same values for all that match a domain."""
+    UPSERT = auto()
+    """``upsert()`` and ``upsert_many()``."""
+    BULK = auto()
+    """``bulk()``."""
+    DERIVED = auto()
+    """Values that a feature keeps in step with what was written elsewhere; no change in its own right."""
+
+
+CHANGES: Final = Way.SAVE | Way.WRITE | Way.EACH | Way.UPDATE | Way.UPSERT | Way.BULK
+"""The ways of a write that somebody asked for."""
+ALL: Final = reduce(or_, Way)
+
+WAY: Note[Way] = Note("way")
+"""On which way an operation came; without it a create counts as CREATE, a write as UPDATE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the write path of a model, as ``register_steps`` gives it.
+
+    Attributes:
+        stage: Where it stands.
+        name: What errors call it.
+        run: Gets the batch; a coroutine function may wait. A step of a stage below 100 gets a
+            :class:`ValueBatch`, one of the others a :class:`DocumentBatch`.
+        ways: The ways on which it runs.
+        after: Names of steps of the same stage that run before it.
+        atomic: Whether an operation has to be one transaction with what its steps do.
+        also_refused: Behind the store: also where the database refused a part of a batch, and no transaction
+            took back the rest.
+    """
+
+    stage: Stage
+    name: str
+    run: Callable[[Any], object]
+    ways: Way = ALL
+    after: tuple[str, ...] = ()
+    atomic: Callable[[Operation], bool] | None = None
+    also_refused: bool = False
+
+
+def checked_steps(plugin: str, found: object) -> list[Step]:
+    """Check what a plugin's ``register_steps`` returned.
+
+    Raises:
+        PluginError: It is no list of steps.
+    """
+    steps = list(found) if isinstance(found, Iterable) else [found]
+    for step in steps:
+        if not isinstance(step, Step) or not callable(step.run):
+            raise PluginError(
+                f"plugin {plugin!r}: register_steps(app, model) gives Steps with a function to run, "
+                f"not {step!r}"
+            )
+    return steps
+
+
+def in_order(steps: Iterable[Step]) -> list[Step]:
+    """Sort steps by stage, then by what they come after, then by name.
+
+    Raises:
+        PluginError: Steps come after each other in a circle.
+    """
+    left = sorted(steps, key=lambda step: (step.stage, step.name))
+    found: list[Step] = []
+    while left:
+        stage = left[0].stage
+        waiting = {step.name for step in left if step.stage == stage}
+        free = [s for s in left if s.stage == stage and waiting.isdisjoint({*s.after} - {s.name})]
+        if not free:
+            raise PluginError(
+                f"steps come after each other in a circle: {', '.join(sorted(waiting))}"
+            )
+        found.append(free[0])
+        left.remove(free[0])
+    return found
+
+
+# -- what is handed back --------------------------------------------------------------------------
+
+
+class HandBack:
+    """Stored values that steps and layers filled in, for the records that wait for an operation. A layer that hides
+    fields takes them out when the operation has come back."""
+
+    __slots__ = ("common", "own")
+
+    def __init__(self) -> None:
+        self.common: dict[str, Any] = {}
+        """Field names and stored values that every record got which had none of its own."""
+        self.own: dict[Any, dict[str, Any]] = {}
+        """By the record's stored id, names and stored values."""
+
+    def give(self, pk: Any, values: Mapping[str, Any]) -> None:
+        """Hand values back to one record."""
+        self.own.setdefault(pk, {}).update(values)
+
+    def __bool__(self) -> bool:
+        return bool(self.common or self.own)
+
+
+HAND_BACK: Note[HandBack] = Note("hand_back")
+"""Where steps leave values for the records of an operation; not there where no record waits."""
+
+
+# -- values ---------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, slots=True)
+class _Problems:
+    """Problems of a batch, each with its place."""
+
+    subject: str
+    details: list[ErrorDetail] = field(default_factory=list[ErrorDetail])
+
+    def add(self, loc: Loc, message: str, kind: str) -> None:
+        self.details.append({"loc": loc, "msg": message, "type": kind})
+
+    def refuse(self) -> None:
+        if self.details:
+            raise ValidationError(self.subject, self.details)
+
+
+@dataclass(eq=False, slots=True)
+class ValueRow:
+    """The values of one record, as they were handed in and as earlier steps left them.
+
+    Attributes:
+        values: Names or dotted paths, with values. A step may change it.
+        loc: The place of the record in what was handed in; empty for a single one.
+        record: The record that they were handed to; None where there is none (yet).
+        back: Names and Python values that the record gets once the operation is done.
+    """
+
+    values: dict[str, Any]
+    loc: Loc = ()
+    record: Any = None
+    back: dict[str, Any] = field(default_factory=dict[str, Any])
+    problems: list[ErrorDetail] = field(default_factory=list[ErrorDetail])
+
+    def take(self, name: str, default: Any = MISSING) -> Any:
+        """Take a value out, so that nothing further on sees it; the default where it was not given."""
+        return self.values.pop(name, default)
+
+    def fill(self, name: str, value: Any) -> None:
+        """Give a value to a field that was given none."""
+        if self.values.get(name) is None:
+            self.values[name] = value
+
+    def hand_back(self, name: str, value: Any) -> None:
+        """Let the record hold a value once the operation is done."""
+        self.back[name] = value
+
+    def refuse(self, loc: str | Loc, message: str, kind: str) -> None:
+        """Note a problem; the operation is refused with all of them.
+
+        Args:
+            loc: The field's name, or the place inside the record's values.
+            message: What is wrong, and what to do.
+            kind: The problem's type, a short code.
+        """
+        inside = (loc,) if isinstance(loc, str) else loc
+        self.problems.append({"loc": (*self.loc, *inside), "msg": message, "type": kind})
+
+
+@dataclass(eq=False, slots=True)
+class ValueBatch:
+    """The values of one call, on their way to an operation.
+
+    Attributes:
+        env: Who acts.
+        way: How the values came.
+        model: The model.
+        rows: The values of each record.
+        takes_more: Whether other operations may go with this one, in one transaction: see ``before``.
+    """
+
+    env: Env
+    way: Way
+    model: ModelView
+    rows: list[ValueRow]
+    takes_more: bool = True
+    work_before: list[Work] = field(default_factory=list[Work])
+    work_after: list[Work] = field(default_factory=list[Work])
+    settling: list[Callable[[], None]] = field(default_factory=list[Any])
+
+    def before(self, work: Work) -> None:
+        """Do something before the operation, in one transaction with it."""
+        self.work_before.append(work)
+
+    def after(self, work: Work) -> None:
+        """Do something after the operation, in one transaction with it."""
+        self.work_after.append(work)
+
+    def settle(self, call: Callable[[], None]) -> None:
+        """Call something once all of it is done, to let objects here know."""
+        self.settling.append(call)
+
+    @property
+    def problems(self) -> list[ErrorDetail]:
+        """The problems of all rows."""
+        return [detail for row in self.rows for detail in row.problems]
+
+
+# -- documents ------------------------------------------------------------------------------------
+
+
+class DocumentRow:
+    """One document that is created, or one change of records that exist, in stored form.
+
+    Attributes:
+        document: The document, for a create; else None. A step may change it.
+        update: The change, for a write; else None.
+        pk: The record's stored id; None where a change is about all that match a domain.
+        position: The place in the operation's values.
+    """
+
+    __slots__ = ("_batch", "document", "pk", "position", "update")
+
+    def __init__(
+        self,
+        batch: DocumentBatch,
+        position: int,
+        pk: Any,
+        document: Document | None,
+        update: Update | None,
+    ) -> None:
+        self._batch, self.position, self.pk = batch, position, pk
+        self.document, self.update = document, update
+
+    def get(self, name: str) -> Any:
+        """The stored value that a field gets by this operation; MISSING where it gets none, or where only the
+        server will know it."""
+        key = self._batch.key(name)
+        if self.document is not None:
+            return self.document.get(key, MISSING)
+        assert self.update is not None
+        return self.update.operators.get("$set", {}).get(key, MISSING)
+
+    def has(self, name: str) -> bool:
+        """Whether the operation gives the field a value (None is none, in a create) or changes it."""
+        key = self._batch.key(name)
+        if self.document is not None:
+            return self.document.get(key) is not None
+        assert self.update is not None
+        return key in self.update.keys
+
+    def fill(self, name: str, value: Any) -> None:
+        """Give a value to a field that the operation gives none, and hand it back to the record."""
+        if not self.has(name):
+            self.put(name, value)
+
+    def put(self, name: str, value: Any) -> None:
+        """Give a field a value, whatever was given, and hand it back to the record."""
+        batch = self._batch
+        known = batch.fields[name]
+        stored = known.encode(value)
+        if self.document is not None:
+            self.document[known.db_name] = stored
+        else:
+            self.merge("$set", {known.db_name: stored})
+        if known.stored:
+            self.hand_back(name, stored)
+
+    def merge(self, operator: str, values: Mapping[str, Any]) -> None:
+        """Let the change apply one of MongoDB's update operators as well, to stored keys."""
+        assert self.update is not None
+        self.update = self.update.merged(operator, values)
+        self._batch.is_changed = True
+
+    def hand_back(self, name: str, value: Any) -> None:
+        """Let the record that waits for the operation hold a stored value; nothing is written by it."""
+        back = self._batch.back
+        if back is None:
+            return
+        if self.pk is None:
+            back.common[name] = value
+        else:
+            back.give(self.pk, {name: value})
+
+    def refuse(self, loc: str | Loc, message: str, kind: str) -> None:
+        """Note a problem; the operation is refused with all of its stage.
+
+        Args:
+            loc: The field's name, or the place inside the record.
+            message: What is wrong, and what to do.
+            kind: The problem's type, a short code.
+        """
+        inside = (loc,) if isinstance(loc, str) else loc
+        place = (self.position,) if self._batch.is_many else ()
+        self._batch.problems.add((*place, *inside), message, kind)
+
+
+class DocumentBatch:
+    """A create or a write on its way to the store, in stored form.
+
+    Attributes:
+        op: The operation, as it came to the steps.
+        model: The model.
+        way: How the values came.
+        back: Where values for the waiting records are left; None where none waits.
+        result: The operation's result, for steps behind the store.
+        notes: Values that one step leaves for another of the same operation.
+    """
+
+    __slots__ = (
+        "_documents",
+        "_rows",
+        "back",
+        "fields",
+        "is_changed",
+        "model",
+        "notes",
+        "op",
+        "problems",
+        "result",
+        "way",
+    )
+
+    def __init__(self, op: Operation, model: ModelView, way: Way) -> None:
+        self.op, self.model, self.way = op, model, way
+        self.fields = model.fields
+        self.back = op.notes.get(HAND_BACK)
+        self.is_changed = False
+        self.result: Any = None
+        self.notes: dict[Note[Any], Any] = {}
+        self.problems = _Problems(model.name)
+        self._documents: list[Document] | None = None
+        self._rows: list[DocumentRow] | None = None
+
+    @property
+    def env(self) -> Env:
+        """Who acts."""
+        return self.op.env
+
+    @property
+    def is_many(self) -> bool:
+        """Whether the operation has several documents, or changes of its own for several records."""
+        values = self.op.values
+        return not isinstance(values, Update) and values is not None and len(values) > 1
+
+    def key(self, name: str) -> str:
+        """The stored key of a field."""
+        return self.fields[name].db_name
+
+    @property
+    def documents(self) -> list[Document]:
+        """The documents of a create: the operation's own copies, which steps may change."""
+        if self._documents is None:
+            assert isinstance(self.op.values, list)
+            self._documents = list(map(dict, self.op.values))
+            self.is_changed = True
+        return self._documents
+
+    @property
+    def rows(self) -> Sequence[DocumentRow]:
+        """A row for each document, or for each change."""
+        if self._rows is None:
+            values = self.op.values
+            if isinstance(values, list):
+                self._rows = [
+                    DocumentRow(self, position, each["_id"], each, None)
+                    for position, each in enumerate(self.documents)
+                ]
+            elif isinstance(values, PerRecord):
+                self._rows = [
+                    DocumentRow(self, position, pk, None, update)
+                    for position, (pk, update) in enumerate(values.items())
+                ]
+            else:
+                assert isinstance(values, Update)
+                self._rows = [DocumentRow(self, 0, None, None, values)]
+        return self._rows
+
+    def fill(self, name: str, value: Any) -> None:
+        """Give the same value to the field of every row that has none, and hand it back."""
+        known = self.fields[name]
+        key, stored = known.db_name, known.encode(value)
+        if isinstance(self.op.values, list):
+            for document in self.documents:
+                if document.get(key) is None:
+                    document[key] = stored
+        else:
+            for row in self.rows:
+                assert row.update is not None
+                if key not in row.update.keys:
+                    row.merge("$set", {key: stored})
+        if self.back is not None:
+            self.back.common[name] = stored
+
+    @property
+    def operation(self) -> Operation:
+        """The operation with what the steps made of it."""
+        if not self.is_changed:
+            return self.op
+        values: Any = self._documents
+        if values is None:
+            rows = self.rows
+            if isinstance(self.op.values, PerRecord):
+                values = PerRecord({row.pk: row.update for row in rows})
+            else:
+                values = rows[0].update
+        return self.op.replace(values=values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A step, with what is known of it before any batch comes."""
+
+    step: Step
+    waits: bool
+    ways: Way
+    ends_stage: bool
+
+
+class DocumentSteps:
+    """The layer of the document steps of one model and operation.
+
+    Args:
+        model: The model.
+        default: The way of operations that do not say on which they came.
+        steps: The model's document steps for this operation, in order.
+    """
+
+    def __init__(self, model: ModelView, default: Way, steps: Sequence[Step]) -> None:
+        self._model, self._default = model, default
+        before = [step for step in steps if step.stage < Stage.PROPAGATE]
+        self._before = [_ready(step, before, number) for number, step in enumerate(before)]
+        after = [step for step in steps if step.stage >= Stage.PROPAGATE]
+        self._after = [_ready(step, after, number) for number, step in enumerate(after)]
+        self._atomic = [step.atomic for step in steps if step.atomic is not None]
+        self._is_plain = not self._after and not any(each.waits for each in self._before)
+
+    @property
+    def may_need_transaction(self) -> bool:
+        """Whether any step has a say in whether an operation needs a transaction."""
+        return bool(self._atomic)
+
+    def needs_transaction(self, op: Operation) -> bool:
+        """Whether the operation has to be one transaction with what the steps do."""
+        return any(ask(op) for ask in self._atomic)
+
+    def __call__(self, op: Operation, call_next: Call) -> Awaitable[Any]:
+        """Run the steps around the rest of the operation's way."""
+        way = op.notes.get(WAY, self._default)
+        batch = DocumentBatch(op, self._model, way)
+        if not self._is_plain:
+            return self._wait(batch, way, call_next)
+        for ready in self._before:
+            if way in ready.ways:
+                ready.step.run(batch)
+            if ready.ends_stage:
+                batch.problems.refuse()
+        return call_next(batch.operation)
+
+    async def _wait(self, batch: DocumentBatch, way: Way, call_next: Call) -> Any:
+        await _run(self._before, batch, way)
+        try:
+            batch.result = await call_next(batch.operation)
+        except BatchRefused:
+            if batch.env.transaction is None:  # some of it may have been stored
+                await _run([r for r in self._after if r.step.also_refused], batch, way)
+            raise
+        await _run(self._after, batch, way)
+        return batch.result
+
+
+async def _run(steps: Sequence[_Ready], batch: DocumentBatch, way: Way) -> None:
+    for ready in steps:
+        if way in ready.ways:
+            result: Any = ready.step.run(batch)
+            if ready.waits:
+                await result
+        if ready.ends_stage:
+            batch.problems.refuse()
+
+
+def _ready(step: Step, steps: Sequence[Step], number: int) -> _Ready:
+    call = step.run if inspect.isroutine(step.run) else getattr(step.run, "__call__", step.run)  # noqa: B004 - the function behind an object
+    ends_stage = number + 1 == len(steps) or steps[number + 1].stage != step.stage
+    return _Ready(step, inspect.iscoroutinefunction(call), step.ways, ends_stage)

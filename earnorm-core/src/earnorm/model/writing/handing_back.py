@@ -1,0 +1,70 @@
+"""Values that steps fill in on an operation's way, given to the records that wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+from earnorm.kernel.operations import Operation, Update
+from earnorm.kernel.steps import HAND_BACK, WAY, HandBack, Way
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
+    from earnorm.model.schema import Schema
+
+
+def on_its_way(bound: BoundModel, op: Operation, way: Way) -> Operation:
+    """Note on an operation how its values came, and where its steps leave what the records shall hold.
+
+    A model without steps has no use for either.
+    """
+    formulas = bound.schema.formulas
+    if not bound.steps() and (formulas is None or not formulas.stored):
+        return op
+    return op.replace(notes={**op.notes, WAY: way, HAND_BACK: HandBack()})
+
+
+def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) -> None:
+    """Put what was filled in into the states of new records."""
+    back = op.notes.get(HAND_BACK)
+    if not back:
+        return
+    fields = schema.fields
+    for name, value in back.common.items():
+        for state in states:
+            if state.get(name) is None:
+                state[name] = fields[name].freeze(value)
+    if back.own:
+        for state in states:
+            for name, value in back.own.get(state["_id"], {}).items():
+                state[name] = fields[name].freeze(value)
+
+
+def give_written(record: BaseModel, op: Operation, update: Update) -> None:
+    """Let a record hold what was filled in beside its own update, as far as it has loaded these fields."""
+    back = op.notes.get(HAND_BACK)
+    if not back:
+        return
+    schema, written = type(record)._schema, update.keys
+    fields, has = schema.fields, record._fetch.has
+    for name, value in back.common.items():
+        if fields[name].db_name not in written and has(name):
+            record.__dict__[name] = fields[name].freeze(value)
+    own = back.own.get(record.pk)
+    if not own:
+        return
+    unsaved = _follows_unsaved(record, written)
+    for name, value in own.items():
+        if has(name) and name not in unsaved:
+            record.__dict__[name] = fields[name].freeze(value)
+            getattr(record, "_originals", {}).pop(name, None)
+
+
+def _follows_unsaved(record: BaseModel, written: Collection[str]) -> Collection[str]:
+    """The computed fields whose value in memory follows from what is not saved yet."""
+    schema = type(record)._schema
+    if schema.formulas is None:
+        return ()
+    left = [n for n in getattr(record, "_changes", ()) if schema.fields[n].db_name not in written]
+    return {each for name in left for each in schema.formulas.stale.get(name, ())}
