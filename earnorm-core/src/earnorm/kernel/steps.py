@@ -7,6 +7,7 @@ stored form. What they fill in is handed back to the records that wait for the o
 
 from __future__ import annotations
 
+import datetime
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from earnorm.exceptions import BatchRefused, ErrorDetail, PluginError, Validatio
 from earnorm.fields.base import MISSING
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import PerRecord, Update
+from earnorm.kernel.time import clock
 from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
@@ -386,6 +388,7 @@ class DocumentBatch:
 
     __slots__ = (
         "_documents",
+        "_now",
         "_rows",
         "back",
         "fields",
@@ -408,6 +411,14 @@ class DocumentBatch:
         self.problems = _Problems(model.name)
         self._documents: list[Document] | None = None
         self._rows: list[DocumentRow] | None = None
+        self._now: datetime.datetime | None = None
+
+    @property
+    def now(self) -> datetime.datetime:
+        """The time that the whole operation counts as, in UTC."""
+        if self._now is None:
+            self._now = clock()
+        return self._now
 
     @property
     def env(self) -> Env:

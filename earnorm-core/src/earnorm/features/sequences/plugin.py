@@ -10,7 +10,6 @@ from earnorm.fields.sequences import Sequence
 from earnorm.kernel.environment import use_env
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.steps import DocumentBatch, Stage, Step, Way
-from earnorm.kernel.time import clock
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -40,7 +39,7 @@ class _Numbering:
     async def __call__(self, batch: DocumentBatch) -> None:
         if batch.op.name != "create":
             return
-        now = clock()
+        now = batch.now
         for field in self._fields:
             missing = [row for row in batch.rows if not row.has(field.name)]
             if not missing:

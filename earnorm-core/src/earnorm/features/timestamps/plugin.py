@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from earnorm.fields.temporal import Moment
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.steps import DocumentBatch, Stage, Step, Way
-from earnorm.kernel.time import clock
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -47,6 +46,5 @@ class _Stamping:
         is_new = batch.op.name == "create"
         if not is_new and batch.way is Way.DERIVED:
             return
-        now = clock()
         for field in self._fields if is_new else self._on_writes:
-            batch.fill(field.name, field.at(now))
+            batch.fill(field.name, field.at(batch.now))
