@@ -11,7 +11,6 @@ import earnorm
 from earnorm import App, Domain, Int, Many2one, RecordSet, String, models
 from earnorm.domain import long_lists
 from earnorm.exceptions import LongList
-from earnorm.model.writing import objectids
 from tests.core.conftest import Commands
 
 
@@ -31,7 +30,7 @@ def small_filters(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A filter takes some 20 ids, and a part has 10."""
     monkeypatch.setattr(long_lists, "_SHORT", 5)
     monkeypatch.setattr(long_lists, "LARGEST", 300)
-    monkeypatch.setattr(objectids, "_FILTER_BYTES", 210)
+    monkeypatch.setattr(long_lists, "_PART_BYTES", 210)
     yield
 
 

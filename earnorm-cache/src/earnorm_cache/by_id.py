@@ -6,22 +6,17 @@ Knows domains and operations; nothing about what is kept.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from bson import Int64, ObjectId
+from bson import ObjectId
 
 from earnorm import Operation, PerRecord
-from earnorm.domain import And, Condition, Domain, Schema
+from earnorm.domain import ID_TYPES, And, Condition, Schema, ids_of
 
 StoredId: TypeAlias = ObjectId | str | int | UUID
-"""A record's id in stored form, of a type in ``ID_TYPES``."""
-
-ID_TYPES: Final = frozenset({ObjectId, str, int, Int64, UUID})
-"""Types whose values are equal to Python exactly where they are to the server. Others (1.0 is 1 to
-the server, True is 1 to Python) are never cached, and a write by them counts for the collection."""
-
-_ID_PATHS: Final = frozenset({"_id", "id", "pk"})
+"""A record's id in stored form, of a type in ``ID_TYPES``. Records with others (1.0 is 1 to the server, True
+is 1 to Python) are never cached, and a write by them counts for the collection."""
 
 MAX_IDS: Final = 1_000
 """A search by more ids than this is a bulk load; kept, it would sweep out what is read often."""
@@ -51,7 +46,7 @@ def cacheable_ids(op: Operation, schema: Schema) -> tuple[StoredId, ...] | None:
     # Which of several come first, or at all, is for the server to say.
     if len(ids) > 1 and (options.order or 0 < options.limit < len(ids)):
         return None
-    return ids
+    return tuple(ids)
 
 
 def written_ids(op: Operation, schema: Schema) -> tuple[StoredId, ...] | None:
@@ -63,34 +58,8 @@ def written_ids(op: Operation, schema: Schema) -> tuple[StoredId, ...] | None:
         return _known(op.values)
     if isinstance(op.values, list):
         return _known([document["_id"] for document in op.values])
-    return ids_of(op.domain, schema)
-
-
-def ids_of(domain: Domain, schema: Schema) -> tuple[StoredId, ...] | None:
-    """The ids that a domain limits its records to, without repetitions; None where it doesn't."""
-    if isinstance(domain, And):
-        each = (ids_of(child, schema) for child in domain.children)
-        return next((ids for ids in each if ids is not None), None)
-    if not isinstance(domain, Condition):
-        return None
-    if domain.path not in _ID_PATHS:
-        return None
-    path = schema.resolve(domain.path)
-    if path.db_path != "_id":
-        return None
-    value = domain.value
-    values: tuple[object, ...]
-    if domain.operator == "=":
-        values = (value,)
-    elif domain.operator == "in":
-        # A list in a condition is frozen to a tuple; a single value means a list of one.
-        values = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
-    else:
-        return None
-    try:
-        return _known([path.field.operand(each) for each in values])
-    except ValueError:
-        return None  # the backend says what is wrong with it
+    ids = ids_of(op.domain, schema)
+    return None if ids is None else tuple(ids)
 
 
 def _known(values: Iterable[Any]) -> tuple[StoredId, ...] | None:

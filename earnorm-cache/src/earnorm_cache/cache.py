@@ -21,7 +21,8 @@ import bson
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 
-from earnorm_cache.by_id import ID_TYPES, StoredId
+from earnorm.domain import ID_TYPES
+from earnorm_cache.by_id import StoredId
 
 # A document's values are whatever BSON holds; no narrower type can be said.
 Document: TypeAlias = dict[str, Any]

@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from earnorm import Layer, Operation, hookimpl
-from earnorm.domain import Condition
-from earnorm_cache.by_id import ID_TYPES, StoredId, cacheable_ids, written_ids
+from earnorm.domain import ID_TYPES, Condition
+from earnorm_cache.by_id import StoredId, cacheable_ids, written_ids
 from earnorm_cache.cache import Cache, Document, Shelf
 from earnorm_cache.settings import CacheSettings
 

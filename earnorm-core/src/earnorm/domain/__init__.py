@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from earnorm.domain.ast import FALSE, TRUE, And, Condition, Domain, DomainSource, Not, Or, condition
 from earnorm.domain.bson_order import MISSING
+from earnorm.domain.ids import ID_TYPES, ids_of
 from earnorm.domain.in_memory import matcher
 from earnorm.domain.operators import OPERATORS, Operator
 from earnorm.domain.schema import Crossing, FieldLike, Path, Schema
@@ -11,6 +12,7 @@ from earnorm.domain.to_mongo import to_filter
 
 __all__ = [
     "FALSE",
+    "ID_TYPES",
     "MISSING",
     "OPERATORS",
     "TRUE",
@@ -26,6 +28,7 @@ __all__ = [
     "Path",
     "Schema",
     "condition",
+    "ids_of",
     "matcher",
     "to_filter",
 ]

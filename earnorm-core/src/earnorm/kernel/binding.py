@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection, Document
 from earnorm.backends.refusals import KIND as INVALID_DOCUMENT
 from earnorm.concerns import Concerns
-from earnorm.domain import And, Condition, Domain, Operator, to_filter
+from earnorm.domain import Condition, Domain, Operator, Schema, to_filter
+from earnorm.domain.ids import split_ids
 from earnorm.exceptions import (
     AccessDenied,
     BatchDuplicateKey,
@@ -311,7 +312,7 @@ class BoundModel:
         if isinstance(values, PerRecord):
             # The domain stays part of each filter, since a layer may have narrowed it, but for the
             # list of ids: each filter has its own, and a thousand lists of a thousand are 20 MB.
-            rest = self.filter(_beside_ids(op.domain, frozenset(values)))
+            rest = self.filter(_beside_ids(op.domain, self.schema, values))
             updates = [
                 BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.statement)
                 for pk, update in values.items()
@@ -372,20 +373,13 @@ class BoundModel:
         return f"<BoundModel {self.model._name} of {self.app!r}>"
 
 
-def _beside_ids(domain: Domain, pks: frozenset[Any]) -> Domain:
-    """The domain without the condition that the id is one of these."""
-    parts = domain.children if isinstance(domain, And) else (domain,)
-    return And(part for part in parts if not _names_all(part, pks)).simplify()
-
-
-def _names_all(part: Domain, pks: frozenset[Any]) -> bool:
-    return (
-        isinstance(part, Condition)
-        and part.path == "_id"
-        and part.operator == "in"
-        and isinstance(part.value, tuple)
-        and pks <= frozenset(part.value)
-    )
+def _beside_ids(domain: Domain, schema: Schema, pks: PerRecord) -> Domain:
+    """The domain as it is left to ask of these records: without their ids, where it names all of them."""
+    named = split_ids(domain, schema)
+    if named is None:
+        return domain
+    ids, rest = named
+    return rest if pks.keys() <= set(ids) else rest & Condition("_id", "in", ids)
 
 
 def _and(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

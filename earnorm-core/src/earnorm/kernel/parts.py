@@ -7,12 +7,10 @@ one part to another. As with any update of many records, it is atomic inside a t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
-from uuid import UUID
-
-from bson import Int64, ObjectId
+from typing import TYPE_CHECKING
 
 from earnorm.domain import And, Condition
+from earnorm.domain.ids import ID_TYPES
 from earnorm.domain.long_lists import chunks
 from earnorm.domain.schema import ID_PATHS
 from earnorm.exceptions import LongList
@@ -20,9 +18,6 @@ from earnorm.kernel.operations import Call, Operation, Stream
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
-
-# Ids that are equal to Python exactly where they are to the server; 1.0 and True are not.
-ID_TYPES: Final = frozenset({ObjectId, str, int, Int64, UUID})
 
 
 def parts(op: Operation, refused: LongList) -> Iterator[Operation]:

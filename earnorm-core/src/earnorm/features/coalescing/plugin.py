@@ -16,13 +16,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from earnorm.domain import And, Condition, Domain, condition
-from earnorm.domain.schema import ID_PATHS
+from earnorm.domain import Domain, condition
+from earnorm.domain.ids import split_ids
 from earnorm.fields.base import freeze
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import ONE, Call, Operation
-from earnorm.kernel.parts import ID_TYPES
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
 
 _Waiter = asyncio.Future[list[dict[str, Any]]]
-_Wait = tuple[tuple[Any, ...], _Waiter]
+_Wait = tuple[list[Any], _Waiter]
 """The ids that somebody asks for, and where the documents go."""
 
 _asked: ContextVar[bool] = ContextVar("earnorm_coalescing", default=False)
@@ -87,7 +86,7 @@ class _Gets:
     """The layer of one model."""
 
     def __init__(self, model: type[BaseModel], always: bool) -> None:
-        self._id = model._schema.fields["_id"]
+        self._schema = model._schema
         self._always = always
         self._hot: set[Hashable] = set()
         """Of what a get went out in this tick, or several are under way as one query."""
@@ -101,33 +100,17 @@ class _Gets:
         asked = self._by_ids(op)
         return call_next(op) if asked is None else self._join(op, call_next, *asked)
 
-    def _by_ids(self, op: Operation) -> tuple[tuple[Any, ...], Domain] | None:
+    def _by_ids(self, op: Operation) -> tuple[list[Any], Domain] | None:
         """The ids that a search asks for, and the rest of its domain."""
-        options, domain = op.options, op.domain
+        options = op.options
         if options.order or options.offset or options.stream is not None:
             return None
-        parts = domain.children if type(domain) is And else (domain,)
-        found = [part for part in parts if isinstance(part, Condition) and part.path in ID_PATHS]
-        if len(found) != 1:
+        named = split_ids(op.domain, self._schema)
+        if named is None or (options.limit and (options.limit != 1 or len(named[0]) != 1)):
             return None
-        [part] = found
-        values = part.value if part.operator == "in" else (part.value,)
-        if part.operator not in ("=", "in") or not isinstance(values, tuple):
-            return None
-        if options.limit and (options.limit != 1 or len(values) != 1):
-            return None
-        try:
-            ids = tuple(map(self._id.operand, values))
-        except ValueError:
-            return None  # the backend says what is wrong with it
-        if not ID_TYPES.issuperset(map(type, ids)):
-            return None
-        rest = [each for each in parts if each is not part]
-        return ids, And(rest).simplify() if rest else Domain.TRUE
+        return named
 
-    async def _join(
-        self, op: Operation, call_next: Call, ids: tuple[Any, ...], rest: Domain
-    ) -> Any:
+    async def _join(self, op: Operation, call_next: Call, ids: list[Any], rest: Domain) -> Any:
         loop = asyncio.get_running_loop()
         # Plain gets are told apart by the rest alone: options hash with all that they have.
         key = rest if op.options is ONE else (op.options, rest)
@@ -176,10 +159,6 @@ class _Gets:
                 continue
             # A record adopts its document: whoever comes next needs one of its own.
             future.set_result(
-                [
-                    freeze(found[pk]) if pk in given else found[pk]
-                    for pk in dict.fromkeys(wanted)
-                    if pk in found
-                ]
+                [freeze(found[pk]) if pk in given else found[pk] for pk in wanted if pk in found]
             )
             given.update(wanted)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from earnorm.domain import And, Condition, Domain
+from earnorm.domain import Condition
+from earnorm.domain.ids import ids_of
 from earnorm.domain.long_lists import chunks
-from earnorm.domain.schema import ID_PATHS
 from earnorm.exceptions import BatchRefused
 from earnorm.features.computed.dependencies import Graph, Trigger
 from earnorm.features.computed.recomputing import (
@@ -221,7 +221,7 @@ class _Writing(_Keeping):
             new[id(update)] = update.merged("$set", keys)
             back = op.notes.get(HAND_BACK)
             if back is not None:
-                for pk in _pks_of(op, update):
+                for pk in _pks_of(op, bound, update):
                     back.give(pk, found)
         return op.map_updates(lambda update: new[id(update)])
 
@@ -236,21 +236,10 @@ def _goes_on(graph: Graph, model: str, names: Iterable[str]) -> bool:
     )
 
 
-def _pks_of(op: Operation, update: Update) -> Sequence[Any]:
+def _pks_of(op: Operation, bound: BoundModel, update: Update) -> Sequence[Any]:
     if isinstance(op.values, PerRecord):
         return [pk for pk, each in op.values.items() if each is update]
-    return _named_ids(op.domain) or ()
-
-
-def _named_ids(domain: Domain) -> list[Any] | None:
-    """The ids that a domain names, of which it may match fewer; None where it names none."""
-    for part in domain.children if isinstance(domain, And) else (domain,):
-        if isinstance(part, Condition) and part.path in ID_PATHS:
-            if part.operator == "=" and not isinstance(part.value, tuple):
-                return [part.value]
-            if part.operator == "in" and isinstance(part.value, tuple):
-                return list(part.value)
-    return None
+    return ids_of(op.domain, bound.schema) or ()
 
 
 async def _before(
@@ -258,10 +247,10 @@ async def _before(
 ) -> tuple[list[Any], Links]:
     """The ids of the records that the operation is about, and of those that they belong to."""
     links = {trigger.link for trigger in triggers if trigger.link is not None}
-    pks = list(op.values) if isinstance(op.values, PerRecord) else _named_ids(op.domain)
+    per_record = isinstance(op.values, PerRecord)
+    pks = list(op.values) if per_record else ids_of(op.domain, bound.schema)
     if pks is not None and not links:
-        operand = bound.schema.fields["_id"].operand
-        return [operand(pk) for pk in pks], {}
+        return pks, {}
     options = Options(
         fields=frozenset({"_id", *links}),
         limit=0 if op.options.many else 1,
