@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import ClassVar, Self, TypedDict
 
 __all__ = [
     "AccessDenied",
@@ -71,7 +71,20 @@ def located(details: Iterable[ErrorDetail], *loc: str | int) -> list[ErrorDetail
 
 
 class EarnORMError(Exception):
-    """The root of every error that EarnORM raises."""
+    """The root of every error that EarnORM raises.
+
+    Attributes:
+        code: A stable name of what went wrong, for programs; docs/errors.md has a row for each.
+        status: The HTTP status that an integration answers with.
+    """
+
+    code: str = "error"
+    status: ClassVar[int] = 500
+
+    def coded(self, code: str) -> Self:
+        """Give the error a narrower code than its class has, and return it, to be raised."""
+        self.code = code
+        return self
 
 
 class ValidationError(EarnORMError, ValueError):
@@ -81,6 +94,9 @@ class ValidationError(EarnORMError, ValueError):
         subject: What was validated, e.g. a model name.
         details: Every problem found, in the order of the input.
     """
+
+    code = "validation"
+    status = 422
 
     def __init__(self, subject: str, details: Sequence[ErrorDetail]) -> None:
         self.subject = subject
@@ -104,6 +120,9 @@ class ValidationError(EarnORMError, ValueError):
 class DomainError(ValidationError):
     """A search condition is malformed, or names an unknown field or operator."""
 
+    code = "domain"
+    status = 422
+
     def __init__(self, message: str, *, loc: tuple[str | int, ...] = ()) -> None:
         super().__init__("domain", [{"loc": loc, "msg": message, "type": "domain"}])
 
@@ -111,10 +130,16 @@ class DomainError(ValidationError):
 class LongList(DomainError):
     """A list in a search condition is longer than MongoDB's 16 MB for one filter."""
 
+    code = "long_list"
+    status = 422
+
 
 class UnresolvedDomain(DomainError):
     """A condition about records of another model met something that can ask for none of them: a
     predicate over single documents. ``await app.resolve(model, domain)`` first."""
+
+    code = "unresolved_domain"
+    status = 422
 
 
 class DuplicateKey(ValidationError):
@@ -123,6 +148,9 @@ class DuplicateKey(ValidationError):
     Attributes:
         fields: The names of the fields of that index.
     """
+
+    code = "duplicate_key"
+    status = 409
 
     def __init__(self, subject: str, fields: Sequence[str]) -> None:
         self.fields = tuple(fields)
@@ -151,6 +179,9 @@ class BatchRefused(ValidationError):
             hold only if it commits.
     """
 
+    code = "batch_refused"
+    status = 422
+
     def __init__(
         self, subject: str, details: Sequence[ErrorDetail], *, written: Sequence[int] | None
     ) -> None:
@@ -173,6 +204,9 @@ class BatchDuplicateKey(BatchRefused, DuplicateKey):
         fields: The fields of the first such index.
     """
 
+    code = "batch_duplicate_key"
+    status = 409
+
     def __init__(
         self,
         subject: str,
@@ -191,21 +225,36 @@ class BatchDuplicateKey(BatchRefused, DuplicateKey):
 class NotFound(EarnORMError, LookupError):
     """No record where one was asked for."""
 
+    code = "not_found"
+    status = 404
+
 
 class MultipleRecords(EarnORMError):
     """Several records where exactly one was asked for."""
+
+    code = "multiple_records"
+    status = 500
 
 
 class FieldNotLoaded(EarnORMError, AttributeError):
     """The field was not fetched. Nothing is loaded behind your back: fetch it, then read it."""
 
+    code = "field_not_loaded"
+    status = 500
+
 
 class AccessDenied(EarnORMError, PermissionError):
     """An access rule refused the operation."""
 
+    code = "access_denied"
+    status = 403
+
 
 class ConcurrencyError(EarnORMError):
     """Somebody else changed the record since it was read; refresh it and try again."""
+
+    code = "concurrency"
+    status = 409
 
 
 class TransactionError(EarnORMError):
@@ -215,6 +264,9 @@ class TransactionError(EarnORMError):
         transient: The same transaction may succeed when it is run again from its beginning.
     """
 
+    code = "transaction"
+    status = 503
+
     def __init__(self, message: str, *, transient: bool = False) -> None:
         self.transient = transient
         super().__init__(message)
@@ -223,21 +275,36 @@ class TransactionError(EarnORMError):
 class NotSupported(EarnORMError):
     """The backend, or the server behind it, lacks what was asked for."""
 
+    code = "not_supported"
+    status = 501
+
 
 class ServerUnavailable(EarnORMError, ConnectionError):
     """No server answered within the configured time."""
+
+    code = "server_unavailable"
+    status = 503
 
 
 class OperationTimeout(EarnORMError, TimeoutError):
     """The server answered, but the operation did not finish within the time it was given."""
 
+    code = "timeout"
+    status = 504
+
 
 class ConfigurationError(EarnORMError):
     """An App was set up wrongly, or used before it was set up."""
 
+    code = "configuration"
+    status = 500
+
 
 class PluginError(EarnORMError):
     """A plugin could not be found, loaded or called."""
+
+    code = "plugin"
+    status = 500
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -134,7 +134,7 @@ def checked_steps(plugin: str, found: object) -> list[Step]:
             raise PluginError(
                 f"plugin {plugin!r}: register_steps(app, model) gives Steps with a function to run, "
                 f"not {step!r}"
-            )
+            ).coded("not_a_step")
     return steps
 
 
@@ -153,7 +153,7 @@ def in_order(steps: Iterable[Step]) -> list[Step]:
         if not free:
             raise PluginError(
                 f"steps come after each other in a circle: {', '.join(sorted(waiting))}"
-            )
+            ).coded("circular_steps")
         found.append(free[0])
         left.remove(free[0])
     return found
