@@ -52,6 +52,40 @@ async def test_a_model_that_a_plugin_refuses_is_refused_each_time():
                 await AppLifeItem.count()
 
 
+async def test_a_plugin_hears_of_all_models_at_the_start_and_of_each_one_that_is_defined_later():
+    heard: list[tuple[bool, list[str]]] = []
+
+    class Hearing:
+        api = 1
+
+        @hookimpl
+        def models_changed(self, app, models):
+            heard.append((app.is_started, [model._name for model in models]))
+
+    app = App("mongomock://", database="life", plugins=[Hearing])
+    async with app:
+        ((started, names),) = heard
+        assert not started and "app_life_item" in names
+
+        class AppLifeBase(models.BaseModel):
+            _abstract = True
+
+        class AppLifeLater(AppLifeBase):
+            number = Int()
+
+        class AppLifeMore(models.BaseModel):
+            _inherit = "app_life_later"
+
+        assert heard[1:] == [(True, ["app_life_later"])]
+    async with app:
+        assert heard[2][0] is False and "app_life_later" in heard[2][1]
+
+    class AppLifeLast(models.BaseModel):
+        number = Int()
+
+    assert len(heard) == 3
+
+
 async def test_every_plugin_hears_of_a_commit_also_where_another_fails():
     heard: list[str] = []
 

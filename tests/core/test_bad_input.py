@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import socket
 import textwrap
 import time
@@ -90,6 +92,21 @@ async def test_an_unknown_keyword_to_init_starts_nothing() -> None:
 async def test_a_setting_of_the_wrong_type_says_what_it_is() -> None:
     with pytest.raises(ConfigurationError, match="max_pool_size is a number of connections"):
         await earnorm.init("mongomock://", database="x", plugins=[], max_pool_size="ten")
+
+
+async def test_a_setting_under_both_of_its_names_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'pool_max_lifetime' and 'max_lifetime' mean the"):
+        App("mongomock://", database="x", plugins=[], max_lifetime=3, pool_max_lifetime=3)
+
+
+def test_app_and_init_share_one_signature_which_has_every_setting() -> None:
+    parameters = inspect.signature(App).parameters
+    assert inspect.signature(earnorm.init).parameters == parameters
+    settings = {each.name: each.default for each in dataclasses.fields(earnorm.AppSettings)}
+    assert settings.keys() <= parameters.keys()
+    mutable = {"client_options"}
+    for name in settings.keys() - mutable - {"database"}:
+        assert parameters[name].default == settings[name], name
 
 
 async def test_an_unknown_scheme_is_refused() -> None:

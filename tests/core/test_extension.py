@@ -333,7 +333,7 @@ async def test_each_part_knows_whose_it_is() -> None:
     assert parts["index", "phone_1"] == ("plugin phone", ())
     assert parts["rule", "has_digits"] == ("plugin phone", ())
     assert parts["rule", "clean"] == ("plugin phone", ("tests",))
-    assert not app.is_started and not app._by_name
+    assert not app.is_started and not app.catalog._by_name
 
 
 # -- abstract bases -------------------------------------------------------------------------------

@@ -271,9 +271,9 @@ async def test_create_indexes_false_creates_none(commands: Commands, note: type[
     app = current_app()
     settings = app.settings
     async with App(
-        app._uri,
+        app._lifecycle.uri,
         database=settings.database,
-        driver=app._driver,
+        driver=app._lifecycle.driver,
         client_options=settings.client_options,
         create_indexes=False,
     ) as quiet:

@@ -156,7 +156,11 @@ def test_every_error_is_public_and_of_one_family() -> None:
 # What a program pays for when it starts an App or uses the feature, not when it imports its models: the
 # figures are in docs/performance.md.
 LATER = {
+    "earnorm.application",
     "earnorm.kernel.app",
+    "earnorm.kernel.catalog",
+    "earnorm.kernel.lifecycle",
+    "earnorm.kernel.settings",
     "earnorm.backends",
     "earnorm.kernel.binding",
     "earnorm.features.computed.dependencies",

@@ -301,3 +301,34 @@ async def writes(priced: Priced, several: RecordSet[Priced]) -> None:
         assert_type(bulk.create({"price": 3}), Priced)
         bulk.write(several, {"price": earnorm.Mul(2)})
         bulk.unlink(priced)
+
+
+class Limits(pydantic.BaseModel):
+    """The settings of some plugin."""
+
+
+async def apps() -> None:
+    started = await earnorm.init(
+        "mongodb://localhost",
+        database="a",
+        max_pool_size=3,
+        cache={"max_records": 1},
+        limits=Limits(),
+    )
+    assert_type(started, earnorm.App)
+    assert_type(earnorm.current_app(), earnorm.App)
+    await earnorm.init("mongodb://localhost")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await earnorm.init(
+        "mongodb://localhost",
+        database="a",
+        max_pool_size="3",  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    )
+    async with earnorm.App("mongodb://localhost", database="a", read_concern="majority") as app:
+        assert_type(app, earnorm.App)
+        assert_type(app.env.app, earnorm.App)
+        assert_type(await app.resolve(Post, []), Domain)
+    earnorm.App(
+        "mongodb://localhost",
+        database="a",
+        max_pol_size=3,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    )

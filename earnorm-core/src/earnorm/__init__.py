@@ -87,6 +87,7 @@ from earnorm.model.writing.updates import (
 )
 
 if TYPE_CHECKING:
+    from earnorm.application import App, AppSettings, close, init
     from earnorm.features.bulk.batches import BatchResult
     from earnorm.features.bulk.bulk import Bulk
     from earnorm.features.coalescing.plugin import coalescing
@@ -126,7 +127,6 @@ if TYPE_CHECKING:
         Set,
         Vector,
     )
-    from earnorm.kernel.app import App, AppSettings, close, init
     from earnorm.kernel.hookspecs import hookimpl
     from earnorm.kernel.transactions import (
         Transaction,
@@ -277,7 +277,7 @@ else:
     # What a class body doesn't name, or seldom: imported when it is first asked for, so that importing
     # models is quick.
     _LATER = {
-        "kernel.app": "App AppSettings close init",
+        "application": "App AppSettings close init",
         "features.coalescing.plugin": "coalescing",
         "fields": """Command Enum Geo Geometry IPAddress LineString Money MoneyValue MultiPolygon Point Polygon
             Reference Set Vector""",

@@ -13,8 +13,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from earnorm.application import App
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
-from earnorm.kernel.app import App
 from earnorm.kernel.plugins import (
     Selection,
     _check_api,  # pyright: ignore[reportPrivateUsage] # one package

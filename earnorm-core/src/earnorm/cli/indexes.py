@@ -14,12 +14,12 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from earnorm.application import App
 from earnorm.exceptions import ConfigurationError
 from earnorm.features.indexes.advice import SAMPLE, Advice
 from earnorm.features.indexes.catalog import IndexAction, IndexDiff
 from earnorm.features.indexes.comparison import shown
 from earnorm.features.slow_queries.query_shape import QueryShape
-from earnorm.kernel.app import App
 
 Result = TypeVar("Result")
 

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
+from earnorm.application import App
 from earnorm.cli.indexes import AsJson, Modules, import_modules
 from earnorm.exceptions import ConfigurationError
 from earnorm.features.provenance.provenance import Part, difference
 from earnorm.kernel import registry
-from earnorm.kernel.app import App
 from earnorm.kernel.plugins import Selection, survey
 
 Name = Annotated[str | None, typer.Argument(help="A model's name; without it every model.")]

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from earnorm.application import App
 from earnorm.cli.indexes import AsJson, Database, DryRun, Modules, Uri, run_with_app
 from earnorm.features.computed.recomputing import Recomputed
-from earnorm.kernel.app import App
 
 
 def recompute(

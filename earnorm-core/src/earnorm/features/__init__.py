@@ -1,9 +1,9 @@
 """The built-in features: plugins of the core, each whole in its folder, on the hooks that everybody has."""
 
-from importlib import import_module
+from collections.abc import Mapping
 from typing import Final
 
-FEATURES: Final = {
+FEATURES: Final[Mapping[str, str]] = {
     "authors": "earnorm.features.authors.plugin:AuthorsPlugin",
     "coalescing": "earnorm.features.coalescing.plugin:CoalescingPlugin",
     "files": "earnorm.features.files.plugin:FilesPlugin",
@@ -17,12 +17,3 @@ FEATURES: Final = {
     "timestamps": "earnorm.features.timestamps.plugin:TimestampsPlugin",
 }
 """Each feature's name, and where its class lies; imported when an App is made, as entry points are."""
-
-
-def load_features() -> tuple[type, ...]:
-    """Import the classes of the built-in features."""
-    found: list[type] = []
-    for place in FEATURES.values():
-        module, _, name = place.partition(":")
-        found.append(getattr(import_module(module), name))
-    return tuple(found)

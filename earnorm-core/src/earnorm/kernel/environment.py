@@ -18,8 +18,8 @@ from earnorm.exceptions import ConfigurationError
 from earnorm.fields.zones import read_context_from
 
 if TYPE_CHECKING:
+    from earnorm.application import App
     from earnorm.backends.base import Session
-    from earnorm.kernel.app import App
     from earnorm.kernel.transactions import Transaction
 
 _NO_CONTEXT: Mapping[str, object] = MappingProxyType({})

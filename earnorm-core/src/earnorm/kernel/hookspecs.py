@@ -15,10 +15,10 @@ import pluggy
 if TYPE_CHECKING:
     import pydantic
 
+    from earnorm.application import App
     from earnorm.domain import Operator
     from earnorm.exceptions import AccessDenied
     from earnorm.fields import Field
-    from earnorm.kernel.app import App
     from earnorm.kernel.layers import Middleware
     from earnorm.kernel.operations import Operation, OperationName
     from earnorm.kernel.steps import Step
@@ -99,6 +99,14 @@ class Hooks:
     @hookspec
     def model_registered(self, app: App, model: type[BaseModel]) -> None:
         """The App sees this model for the first time, with all its extensions."""
+
+    @hookspec
+    def models_changed(self, app: App, models: Sequence[type[BaseModel]]) -> None:
+        """There are models that the App did not have before: at its start, when ``app.is_started`` is still
+        false, all of them, and afterwards each one that is defined, as it is defined.
+
+        They are the definitions; ``app.extended(model)`` has the extensions as well.
+        """
 
     @hookspec
     def wrap_operation(

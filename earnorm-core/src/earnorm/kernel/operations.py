@@ -15,8 +15,8 @@ from earnorm.domain import Domain
 from earnorm.kernel.notes import NO_NOTES, Note
 
 if TYPE_CHECKING:
+    from earnorm.application import App
     from earnorm.backends.base import Cursor, Document
-    from earnorm.kernel.app import App
     from earnorm.kernel.environment import Env
     from earnorm.model.base import BaseModel
 

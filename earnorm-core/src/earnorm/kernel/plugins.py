@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from typing import Any, TypeVar
 
 import importlib_metadata
 import pluggy
@@ -13,6 +14,8 @@ import pydantic
 
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
 from earnorm.kernel.hookspecs import API, GROUP, PROJECT, Hooks
+
+T = TypeVar("T")
 
 CORE_DISTRIBUTION = "earnorm-core"
 Plugin = object
@@ -126,6 +129,15 @@ def _distribution(point: importlib_metadata.EntryPoint) -> tuple[str, str]:
     return (distribution.name, distribution.version) if distribution else ("", "")
 
 
+def import_classes(places: Iterable[str]) -> list[type]:
+    """Import classes that are named as ``"module:Class"``, as entry points are."""
+    found: list[type] = []
+    for place in places:
+        module, _, name = place.partition(":")
+        found.append(getattr(import_module(module), name))
+    return found
+
+
 def survey(
     selection: Selection, known: Mapping[str, importlib_metadata.EntryPoint] | None = None
 ) -> list[PluginInfo]:
@@ -163,6 +175,10 @@ class LoadedPlugins:
     _found: dict[str, Sequence[Implementation]] = field(
         default_factory=dict[str, "Sequence[Implementation]"], init=False, repr=False
     )
+
+    def of_type(self, kind: type[T]) -> T | None:
+        """The plugin that is a ``kind``; None where the App has none."""
+        return next((p for p in self.manager.get_plugins() if isinstance(p, kind)), None)
 
     def names(self) -> list[str]:
         """The names of the active plugins, in order."""

@@ -28,7 +28,7 @@ from earnorm.fields.text import String
 from earnorm.kernel import registry
 from earnorm.kernel.environment import current_env, find_env
 from earnorm.kernel.operations import ONE, Operation
-from earnorm.model.extension import merged_indexes
+from earnorm.model.extension import effective_class, merged_indexes
 from earnorm.model.query import Query, asked
 from earnorm.model.reading import serializing
 from earnorm.model.reading.hydrate import ghosts, hydrate_one
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from earnorm.features.indexes.declarations import IndexEntry
     from earnorm.features.watching.watching import Watch
     from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.catalog import Extension
     from earnorm.model.reading.ordering import Order
 
 __all__ = ["BaseModel", "EmbeddedModel"]
@@ -158,6 +159,11 @@ class BaseModel(Structure):
         cls._fields = cls._schema.fields
         if not cls._abstract and cls._inherit is None and cls._base is None:
             registry.define(cls)
+
+    @classmethod
+    def _extended_by(cls, extensions: Sequence[Extension]) -> type[BaseModel]:
+        """One App's class of the model; see :func:`effective_class`."""
+        return effective_class(cls, extensions)
 
     # -- one record ---------------------------------------------------------------------------
 

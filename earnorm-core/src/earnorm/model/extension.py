@@ -6,8 +6,7 @@ subclass of the extensions and the model itself, so that ``super()`` goes from o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import PluginError
@@ -16,26 +15,10 @@ from earnorm.fields.relational import Relation
 from earnorm.kernel.environment import find_env
 
 if TYPE_CHECKING:
-    from earnorm.kernel.app import App
+    from earnorm.kernel.catalog import Extension
     from earnorm.model.base import BaseModel
 
 _OURS = frozenset({"_id", "_revision"})
-
-
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """A class that a plugin adds to a model.
-
-    Attributes:
-        plugin: The plugin's name.
-        model: The class with ``_inherit``.
-    """
-
-    plugin: str
-    model: type[BaseModel]
-
-    def __str__(self) -> str:
-        return f"plugin {self.plugin!r} ({self.model.__module__}.{self.model.__qualname__})"
 
 
 # -- one App's class ------------------------------------------------------------------------------
@@ -194,27 +177,6 @@ def merged_indexes(model: type[BaseModel]) -> Sequence[Any]:
             return model._indexes  # malformed: whoever reads it says so
         merged += [e for e in entries if not any(e is known for known in merged)]
     return merged
-
-
-class Origins:
-    """Whose class a class is, in one App: a plugin's, or a package's."""
-
-    def __init__(self, app: App, brought: Mapping[type[BaseModel], str]) -> None:
-        self._infos = {info.name: info for info in app.loaded.infos}
-        self._brought = brought
-
-    def of(self, cls: type) -> str:
-        """A distribution with its version and the plugin, or the package of the class."""
-        plugin = self._brought.get(cls)
-        if plugin is None:
-            package = cls.__module__.partition(".")[0]
-            from earnorm.kernel.plugins import CORE_DISTRIBUTION  # an App has imported it
-
-            return CORE_DISTRIBUTION if package == "earnorm" else package
-        info = self._infos.get(plugin)
-        if info is None or not info.distribution:
-            return f"plugin {plugin}"
-        return f"{info.distribution} {info.version} (plugin {plugin})"
 
 
 def owners(model: type[BaseModel], name: str) -> Iterator[type]:

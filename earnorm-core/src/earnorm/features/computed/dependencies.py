@@ -361,10 +361,6 @@ class Dependencies:
             self._version = version
         return self._graph
 
-    def forget(self) -> None:
-        """Let go of the models."""
-        self._graph = None
-
 
 def _bound_models(app: App) -> Iterable[BoundModel]:
     for model in app.known_models():

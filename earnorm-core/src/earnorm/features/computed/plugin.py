@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 from earnorm.domain import Condition
 from earnorm.domain.ids import ids_of
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import BatchRefused
-from earnorm.features.computed.dependencies import Graph, Trigger
+from earnorm.exceptions import BatchRefused, ConfigurationError
+from earnorm.features.computed.dependencies import Dependencies, Graph, Trigger
 from earnorm.features.computed.recomputing import (
     Recomputation,
     computed_new,
     computed_of_values,
     values_at,
 )
-from earnorm.kernel import registry
 from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
@@ -47,25 +46,27 @@ class RecomputePlugin:
     name = "recompute"
 
     def __init__(self) -> None:
-        self._app: App | None = None
+        self._dependencies: Dependencies | None = None
+
+    def graph(self) -> Graph:
+        """The computed fields of the App's models; see :class:`Dependencies`."""
+        assert self._dependencies is not None  # no operation comes before the models are known
+        return self._dependencies.graph()
+
+    @hookimpl
+    def models_changed(self, app: App, models: Sequence[type[BaseModel]]) -> None:
+        """Ask for layers again where a model that is defined later computes: others may have got somebody
+        who depends on them."""
+        if not app.is_started:
+            self._dependencies = Dependencies(app)
+        elif any(map(_computes, models)):
+            app.recompose()
 
     @hookimpl
     def startup(self, app: App) -> None:
         """Refuse circles and paths that lead nowhere, before the first operation."""
-        self._app = app
-        registry.listen(self._defined)
         if any(_computes(app.extended(model)) for model in app.known_models()):
-            app.dependencies.graph()
-
-    @hookimpl
-    def shutdown(self, app: App) -> None:
-        """Forget the App."""
-        self._app = None
-
-    def _defined(self, model: type[BaseModel]) -> None:
-        """A model was defined later: others may have got somebody who depends on them."""
-        if self._app is not None and _computes(model):
-            self._app.recompose()
+            self.graph()
 
     @hookimpl
     def wrap_operation(
@@ -73,8 +74,8 @@ class RecomputePlugin:
     ) -> Iterable[tuple[int, Middleware]]:
         """Operations that may change a stored computed value: every other one keeps its way."""
         layer = _LAYERS.get(operation)
-        if layer is not None and app.dependencies.graph().concerns(model._name, operation):
-            return [(Layer.STEPS + 10, layer())]
+        if layer is not None and self.graph().concerns(model._name, operation):
+            return [(Layer.STEPS + 10, layer(self))]
         return ()
 
 
@@ -82,13 +83,28 @@ def _computes(model: type[BaseModel]) -> bool:
     return any(field.computed is not None for field in model._schema.fields.values())
 
 
+def graph_of(app: App) -> Graph:
+    """The computed fields of an App's models.
+
+    Raises:
+        ConfigurationError: The App leaves the feature out.
+    """
+    plugin = app.loaded.of_type(RecomputePlugin)
+    if plugin is None:
+        raise ConfigurationError(f"App {app.name!r} leaves out the feature 'recompute'")
+    return plugin.graph()
+
+
 class _Keeping:
     """What the layers of the three operations share."""
+
+    def __init__(self, plugin: RecomputePlugin) -> None:
+        self._plugin = plugin
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
         if op.notes.get(WAY) is Way.DERIVED:
             return await call_next(op)
-        return await self.run(op, call_next, op.app.dependencies.graph())
+        return await self.run(op, call_next, self._plugin.graph())
 
     async def run(self, op: Operation, call_next: Call, graph: Graph) -> Any:
         """Do the operation, and what follows from it."""
@@ -316,7 +332,7 @@ class _Deleting(_Keeping):
         return await _together(op, work)
 
 
-_LAYERS: Mapping[str, Callable[[], Middleware]] = {
+_LAYERS: Mapping[str, Callable[[RecomputePlugin], Middleware]] = {
     "create": _Creating,
     "write": _Writing,
     "unlink": _Deleting,

@@ -14,11 +14,12 @@ from earnorm.features.indexes.declarations import (
     declared_search_indexes,
     entry_name,
 )
-from earnorm.model.extension import Origins, owners
+from earnorm.model.extension import owners
 from earnorm.model.validation.constraints import declared_rules
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
+    from earnorm.kernel.catalog import Origins
     from earnorm.model.base import BaseModel
 
 Kind = Literal["field", "index", "rule", "declaration"]

@@ -1,0 +1,171 @@
+"""The start and the stop of an App, and the order in which its plugins hear of them.
+
+A start asks for the driver's listeners, connects, lets the plugins register what they bring, and calls
+``startup`` of each. Whatever fails, who has started is shut down, and the connections are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import pydantic
+
+from earnorm.backends import Backend, ServerSettings, open_backend
+from earnorm.domain import OPERATORS, Operator
+from earnorm.domain.keyset import KEYSET_OPERATORS
+from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
+from earnorm.kernel import environment
+from earnorm.kernel.environment import use_env
+from earnorm.kernel.plugins import CORE_DISTRIBUTION, settled
+from earnorm.kernel.services import Services
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+
+ALL_OPERATORS: Final[Mapping[str, Operator]] = {**OPERATORS, **KEYSET_OPERATORS}
+"""The operators that every App has."""
+
+
+class Lifecycle:
+    """Starts and stops one App.
+
+    Args:
+        app: The App.
+        uri: The server's URI; empty where there is a client.
+        client: A client that the application made itself.
+        driver: The driver's name; None for the default.
+
+    Attributes:
+        backend: The driver adapter; None while the App is stopped.
+        loop: The event loop that the App takes operations on; None where it takes none.
+    """
+
+    def __init__(self, app: App, uri: str, client: object | None, driver: str | None) -> None:
+        self._app = app
+        self.uri, self.client, self.driver = uri, client, driver
+        self.backend: Backend | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """Connect, let the plugins register what they bring, and take operations; see ``App.start``."""
+        app = self._app
+        if self.backend is not None:
+            raise ConfigurationError(f"App {app.name!r} is started already")
+        _load_validation()
+        self.backend = self._open_backend()
+        started: set[str] = set()
+        try:
+            await self.backend.connect()
+            self._register()
+            self.loop = asyncio.get_running_loop()
+            with use_env(app.env):
+                for plugin, call in app.loaded.implementations("startup"):
+                    await settled(call(app=app), plugin, "startup")
+                    started.add(plugin)
+        except BaseException:
+            # Nothing stays half open: who has started is shut down, and the first error is the one told.
+            await self._shut_down(started)
+            await self._drop_backend()
+            raise
+
+    def _open_backend(self) -> Backend:
+        settings = self._app.settings
+        listeners = [
+            listener
+            for _, found in self._app.loaded.collect("register_listeners", app=self._app)
+            for listener in found or ()
+        ]
+        server = ServerSettings(
+            uri=self.uri,
+            database=settings.database,
+            client=self.client,
+            options=settings.driver_options() if self.client is None else {},
+            event_listeners=listeners,
+            concerns=settings.concerns,
+        )
+        return open_backend(server, self.driver)
+
+    def _register(self) -> None:
+        app = self._app
+        app.services = Services()
+        app.field_types = _merged(app, "register_fields")
+        app.operators = _operators(app)
+        for plugin, services in app.loaded.collect("register_services", app=app):
+            for name, service in (services or {}).items():
+                app.services.add(name, service, plugin)
+        app.catalog.open()
+
+    async def stop(self) -> None:
+        """Let the plugins close what they opened, then close the connections; see ``App.stop``."""
+        if self.backend is None:
+            return
+        # Of the core's own plugins as well, which names() leaves out.
+        every = {plugin for plugin, _ in self._app.loaded.implementations("shutdown")}
+        failure = await self._shut_down(every)
+        await self._drop_backend()
+        if environment.get_default() is self._app.env:
+            environment.set_default(None)
+        if failure is not None:
+            raise failure
+
+    async def _shut_down(self, plugins: Collection[str]) -> PluginError | None:
+        """Call the shutdown of each of these plugins, whatever another's does; give the first failure."""
+        failure: PluginError | None = None
+        with use_env(self._app.env):
+            for plugin, call in self._app.loaded.implementations("shutdown"):
+                if plugin not in plugins:
+                    continue
+                try:
+                    await settled(call(app=self._app), plugin, "shutdown")
+                except PluginError as error:
+                    failure = failure or error
+                except EarnORMError as error:
+                    failure = failure or PluginError(f"plugin {plugin!r} in shutdown: {error}")
+                    failure.__cause__ = failure.__cause__ or error
+        return failure
+
+    async def _drop_backend(self) -> None:
+        backend, self.backend, self.loop = self.backend, None, None
+        self._app.catalog.close()
+        if backend is not None:
+            await backend.close()
+
+
+def _merged(app: App, hook: str) -> dict[str, Any]:
+    """What the plugins give by name, where no two may give the same."""
+    merged: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for plugin, found in app.loaded.collect(hook, app=app):
+        for name, value in (found or {}).items():
+            if name in owners:
+                raise PluginError(
+                    f"plugins {owners[name]!r} and {plugin!r} both register {name!r} ({hook})"
+                )
+            owners[name] = plugin
+            merged[name] = value
+    return merged
+
+
+def _operators(app: App) -> Mapping[str, Operator]:
+    owners = dict.fromkeys(ALL_OPERATORS, CORE_DISTRIBUTION)
+    operators: dict[str, Operator] = {}
+    for plugin, found in app.loaded.collect("register_operators", app=app):
+        for op in found or ():
+            if op.name in owners:
+                raise PluginError(
+                    f"plugin {plugin!r} brings an operator {op.name!r}, "
+                    f"which {owners[op.name]!r} brings already"
+                )
+            owners[op.name] = plugin
+            operators[op.name] = op
+    return {**ALL_OPERATORS, **operators} if operators else ALL_OPERATORS
+
+
+@functools.cache
+def _load_validation() -> None:
+    """Load what pydantic puts off until the first validator is made: 40 ms, which would hold up the event
+    loop in the middle of the first write."""
+    pydantic.TypeAdapter(Annotated[str, pydantic.StringConstraints(max_length=1)])

@@ -1,0 +1,33 @@
+"""The plugin of the model room: what every App needs of it, whatever features it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.model.relations.prefetch import check_relations
+
+if TYPE_CHECKING:
+    from earnorm.application import App
+    from earnorm.model.base import BaseModel
+
+
+class ModelPlugin:
+    """Looks at the relations of an App's models."""
+
+    api = API
+    name = "model"
+
+    @hookimpl
+    def models_changed(self, app: App, models: Sequence[type[BaseModel]]) -> None:
+        """Refuse a start with relations that lead nowhere. A model that is defined later may point at one
+        that comes after it, so nothing is said of it then."""
+        if app.is_started:
+            return
+        catalog = app.catalog
+        known = {n: dict(model._schema.fields) for n, model in catalog.definitions().items()}
+        for name, extensions in catalog.extensions.items():
+            for extension in extensions:
+                known.setdefault(name, {}).update(extension.model._schema.fields)
+        check_relations(models, known)
