@@ -26,6 +26,7 @@ from earnorm.features.locking.locking import check_lock, lock
 from earnorm.features.polymorphism.family import Family, FamilyKeys
 from earnorm.kernel import parts
 from earnorm.kernel.declared import DeclaredKeys
+from earnorm.kernel.durable import settling
 from earnorm.kernel.layers import Layer, PlacedLayer, compose
 from earnorm.kernel.operations import (
     Call,
@@ -120,8 +121,11 @@ class BoundModel:
             core = resolving(self, name, core)
             if name in _OBSERVED:
                 core = _noting_writes(core)
+            call = compose(core, layers)
+            if name in _OBSERVED and layers:
+                call = settling(call)
             found = self._calls[name] = _announcing_denials(
-                compose(core, layers), self.app.loaded.implementations("access_denied")
+                call, self.app.loaded.implementations("access_denied")
             )
         return found
 

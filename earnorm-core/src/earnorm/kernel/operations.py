@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from earnorm.concerns import Concerns
 from earnorm.domain import Domain
+from earnorm.exceptions import PluginError
+from earnorm.kernel.durable import WAITING
 from earnorm.kernel.notes import NO_NOTES, Note
 
 if TYPE_CHECKING:
@@ -282,6 +284,33 @@ class Operation:
         """
         notes = {ORIGIN: origin, PARENT: self}
         return Operation(name, model, env or self.env, domain, values, options, notes)
+
+    @property
+    def attempt(self) -> int:
+        """Which try of the running ``@transactional`` function it is part of, from 1; 1 without."""
+        transaction = self.env.transaction
+        return 1 if transaction is None else transaction.attempt
+
+    def after_durable(self, call: Callable[[], object]) -> None:
+        """Call something once, when the operation has succeeded and is durable: at the commit of the
+        transaction that runs, or at the operation's end where none does. Never where it fails, or where
+        the transaction is rolled back.
+
+        For layers and steps of a write, at any time until its end.
+
+        Args:
+            call: Without arguments, sync or async. It runs outside of the transaction. What it raises
+                is logged: the write is done.
+
+        Raises:
+            PluginError: The operation is over, or no write on its way through layers.
+        """
+        waiting = self.notes.get(WAITING)
+        if waiting is None:
+            raise PluginError(
+                f"after_durable() is for the layers and steps of a write, not for this {self.name}"
+            )
+        waiting.add(call, self.env.transaction)
 
     @property
     def app(self) -> App:

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, IntEnum, auto
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any, Final
 
@@ -518,10 +518,13 @@ class DocumentSteps:
         self._model, self._default = model, default
         before = [step for step in steps if step.stage < Stage.PROPAGATE]
         self._before = [_ready(step, before, number) for number, step in enumerate(before)]
-        after = [step for step in steps if step.stage >= Stage.PROPAGATE]
+        after = [step for step in steps if Stage.PROPAGATE <= step.stage < Stage.DURABLE]
         self._after = [_ready(step, after, number) for number, step in enumerate(after)]
+        self._durable = [step for step in steps if step.stage >= Stage.DURABLE]
         self._atomic = [step.atomic for step in steps if step.atomic is not None]
-        self._is_plain = not self._after and not any(each.waits for each in self._before)
+        self._is_plain = not any(each.waits for each in self._before) and not (
+            self._after or self._durable
+        )
 
     @property
     def may_need_transaction(self) -> bool:
@@ -554,6 +557,9 @@ class DocumentSteps:
                 await _run([r for r in self._after if r.step.also_refused], batch, way)
             raise
         await _run(self._after, batch, way)
+        for step in self._durable:
+            if way in step.ways:
+                batch.op.after_durable(partial(step.run, batch))
         return batch.result
 
 

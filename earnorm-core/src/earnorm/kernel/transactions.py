@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import logging
 import random
 import time
 from collections.abc import (
@@ -22,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from earnorm.concerns import IN_TRANSACTIONS, ReadConcern, ReadPreference, WriteConcern
 from earnorm.exceptions import BatchRefused, ConfigurationError, TransactionError
+from earnorm.kernel.durable import Callback, called
 from earnorm.kernel.environment import Env, current_env, use_env
-from earnorm.model.reading.fetch import Outcome
+from earnorm.kernel.outcome import Outcome
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Session
@@ -33,11 +33,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-log = logging.getLogger("earnorm")
-
-Callback = Callable[[], object]
-"""Without arguments; where it returns an awaitable, that is awaited."""
 
 RETRY_SECONDS: Final = 120.0
 """How long a transaction is tried again, commits included; the figure of MongoDB's convenient API:
@@ -53,6 +48,7 @@ class Transaction:
         "_before",
         "_callbacks",
         "_created",
+        "attempt",
         "doomed",
         "operations",
         "outcome",
@@ -60,8 +56,10 @@ class Transaction:
         "transient",
     )
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, attempt: int = 1) -> None:
         self.session = session
+        self.attempt = attempt
+        """Which try of :func:`transactional` it is, from 1."""
         self.doomed = False
         """An inner block failed, so the whole will be rolled back."""
         self.transient = False
@@ -118,20 +116,10 @@ class Transaction:
     async def notify(self, when: str) -> None:
         """Call the registered callbacks of ``after_commit`` or ``after_rollback``."""
         for callback in self._callbacks[when]:
-            try:
-                await _called(callback)
-            except Exception:
-                name = getattr(callback, "__qualname__", type(callback).__qualname__)
-                log.exception("the %s callback %s failed; the others are called", when, name)
+            await called(callback, when)
 
     def __repr__(self) -> str:
         return f"<Transaction {len(self.operations)} writes{' doomed' if self.doomed else ''}>"
-
-
-async def _called(callback: Callback) -> None:
-    result = callback()
-    if inspect.isawaitable(result):
-        await result
 
 
 async def after_commit(callback: Callback) -> None:
@@ -143,7 +131,9 @@ async def after_commit(callback: Callback) -> None:
     """
     running = current_env().transaction
     if running is None:
-        await _called(callback)
+        result = callback()
+        if inspect.isawaitable(result):
+            await result
     else:
         running.after_commit(callback)
 
@@ -215,7 +205,7 @@ def transaction(
 
 
 @asynccontextmanager
-async def _block(asked: Mapping[str, Any]) -> AsyncGenerator[Transaction]:
+async def _block(asked: Mapping[str, Any], attempt: int = 1) -> AsyncGenerator[Transaction]:
     env = current_env()
     outer = env.transaction
     if outer is not None:
@@ -231,7 +221,7 @@ async def _block(asked: Mapping[str, Any]) -> AsyncGenerator[Transaction]:
     running: Transaction | None = None
     try:
         async with env.app.backend.transaction(options, env.session) as native:
-            running = Transaction(native)
+            running = Transaction(native, attempt)
             with use_env(env.replace(transaction=running)):
                 yield running
             if running.doomed:
@@ -306,19 +296,19 @@ def transactional(
                     return await function(*args, **kwargs)
             transaction(**options)  # an unknown option is said before anything starts
             until = time.monotonic() + RETRY_SECONDS
-            for attempt in count():
+            for attempt in count(1):
                 running: Transaction | None = None
                 try:
-                    async with _block({**options, "commit_until": until}) as running:
+                    async with _block({**options, "commit_until": until}, attempt) as running:
                         return await function(*args, **kwargs)
                 except TransactionError as error:
                     # Once it is committed, an error is one of a hook; it must not be done twice.
                     done = running is not None and running.outcome.committed
                     # Full jitter, so that two transactions that clashed do not clash again.
-                    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
+                    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1))
                     pause = random.uniform(0, longest)  # noqa: S311 - not for secrecy
                     late = time.monotonic() + pause > until
-                    if done or late or not error.transient or attempt == retries:
+                    if done or late or not error.transient or attempt > retries:
                         raise
                 await asyncio.sleep(pause)
             raise AssertionError("unreachable")

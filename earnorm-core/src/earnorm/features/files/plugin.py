@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import condition
-from earnorm.features.files.stored import discard_when_durable, files_of
+from earnorm.features.files.stored import discard, files_of
 from earnorm.fields.files import File
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
@@ -58,5 +58,6 @@ class _Unlinking:
         for field in self._fields:
             # Which of them are really gone is asked again: one may have been left alone.
             ids = files_of(documents, field)
-            await discard_when_durable(op.env, op.model, field, ids)
+            if ids:
+                op.after_durable(partial(discard, op.app, op.model, field, ids))
         return result

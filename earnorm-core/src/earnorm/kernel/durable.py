@@ -1,0 +1,78 @@
+"""Calls that wait until a write is durable: ``op.after_durable(call)``.
+
+Whoever does a write with layers or steps notes here, beside the operation, who asked for a call. When the
+operation has succeeded, the calls are made: at once, or by the running transaction at its commit.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from earnorm.exceptions import PluginError
+from earnorm.kernel.notes import Note
+
+if TYPE_CHECKING:
+    from earnorm.kernel.operations import Call, Operation
+    from earnorm.kernel.transactions import Transaction
+
+log = logging.getLogger("earnorm")
+
+Callback = Callable[[], object]
+"""Without arguments; where it returns an awaitable, that is awaited."""
+
+
+class Waiting:
+    """The calls that wait for one operation."""
+
+    __slots__ = ("_calls", "_is_over")
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[Callback, Transaction | None]] = []
+        self._is_over = False
+
+    def add(self, call: Callback, transaction: Transaction | None) -> None:
+        """Note a call, and the transaction that the operation is in where it was asked for."""
+        if not callable(call):
+            raise TypeError(f"after_durable() takes a function without arguments, not {call!r}")
+        if self._is_over:
+            raise PluginError("after_durable(): the operation is over")
+        self._calls.append((call, transaction))
+
+    async def settle(self) -> None:
+        """Make the calls, or leave them to their transaction; the operation has succeeded."""
+        self._is_over = True
+        for call, transaction in self._calls:
+            if transaction is None or transaction.outcome.committed:
+                await called(call, "after_durable")
+            elif not transaction.outcome.rolled_back:  # else another try has asked again
+                transaction.after_commit(call)
+
+
+WAITING: Note[Waiting] = Note("waiting")
+"""On a write with layers or steps: the calls that wait until it is durable."""
+
+
+def settling(write: Call) -> Call:
+    """Let layers and steps of a write ask for calls behind it."""
+
+    async def call(op: Operation) -> Any:
+        waiting = Waiting()
+        result = await write(op.with_note(WAITING, waiting))
+        await waiting.settle()
+        return result
+
+    return call
+
+
+async def called(call: Callback, when: str) -> None:
+    """Make a call, sync or async; what it raises is logged, because what it follows is done."""
+    try:
+        result = call()
+        if inspect.isawaitable(result):
+            await result
+    except Exception:
+        name = getattr(call, "__qualname__", type(call).__qualname__)
+        log.exception("the %s callback %s failed; the others are called", when, name)
