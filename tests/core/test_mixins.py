@@ -24,7 +24,7 @@ from earnorm import (
     mixins,
     system,
 )
-from earnorm.model.query import NOT_ARCHIVED
+from earnorm.features.archive.plugin import NOT_ARCHIVED
 
 from .conftest import Commands, default_app
 

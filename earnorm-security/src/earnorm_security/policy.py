@@ -60,10 +60,11 @@ class Policy:
         self._app = app
         self._policy_of = policy_of
         self._name = model._name
+        self._shares_collection = app.bind(model).classes is not None
         # What an extension says is added to what the model says.
         access: object = declared(model, "_access")
         # Of classes that share a collection each has its own rules, and those of its bases hold too.
-        rules: object = declared(model, "_rules", inherited=model._root is None)
+        rules: object = declared(model, "_rules", inherited=not self._shares_collection)
         every = frozenset({EVERYBODY}) if default_open else _NOBODY
         granted = dict.fromkeys(RIGHTS, every) if access is None else self._read_access(access)
         self._granted: dict[Right, frozenset[str]] = granted
@@ -75,7 +76,7 @@ class Policy:
     @property
     def is_void(self) -> bool:
         """Everybody may do everything, so no operation needs a layer."""
-        if self.model._root is not None:
+        if self._shares_collection:
             return False  # a class that shares the collection may have rules, and be defined later
         return not self._rules and all(EVERYBODY in roles for roles in self._granted.values())
 
@@ -135,13 +136,13 @@ class Policy:
     def _family(self) -> tuple[list[Policy], list[tuple[Domain, Policy]]]:
         """The policies of the model and its bases in its collection; those of its subclasses, each with
         the records that it is about."""
-        family = self._app.bind(self.model).family
-        if family is None:
+        classes = self._app.bind(self.model).classes
+        if classes is None:
             return [self], []
         bases = [
-            self if b.model is self.model else self._policy_of(b.model) for b in family.bases()
+            self if b.model is self.model else self._policy_of(b.model) for b in classes.bases()
         ]
-        below = [(d, self._policy_of(each.model)) for d, each in family.below()]
+        below = [(d, self._policy_of(each.model)) for d, each in classes.below()]
         return bases, below
 
     def domain(self, env: Env, right: Right) -> Domain:
@@ -153,7 +154,7 @@ class Policy:
         Raises:
             PluginError: A rule's function failed, or returned no domain.
         """
-        if self.model._root is None:
+        if not self._shares_collection:
             return self._own_domain(env, right)
         bases, kinds = self._family()
         result = Domain.TRUE

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Final
 
 FEATURES: Final[Mapping[str, str]] = {
+    "archive": "earnorm.features.archive.plugin:ArchivePlugin",
     "authors": "earnorm.features.authors.plugin:AuthorsPlugin",
     "coalescing": "earnorm.features.coalescing.plugin:CoalescingPlugin",
     "files": "earnorm.features.files.plugin:FilesPlugin",
+    "indexes": "earnorm.features.indexes.plugin:IndexesPlugin",
     "on_delete": "earnorm.features.on_delete.plugin:OnDeletePlugin",
     "parent_store": "earnorm.features.trees.plugin:ParentStorePlugin",
     "polymorphism": "earnorm.features.polymorphism.plugin:PolymorphismPlugin",

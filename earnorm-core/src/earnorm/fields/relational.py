@@ -397,6 +397,8 @@ class One2many(ToMany[C], Generic[C]):
 
 def _is_kind(model: type[Any], name: str) -> bool:
     """Whether a class is kept in one collection with the named one, and is a part of it."""
-    return getattr(model, "_root", None) is not None and any(
-        vars(cls).get("_name") == name for cls in model.__mro__
+    identity = getattr(model, "_identity", None)
+    return identity is not None and any(
+        vars(cls).get("_name") == name and vars(cls).get("_identity") == identity
+        for cls in model.__mro__
     )

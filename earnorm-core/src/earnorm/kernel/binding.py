@@ -21,11 +21,9 @@ from earnorm.exceptions import (
     TransactionError,
     ValidationError,
 )
-from earnorm.features.indexes.preparation import prepare
 from earnorm.features.locking.locking import check_lock, lock
-from earnorm.features.polymorphism.family import Family, FamilyKeys
 from earnorm.kernel import parts
-from earnorm.kernel.declared import DeclaredKeys
+from earnorm.kernel.declared import DeclaredKeys, SharedKeys
 from earnorm.kernel.durable import settling
 from earnorm.kernel.layers import Layer, PlacedLayer, compose
 from earnorm.kernel.operations import (
@@ -39,11 +37,11 @@ from earnorm.kernel.operations import (
     Update,
 )
 from earnorm.kernel.plugins import LoadedPlugins, settled
+from earnorm.kernel.reading import PreparedRecords, combined
 from earnorm.kernel.sending import RETURNED, SENDER
 from earnorm.kernel.steps import ALL, DocumentSteps, Stage, Step, Way, checked_steps, in_order
 from earnorm.kernel.transactions import in_transaction_if
 from earnorm.kernel.views import ModelView
-from earnorm.model.reading.hydrate import Begun
 from earnorm.model.reading.selecting import resolving
 
 if TYPE_CHECKING:
@@ -62,9 +60,16 @@ class BoundModel:
         self.app = app
         self.model = model
         self.view = ModelView(model)
-        self.family = None if model._root is None else Family(self)
-        """The classes that share its collection; None where it has one of its own."""
-        self.schema = model._schema if self.family is None else self.family.schema()
+        given = app.loaded.collect("register_reading", app=app, model=self.view)
+        self.reading = combined(model._name, given)
+        """What features and plugins change in how its documents are read; None where nobody does."""
+        self.classes = None if self.reading is None else self.reading.classes
+        """The classes of its records; None where all are of the model's own."""
+        self.schema = (
+            model._schema
+            if self.classes is None
+            else model._schema.widened(self.classes.find_field)
+        )
         self.operators: Mapping[str, Operator] = app.operators
         self.concerns = Concerns.of(
             model.__name__,
@@ -75,8 +80,8 @@ class BoundModel:
         self.collection = app.backend.collection(model._collection, self.concerns)
         self.timeout = app.settings.default_timeout
         self.is_prepared = False
-        self.declared: DeclaredKeys | FamilyKeys = (
-            DeclaredKeys(self.schema) if self.family is None else self.family.declared
+        self.declared: DeclaredKeys | SharedKeys = (
+            DeclaredKeys(self.schema) if self.classes is None else SharedKeys(self.classes)
         )
         self.bulks_in_transaction = False
         """A layer runs writes in transactions of its own; a bulk has to be one of them. See ``bulk``."""
@@ -93,11 +98,10 @@ class BoundModel:
         return to_filter(domain, self.schema, self.operators)
 
     async def prepare(self) -> None:
-        """Create the declared collection and indexes, once per App."""
+        """Let features and plugins make the database ready for the model's first operation, once per App."""
         async with self._preparing:
             if not self.is_prepared:
-                if self.app.settings.create_indexes:
-                    await prepare(self.model, self.collection, self.operators)
+                await self.app.loaded.notify("prepare_model", app=self.app, model=self.view)
                 self.is_prepared = True
 
     def call(self, name: OperationName) -> Call:
@@ -193,8 +197,9 @@ class BoundModel:
         except LongList as refused:
             return await parts.search(self._search, op, refused)
         look = self.declared.only if options.fields is None else None
-        # A family's documents tell which class each record is of, so those are made at the end.
-        begun = None if options.limit or self.family is not None else Begun(self.model, look)
+        # Where documents tell which class each record is of, those are made at the end.
+        plain = not options.limit and self.classes is None
+        prepared = PreparedRecords(self.model, look) if plain else None
         documents = await self.collection_of(op).find(
             condition,
             projection=self.projection(op),
@@ -203,11 +208,11 @@ class BoundModel:
             limit=options.limit,
             session=op.env.database_session,
             timeout=options.timeout or self.timeout,
-            each_part=look if begun is None else begun.part,
+            each_part=look if prepared is None else prepared.part,
         )
-        if begun is not None:
-            begun += documents
-            documents = begun
+        if prepared is not None:
+            prepared += documents
+            documents = prepared
         if options.lock:
             await lock(self.collection, documents, op)
         return documents

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
+    from earnorm.kernel.reading import RecordClasses
     from earnorm.model.schema import Schema
 
 
@@ -40,3 +41,29 @@ class DeclaredKeys:
             return documents
         declared = self.projection = self._schema.projection
         return [{k: v for k, v in each.items() if k in declared} for each in documents]
+
+
+class SharedKeys:
+    """As :class:`DeclaredKeys`, of a model whose documents become records of several classes.
+
+    A document may have the keys of any of them, so which of these are its own is told with its class.
+    """
+
+    __slots__ = ("_classes", "_is_closed")
+
+    def __init__(self, classes: RecordClasses) -> None:
+        self._classes = classes
+        self._is_closed = False
+
+    @property
+    def projection(self) -> Mapping[str, int] | None:
+        """What a search for whole records names; None while no other keys were seen."""
+        return self._classes.keys if self._is_closed else None
+
+    def only(self, documents: list[Document]) -> list[Document]:
+        """The documents without keys that no class declares."""
+        declared = self._classes.keys
+        if documents and not declared.keys() >= _NO_KEYS.union(*documents):
+            self._is_closed = True
+            return [{k: v for k, v in each.items() if k in declared} for each in documents]
+        return documents

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from earnorm.fields import Field
     from earnorm.kernel.layers import Middleware
     from earnorm.kernel.operations import Operation, OperationName
+    from earnorm.kernel.reading import Reading
     from earnorm.kernel.steps import Step
     from earnorm.kernel.views import ModelView
     from earnorm.model.base import BaseModel
@@ -109,6 +110,13 @@ class Hooks:
         """
 
     @hookspec
+    def prepare_model(self, app: App, model: ModelView) -> Awaitable[None] | None:
+        """The App is about to send the model's first operation, or to begin a transaction: make ready what
+        the model needs in the database. Called once per App and model, while its operations wait; an
+        operation on the same model would wait for itself. May be async; an exception stops the operation.
+        """
+
+    @hookspec
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
@@ -118,6 +126,16 @@ class Hooks:
         the plugin costs that model nothing.
         """
         return ()
+
+    @hookspec
+    def register_reading(self, app: App, model: ModelView) -> Reading | None:
+        """What this plugin changes in how the documents of a model are read; see
+        :class:`earnorm.plugin.Reading`.
+
+        Asked when the App sees the model for the first time. A model for which nothing is returned pays
+        nothing.
+        """
+        return None
 
     @hookspec
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
-from earnorm.domain import Domain, DomainSource, condition
+from earnorm.domain import Domain, DomainSource
 from earnorm.exceptions import DomainError, NotSupported, nearest
 from earnorm.features.locking.locking import check_lock
 from earnorm.kernel.environment import Env, current_env
@@ -42,9 +42,6 @@ M = TypeVar("M", bound="BaseModel")
 # most, measured, against 72 ms); 101, the server's default first batch, cost twice as much.
 _BATCH = 2000
 
-# A document from before the model could archive has no such key: it is not archived.
-NOT_ARCHIVED = condition("active", "!=", False)
-
 
 class Query(Generic[M]):
     """A search that runs when it is awaited (a RecordSet) or iterated with ``async for``.
@@ -75,7 +72,7 @@ class Query(Generic[M]):
         self._timeout = None if timeout is None else _seconds(timeout)
         self._concerns = concerns
         self._lock = False
-        self._archived = False
+        self._is_whole = False
 
     def _with(self, /, **changes: object) -> Self:
         new: Self = object.__new__(type(self))
@@ -91,7 +88,7 @@ class Query(Generic[M]):
 
     def with_archived(self) -> Self:
         """Archived records as well, where the model can archive (``mixins.SoftDelete``)."""
-        return self._with(_archived=True)
+        return self._with(_is_whole=True)
 
     def order(self, *order: Order) -> Self:
         """Sort: ``order("-age", "name")`` or ``order("-age,name")``."""
@@ -178,8 +175,8 @@ class Query(Generic[M]):
             lock=self._lock,
         )
         domain = self._domain
-        if bound.model._soft_delete and not self._archived and "active" not in domain.paths():
-            domain = domain & NOT_ARCHIVED
+        if bound.reading is not None and not self._is_whole:
+            domain = bound.reading.narrowed(domain)
         op = Operation(name, bound.model, env, domain, None, options)
         if self._lock:
             check_lock(op)
@@ -193,9 +190,7 @@ class Query(Generic[M]):
         if unknown:
             name = min(unknown)
             raise DomainError(f"{bound.model._name} has no field {name!r}{nearest(name, fields)}")
-        if bound.model._discriminator is not None:
-            names |= {bound.model._discriminator}
-        return names | {"_revision"} if bound.model._versioned else names
+        return names if bound.reading is None else names | bound.reading.needs
 
     async def _run(self) -> RecordSet[M]:
         env = current_env()

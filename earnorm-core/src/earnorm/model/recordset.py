@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from earnorm.domain import OPERATORS, Domain, DomainSource
 from earnorm.exceptions import (
-    ConfigurationError,
     FieldNotLoaded,
     MultipleRecords,
     NotFound,
@@ -391,16 +390,15 @@ class RecordSet(Generic[M]):
         Raises:
             ConfigurationError: The model is no ``mixins.SoftDelete``.
         """
-        return await self._set_active(False)
+        from earnorm.features.archive.archiving import set_active
+
+        return await set_active(self, False)
 
     async def unarchive(self) -> int:
         """Let searches find the records again; as ``archive``."""
-        return await self._set_active(True)
+        from earnorm.features.archive.archiving import set_active
 
-    async def _set_active(self, active: bool) -> int:
-        if not self._model._soft_delete:
-            raise ConfigurationError(f"{self._model._name} cannot archive: mixins.SoftDelete can")
-        return await self.write({"active": active})
+        return await set_active(self, True)
 
     async def copy(self, default: Mapping[str, Any] | None = None) -> RecordSet[M]:
         """Create a copy of each record, with one insert; see ``record.copy()``."""
@@ -440,9 +438,9 @@ class RecordSet(Generic[M]):
         bound = app.bind(self._model)
         records = list(self._loaded)
         states = states_of(bound, records, [dict(found[record.pk]) for record in records])
-        together = records if bound.schema.relations or bound.family else None
+        together = records if bound.schema.relations or bound.classes else None
         fetch = Fetch(app, None, together)
-        fetch.is_mixed = bound.family is not None
+        fetch.is_mixed = bound.classes is not None
         fill(records, states, fetch)
         return self
 
@@ -470,4 +468,5 @@ def _listed(names: Iterable[str] | None) -> Iterable[str] | None:
 
 
 def _is_kind_of(model: type[BaseModel], base: type[BaseModel]) -> bool:
-    return model._root is not None and issubclass(model, base._base or base)
+    """Whether a class is kept with another one in a collection, and its records are some of the other's."""
+    return model._identity == base._identity and issubclass(model, base._base or base)

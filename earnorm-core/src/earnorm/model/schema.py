@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, cast
 
 import pydantic
 from pydantic_core import SchemaValidator, core_schema
@@ -81,8 +82,7 @@ class Schema:
         self.may_cross = any(map(_may_cross, fields.values()))
         """Whether any path leads into another model."""
         self._validators: dict[str, SchemaValidator] = {}
-        self.kin: Callable[[str], Field[Any, Any] | None] | None = None
-        """Finds a field that another class of the same collection declares, for conditions."""
+        self._find_field: Callable[[str], Field[Any, Any] | None] | None = None
         self._check_new: Callable[[Any], State] | None = None
         self._are_given = frozenset(f.name for f in _given(self)).issuperset
         """Whether all of these names are fields that a new record can be given."""
@@ -266,11 +266,20 @@ class Schema:
     def _field(self, head: str) -> Field[Any, Any] | None:
         name = head if head in self.fields else _ALIASES.get(head, head)
         found = self.fields.get(name)
-        return self.kin(name) if found is None and self.kin is not None else found
+        if found is None and self._find_field is not None:
+            return self._find_field(name)
+        return found
 
-    def forget_paths(self) -> None:
-        """Let what is known of paths belong to this copy of a schema alone."""
-        self._paths, self._crossings = {}, {}
+    def widened(self, find_field: Callable[[str], Field[Any, Any] | None]) -> Self:
+        """A copy whose conditions may also name fields that this class doesn't declare.
+
+        Args:
+            find_field: Finds such a field by its name; asked each time, since there may be more later.
+        """
+        copied = copy.copy(self)
+        copied._paths, copied._crossings = {}, {}
+        copied._find_field = find_field
+        return copied
 
     def _in_dict(self, field: Dict[Any, Any, Any], rest: str, path: str) -> Path:
         """One value of a Dict, by its key: ``prices.vn``."""

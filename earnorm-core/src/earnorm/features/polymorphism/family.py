@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from earnorm.domain import Domain, condition
@@ -19,15 +17,12 @@ from earnorm.fields.base import Field
 from earnorm.fields.text import String
 from earnorm.kernel import registry
 from earnorm.model.extension import form_of
-from earnorm.model.reading.fetch import ID_ONLY, Fetch
-from earnorm.model.reading.hydrate import slots
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
     from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
-    from earnorm.model.schema import Schema
 
 R = TypeVar("R", bound="BaseModel")
 
@@ -116,21 +111,23 @@ class Family:
     """A member and its subclasses, as one App sees them; classes defined later join.
 
     Args:
-        bound: The member.
+        app: The App.
+        model: The member's class there.
     """
 
-    def __init__(self, bound: BoundModel) -> None:
-        self._bound = bound
-        self._app = bound.app
-        self._base = bound.model._base or bound.model
+    def __init__(self, app: App, model: type[BaseModel]) -> None:
+        self._app = app
+        self._model = model
+        self._base = model._base or model
         assert self._base._root is not None and self._base._discriminator is not None
         self._root = self._base._root
-        self._key = self._base._schema.fields[self._base._discriminator].db_name
+        self._discriminator = self._base._discriminator
+        self._key = self._base._schema.fields[self._discriminator].db_name
         self._version = -1
         self._members: dict[str, BoundModel] = {}
+        self._models: dict[str, type[BaseModel]] = {}
         self._fields: dict[str, Field[Any, Any]] = {}
         self._keys: Mapping[str, int] = {}
-        self.declared = FamilyKeys(self)
 
     def _refresh(self) -> None:
         version = registry.version()
@@ -141,7 +138,7 @@ class Family:
         family = [model for model in everyone if model._root is self._root]
         self._fields = _fields_of(family)
         self._keys = {f.db_name: 1 for f in self._fields.values() if f.stored}
-        members: dict[str, BoundModel] = {self._base._kind: self._bound}
+        members: dict[str, BoundModel] = {self._base._kind: self._app.bind(self._model)}
         for model in family:
             if not issubclass(model, self._base) or model is self._base:
                 continue
@@ -149,9 +146,10 @@ class Family:
             if other.model is not self._app.bind(model).model:
                 raise ConfigurationError(
                     f"{other.model._name} and {model._name} are both told by "
-                    f"{self._base._discriminator}={model._kind!r}; give one another _kind"
+                    f"{self._discriminator}={model._kind!r}; give one another _kind"
                 )
         self._members = members
+        self._models = {kind: member.model for kind, member in members.items()}
 
     @property
     def members(self) -> Mapping[str, BoundModel]:
@@ -159,16 +157,30 @@ class Family:
         self._refresh()
         return self._members
 
-    def bases(self) -> list[BoundModel]:
-        """The member itself and the members that it is a part of."""
-        model = self._bound.model
-        found = [cls for cls in model.__mro__ if vars(cls).get("_kind")]
-        return [self._app.bind(cls) for cls in found]
+    def others(self) -> dict[str, BoundModel]:
+        """The subclasses, by what the discriminator says."""
+        own = self._base._kind
+        return {kind: member for kind, member in self.members.items() if kind != own}
 
-    def below(self) -> list[tuple[Domain, BoundModel]]:
-        """The subclasses, each with the records that it is about, those of its own subclasses included."""
-        others = [each for each in self.members.values() if each is not self._bound]
-        return [(self.of_kinds(each.family.members), each) for each in others if each.family]
+    def of_kinds(self, kinds: Iterable[str]) -> Domain:
+        """The records of these kinds."""
+        return condition(self._discriminator, "in", sorted(kinds))
+
+    # -- as the read path asks; see ``earnorm.kernel.reading.RecordClasses`` -------------------
+
+    def of(self, documents: Sequence[Document]) -> list[type[BaseModel]]:
+        """The class that each document names; what no class knows (any more) is a record of the member."""
+        self._refresh()
+        models, default, key = self._models, self._model, self._key
+        return [
+            models.get(kind, default) if type(kind := document.get(key)) is str else default
+            for document in documents
+        ]
+
+    def find_field(self, name: str) -> Field[Any, Any] | None:
+        """A field that some class of the family declares."""
+        self._refresh()
+        return self._fields.get(name)
 
     @property
     def keys(self) -> Mapping[str, int]:
@@ -176,110 +188,22 @@ class Family:
         self._refresh()
         return self._keys
 
-    def field(self, name: str) -> Field[Any, Any] | None:
-        """A field that some class of the family declares."""
-        self._refresh()
-        return self._fields.get(name)
+    def bases(self) -> list[BoundModel]:
+        """The member itself and the members that it is a part of."""
+        return [self._app.bind(cls) for cls in self._model.__mro__ if vars(cls).get("_kind")]
 
-    def of_kinds(self, kinds: Iterable[str]) -> Domain:
-        """The records of these kinds."""
-        name = self._base._discriminator
-        assert name is not None
-        return condition(name, "in", sorted(kinds))
-
-    def schema(self) -> Schema:
-        """The member's schema, which knows the fields of the others in conditions."""
-        schema = copy.copy(self._bound.model._schema)
-        schema.forget_paths()
-        schema.kin = self.field
-        return schema
-
-    # -- hydration ----------------------------------------------------------------------------
-
-    def _kind(self, document: Document) -> str:
-        kind = document.get(self._key)
-        return kind if type(kind) is str else ""
-
-    def hydrate(self, documents: list[Document], loaded: frozenset[str] | None) -> list[Any]:
-        """Records that adopt the documents, each of the class that its document names; what no class
-        knows (any more) is a record of the one that was asked for.
-
-        Little Python runs for each document: it takes 0.65 µs, a model of its own 0.28 (measured).
-        """
-        self._refresh()
-        set_state, set_fetch = slots()
-        members, default = self._members, self._bound
-        kinds = list(map(self._kind, documents))
-        models = {kind: members.get(kind, default).model for kind in set(kinds)}
-        records: list[Any] = list(map(object.__new__, map(models.__getitem__, kinds)))
-        deque(map(set_state, records, self._states(documents, kinds)), maxlen=0)
-        fetch = Fetch(self._app, loaded, None)
-        fetch.is_mixed = True
-        deque(map(set_fetch, records, repeat(fetch)), maxlen=0)
-        if loaded is ID_ONLY or any(member.schema.relations for member in members.values()):
-            fetch.records = records
-        return records
-
-    def _states(self, documents: Sequence[Document], kinds: Sequence[str]) -> Sequence[Document]:
-        groups: dict[str, list[Document]] = {}
-        for kind, document in zip(kinds, documents, strict=True):
-            groups.setdefault(kind, []).append(document)
-        members, default = self._members, self._bound
-        if all(_are_states(members.get(kind, default), each) for kind, each in groups.items()):
-            return documents
+    def below(self) -> list[tuple[Domain, BoundModel]]:
+        """The subclasses, each with the records that it is about, those of its own subclasses included."""
         return [
-            _state(members.get(kind, default), document)
-            for kind, document in zip(kinds, documents, strict=True)
+            (self.of_kinds(family_of(member).members), member) for member in self.others().values()
         ]
 
-    def states(
-        self, records: Sequence[BaseModel], documents: Sequence[Document]
-    ) -> list[dict[str, Any]]:
-        """The states of records that exist, each of which becomes one of the class of its document."""
-        self._refresh()
-        found: list[dict[str, Any]] = []
-        for record, document in zip(records, documents, strict=True):
-            member = self._members.get(self._kind(document), self._bound)
-            if type(record) is not member.model:
-                object.__setattr__(record, "__class__", member.model)
-            found.append(_state(member, document))
-        return found
 
-
-class FamilyKeys:
-    """The declared keys of a family: as ``DeclaredKeys``, with those of all of its classes."""
-
-    __slots__ = ("_family", "_seen")
-
-    def __init__(self, family: Family) -> None:
-        self._family = family
-        self._seen = False
-
-    @property
-    def projection(self) -> Mapping[str, int] | None:
-        """What a search for whole records names; None while no other keys were seen."""
-        return self._family.keys if self._seen else None
-
-    def only(self, documents: list[Document]) -> list[Document]:
-        """The documents without keys that no class of the family declares."""
-        declared = self._family.keys
-        if documents and not declared.keys() >= set[str]().union(*documents):
-            self._seen = True
-            return [{k: v for k, v in each.items() if k in declared} for each in documents]
-        return documents
-
-
-def _are_states(member: BoundModel, documents: Sequence[Document]) -> bool:
-    """Whether the documents have no keys of other classes, and none that is called otherwise."""
-    schema = member.schema
-    return not schema.renamed and schema.is_known(set[str]().union(*documents))
-
-
-def _state(member: BoundModel, document: Document) -> dict[str, Any]:
-    schema = member.schema
-    if not schema.is_known(document):  # keys of other classes
-        document = {k: v for k, v in document.items() if k in schema.projection}
-    return schema.state(document)
+def family_of(bound: BoundModel) -> Family:
+    """The family of a member."""
+    family = bound.classes
+    assert isinstance(family, Family)
+    return family
 
 
 def _fields_of(family: Iterable[type[BaseModel]]) -> dict[str, Field[Any, Any]]:

@@ -6,14 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from earnorm.features.polymorphism.family import Family, family_of
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import JUDGED, Call, Operation
+from earnorm.kernel.reading import Reading
 from earnorm.kernel.sending import SENDER
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.operations import OperationName
+    from earnorm.kernel.views import ModelView
     from earnorm.model.base import BaseModel
 
 
@@ -22,6 +25,14 @@ class PolymorphismPlugin:
 
     api = API
     name = "polymorphism"
+
+    @hookimpl
+    def register_reading(self, app: App, model: ModelView) -> Reading | None:
+        """Records of the class that each document names; the discriminator is always fetched."""
+        if model.attribute("_root") is None:
+            return None
+        needs = frozenset({model.attribute("_discriminator")})
+        return Reading(needs=needs, classes=Family(app, model.cls))
 
     @hookimpl
     def wrap_operation(
@@ -39,16 +50,13 @@ class PolymorphismPlugin:
 
 
 async def _narrow(op: Operation, call_next: Call) -> Any:
-    family = op.app.bind(op.model).family
-    assert family is not None
+    family = family_of(op.app.bind(op.model))
     return await call_next(op.replace(domain=op.domain & family.of_kinds(family.members)))
 
 
 async def _hand_on(op: Operation, call_next: Call) -> int:
-    bound = op.app.bind(op.model)
-    family = bound.family
-    assert family is not None
-    others = {kind: each for kind, each in family.members.items() if each is not bound}
+    family = family_of(op.app.bind(op.model))
+    others = family.others()
     if not others:
         done: int = await call_next(op)
         return done

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from earnorm.exceptions import ConcurrencyError, NotFound
 from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.kernel.reading import Reading
 from earnorm.kernel.steps import CHANGES, DocumentBatch, Stage, Step
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ class RevisionsPlugin:
 
     api = API
     name = "revisions"
+
+    @hookimpl
+    def register_reading(self, app: App, model: ModelView) -> Reading | None:
+        """Versioned models only: the count is always fetched, so that every record can be saved."""
+        return Reading(needs=frozenset({REVISION})) if model.attribute("_versioned") else None
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:

@@ -331,8 +331,8 @@ async def _load_ghosts(fetch: Fetch, model: type[Any]) -> None:
     waiting = {
         r.__dict__["_id"]: r for r in fetch.records if r._fetch is fetch and type(r) is bound.model
     }
-    loaded = Fetch(fetch.app, None, [] if bound.schema.relations or bound.family else None)
-    loaded.is_mixed = bound.family is not None
+    loaded = Fetch(fetch.app, None, [] if bound.schema.relations or bound.classes else None)
+    loaded.is_mixed = bound.classes is not None
     documents = await by_ids(bound, "_id", list(waiting))
     records = [waiting[document["_id"]] for document in documents]
     fill(records, states_of(bound, records, documents), loaded)

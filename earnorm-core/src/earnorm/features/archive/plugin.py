@@ -1,0 +1,28 @@
+"""Archived records: searches leave them out unless they are asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from earnorm.domain import condition
+from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.kernel.reading import Reading
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+    from earnorm.kernel.views import ModelView
+
+# A document from before the model could archive has no such key: it is not archived.
+NOT_ARCHIVED: Final = condition("active", "!=", False)
+
+
+class ArchivePlugin:
+    """Narrows the queries of models that can archive."""
+
+    api = API
+    name = "archive"
+
+    @hookimpl
+    def register_reading(self, app: App, model: ModelView) -> Reading | None:
+        """Models that can archive only."""
+        return Reading(base_domain=NOT_ARCHIVED) if model.attribute("_soft_delete") else None

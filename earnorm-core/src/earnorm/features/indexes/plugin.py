@@ -1,0 +1,26 @@
+"""Collections and indexes are made ready before a model's first operation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from earnorm.features.indexes.preparation import prepare
+from earnorm.kernel.hookspecs import API, hookimpl
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+    from earnorm.kernel.views import ModelView
+
+
+class IndexesPlugin:
+    """Creates what a model declares and the database lacks."""
+
+    api = API
+    name = "indexes"
+
+    @hookimpl
+    async def prepare_model(self, app: App, model: ModelView) -> None:
+        """Create the declared collection, rules and indexes, unless ``create_indexes=False``."""
+        if app.settings.create_indexes:
+            bound = app.bind(model.cls)
+            await prepare(bound.model, bound.collection, bound.operators)
