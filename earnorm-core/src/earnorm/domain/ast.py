@@ -1,7 +1,7 @@
 """The nodes of a domain: constants, conditions, and their combinations. All immutable and hashable.
 
-A domain knows paths and operators by name only. What they mean is said by ``operators``; the two
-interpreters are ``to_mongo`` and ``in_memory``.
+A domain knows paths and operators by name only. ``operators`` says what they mean; ``to_mongo`` and
+``in_memory`` are the two interpreters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from earnorm.exceptions import DomainError
 __all__ = ["FALSE", "TRUE", "And", "Condition", "Domain", "Or", "condition"]
 
 MAX_DEPTH: Final = 60
-"""Levels of alternating ``&``, ``|`` and ``!``. A server accepts about 99 (BSON nests 200 levels)."""
+"""The most levels of alternating ``&``, ``|`` and ``!``. A server accepts about 99 (BSON nests 200
+levels)."""
 
 DomainSource: TypeAlias = "Domain | list[object] | tuple[object, ...] | bool | None"
 
@@ -75,23 +76,23 @@ class Domain:
         return f"Domain({self.to_list()!r})"
 
     def to_list(self) -> list[object]:
-        """The list notation; ``Domain(d.to_list()) == d`` for a domain that was read from a list."""
+        """Return the list notation; ``Domain(d.to_list()) == d`` if ``d`` was read from a list."""
         return self.prefix()
 
     def simplify(self) -> Domain:
-        """An equivalent domain without constants, repeated terms and combinations of a single term."""
+        """Return an equivalent domain without constants, repeated terms and lone combined terms."""
         return self
 
     def conditions(self) -> Iterator[Condition]:
-        """Every condition, from left to right."""
+        """Iterate over all conditions, from left to right."""
         return iter(())
 
     def paths(self) -> frozenset[str]:
-        """The names of the model's own fields that decide (``address`` for ``address.city``)."""
+        """Return the names of the model's own fields in it (``address`` for ``address.city``)."""
         return frozenset(c.path.partition(".")[0] for c in self.conditions())
 
     def prefix(self) -> list[object]:
-        """The notation as exactly one term, so that a prefix operator may stand before it."""
+        """Return the notation as exactly one term, so that a prefix operator can precede it."""
         raise NotImplementedError
 
 
@@ -99,19 +100,19 @@ _set = object.__setattr__
 
 
 class _Constant(Domain):
-    """Always true, or never. There is one of each: ``Domain.TRUE`` and ``Domain.FALSE``."""
+    """A constant domain. There is one of each: ``Domain.TRUE`` and ``Domain.FALSE``."""
 
     __slots__ = ("value",)
 
     value: bool
 
     def __new__(cls, value: bool) -> _Constant:
-        known = _CONSTANTS.get(value)
-        if known is None:
-            known = object.__new__(cls)
-            _set(known, "value", value)
-            _CONSTANTS[value] = known
-        return known
+        constant = _CONSTANTS.get(value)
+        if constant is None:
+            constant = object.__new__(cls)
+            _set(constant, "value", value)
+            _CONSTANTS[value] = constant
+        return constant
 
     def __reduce__(self) -> tuple[type[_Constant], tuple[bool]]:
         return _Constant, (self.value,)
@@ -138,11 +139,12 @@ class Condition(Domain):
 
     Args:
         path: A field name, or names joined with dots.
-        operator: A name of the operators' table; which ones exist is known when it is compiled.
+        operator: A name from the table of operators; it is looked up when the condition is
+            compiled.
         value: Data. It is frozen: lists become tuples.
 
     Raises:
-        DomainError: The path or operator is no text, or the value cannot be data.
+        DomainError: The path or operator is not a text, or the value is not data.
     """
 
     __slots__ = ("operator", "path", "value")
@@ -153,7 +155,7 @@ class Condition(Domain):
 
     def __new__(cls, path: str, operator: str, value: object) -> Condition:  # noqa: D102
         if type(path) is not str or type(operator) is not str or not path:
-            path, operator = _names(path, operator)
+            path, operator = _checked_names(path, operator)
         if type(value) not in PLAIN:
             try:
                 value = freeze(value.to_list() if isinstance(value, Domain) else value)
@@ -185,22 +187,22 @@ class Condition(Domain):
         return Condition, (self.path, self.operator, thaw(self.value))
 
     def conditions(self) -> Iterator[Condition]:
-        """Itself."""
+        """Iterate over this condition only."""
         yield self
 
     def prefix(self) -> list[object]:
-        """The condition itself."""
+        """Return this condition as the only term."""
         return [(self.path, self.operator, thaw(self.value))]
 
 
-# The slots' own setters: a quarter less per condition than object.__setattr__ with a name.
+# The slots' own setters take a quarter less time per condition than object.__setattr__ with a name.
 _set_path = vars(Condition)["path"].__set__
 _set_operator = vars(Condition)["operator"].__set__
 _set_value = vars(Condition)["value"].__set__
 
 
 class _Combination(Domain):
-    """What ``And`` and ``Or`` share: children of their own kind are taken in (both are associative)."""
+    """The base of ``And`` and ``Or``. Both are associative, so children of one kind are flattened."""
 
     __slots__ = ("children", "depth")
 
@@ -218,7 +220,7 @@ class _Combination(Domain):
                 flat.append(child)  # the common case; its depth is 1
                 depth = depth or 1
                 continue
-            below = _is_domain(child).depth
+            below = _checked_domain(child).depth
             if type(child) is cls:
                 flat += child.children
                 below -= 1
@@ -228,7 +230,7 @@ class _Combination(Domain):
                 depth = below
         self = object.__new__(cls)
         _set(self, "children", tuple(flat))
-        _set(self, "depth", _bounded(1 + depth))
+        _set(self, "depth", _checked_depth(1 + depth))
         return self
 
     def __eq__(self, other: object) -> bool:
@@ -272,19 +274,19 @@ class _Combination(Domain):
 
 
 class And(_Combination):
-    """All of its children hold; without children, true."""
+    """A domain that is true when all its children are; without children it is true."""
 
     __slots__ = ()
     _SIGN = "&"
     _NEUTRAL = TRUE
 
     def to_list(self) -> list[object]:
-        """The list notation, with the listed terms ANDed."""
+        """Return the list notation, with the listed terms ANDed."""
         return [term for child in self.children for term in child.prefix()]
 
 
 class Or(_Combination):
-    """At least one of its children holds; without children, false."""
+    """A domain that is true when at least one of its children is; without children it is false."""
 
     __slots__ = ()
     _SIGN = "|"
@@ -292,7 +294,7 @@ class Or(_Combination):
 
 
 class Not(Domain):
-    """Exactly the records that its child leaves out, those without the field included."""
+    """A domain that is true exactly when its child is not, also for records without the field."""
 
     __slots__ = ("child", "depth")
 
@@ -301,8 +303,8 @@ class Not(Domain):
 
     def __new__(cls, child: Domain) -> Not:
         self = object.__new__(cls)
-        _set(self, "child", _is_domain(child))
-        _set(self, "depth", _bounded(1 + child.depth))
+        _set(self, "child", _checked_domain(child))
+        _set(self, "depth", _checked_depth(1 + child.depth))
         return self
 
     def __invert__(self) -> Domain:
@@ -328,15 +330,15 @@ class Not(Domain):
 
 
 def condition(path: str, operator: str, value: object) -> Domain:
-    """One condition; what a field's ``>``, ``in_()`` or ``like()`` returns.
+    """Make one condition, as a field's ``>``, ``in_()`` and ``like()`` do.
 
     Raises:
-        DomainError: As for :class:`Condition`.
+        DomainError: See :class:`Condition`.
     """
     return Condition(path, operator, value)
 
 
-def _names(path: object, operator: object) -> tuple[str, str]:
+def _checked_names(path: object, operator: object) -> tuple[str, str]:
     if not isinstance(path, str) or not path:
         raise DomainError(f"a path is the name of a field, not {shorten(path)}")
     if not isinstance(operator, str):
@@ -344,13 +346,13 @@ def _names(path: object, operator: object) -> tuple[str, str]:
     return str(path), str(operator)  # an Enum of texts is a text here
 
 
-def _is_domain(child: object) -> Domain:
+def _checked_domain(child: object) -> Domain:
     if not isinstance(child, Domain):
         raise DomainError(f"a combination is made of domains, not of {shorten(child)}")
     return child
 
 
-def _bounded(depth: int) -> int:
+def _checked_depth(depth: int) -> int:
     if depth > MAX_DEPTH:
         raise DomainError(f"the domain is nested deeper than {MAX_DEPTH} levels; simplify it")
     return depth

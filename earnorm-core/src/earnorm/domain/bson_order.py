@@ -1,7 +1,7 @@
-"""Equality and order of BSON values as a MongoDB server sees them.
+"""The equality and the order of BSON values, as a MongoDB server compares them.
 
-Every stored value has a key ``(bracket, inner)``. Two values are equal where their keys are; one is
-less than another only where both are of one bracket (``$lt`` and its kin "bracket by type").
+Every stored value has a key ``(bracket, inner)``. Two values are equal if their keys are equal; one
+is less than the other only if both are of one bracket (MongoDB calls this "type bracketing").
 Source: "Comparison/Sort Order" in MongoDB's manual, probed on 6.0.5.
 """
 
@@ -24,7 +24,7 @@ Key = tuple[int, Any]
 
 
 class Missing(Enum):
-    """The type of ``MISSING``: the document has no such key."""
+    """The type of ``MISSING``, which means that the document does not have the key."""
 
     MISSING = "missing"
 
@@ -34,7 +34,7 @@ MISSING: Final = Missing.MISSING
 _NULL, _NAN, _NUMBER, _TEXT, _OBJECT, _ARRAY, _BINARY, _ID, _BOOL, _DATE, _STAMP, _REGEX, _CODE = (
     *(5, 9, 10, 15, 20, 25, 30, 35, 40, 45, 47, 50, 60),
 )
-_NAN_KEY: Final[Key] = (_NAN, 0)  # equal to itself, in no order with a number
+_NAN_KEY: Final[Key] = (_NAN, 0)  # NaN equals itself and has no order with numbers
 _NULL_KEY: Final[Key] = (_NULL, 0)  # a missing value equals null
 _EPOCH: Final = dt.datetime(1970, 1, 1)
 _EPOCH_UTC: Final = _EPOCH.replace(tzinfo=dt.UTC)
@@ -42,16 +42,16 @@ _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 
 
 def key(value: object) -> Key:
-    """The key of a stored value.
+    """Return the key of a stored value.
 
     Raises:
-        TypeError: Values of this type are not stored (a ``Decimal``, a ``date`` …).
+        TypeError: Documents hold no values of this type (a ``Decimal``, a ``date`` …).
     """
     make = _KEYS.get(type(value))
-    return make(value) if make else _of_base(type(value))(value)
+    return make(value) if make else _key_of_base(type(value))(value)
 
 
-def _of_base(kind: type) -> Callable[[Any], Key]:
+def _key_of_base(kind: type) -> Callable[[Any], Key]:
     for base in kind.__mro__:
         if base in _KEYS:
             return _KEYS[base]
@@ -68,7 +68,7 @@ def _decimal(value: Decimal128) -> Key:
 
 
 def _date(value: dt.datetime) -> Key:
-    # BSON dates count whole milliseconds; a naive one is UTC.
+    # BSON dates count whole milliseconds; a naive datetime is UTC.
     return _DATE, (value - (_EPOCH if value.tzinfo is None else _EPOCH_UTC)) // _MILLISECOND
 
 

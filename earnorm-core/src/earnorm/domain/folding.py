@@ -1,8 +1,8 @@
-"""Upper and lower case told apart or not: one rule for ``ilike`` on the server and in memory.
+"""Case folding: one rule for ``ilike`` on the server and in memory.
 
-A letter folds to Unicode's case folding where that is a single letter, else to its lower case where
-that is one, else to itself: é and É, K and the Kelvin sign, ß and ẞ fold together; ß and ss,
-or i with and without its dot, do not. Accents are kept.
+A letter folds to Unicode's case folding if that is a single letter, else to its lower case if that
+is a single letter, else to itself. So é and É, K and the Kelvin sign, ß and ẞ fold together; ß and
+ss do not, nor i with and without its dot. Accents are kept.
 
 The regular expressions of MongoDB 6.0 (PCRE 8) know the foldings of Unicode 7 only. Letters beyond
 ASCII are therefore spelled out (``[éÉ]``), so that every server version folds like Python.
@@ -16,24 +16,24 @@ from typing import Final
 
 __all__ = ["fold", "fold_mates"]
 
-# Everything but Hangul, the Han ideographs and the unassigned planes: they have no case.
-# Leaving them out takes the scan from 150 ms to 20 ms.
+# Hangul, the Han ideographs and the unassigned planes have no case.
+# Leaving them out shortens the scan from 150 ms to 20 ms.
 _MAY_HAVE_CASE: Final = (range(0x80, 0x3400), range(0xA000, 0xAC00), range(0xF900, 0x20000))
 
 
 def fold(text: str) -> str:
-    """The text with every letter folded; as long as the text itself."""
+    """Fold every letter of a text; the result is as long as the text."""
     if text.isascii():
         return text.lower()
     folded = text.casefold()
-    # Case folding never shortens a letter, so equal length means one to one.
+    # Case folding never shortens a letter, so an equal length means that each became one letter.
     if len(folded) == len(text):
         return folded
     return "".join(map(_fold_letter, text))
 
 
 def fold_mates(letter: str) -> str:
-    """Every letter that folds like this one, itself included."""
+    """Return every letter that folds like this one, including the letter itself."""
     folded = _fold_letter(letter)
     return _mates().get(folded, folded)
 

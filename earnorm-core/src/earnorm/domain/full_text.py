@@ -1,4 +1,4 @@
-"""The ``text`` operator: MongoDB's full-text search, which looks into a collection's text index.
+"""The ``text`` operator: MongoDB's full-text search, which uses a collection's text index.
 
 The index, not the condition, says which fields are searched, so the condition stands on the path
 ``*``: ``("*", "text", "coffee -decaf")``.
@@ -15,9 +15,9 @@ from earnorm.exceptions import NotSupported
 __all__ = ["has_text", "text_filter", "text_operand"]
 
 MAX_WORDS: Final = 1000
-"""Characters of a search."""
+"""The most characters of a search."""
 
-# Our names of the options, the server's, and what each may be.
+# EarnORM's name of each option, the server's name, and the type of its value.
 _OPTIONS: Final[dict[str, tuple[str, type]]] = {
     "language": ("$language", str),
     "case_sensitive": ("$caseSensitive", bool),
@@ -26,7 +26,9 @@ _OPTIONS: Final[dict[str, tuple[str, type]]] = {
 
 
 def text_operand(_: object, value: Any) -> dict[str, Any]:
-    """``"words"``, or ``{"words": …, "language": …, "case_sensitive": …, "diacritic_sensitive": …}``.
+    """Read ``"words"`` or ``{"words": …}``.
+
+    The dict may have ``language``, ``case_sensitive`` and ``diacritic_sensitive``.
 
     Raises:
         ValueError: It is neither.
@@ -53,12 +55,12 @@ def text_operand(_: object, value: Any) -> dict[str, Any]:
 
 
 def text_filter(_: str, operand: dict[str, Any]) -> dict[str, Any]:
-    """The server's ``$text``."""
+    """Make the server's ``$text``."""
     return {"$text": dict(operand)}
 
 
 def has_text(_: object) -> Callable[[Sequence[object]], bool]:
-    """Refuse: stems and stop words are the server's own.
+    """Refuse the test in memory: only the server knows its stems and stop words.
 
     Raises:
         NotSupported: Always.

@@ -1,8 +1,8 @@
 """``near`` and ``within``: conditions on GeoJSON values, on the sphere.
 
 Positions are (longitude, latitude) in degrees, as in GeoJSON; distances are metres on a sphere with
-the radius that MongoDB uses. Both are plain conditions: they filter, need no index (a 2dsphere index
-makes them fast), and do not sort by distance, so they work in ``count`` and ``group`` as well.
+the radius that MongoDB uses. Both only filter: they need no index (a 2dsphere index makes them
+fast), and do not sort by distance, so they work in ``count`` and ``group`` as well.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from earnorm.exceptions import NotSupported
 __all__ = ["is_near", "is_within", "near_filter", "near_operand", "within_filter", "within_operand"]
 
 EARTH_RADIUS: Final = 6_378_100.0
-"""Metres; what the server divides a distance by (``kRadiusOfEarthInMeters``)."""
-_HALF_AROUND: Final = 20_037_392.0  # no two positions are farther apart
+"""Metres. The server divides a distance by it (``kRadiusOfEarthInMeters``)."""
+_HALF_AROUND: Final = 20_037_392.0  # metres; no two positions are farther apart
 _ROUNDING: Final = 1e-6
-"""Metres, added to every distance: more than what sines round off. Without it the server misses the
-very place that is asked for at a pole, where all longitudes meet, and at 180 degrees."""
+"""Metres that are added to every distance, more than the rounding errors of sines. Without them the
+server misses the position itself at a pole, where all longitudes meet, and at 180 degrees."""
 MAX_POSITIONS: Final = 10_000
-"""Corners of one ``within``."""
+"""The most corners of one ``within``."""
 
 Position = list[float]
 
 
 class Near(NamedTuple):
-    """Around a position: at least ``nearest`` and at most ``farthest`` metres from it."""
+    """The area around a position: at least ``nearest`` and at most ``farthest`` metres from it."""
 
     position: Position
     farthest: float
@@ -39,10 +39,10 @@ class Near(NamedTuple):
 
 
 def near_operand(_: object, value: Any) -> Near:
-    """``[lon, lat, max_distance]`` or ``[lon, lat, max_distance, min_distance]``.
+    """Read ``[lon, lat, max_distance]`` or ``[lon, lat, max_distance, min_distance]``.
 
     Raises:
-        ValueError: It is nothing of the kind.
+        ValueError: The value is neither.
     """
     numbers = _numbers(value)
     if numbers is None or len(numbers) not in (3, 4):
@@ -60,7 +60,7 @@ def near_operand(_: object, value: Any) -> Near:
 
 
 def near_filter(path: str, near: Near) -> dict[str, Any]:
-    """Inside of the outer circle and, where there is a least distance, outside of the inner one."""
+    """Make the filter: inside the outer circle and, if there is an inner one, outside of that."""
     inside: dict[str, Any] = _circle(near.position, near.farthest)
     if not near.nearest:
         return {path: inside}
@@ -73,8 +73,10 @@ def _circle(position: Position, metres: float) -> dict[str, Any]:
 
 
 def is_near(near: Near) -> Callable[[Sequence[object]], bool]:
-    """The test in memory. It knows points; within a centimetre of a circle's edge it may differ from
-    the server, which looks at the cell of its grid (about a centimetre wide) that a point lies in.
+    """Make the test in memory, which knows points only.
+
+    Within a centimetre of a circle's edge it may differ from the server, which tests the cell of
+    its grid (about a centimetre wide) that holds the point.
 
     Raises:
         NotSupported: (the test) The value is a shape other than a point.
@@ -89,15 +91,15 @@ def is_near(near: Near) -> Callable[[Sequence[object]], bool]:
     return test
 
 
-def metres(one: Sequence[float], other: Sequence[float]) -> float:
-    """The great-circle distance of two positions (the haversine formula)."""
-    lon, lat, lon2, lat2 = map(radians, (*one[:2], *other[:2]))
+def metres(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the great-circle distance of two positions (the haversine formula)."""
+    lon, lat, lon2, lat2 = map(radians, (*first[:2], *second[:2]))
     half = sin((lat2 - lat) / 2) ** 2 + cos(lat) * cos(lat2) * sin((lon2 - lon) / 2) ** 2
     return 2 * EARTH_RADIUS * asin(min(1.0, sqrt(half)))
 
 
 def _point(value: object) -> Position | None:
-    """The position of a stored point; None where the value is no place at all.
+    """Return the position of a stored point, or None if the value is not a place.
 
     A pair of numbers, in a list or under any keys, is MongoDB's older form of a point.
     """
@@ -127,7 +129,7 @@ def _stored_position(values: list[Any]) -> Position | None:
         if isinstance(v, int | float | Decimal128) and not isinstance(v, bool)
     ]
     if len(numbers) < 2 or not (abs(numbers[0]) <= 180 and abs(numbers[1]) <= 90):
-        return None  # NaN is in no order, and so none either
+        return None  # NaN comes here as well, because every comparison with it is false
     return numbers
 
 
@@ -137,10 +139,12 @@ _SHAPES: Final = frozenset(
 
 
 def within_operand(_: object, value: Any) -> dict[str, Any]:
-    """A ring ``[[lon, lat], …]`` (closed by itself), or a GeoJSON ``Polygon`` or ``MultiPolygon``.
+    """Read a ring ``[[lon, lat], …]`` or a GeoJSON ``Polygon`` or ``MultiPolygon``.
+
+    An open ring is closed.
 
     Raises:
-        ValueError: It is nothing of the kind.
+        ValueError: The value is neither.
     """
     value = getattr(value, "__geo_interface__", value)
     if is_dict(value) and value.keys() == {"type", "coordinates"}:
@@ -157,13 +161,15 @@ def within_operand(_: object, value: Any) -> dict[str, Any]:
 
 
 def within_filter(path: str, area: Mapping[str, Any]) -> dict[str, Any]:
-    """The server's ``$geoWithin``, on the sphere."""
+    """Make the server's ``$geoWithin``, on the sphere."""
     return {path: {"$geoWithin": {"$geometry": dict(area)}}}
 
 
 def is_within(_: object) -> Callable[[Sequence[object]], bool]:
-    """Refuse: the sides of the server's polygons are great circles, and a planar answer would be
-    another one.
+    """Refuse the test in memory.
+
+    The sides of the server's polygons are great circles; a test in the plane would answer
+    differently.
 
     Raises:
         NotSupported: Always.
@@ -173,7 +179,7 @@ def is_within(_: object) -> Callable[[Sequence[object]], bool]:
     )
 
 
-# -- reading what was given: numbers, and nothing but numbers -------------------------------------
+# -- readers of the given value; they accept finite numbers only ----------------------------------
 
 
 def _numbers(value: object) -> list[float] | None:
@@ -199,7 +205,7 @@ def _position(value: object) -> Position:
 def _ring(value: object) -> list[Position]:
     if not is_list(value) or not 3 <= len(value) <= MAX_POSITIONS:
         raise ValueError(f"a ring has from 3 to {MAX_POSITIONS:,} positions")
-    ring = [_position(each) for each in value]
+    ring = [_position(position) for position in value]
     if ring[0] != ring[-1]:
         ring.append(ring[0])
     if len(ring) < 4:
@@ -210,13 +216,13 @@ def _ring(value: object) -> list[Position]:
 def _rings(value: object) -> list[list[Position]]:
     if not is_list(value) or not 1 <= len(value) <= MAX_POSITIONS:
         raise ValueError("the coordinates of a Polygon are a list of rings")
-    return [_ring(each) for each in value]
+    return [_ring(ring) for ring in value]
 
 
 def _polygons(value: object) -> list[list[list[Position]]]:
     if not is_list(value) or not 1 <= len(value) <= MAX_POSITIONS:
         raise ValueError("the coordinates of a MultiPolygon are a list of polygons")
-    return [_rings(each) for each in value]
+    return [_rings(polygon) for polygon in value]
 
 
 _AREAS: Final[dict[str, Callable[[object], list[Any]]]] = {

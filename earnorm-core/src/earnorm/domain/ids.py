@@ -1,4 +1,4 @@
-"""The ids that a domain names: known from the domain alone, before anything is asked of the database."""
+"""The ids that a domain names, found in the domain alone, without asking the database."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from earnorm.exceptions import DomainError
 __all__ = ["ID_TYPES", "ids_of", "split_ids"]
 
 ID_TYPES: Final = frozenset({ObjectId, str, int, Int64, UUID})
-"""Types of stored ids that are equal to Python exactly where they are to the server; 1.0 and True are not."""
+"""Types of stored ids that Python and the server compare alike; they compare 1.0 and True
+differently."""
 
-# No field stores these in another form.
-_AS_THEY_ARE: Final = frozenset({ObjectId, UUID})
+# Every field stores these as they are.
+_STORED_AS_THEY_ARE: Final = frozenset({ObjectId, UUID})
 
 
 def ids_of(domain: Domain, schema: Schema) -> list[Any] | None:
-    """The stored ids that a domain names, each once; None where it names none, or not only such of ``ID_TYPES``.
+    """Return the stored ids that a domain names, each once, or None.
 
-    Every record that matches has one of them. The domain may demand more, so not every one of them matches.
+    It is None if the domain names no ids, or one that is not of ``ID_TYPES``.
+
+    Every record that matches has one of them. The domain may demand more, so some of them may not
+    match.
 
     Args:
         domain: The condition.
@@ -35,7 +39,7 @@ def ids_of(domain: Domain, schema: Schema) -> list[Any] | None:
 
 
 def split_ids(domain: Domain, schema: Schema) -> tuple[list[Any], Domain] | None:
-    """Split a domain into the ids that it names and what it demands beside them; None where it names none.
+    """Split a domain into the ids that it names and its other conditions; None if it names none.
 
     ``(id in ids) & rest`` means the same as the domain.
 
@@ -51,11 +55,11 @@ def split_ids(domain: Domain, schema: Schema) -> tuple[list[Any], Domain] | None
     lists: list[list[Any]] = []
     rest: list[Domain] = []
     for child in domain.children:
-        found = _listed(child, schema) if type(child) is Condition else None
-        if found is None:
+        ids_of_child = _listed(child, schema) if type(child) is Condition else None
+        if ids_of_child is None:
             rest.append(child)
         else:
-            lists.append(found)
+            lists.append(ids_of_child)
     if not lists:
         return None
     shortest, *others = sorted(lists, key=len)
@@ -67,7 +71,7 @@ def split_ids(domain: Domain, schema: Schema) -> tuple[list[Any], Domain] | None
 
 
 def _listed(node: Condition, schema: Schema) -> list[Any] | None:
-    """The ids of one condition; None where it is not about the id."""
+    """Return the ids of one condition, or None if it is not about the id."""
     if node.path not in ID_PATHS or node.operator not in ("=", "in"):
         return None
     value = node.value
@@ -76,8 +80,8 @@ def _listed(node: Condition, schema: Schema) -> list[Any] | None:
         path = schema.resolve(node.path)
         if path.db_path != "_id":
             return None  # a model may have a field of that name
-        if not _AS_THEY_ARE.issuperset(map(type, values)):
-            values = [path.field.operand(thaw(each)) for each in values]
+        if not _STORED_AS_THEY_ARE.issuperset(map(type, values)):
+            values = [path.field.operand(thaw(item)) for item in values]
     except (DomainError, ValueError):
-        return None  # who makes a filter of it says what is wrong
+        return None  # to_filter() raises the error for it
     return list(dict.fromkeys(values)) if ID_TYPES.issuperset(map(type, values)) else None

@@ -1,7 +1,7 @@
 """A domain as a predicate over documents in their stored form, with the server's own semantics.
 
-What a path leads to is found as a MongoDB server finds it (``matcher/path.cpp``): lists are looked
-into, element by element, and a number in a path may also be a position in a list.
+A path is followed as a MongoDB server does it (``matcher/path.cpp``): into each element of a list,
+and a number in a path may also be a position in a list.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Operators: TypeAlias = Mapping[str, Operator]
 
 
 def matcher(domain: Domain, schema: Schema, operators: _Operators = OPERATORS) -> Predicate:
-    """The predicate that is true of a stored document exactly where the server's filter finds it.
+    """Make the predicate that is true for exactly the documents that the server's filter finds.
 
     Args:
         domain: The condition.
@@ -73,15 +73,15 @@ def _condition(node: Condition, schema: Schema, operators: _Operators) -> Predic
         return _on_field(db_path, whole, test)
 
     def check(document: Mapping[str, Any]) -> bool:
-        found: list[Any] = []
-        _collect(document, parts, 0, whole, found)
-        return test(found)
+        values: list[Any] = []
+        _collect(document, parts, 0, whole, values)
+        return test(values)
 
     return check
 
 
 def _on_field(name: str, whole: bool, test: Test) -> Predicate:
-    """The common case of a path without dots; what ``_collect`` does, in a third of the time."""
+    """Test a path without dots, the common case, in a third of the time that ``_collect`` takes."""
 
     def check(document: Mapping[str, Any]) -> bool:
         value: Any = document.get(name, MISSING)
@@ -93,46 +93,46 @@ def _on_field(name: str, whole: bool, test: Test) -> Predicate:
 
 
 def _collect(
-    document: Mapping[str, Any], parts: tuple[str, ...], start: int, whole: bool, found: list[Any]
+    document: Mapping[str, Any], parts: tuple[str, ...], start: int, whole: bool, values: list[Any]
 ) -> None:
-    """Append what ``parts[start:]`` leads to: values, lists with their elements, or ``MISSING``."""
+    """Append all that ``parts[start:]`` leads to: values, lists and their elements, ``MISSING``."""
     value: Any = document
     for position in range(start, len(parts)):
         value = value.get(parts[position], MISSING)
         if is_list(value):
-            _collect_elements(value, parts, position + 1, whole, found)
+            _collect_elements(value, parts, position + 1, whole, values)
             return
         if not is_dict(value):
             if position + 1 < len(parts):
                 value = MISSING
             break
-    found.append(value)
+    values.append(value)
 
 
 def _collect_elements(
-    items: list[Any], parts: tuple[str, ...], start: int, whole: bool, found: list[Any]
+    items: list[Any], parts: tuple[str, ...], start: int, whole: bool, values: list[Any]
 ) -> None:
     if start == len(parts):
         if not whole:
-            found.extend(items)
-        found.append(items)
+            values.extend(items)
+        values.append(items)
         return
     offset, rest = _position(parts[start]), start + 1
     for position, item in enumerate(items):
         if is_dict(item):
-            _collect(item, parts, start, whole, found)
+            _collect(item, parts, start, whole, values)
         if position != offset:
             continue
         if rest == len(parts):
-            found.append(item)  # as it is: the server doesn't look into a list found by position
+            values.append(item)  # the server doesn't look into a list that it finds by position
         elif is_dict(item):
-            _collect(item, parts, rest, whole, found)
+            _collect(item, parts, rest, whole, values)
         elif is_list(item):
-            _collect_elements(item, parts, rest, whole, found)
+            _collect_elements(item, parts, rest, whole, values)
 
 
 def _position(name: str) -> int:
-    """The position in a list that a part of a path means, or -1: ``01`` is a key, not a position."""
+    """Return the position in a list that a part of a path means, or -1; ``01`` is a key."""
     if name.isascii() and name.isdecimal() and len(name) < 10 and name == str(int(name)):
         return int(name)
     return -1

@@ -1,8 +1,9 @@
-"""The operators that keyset paging needs: what a sort puts behind a value, before it, and beside it.
+"""The operators of keyset paging: "after", "before" and "beside" a value in a sort.
 
-``<`` and ``>`` compare within one type only, as the server's do. A sort goes on: unset values come
-first, then NaN, numbers, texts, and the rest of BSON's types in their order. These operators follow
-the sort, so that a page begins exactly where the last one ended, whatever is stored.
+``<`` and ``>`` compare within one type only, as the server's do. A sort orders all types: unset
+values come first, then NaN, numbers, texts, and the rest of BSON's types in their order. These
+operators follow the sort, so that a page begins exactly where the last one ended, whatever values
+are stored.
 Source: "Comparison/Sort Order" in MongoDB's manual, probed on 6.0.5.
 """
 
@@ -42,7 +43,7 @@ _BRACKETS: Final[tuple[tuple[str, ...], ...]] = (
     ("javascriptWithScope",),
     ("maxKey",),
 )
-# Where the bracket of bson_order.key() stands among them.
+# From a bracket of bson_order.key() to its index in _BRACKETS.
 _POSITION: Final[Mapping[int, int]] = {
     5: 1,
     9: 2,
@@ -62,7 +63,7 @@ _NAN: Final = float("nan")
 
 
 def _prepare(_: FieldLike, value: Any) -> Any:
-    # In stored form, and of any type: what is sorted by may have been stored by another program.
+    # The value is in stored form, and of any type, because another program may have stored it.
     if type(value) not in PLAIN_STORED:
         raise ValueError(f"{shorten(value)} is no single value that records are sorted by")
     return stored(value)
@@ -89,7 +90,7 @@ def _before(path: str, value: Any) -> dict[str, Any]:
     lowest = {path: {"$type": ["minKey"]}}
     if position == _NULL:
         return lowest
-    parts: list[dict[str, Any]] = [{path: None}, lowest]  # null finds missing values, too
+    parts: list[dict[str, Any]] = [{path: None}, lowest]  # null finds missing values too
     if position > _NUMBER:
         parts.append({path: {"$type": _types(_BRACKETS[_NUMBER:position])}})
     elif bracket != _IS_NAN:
@@ -122,4 +123,4 @@ _TABLE: Final = (
 )
 
 KEYSET_OPERATORS: Final[Mapping[str, Operator]] = MappingProxyType({op.name: op for op in _TABLE})
-"""Known to every App; nobody else needs them."""
+"""The operators of keyset paging, by name. Every App knows them."""

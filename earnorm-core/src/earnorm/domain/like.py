@@ -1,9 +1,10 @@
-"""``like`` patterns: ``%`` any text, ``_`` one character, ``\\`` takes the next character literally.
+"""The patterns of ``like``: ``%`` is any text, ``_`` one character, ``\\`` escapes the next one.
 
 One parsed pattern has two forms, a regular expression for the server and a matcher in memory. Both
-find each part between two ``%`` at its first place and never look back, which is right for such
-patterns and makes both linear in the text. On the server that is more than speed: a regular expression
-that hits the server's match limit counts as no match, and a ``not like`` would let the record through.
+take each part between two ``%`` at its first place and never backtrack, which is correct for such
+patterns and makes both linear in the text. On the server this is needed for more than speed: a
+regular expression that reaches the server's match limit counts as no match, so ``not like`` would
+find the record.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from earnorm.domain.values import encodable
 __all__ = ["LikePattern"]
 
 MAX_PATTERN: Final = 1000
-"""Characters of a pattern; what is longer is a mistake or an attack."""
+"""The most characters of a pattern; a longer one is a mistake or an attack."""
 
-# One part of a pattern between two ``%``: a text, or its characters where there are ``_`` (None).
+# The part of a pattern between two ``%``: a text or, if it has a ``_``, its characters with None
+# for ``_``.
 _Part = str | tuple[str | None, ...]
 
 _SPECIAL: Final = re.compile(r"[%_\\]")
@@ -32,11 +34,11 @@ class LikePattern:
 
     Args:
         pattern: As the user wrote it.
-        anchored: It describes the whole text (``=like``), else a part of it (``like``).
-        ignore_case: ``ilike`` and ``=ilike``.
+        anchored: The pattern describes the whole text (``=like``), else a part of it (``like``).
+        ignore_case: True for ``ilike`` and ``=ilike``.
 
     Raises:
-        ValueError: It is no text, longer than 1,000 characters, or not encodable.
+        ValueError: The pattern is not a text, longer than 1,000 characters, or not encodable.
     """
 
     __slots__ = ("_ignore_case", "_parts")
@@ -50,27 +52,27 @@ class LikePattern:
         parts: list[_Part] = [text] if _SPECIAL.search(text) is None else _split(text)
         self._parts = parts if anchored else ["", *parts, ""]
         if len(self._parts) > 3:
-            # Between two % an empty part says nothing.
+            # An empty part between two % fits everywhere.
             self._parts[1:-1] = filter(None, self._parts[1:-1])
 
     @property
     def literal(self) -> str | None:
-        """The only text that matches, where there is only one."""
+        """The only text that matches, or None if there are several."""
         first = self._parts[0]
         if len(self._parts) == 1 and not self._ignore_case and isinstance(first, str):
             return first
         return None
 
     def matches(self, text: str) -> bool:
-        """Whether the text matches; linear in its length."""
+        """Return whether the text matches, in time linear in its length."""
         if self._ignore_case:
             text = fold(text)
         first, *rest = self._parts
         if not rest:
-            return len(text) == len(first) and _found_at(first, text, 0)
+            return len(text) == len(first) and _matches_at(first, text, 0)
         *middle, last = rest
         position, end = len(first), len(text) - len(last)
-        if position > end or not _found_at(first, text, 0) or not _found_at(last, text, end):
+        if position > end or not _matches_at(first, text, 0) or not _matches_at(last, text, end):
             return False
         for part in middle:
             position = _find(part, text, position, end)
@@ -80,16 +82,16 @@ class LikePattern:
         return True
 
     def regex(self) -> str:
-        """The regular expression that says the same to PCRE (and to Python's ``re``).
+        """Make the regular expression that means the same to PCRE (and to Python's ``re``).
 
-        Flags are inside, so that the expression is whole where ``$options`` isn't understood.
+        Flags are inside it, so that it needs no ``$options``, which some stages don't take.
         """
         flag = "(?i)" if self._ignore_case else ""
         parts = self._parts
         if len(parts) == 3 and not parts[0] and not parts[2]:
             return flag + _dotall(self._quoted(parts[1]))  # a single part, anywhere
         first, *rest = parts
-        # A leading text stays outside of the group: the server reads index bounds off it.
+        # A leading text stays outside the group, because the server makes index bounds of it.
         lead = first if isinstance(first, str) else _lead(first)
         tail = self._quoted(first[len(lead) :])
         if rest:
@@ -130,7 +132,7 @@ def _split(pattern: str) -> list[_Part]:
         elif letter == "_":
             part.append(None)
         elif letter == "\\":
-            part.append(next(letters, "\\"))  # at the very end it stands for itself
+            part.append(next(letters, "\\"))  # at the end of the pattern it is literal
         else:
             part.append(letter)
     parts.append(_part(part))
@@ -155,18 +157,18 @@ def _dotall(regex: str) -> str:
     return f"(?s:{regex})" if "." in regex else regex
 
 
-def _found_at(part: _Part, text: str, start: int) -> bool:
+def _matches_at(part: _Part, text: str, start: int) -> bool:
     if isinstance(part, str):
         return text.startswith(part, start)
     return all(c is None or c == text[start + i] for i, c in enumerate(part))
 
 
 def _find(part: _Part, text: str, start: int, end: int) -> int:
-    """The first position of ``part`` in ``text[start:end]``, or -1."""
+    """Return the first position of ``part`` in ``text[start:end]``, or -1."""
     if isinstance(part, str):
         return text.find(part, start, end)
     # Shift-and (Baeza-Yates and Gonnet 1992): bit i of `alive` says that the last i + 1 characters
-    # match the first i + 1 of the part. Linear in the text whatever the part repeats.
+    # match the first i + 1 of the part. It is linear in the text, even if the part repeats itself.
     anything = sum(1 << i for i, c in enumerate(part) if c is None)
     masks: dict[str, int] = {}
     for i, c in enumerate(part):

@@ -1,4 +1,4 @@
-"""Lists of values that no filter can hold: refused when a filter is made, or cut into parts that fit."""
+"""Lists of values that are too long for one filter: they are refused or cut into parts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from earnorm.exceptions import LongList
 __all__ = ["LARGEST", "chunks", "list_bytes", "listed"]
 
 LARGEST: Final = 16_000_000
-"""Bytes of one list; a server accepts 16 MiB for a whole filter."""
+"""The most bytes of one list; a server accepts 16 MiB for a whole filter."""
 _SHORT: Final = 20_000
-"""Lists up to here are not looked at: their values would have 800 bytes each."""
+"""Lists up to this length are not measured: to be too long, their values would need 800 bytes
+each."""
 
 
 def listed(name: str, sign: str) -> Callable[[str, Any], dict[str, Any]]:
-    """The filter of an operator that takes a list.
+    """Make the ``to_mongo`` of an operator that takes a list.
 
     Args:
         name: The operator's name.
@@ -29,7 +30,7 @@ def listed(name: str, sign: str) -> Callable[[str, Any], dict[str, Any]]:
         if len(values) > _SHORT and (size := list_bytes(values)) > LARGEST:
             raise LongList(
                 f"({path!r}, {name!r}): a list of {len(values):,} values takes {size / 1e6:.0f} MB, and a "
-                f"filter of MongoDB has 16 MB at most; {_WAYS_OUT.get(name, _OTHER)}",
+                f"filter of MongoDB has 16 MB at most; {_WAYS_OUT.get(name, _OTHER_WAY_OUT)}",
                 loc=(path,),
             )
         return {path: {sign: values}}
@@ -37,7 +38,7 @@ def listed(name: str, sign: str) -> Callable[[str, Any], dict[str, Any]]:
     return to_mongo
 
 
-_OTHER: Final = "say it with fewer values, or with a field that the records have in common"
+_OTHER_WAY_OUT: Final = "say it with fewer values, or with a field that the records have in common"
 _WAYS_OUT: Final = {
     "in": "ask for parts of it. Ids are asked for in parts by themselves: ('id', 'in', …) under no "
     "'|' or '!', in a search (without order and offset), count, update or delete"
@@ -45,7 +46,7 @@ _WAYS_OUT: Final = {
 
 
 def list_bytes(values: Sequence[Any]) -> int:
-    """What a list takes in BSON at least; of null alone less is stored than is counted here."""
+    """Return the least bytes that a list takes in BSON; only nulls take less than counted here."""
     number = len(values)
     # Each item has its type, its position as digits, and a NUL.
     total: int = 3 * number + sum(
@@ -59,14 +60,14 @@ def list_bytes(values: Sequence[Any]) -> int:
     return total + 4 * number
 
 
-# A filter may have 16 MB; a third of it leaves room for what layers add to the condition.
+# A filter may have 16 MB; a third of it leaves room for the conditions that layers add.
 _PART_BYTES: Final = 5_000_000
-# Beside the value itself: its type, its position in the list as digits, and a NUL.
+# Bytes of an item beside its value: its type, its position in the list as digits, and a NUL.
 _OVERHEAD: Final = 9
 
 
 def chunks(pks: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Cut ids into parts that each fit into one filter: 238,000 ObjectIds, fewer where ids are long texts."""
+    """Cut ids into parts that each fit in one filter: 238,000 ObjectIds, or fewer long texts."""
     if not pks:
         return
     longest = max(map(_size, pks)) if any(type(pk) is not ObjectId for pk in pks) else 12

@@ -1,6 +1,6 @@
-"""The operators of conditions, as a table: what each takes, and what it means on either side.
+"""The table of operators: which values each takes, and what it means on the server and in memory.
 
-A plugin adds an operator by handing the interpreters a larger table; nothing here knows the App.
+A plugin adds an operator by passing a larger table to the interpreters; nothing here knows the App.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from earnorm.exceptions import DomainError, UnresolvedDomain, nearest
 __all__ = ["OPERATORS", "Bound", "Operator", "Test", "bind"]
 
 WHOLE_RECORD: Final = "*"
-"""The path of a condition that is about no field."""
+"""The path of a condition about the whole record, not about a field."""
 
-# An operand is what `prepare` makes of a value; only its own operator looks inside.
+# An operator's `prepare` makes an operand of a value; only that operator knows its form.
 Operand = Any
 Values = Sequence[object]
 Test = Callable[[Values], bool]
@@ -49,23 +49,25 @@ class Operator:
     """One operator.
 
     Args:
-        name: What stands in the middle of a condition.
+        name: The middle of a condition, such as ``>=``.
         prepare: Makes the operand of a field's condition from its value. It may return
-            ``Domain.TRUE`` or ``Domain.FALSE`` where the value alone decides, and raises ``ValueError``
-            for a value that it doesn't take. For a nested operator it isn't called.
-        to_mongo: The filter for a path in the stored document and an operand. What follows the path
-            is a plain value or a dict of operators; a dict that is data stands behind ``$eq``.
-        matches: The test for an operand. A test gets every value that the path leads to, as the server
-            finds them: a list's elements, then the list itself; ``MISSING`` where there is none.
-        negated: The operator that is true exactly where this one isn't; it takes the same operands.
+            ``Domain.TRUE`` or ``Domain.FALSE`` if the value alone decides, and raises
+            ``ValueError`` for a value that it doesn't take. It isn't called for a nested operator.
+        to_mongo: Makes the filter from a path in the stored document and an operand. The filter has
+            a plain value or a dict of operators under the path; a dict that is data goes under
+            ``$eq``.
+        matches: Makes the test from an operand. A test gets every value that the path leads to, as
+            the server finds them: a list's elements, then the list itself; ``MISSING`` if there is
+            none.
+        negated: The operator that is true exactly when this one isn't; it takes the same operands.
         whole: The test gets a list as it is, without its elements.
         nested: The value is a domain about the elements of a list; ``to_mongo`` gets its filter as
-            operand, ``matches`` a test of one element's document.
-        relational: It is about records of another model (or about the tree that a model makes), so
-            it is replaced by a condition on ids before a filter is made; ``to_mongo`` and ``matches``
-            are never called.
-        negatable: Its filter may stand under a negation.
-        pathless: It is about the whole record, and stands on the path ``*``.
+            operand, ``matches`` gets a test of one element's document.
+        relational: The condition is about records of another model (or about a tree of the model's
+            own records), so a condition on ids replaces it before a filter is made; ``to_mongo``
+            and ``matches`` are never called.
+        negatable: The filter may stand under a negation.
+        pathless: The condition is about the whole record, and its path is ``*``.
     """
 
     name: str
@@ -100,7 +102,7 @@ class Nested(NamedTuple):
 
 
 Bound = tuple[Operator, str, Operand]
-"""A condition that met its schema: the operator, the path in the document, the operand."""
+"""A condition bound to its schema: the operator, the path in the document, the operand."""
 
 
 def bind(condition: Condition, schema: Schema, operators: Mapping[str, Operator]) -> Bound:
@@ -138,18 +140,18 @@ def bind(condition: Condition, schema: Schema, operators: Mapping[str, Operator]
 
 
 def unresolved(condition: Condition, schema: Schema) -> DomainError:
-    """The error for a relational condition where a filter or a predicate of documents is made."""
-    what = f"({condition.path!r}, {condition.operator!r})"
+    """Make the error for a relational condition that was not resolved before it is compiled."""
+    quoted = f"({condition.path!r}, {condition.operator!r})"
     crossing = schema.crossing(condition.path)
     on_tree = condition.operator in ("child_of", "parent_of")
     if crossing is None and not (on_tree and schema.resolve(condition.path).db_path == "_id"):
         return DomainError(
-            f"{what}: {condition.path!r} is no relation of {schema.name}"
+            f"{quoted}: {condition.path!r} is no relation of {schema.name}"
             + ("" if on_tree else "; about the elements of a list asks 'elem'"),
             loc=(condition.path,),
         )
     return UnresolvedDomain(
-        f"{what} is about other records, and a single document doesn't hold them; "
+        f"{quoted} is about other records, and a single document doesn't hold them; "
         f"'await app.resolve(model, domain)' first",
         loc=(condition.path,),
     )
@@ -165,23 +167,23 @@ class ElementSchema:
         self._db_path = f"{db_path}."
 
     def resolve(self, path: str) -> Path:
-        """See :class:`~earnorm.domain.schema.Schema`."""
-        found = self._schema.resolve(f"{self._path}.{path}")
-        if not found.db_path.startswith(self._db_path):
+        """Resolve a path inside an element."""
+        inner = self._schema.resolve(f"{self._path}.{path}")
+        if not inner.db_path.startswith(self._db_path):
             raise DomainError(
                 f"{path!r} does not lie inside {self._path!r}", loc=(self._path, path)
             )
-        return Path(found.db_path.removeprefix(self._db_path), found.field)
+        return Path(inner.db_path.removeprefix(self._db_path), inner.field)
 
     def substitute(self, path: str) -> None:
-        """Nothing inside an element is computed."""
+        """Return None, because nothing inside an element is computed."""
 
     def crossing(self, path: str) -> Crossing | None:
-        """See :class:`~earnorm.domain.schema.Schema`."""
-        found = self._schema.crossing(f"{self._path}.{path}")
-        if found is None or not found.path.startswith(f"{self._path}."):
+        """Return the first relation on a path inside an element."""
+        inner = self._schema.crossing(f"{self._path}.{path}")
+        if inner is None or not inner.path.startswith(f"{self._path}."):
             return None
-        return replace(found, path=found.path.removeprefix(f"{self._path}."))
+        return replace(inner, path=inner.path.removeprefix(f"{self._path}."))
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -217,8 +219,8 @@ def _ordered(field: FieldLike, value: Any) -> Any:
     return operand
 
 
-# Whatever the value, nothing is wrong with it; a text or an integer is looked at.
-_AS_THEY_ARE: Final = PLAIN_STORED - {str, int}
+# Every value of these types can be stored; a text or an integer has to be checked.
+_NEED_NO_CHECK: Final = PLAIN_STORED - {str, int}
 
 
 def _listed(field: FieldLike, value: Any) -> list[Any]:
@@ -226,8 +228,8 @@ def _listed(field: FieldLike, value: Any) -> list[Any]:
     values = value if is_list(value) else [value]
     operands = [None if item is None else convert(item) for item in values]
     kinds = set(map(type, operands))
-    if kinds <= _AS_THEY_ARE:
-        return operands  # the common case, a third of the time for a long list
+    if kinds <= _NEED_NO_CHECK:
+        return operands  # the common case; a long list takes a third of the time this way
     if Day in kinds:
         raise ValueError(
             "a day is no point in time, and stands in no list; use '=' for each with '|'"
@@ -244,7 +246,7 @@ def _listed(field: FieldLike, value: Any) -> list[Any]:
 
 
 def _listed_or(empty: Domain) -> Callable[[FieldLike, Any], Operand]:
-    """``empty`` is what the operator means for no values at all."""
+    """Make the ``prepare`` of a list; an empty one gives ``empty``."""
     return lambda field, value: _listed(field, value) or empty
 
 
@@ -277,7 +279,7 @@ def _relational(name: str, negated: str | None = None) -> Operator:
 
 # --- the server's side ----------------------------------------------------------------------------
 
-# The operand of '= []': unset, or an empty list. Looked up by identity.
+# The operand of '= []': unset, or an empty list. It is compared by identity.
 _EMPTY: Final = object()
 _UNSET_VALUES: Final[tuple[Any, ...]] = (None, [])
 
@@ -302,8 +304,8 @@ def _ne(path: str, operand: Any) -> dict[str, Any]:
 
 def _limit(sign: str) -> Callable[[str, Operand], dict[str, Any]]:
     def to_mongo(path: str, operand: Any) -> dict[str, Any]:
-        where, limit = operand.limit(sign) if type(operand) is Day else (sign, operand)
-        return {path: {where: limit}}
+        point_sign, limit = operand.limit(sign) if type(operand) is Day else (sign, operand)
+        return {path: {point_sign: limit}}
 
     return to_mongo
 
@@ -335,9 +337,9 @@ def _is_equal(operand: Any) -> Test:
     if operand is _EMPTY:
         return _is_in(_UNSET_VALUES)
     if type(operand) is Day:
-        # As on the server: of a list, two items may meet the two limits.
-        begun, over = _compared("$gte")(operand.start), _compared("$lt")(operand.end)
-        return lambda values: begun(values) and over(values)
+        # As on the server, two different items of a list may meet the two limits.
+        from_start, before_end = _compared("$gte")(operand.start), _compared("$lt")(operand.end)
+        return lambda values: from_start(values) and before_end(values)
     wanted = key(operand)
     return lambda values: any(key(value) == wanted for value in values)
 
@@ -362,14 +364,14 @@ _HOLDS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 
 def _compared(sign: str) -> Callable[[Operand], Test]:
     def matches(operand: Any) -> Test:
-        where, point = operand.limit(sign) if type(operand) is Day else (sign, operand)
-        holds = _HOLDS[where]
+        point_sign, point = operand.limit(sign) if type(operand) is Day else (sign, operand)
+        holds = _HOLDS[point_sign]
         bracket, limit = key(point)
 
         def test(values: Values) -> bool:
             for value in values:
-                found, inner = key(value)
-                if found == bracket and holds(inner, limit):
+                value_bracket, inner = key(value)
+                if value_bracket == bracket and holds(inner, limit):
                     return True
             return False
 
@@ -386,7 +388,7 @@ def _texts(values: Values) -> list[str]:
     return [v for v in values if isinstance(v, str) and not isinstance(v, Code)]
 
 
-def _fits(pattern: re.Pattern[str]) -> Test:
+def _matches_regex(pattern: re.Pattern[str]) -> Test:
     return lambda values: any(pattern.search(text) for text in _texts(values))
 
 
@@ -410,7 +412,7 @@ def _lists(values: Values) -> list[list[Any]]:
 
 
 def _documents(items: list[Any]) -> Iterator[Mapping[str, Any]]:
-    """The elements that $elemMatch looks into; a list is a document whose keys are the positions."""
+    """Yield the elements that $elemMatch tests; a list is a document with positions as keys."""
     for item in items:
         if is_list(item):
             yield {str(position): inner for position, inner in enumerate(item)}
@@ -419,7 +421,7 @@ def _documents(items: list[Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _negation(matches: Callable[[Operand], Test]) -> Callable[[Operand], Test]:
-    """Negatives include what has no value, and with a list they mean that no element fits."""
+    """Negate a test: the result is true without a value, and for a list if no element fits."""
 
     def negated(operand: Operand) -> Test:
         test = matches(operand)
@@ -436,7 +438,7 @@ def _order(name: str, sign: str) -> Operator:
 
 
 def _like_pair(name: str, *, anchored: bool, ignore_case: bool) -> tuple[Operator, Operator]:
-    """A pattern operator and its negation. ``like ''`` is true of every record, as in Odoo."""
+    """Make a pattern operator and its negation. ``like ''`` finds every record, as in Odoo."""
 
     def prepare(empty: Domain) -> Callable[[FieldLike, Any], Operand]:
         def pattern(_: FieldLike, value: Any) -> Operand:
@@ -471,7 +473,7 @@ _TABLE: Final = (
     Operator("size", _length, _with("$size"), _has_size, whole=True),
     Operator("all", _listed_or(TRUE), listed("all", "$all"), _has_all),
     Operator("elem", _not_prepared, _with("$elemMatch"), _has_element, whole=True, nested=True),
-    Operator("regex", _regex, _with_regex, _fits),
+    Operator("regex", _regex, _with_regex, _matches_regex),
     Operator("near", near_operand, near_filter, is_near),
     Operator("within", within_operand, within_filter, is_within),
     Operator("text", text_operand, text_filter, has_text, negatable=False, pathless=True),

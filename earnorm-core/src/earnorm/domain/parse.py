@@ -1,12 +1,12 @@
-"""Odoo's list notation, read into a domain.
+"""The parser of Odoo's list notation.
 
     domain    := [term*]                     listed terms are ANDed; the empty list is true
     term      := condition | domain | '&' term term | '|' term term | '!' term
                | True | False | (1, '=', 1) | (0, '=', 1) | a Domain
-    condition := (path, operator, value)     a tuple, or a list as JSON brings it
+    condition := (path, operator, value)     a tuple, or a list, as from JSON
 
-Scanned from right to left with a stack, so that depth never becomes recursion (except for nested
-lists, which are counted).
+The parser scans from right to left with a stack, so that depth needs no recursion (except for
+nested lists, whose levels are counted).
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ from earnorm.exceptions import DomainError
 __all__ = ["parse"]
 
 _SHAPE: Final = "write [(path, operator, value), ...]"
-_SIGNS: Final = ("&", "|", "!")  # a tuple, because a text of a class of its own may have no hash
+_SIGNS: Final = (
+    "&",
+    "|",
+    "!",
+)  # a tuple, because an instance of a subclass of str may have no hash
 
 
 class _Group:
-    """Terms under one sign while they are collected; a chain of 100,000 signs stays linear."""
+    """The terms under one sign while they are collected, so that 100,000 signs take linear time."""
 
     __slots__ = ("sign", "terms")
 
@@ -42,7 +46,7 @@ _Term: TypeAlias = Domain | _Group
 
 
 def parse(source: DomainSource) -> Domain:
-    """The domain that ``source`` denotes.
+    """Read ``source`` into a domain.
 
     Args:
         source: List notation, ``None`` or ``True`` (true), ``False``, or a domain (returned as it is).
@@ -96,7 +100,7 @@ def _domain(items: Sequence[object], level: int) -> Domain:
 
 
 def _is_condition(item: Sequence[object]) -> bool:
-    """Three items: a field's name, or what stands wrongly in its place before an operator's name."""
+    """Return whether the item is meant as a condition, even if its path is of a wrong type."""
     if len(item) != 3:
         return False
     path, operator, _ = item
@@ -108,7 +112,7 @@ def _is_condition(item: Sequence[object]) -> bool:
 
 
 def _listed(item: Sequence[object], level: int) -> Domain:
-    """A listed term that isn't plainly a condition: a constant, a nested domain, or a mistake."""
+    """Read a listed term that isn't clearly a condition: a constant, a nested domain, a mistake."""
     if _is_condition(item):
         path, operator, value = item
         if isinstance(path, int) and path in (0, 1) and operator == "=" and value == 1:
@@ -139,7 +143,7 @@ def _signed(sign: str, stack: list[_Term]) -> _Term:
 
 
 def _joined(sign: str, first: _Term, second: _Term) -> _Group:
-    """One group of both; the longer side takes the shorter one in."""
+    """Join two terms in one group; the longer one takes in the shorter one."""
     left, right = _grouped(sign, first), _grouped(sign, second)
     if len(left.terms) >= len(right.terms):
         left.terms.extend(right.terms)

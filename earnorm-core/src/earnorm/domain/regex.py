@@ -1,7 +1,8 @@
-"""The regular expressions that mean the same to the server (PCRE) and to Python.
+"""Regular expressions that mean the same to the server (PCRE) and to Python.
 
-What only one of them knows, or what they read differently, is refused with the reason. A regular
-expression is code: it may take long, and must not come from a stranger. For those there is ``like``.
+Syntax that only one of them knows, or that they read differently, is refused with the reason. A
+regular expression is code: it may take long, and must not come from strangers. Give them ``like``
+instead.
 """
 
 from __future__ import annotations
@@ -15,21 +16,22 @@ __all__ = ["portable_regex"]
 MAX_REGEX: Final = 1000
 MAX_REPEAT: Final = 1000
 
-# After a backslash: punctuation, and these letters and digits. \Z, \v, \u, \N and octal numbers
-# differ between the two or exist in one only.
+# A backslash may stand before punctuation and before these letters and digits. \Z, \v, \u, \N and
+# octal numbers differ between the two or exist in one only.
 _ESCAPES: Final = re.compile(
     r"\\(?:[dDwWsSbBAnrtf]|x[0-9a-fA-F]{2}|[1-9](?!\d)|[^0-9A-Za-z])", re.S
 )
 _REPEAT: Final = re.compile(r"\{(\d*),?(\d*)\}")
-# (?i) and its kin: PCRE folds é, Python with ASCII classes does not.
+# Flags such as (?i) are refused, because PCRE folds é and Python with ASCII classes does not.
 _FLAGS: Final = re.compile(r"\(\?[A-Za-z-]+[:)]")
 
 
 def portable_regex(pattern: object) -> re.Pattern[str]:
-    """The compiled pattern; ``\\d``, ``\\w``, ``\\s`` and ``\\b`` know ASCII only, as on the server.
+    """Compile the pattern; ``\\d``, ``\\w``, ``\\s`` and ``\\b`` know ASCII only, as on the server.
 
     Raises:
-        ValueError: It is no text, too long, invalid, or not the same on the server and in memory.
+        ValueError: It is not a text, too long, invalid, or not the same on the server and in
+            memory.
     """
     if not isinstance(pattern, str):
         raise ValueError(
@@ -43,9 +45,8 @@ def portable_regex(pattern: object) -> re.Pattern[str]:
     try:
         pattern.encode()
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error"
-            )  # what Python warns about, such as [[a]], PCRE reads otherwise
+            # PCRE reads differently what Python warns about, such as [[a]].
+            warnings.simplefilter("error")
             return re.compile(pattern, re.ASCII)
     except UnicodeEncodeError:
         raise ValueError("the regular expression contains a lone surrogate") from None

@@ -1,4 +1,4 @@
-"""What conditions across relations mean, before anything is asked.
+"""The meaning of conditions across relations, found before anything is asked of the database.
 
 ``a.b op v`` is ``a any (b op v)``: some record that ``a`` leads to fulfils ``b op v``. So ``a.b != v``
 requires ``a`` to be set, and its complement is ``a not any (b = v)``, which finds unset ``a`` as well.
@@ -23,7 +23,7 @@ _Operators: TypeAlias = Mapping[str, Operator]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Some record (``negated``: no record) that the relation leads to fulfils the domain."""
+    """The condition that a record (``negated``: no record) of the relation fulfils the domain."""
 
     crossing: Crossing
     domain: Domain
@@ -32,9 +32,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The value of ``path`` lies below (``upwards``: above) the start records, or is one of them.
+    """The condition that the value of ``path`` is a start record or below (``upwards``: above) one.
 
-    ``crossing`` is the relation to the model whose tree it is; None where it is the model's own id.
+    ``crossing`` is the relation to the model of the tree; it is None if the path is the model's own
+    id.
     """
 
     path: str
@@ -43,16 +44,16 @@ class Tree:
     starts: tuple[object, ...]
 
     def ids(self, field: FieldLike) -> list[Any]:
-        """The ids of the start records.
+        """Return the ids of the start records.
 
         Args:
-            field: The id of the model whose tree it is.
+            field: The id field of the tree's model.
 
         Raises:
-            DomainError: One of them is neither a record nor an id.
+            DomainError: A start is neither a record nor an id.
         """
         try:
-            return [field.operand(thaw(each)) for each in self.starts if each is not None]
+            return [field.operand(thaw(start)) for start in self.starts if start is not None]
         except ValueError as error:
             name = "parent_of" if self.upwards else "child_of"
             raise DomainError(f"({self.path!r}, {name!r}): {error}", loc=(self.path,)) from None
@@ -62,11 +63,11 @@ Reading: TypeAlias = Domain | Link | Tree
 
 
 def read(node: Condition, schema: Schema, operators: _Operators) -> Reading:
-    """What a condition asks of other records.
+    """Find out what a condition asks of other records.
 
     Returns:
-        The condition itself where it asks nothing of them; another domain that means the same and is
-        to be read in its turn; or what it asks.
+        The condition itself if it asks nothing of them; another domain with the same meaning, which
+        the caller reads in turn; or the ``Link`` or ``Tree`` that it asks about.
 
     Raises:
         DomainError: A relational operator on a path that is no relation, or a value it doesn't take.
@@ -77,8 +78,8 @@ def read(node: Condition, schema: Schema, operators: _Operators) -> Reading:
     substitute = schema.substitute(node.path)
     if substitute is not None:
         rest = node.path.partition(".")[2]
-        found: Domain = substitute(rest, node.operator, thaw(node.value))
-        return found
+        replacement: Domain = substitute(rest, node.operator, thaw(node.value))
+        return replacement
     crossing = schema.crossing(node.path)
     if crossing is None:
         return _without_relation(node, operator, schema)
@@ -102,7 +103,7 @@ def _without_relation(node: Condition, operator: Operator, schema: Schema) -> Re
 
 
 def _short(node: Condition, crossing: Crossing) -> Domain | None:
-    """``author_id.id = x`` is ``author_id = x``: no other record has to be asked."""
+    """Shorten ``author_id.id = x`` to ``author_id = x``, which needs no other record."""
     if crossing.rest not in ID_PATHS or not crossing.owned:
         return None
     values = items(node.value)
@@ -143,7 +144,7 @@ _RELATIONAL: Final[Mapping[str, Callable[[Condition, Crossing], Reading]]] = {
 
 
 def _of_linked(node: Condition) -> Domain:
-    """A condition on the records that point here, as one on some or none of them."""
+    """Rewrite a condition on the records that point here with ``any`` and ``not any``."""
     values = items(node.value)
     if node.operator == "=?" and not values:
         return TRUE
@@ -160,24 +161,26 @@ def _of_linked(node: Condition) -> Domain:
         parts.append(Condition(node.path, "any", [("_id", "in", wanted)]))
     if len(wanted) < len(values) or not (values or by_list):
         parts.append(Condition(node.path, "not any", []))
-    found = parts[0] if len(parts) == 1 else Or(parts)
-    return ~found if node.operator in ("!=", "not in") else found
+    domain = parts[0] if len(parts) == 1 else Or(parts)
+    return ~domain if node.operator in ("!=", "not in") else domain
 
 
 def items(value: object) -> tuple[object, ...]:
-    """The values that a condition names: those of a list or of a RecordSet, or the one; ``None``
-    among others stays, alone it is none."""
+    """Return the values that a condition names: the items of a list or RecordSet, or its one value.
+
+    ``None`` alone gives no values; among others it stays.
+    """
     if value is None:
         return ()
     if is_tuple(value):
-        return tuple(single for each in value for single in _one(each))
+        return tuple(single for item in value for single in _single_values(item))
     if is_list(value):
-        return tuple(single for each in value for single in _one(each))
-    return tuple(_one(value))
+        return tuple(single for item in value for single in _single_values(item))
+    return tuple(_single_values(value))
 
 
-def _one(value: object) -> Iterator[object]:
-    # A RecordSet: its records, of which it has any number; asked by duck, since models know domains.
+def _single_values(value: object) -> Iterator[object]:
+    # Only a RecordSet has pks. Its class can't be imported, because models import this module.
     if hasattr(type(value), "pks"):
         records: Any = value
         yield from records
@@ -188,10 +191,10 @@ def _one(value: object) -> Iterator[object]:
 
 
 def merged(node: Domain, schema: Schema, operators: _Operators) -> Domain:
-    """Several conditions across one relation as one, where that means the same.
+    """Merge the conditions across one relation into one, if that means the same.
 
-    Under OR always; under AND for a relation to one record, since two conditions on several may be
-    met by different ones.
+    It always does under OR. Under AND it does for a relation to one record; of several records,
+    different ones may meet the conditions.
     """
     if not isinstance(node, And | Or):
         return node
@@ -204,7 +207,7 @@ def merged(node: Domain, schema: Schema, operators: _Operators) -> Domain:
             and not link.negated
             and (link.crossing.single or isinstance(node, Or))
         ):
-            # What a path's field is called decides; the same relation has the same path.
+            # Conditions across one relation begin with the same path.
             name = _relation_path(link.crossing, child)
             if name in links:
                 links[name].append(link.domain)
@@ -234,29 +237,29 @@ def _joined(
 
 
 def _relation_path(crossing: Crossing, child: Domain) -> str:
-    """The path of the relation itself, as it is written in a condition."""
+    """Return the relation's own path, as the condition writes it."""
     path = child.path if isinstance(child, Condition) else ""
     return path[: -len(crossing.rest) - 1] if crossing.rest else path
 
 
 def element_schema(node: Condition, schema: Schema) -> Schema:
-    """The schema that the domain of ``elem`` is about."""
+    """Return the schema for the domain of an ``elem`` condition."""
     return ElementSchema(schema, node.path, schema.resolve(node.path).db_path)
 
 
 def asks_others(node: Domain, schema: Schema, operators: _Operators) -> bool:
-    """Whether any condition has to be resolved. Cheap: paths are looked up in the schema's cache."""
-    for each in node.conditions():
-        operator = operators.get(each.operator)
+    """Return whether any condition has to be resolved; it is cheap, as the schema caches paths."""
+    for condition in node.conditions():
+        operator = operators.get(condition.operator)
         if operator is None or operator.pathless:
             continue
-        if operator.relational or schema.substitute(each.path) is not None:
+        if operator.relational or schema.substitute(condition.path) is not None:
             return True
-        crossing = schema.crossing(each.path)
+        crossing = schema.crossing(condition.path)
         if crossing is not None and (crossing.rest or not crossing.owned):
             return True
         if operator.nested and asks_others(
-            Domain(thaw(each.value)), element_schema(each, schema), operators
+            Domain(thaw(condition.value)), element_schema(condition, schema), operators
         ):
             return True
     return False

@@ -1,6 +1,6 @@
-"""What a domain needs to know about a model: how a path resolves, and how an operand is stored.
+"""The protocols of models for domains: how a path resolves, and how an operand is stored.
 
-``domain/`` knows no model and no app; models fulfil these protocols.
+``domain/`` knows no model and no App; models fulfil these protocols.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ ID_PATHS: Final = frozenset({"_id", "id", "pk"})
 """The paths that mean a record's id."""
 
 Substitute: TypeAlias = Callable[[str, str, object], Any]
-"""From the rest of a path, an operator and a value to a domain that means the same."""
+"""Makes a domain with the same meaning from the rest of a path, an operator and a value."""
 
 
 class FieldLike(Protocol):
@@ -22,7 +22,7 @@ class FieldLike(Protocol):
     name: str
 
     def operand(self, value: Any) -> Any:
-        """The stored (BSON) form of one value of a condition.
+        """Convert one value of a condition to its stored (BSON) form.
 
         Raises:
             ValueError: The value can never be a value of this field (a dict, a regex, a wrong type …).
@@ -32,7 +32,7 @@ class FieldLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A resolved path: where it lies in the stored document, and the field at its end."""
+    """A resolved path: the path in the stored document, and the field at its end."""
 
     db_path: str
     field: FieldLike
@@ -40,17 +40,18 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Where a path reaches another model: the first relation on it, and what remains behind it.
+    """The point at which a path enters another model: the first relation on it, and the rest.
 
     Attributes:
         field: The relation.
-        path: The path of the value here that leads there: the relation's own (``author_id``,
-            ``address.country_id``), or ``_id`` for a relation that the other side stores.
-        local: The same, in the stored document, from its root (also where ``path`` begins in a list's
-            element).
-        rest: The path inside the other model; empty where the path ends at the relation.
+        path: The path of this model's value that leads to the other model: the relation's own
+            (``author_id``, ``address.country_id``), or ``_id`` for a relation that the other side
+            stores.
+        local: The same path in the stored document, from its root (even if ``path`` begins in an
+            element of a list).
+        rest: The path inside the other model; empty if the path ends at the relation.
         owned: The value lies in this model's documents.
-        single: It leads to one record at most.
+        single: The relation leads to one record at most.
     """
 
     field: Any  # a relation; domains look at none of its attributes
@@ -62,7 +63,7 @@ class Crossing:
 
 
 class Schema(Protocol):
-    """A model, seen by a domain."""
+    """The part of a model that a domain uses."""
 
     name: str
 
@@ -76,10 +77,13 @@ class Schema(Protocol):
         ...
 
     def substitute(self, path: str) -> Substitute | None:
-        """What makes a condition about the path one about other fields; None where there is nothing
-        to do: the path lies in the document, or in another model's."""
+        """Return the function that replaces a condition on the path by one on other fields.
+
+        It is None if there is nothing to replace: the path lies in this model's document or in
+        another model's.
+        """
         ...
 
     def crossing(self, path: str) -> Crossing | None:
-        """The first relation on a path; None where it meets none (or no such field exists)."""
+        """Return the first relation on a path, or None if it has none (or no such field exists)."""
         ...

@@ -1,4 +1,4 @@
-"""A domain as a MongoDB filter."""
+"""The interpreter that makes a MongoDB filter of a domain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Operators: TypeAlias = Mapping[str, Operator]
 
 
 def to_filter(domain: Domain, schema: Schema, operators: _Operators = OPERATORS) -> Filter:
-    """The filter that finds exactly the records for which the domain is true.
+    """Make the filter that finds exactly the records for which the domain is true.
 
     Args:
         domain: The condition.
@@ -28,14 +28,14 @@ def to_filter(domain: Domain, schema: Schema, operators: _Operators = OPERATORS)
         operators: The operators of the App.
 
     Returns:
-        ``{}`` where every record matches; a filter that no record matches where none does.
+        ``{}`` if every record matches; a filter that no record matches if none does.
 
     Raises:
         DomainError: Unknown field or operator, or a value that doesn't fit.
     """
     part = _compile(domain, schema, operators)
     if isinstance(part, bool):
-        # Not {"$expr": False}: this one is planned as the end of the search by every server.
+        # Not {"$expr": False}, because every server plans this one as a search that ends at once.
         return {} if part else {"_id": {"$in": []}}
     return part
 
@@ -46,7 +46,7 @@ def _compile(node: Domain, schema: Schema, operators: _Operators) -> _Part:
     if type(node) is And:
         return _all(
             [
-                # Most children are conditions; asking here spares each a call.
+                # Most children are conditions; this test saves a call for each.
                 _condition(child, schema, operators)
                 if type(child) is Condition
                 else _compile(child, schema, operators)
@@ -70,14 +70,14 @@ def _condition(
         operand = to_filter(operand.domain, operand.schema, operators)
     if not negate:
         return operator.to_mongo(db_path, operand)
-    _negatable(node, operator)
+    _check_negatable(node, operator)
     opposite = operators.get(operator.negated) if operator.negated else None
     if opposite is not None:
         return opposite.to_mongo(db_path, operand)
     return {"$nor": [operator.to_mongo(db_path, operand)]}
 
 
-def _negatable(node: Condition, operator: Operator) -> None:
+def _check_negatable(node: Condition, operator: Operator) -> None:
     if not operator.negatable:
         raise DomainError(
             f"({node.path!r}, {node.operator!r}) cannot be negated: the server finds what fits, "
@@ -117,7 +117,7 @@ def _all_clashing(filters: list[Filter]) -> Filter:
 
 
 def _merge_operators(merged: Filter, part: Filter) -> bool:
-    """``{"a": {"$gt": 1}}`` and ``{"a": {"$lt": 9}}`` in one; each is still tested on its own."""
+    """Merge ``{"a": {"$lt": 9}}`` into ``{"a": {"$gt": 1}}``; each is still tested on its own."""
     if len(part) > 1:
         return False
     ((path, new),) = part.items()
@@ -145,7 +145,7 @@ def _not(child: Domain, schema: Schema, operators: _Operators) -> _Part:
         return _condition(child, schema, operators, negate=True)
     for condition in child.conditions():
         if condition.operator in operators:
-            _negatable(condition, operators[condition.operator])
+            _check_negatable(condition, operators[condition.operator])
     part = _compile(child, schema, operators)
     if isinstance(part, bool):
         return not part

@@ -1,7 +1,7 @@
-"""Values of conditions: frozen for the AST, thawed for a field, and held to plain BSON data.
+"""Values of conditions: frozen for the AST, thawed for a field, and restricted to plain BSON data.
 
-A value is data. Whatever could act as an operator (a regex, code, a ``$`` key in a position where
-the server reads operators) is refused here, so that no other module has to think of it.
+A value is data. Everything that could act as an operator (a regex, code, a ``$`` key in a position
+where the server reads operators) is refused here, so that no other module has to check for it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 MAX_NESTING: Final = 30
-"""Levels of lists and dicts inside one value; with ``ast.MAX_DEPTH`` it keeps a filter below the
-200 levels that a MongoDB server accepts."""
+"""The most levels of lists and dicts inside one value; with ``ast.MAX_DEPTH`` it keeps a filter
+below the 200 levels that a MongoDB server accepts."""
 
 PLAIN: Final = frozenset(
     {
@@ -47,7 +47,7 @@ PLAIN: Final = frozenset(
 )
 """Types whose values are immutable and hashable as they are; the common case costs one set lookup."""
 
-# These have a meaning of their own on the server; none of them is data.
+# These are not data, because the server gives them a meaning of their own.
 _NO_DATA: Final = (re.Pattern, Regex, Code, DBRef, MinKey, MaxKey)
 
 PLAIN_STORED: Final = frozenset(
@@ -65,26 +65,26 @@ _repr.maxstring = _repr.maxother = 60
 
 
 def shorten(value: object) -> str:
-    """A repr of bounded length and depth, for messages."""
+    """Return a repr of bounded length and depth, for messages."""
     try:
         return _repr.repr(value)
     except Exception:  # a repr that raises must not hide the message that it is part of
         return f"<{type(value).__name__}>"
 
 
-# Narrowing by a bare isinstance leaves a strict type checker with items of an unknown type.
+# After a plain isinstance, a strict type checker does not know the type of the items.
 def is_list(value: object) -> TypeGuard[list[Any]]:
-    """Whether it is a list."""
+    """Return whether the value is a list."""
     return isinstance(value, list)
 
 
 def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
-    """Whether it is a tuple."""
+    """Return whether the value is a tuple."""
     return isinstance(value, tuple)
 
 
 def is_dict(value: object) -> TypeGuard[dict[str, Any]]:
-    """Whether it is a dict, which in a document has texts as keys."""
+    """Return whether the value is a dict; in a document its keys are texts."""
     return isinstance(value, dict)
 
 
@@ -115,14 +115,14 @@ class FrozenDict:
 
 
 def freeze(value: object, level: int = 0) -> object:
-    """The immutable, hashable form of a value: lists and sets as tuples, dicts as ``FrozenDict``.
+    """Return the immutable, hashable form: lists and sets as tuples, dicts as ``FrozenDict``.
 
     Args:
-        value: What stands in a condition.
-        level: How deep inside the whole value this part lies.
+        value: The value of a condition.
+        level: The depth of this part inside the whole value.
 
     Raises:
-        ValueError: It is no data, unhashable, or nested too deeply.
+        ValueError: The value is not data, not hashable, or nested too deeply.
     """
     if type(value) in PLAIN:
         return value
@@ -131,7 +131,7 @@ def freeze(value: object, level: int = 0) -> object:
     for kinds, frozen in _FREEZE:
         if isinstance(value, kinds):
             return frozen(value, level + 1)
-    return _scalar(value)
+    return _checked_scalar(value)
 
 
 def _frozen_items(items: Iterable[object], level: int) -> object:
@@ -144,10 +144,10 @@ def _frozen_set(items: Iterable[object], level: int) -> object:
 
 
 def _frozen_mapping(mapping: Mapping[object, object], level: int) -> object:
-    return FrozenDict([(_key(k), freeze(v, level)) for k, v in mapping.items()])
+    return FrozenDict([(_checked_key(k), freeze(v, level)) for k, v in mapping.items()])
 
 
-# In this order: the views of a dict are sets too, but have an order.
+# The views of a dict come before the sets: they are sets too, but have an order.
 _FREEZE: Final[tuple[tuple[tuple[type, ...], Callable[[Any, int], object]], ...]] = (
     ((list, tuple, range, KeysView, ValuesView), _frozen_items),
     ((AbstractSet,), _frozen_set),
@@ -156,7 +156,7 @@ _FREEZE: Final[tuple[tuple[tuple[type, ...], Callable[[Any, int], object]], ...]
 
 
 def thaw(value: object) -> Any:
-    """The value as the user may have written it: tuples as lists, ``FrozenDict`` as dict."""
+    """Return the value as the user may have written it: tuples as lists, ``FrozenDict`` as dict."""
     if is_tuple(value):
         return [v if type(v) in PLAIN else thaw(v) for v in value]
     if isinstance(value, FrozenDict):
@@ -165,7 +165,7 @@ def thaw(value: object) -> Any:
 
 
 def identity(value: object) -> object:
-    """What two frozen values must share to be the same: ``1``, ``1.0`` and ``True`` are three values."""
+    """Return a key that only equal frozen values share: ``1``, ``1.0`` and ``True`` differ."""
     if is_tuple(value):
         return tuple(map(identity, value))
     if isinstance(value, FrozenDict):
@@ -174,7 +174,7 @@ def identity(value: object) -> object:
 
 
 def hashable(value: object) -> object:
-    """The frozen value with ``Decimal128``, the one plain type that has no hash, replaced by its bits."""
+    """Replace ``Decimal128``, the only plain type without a hash, by its bits in a frozen value."""
     if is_tuple(value):
         return tuple(map(hashable, value))
     if isinstance(value, FrozenDict):
@@ -183,10 +183,10 @@ def hashable(value: object) -> object:
 
 
 def stored(value: object) -> Any:
-    """The value itself, once it is known to be plain BSON data that a server takes literally.
+    """Return the value after checking that it is plain BSON data, which a server takes literally.
 
     Raises:
-        ValueError: It is something else, so it could not be sent or would not be data.
+        ValueError: It is something else, which could not be sent or would not be data.
     """
     if type(value) is str:
         if not value.isascii():
@@ -195,27 +195,27 @@ def stored(value: object) -> Any:
         if not -_INT64 <= value < _INT64:
             raise ValueError(f"{shorten(value)} is outside the 64-bit integers that MongoDB stores")
     elif type(value) not in PLAIN_STORED:
-        _container(value)
+        _check_container(value)
     return value
 
 
-def _container(value: object, level: int = 0) -> None:
+def _check_container(value: object, level: int = 0) -> None:
     if level > MAX_NESTING:
         raise ValueError(f"the value is nested deeper than {MAX_NESTING} levels")
     if is_dict(value):
         for key, item in value.items():
-            _key(key)
-            _container(item, level + 1)
+            _checked_key(key)
+            _check_container(item, level + 1)
     elif is_list(value):
         for item in value:
-            _container(item, level + 1)
+            _check_container(item, level + 1)
     elif type(value) in PLAIN_STORED:
         stored(value)
     else:
         raise ValueError(f"{shorten(value)} ({type(value).__name__}) is no value that is stored")
 
 
-def _scalar(value: object) -> object:
+def _checked_scalar(value: object) -> object:
     kind = type(value).__name__
     if isinstance(value, _NO_DATA):
         raise ValueError(f"a {kind} is no data; to match a pattern use 'like' or 'regex'")
@@ -228,7 +228,7 @@ def _scalar(value: object) -> object:
     return value
 
 
-def _key(key: object) -> str:
+def _checked_key(key: object) -> str:
     if type(key) is not str:
         raise ValueError(f"the key {shorten(key)} of a dict is no text")
     if "\0" in key:
@@ -238,7 +238,7 @@ def _key(key: object) -> str:
 
 
 def encodable(text: str) -> None:
-    """Refuse what UTF-8, and so BSON, cannot hold.
+    """Refuse a text that UTF-8, and so BSON, cannot hold.
 
     Raises:
         ValueError: The text has half of a surrogate pair.
