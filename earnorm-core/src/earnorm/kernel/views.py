@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +27,15 @@ class ModelView:
     def name(self) -> str:
         """The model's name, e.g. ``"sale.order"``."""
         return self.cls._name
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names under which a record of the model is known: the model's own, and those of the bases whose
+        records are kept with its own, the nearest first."""
+        definition = self.cls._base or self.cls
+        own = definition._identity
+        bases = (c for c in definition.__mro__ if getattr(c, "_identity", None) == own)
+        return list(dict.fromkeys(c._name for c in bases if not c._abstract))
 
     @property
     def collection(self) -> str:

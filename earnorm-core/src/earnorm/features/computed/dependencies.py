@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ConfigurationError, DomainError, EarnORMError, nearest
 from earnorm.features.computed.computing import Formula
-from earnorm.features.polymorphism.family import lineage
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.kernel import registry
@@ -291,7 +290,7 @@ class Graph:
         """Let a change of a record count for what depends on the classes that its own is a part of."""
         for bound in _bound_models(self._app):
             model = bound.model._name
-            for base in lineage(self._app, model):
+            for base in bound.view.names:
                 if base == model:
                     continue
                 for place in (self.created, self.deleted):

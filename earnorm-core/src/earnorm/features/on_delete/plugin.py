@@ -11,25 +11,24 @@ a customer deletes what hangs on it, and every other layer (an audit, a cache) s
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import condition
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import EarnORMError, ValidationError
-from earnorm.features.polymorphism.family import lineage
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import Relation
 from earnorm.fields.structured import List
 from earnorm.kernel import registry
-from earnorm.kernel.environment import Env, current_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
-from earnorm.kernel.transactions import atomic
+from earnorm.kernel.transactions import in_transaction_if
+from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.fields.base import Field
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from earnorm.kernel.operations import OperationName
     from earnorm.model.base import BaseModel
 
-_DONE = "earnorm.on_delete"  # in the context of operations whose consequences are taken care of
+_ORIGIN: Final = "on_delete"
 _ID = frozenset({"_id"})
 
 
@@ -86,12 +85,13 @@ class OnDeletePlugin:
         """Deletions of every model: one that points at it may be defined later."""
         if operation == "unlink":
             return [
-                (Layer.TRANSACTION, self._together),  # so that audits are part of it
+                # Outside of the audit, so that its entries are part of the transaction.
+                (Layer.TRANSACTION, in_transaction_if(self._concerns)),
                 (Layer.CONSEQUENCES, self._enforce),
             ]
         return ()
 
-    def pointers(self, app: App, model: str) -> Sequence[Pointer]:
+    def pointers(self, app: App, model: type[BaseModel]) -> Sequence[Pointer]:
         """The fields that point at a model and say what its deletion means."""
         if self._version != registry.version():
             self._pointers, self._any = {}, []
@@ -106,38 +106,24 @@ class OnDeletePlugin:
                         self._pointers.setdefault(name, []).append(pointer)
                     if not pointer.field.names():
                         self._any.append(pointer)
-        named = (p for name in lineage(app, model) for p in self._pointers.get(name, ()))
+        named = (p for name in ModelView(model).names for p in self._pointers.get(name, ()))
         return [*named, *self._any]
 
     def _concerns(self, op: Operation) -> bool:
-        return bool(self.pointers(op.app, op.model._name)) and _DONE not in op.env.context
-
-    async def _together(self, op: Operation, call_next: Call) -> Any:
-        if op.env.transaction is not None or not self._concerns(op):
-            return await call_next(op)
-
-        async def run() -> Any:
-            inside = op.env.replace(transaction=current_env().transaction)
-            return await call_next(op.replace(env=inside))
-
-        with use_env(op.env):
-            return await atomic(run)
+        # The consequences of what the feature deletes itself are taken care of already.
+        return op.origin != _ORIGIN and bool(self.pointers(op.app, op.model))
 
     async def _enforce(self, op: Operation, call_next: Call) -> Any:
         if not self._concerns(op):
             return await call_next(op)
-        env = op.env.replace(
-            system=True,
-            reason=f"on_delete: {op.model._name} is deleted",
-            context=MappingProxyType({**op.env.context, _DONE: True}),
-        )
+        env = op.env.replace(system=True, reason=f"on_delete: {op.model._name} is deleted")
+        make = partial(op.child, origin=_ORIGIN, env=env)
         limit = 0 if op.options.many else 1
-        options = Options(fields=_ID, limit=limit)
-        look = Operation("search", op.model, env, op.domain, options=options)
+        look = make("search", op.model, op.domain, options=Options(fields=_ID, limit=limit))
         pks = [document["_id"] for document in await op.app.execute(look)]
         if not pks:
             return await call_next(op)
-        consequences = await Consequences.of(self, env, op.model, pks)
+        consequences = await Consequences.of(self, op.app, make, op.model, pks)
         await consequences.carry_out()
         deleted = 0
         for chunk in chunks(pks):
@@ -167,7 +153,9 @@ def _pointers_of(
 class Consequences:
     """Everything that follows from a deletion."""
 
-    env: Env
+    app: App
+    make: Callable[..., Operation]
+    """Makes an operation for the sake of the deletion."""
     doomed: dict[str, dict[Any, None]]
     """Ids that will be deleted, by the model's name."""
     batches: list[tuple[type[BaseModel], list[Any]]] = field(default_factory=list[Any])
@@ -177,18 +165,23 @@ class Consequences:
 
     @classmethod
     async def of(
-        cls, plugin: OnDeletePlugin, env: Env, model: type[BaseModel], pks: Sequence[Any]
+        cls,
+        plugin: OnDeletePlugin,
+        app: App,
+        make: Callable[..., Operation],
+        model: type[BaseModel],
+        pks: Sequence[Any],
     ) -> Consequences:
         """Look through all that points at the records, and at what is deleted with them.
 
         Raises:
             ValidationError: A field restricts the deletion.
         """
-        found = cls(env, {model._name: dict.fromkeys(pks)})
+        found = cls(app, make, {model._name: dict.fromkeys(pks)})
         restricted: list[tuple[Pointer, list[Any]]] = []
         queue: list[tuple[type[BaseModel], list[Any]]] = [(model, list(pks))]
         for target, ids in queue:
-            for pointer in plugin.pointers(env.app, target._name):
+            for pointer in plugin.pointers(app, target):
                 values = pointer.values(target._name, ids)
                 pointing = await found._pointing(pointer, values)
                 if not pointing:
@@ -221,9 +214,8 @@ class Consequences:
         found: dict[Any, None] = {}
         for chunk in chunks(values):
             domain = condition(pointer.path, "in", chunk)
-            options = Options(fields=_ID)
-            op = Operation("search", pointer.bound.model, self.env, domain, options=options)
-            found.update((document["_id"], None) for document in await self.env.app.execute(op))
+            op = self.make("search", pointer.bound.model, domain, options=Options(fields=_ID))
+            found.update((document["_id"], None) for document in await self.app.execute(op))
         return list(found)
 
     async def carry_out(self) -> None:
@@ -234,26 +226,25 @@ class Consequences:
                 await self._empty(pointer, pks, values)
         for model, pks in reversed(self.batches):
             for chunk in chunks(pks):
-                domain = condition("_id", "in", chunk)
-                await self.env.app.execute(Operation("unlink", model, self.env, domain))
+                await self.app.execute(self.make("unlink", model, condition("_id", "in", chunk)))
 
     async def _empty(self, pointer: Pointer, pks: Sequence[Any], values: Sequence[Any]) -> None:
         bound = pointer.bound
         domain = condition("_id", "in", pks)
-        op = Operation("write", bound.model, self.env, domain)
+        op = self.make("write", bound.model, domain)
         path = bound.schema.path_of(pointer.path)
         if pointer.in_list:
             await self._empty_in_lists(op, path, pointer, values)
         elif pointer.field.to_many:
             for chunk in chunks(values):
                 update = Update({"$pull": {path: {"$in": list(chunk)}}})
-                await self.env.app.execute(op.replace(values=update))
+                await self.app.execute(op.replace(values=update))
         else:
             # It may point elsewhere by now.
             for chunk in chunks(values):
                 still = domain & condition(pointer.path, "in", chunk)
                 update = Update({"$set": {path: None}})
-                await self.env.app.execute(op.replace(domain=still, values=update))
+                await self.app.execute(op.replace(domain=still, values=update))
 
     async def _empty_in_lists(
         self, op: Operation, path: str, pointer: Pointer, values: Sequence[Any]
@@ -265,10 +256,10 @@ class Consequences:
         look = op.replace(name="search", options=options)
         updates = PerRecord()
         gone = frozenset(map(_key, values))
-        for document in await self.env.app.execute(look):
+        for document in await self.app.execute(look):
             new = _without(document.get(root), rest.split("."), gone)
             updates[document["_id"]] = Update({"$set": {root: new}}, {root: document.get(root)})
-        await self.env.app.execute(op.replace(values=updates))
+        await self.app.execute(op.replace(values=updates))
 
 
 def _key(value: Any) -> Hashable:

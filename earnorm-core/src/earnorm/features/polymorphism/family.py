@@ -20,7 +20,6 @@ from earnorm.model.extension import form_of
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
-    from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
 
@@ -97,14 +96,6 @@ def class_of(records: Sequence[BaseModel]) -> type[BaseModel]:
         for cls in first.__mro__
         if vars(cls).get("_kind") and all(issubclass(k, cls) for k in kinds)
     )
-
-
-def lineage(app: App, name: str) -> list[str]:
-    """The names of a model and of the members of its family that it is a part of."""
-    model = app.find_model(name)
-    if model is None or model._root is None:
-        return [name]
-    return [str(vars(cls)["_name"]) for cls in model.__mro__ if vars(cls).get("_kind")]
 
 
 class Family:
