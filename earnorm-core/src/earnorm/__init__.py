@@ -70,7 +70,8 @@ from earnorm.kernel.environment import (
 )
 from earnorm.kernel.layers import Layer
 from earnorm.kernel.operations import Operation, PerRecord, Update
-from earnorm.model.base import BaseModel, EmbeddedModel
+from earnorm.model.base import BaseModel
+from earnorm.model.embedded import EmbeddedModel
 from earnorm.model.query import Query
 from earnorm.model.recordset import RecordSet
 from earnorm.model.validation.constraints import constrains, validates

@@ -15,7 +15,7 @@ from earnorm.fields.temporal import DateTime
 from earnorm.fields.text import String
 
 if TYPE_CHECKING:
-    from earnorm.features.files.stored import StoredFile  # noqa: F401 - named in the base of File
+    from earnorm.features.files.stored import StoredFile
     from earnorm.fields.expressions import FieldPath
 
 _HOW = "use 'await record.{name}.write(...)' or '.delete()'"
@@ -42,6 +42,8 @@ class File(ConvertingField["StoredFile", Literal[True]]):
     how_to_write: ClassVar[str] = _HOW.format(name="field")
     of_records: bool = True
     computable: ClassVar[bool] = False
+    value_type: ClassVar[type[StoredFile]]
+    """Made of a record and the field where the field is read; the feature of files sets it."""
     content_types: tuple[str, ...]
     max_size: int | None
     bucket: str
@@ -121,7 +123,7 @@ class File(ConvertingField["StoredFile", Literal[True]]):
                 return self._on_class()
             if self.name not in record.__dict__:
                 record._absent(self)  # raises where the field was not fetched
-            return record._file(self)
+            return self.value_type(record, self)
 
 
 _SCHEMA: dict[str, Any] = {

@@ -17,7 +17,7 @@ from earnorm.fields.text import String
 
 if TYPE_CHECKING:
     from earnorm.fields.expressions import FieldPath
-    from earnorm.model.base import EmbeddedModel
+    from earnorm.model.embedded import EmbeddedModel
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as _TypeVar

@@ -35,7 +35,7 @@ from earnorm.model.reading.hydrate import ghosts, hydrate_one
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import load_ghost
 from earnorm.model.schema import Schema
-from earnorm.model.structures import EmbeddedModel, Structure, declared_fields
+from earnorm.model.structures import Structure, declared_fields, reserved_names
 from earnorm.model.validation.constraints import rules_of
 from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing
@@ -45,6 +45,8 @@ from earnorm.model.writing.updates import Toggle
 
 # What few programs do (watch, upsert, batches, bulks) is imported by its method.
 if TYPE_CHECKING:
+    import pydantic
+
     from earnorm.features.bulk.batches import BatchResult, Progress
     from earnorm.features.bulk.bulk import Bulk
     from earnorm.features.indexes.collection_options import CollectionOptions
@@ -54,8 +56,6 @@ if TYPE_CHECKING:
     from earnorm.kernel.catalog import Extension
     from earnorm.model.reading.ordering import Order
 
-__all__ = ["BaseModel", "EmbeddedModel"]
-
 # Documents of one operation of create_many: at 1,000 the rate is 0.9 of this one's, at 10,000 it is no
 # higher, and the memory grows with it.
 _BATCH = 2000
@@ -63,7 +63,51 @@ _BATCH = 2000
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
-class BaseModel(Structure):
+class Declared(Structure):
+    """What the classes of records and of embedded objects can say of themselves."""
+
+    __slots__ = ()
+
+    @classmethod
+    def pydantic_model(
+        cls,
+        *,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        optional: Iterable[str] | bool = False,
+        name: str | None = None,
+    ) -> type[pydantic.BaseModel]:
+        """A pydantic model of the fields, for request and response bodies; made once per arguments.
+
+        It takes records (``Out.model_validate(record)``): ids as text, relations as ids, embedded
+        objects nested. A field that cannot be written is part of it only where ``include`` names it.
+
+        Args:
+            include: Only these fields.
+            exclude: Not these, e.g. ``{"id"}`` for what a client sends.
+            optional: Fields that need not be given, or True for all: the body of a partial update.
+            name: The class's name, which an OpenAPI page shows.
+
+        Raises:
+            ValidationError: A name is unknown.
+        """
+        from earnorm.features.bodies.pydantic_models import body_model  # loads the rest of pydantic
+
+        return body_model(cls, include, exclude, optional, name)
+
+    @classmethod
+    def json_schema(
+        cls, *, mode: Literal["validation", "serialization"] = "validation"
+    ) -> dict[str, Any]:
+        """The JSON Schema of :meth:`pydantic_model`.
+
+        Args:
+            mode: Of what is taken in (``validation``), or of what is given out.
+        """
+        return cls.pydantic_model().model_json_schema(mode=mode)
+
+
+class BaseModel(Declared):
     """A model: subclass it and declare fields.
 
     Class attributes:
@@ -604,7 +648,7 @@ class BaseModel(Structure):
         return Bulk(_bound(cls), cls)
 
 
-_RECORD_NAMES = frozenset(n for n in dir(BaseModel) if not n.startswith("__")) - {
+_RECORD_NAMES = reserved_names(BaseModel) - {
     "_id",
     "_revision",
     "_parent_path",

@@ -11,13 +11,9 @@ from pydantic_core import SchemaValidator, core_schema
 
 from earnorm.domain.schema import Crossing, Path, Substitute
 from earnorm.exceptions import DomainError, ErrorDetail, UnresolvedDomain, ValidationError, nearest
-from earnorm.fields.authors import Author
 from earnorm.fields.base import MISSING, Field, not_searched, not_written
-from earnorm.fields.files import File
 from earnorm.fields.relational import Relation, ToMany
-from earnorm.fields.sequences import Sequence as SequenceField
 from earnorm.fields.structured import Dict, Embedded, Json, List
-from earnorm.fields.temporal import Moment
 
 if TYPE_CHECKING:
     from earnorm.features.computed.computing import Formulas
@@ -41,13 +37,6 @@ class Schema:
         stored = [f for f in fields.values() if f.stored]
         self.stored = tuple(stored)
         self.embedded = tuple(f for f in stored if isinstance(f, Embedded))
-        self.generated = tuple(f for f in stored if isinstance(f, Moment) and f.generated)
-        """The fields that the clock sets."""
-        self.authors = tuple(f for f in stored if isinstance(f, Author))
-        """The fields that say who acted."""
-        self.numbered = tuple(f for f in stored if isinstance(f, SequenceField))
-        """The fields that a sequence numbers."""
-        self.files = tuple(f for f in stored if isinstance(f, File))
         relations = tuple(f for f in fields.values() if isinstance(f, Relation))
         self.to_many = tuple(f for f in relations if isinstance(f, ToMany))
         self.to_many_names = frozenset(f.name for f in self.to_many)
@@ -71,8 +60,6 @@ class Schema:
             f.name for f in stored if not f.converts and type(f).to_json is Field.to_json
         )
         """The fields whose texts and whole numbers are their own JSON form."""
-        self.bodies: dict[tuple[object, ...], type[pydantic.BaseModel]] = {}
-        """The pydantic models made so far, by what was asked for."""
         self.rules: Rules | None = None
         """The methods under ``@validates`` and ``@constrains``; None where there are none."""
         self.formulas: Formulas | None = None

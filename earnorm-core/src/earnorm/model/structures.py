@@ -1,4 +1,4 @@
-"""What records and embedded objects share: fields, assignment, change tracking; and EmbeddedModel.
+"""What records and embedded objects share: fields, assignment, change tracking.
 
 A structure adopts the decoded document as its ``__dict__``: reading a plain field is a plain attribute.
 Everything else that it knows lies in slots: which fetch it came from, what was changed.
@@ -6,27 +6,20 @@ Everything else that it knows lies in slots: which fetch it came from, what was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
-
-import pydantic
-from pydantic_core import core_schema
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from earnorm.exceptions import (
     FieldNotLoaded,
     nearest,
 )
-from earnorm.features.files.stored import StoredFile
 from earnorm.fields.base import MISSING, Field
-from earnorm.fields.files import File
-from earnorm.fields.json_forms import json_text
 from earnorm.fields.relational import Relation, ToMany
-from earnorm.model.reading import serializing
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import ghost_of, ghosts_of, note_inside
 from earnorm.model.schema import Schema, State
-from earnorm.model.validation.constraints import check_embedded, rules_of
 from earnorm.model.writing.tracking import embedded_objects
 
 if TYPE_CHECKING:
@@ -117,9 +110,6 @@ class Structure:
     def _ghosts(self, field: ToMany[Any], value: Any) -> RecordSet[Any]:
         return ghosts_of(self, field, value)
 
-    def _file(self, field: File) -> StoredFile:
-        return StoredFile(cast("BaseModel", self), field)
-
     def _inside(self, field: Field[Any, Any], value: Any) -> None:
         note_inside(self, field, value)
 
@@ -135,44 +125,6 @@ class Structure:
         if unwritten:  # a default that was only read is no change
             state = {name: value for name, value in state.items() if name not in unwritten}
         return dict(schema.document(state))
-
-    @classmethod
-    def pydantic_model(
-        cls,
-        *,
-        include: Iterable[str] | None = None,
-        exclude: Iterable[str] | None = None,
-        optional: Iterable[str] | bool = False,
-        name: str | None = None,
-    ) -> type[pydantic.BaseModel]:
-        """A pydantic model of the fields, for request and response bodies; made once per arguments.
-
-        It takes records (``Out.model_validate(record)``): ids as text, relations as ids, embedded
-        objects nested. A field that cannot be written is part of it only where ``include`` names it.
-
-        Args:
-            include: Only these fields.
-            exclude: Not these, e.g. ``{"id"}`` for what a client sends.
-            optional: Fields that need not be given, or True for all: the body of a partial update.
-            name: The class's name, which an OpenAPI page shows.
-
-        Raises:
-            ValidationError: A name is unknown.
-        """
-        from earnorm.features.bodies.pydantic_models import body_model  # loads the rest of pydantic
-
-        return body_model(cls, include, exclude, optional, name)
-
-    @classmethod
-    def json_schema(
-        cls, *, mode: Literal["validation", "serialization"] = "validation"
-    ) -> dict[str, Any]:
-        """The JSON Schema of :meth:`pydantic_model`.
-
-        Args:
-            mode: Of what is taken in (``validation``), or of what is given out.
-        """
-        return cls.pydantic_model().model_json_schema(mode=mode)
 
     def _restorer(self) -> Callable[[], None]:
         state = dict(self.__dict__)
@@ -199,6 +151,29 @@ SLOTS = frozenset(Structure.__slots__)
 set_state: Callable[[Any, State], None] = Structure.__dict__["__dict__"].__set__
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+_YIELDS = "_earnorm_yields"
+
+
+def yields_to_fields(method: F) -> F:
+    """Mark a method of records, new since others declare fields: a model's field may take its name.
+
+    The library itself calls such a method by the function behind it, never by its name on a record.
+    """
+    setattr(method, _YIELDS, True)
+    return method
+
+
+def reserved_names(cls: type) -> frozenset[str]:
+    """The names of a class that no field may have."""
+    names = [name for name in dir(cls) if not name.startswith("__")]
+    return frozenset(n for n in names if not _yields(inspect.getattr_static(cls, n)))
+
+
+def _yields(attribute: object) -> bool:
+    return hasattr(getattr(attribute, "__func__", attribute), _YIELDS)
+
+
 def declared_fields(cls: type, reserved: frozenset[str]) -> dict[str, Field[Any, Any]]:
     """The fields of a class and its bases, by name.
 
@@ -220,95 +195,3 @@ def declared_fields(cls: type, reserved: frozenset[str]) -> dict[str, Field[Any,
                     f"{cls.__name__}.{name} is a field of a base class, and hidden here"
                 )
     return found
-
-
-class EmbeddedModel(Structure):
-    """A document inside a document: declare its fields, and use it with ``Embedded``."""
-
-    __slots__ = ()
-
-    _schema: ClassVar[Schema]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        fields = declared_fields(cls, _EMBEDDED_NAMES)
-        misplaced = [f"{name} ({type(f).__name__})" for name, f in fields.items() if f.of_records]
-        if misplaced:
-            raise TypeError(
-                f"{cls.__name__}.{misplaced[0]}: a record's own write sets it, so it belongs in a "
-                f"model, not in an embedded one"
-            )
-        cls._schema = Schema(cls.__name__, fields)
-        cls._schema.rules = rules_of(cls)
-        cls._fields = cls._schema.fields
-
-    def __init__(self, /, **values: Any) -> None:
-        super().__init__(**values)
-        rules = type(self)._schema.rules
-        if rules is not None:
-            check_embedded(self, rules)
-
-    @classmethod
-    def _adopt(cls, document: dict[str, Any]) -> Self:
-        """An object with a stored document as its state; keys that are not declared stay out."""
-        found: Self = cls._adopter()(document)
-        return found
-
-    @classmethod
-    def _adopter(cls) -> Callable[[dict[str, Any]], Any]:
-        """``_adopt`` with everything looked up before: fields read thousands of embedded objects."""
-        schema, is_known, new = cls._schema, cls._schema.is_known, object.__new__
-        known, renamed = schema.projection, schema.renamed
-
-        def adopt(document: dict[str, Any]) -> EmbeddedModel:
-            if not is_known(document):
-                document = {key: value for key, value in document.items() if key in known}
-            found = new(cls)
-            set_state(found, schema.state(document) if renamed else document)
-            return found
-
-        return adopt
-
-    @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: object, handler: pydantic.GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        def build(value: Any) -> Any:
-            if isinstance(value, cls):
-                # What was read lazily is converted first, then everything is checked again.
-                return cls._checked(value)
-            if isinstance(value, Mapping):
-                return cls(**value)
-            raise ValueError(f"not a {cls.__name__}, nor a mapping of its fields")
-
-        return core_schema.no_info_plain_validator_function(build)
-
-    @classmethod
-    def _checked(cls, value: Self) -> Self:
-        names = [f.name for f in cls._schema.stored if f.name in value.__dict__]
-        return cls(**{name: getattr(value, name) for name in names})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as Python values, embedded objects as dicts."""
-        return serializing.embedded_dict(self)
-
-    def to_json(self) -> str:
-        """As ``to_dict``, as JSON text."""
-        return json_text(self._json_form())
-
-    def _json_form(self) -> dict[str, Any]:
-        return serializing.embedded_json(self)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, EmbeddedModel) or type(self) is not type(other):
-            return False
-        return self._stored() == other._stored()
-
-    __hash__ = None  # type: ignore[assignment] # it can change in place
-
-    def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v!r}" for k, v in self.to_dict().items() if v is not None)
-        return f"{type(self).__name__}({values})"
-
-
-_EMBEDDED_NAMES = frozenset(n for n in dir(EmbeddedModel) if not n.startswith("__"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
+from weakref import WeakKeyDictionary
 
 import pydantic
 from pydantic.errors import PydanticInvalidForJsonSchema
@@ -20,6 +21,12 @@ from earnorm.model.reading import serializing
 if TYPE_CHECKING:
     from earnorm.model.schema import Schema
     from earnorm.model.structures import Structure
+
+
+_MADE: WeakKeyDictionary[type[Structure], dict[tuple[object, ...], type[pydantic.BaseModel]]] = (
+    WeakKeyDictionary()
+)
+"""The models made so far, by class and by what was asked for."""
 
 
 class Body(pydantic.BaseModel):
@@ -45,14 +52,14 @@ def body_model(
     name: str | None,
 ) -> type[pydantic.BaseModel]:
     """See ``BaseModel.pydantic_model``; the same class for the same arguments."""
-    schema = cls._schema
     wanted = None if include is None else tuple(_names(include))
     unwanted = None if exclude is None else frozenset(_names(exclude))
     loose = optional if isinstance(optional, bool) else frozenset(_names(optional))
     key = (wanted, unwanted, loose, name)
-    found = schema.bodies.get(key)
+    made = _MADE.setdefault(cls, {})
+    found = made.get(key)
     if found is None:
-        found = schema.bodies[key] = _make(cls, wanted, unwanted, loose, name)
+        found = made[key] = _make(cls, wanted, unwanted, loose, name)
     return found
 
 

@@ -8,7 +8,7 @@ from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import condition
-from earnorm.features.files.stored import discard, files_of
+from earnorm.features.files.stored import discard, file_fields, files_of
 from earnorm.fields.files import File
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
@@ -33,9 +33,10 @@ class FilesPlugin:
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
         """Models with files only: every other one keeps its way."""
-        if model._schema.files and operation == "unlink":
+        files = file_fields(model._schema.fields)
+        if files and operation == "unlink":
             # Innermost but for a cache: what an outer layer leaves out is not deleted.
-            return [(Layer.CONTENT, _Unlinking(model._schema.files))]
+            return [(Layer.CONTENT, _Unlinking(files))]
         return ()
 
 

@@ -11,7 +11,7 @@ import asyncio
 import datetime
 import fnmatch
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from bson import ObjectId
@@ -24,11 +24,13 @@ from earnorm.fields.json_forms import json_form
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import ONE, Operation, Options, Update
 from earnorm.kernel.steps import Way
+from earnorm.model.reading.serializing import SelfDescribed
 from earnorm.model.writing.handing_back import give_written, on_its_way
 from earnorm.model.writing.tracking import env_of, touch
 
 if TYPE_CHECKING:
     from earnorm.backends.gridfs import FileStore
+    from earnorm.fields.base import Field
     from earnorm.kernel.app import App
     from earnorm.model.base import BaseModel
 
@@ -51,7 +53,7 @@ Source = bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes]
 """What a file can be written from."""
 
 
-class StoredFile:
+class StoredFile(SelfDescribed):
     """The file of one record's field; false where there is none. Made on each read of the field.
 
     Everything it says is what the record was loaded with; content is read when it is asked for, and
@@ -286,6 +288,9 @@ class StoredFile:
         return f"<StoredFile {self._field.model_name}.{self._field.name}: {what}>"
 
 
+File.value_type = StoredFile
+
+
 class FileReader:
     """Reads a file's content, so many bytes at a time."""
 
@@ -426,10 +431,15 @@ async def remove_orphans(
     bound = app.bind(model)
     moment = datetime.datetime.now(datetime.UTC) - older_than
     deleted = 0
-    for field in bound.schema.files:
+    for field in file_fields(bound.schema.fields):
         async for ids in store_of(app, bound.model, field).ids_before(moment):
             deleted += await _delete_unused(app, bound.model, field, ids)
     return deleted
+
+
+def file_fields(fields: Mapping[str, Field[Any, Any]]) -> tuple[File, ...]:
+    """Those of a model's fields that are files."""
+    return tuple(field for field in fields.values() if isinstance(field, File))
 
 
 def files_of(documents: Iterable[dict[str, Any]], field: File) -> list[ObjectId]:

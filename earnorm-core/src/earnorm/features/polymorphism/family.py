@@ -20,6 +20,7 @@ from earnorm.model.extension import form_of
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
+    from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
 

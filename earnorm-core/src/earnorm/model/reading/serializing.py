@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from earnorm.exceptions import FieldNotLoaded, ValidationError, nearest
-from earnorm.features.files.stored import StoredFile
 from earnorm.fields.base import MISSING, ConvertingField, Field, MutableField
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import ToMany, is_record, is_recordset
@@ -20,6 +19,16 @@ Names: TypeAlias = Iterable[str] | None
 
 _SCALARS = (str, int, bool)  # what is its own JSON form, and cannot change in place
 _GETTERS = frozenset(vars(kind)["__get__"] for kind in (Field, ConvertingField, MutableField))
+
+
+class SelfDescribed:
+    """A value that says itself what it is as a dict."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """A dict of Python values; None where the value is none."""
+        raise NotImplementedError
 
 
 class Serializer:
@@ -154,7 +163,7 @@ def plain(value: Any) -> Any:
         return value.id if hasattr(value, "is_stored") else embedded_dict(value)
     if isinstance(value, list):
         return [plain(item) for item in value]
-    if isinstance(value, StoredFile):
+    if isinstance(value, SelfDescribed):
         return value.to_dict()
     if isinstance(value, set):
         return set(value)

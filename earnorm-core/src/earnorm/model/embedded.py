@@ -1,0 +1,108 @@
+"""EmbeddedModel: a document inside a document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
+
+import pydantic
+from pydantic_core import core_schema
+
+from earnorm.fields.json_forms import json_text
+from earnorm.model.base import Declared
+from earnorm.model.reading import serializing
+from earnorm.model.schema import Schema
+from earnorm.model.structures import declared_fields, reserved_names, set_state
+from earnorm.model.validation.constraints import check_embedded, rules_of
+
+
+class EmbeddedModel(Declared):
+    """A document inside a document: declare its fields, and use it with ``Embedded``."""
+
+    __slots__ = ()
+
+    _schema: ClassVar[Schema]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        fields = declared_fields(cls, _EMBEDDED_NAMES)
+        misplaced = [f"{name} ({type(f).__name__})" for name, f in fields.items() if f.of_records]
+        if misplaced:
+            raise TypeError(
+                f"{cls.__name__}.{misplaced[0]}: a record's own write sets it, so it belongs in a "
+                f"model, not in an embedded one"
+            )
+        cls._schema = Schema(cls.__name__, fields)
+        cls._schema.rules = rules_of(cls)
+        cls._fields = cls._schema.fields
+
+    def __init__(self, /, **values: Any) -> None:
+        super().__init__(**values)
+        rules = type(self)._schema.rules
+        if rules is not None:
+            check_embedded(self, rules)
+
+    @classmethod
+    def _adopt(cls, document: dict[str, Any]) -> Self:
+        """An object with a stored document as its state; keys that are not declared stay out."""
+        found: Self = cls._adopter()(document)
+        return found
+
+    @classmethod
+    def _adopter(cls) -> Callable[[dict[str, Any]], Any]:
+        """``_adopt`` with everything looked up before: fields read thousands of embedded objects."""
+        schema, is_known, new = cls._schema, cls._schema.is_known, object.__new__
+        known, renamed = schema.projection, schema.renamed
+
+        def adopt(document: dict[str, Any]) -> EmbeddedModel:
+            if not is_known(document):
+                document = {key: value for key, value in document.items() if key in known}
+            found = new(cls)
+            set_state(found, schema.state(document) if renamed else document)
+            return found
+
+        return adopt
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        def build(value: Any) -> Any:
+            if isinstance(value, cls):
+                # What was read lazily is converted first, then everything is checked again.
+                return cls._checked(value)
+            if isinstance(value, Mapping):
+                return cls(**value)
+            raise ValueError(f"not a {cls.__name__}, nor a mapping of its fields")
+
+        return core_schema.no_info_plain_validator_function(build)
+
+    @classmethod
+    def _checked(cls, value: Self) -> Self:
+        names = [f.name for f in cls._schema.stored if f.name in value.__dict__]
+        return cls(**{name: getattr(value, name) for name in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as Python values, embedded objects as dicts."""
+        return serializing.embedded_dict(self)
+
+    def to_json(self) -> str:
+        """As ``to_dict``, as JSON text."""
+        return json_text(self._json_form())
+
+    def _json_form(self) -> dict[str, Any]:
+        return serializing.embedded_json(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EmbeddedModel) or type(self) is not type(other):
+            return False
+        return self._stored() == other._stored()
+
+    __hash__ = None  # type: ignore[assignment] # it can change in place
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{k}={v!r}" for k, v in self.to_dict().items() if v is not None)
+        return f"{type(self).__name__}({values})"
+
+
+_EMBEDDED_NAMES = reserved_names(EmbeddedModel)
