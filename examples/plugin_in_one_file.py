@@ -12,8 +12,9 @@ from typing import Annotated
 import pydantic
 
 import earnorm
-from earnorm import Field, Int, Layer, Operator, String, hookimpl, models
+from earnorm import Field, Int, Operator, String, models
 from earnorm.fields.base import N
+from earnorm.plugin import Layer, hookimpl
 
 URI = os.environ.get("EARNORM_TEST_MONGO_URI", "mongodb://localhost:27017")
 

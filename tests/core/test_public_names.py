@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import earnorm
+import earnorm.plugin
 
 PUBLIC = [
     "AccessDenied",
@@ -140,10 +141,57 @@ PUBLIC = [
     "validates",
 ]
 
+FOR_PLUGINS = [
+    "ALL",
+    "API",
+    "CHANGES",
+    "HAND_BACK",
+    "JUDGED",
+    "RETURNED",
+    "WAY",
+    "Call",
+    "DocumentBatch",
+    "DocumentRow",
+    "HandBack",
+    "Index",
+    "Layer",
+    "Middleware",
+    "ModelView",
+    "Note",
+    "Operation",
+    "OperationName",
+    "Options",
+    "PerRecord",
+    "Returned",
+    "Stage",
+    "Step",
+    "Transaction",
+    "Update",
+    "ValueBatch",
+    "ValueRow",
+    "Way",
+    "atomic",
+    "clock",
+    "current_env",
+    "find_env",
+    "hookimpl",
+    "ids_of",
+    "in_transaction",
+    "in_transaction_if",
+    "name_of",
+    "nearest",
+    "use_env",
+]
+
 
 def test_the_public_names_are_these() -> None:
     assert sorted(earnorm.__all__) == sorted(PUBLIC)
     assert not [name for name in PUBLIC if not hasattr(earnorm, name)]
+
+
+def test_the_names_for_plugin_authors_are_these() -> None:
+    assert sorted(earnorm.plugin.__all__) == sorted(FOR_PLUGINS)
+    assert not [name for name in FOR_PLUGINS if not hasattr(earnorm.plugin, name)]
 
 
 def test_every_error_is_public_and_of_one_family() -> None:

@@ -22,19 +22,24 @@ from earnorm import (
     ConfigurationError,
     Domain,
     Env,
-    Layer,
-    Operation,
-    PerRecord,
     current_env,
-    hookimpl,
     models,
     transactional,
 )
-from earnorm.exceptions import nearest
-from earnorm.kernel.environment import use_env
-from earnorm.kernel.layers import Middleware
-from earnorm.kernel.operations import Call, OperationName
-from earnorm.kernel.transactions import Transaction
+from earnorm.plugin import (
+    Call,
+    Layer,
+    Middleware,
+    ModelView,
+    Operation,
+    OperationName,
+    PerRecord,
+    Transaction,
+    hookimpl,
+    name_of,
+    nearest,
+    use_env,
+)
 from earnorm_audit.changes import Changes, Recorded, id_text
 from earnorm_audit.trail import ENTRY, AuditEntry, AuditLog
 
@@ -102,8 +107,8 @@ class AuditPlugin:
             ConfigurationError: ``_audit_hidden`` or a setting names an unknown field; a slip here would
                 put a secret into the trail.
         """
-        self._seen.add(model._name)
-        self._recorded(model)
+        self._seen.add(name_of(model))
+        self._recorded(ModelView(model))
 
     @hookimpl
     def health(self) -> Mapping[str, object]:
@@ -118,31 +123,32 @@ class AuditPlugin:
         """The layer around writing operations, and the one that keeps the trail append-only."""
         if operation not in WRITES:
             return []
-        if model._name == ENTRY:
+        view = ModelView(model)
+        if view.name == ENTRY:
             return [(Layer.AUDIT, _append_only)]
-        if not self._takes_part(model):
+        if not self._takes_part(view):
             return []
-        return [(Layer.AUDIT, self._layer(app, self._recorded(model)))]
+        return [(Layer.AUDIT, self._layer(app, self._recorded(view)))]
 
     # -- what is recorded -----------------------------------------------------------------------
 
-    def _takes_part(self, model: type[models.BaseModel]) -> bool:
-        named = self._settings.models is None or model._name in self._settings.models
-        return named and bool(getattr(model, "_audit", True))
+    def _takes_part(self, model: ModelView) -> bool:
+        named = self._settings.models is None or model.name in self._settings.models
+        return named and bool(model.attribute("_audit", True))
 
-    def _recorded(self, model: type[models.BaseModel]) -> Recorded:
-        hidden: Iterable[str] = getattr(model, "_audit_hidden", ())
+    def _recorded(self, model: ModelView) -> Recorded:
+        hidden: Iterable[str] = model.attribute("_audit_hidden", ())
         if isinstance(hidden, str):
             raise ConfigurationError(
-                f"{model._name}: _audit_hidden is a tuple of field names: ({hidden!r},)"
+                f"{model.name}: _audit_hidden is a tuple of field names: ({hidden!r},)"
             )
         names = frozenset(hidden)
-        excluded = self._excluded(model._name)
-        known = model._fields
+        excluded = self._excluded(model.name)
+        known = model.fields
         for name in (*names, *excluded["here"]):
             if name not in known:
                 raise ConfigurationError(
-                    f"audit: {model._name} has no field {name!r}{nearest(str(name), known)}"
+                    f"audit: {model.name} has no field {name!r}{nearest(str(name), known)}"
                 )
         out = {"_id", *excluded["here"], *excluded["everywhere"]}
         fields = {n: f.db_name for n, f in known.items() if f.stored and n not in out}
@@ -186,7 +192,7 @@ class AuditPlugin:
             return
         env = op.env
         common = {
-            "model": op.model._name,
+            "model": name_of(op.model),
             "at": self._now(),
             "principal": None if env.principal is None else env.principal.id,
             "system": env.system,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from earnorm import App, Boolean, DateTime, Json, NotFound, Selection, String, models
-from earnorm.kernel.environment import find_env, use_env
+from earnorm.plugin import find_env, name_of, use_env
 from earnorm_audit.changes import id_text
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ class AuditLog:
         """
         one = record.ensure_one()
         if one.pk is None:
-            raise NotFound(f"this {one._name} is not stored yet, so it has no history")
+            raise NotFound(f"this {name_of(one)} is not stored yet, so it has no history")
         of_record: list[object] = [
-            ("model", "=", one._name),
+            ("model", "=", name_of(one)),
             ("record_id", "=", id_text(one.pk)),
         ]
         env = find_env()

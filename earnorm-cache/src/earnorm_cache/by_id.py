@@ -11,8 +11,8 @@ from uuid import UUID
 
 from bson import ObjectId
 
-from earnorm import Operation, PerRecord
-from earnorm.domain import ID_TYPES, And, Condition, Schema, ids_of
+from earnorm.domain import ID_TYPES, And, Condition, Schema
+from earnorm.plugin import Operation, PerRecord, ids_of
 
 StoredId: TypeAlias = ObjectId | str | int | UUID
 """A record's id in stored form, of a type in ``ID_TYPES``. Records with others (1.0 is 1 to the server, True

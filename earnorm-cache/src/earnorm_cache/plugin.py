@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from earnorm import Layer, Operation, hookimpl
 from earnorm.domain import ID_TYPES, Condition
+from earnorm.plugin import Layer, ModelView, Operation, hookimpl
 from earnorm_cache.by_id import StoredId, cacheable_ids, written_ids
 from earnorm_cache.cache import Cache, Document, Shelf
 from earnorm_cache.settings import CacheSettings
@@ -21,11 +21,8 @@ from earnorm_cache.settings import CacheSettings
 if TYPE_CHECKING:
     import pydantic
 
-    from earnorm import App
-    from earnorm.kernel.layers import Middleware
-    from earnorm.kernel.operations import Call, OperationName
-    from earnorm.kernel.transactions import Transaction
-    from earnorm.models import BaseModel
+    from earnorm import App, BaseModel
+    from earnorm.plugin import Call, Middleware, OperationName, Transaction
 
 log = logging.getLogger("earnorm.cache")
 
@@ -90,38 +87,39 @@ class CachePlugin:
         """Searches of the cached models, and writes to their collections, of whatever model: nothing where
         no model of a collection is cached."""
         is_write = operation in ("create", "write", "unlink")
-        if not is_write and (operation != "search" or not self._is_cached(model)):
+        view = ModelView(model)
+        if not is_write and (operation != "search" or not self._is_cached(view)):
             return ()
-        if not self._is_watched(app, model):
+        if not self._is_watched(app, view):
             if not is_write:
                 log.info(
                     "%s is not cached: before it was defined, another model wrote to its collection",
-                    model._name,
+                    view.name,
                 )
             return ()
-        shelf = self.cache.shelf(model._collection, model._name)
-        return [(Layer.CACHE, (self._writing if is_write else self._searching)(model, shelf))]
+        shelf = self.cache.shelf(view.collection, view.name)
+        return [(Layer.CACHE, (self._writing if is_write else self._searching)(view, shelf))]
 
-    def _is_watched(self, app: App, model: type[BaseModel]) -> bool:
+    def _is_watched(self, app: App, model: ModelView) -> bool:
         """Decided once for each collection: a write that is on its way cannot be watched any more."""
-        collection = model._collection
+        collection = model.collection
         found = self._watched.get(collection)
         if found is None:
             found = self._watched[collection] = self._is_cached(model) or any(
-                self._is_cached(app.extended(other))
+                self._is_cached(ModelView(app.extended(other)))
                 for other in app.known_models()
-                if other._collection == collection
+                if ModelView(other).collection == collection
             )
         return found
 
-    def _is_cached(self, model: type[BaseModel]) -> bool:
-        chosen: object = getattr(model, "_cache", None)
+    def _is_cached(self, model: ModelView) -> bool:
+        chosen: object = model.attribute("_cache")
         if isinstance(chosen, bool):
             return chosen
-        return self._settings.models is None or model._name in self._settings.models
+        return self._settings.models is None or model.name in self._settings.models
 
-    def _searching(self, model: type[BaseModel], shelf: Shelf) -> Middleware:
-        cache, name, schema = self.cache, model._name, model._schema
+    def _searching(self, model: ModelView, shelf: Shelf) -> Middleware:
+        cache, name, schema = self.cache, model.name, model.schema
 
         async def search(op: Operation, call_next: Call, /) -> Any:
             ids = cacheable_ids(op, schema)
@@ -143,8 +141,8 @@ class CachePlugin:
 
         return search
 
-    def _writing(self, model: type[BaseModel], shelf: Shelf) -> Middleware:
-        cache, schema = self.cache, model._schema
+    def _writing(self, model: ModelView, shelf: Shelf) -> Middleware:
+        cache, schema = self.cache, model.schema
 
         async def write(op: Operation, call_next: Call, /) -> Any:
             ids, running = written_ids(op, schema), op.env.transaction

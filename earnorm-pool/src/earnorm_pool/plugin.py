@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from earnorm import hookimpl
+from earnorm.plugin import hookimpl
 from earnorm_pool.figures import Status
 from earnorm_pool.monitor import ConnectionMonitor
 from earnorm_pool.pool import Pool

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from earnorm import App, Domain, Env, Operation, PerRecord, Update
-from earnorm.kernel.operations import JUDGED, Call, Options
+from earnorm import App, Domain, Env
+from earnorm.plugin import JUDGED, Call, Operation, Options, PerRecord, Update
 from earnorm_security.declarations import Right
 from earnorm_security.policy import RIGHT_OF, Policy
 from earnorm_security.residual import residual

@@ -1,8 +1,5 @@
 """The plugin: reads each model's declarations when the App first sees it, and hands out the layers."""
 
-# A model's underscored class attributes are its contract with plugins.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
@@ -10,9 +7,8 @@ from typing import Final, Literal
 
 import pydantic
 
-from earnorm import App, BaseModel, ConfigurationError, Env, Layer, hookimpl
-from earnorm.kernel.layers import Middleware
-from earnorm.kernel.operations import OperationName
+from earnorm import App, BaseModel, ConfigurationError, Env
+from earnorm.plugin import Layer, Middleware, OperationName, hookimpl, name_of
 from earnorm_security.declarations import RIGHTS, Right
 from earnorm_security.enforcement import layer_for
 from earnorm_security.policy import RIGHT_OF, Policy
@@ -58,7 +54,7 @@ class Security:
         if right is None:
             known = ", ".join(sorted(_RIGHTS))
             raise ConfigurationError(f"no operation {operation!r}; known: {known}")
-        name = model if isinstance(model, str) else model._name
+        name = model if isinstance(model, str) else name_of(model)
         return self.policy(self._app.model(name)).can(env, right)
 
     def policy(self, model: type[BaseModel]) -> Policy:

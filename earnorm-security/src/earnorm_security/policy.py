@@ -1,8 +1,5 @@
 """The checked rights and rules of one model: who has a right, and which records it reaches."""
 
-# A model's underscored class attributes are its contract with plugins.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -19,7 +16,7 @@ from earnorm import (
     Env,
     PluginError,
 )
-from earnorm.model.extension import declared
+from earnorm.plugin import ModelView
 from earnorm_security.declarations import EVERYBODY, RIGHTS, Access, Right, Rule, RuleDomain
 
 RIGHT_OF: Final[dict[str, Right]] = {
@@ -59,12 +56,13 @@ class Policy:
         self.model = model
         self._app = app
         self._policy_of = policy_of
-        self._name = model._name
+        view = ModelView(model)
+        self._name = view.name
         self._shares_collection = app.bind(model).classes is not None
         # What an extension says is added to what the model says.
-        access: object = declared(model, "_access")
+        access: object = view.declared("_access")
         # Of classes that share a collection each has its own rules, and those of its bases hold too.
-        rules: object = declared(model, "_rules", inherited=not self._shares_collection)
+        rules: object = view.declared("_rules", inherited=not self._shares_collection)
         every = frozenset({EVERYBODY}) if default_open else _NOBODY
         granted = dict.fromkeys(RIGHTS, every) if access is None else self._read_access(access)
         self._granted: dict[Right, frozenset[str]] = granted

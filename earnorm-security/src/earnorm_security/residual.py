@@ -5,16 +5,14 @@ record leaves a rule is a question that the server answers about the record as i
 write, and no record has to be read, changed in memory and trusted to stay as it was.
 """
 
-# A model's underscored class attributes are its contract with plugins.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from earnorm import App, BaseModel, Domain, Update
+from earnorm import App, BaseModel, Domain
 from earnorm.domain import And, Condition, Not, Or
+from earnorm.plugin import Update
 
 Decide = Callable[[Domain], bool | None]
 

@@ -1,4 +1,4 @@
-"""Views: read-only faces of a model's declarations, for plugins."""
+"""Views: read-only faces of a model's declarations, for plugins and for programs about models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from earnorm.domain import Schema
     from earnorm.fields import Field
     from earnorm.model.base import BaseModel
 
@@ -38,18 +39,89 @@ class ModelView:
         return list(dict.fromkeys(c._name for c in bases if not c._abstract))
 
     @property
+    def identity(self) -> str:
+        """The name under which its records are the same: its own, or that of the root where several classes
+        share a collection."""
+        return self.cls._identity
+
+    @property
     def collection(self) -> str:
         """The name of the collection."""
         return self.cls._collection
+
+    @property
+    def is_abstract(self) -> bool:
+        """Whether it is only a base of other models."""
+        return self.cls._abstract
+
+    @property
+    def extends(self) -> str | None:
+        """The name of the model that the class adds to; None where it is a model itself."""
+        return self.cls._inherit
 
     @property
     def fields(self) -> Mapping[str, Field[Any, Any]]:
         """The fields by name."""
         return self.cls._schema.fields
 
+    @property
+    def stored(self) -> Mapping[str, Field[Any, Any]]:
+        """The stored fields by stored key."""
+        return {field.db_name: field for field in self.cls._schema.stored}
+
+    @property
+    def schema(self) -> Schema:
+        """What a domain about its records is compiled with."""
+        return self.cls._schema
+
+    @property
+    def indexes(self) -> Sequence[Any]:
+        """The entries of its ``_indexes``, those of its bases and extensions included."""
+        return tuple(self.cls._indexes)
+
     def attribute(self, name: str, default: Any = None) -> Any:
         """A class attribute such as ``_versioned``, its own or a base's."""
         return getattr(self.cls, name, default)
 
+    def declared(self, attribute: str, *, inherited: bool = True) -> Any:
+        """What the model declares under a class attribute, and what each extension adds to it.
+
+        Lists and tuples are joined, the model's own part first; None means that nobody declares any.
+
+        Args:
+            attribute: The attribute's name.
+            inherited: Whether what Python's base classes declare is a part.
+
+        Returns:
+            The joined list; a value that is no list as it is, for its reader to refuse.
+        """
+        base = self.cls._base or self.cls
+        found: Any = getattr(base, attribute, None) if inherited else vars(base).get(attribute)
+        for extension in self._extensions():
+            added = vars(extension).get(attribute)
+            if added is None:
+                continue
+            if not isinstance(added, list | tuple):
+                return added
+            found = [*(found or ()), *added] if isinstance(found, list | tuple | None) else found
+        return found
+
+    def _extensions(self) -> list[type[BaseModel]]:
+        """The classes that extend it, in one App's class of it; the first to be reached comes last."""
+        if self.cls._base is None:
+            return []
+        return [c for c in reversed(self.cls.__mro__) if vars(c).get("_inherit") is not None]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelView) and other.cls is self.cls
+
+    def __hash__(self) -> int:
+        return hash(self.cls)
+
     def __repr__(self) -> str:
         return f"<ModelView {self.name}>"
+
+
+def name_of(model: type[BaseModel] | BaseModel) -> str:
+    """The name of a model, by its class or one of its records."""
+    return model._name

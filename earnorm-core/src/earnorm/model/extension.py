@@ -141,33 +141,6 @@ def _place_of(cls: type[BaseModel]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def extensions_in(model: type[BaseModel]) -> list[type[BaseModel]]:
-    """The classes that extend a model, in one App's class of it; the first to be reached comes last."""
-    if model._base is None:
-        return []
-    return [c for c in reversed(model.__mro__) if vars(c).get("_inherit") is not None]
-
-
-def declared(model: type[BaseModel], attribute: str, *, inherited: bool = True) -> Any:
-    """What a model declares under a class attribute, and what each extension adds to it.
-
-    Lists and tuples are joined, the model's own part first; None means that nobody declares any.
-    Without ``inherited`` what Python's base classes declare is left out.
-
-    A value that is no list is given back as it is, for its reader to refuse.
-    """
-    base = model._base or model
-    found: Any = getattr(base, attribute, None) if inherited else vars(base).get(attribute)
-    for extension in extensions_in(model):
-        added = vars(extension).get(attribute)
-        if added is None:
-            continue
-        if not isinstance(added, list | tuple):
-            return added
-        found = [*(found or ()), *added] if isinstance(found, list | tuple | None) else found
-    return found
-
-
 def merged_indexes(model: type[BaseModel]) -> Sequence[Any]:
     """The ``_indexes`` of a class and of all its bases, those of a base first."""
     merged: list[Any] = []

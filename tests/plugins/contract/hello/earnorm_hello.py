@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 
-from earnorm import Field, Layer, Operation, Operator, String, hookimpl, models
+from earnorm import Field, Operator, String, models
+from earnorm.plugin import Layer, Operation, hookimpl
 
 if TYPE_CHECKING:
     from earnorm import App

@@ -1,0 +1,86 @@
+"""The face for plugin authors: everything that a plugin may import and that an application doesn't need.
+
+A plugin imports this module, ``earnorm`` itself, and the public rooms ``earnorm.domain``, ``earnorm.fields`` and
+``earnorm.exceptions``::
+
+    from earnorm.plugin import Layer, hookimpl
+
+The contract itself, every hook with its signature, stands in ``docs/plugins.md``.
+"""
+
+from earnorm.domain import ids_of
+from earnorm.exceptions import nearest
+from earnorm.features.indexes.declarations import Index
+from earnorm.kernel.environment import current_env, find_env, use_env
+from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.notes import Note
+from earnorm.kernel.operations import (
+    JUDGED,
+    Call,
+    Operation,
+    OperationName,
+    Options,
+    PerRecord,
+    Update,
+)
+from earnorm.kernel.sending import RETURNED, Returned
+from earnorm.kernel.steps import (
+    ALL,
+    CHANGES,
+    HAND_BACK,
+    WAY,
+    DocumentBatch,
+    DocumentRow,
+    HandBack,
+    Stage,
+    Step,
+    ValueBatch,
+    ValueRow,
+    Way,
+)
+from earnorm.kernel.time import clock
+from earnorm.kernel.transactions import Transaction, atomic, in_transaction, in_transaction_if
+from earnorm.kernel.views import ModelView, name_of
+
+__all__ = [
+    "ALL",
+    "API",
+    "CHANGES",
+    "HAND_BACK",
+    "JUDGED",
+    "RETURNED",
+    "WAY",
+    "Call",
+    "DocumentBatch",
+    "DocumentRow",
+    "HandBack",
+    "Index",
+    "Layer",
+    "Middleware",
+    "ModelView",
+    "Note",
+    "Operation",
+    "OperationName",
+    "Options",
+    "PerRecord",
+    "Returned",
+    "Stage",
+    "Step",
+    "Transaction",
+    "Update",
+    "ValueBatch",
+    "ValueRow",
+    "Way",
+    "atomic",
+    "clock",
+    "current_env",
+    "find_env",
+    "hookimpl",
+    "ids_of",
+    "in_transaction",
+    "in_transaction_if",
+    "name_of",
+    "nearest",
+    "use_env",
+]
