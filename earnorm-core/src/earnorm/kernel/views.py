@@ -35,7 +35,7 @@ class ModelView:
         records are kept with its own, the nearest first."""
         definition = self.cls._base or self.cls
         own = definition._identity
-        bases = (c for c in definition.__mro__ if getattr(c, "_identity", None) == own)
+        bases: Any = (c for c in definition.__mro__ if getattr(c, "_identity", None) == own)
         return list(dict.fromkeys(c._name for c in bases if not c._abstract))
 
     @property
