@@ -1,0 +1,143 @@
+"""What a plugin may change in how the documents of a model are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from earnorm import App, Boolean, Int, PluginError, String, hookimpl, models
+from earnorm.domain import condition
+from earnorm.exceptions import FieldNotLoaded
+from earnorm.kernel.reading import Reading
+from earnorm.kernel.views import ModelView
+
+
+class Note(models.BaseModel):
+    _name = "contract.note"
+    text = String(required=True)
+    public = Boolean(default=False)
+    rank = Int()
+
+
+class Publishing:
+    """Queries are about what is public; the rank is always fetched."""
+
+    api = 1
+    name = "publishing"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    @hookimpl
+    def register_reading(self, app: App, model: ModelView) -> Reading | None:
+        self.asked.append(model.name)
+        if "public" not in model.fields:
+            return None
+        return Reading(base_domain=condition("public", "=", True), needs=frozenset({"rank"}))
+
+
+def texts(notes: Any) -> list[str]:
+    return sorted(note.text for note in notes)
+
+
+async def test_a_base_domain_holds_unless_the_query_names_its_field() -> None:
+    async with App("mongomock://", database="reading", plugins=[Publishing()]):
+        await Note.create([{"text": "a", "public": True}, {"text": "b"}])
+        assert texts(await Note.search()) == ["a"]
+        assert texts(await Note.search([("text", "=", "b")])) == []
+        assert texts(await Note.search([("public", "!=", True)])) == ["b"]
+        assert texts(await Note.search().with_archived()) == ["a", "b"]
+        assert await Note.search().update({"rank": 2}) == 1
+        assert await Note.search([("text", "=", "b")]).delete() == 0
+
+
+async def test_what_a_plugin_needs_is_always_fetched() -> None:
+    async with App("mongomock://", database="reading", plugins=[Publishing()]):
+        await Note.create({"text": "a", "public": True, "rank": 3})
+        note = await Note.search().only("text").first()
+        assert note is not None and note.rank == 3
+        with pytest.raises(FieldNotLoaded):
+            _ = note.public
+
+
+async def test_what_several_plugins_say_holds_together() -> None:
+    class Ranked:
+        api = 1
+        name = "ranked"
+
+        @hookimpl
+        def register_reading(self, model: ModelView) -> Reading | None:
+            return Reading(base_domain=condition("rank", ">", 1), needs=frozenset({"public"}))
+
+    async with App("mongomock://", database="reading", plugins=[Publishing(), Ranked()]):
+        await Note.create(
+            [{"text": t, "public": t != "c", "rank": n} for n, t in enumerate("abcd")]
+        )
+        found = await Note.search().only("text")
+        assert texts(found) == ["d"]
+        assert (found[0].public, found[0].rank) == (True, 3)
+        assert texts(await Note.search([("rank", ">=", 0)])) == ["a", "b", "d"]
+
+
+async def test_a_model_is_asked_for_once_and_has_nothing_where_nobody_says_anything() -> None:
+    class Plain(models.BaseModel):
+        _name = "contract.plain"
+        text = String()
+
+    plugin = Publishing()
+    async with App("mongomock://", database="reading", plugins=[plugin]) as app:
+        for _ in range(2):
+            await Plain.create({"text": "a"})
+            await Plain.search()
+        assert plugin.asked.count("contract.plain") == 1
+        assert app.bind(Plain).reading is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (condition("public", "=", True), "plugin 'odd' in register_reading.*expected a Reading"),
+        (Reading(classes=object()), "plugins 'odd' and 'second' both decide on the classes"),  # type: ignore[arg-type]
+    ],
+)
+async def test_what_is_wrong_names_the_plugin(given: object, message: str) -> None:
+    class Odd:
+        api = 1
+        name = "odd"
+
+        @hookimpl
+        def register_reading(self, model: ModelView) -> Any:
+            return given if model.name == "contract.note" else None
+
+    class Second:
+        api = 1
+        name = "second"
+
+        @hookimpl
+        def register_reading(self, model: ModelView) -> Any:
+            has_classes = isinstance(given, Reading) and model.name == "contract.note"
+            return given if has_classes else None
+
+    async with App("mongomock://", database="reading", plugins=[Odd(), Second()]) as app:
+        with pytest.raises(PluginError, match=message):
+            app.bind(Note)
+
+
+async def test_a_plugin_makes_the_database_ready_before_the_first_operation() -> None:
+    ready: list[str] = []
+
+    class Preparing:
+        api = 1
+        name = "preparing"
+
+        @hookimpl
+        async def prepare_model(self, app: App, model: ModelView) -> None:
+            assert not app.bind(model.cls).is_prepared
+            ready.append(model.name)
+
+    async with App("mongomock://", database="reading", plugins=[Preparing()]):
+        assert "contract.note" not in ready
+        await Note.search()
+        await Note.create({"text": "a"})
+        assert ready.count("contract.note") == 1
