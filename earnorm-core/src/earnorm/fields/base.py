@@ -318,6 +318,16 @@ class Field(Expressions[V], Generic[V, N]):
         """The fields inside a stored value, by the name that a condition's path goes on with."""
         return NO_PARTS
 
+    @property
+    def is_derived(self) -> bool:
+        """Whether the value follows from other fields."""
+        return self.computed is not None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a value can be handed in: what is stored, or derived and taken apart again."""
+        return self.stored if self.computed is None else bool(self.computed.inverse)
+
     # -- what the rest of the core uses -------------------------------------------------------
 
     def value_annotation(self) -> Any:

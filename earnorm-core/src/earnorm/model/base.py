@@ -198,7 +198,7 @@ class BaseModel(Declared):
             fields["_parent_path"] = path
         cls._schema = Schema(cls._name, fields)
         cls._schema.rules = rules_of(cls)
-        cls._schema.formulas = formulas_of(cls)
+        cls._schema.derived = cls._schema.formulas = formulas_of(cls)
         refuse_unknown(cls)
         cls._fields = cls._schema.fields
         if not cls._abstract and cls._inherit is None and cls._base is None:
@@ -352,9 +352,9 @@ class BaseModel(Declared):
         return load_ghost(self).__await__()
 
     def _assign(self, field: Field[Any, Any], value: Any) -> None:
-        formulas = type(self)._schema.formulas
-        if formulas is not None and field.computed is not None:
-            formulas.assign(self, field, value)
+        derived = type(self)._schema.derived
+        if derived is not None and field.name in derived.by_name:
+            derived.assign(self, field, value)
             return
         if not field.stored and not isinstance(field, ToMany):
             raise AttributeError(f"{field.name} is not stored here; write the records themselves")

@@ -17,6 +17,7 @@ from earnorm.fields.structured import Dict, Embedded, Json, List
 
 if TYPE_CHECKING:
     from earnorm.features.computed.computing import Formulas
+    from earnorm.model.derived import DerivedValues
     from earnorm.model.validation.constraints import Rules, When
 
 State = dict[str, Any]
@@ -49,7 +50,7 @@ class Schema:
         """Whether all of a document's keys are declared."""
         self._encoders = tuple((f.db_name, f.encode) for f in stored if f.converts)
         self._transient = tuple(
-            f.name for f in fields.values() if not f.stored and f.computed is None
+            f.name for f in fields.values() if not f.stored and not f.is_derived
         )
         renamed = {f.db_name: f.name for f in stored if f.db_name != f.name}
         self.renamed = renamed
@@ -64,6 +65,8 @@ class Schema:
         """The methods under ``@validates`` and ``@constrains``; None where there are none."""
         self.formulas: Formulas | None = None
         """The computed fields; None where there are none."""
+        self.derived: DerivedValues | None = None
+        """The values that follow from other fields; None where there are none."""
         self._paths: dict[str, Path] = {}
         self._crossings: dict[str, Crossing | None] = {}
         self.may_cross = any(map(_may_cross, fields.values()))
@@ -151,7 +154,7 @@ class Schema:
                 message = str(raised)  # without pydantic's "Value error, "
             if kind == "extra_forbidden":
                 known = self.fields.get(str(loc[-1]))
-                if known is not None and known.computed is not None:
+                if known is not None and known.is_derived:
                     details.append({**not_written(known), "loc": tuple(loc)})
                     continue
                 message = f"unknown field {loc[-1]!r}{nearest(str(loc[-1]), self.fields)}"
@@ -227,7 +230,7 @@ class Schema:
                 f"makes a condition about it one about this record",
                 loc=(path,),
             )
-        if not field.stored and field.computed is not None:
+        if not field.stored and field.is_derived:
             error = UnresolvedDomain if self.substitute(path) else DomainError
             raise error(not_searched(self.name, field))
         if not field.stored:
@@ -293,8 +296,8 @@ class Schema:
 
     def substitute(self, path: str) -> Substitute | None:
         """See :class:`earnorm.domain.schema.Schema`."""
-        formulas = self.formulas
-        return None if formulas is None else formulas.substitutes.get(path.partition(".")[0])
+        derived = self.derived
+        return None if derived is None else derived.substitutes.get(path.partition(".")[0])
 
     def crossing(self, path: str) -> Crossing | None:
         """See :class:`earnorm.domain.schema.Schema`."""
@@ -309,7 +312,7 @@ class Schema:
         outer = field = self._field(head)
         while isinstance(field, List):
             field = field._item
-        if outer is None or field is None or (outer.computed is not None and not outer.stored):
+        if outer is None or field is None or (outer.is_derived and not outer.stored):
             return None
         here, local, rest = _past_position(head, outer.db_name, rest)
         if _crosses(field):
@@ -364,7 +367,7 @@ def _may_cross(field: Field[Any, Any]) -> bool:
     while isinstance(field, List):
         field = field._item
     inner: Schema | None = field.model._schema if isinstance(field, Embedded) else None
-    substituted = field.computed is not None and not field.stored
+    substituted = field.is_derived and not field.stored
     return substituted or _crosses(field) or (inner is not None and inner.may_cross)
 
 
@@ -405,7 +408,7 @@ def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
                 has_default = field.default is not None and not partial
                 if has_default:
                     inner = _with_default(inner, field, checked=bool(checks))
-                asked = not (partial or has_default or field.generated or field.computed)
+                asked = not (partial or has_default or field.generated or field.is_derived)
                 required = field.required and asked
                 fields[field.name] = core_schema.typed_dict_field(inner, required=required)
             others: Literal["ignore", "forbid"] = "ignore" if named else "forbid"
@@ -415,10 +418,8 @@ def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
 
 
 def _given(schema: Schema) -> Iterator[Field[Any, Any]]:
-    """The fields that have a value of their own, and the computed ones that can be written."""
-    for field in schema.fields.values():
-        if field.stored if field.computed is None else field.computed.inverse:
-            yield field
+    """The fields that a value can be handed in for."""
+    return (field for field in schema.fields.values() if field.is_given)
 
 
 def _with_default(

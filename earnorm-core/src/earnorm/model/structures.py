@@ -43,8 +43,8 @@ class Structure:
     def __init__(self, /, **values: Any) -> None:
         schema = type(self)._schema
         set_state(self, schema.validate(values))
-        if schema.formulas is not None:
-            schema.formulas.settle_new(self)
+        if schema.derived is not None:
+            schema.derived.settle_new(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         cls = type(self)
@@ -66,9 +66,9 @@ class Structure:
         if name not in changes:
             changes[name] = state.get(name, MISSING)
         state[name] = value
-        formulas = type(self)._schema.formulas
-        if formulas is not None:
-            formulas.changed(self, name)
+        derived = type(self)._schema.derived
+        if derived is not None:
+            derived.changed(self, name)
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a field cannot be deleted; assign None to {name!r}")
@@ -91,9 +91,9 @@ class Structure:
 
     def _absent(self, field: Field[Any, Any]) -> Any:
         """The value of a field that the state lacks: not fetched, or its default."""
-        formulas = type(self)._schema.formulas
-        if formulas is not None and field.computed is not None:
-            return formulas.read(self, field)
+        derived = type(self)._schema.derived
+        if derived is not None and field.name in derived.by_name:
+            return derived.read(self, field)
         fetch: Fetch | None = getattr(self, "_fetch", None)
         if fetch is not None and not fetch.has(field.name):
             raise FieldNotLoaded(fetch.how_to_load(type(self), field.name))

@@ -124,13 +124,11 @@ def _field(field: Field[Any, Any], optional: bool) -> tuple[Any, Any]:
 
 
 def _is_written(field: Field[Any, Any]) -> bool:
-    if field.computed is not None:
-        return _is_given(field)
-    return field.stored and field.assignable
+    return field.is_given and (field.is_derived or field.assignable)
 
 
 def _is_given(field: Field[Any, Any]) -> bool:
-    return field.computed is None or bool(field.computed.inverse)
+    return field.is_given or not field.is_derived
 
 
 def _shown(field: Field[Any, Any]) -> Any:
