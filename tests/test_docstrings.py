@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).parents[1]
-_ROOMS = ("earnorm-core/src/earnorm/domain",)
+_ROOMS = ("earnorm-core/src/earnorm/domain", "earnorm-core/src/earnorm/fields")
 _FRAGMENTS = frozenset({"What", "Where", "Whose", "Whether", "Let", "How"})
 
 

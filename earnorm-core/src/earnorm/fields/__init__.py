@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from earnorm.fields.sets import Set
     from earnorm.fields.vector import Vector
 else:
-    # The kinds that few models have are imported when one is first asked for.
-    _LATER = {
+    # Few models use these kinds, so each is imported on its first use.
+    _LAZY_KINDS = {
         "command": "Command",
         "enumerated": "Enum",
         "geo": "Geo Geometry LineString MultiPolygon Point Polygon",
@@ -35,14 +35,14 @@ else:
         "sets": "Set",
         "vector": "Vector",
     }
-    _MODULES = {name: module for module, names in _LATER.items() for name in names.split()}
+    _MODULES = {name: module for module, names in _LAZY_KINDS.items() for name in names.split()}
 
     def __getattr__(name):
         if name not in _MODULES:
             raise AttributeError(f"module 'earnorm.fields' has no attribute {name!r}")
         module = import_module(f"earnorm.fields.{_MODULES[name]}")
-        found = globals()[name] = getattr(module, name)
-        return found
+        kind = globals()[name] = getattr(module, name)
+        return kind
 
     def __dir__():
         return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Author: who acted, as a field that a layer fills in (``builtin.authors``)."""
+"""Author: the acting principal, as a field that a document step fills in (``features/authors``)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from earnorm.fields.text import String
 
 
 class Author(String[Literal[False]]):
-    """The id of the principal who created the record, or who wrote it last; None for nobody in particular.
+    """The id of the principal who created the record, or wrote it last; None without a principal.
 
-    A value that somebody gives must be the acting principal's own id; ``earnorm.system`` may give any.
+    A given value must be the acting principal's own id; under ``earnorm.system`` any id may be
+    given.
 
     Args:
         on_write: Every write sets it, not only the creation.

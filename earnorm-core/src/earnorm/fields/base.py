@@ -1,12 +1,11 @@
-"""The one descriptor that every field is: its options, its typing, and how records read it.
+"""The base class of all fields, a descriptor: its options, its typing, and how records read it.
 
-A field knows no model's storage, no driver and no app. Its subclasses, by kind, stand in the
-modules beside this one.
+A field knows nothing of storage, drivers or Apps. The modules beside this one define the kinds.
 
 Two kinds of fields at run time:
 
 - A *plain* field (``String``, ``Int`` …) is stored as it is read. It is a non-data descriptor, so
-  the value in the record's ``__dict__`` wins and reading it costs a plain attribute.
+  the value in the record's ``__dict__`` wins, and reading it costs as much as a plain attribute.
 - A *converting* field (``Decimal``, ``DateTime``, ``List`` …) subclasses :class:`ConvertingField`,
   a data descriptor that converts the stored value when it is first read, never for a whole batch.
 """
@@ -41,7 +40,7 @@ from earnorm.fields.json_forms import json_form
 
 V = TypeVar("V")
 if TYPE_CHECKING:
-    # The default of a type parameter is PEP 696 (Python 3.13); type checkers know it everywhere.
+    # Defaults of type parameters came with Python 3.13 (PEP 696); type checkers always know them.
     from typing_extensions import TypeVar as _TypeVar
 
     N = _TypeVar("N", Literal[True], Literal[False], default=Literal[False])
@@ -57,7 +56,7 @@ class CommonOptions(_TypedDict, total=False):
     """The options that every field takes beside ``required`` and ``default``."""
 
     unique: bool
-    """No two records may share a value; held by an index. Unset values do not collide."""
+    """No two records may share a value; an index ensures it. Unset values do not collide."""
     index: bool
     """Keep an index on the field: an ascending one, for shapes on the earth a 2dsphere index."""
     sparse: bool
@@ -65,7 +64,7 @@ class CommonOptions(_TypedDict, total=False):
     readonly: bool
     """The value can be given when a record is created and not changed afterwards."""
     copy: bool
-    """Whether ``record.copy()`` takes the value over (default: yes, unless ``unique``)."""
+    """``record.copy()`` copies the value (default: yes, unless ``unique``)."""
     db_name: str
     """The key in the stored document (default: the field's name)."""
     string: str
@@ -75,7 +74,7 @@ class CommonOptions(_TypedDict, total=False):
 
 
 class FieldOptions(CommonOptions, total=False):
-    """The options of every field that holds its value itself: all but those to many records."""
+    """The options of every field that holds its value itself: all except those to many records."""
 
     compute: str
     """The name of the method that gives the value; see ``earnorm.depends``."""
@@ -86,12 +85,12 @@ class FieldOptions(CommonOptions, total=False):
     search: str
     """The name of the class method that gives a domain for ``(operator, value)``."""
     inverse: str
-    """The name of the method that takes a value which is written, and changes other fields."""
+    """The name of the method that takes a written value and changes other fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """How a field's value comes about; names of methods, empty where there is none."""
+    """The source of a computed value: names of methods and a path, empty if there is none."""
 
     compute: str
     related: str
@@ -120,7 +119,7 @@ class _Missing:
 
 
 MISSING: Any = _Missing()
-"""Stands for "no such key", where None is a value."""
+"""Means "no such key", because None is a value."""
 
 NO_PARTS: Mapping[str, Any] = {}
 
@@ -137,10 +136,10 @@ class Field(Expressions[V], Generic[V, N]):
         choices: The only values allowed.
         validators: Called with the value after its type was checked; each returns the value to
             store, or raises ``ValueError``. An ``async def`` is called before a record is written,
-            after all that is synchronous.
+            after everything synchronous.
         **options: See :class:`FieldOptions`.
 
-    A field class of your own needs a base with a value type, and what makes it special::
+    A field class of your own needs a base with a value type, and its own methods::
 
         class Percent(Field[float, N]):
             def annotation(self):
@@ -152,9 +151,10 @@ class Field(Expressions[V], Generic[V, N]):
     operand_types: ClassVar[tuple[type, ...]] = ()
     """The types a condition's value may have; empty means any plain value."""
     index_floor: ClassVar[Any] = MISSING
-    """The lowest stored value: lets a unique index of an optional field leave unset values out."""
+    """The lowest stored value; a unique index of an optional field needs it to omit unset
+    values."""
     index_kind: ClassVar[int | str] = 1
-    """What ``index=True`` makes: 1 (ascending), -1, or a kind such as ``"2dsphere"``."""
+    """The index that ``index=True`` makes: 1 (ascending), -1, or a kind such as ``"2dsphere"``."""
     mutable: ClassVar[bool] = False
     """The value can change in place, so ``save()`` compares it with what was loaded."""
     converts: ClassVar[bool] = False
@@ -166,9 +166,9 @@ class Field(Expressions[V], Generic[V, N]):
     assignable: ClassVar[bool] = True
     """A value can be given in a constructor, an assignment or a write."""
     how_to_write: ClassVar[str] = ""
-    """What to do instead, where it cannot."""
+    """The way to write a field that is not assignable, for messages."""
     of_records: bool = False
-    """Only a record can have the field, no embedded object and no list."""
+    """Only a record can have the field, not an embedded object or a list."""
 
     name: str
     db_name: str
@@ -190,9 +190,9 @@ class Field(Expressions[V], Generic[V, N]):
     computable: ClassVar[bool] = True
     """The field may have ``compute=`` or ``related=``."""
     computed: Computed | None = None
-    """The value is computed, and not given."""
+    """The source of the value if it is computed, else None."""
     generated: bool = False
-    """A layer fills the value in when the record is stored, so nobody has to give it."""
+    """The value is filled in when the record is stored, so nobody has to give it."""
 
     def __init__(
         self,
@@ -224,8 +224,8 @@ class Field(Expressions[V], Generic[V, N]):
         self.default = default
         self.choices = tuple(choices or ())
         given = tuple(validators)
-        self.validators = tuple(each for each in given if not is_async(each))
-        self.async_validators = tuple(each for each in given if is_async(each))
+        self.validators = tuple(validator for validator in given if not is_async(validator))
+        self.async_validators = tuple(validator for validator in given if is_async(validator))
         self.unique = options.get("unique", False)
         self.sparse = options.get("sparse", False)
         self.index = options.get("index", self.sparse)
@@ -268,19 +268,19 @@ class Field(Expressions[V], Generic[V, N]):
     # -- what a kind of field defines ---------------------------------------------------------
 
     def annotation(self) -> Any:
-        """The type that pydantic validates a value with."""
+        """Return the type that pydantic validates a value with."""
         return self.python_type
 
     def encode(self, value: Any) -> Any:
-        """The stored (BSON) form of a value; applied to a stored value it changes nothing."""
+        """Convert a value to its stored (BSON) form; a stored value stays as it is."""
         return value
 
     def decode(self, value: Any) -> Any:
-        """The value of a stored form; applied to a value it changes nothing."""
+        """Convert a stored form to its value; a value stays as it is."""
         return value
 
     def operand(self, value: Any) -> Any:
-        """The stored form of a condition's value. Values are data: nothing here becomes an operator.
+        """Convert a condition's value to its stored form. A value is data, never an operator.
 
         Raises:
             ValueError: The value can never be a value of this field.
@@ -299,15 +299,15 @@ class Field(Expressions[V], Generic[V, N]):
         return self.encode(value)
 
     def json_type(self) -> Any:
-        """The type of a value in a request or response body, as pydantic understands it."""
+        """Return the type of a value in a request or response body, as pydantic understands it."""
         return self.annotation()
 
     def to_json(self, value: Any) -> Any:
-        """The JSON form of a value (never None): text, number, true, false, list or dict."""
+        """Convert a value (never None) to JSON: text, number, true, false, list or dict."""
         return json_form(value)
 
     def bson_schema(self) -> Mapping[str, Any]:
-        """What a set value is in stored form, in the terms of MongoDB's ``$jsonSchema``.
+        """Describe the stored form of a set value in the terms of MongoDB's ``$jsonSchema``.
 
         Every value that the field accepts must pass; ``{}`` lets everything pass.
         """
@@ -315,7 +315,7 @@ class Field(Expressions[V], Generic[V, N]):
 
     @property
     def parts(self) -> Mapping[str, Field[Any, Any]]:
-        """The fields inside a stored value, by the name that a condition's path goes on with."""
+        """The fields inside a stored value, by their names in a condition's path."""
         return NO_PARTS
 
     @property
@@ -331,14 +331,14 @@ class Field(Expressions[V], Generic[V, N]):
     # -- what the rest of the core uses -------------------------------------------------------
 
     def value_annotation(self) -> Any:
-        """The annotation of a value that is set, with choices and validators applied."""
+        """Return the annotation of a set value, with choices and validators applied."""
         kind = self._limited(self.annotation())
         if self.validators:
             kind = Annotated[(kind, *(pydantic.AfterValidator(v) for v in self.validators))]
         return kind
 
     def json_annotation(self) -> Any:
-        """The annotation of a value in a request or response body, with choices applied."""
+        """Return the annotation of a value in a request or response body, with choices applied."""
         kind = self._limited(self.json_type())
         if type(self).to_json is not Field.to_json:
             form = pydantic.PlainSerializer(self.to_json, when_used="json-unless-none")
@@ -348,13 +348,13 @@ class Field(Expressions[V], Generic[V, N]):
     def _limited(self, kind: Any) -> Any:
         if not self.choices:
             return kind
-        # Only these types can stand in a Literal, which names the choices in its message.
+        # A Literal takes only these types; its error message names the choices.
         if all(type(choice) in (str, int, bool, bytes) for choice in self.choices):
             return Literal[self.choices]
         return Annotated[kind, pydantic.AfterValidator(self._chosen)]
 
     def stored_schema(self, *, nullable: bool) -> dict[str, Any]:
-        """``bson_schema`` with choices applied.
+        """Return ``bson_schema`` with choices applied.
 
         Args:
             nullable: Null is allowed as well.
@@ -379,11 +379,11 @@ class Field(Expressions[V], Generic[V, N]):
         return value
 
     def default_value(self) -> Any:
-        """The default, made fresh where it is a factory."""
+        """Return the default, or a new one if it is a factory."""
         return self.default() if callable(self.default) else self.default
 
     def freeze(self, stored: Any) -> Any:
-        """A copy of a stored value that later changes in place cannot reach."""
+        """Copy a stored value, so that later changes in place do not reach the copy."""
         return freeze(stored)
 
     # -- descriptor: the library's one set of overloads ---------------------------------------
@@ -417,11 +417,11 @@ class Field(Expressions[V], Generic[V, N]):
 
     @property
     def has_inside(self) -> bool:
-        """Whether a path may go on behind the field, so that its class gives a path into it."""
+        """True if a path can continue into the field; its class attribute is then a path."""
         return bool(self.parts) or self.structure is not None
 
     def fields_inside(self) -> Mapping[str, Field[Any, Any]] | None:
-        """The fields that a path may go on with; None where they are not known (yet)."""
+        """Return the fields with which a path can continue, or None if they are not known (yet)."""
         return self.parts if self.structure is None else self.structure._schema.fields
 
     def _on_class(self) -> Any:
@@ -435,8 +435,8 @@ class Field(Expressions[V], Generic[V, N]):
 class ConvertingField(Field[V, N]):
     """A field whose stored and read values differ; the value converts when it is first read.
 
-    A data descriptor at run time: without ``__set__`` the raw value in the record's ``__dict__``
-    would win, and slip through in silence.
+    It is a data descriptor at run time: without ``__set__``, reading would silently give the raw
+    value in the record's ``__dict__``.
     """
 
     converts: ClassVar[bool] = True
@@ -460,7 +460,7 @@ class ConvertingField(Field[V, N]):
             raise AssertionError("BaseModel.__setattr__ writes fields")
 
     def is_decoded(self, value: Any) -> bool:
-        """Whether the value is already the one that is read (a cheap check, made on each read)."""
+        """Return whether the value is converted already (a cheap check, made on each read)."""
         raise NotImplementedError
 
 
@@ -493,13 +493,13 @@ class MutableField(ConvertingField[V, N]):
 
 
 def is_async(function: object) -> bool:
-    """Whether calling it gives a coroutine."""
-    call = getattr(function, "__call__", None)  # noqa: B004 - how it is defined, not whether
+    """Return whether calling the function gives a coroutine."""
+    call = getattr(function, "__call__", None)  # noqa: B004 - its definition is needed
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def freeze(value: Any) -> Any:
-    """A deep copy of the containers in a stored value."""
+    """Copy the containers in a stored value, at every level."""
     kind = type(value)
     if kind is dict:
         return {key: freeze(item) for key, item in value.items()}
@@ -509,7 +509,7 @@ def freeze(value: Any) -> Any:
 
 
 def not_written(field: Field[Any, Any]) -> ErrorDetail:
-    """What is said where a value is given for a computed field."""
+    """Make the error for a value that is given for a computed field."""
     computed = field.computed
     assert computed is not None
     if field.delegated:
@@ -521,7 +521,7 @@ def not_written(field: Field[Any, Any]) -> ErrorDetail:
 
 
 def not_searched(schema: str, field: Field[Any, Any]) -> str:
-    """What is said where a search, an order or a group asks for a computed field that is not stored."""
+    """Make the message for a search, order or group by a computed field that is not stored."""
     return (
         f"{schema}.{field.name} is computed when it is read, so the database cannot search by it: give "
         f"it store=True, or search= with the name of a class method (operator, value) that gives a domain"

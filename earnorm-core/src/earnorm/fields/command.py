@@ -1,4 +1,4 @@
-"""What is to be done to a to-many field: Odoo's commands, as typed values."""
+"""Changes of a to-many field: Odoo's commands, as typed values."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Command:
     Make them with the methods below. They are carried out in the order of the list.
 
     Attributes:
-        kind: What to do.
-        records: The records (or their ids) that it is about.
+        kind: The kind of change.
+        records: The records (or their ids) to change.
         values: The values of the record to create or update; for ``link`` those of the link.
     """
 
@@ -36,14 +36,17 @@ class Command:
 
         Args:
             record: The record, or its id.
-            values: Values of the link's own fields, where the field has a link model (``through``).
+            values: Values of the link's own fields, if the field has a link model (``through``).
         """
         return Command("link", (record,), values)
 
     @staticmethod
     def unlink(record: object) -> Command:
-        """Take the link away; the record stays, but for a One2many whose records cannot be without
-        their owner (``required`` or ``on_delete="cascade"``): it is deleted."""
+        """Remove the link; the record stays.
+
+        A One2many deletes the record if it cannot be without its owner (``required`` or
+        ``on_delete="cascade"``).
+        """
         return Command("unlink", (record,))
 
     @staticmethod
@@ -58,15 +61,15 @@ class Command:
 
     @staticmethod
     def set(records: Iterable[object]) -> Command:
-        """Exactly these records (or ids), in this order; every other link is taken away."""
+        """Link exactly these records (or ids), in this order; remove every other link."""
         return Command("set", tuple(records))
 
     @staticmethod
     def clear() -> Command:
-        """Take every link away."""
+        """Remove every link."""
         return Command("set", ())
 
     def __repr__(self) -> str:
-        # No values: they may be what must not reach a log.
+        # The values are left out, because a repr may be logged and they may be secret.
         about = f" {len(self.records)}" if self.records else ""
         return f"<Command {self.kind}{about}>"

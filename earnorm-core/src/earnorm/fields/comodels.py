@@ -1,6 +1,6 @@
 """The models that relations name, by ``_name``: the table that the kernel's registry fills.
 
-It lies here, so that a field finds the other model without knowing the kernel.
+It is here so that a field finds the other model without importing the kernel.
 """
 
 from __future__ import annotations
@@ -8,4 +8,4 @@ from __future__ import annotations
 from typing import Any, Final
 
 MODELS: Final[dict[str, type[Any]]] = {}
-"""Every defined model by its name; the registry alone writes it."""
+"""Every defined model by its name; only the registry writes it."""

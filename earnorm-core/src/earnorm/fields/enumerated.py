@@ -14,10 +14,10 @@ _STORABLE = (str, int, float, bool)
 
 
 class Enum(ConvertingField[M, N], Generic[M, N]):
-    """A member of a Python enum, stored as its value; the value is accepted and converted.
+    """A member of a Python enum, stored as its value; the value is accepted too, and converted.
 
-    A stored value that is no member (any more) is read as it is, so that old documents can be found
-    and repaired.
+    A stored value that is not, or no longer, a member is read as it is, so that old documents can
+    be found and repaired.
 
     Args:
         members: The enum class; its values are texts or numbers.
@@ -36,9 +36,11 @@ class Enum(ConvertingField[M, N], Generic[M, N]):
     ) -> None:
         if not (isinstance(members, type) and issubclass(members, enum.Enum)):
             raise TypeError("Enum() takes an enum class, e.g. Enum(Color)")
-        strange = [m.name for m in members if not isinstance(m.value, _STORABLE)]
-        if strange:
-            raise TypeError(f"{members.__name__}.{strange[0]}: its value is no text and no number")
+        unstorable = [m.name for m in members if not isinstance(m.value, _STORABLE)]
+        if unstorable:
+            raise TypeError(
+                f"{members.__name__}.{unstorable[0]}: its value is no text and no number"
+            )
         self._bind(required, default, None, validators, options)
         self.enum = members
         self._types = {type(member.value) for member in members}
@@ -47,7 +49,7 @@ class Enum(ConvertingField[M, N], Generic[M, N]):
         return self.enum
 
     def bson_schema(self) -> Mapping[str, Any]:
-        kind: Any = self.enum  # the type of an enum class is iterable, which a TypeVar forgets
+        kind: Any = self.enum  # mypy doesn't know that an enum class behind a TypeVar is iterable
         return {"enum": [member.value for member in kind]}
 
     def is_decoded(self, value: Any) -> bool:

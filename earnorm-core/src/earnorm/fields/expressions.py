@@ -1,7 +1,6 @@
 """Conditions written with fields: ``User.age > 20``, ``User.address.city == "Hanoi"``.
 
-Each method builds the same condition that the list notation writes; what it means is said in
-docs/domains.md.
+Each method makes the same condition as the list notation; docs/domains.md says what it means.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ V = TypeVar("V")
 
 
 class Expressions(Generic[V]):
-    """What can be asked of a field, or of what a path leads to."""
+    """The conditions on a field, or on the field at the end of a path."""
 
     if TYPE_CHECKING:
 
@@ -49,76 +48,76 @@ class Expressions(Generic[V]):
         return condition(self._condition_path, "<=", value)
 
     def in_(self, values: Iterable[V]) -> Domain:
-        """The value is one of these."""
+        """Match a value that is one of these."""
         return condition(self._condition_path, "in", list(values))
 
     def not_in(self, values: Iterable[V]) -> Domain:
-        """The value is none of these, or unset."""
+        """Match a value that is none of these, or unset."""
         return condition(self._condition_path, "not in", list(values))
 
     def like(self, pattern: str) -> Domain:
-        """The text contains the pattern; ``%`` and ``_`` are wildcards."""
+        """Match a text that contains the pattern; ``%`` and ``_`` are wildcards."""
         return condition(self._condition_path, "like", pattern)
 
     def not_like(self, pattern: str) -> Domain:
-        """The text doesn't contain the pattern, or is unset."""
+        """Match a text that doesn't contain the pattern, or is unset."""
         return condition(self._condition_path, "not like", pattern)
 
     def ilike(self, pattern: str) -> Domain:
-        """As ``like``, whatever the case."""
+        """Match like ``like``, ignoring case."""
         return condition(self._condition_path, "ilike", pattern)
 
     def not_ilike(self, pattern: str) -> Domain:
-        """As ``not_like``, whatever the case."""
+        """Match like ``not_like``, ignoring case."""
         return condition(self._condition_path, "not ilike", pattern)
 
     def eq_like(self, pattern: str) -> Domain:
-        """The whole text is as the pattern says (``=like``)."""
+        """Match a text that fits the pattern as a whole (``=like``)."""
         return condition(self._condition_path, "=like", pattern)
 
     def eq_ilike(self, pattern: str) -> Domain:
-        """As ``eq_like``, whatever the case."""
+        """Match like ``eq_like``, ignoring case."""
         return condition(self._condition_path, "=ilike", pattern)
 
     def regex(self, pattern: str) -> Domain:
-        """The text fits a regular expression, which must never come from a stranger."""
+        """Match a text that fits a regular expression, which must never come from a stranger."""
         return condition(self._condition_path, "regex", pattern)
 
     def exists(self, wanted: bool = True) -> Domain:
-        """The document has such a key, be it null."""
+        """Match a document that has such a key, even with null."""
         return condition(self._condition_path, "exists", wanted)
 
     def size(self, number: int) -> Domain:
-        """The list has so many items."""
+        """Match a list with this number of items."""
         return condition(self._condition_path, "size", number)
 
     def all(self, values: Iterable[Any]) -> Domain:
-        """The list holds every one of these."""
+        """Match a list that holds all of these."""
         return condition(self._condition_path, "all", list(values))
 
     def elem(self, domain: DomainSource) -> Domain:
-        """One item of the list fulfils the whole domain."""
+        """Match a list of which one item fulfils the whole domain."""
         return condition(self._condition_path, "elem", Domain(domain))
 
     def any(self, domain: DomainSource) -> Domain:
-        """Some record that the relation leads to fulfils the domain."""
+        """Match if some record that the relation leads to fulfils the domain."""
         return condition(self._condition_path, "any", Domain(domain))
 
     def not_any(self, domain: DomainSource) -> Domain:
-        """No record that the relation leads to fulfils the domain."""
+        """Match if no record that the relation leads to fulfils the domain."""
         return condition(self._condition_path, "not any", Domain(domain))
 
     def child_of(self, records: object) -> Domain:
-        """The value lies below these records (or ids) in their tree, or is one of them."""
+        """Match one of these records (or ids), or a value below one of them in their tree."""
         return condition(self._condition_path, "child_of", records)
 
     def parent_of(self, records: object) -> Domain:
-        """The value lies above these records (or ids) in their tree, or is one of them."""
+        """Match one of these records (or ids), or a value above one of them in their tree."""
         return condition(self._condition_path, "parent_of", records)
 
 
 class Places:
-    """What can be asked of a place."""
+    """The conditions on a place."""
 
     if TYPE_CHECKING:
 
@@ -133,12 +132,12 @@ class Places:
         max_distance: float,
         min_distance: float = 0,
     ) -> Domain:
-        """It lies around a position: at most (and at least) so many metres away."""
+        """Match a place at most (and at least) this number of metres from a position."""
         value = [longitude, latitude, max_distance, *([min_distance] if min_distance else [])]
         return condition(self._condition_path, "near", value)
 
     def within(self, area: Sequence[Sequence[float]] | Mapping[str, Any] | Geometry) -> Domain:
-        """It lies in an area: a ring of (longitude, latitude), or a GeoJSON Polygon or MultiPolygon."""
+        """Match a place in a ring of (longitude, latitude), a GeoJSON Polygon or MultiPolygon."""
         return condition(self._condition_path, "within", area)
 
 
@@ -146,23 +145,22 @@ class _Leaf(Expressions[Any], Places):
     """The end of a path."""
 
     def __init__(self, path: str, field: Field[Any, Any]) -> None:
-        self._at = path
+        self._path = path
         self._field = field
 
     @property
     def _condition_path(self) -> str:
-        return self._at
+        return self._path
 
     def __repr__(self) -> str:
         return f"<path {self._condition_path}>"
 
 
 class FieldPath(_Leaf):
-    """A field that has something inside, as it is read from its class: an embedded object, a list of
-    them, a relation.
+    """A field with other fields inside, read from its class: an object, a list of them, a relation.
 
-    ``User.address.city`` and ``Post.author_id.name`` are paths into it. A name that a field inside has
-    means that field, whatever else is called so; any other is the field's own attribute.
+    ``User.address.city`` and ``Post.author_id.name`` are paths into it. The name of a field inside
+    always means that field; any other name is an attribute of the outer field itself.
     """
 
     if TYPE_CHECKING:

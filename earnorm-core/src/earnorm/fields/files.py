@@ -18,32 +18,35 @@ if TYPE_CHECKING:
     from earnorm.features.files.stored import StoredFile
     from earnorm.fields.expressions import FieldPath
 
-_HOW = "use 'await record.{name}.write(...)' or '.delete()'"
+_HOW_TO_WRITE = "use 'await record.{name}.write(...)' or '.delete()'"
 
 
 def _refuse(value: object) -> Any:
-    raise PydanticCustomError("file", "a file is no plain value; " + _HOW.format(name="field"))
+    raise PydanticCustomError(
+        "file", "a file is no plain value; " + _HOW_TO_WRITE.format(name="field")
+    )
 
 
 class File(ConvertingField["StoredFile", Literal[True]]):
     """A file, or none yet: its content in GridFS, its description in the record.
 
-    Its value is always a :class:`~earnorm.features.files.stored.StoredFile`, false where there is no file.
+    Its value is always a :class:`~earnorm.features.files.stored.StoredFile`, which is false if
+    there is no file.
 
     Args:
-        content_types: The content types allowed, e.g. ``("image/*", "application/pdf")``. They are
-            what the writer says; the content itself is not looked at.
-        max_size: Most bytes allowed.
+        content_types: The content types allowed, e.g. ``("image/*", "application/pdf")``. The
+            writer states the type; the content itself is not checked.
+        max_size: The most bytes allowed.
         bucket: The bucket's name (default: the collection's and the field's, with a dot).
-        **options: As for every field, without ``unique``, ``index`` and ``sparse``.
+        **options: The options of every field, without ``unique``, ``index`` and ``sparse``.
     """
 
     assignable: ClassVar[bool] = False
-    how_to_write: ClassVar[str] = _HOW.format(name="field")
+    how_to_write: ClassVar[str] = _HOW_TO_WRITE.format(name="field")
     of_records: bool = True
     computable: ClassVar[bool] = False
     value_type: ClassVar[type[StoredFile]]
-    """Made of a record and the field where the field is read; the feature of files sets it."""
+    """The class of the value, made of a record and the field; the feature of files sets it."""
     content_types: tuple[str, ...]
     max_size: int | None
     bucket: str
@@ -61,7 +64,7 @@ class File(ConvertingField["StoredFile", Literal[True]]):
             raise TypeError(f"File() takes no {min(refused)!r}; index a part of it in _indexes")
         if isinstance(content_types, str):
             raise TypeError('content_types is a sequence: content_types=["image/*"]')
-        # One content belongs to one record: it is deleted with it.
+        # A content belongs to one record and is deleted with it, so a copy must not share it.
         self._bind(False, None, None, (), {**options, "copy": False})
         self.content_types = tuple(content_types)
         self.max_size = max_size
@@ -112,7 +115,7 @@ class File(ConvertingField["StoredFile", Literal[True]]):
         )
 
     if TYPE_CHECKING:
-        # What is read from the class is a path into the description; see FieldPath.
+        # Reading the field from the class gives a path into the description; see FieldPath.
 
         def __getattr__(self, name: str) -> FieldPath: ...
 
@@ -122,7 +125,7 @@ class File(ConvertingField["StoredFile", Literal[True]]):
             if record is None:
                 return self._on_class()
             if self.name not in record.__dict__:
-                record._absent(self)  # raises where the field was not fetched
+                record._absent(self)  # raises if the field was not fetched
             return self.value_type(record, self)
 
 

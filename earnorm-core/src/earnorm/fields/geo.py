@@ -1,4 +1,4 @@
-"""Places on the earth as GeoJSON (RFC 7946): Point, LineString, Polygon, MultiPolygon, and Geo for any."""
+"""Places on the earth as GeoJSON (RFC 7946): Geo, Point, LineString, Polygon, MultiPolygon."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def _position(value: Any) -> Position:
     if not _is_list(value) or len(value) != 2 or not all(map(_is_number, value)):
         raise ValueError("a position is (longitude, latitude)")
     longitude, latitude = float(value[0]), float(value[1])
-    # Also false for NaN.
+    # NaN is refused too, because every comparison with it is false.
     if not (-180 <= longitude <= 180 and -90 <= latitude <= 90):
         raise ValueError("a longitude lies in -180 to 180, a latitude in -90 to 90, in this order")
     return longitude, latitude
 
 
-def _several(read: Callable[[Any], Any], least: int, what: str) -> Callable[[Any], tuple[Any, ...]]:
+def _several(read: Callable[[Any], Any], least: int, kind: str) -> Callable[[Any], tuple[Any, ...]]:
     def read_all(value: Any) -> tuple[Any, ...]:
         if not _is_list(value) or len(value) < least:
             raise ValueError(
-                f"a {what} has at least {least} {'part' if least == 1 else 'positions'}"
+                f"a {kind} has at least {least} {'part' if least == 1 else 'positions'}"
             )
         return tuple(map(read, value))
 
@@ -44,19 +44,19 @@ _open_ring = _several(_position, 4, "ring")
 
 
 def _line_of_two(value: Any) -> tuple[Any, ...]:
-    found = _line(value)
-    if len(set(found)) < 2:
+    positions = _line(value)
+    if len(set(positions)) < 2:
         raise ValueError("a line has two different positions")
-    return found
+    return positions
 
 
 def _ring(value: Any) -> tuple[Any, ...]:
-    found = _open_ring(value)
-    if found[0] != found[-1]:
+    positions = _open_ring(value)
+    if positions[0] != positions[-1]:
         raise ValueError("a ring is closed: its last position is its first")
-    if len(set(found)) < 3:
+    if len(set(positions)) < 3:
         raise ValueError("a ring has three different positions")
-    return found
+    return positions
 
 
 _polygon = _several(_ring, 1, "polygon")
@@ -80,12 +80,12 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """A shape on the earth. Immutable; made by ``Geometry.point(105.85, 21.03)`` and its siblings.
+    """A shape on the earth, e.g. ``Geometry.point(105.85, 21.03)``. Immutable.
 
     Attributes:
         type: ``Point``, ``LineString``, ``Polygon``, ``MultiPoint``, ``MultiLineString`` or
             ``MultiPolygon``.
-        coordinates: As GeoJSON nests them, in tuples; each position is (longitude, latitude).
+        coordinates: Tuples, nested as in GeoJSON; each position is (longitude, latitude).
 
     Raises:
         ValueError: The coordinates are out of range or of another shape, or a ring is not closed.
@@ -102,32 +102,32 @@ class Geometry:
 
     @classmethod
     def point(cls, longitude: float, latitude: float) -> Geometry:
-        """A point; both in degrees."""
+        """Make a point; both arguments are in degrees."""
         return cls("Point", (longitude, latitude))
 
     @classmethod
     def line(cls, *positions: Position) -> Geometry:
-        """A line through positions."""
+        """Make a line through positions."""
         return cls("LineString", positions)
 
     @classmethod
     def polygon(cls, ring: Sequence[Position], *holes: Sequence[Position]) -> Geometry:
-        """An area within a closed ring, without the holes."""
+        """Make an area within a closed ring, without the holes."""
         return cls("Polygon", (tuple(ring), *map(tuple, holes)))
 
     @classmethod
     def of(cls, value: object) -> Geometry:
-        """From a GeoJSON mapping, or an object with ``__geo_interface__`` (shapely, geojson …).
+        """Read a GeoJSON mapping, or an object with ``__geo_interface__`` (shapely, geojson …).
 
         Raises:
-            ValueError: It is neither, or not a valid one.
+            ValueError: The value is neither, or not a valid one.
         """
         if isinstance(value, cls):
             return value
-        found = getattr(value, "__geo_interface__", value)
-        if not isinstance(found, Mapping) or found.keys() != {"type", "coordinates"}:
+        mapping = getattr(value, "__geo_interface__", value)
+        if not isinstance(mapping, Mapping) or mapping.keys() != {"type", "coordinates"}:
             raise ValueError('a geometry is a mapping of "type" and "coordinates"')
-        return cls(found["type"], found["coordinates"])
+        return cls(mapping["type"], mapping["coordinates"])
 
     @property
     def longitude(self) -> float:
@@ -146,7 +146,7 @@ class Geometry:
 
     @property
     def geojson(self) -> dict[str, Any]:
-        """As a GeoJSON mapping, fresh each time."""
+        """The shape as a GeoJSON mapping, a new one each time."""
         return {"type": self.type, "coordinates": _as_lists(self.coordinates)}
 
     @property
@@ -175,7 +175,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def geojson_schema(kinds: Sequence[str]) -> dict[str, Any]:
-    """The JSON Schema of GeoJSON objects of some types."""
+    """Return the JSON Schema of GeoJSON objects of some types."""
     kind: dict[str, Any] = {"const": kinds[0]} if len(kinds) == 1 else {"enum": list(kinds)}
     return {
         "type": "object",
@@ -188,8 +188,8 @@ def geojson_schema(kinds: Sequence[str]) -> dict[str, Any]:
 class Geo(ConvertingField[Geometry, N], Places):
     """A shape on the earth, stored as GeoJSON; ``index=True`` makes a 2dsphere index.
 
-    A ``Geometry``, a GeoJSON mapping and objects with ``__geo_interface__`` are accepted. Shapes
-    are checked for their form here; that a polygon does not cross itself only the index checks.
+    A ``Geometry``, a GeoJSON mapping and objects with ``__geo_interface__`` are accepted. The field
+    checks the form of a shape; only the index checks that a polygon does not cross itself.
 
     Args:
         kinds: The types of GeoJSON allowed (default: all that have coordinates).
@@ -251,13 +251,13 @@ class Geo(ConvertingField[Geometry, N], Places):
         if self.kinds == ("Point",) and _is_list(value):
             value = {"type": "Point", "coordinates": value}
         try:
-            found = Geometry.of(value)
+            geometry = Geometry.of(value)
         except ValueError as error:
             raise PydanticCustomError("geojson", "{problem}", {"problem": str(error)}) from None
-        if found.type not in self.kinds:
+        if geometry.type not in self.kinds:
             allowed = " or ".join(self.kinds)
             raise PydanticCustomError("geojson", "not a {allowed}", {"allowed": allowed})
-        return found
+        return geometry
 
     def is_decoded(self, value: Any) -> bool:
         return type(value) is Geometry

@@ -50,7 +50,7 @@ class ObjectIdField(Field[ObjectId, N]):
         if value is None or isinstance(value, ObjectId):
             return value
         if isinstance(value, str):
-            # A text that is no ObjectId finds nothing where ids are ObjectIds; it is no error.
+            # A text that is not an ObjectId is no error; it finds nothing among ObjectIds.
             return ObjectId(value) if ObjectId.is_valid(value) else value
         pk = getattr(value, "pk", None)
         if isinstance(pk, ObjectId):
@@ -86,7 +86,7 @@ class Binary(Field[bytes, N]):
     """Bytes.
 
     Args:
-        max_length: Most bytes allowed (a whole document holds 16 MB; use a File for more).
+        max_length: The most bytes allowed (a whole document holds 16 MB; use a File for more).
     """
 
     python_type: ClassVar[Any] = bytes

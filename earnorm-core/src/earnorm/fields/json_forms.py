@@ -1,4 +1,4 @@
-"""The JSON form of a Python value, by its type; a field with another form overrides ``Field.to_json``."""
+"""The JSON form of a value, by its type; a field with another form overrides ``Field.to_json``."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pydantic_core import to_json, to_jsonable_python
 
 
 def json_form(value: Any) -> Any:
-    """Text, number, True, False, None, list or dict.
+    """Convert a value to a text, number, True, False, None, list or dict.
 
     Raises:
         TypeError: The value has no JSON form.
     """
     form = _FORMS.get(type(value))
-    if form is None and isinstance(value, enum.Enum):  # one of texts is a str, too
+    if form is None and isinstance(value, enum.Enum):  # first, as a member of StrEnum is a str too
         return json_form(value.value)
     if form is None:
         form = next((_FORMS[kind] for kind in type(value).__mro__ if kind in _FORMS), None)
     if form is not None:
         return form(value)
-    if isinstance(value, pydantic.BaseModel):  # what stands for an embedded object in a body
+    if isinstance(value, pydantic.BaseModel):  # an embedded object in a request or response body
         return value.model_dump(mode="json")
     own = getattr(value, "_json_form", None)  # a record, an embedded object, a RecordSet
     if own is not None:
@@ -41,7 +41,7 @@ def json_form(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """JSON text of what ``json_form`` gave."""
+    """Write the result of ``json_form`` as JSON text."""
     return to_json(value, inf_nan_mode="null").decode()
 
 
@@ -54,17 +54,17 @@ def _float(value: float) -> float | None:
 
 
 def _datetime(value: datetime.datetime) -> str:
-    # Without a time zone it comes from a document, where all times are in UTC.
+    # A time without a zone comes from a document, in which all times are in UTC.
     utc = value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value
     return utc.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
 
 
 def _mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(json_form(key)): json_form(each) for key, each in value.items()}
+    return {str(json_form(key)): json_form(item) for key, item in value.items()}
 
 
 def _list(value: Any) -> list[Any]:
-    return [json_form(each) for each in value]
+    return [json_form(item) for item in value]
 
 
 def _set(value: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Keys of a Dict as texts, which is all that BSON knows, and back."""
+"""Conversion of a Dict's keys to texts, the only keys that BSON knows, and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from earnorm.fields.text import String
 
 
 def check_key(key: Any) -> str:
-    """A key that is a text, and can be taken neither for an operator nor for a path."""
+    """Refuse a key that is not a text, or that could be read as an operator or a path."""
     if type(key) is not str:
         raise PydanticCustomError("key_type", "a key is a text")
     if key.startswith("$") or "." in key or "\0" in key:
@@ -32,7 +32,7 @@ def _same(key: Any) -> Any:
     return key
 
 
-# By the kind of field: the value's type, its text, and the value of a text.
+# For each kind of field: the value's type, and its conversions to a text and back.
 _KINDS: dict[type[Field[Any, Any]], tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
     Int: (int, str, int),
     UUID: (uuid.UUID, str, uuid.UUID),
@@ -42,13 +42,13 @@ _KINDS: dict[type[Field[Any, Any]], tuple[type, Callable[[Any], str], Callable[[
 
 
 class KeyTexts:
-    """How the keys of one Dict are written and read.
+    """The conversions of one Dict's keys to texts and back.
 
     Args:
         field: The field of the keys; None for texts.
 
     Raises:
-        TypeError: Values of this kind make no keys.
+        TypeError: Values of this kind cannot be keys.
     """
 
     def __init__(self, field: Field[Any, Any] | None) -> None:
@@ -74,7 +74,7 @@ class KeyTexts:
         raise TypeError(f"keys= is a String, Enum, {names}; not a {type(field).__name__}")
 
     def check(self, key: Any) -> Any:
-        """The key, if its text can be one.
+        """Return the key after checking its text.
 
         Raises:
             PydanticCustomError: See :func:`check_key`.
@@ -83,22 +83,22 @@ class KeyTexts:
         return key
 
     def stored(self, part: str) -> str:
-        """A key that a path names, in its stored form.
+        """Convert a key in a path to its stored form.
 
         Raises:
-            PydanticCustomError: It can be no key of this Dict.
+            PydanticCustomError: It cannot be a key of this Dict.
         """
-        found = check_key(self.encode(self.decode(part)))
+        text = check_key(self.encode(self.decode(part)))
         if not self.is_plain and not isinstance(self.decode(part), self._type):
             raise PydanticCustomError("key_type", "not a key of the kind that the field declares")
-        return found
+        return text
 
     def encode(self, key: Any) -> Any:
-        """A key's text; a text stays as it is."""
+        """Convert a key to its text; a text stays as it is."""
         return self._text(key) if isinstance(key, self._type) else key
 
     def decode(self, key: Any) -> Any:
-        """The key of a text; one that another program stored stays as it is."""
+        """Convert a text to its key; another program's text that is not a key stays as it is."""
         if type(key) is not str:
             return key
         try:

@@ -29,20 +29,19 @@ class Many2many(ToMany[C], Generic[C]):
 
     - ``Many2many("tag")`` stores the ids as a list in the document, in order, without duplicates.
     - ``Many2many("post", inverse="tag_ids")`` is the other side of such a field; nothing is stored.
-    - ``Many2many("group", through="membership")`` is held by the records of a link model, which has
-      a Many2one to either side and may have fields of its own.
+    - ``Many2many("group", through="membership")`` is stored in the records of a link model, which
+      has a Many2one to each side and may have fields of its own.
 
     Args:
         comodel: The other model: its class, or its ``_name``.
         inverse: The name of the other model's Many2many that stores the ids.
         through: The link model: its class, or its ``_name``.
-        near: The link model's Many2one to this model; found where there is only one.
-        far: The link model's Many2one to the other model; found where there is only one.
+        near: The link model's Many2one to this model; not needed if there is only one.
+        far: The link model's Many2one to the other model; not needed if there is only one.
         order: How the records are sorted: by fields of the other model with ``inverse``, by fields
             of the link model with ``through``. Stored ids have the order of their list.
-        on_delete: For stored ids: ``"set_null"`` takes the id of a record that is deleted out of the
-            list, ``"restrict"`` refuses its deletion. Without it the id stays, and is left out
-            when the list is loaded.
+        on_delete: For stored ids: ``"set_null"`` removes the id of a deleted record from the list,
+            ``"restrict"`` refuses the deletion. Without it the id stays, and loading skips it.
         default: For stored ids: a callable that gives records or ids of a new record.
     """
 
@@ -85,7 +84,7 @@ class Many2many(ToMany[C], Generic[C]):
 
     @property
     def through_name(self) -> str:
-        """The ``_name`` of the link model; empty where there is none."""
+        """The ``_name`` of the link model; empty if there is none."""
         through = self.through
         return through if isinstance(through, str) else "" if through is None else through._name
 
@@ -94,10 +93,10 @@ class Many2many(ToMany[C], Generic[C]):
 
     @property
     def join(self) -> Join:
-        """By which fields the two models hang together.
+        """The fields that join the two models.
 
         Raises:
-            ConfigurationError: They do through a link model: see ``earnorm.model.relations.ghosts.link_of``.
+            ConfigurationError: A link model joins them; see ``model.relations.ghosts.link_of``.
         """
         if self.through is not None:
             raise ConfigurationError(f"{self.name} joins through the model {self.through_name!r}")
@@ -107,9 +106,9 @@ class Many2many(ToMany[C], Generic[C]):
         return {"bsonType": "array", "items": super().bson_schema()}
 
     def encode(self, value: Any) -> Any:
-        """The list of ids; applied to one it changes nothing."""
+        """Convert a value to the list of ids; such a list stays as it is."""
         if is_recordset(value):
-            return list(dict.fromkeys(self._pk(each) for each in value._members()))
+            return list(dict.fromkeys(self._pk(item) for item in value._members()))
         if isinstance(value, list | tuple | set | frozenset) and not isinstance(value, Commands):
-            return list(dict.fromkeys(self._pk(each) for each in value))
+            return list(dict.fromkeys(self._pk(item) for item in value))
         return value

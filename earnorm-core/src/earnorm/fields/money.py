@@ -27,16 +27,16 @@ _EXACT = decimal.Context(prec=34)
 class MoneyValue:
     """An amount in a currency: ``MoneyValue("12.50", "EUR")``. Immutable.
 
-    It adds, subtracts and compares with the same currency only, multiplies and divides by whole
-    and decimal numbers (a float is not exact, and refused), and has no opinion on rounding: that
-    is :meth:`round`'s and the field's.
+    It adds, subtracts and compares with the same currency only, and multiplies and divides by whole
+    and decimal numbers (a float is refused, because it is not exact). Only :meth:`round` and the
+    field round it.
 
     Attributes:
-        amount: How much.
+        amount: The number of currency units.
         currency: Three capital letters, as in ISO 4217.
 
     Raises:
-        ValueError: The amount is no finite number, or the currency no such code.
+        ValueError: The amount is not a finite number, or the currency is not such a code.
     """
 
     amount: decimal.Decimal
@@ -119,7 +119,7 @@ class MoneyValue:
         return NotImplemented if amount is None else self.amount >= amount
 
     def round(self, places: int = 2, rounding: Rounding = "ROUND_HALF_EVEN") -> MoneyValue:
-        """The amount with so many digits behind the point."""
+        """Round the amount to this number of digits after the point."""
         return MoneyValue(round_to(self.amount, places, rounding), self.currency)
 
     def __str__(self) -> str:
@@ -167,17 +167,16 @@ class MoneyValue:
 class Money(ConvertingField[MoneyValue, N]):
     """An amount in a currency, stored as ``{"amount": Decimal128, "currency": "EUR"}``.
 
-    A mapping of the two is accepted, and where the field names its one currency a bare number or
-    text as well. Conditions go by ``"price.amount"`` and ``"price.currency"``, or
-    ``Product.price.amount > 20``.
+    A mapping of the two is accepted; a field with one currency accepts a number or text as well.
+    Conditions use ``"price.amount"`` and ``"price.currency"``, or ``Product.price.amount > 20``.
 
     Args:
         currency: The only currency allowed; values may leave it out.
         currencies: The currencies allowed.
         min_value: The lowest amount allowed.
         max_value: The highest amount allowed.
-        decimal_places: Most digits behind the point.
-        rounding: Round to ``decimal_places`` instead of refusing more, as for Decimal.
+        decimal_places: The most digits after the point.
+        rounding: Round to ``decimal_places`` instead of refusing more digits, as for Decimal.
     """
 
     index_floor: ClassVar[Any] = {}
@@ -291,15 +290,15 @@ class Money(ConvertingField[MoneyValue, N]):
     def operand(self, value: Any) -> Any:
         if value is None:
             return None
-        found = self._completed(value)
+        money = self._completed(value)
         try:
-            if isinstance(found, Mapping):
-                found = MoneyValue(**found)
+            if isinstance(money, Mapping):
+                money = MoneyValue(**money)
         except (TypeError, ValueError):
-            found = None
-        if not isinstance(found, MoneyValue):
+            money = None
+        if not isinstance(money, MoneyValue):
             raise ValueError(
                 f"{self.name} is compared with a MoneyValue, or by '{self.name}.amount' and "
                 f"'{self.name}.currency', not with {type(value).__name__}"
             )
-        return {"amount": decimal128(found.amount), "currency": found.currency}
+        return {"amount": decimal128(money.amount), "currency": money.currency}

@@ -21,12 +21,12 @@ _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, RFC 4291, section 2.5.5.2
 class IPAddress(ConvertingField[Address, N]):
     """An IP address, stored as the 16 bytes of version 6 (version 4 as ``::ffff:a.b.c.d``).
 
-    So order and ranges work, also between the versions, and ``in_network`` is a range that an index
-    serves; as texts, 10.0.0.9 would come behind 10.0.0.10. Such a mapped address is read as
+    So order and ranges work, also across the versions, and an index serves the range of
+    ``in_network``; as texts, 10.0.0.9 would come after 10.0.0.10. Such a mapped address is read as
     version 4. Zones (``fe80::1%eth0``) name an interface of one host, and are refused.
 
     Args:
-        version: 4 or 6, where only one is allowed.
+        version: 4 or 6 if only that version is allowed.
     """
 
     index_floor: ClassVar[Any] = b""
@@ -61,13 +61,13 @@ class IPAddress(ConvertingField[Address, N]):
         return {"bsonType": "binData"}
 
     def _checked(self, value: Any) -> Address:
-        found = _address(value)
-        if found is None or self.version not in (None, found.version):
+        address = _address(value)
+        if address is None or self.version not in (None, address.version):
             version = f" of version {self.version}" if self.version else ""
             raise PydanticCustomError(
                 "ip_address", "not an IP address{version}", {"version": version}
             )
-        return found
+        return address
 
     def is_decoded(self, value: Any) -> bool:
         return isinstance(value, Address)
@@ -79,28 +79,28 @@ class IPAddress(ConvertingField[Address, N]):
 
     def decode(self, value: Any) -> Any:
         if isinstance(value, bytes) and len(value) == 16:
-            found = ipaddress.IPv6Address(bytes(value))
-            return found.ipv4_mapped or found
+            address = ipaddress.IPv6Address(bytes(value))
+            return address.ipv4_mapped or address
         return value
 
     def operand(self, value: Any) -> Any:
         if value is None:
             return None
-        found = _address(value)
-        if found is None:
+        address = _address(value)
+        if address is None:
             raise ValueError(
                 f"{self.name} is compared with an IP address or its text, not {type(value).__name__}"
             )
-        return self.encode(found)
+        return self.encode(address)
 
     def in_network(self, network: Network | str) -> Domain:
-        """The address lies in this network: ``Visit.ip.in_network("10.0.0.0/8")``.
+        """Match an address in this network: ``Visit.ip.in_network("10.0.0.0/8")``.
 
         Raises:
-            ValueError: It is no network, or has bits set behind its prefix.
+            ValueError: It is not a network, or has bits set after its prefix.
         """
-        found = ipaddress.ip_network(network)
-        return condition(self.path, ">=", found[0]) & condition(self.path, "<=", found[-1])
+        addresses = ipaddress.ip_network(network)
+        return condition(self.path, ">=", addresses[0]) & condition(self.path, "<=", addresses[-1])
 
 
 def _address(value: Any) -> Address | None:

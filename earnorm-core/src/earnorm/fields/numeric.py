@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, Validator
 
-# BSON integers have 64 bits; a larger one would only fail at the driver, half-way through a batch.
+# BSON integers have 64 bits; the driver would refuse a larger one in the middle of a batch.
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _MAX_DIGITS = 34  # of a Decimal128
 _DECIMAL128 = decimal.Context(prec=_MAX_DIGITS, Emin=-6143, Emax=6144, clamp=1)
@@ -28,7 +28,7 @@ Rounding = Literal[
     "ROUND_FLOOR",
     "ROUND_05UP",
 ]
-"""The names of Python's ``decimal`` module."""
+"""The ways to round, by their names in Python's ``decimal`` module."""
 
 Number = TypeVar("Number", int, float, decimal.Decimal)
 
@@ -109,7 +109,7 @@ class Float(Field[float, N]):
         return Annotated[float, pydantic.Field(ge=self.min_value, le=self.max_value)]
 
     def bson_schema(self) -> Mapping[str, Any]:
-        # Other programs (the shell among them) write a whole number as an int.
+        # Other programs, such as the shell, write a whole number as an int.
         kinds = ["double", "int", "long"]
         return {"bsonType": kinds, **_bounds(self.min_value, self.max_value)}
 
@@ -123,9 +123,9 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
     Args:
         min_value: The lowest value allowed.
         max_value: The highest value allowed.
-        max_digits: Most digits in all.
-        decimal_places: Most digits behind the point.
-        rounding: Round to ``decimal_places`` instead of refusing more of them, by one of the names
+        max_digits: The most digits in all.
+        decimal_places: The most digits after the point.
+        rounding: Round to ``decimal_places`` instead of refusing more digits, by one of the names
             of ``decimal``: ``"ROUND_HALF_EVEN"``, ``"ROUND_HALF_UP"``, ``"ROUND_DOWN"`` …
     """
 
@@ -211,19 +211,22 @@ class Boolean(Field[bool, N]):
 
 
 def _bounds(low: Any, high: Any) -> dict[str, Any]:
-    found = {"minimum": low, "maximum": high}
+    bounds = {"minimum": low, "maximum": high}
     return {
         name: Decimal128(_DECIMAL128.create_decimal(value))
         if isinstance(value, decimal.Decimal)
         else value
-        for name, value in found.items()
+        for name, value in bounds.items()
         if value is not None
     }
 
 
 @functools.cache
 def at_most(digits: int) -> pydantic.AfterValidator:
-    """Beside ``max_digits``: before 2.14 pydantic counts those of the number rounded to 28."""
+    """Make a validator that counts the digits exactly.
+
+    It is needed beside ``max_digits``: before 2.14 pydantic counts them after rounding to 28.
+    """
     exact = decimal.Context(prec=digits, traps=[decimal.Inexact])
 
     def check(value: decimal.Decimal) -> decimal.Decimal:
@@ -237,10 +240,10 @@ def at_most(digits: int) -> pydantic.AfterValidator:
 
 
 def round_to(value: decimal.Decimal, places: int, rounding: Rounding) -> decimal.Decimal:
-    """The number with so many digits behind the point.
+    """Round the number to this number of digits after the point.
 
     Raises:
-        PydanticCustomError: It has more than the 34 digits of a Decimal128 then.
+        PydanticCustomError: The result has more than the 34 digits of a Decimal128.
     """
     try:
         return value.quantize(decimal.Decimal(1).scaleb(-places), rounding, _DECIMAL128)
@@ -251,7 +254,7 @@ def round_to(value: decimal.Decimal, places: int, rounding: Rounding) -> decimal
 
 
 def decimal128(value: decimal.Decimal | int) -> Decimal128:
-    """The nearest number that a Decimal128 can hold."""
+    """Return the nearest number that a Decimal128 can hold."""
     return Decimal128(_DECIMAL128.create_decimal(value))
 
 

@@ -27,17 +27,18 @@ if TYPE_CHECKING:
 class Reference(Relation["BaseModel", N]):
     """One record of any of several models, stored as ``{"model": name, "id": id}``.
 
-    Its value is a ghost until it is loaded, as that of a Many2one: one query for each model that
-    the records fetched together point at. A condition may ask for the model alone:
-    ``("target.model", "=", "post")``.
+    Its value is a ghost until it is loaded, like that of a Many2one. Loading takes one query for
+    each model to which the records that were fetched together point. A condition may test the model
+    alone: ``("target.model", "=", "post")``.
 
     Args:
-        comodels: The models that it may point at, by class or ``_name``; none means any.
+        comodels: The models to which it may point, by class or ``_name``; none means any.
         required: The record cannot be stored without a value.
         default: The value of a new record, or a callable that gives it.
         on_delete: What happens to this record when the other one is deleted; see ``Many2one``.
 
-    The value's static type is that of any record: ``isinstance`` tells which it is. A value is given as a record, as ``(model, id)``, or as the text ``"model,id"``.
+    The value's static type is that of any record; ``isinstance`` tells the model. A value is given
+    as a record, as ``(model, id)``, or as the text ``"model,id"``.
     """
 
     comodel = ""
@@ -56,11 +57,11 @@ class Reference(Relation["BaseModel", N]):
         self._parts: dict[str, Field[Any, Any]] = {}
 
     def names(self) -> Iterable[str]:
-        return [each if isinstance(each, str) else each._name for each in self.comodels]
+        return [comodel if isinstance(comodel, str) else comodel._name for comodel in self.comodels]
 
     @property
     def parts(self) -> Mapping[str, Field[Any, Any]]:
-        """The other record's model and id, as a condition's path goes on with them."""
+        """The other record's model and id, by their names in a condition's path."""
         if not self._parts:
             parts: dict[str, Field[Any, Any]] = {"model": String(), "id": ObjectIdField()}
             for name, part in parts.items():
@@ -85,7 +86,7 @@ class Reference(Relation["BaseModel", N]):
         name, pk = _split(value)
         self._model_checked(name)
         target = MODELS.get(name)
-        if target is None:  # a model that one App's plugin brings
+        if target is None:  # a plugin of one App brings the model
             return {"model": name, "id": pk}
         try:
             ids = pydantic.TypeAdapter(target._schema.fields["_id"].value_annotation())

@@ -1,4 +1,4 @@
-"""What fields that point at other models share, and the two simplest: Many2one and One2many."""
+"""The base of the fields that point to other models, and the simplest: Many2one and One2many."""
 
 from __future__ import annotations
 
@@ -38,14 +38,13 @@ C = TypeVar("C", bound="BaseModel")
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """How two models hang together: the records here whose ``local`` value is (or, where it is a
-    list, holds) the ``foreign`` value of the records there.
+    """The two fields that join two models: their values are equal, or one is a list with the other.
 
     Attributes:
-        local: The name of a field of the relation's own model.
+        local: The name of a field of the relation's own model; its value may be a list.
         foreign: The name of a field of the other model.
 
-    Names, not stored keys: each side's schema resolves its own (``schema.path_of(name)``).
+    They are names, not stored keys: each side's schema resolves its own (``schema.path_of(name)``).
     """
 
     local: str
@@ -58,11 +57,12 @@ OnDelete: TypeAlias = Literal["restrict", "set_null", "cascade"]
 def checked_on_delete(
     field: Relation[Any, Any], on_delete: OnDelete | None, options: CommonOptions
 ) -> OnDelete | None:
-    """What was declared, where it is possible. A field that is searched at each deletion of what it
-    points at has an index, unless it says otherwise.
+    """Check the declared ``on_delete``, and give the field an index unless its ``index`` is False.
+
+    The index serves the search of the field at each deletion of a record to which it points.
 
     Raises:
-        TypeError: It contradicts the field.
+        TypeError: The option contradicts the field.
     """
     kind = type(field).__name__
     if on_delete is None:
@@ -85,7 +85,7 @@ def checked_on_delete(
 
 
 class Relation(ConvertingField[V, N]):
-    """What the relational fields share: the model at the other end, by class or by name."""
+    """The base of the relational fields: it knows the other model, by class or by name."""
 
     to_many: ClassVar[bool] = False
     on_delete: OnDelete | None = None
@@ -105,14 +105,15 @@ class Relation(ConvertingField[V, N]):
         return None if target is None else target._schema.fields
 
     if TYPE_CHECKING:
-        # What is read from the class is a path into the other model (see FieldPath); there a field
-        # ``name`` is that of the other model, so it cannot be the text that it is elsewhere.
+        # Reading the field from the class gives a path into the other model (see FieldPath), in
+        # which ``name`` is a field of the other model; so it cannot be the text that it is
+        # elsewhere.
         name: Any
 
         def __getattr__(self, name: str) -> FieldPath: ...
 
     def names(self) -> Iterable[str]:
-        """The models that the field names, by their ``_name``."""
+        """Return the models that the field names, by their ``_name``."""
         return (self.comodel_name,)
 
     def is_decoded(self, value: Any) -> bool:
@@ -126,25 +127,25 @@ class Relation(ConvertingField[V, N]):
         return {} if target is None else target._schema.fields["_id"].bson_schema()
 
     def _target(self) -> type[Any] | None:
-        """The other model; None where it is one that an App's plugin brings."""
+        """Return the other model, or None if a plugin of an App brings it."""
         comodel = self.comodel
         return MODELS.get(comodel) if isinstance(comodel, str) else comodel
 
     _ids: tuple[type[Any], pydantic.TypeAdapter[Any]] | None = None
 
     def _checked(self, value: Any) -> Any:
-        """A record of the other model, or an id of the kind that it declares."""
-        found = _reference(value)
-        if is_record(found):
-            return self._record_checked(found)
+        """Read a record of the other model, or an id of the kind that it declares."""
+        reference = _reference(value)
+        if is_record(reference):
+            return self._record_checked(reference)
         target = self._target()
         if target is None:
-            return found
+            return reference
         if self._ids is None or self._ids[0] is not target:
             ids = pydantic.TypeAdapter(target._schema.fields["_id"].value_annotation())
             self._ids = (target, ids)
         try:
-            return self._ids[1].validate_python(found)
+            return self._ids[1].validate_python(reference)
         except pydantic.ValidationError:
             raise PydanticCustomError(
                 "reference", "not an id of {name}", {"name": self.comodel_name}
@@ -157,7 +158,7 @@ class Relation(ConvertingField[V, N]):
         return record
 
     def _pk(self, value: Any) -> Any:
-        """The stored id of a record; any other value is one already."""
+        """Return the stored id of a record; any other value is an id already."""
         if not is_record(value):
             return value
         pk = value.__dict__.get("_id")
@@ -169,7 +170,7 @@ class Relation(ConvertingField[V, N]):
         return pk
 
     def operand(self, value: Any) -> Any:
-        if value is None or type(value) is ObjectId:  # the ids of a sub-query come by the thousand
+        if value is None or type(value) is ObjectId:  # fast, as a sub-query has thousands of ids
             return value
         try:
             return self._pk(_reference(value))
@@ -180,17 +181,17 @@ class Relation(ConvertingField[V, N]):
 
 
 def is_record(value: object) -> bool:
-    """Whether the value is a record (and not an id)."""
+    """Return whether the value is a record (and not an id)."""
     return hasattr(type(value), "_schema")
 
 
 def is_recordset(value: object) -> bool:
-    """Whether the value is a RecordSet."""
+    """Return whether the value is a RecordSet."""
     return hasattr(type(value), "ensure_one") and not is_record(value)
 
 
 def _reference(value: Any) -> Any:
-    """A record as it is (it may still be unsaved), an id in its stored form."""
+    """Return a record as it is (it may still be unsaved), or an id in its stored form."""
     if isinstance(value, str):
         return ObjectId(value) if ObjectId.is_valid(value) else value
     if isinstance(value, ObjectId) or is_record(value):
@@ -206,7 +207,7 @@ def _reference(value: Any) -> Any:
 
 
 def _id_text(value: Any) -> Any:
-    """An id as text, as ``record.id`` is."""
+    """Return an id as text, like ``record.id``."""
     if is_record(value):
         return value.id
     return str(value) if isinstance(value, ObjectId | uuid.UUID | int) else value
@@ -224,7 +225,7 @@ class Many2one(Relation[C, N], Generic[C, N]):
         default: The value of a new record, or a callable that gives it.
         on_delete: What happens to this record when the other one is deleted: ``"restrict"`` refuses
             the deletion, ``"set_null"`` empties this field, ``"cascade"`` deletes this record too.
-            Without it nothing happens, as in MongoDB, and the id stays. It makes an index.
+            Without it nothing happens, as in MongoDB, and the id stays. The option makes an index.
     """
 
     index_floor: ClassVar[Any] = ObjectId("0" * 24)
@@ -244,7 +245,7 @@ class Many2one(Relation[C, N], Generic[C, N]):
 
     @property
     def join(self) -> Join:
-        """Its own value is the other record's id."""
+        """The join of the field's own value with the other record's id."""
         return Join(self.name, "_id")
 
     def annotation(self) -> Any:
@@ -263,7 +264,7 @@ class Many2one(Relation[C, N], Generic[C, N]):
                 value = state[self.name]
             except KeyError:
                 return record._absent(self)
-            # A call less for each read: most values are records that were loaded.
+            # Most values are loaded records; this test saves a call for each read.
             if value is None or hasattr(type(value), "_schema"):
                 return value
             value = state[self.name] = record._ghost(self, value)
@@ -271,18 +272,18 @@ class Many2one(Relation[C, N], Generic[C, N]):
 
 
 def is_command(item: object) -> bool:
-    """Whether an item of a to-many field's value is more than a record that is stored, or an id."""
+    """Return whether an item of a to-many field's value is more than a stored record or an id."""
     if isinstance(item, Command | Mapping):
         return True
     return is_record(item) and not getattr(item, "is_stored", True)
 
 
 class Commands(list["Command"]):
-    """A validated value of a to-many field that takes more than storing a list of ids."""
+    """A validated value of a to-many field that needs more than storing a list of ids."""
 
 
 class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):
-    """A relation whose value is a RecordSet, and which commands change."""
+    """A relation whose value is a RecordSet; commands change it."""
 
     to_many: ClassVar[bool] = True
     computable: ClassVar[bool] = False
@@ -299,8 +300,10 @@ class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):
         return Annotated[Any, pydantic.PlainValidator(self.given)]
 
     def given(self, value: Any) -> Any:
-        """What somebody gave for the field: :class:`Commands`, or a list of ids where storing that
-        is all there is to do. Applied to its result it changes nothing."""
+        """Read a given value as :class:`Commands`, or as a list of ids if storing that is enough.
+
+        A value that was read already stays as it is.
+        """
         if value is None or isinstance(value, Commands):
             return value
         commands: list[Command] = []
@@ -337,19 +340,19 @@ class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):
         if isinstance(item, Mapping):
             return Command("create", (), item)
         if not isinstance(item, Command):
-            found = self._checked(item)
-            if not is_record(found):
-                return found
-            pk = found.__dict__.get("_id") if found.is_stored else None
-            return Command("create", (), found) if pk is None else pk
-        records = tuple(self._pk(self._checked(each)) for each in item.records)
+            reference = self._checked(item)
+            if not is_record(reference):
+                return reference
+            pk = reference.__dict__.get("_id") if reference.is_stored else None
+            return Command("create", (), reference) if pk is None else pk
+        records = tuple(self._pk(self._checked(record)) for record in item.records)
         if item.kind in ("create", "update") and not isinstance(item.values, Mapping):
             raise PydanticCustomError("commands", "the values of a command are a dict")
         return replace(item, records=tuple(dict.fromkeys(records)))
 
     if TYPE_CHECKING:
 
-        def __set__(  # wider than what is read, as Field's own is by None
+        def __set__(  # it takes more types than are read, as Field's own takes None
             self,
             record: object,
             value: Iterable[C | Command | ObjectId | str | Mapping[str, Any]] | None,
@@ -391,12 +394,12 @@ class One2many(ToMany[C], Generic[C]):
 
     @property
     def join(self) -> Join:
-        """The inverse field's value is this record's id."""
+        """The join of this record's id with the inverse field's value."""
         return Join("_id", self.inverse or "")
 
 
 def _is_kind(model: type[Any], name: str) -> bool:
-    """Whether a class is kept in one collection with the named one, and is a part of it."""
+    """Return whether a class is a subclass of the named one and stored in the same collection."""
     identity = getattr(model, "_identity", None)
     return identity is not None and any(
         vars(cls).get("_name") == name and vars(cls).get("_identity") == identity

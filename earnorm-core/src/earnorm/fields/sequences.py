@@ -1,4 +1,4 @@
-"""Sequence: a number that a layer fills in when a record is created (``builtin.sequences``)."""
+"""Sequence: a number that a document step fills in on creation (``features/sequences``)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _DATES = ("year", "month", "day")
 
 
 class Sequence(String[Literal[True]]):
-    """A text with a running number, e.g. ``INV-2026-00042``; a value that is given stands.
+    """A text with a running number, e.g. ``INV-2026-00042``; a value that is given is kept.
 
     Args:
-        format: ``{number}`` with any format, and ``{year}``, ``{month}``, ``{day}`` (in UTC). With one of
-            these the numbers begin again at 1 in each year, month or day that the text names.
-        gap_free: No number is left out, also where a record's creation is rolled back: it has to be
-            created in a transaction, and one waits for the other.
+        format: ``{number}`` with any format, and ``{year}``, ``{month}``, ``{day}`` (in UTC). With
+            one of these the numbers begin again at 1 in each year, month or day that the text
+            names.
+        gap_free: No number is left out, even if a record's creation is rolled back. The record must
+            be created in a transaction, and such transactions wait for each other.
         sequence: The name of its counter (default: the model's and the field's).
     """
 
@@ -52,11 +53,11 @@ class Sequence(String[Literal[True]]):
         self._dated = [name for name in _DATES if name in names]
 
     def counter(self, model: str, at: datetime.datetime) -> str:
-        """The name of the counter that a record of this time is numbered by."""
+        """Return the name of the counter that numbers a record of this time."""
         period = [f"{getattr(at, name):02}" for name in self._dated]
         return ":".join([self.sequence or f"{model}.{self.name}", *period])
 
     def text(self, number: int, at: datetime.datetime) -> str:
-        """The value with this number."""
+        """Return the value with this number."""
         dates = {name: getattr(at, name) for name in self._dated}
         return self.format.format(number=number, **dates)

@@ -18,17 +18,18 @@ class Set(MutableField[set[T], N], Generic[T, N]):
     """A set of values of one field, stored as an array without duplicates, in the order of BSON.
 
     The order makes equal sets equal arrays, so that whole sets can be compared. ``AddToSet`` on the
-    server appends without it, until the record is saved again; conditions about single values and
-    ``all`` do not care.
+    server appends out of order, until the record is saved again; conditions on single values and
+    ``all`` do not depend on the order.
 
     Args:
-        item: The field that each value is checked by, e.g. ``Set(String())``.
-        min_length: Fewest values allowed.
-        max_length: Most values allowed.
+        item: The field that checks each value, e.g. ``Set(String())``.
+        min_length: The fewest values allowed.
+        max_length: The most values allowed.
     """
 
     refused_changes: ClassVar[frozenset[str]] = frozenset({"Push", "Pop"})
-    """Changes on the server that a set cannot take: it has no ends, and no value twice."""
+    """Changes on the server that a set refuses: it has no first or last value, and no value
+    twice."""
     min_length: int | None
     max_length: int | None
 
@@ -71,7 +72,7 @@ class Set(MutableField[set[T], N], Generic[T, N]):
 
     def to_json(self, value: Any) -> Any:
         item = self._item
-        return [item.to_json(item.decode(each)) for each in self.encode(value)]
+        return [item.to_json(item.decode(stored)) for stored in self.encode(value)]
 
     def bson_schema(self) -> Mapping[str, Any]:
         bounds = {
@@ -84,7 +85,7 @@ class Set(MutableField[set[T], N], Generic[T, N]):
     def encode(self, value: Any) -> Any:
         if isinstance(value, set):
             return _in_order(map(self._item.encode, value))
-        # An array that another program stored in another order is no change of ours.
+        # An array that another program stored in another order is not a change.
         return _in_order(value) if type(value) is list else value
 
     def decode(self, value: Any) -> Any:
@@ -100,4 +101,4 @@ class Set(MutableField[set[T], N], Generic[T, N]):
 
 def _in_order(values: Iterable[Any]) -> list[Any]:
     by_key = {key(value): value for value in values}
-    return [by_key[each] for each in sorted(by_key)]
+    return [by_key[bson_key] for bson_key in sorted(by_key)]

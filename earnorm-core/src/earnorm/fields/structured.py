@@ -1,4 +1,4 @@
-"""What has an inner shape: Json, Dict, List, Embedded."""
+"""Fields with values inside: Json, Dict, List, Embedded."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _MAX_DEPTH = 90  # BSON allows 100 levels in all; the document itself and its up
 
 
 def check_json(value: Any, depth: int = 0) -> Any:
-    """Refuse what JSON has not, and keys that a database could take for an operator or a path."""
+    """Refuse what JSON can't hold, and keys that a database could read as an operator or a path."""
     kind = type(value)
     if depth > _MAX_DEPTH:
         raise PydanticCustomError("json_depth", "nested more than {n} levels", {"n": _MAX_DEPTH})
     if value is None or kind is str or kind is bool or kind is float:
         return value
-    if kind is int or kind is Int64:  # what the driver reads where 32 bits are too few
+    if kind is int or kind is Int64:  # the driver reads an Int64 if 32 bits are too few
         if _INT_MIN <= value <= _INT_MAX:
             return int(value)
         raise PydanticCustomError("json_int", "a number of more than 64 bits cannot be stored")
@@ -81,10 +81,9 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
     """A mapping of keys to values of one field.
 
     Args:
-        values: The field that each value is checked by; without it, any JSON value.
-        keys: The field that each key is checked by: String (as without it), Int, UUID,
-            ObjectIdField, Date or Enum. BSON knows texts only, so the other kinds are stored as
-            their text.
+        values: The field that checks each value; without it, any JSON value is allowed.
+        keys: The field that checks each key: String (the default), Int, UUID, ObjectIdField, Date
+            or Enum. BSON knows texts only, so the other kinds are stored as their text.
     """
 
     def __init__(
@@ -130,13 +129,15 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
     def to_json(self, value: Any) -> Any:
         form = json_form if self._values is None else self._values.to_json
         text = self._texts.encode
-        return {text(key): None if each is None else form(each) for key, each in value.items()}
+        return {text(key): None if item is None else form(item) for key, item in value.items()}
 
     def bson_schema(self) -> Mapping[str, Any]:
         values = {} if self._values is None else always_set(self._values)
         return {"bsonType": "object", **({"additionalProperties": values} if values else {})}
 
-    def _each(self, value: Any, key: Callable[[Any], Any], item: Callable[[Any], Any]) -> Any:
+    def _convert_items(
+        self, value: Any, key: Callable[[Any], Any], item: Callable[[Any], Any]
+    ) -> Any:
         if type(value) is not dict:
             return value
         return {key(k): item(v) for k, v in value.items()}
@@ -146,16 +147,16 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
         if item is None or not item.converts:
             if self._texts.is_plain:
                 return value
-            return self._each(value, self._texts.encode, _unchanged)
-        return self._each(value, self._texts.encode, item.encode)
+            return self._convert_items(value, self._texts.encode, _unchanged)
+        return self._convert_items(value, self._texts.encode, item.encode)
 
     def decode(self, value: Any) -> Any:
         item = self._values
         if item is None or not item.converts:
             if self._texts.is_plain:
                 return value
-            return self._each(value, self._texts.decode, _unchanged)
-        return self._each(value, self._texts.decode, item.decode)
+            return self._convert_items(value, self._texts.decode, _unchanged)
+        return self._convert_items(value, self._texts.decode, item.decode)
 
     def operand(self, value: Any) -> Any:
         if value is None:
@@ -164,7 +165,7 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
             raise ValueError(f"{self.name} is compared with a dict, not {type(value).__name__}")
         item = self._values
         try:
-            texts = {check_key(self._texts.encode(k)): each for k, each in value.items()}
+            texts = {check_key(self._texts.encode(k)): entry for k, entry in value.items()}
             return {k: check_json(v) if item is None else item.operand(v) for k, v in texts.items()}
         except PydanticCustomError as error:
             raise ValueError(f"{self.name}: {error.message()}") from None
@@ -178,9 +179,9 @@ class List(MutableField[list[T], N], Generic[T, N]):
     """A list of values of one field.
 
     Args:
-        item: The field that each item is checked by, e.g. ``List(String())``.
-        min_length: Fewest items allowed.
-        max_length: Most items allowed.
+        item: The field that checks each item, e.g. ``List(String())``.
+        min_length: The fewest items allowed.
+        max_length: The most items allowed.
     """
 
     min_length: int | None
@@ -201,7 +202,7 @@ class List(MutableField[list[T], N], Generic[T, N]):
         checked = item_field(self, item)
         if checked is None:
             raise TypeError("List() needs the field of its items, e.g. List(String())")
-        # Any: a type checker would take a field in an attribute for a descriptor of the list
+        # It is Any, because a type checker would read a field here as a descriptor of the list.
         self._item: Any = checked
         self.structure = getattr(checked, "structure", None)
         self.min_length = min_length
@@ -236,7 +237,7 @@ class List(MutableField[list[T], N], Generic[T, N]):
 
     def to_json(self, value: Any) -> Any:
         form = self._item.to_json
-        return [None if each is None else form(each) for each in value]
+        return [None if entry is None else form(entry) for entry in value]
 
     def bson_schema(self) -> Mapping[str, Any]:
         items = always_set(self._item)
@@ -247,17 +248,17 @@ class List(MutableField[list[T], N], Generic[T, N]):
         item = self._item
         if not item.converts or type(value) is not list:
             return value
-        return [item.encode(each) for each in value]
+        return [item.encode(entry) for entry in value]
 
     def decode(self, value: Any) -> Any:
         item = self._item
         if not item.converts or type(value) is not list:
             return value
-        return [item.decode(each) for each in value]
+        return [item.decode(entry) for entry in value]
 
     def operand(self, value: Any) -> Any:
         if isinstance(value, list | tuple):
-            return [self._item.operand(each) for each in value]
+            return [self._item.operand(entry) for entry in value]
         return self._item.operand(value)
 
 
@@ -268,8 +269,8 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
         model: The class of the embedded object.
     """
 
-    # It notes its own changes, so no copy of what was read has to be kept: adopting the stored
-    # document is all that the first read does.
+    # The object notes its own changes, so the first read keeps no copy; it only adopts the stored
+    # document.
     mutable: ClassVar[bool] = True
     model: type[E]
 
@@ -290,7 +291,7 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
         self._has_relations = bool(model._schema.relations)
 
     if TYPE_CHECKING:
-        # What is read from the class is a path into the object; see FieldPath.
+        # Reading the field from the class gives a path into the object; see FieldPath.
         name: Any
 
         def __getattr__(self, name: str) -> FieldPath: ...
@@ -341,15 +342,15 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
 
 
 def always_set(item: Field[Any, Any]) -> dict[str, Any]:
-    """The schema of an item: unlike a field, it is never null."""
+    """Return the schema of an item, which, unlike a field, is never null."""
     return item.stored_schema(nullable=False)
 
 
 def item_field(owner: Field[Any, Any], item: Any) -> Any:
-    """The field of a container's items, checked.
+    """Return the field of a container's items after checking it.
 
     Raises:
-        TypeError: It is no field, or one that only a record can have.
+        TypeError: It is not a field, or one that only a record can have.
     """
     if item is None:
         return None

@@ -1,4 +1,4 @@
-"""Time: Date, DateTime, Time of day, Duration."""
+"""Fields of time: Date, DateTime, Time (of day), Duration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UTC = datetime.UTC
 
 
 def _to_stored_precision(value: datetime.datetime) -> datetime.datetime:
-    """UTC, and milliseconds: what BSON keeps, so that a saved value equals the one read back."""
+    """Convert to UTC and milliseconds, as BSON does; so a saved value equals the one read back."""
     if value.tzinfo is None:
         value = value.replace(tzinfo=_UTC)
     elif value.tzinfo is not _UTC:
@@ -31,7 +31,7 @@ def _to_stored_precision(value: datetime.datetime) -> datetime.datetime:
 
 
 class Moment(ConvertingField[D, N]):
-    """What Date and DateTime share: the clock can give their value when a record is stored."""
+    """The base of Date and DateTime: the clock can give their value when a record is stored."""
 
     auto_now: bool
     auto_now_add: bool
@@ -57,19 +57,19 @@ class Moment(ConvertingField[D, N]):
         self.generated = self.of_records = auto_now or auto_now_add
 
     def at(self, now: datetime.datetime) -> D:
-        """The field's value at a point in time."""
+        """Return the field's value at a point in time."""
         raise NotImplementedError
 
 
 class DateTime(Moment[datetime.datetime, N]):
     """A point in time, always with the UTC time zone, in milliseconds.
 
-    A value without a time zone is taken as UTC; another zone is converted.
+    A value without a time zone is read as UTC; another zone is converted.
 
     Args:
         auto_now: Every write of the record sets the field to the current time, unless the write
             names the field itself.
-        auto_now_add: As ``auto_now``, only when the record is created.
+        auto_now_add: Like ``auto_now``, but only when the record is created.
     """
 
     python_type: ClassVar[Any] = datetime.datetime
@@ -118,7 +118,7 @@ class Date(Moment[datetime.date, N]):
     Args:
         auto_now: Every write of the record sets the field to the current day (in UTC), unless the
             write names the field itself.
-        auto_now_add: As ``auto_now``, only when the record is created.
+        auto_now_add: Like ``auto_now``, but only when the record is created.
     """
 
     python_type: ClassVar[Any] = datetime.date
@@ -157,7 +157,7 @@ class Date(Moment[datetime.date, N]):
 
 
 def _from_iso(name: str, text: str) -> datetime.date:
-    """A point in time, or the day where the text names no more than that."""
+    """Read a point in time, or a day if the text has no time of day."""
     try:
         if len(text) <= len("2024-W01-1"):
             return datetime.date.fromisoformat(text)
@@ -177,8 +177,8 @@ def _wall_clock(value: datetime.time) -> datetime.time:
 class Time(ConvertingField[datetime.time, N]):
     """A time of day without a date or a time zone, such as an opening hour.
 
-    Stored as ISO 8601 text (``08:30:00``, with six digits behind the seconds where there are any):
-    BSON has no such type, and this text has the order of the times and can be read by people.
+    It is stored as ISO 8601 text (``08:30:00``, with six digits after the seconds if they have a
+    fraction): BSON has no such type, and this text sorts like the times and people can read it.
     """
 
     python_type: ClassVar[Any] = datetime.time
@@ -228,7 +228,7 @@ _MILLISECOND = datetime.timedelta(milliseconds=1)
 
 @functools.cache
 def _durations() -> pydantic.TypeAdapter[datetime.timedelta]:
-    # Not at import: building the first adapter loads most of pydantic.
+    # Made on the first use, because the first adapter loads most of pydantic.
     return pydantic.TypeAdapter(datetime.timedelta)
 
 
@@ -239,12 +239,12 @@ def _whole_milliseconds(value: datetime.timedelta) -> datetime.timedelta:
 class Duration(ConvertingField[datetime.timedelta, N]):
     """A length of time, stored as a whole number of milliseconds (64 bits).
 
-    The unit is that of BSON's dates, so that the database can add one to the other. Smaller parts
-    are cut off, as with DateTime.
+    The unit is that of BSON's dates, so that the database can add a duration to a date. Smaller
+    parts are cut off, as with DateTime.
 
     Args:
-        min_value: The shortest allowed.
-        max_value: The longest allowed.
+        min_value: The shortest duration allowed.
+        max_value: The longest duration allowed.
     """
 
     python_type: ClassVar[Any] = datetime.timedelta

@@ -1,7 +1,7 @@
 """Text: String, Text, Email, Url, Slug, Phone, Color, and Selection among fixed texts.
 
-A field that normalises (``strip``, ``case``, Slug, Phone, Color) does so with what is stored and
-with what a condition compares it with, so that both meet.
+A field that normalises (``strip``, ``case``, Slug, Phone, Color) normalises the stored value and
+the value of a condition alike, so that they match.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from earnorm.fields.base import Field, FieldOptions, N, Validator
 
-# The WHATWG pattern for <input type=email>, with a dot asked for in the domain. RFC 5322 allows
-# more, and nobody has such an address; deliverability is not a validator's to know.
+# The WHATWG pattern for <input type=email>, but the domain must have a dot. RFC 5322 allows more,
+# but nobody has such an address. A validator cannot know whether mail arrives.
 _EMAIL = (
     r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+"
@@ -38,11 +38,11 @@ class String(Field[str, N]):
     """A text.
 
     Args:
-        min_length: Fewest characters allowed.
-        max_length: Most characters allowed.
+        min_length: The fewest characters allowed.
+        max_length: The most characters allowed.
         pattern: A regular expression that the whole text must match (Rust syntax, linear time).
         strip: Cut white space off both ends before anything else is checked.
-        case: ``"lower"`` or ``"upper"``: what the text is converted to before it is checked.
+        case: Convert the text to ``"lower"`` or ``"upper"`` case before it is checked.
     """
 
     python_type: ClassVar[Any] = str
@@ -80,10 +80,10 @@ class String(Field[str, N]):
         self.case = case
 
     def normal(self, text: str) -> str:
-        """The form that a text is stored in, and compared in.
+        """Return the form in which a text is stored and compared.
 
         Raises:
-            ValueError: The text has none.
+            ValueError: The text has no such form.
         """
         return _CASES[self.case](text.strip() if self.strip else text)
 
@@ -113,11 +113,11 @@ class String(Field[str, N]):
             try:
                 return self.normal(value)
             except ValueError:
-                return value  # no value of this field, so it finds nothing
+                return value  # the field can't have this value, so it finds nothing
         return super().operand(value)
 
     def bson_schema(self) -> Mapping[str, Any]:
-        # Not the pattern: the server's regular expressions are of another dialect.
+        # The pattern is left out, because the server reads regular expressions differently.
         bounds = {"minLength": self.min_length, "maxLength": self.max_length}
         return {"bsonType": "string", **{k: v for k, v in bounds.items() if v is not None}}
 
@@ -127,8 +127,10 @@ class Text(String[N]):
 
 
 class _Address:
-    """After everything else: the whole text is an address. Checked by pydantic-core itself, which
-    costs a twentieth of a microsecond where a function of ours costs half of one."""
+    """The last check of an Email: the whole text is an address.
+
+    pydantic-core itself makes it in 0.05 µs; a Python function would take 0.5 µs.
+    """
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -155,7 +157,7 @@ def _url(value: str) -> str:
 
 
 class Email(String[N]):
-    """An email address, kept as it was written; ``case="lower"`` makes it the same for everybody."""
+    """An email address, kept as it was written unless ``case="lower"`` is given."""
 
     json_format: ClassVar[str] = "email"
 
@@ -193,7 +195,7 @@ class Selection(String[N]):
         self._bind(required, default, choices, validators, options)
 
 
-# Letters that NFKD does not take apart.
+# Letters that NFKD does not decompose.
 _PLAIN_LETTERS = str.maketrans(
     {
         "đ": "d",
@@ -250,7 +252,7 @@ class Slug(String[N]):
 class Phone(String[N]):
     """A telephone number in E.164: ``"+84 (24) 3825-1234"`` becomes ``+842438251234``.
 
-    Whether the number exists is not checked, nor its length by country; 7 to 15 digits are asked for.
+    It must have 7 to 15 digits. Neither its length by country is checked, nor whether it exists.
 
     Args:
         country: The calling code for numbers without one, e.g. ``"84"``; their leading 0 is left
@@ -289,12 +291,12 @@ class Phone(String[N]):
 
 
 class Color(String[N]):
-    """A colour as ``#rrggbb`` or ``#rrggbbaa``, in small letters; ``#RGB`` and ``#RGBA`` are widened."""
+    """A colour as ``#rrggbb`` or ``#rrggbbaa``; ``#RGB`` and ``#RGBA`` are converted to these."""
 
     json_format: ClassVar[str] = "color"
 
     def normal(self, text: str) -> str:
-        found = text.strip().lower()
-        if not re.fullmatch("#(?:[0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8})", found):
+        color = text.strip().lower()
+        if not re.fullmatch("#(?:[0-9a-f]{3,4}|[0-9a-f]{6}|[0-9a-f]{8})", color):
             raise PydanticCustomError("color", "not a colour such as #ff8800 or #ff880080")
-        return found if len(found) > 5 else "#" + "".join(digit * 2 for digit in found[1:])
+        return color if len(color) > 5 else "#" + "".join(digit * 2 for digit in color[1:])

@@ -15,7 +15,7 @@ _LARGEST_FLOAT32 = 3.4028234663852886e38
 
 
 def _listed(value: Any) -> Any:
-    """Arrays of numpy, torch and their kin as a list."""
+    """Convert an array of numpy, torch or a similar library to a list."""
     to_list = getattr(value, "tolist", None)
     return value if to_list is None else to_list()
 
@@ -27,13 +27,13 @@ def _as_float32(value: list[float]) -> list[float]:
 class Vector(MutableField[list[float], N]):
     """A list of finite numbers of a fixed length, such as an embedding.
 
-    Stored as an array of doubles, which gives back exactly what was given and which every server,
+    It is stored as an array of doubles, which keeps the numbers exactly and which every server,
     stage and tool can read. ``packed=True`` stores float32 numbers in a BSON vector (binary,
-    subtype 9): a third of the size, with what vector search takes as well; values are rounded to
-    float32 when they are set, so that what is saved is what is read.
+    subtype 9), which takes a third of the space and which vector search accepts too. Values are
+    then rounded to float32 when they are set, so that the saved value is the one that is read.
 
     Args:
-        dimensions: How many numbers.
+        dimensions: The number of numbers in the list.
         packed: Store as a binary vector of float32.
     """
 

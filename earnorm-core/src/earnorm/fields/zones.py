@@ -1,4 +1,4 @@
-"""The time zone of whoever asks: where days, weeks and months begin."""
+"""The time zone of the current context; days, weeks and months begin in it."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ _find_context: Callable[[], Context | None] = _no_context
 
 
 def read_context_from(find: Callable[[], Context | None]) -> None:
-    """Set the function that finds the context of this task; the kernel does, whose Env holds it."""
+    """Set the function that finds this task's context; the kernel calls this, as Env holds it."""
     global _find_context
     _find_context = find
 
 
 def current_time_zone() -> datetime.tzinfo:
-    """The time zone of this task's context; UTC where no App has been started.
+    """Return the time zone of this task's context, or UTC if no App has been started.
 
     Raises:
-        ValidationError: The context names no time zone.
+        ValidationError: The context's ``tz`` is not a time zone.
     """
     context = _find_context()
     return datetime.UTC if context is None else time_zone(context)
 
 
 def time_zone(context: Context) -> ZoneInfo:
-    """The time zone that a context names (``tz``), or UTC.
+    """Return the time zone that a context names (``tz``), or UTC.
 
     Raises:
-        ValidationError: The context names no time zone.
+        ValidationError: The ``tz`` is not a time zone.
     """
-    # Not at import: it looks for the zones of the system.
+    # Imported on the first use, because the import searches for the system's zones.
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     name = context.get("tz") or "UTC"
     if isinstance(name, ZoneInfo) and name.key:
         return name
     try:
-        return ZoneInfo(name)  # type: ignore[arg-type] # anything else than a text is refused below
+        return ZoneInfo(name)  # type: ignore[arg-type] # anything but a text is refused below
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
         message = f"{str(name)[:60]!r} is no time zone; give a name such as 'Asia/Ho_Chi_Minh'"
         raise ValidationError(
