@@ -6,7 +6,7 @@ Everything public is named here.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from earnorm import fields, mixins, models
+from earnorm import fields, mixins, models, moved
 from earnorm.domain import Domain, Operator
 from earnorm.exceptions import (
     AccessDenied,
@@ -137,6 +137,8 @@ if TYPE_CHECKING:
         transaction,
         transactional,
     )
+
+moved.install()
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,5 @@
 """``earnorm.files``: the content of ``File`` fields."""
 
-from earnorm.features.files.stored import Readable, Source, StoredFile, remove_orphans
+from earnorm.features.files.stored import FileReader, Readable, Source, StoredFile, remove_orphans
 
-__all__ = ["Readable", "Source", "StoredFile", "remove_orphans"]
+__all__ = ["FileReader", "Readable", "Source", "StoredFile", "remove_orphans"]
