@@ -12,6 +12,7 @@ from earnorm import (
     App,
     BaseModel,
     ConfigurationError,
+    DateTime,
     Many2one,
     String,
     ValidationError,
@@ -111,6 +112,32 @@ async def test_several_nodes_move_at_once(app: App) -> None:
         each.parent_id = nodes["c"] if each.name == "b" else nodes["b"]
     await both.save()
     assert await shape() == {"a": "a", "c": "a/c", "b": "a/c/b", "d": "a/c/b/d", "e": "a/c/b/e"}
+
+
+class Counted(BaseModel):
+    _name = "tree.counted"
+    _parent_store = True
+    _versioned = True
+
+    name = String()
+    parent_id = Many2one("tree.counted", on_delete="cascade")
+    written = DateTime(auto_now=True)
+
+
+async def test_a_record_knows_its_path_and_what_follows_is_no_change_of_its_own(app: App) -> None:
+    a, b = await Counted.create([{"name": "a"}, {"name": "b"}])
+    c = await Counted.create({"name": "c", "parent_id": b})
+    assert (a._parent_path, c._parent_path) == (f"{a.id}/", f"{b.id}/{c.id}/")
+    before = c.written
+    b.parent_id = a
+    await b.save()
+    assert b._parent_path == f"{a.id}/{b.id}/"
+    stored = await Counted.get(c.id)
+    assert (stored._parent_path, stored.written) == (f"{a.id}/{b.id}/{c.id}/", before)
+    # Nobody's update of them was lost, the move's own included.
+    c.name = b.name = "still"
+    await c.save()
+    await b.save()
 
 
 async def test_a_cycle_is_refused_and_nothing_written(app: App) -> None:

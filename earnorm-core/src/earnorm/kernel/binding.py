@@ -431,7 +431,11 @@ def _step_layers(
     view: ModelView, name: OperationName, steps: Sequence[Step]
 ) -> Iterator[PlacedLayer]:
     """The layer of the model's document steps, and the one of the transaction that they ask for."""
-    own = [step for step in steps if step.stage >= Stage.IDENTITY and step.ways & _STEP_WAYS[name]]
+    own = [
+        step
+        for step in steps
+        if step.stage >= Stage.IDENTITY and step.on in (None, name) and step.ways & _STEP_WAYS[name]
+    ]
     if not own:
         return
     layer = DocumentSteps(view, _DEFAULT_WAYS[name], own)

@@ -6,7 +6,7 @@ model is put together once, when the App first sees the model; a model of which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from earnorm.backends.base import Document
     from earnorm.fields import Field
     from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.environment import Env
     from earnorm.model.base import BaseModel
 
 
@@ -46,6 +47,10 @@ class RecordClasses(Protocol):
         ...
 
 
+Below = Callable[["BoundModel", "Env", Sequence[Any]], Awaitable[list[Any] | None]]
+"""Gives the ids of records and of all that lie below them; None where only a walk along the parents can tell."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What one feature or plugin changes in how the documents of a model are read. Each part may be left out.
@@ -56,11 +61,13 @@ class Reading:
             ``with_archived()``.
         needs: Names of fields that are fetched with every record, also where ``only()`` leaves them out.
         classes: The classes of its records, where they are of several.
+        below: Finds the records below others in the tree that the model's records form.
     """
 
     base_domain: Domain | None = None
     needs: frozenset[str] = frozenset()
     classes: RecordClasses | None = None
+    below: Below | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class CombinedReading:
     """Each base domain, with the fields that it names."""
     needs: frozenset[str] = frozenset()
     classes: RecordClasses | None = None
+    below: Below | None = None
 
     def narrowed(self, domain: Domain) -> Domain:
         """A query's domain, with the base domains of whose fields it names none."""
@@ -94,6 +102,7 @@ def combined(model: str, found: Iterable[tuple[str, object]]) -> CombinedReading
     base_domains: list[tuple[frozenset[str], Domain]] = []
     needs: frozenset[str] = frozenset()
     classes: RecordClasses | None = None
+    below: Below | None = None
     owner = ""
     is_changed = False
     for plugin, reading in found:
@@ -114,7 +123,10 @@ def combined(model: str, found: Iterable[tuple[str, object]]) -> CombinedReading
                     f"plugins {owner!r} and {plugin!r} both decide on the classes of the records of {model!r}"
                 )
             classes, owner = reading.classes, plugin
-    return CombinedReading(tuple(base_domains), needs, classes) if is_changed else None
+        below = below or reading.below
+    if not is_changed:
+        return None
+    return CombinedReading(tuple(base_domains), needs, classes, below)
 
 
 # -- records that are made before they are asked for -----------------------------------------------

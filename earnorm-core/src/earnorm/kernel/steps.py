@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Flag, IntEnum, auto
 from functools import partial, reduce
 from operator import or_
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from earnorm.exceptions import BatchRefused, ErrorDetail, PluginError, ValidationError
 from earnorm.fields.base import MISSING
@@ -107,6 +107,7 @@ class Step:
         run: Gets the batch; a coroutine function may wait. A step of a stage below 100 gets a
             :class:`ValueBatch`, one of the others a :class:`DocumentBatch`.
         ways: The ways on which it runs.
+        on: The operation that a document step is about; None means both, creates and writes.
         after: Names of steps of the same stage that run before it.
         atomic: Whether an operation has to be one transaction with what its steps do.
         also_refused: Behind the store: also where the database refused a part of a batch, and no transaction
@@ -117,6 +118,7 @@ class Step:
     name: str
     run: Callable[[Any], object]
     ways: Way = ALL
+    on: Literal["create", "write"] | None = None
     after: tuple[str, ...] = ()
     atomic: Callable[[Operation], bool] | None = None
     also_refused: bool = False

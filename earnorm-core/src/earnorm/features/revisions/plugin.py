@@ -40,21 +40,18 @@ class RevisionsPlugin:
             # Values that are kept in step are no change of the record in its own right: nobody's
             # update is lost.
             return [
-                Step(Stage.GUARD, "revisions", _count, CHANGES),
-                Step(Stage.PROPAGATE, "revisions", _check, CHANGES),
+                Step(Stage.GUARD, "revisions", _count, CHANGES, on="write"),
+                Step(Stage.PROPAGATE, "revisions", _check, CHANGES, on="write"),
             ]
         return ()
 
 
 def _count(batch: DocumentBatch) -> None:
-    if batch.op.name == "write":
-        for row in batch.rows:
-            row.merge("$inc", {REVISION: 1})
+    for row in batch.rows:
+        row.merge("$inc", {REVISION: 1})
 
 
 async def _check(batch: DocumentBatch) -> None:
-    if batch.op.name != "write":
-        return
     op, matched = batch.operation, batch.result
     expected = sum(REVISION in row.update.expect for row in batch.rows if row.update)
     if matched >= expected:

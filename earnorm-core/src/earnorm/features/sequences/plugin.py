@@ -9,7 +9,7 @@ from earnorm.features.sequences.counters import sequence
 from earnorm.fields.sequences import Sequence
 from earnorm.kernel.environment import use_env
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.steps import DocumentBatch, Stage, Step, Way
+from earnorm.kernel.steps import DocumentBatch, Stage, Step
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -27,8 +27,7 @@ class SequencesPlugin:
         """Models with such fields only: every other one keeps its way."""
         fields = [f for f in model.fields.values() if f.stored and isinstance(f, Sequence)]
         if fields:
-            new = Way.CREATE | Way.CREATE_MANY | Way.UPSERT | Way.BULK
-            return [Step(Stage.STAMP, "sequences", _Numbering(fields), new)]
+            return [Step(Stage.STAMP, "sequences", _Numbering(fields), on="create")]
         return ()
 
 
@@ -37,8 +36,6 @@ class _Numbering:
         self._fields = fields
 
     async def __call__(self, batch: DocumentBatch) -> None:
-        if batch.op.name != "create":
-            return
         now = batch.now
         for field in self._fields:
             missing = [row for row in batch.rows if not row.has(field.name)]

@@ -13,7 +13,9 @@ from earnorm.domain import Condition, Domain, Or
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConfigurationError, ValidationError
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import Operation, Options, PerRecord, Update
+from earnorm.kernel.notes import Note
+from earnorm.kernel.operations import ORIGIN, PARENT, Operation, Options, PerRecord, Update
+from earnorm.kernel.steps import WAY, Way
 from earnorm.model.relations.trees import parent_name
 
 if TYPE_CHECKING:
@@ -98,15 +100,26 @@ def placed(
     return found
 
 
-async def store(bound: BoundModel, env: Env, paths: Mapping[Any, str]) -> None:
-    """Write paths by the ids of their nodes."""
+async def store(
+    bound: BoundModel, env: Env, paths: Mapping[Any, str], parent: Operation | None = None
+) -> None:
+    """Write paths by the ids of their nodes.
+
+    Args:
+        bound: The model.
+        env: Who writes.
+        paths: The paths.
+        parent: The operation that they follow from.
+    """
+    notes: dict[Note[Any], Any] = {ORIGIN: "parent_store", WAY: Way.DERIVED}
+    if parent is not None:
+        notes[PARENT] = parent
     pks = list(paths)
     for start in range(0, len(pks), _BATCH):
         part = pks[start : start + _BATCH]
         updates = PerRecord({pk: Update({"$set": {PATH: paths[pk]}}) for pk in part})
-        await env.app.execute(
-            Operation("write", bound.model, env, Condition("_id", "in", part), updates)
-        )
+        op = Operation("write", bound.model, env, Condition("_id", "in", part), updates)
+        await env.app.execute(op.replace(notes=notes))
 
 
 async def descendants(bound: BoundModel, env: Env, starts: Sequence[Any]) -> list[Any] | None:

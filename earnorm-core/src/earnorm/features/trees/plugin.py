@@ -7,6 +7,7 @@ one query for what moves, one bulk write for its paths, in one transaction where
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Or
@@ -15,24 +16,24 @@ from earnorm.features.trees.parent_paths import (
     PATH,
     REASON,
     below,
+    descendants,
     nodes,
     paths_of,
     placed,
     step,
     store,
 )
-from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.layers import Layer, Middleware
-from earnorm.kernel.operations import Call, Operation, PerRecord, Update
-from earnorm.kernel.transactions import atomic
+from earnorm.kernel.notes import Note
+from earnorm.kernel.operations import Operation, PerRecord, Update
+from earnorm.kernel.reading import Reading
+from earnorm.kernel.steps import DocumentBatch, Stage, Step
 from earnorm.model.relations.trees import parent_name
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
-    from earnorm.kernel.operations import OperationName
-    from earnorm.model.base import BaseModel
+    from earnorm.kernel.views import ModelView
 
 
 class ParentStorePlugin:
@@ -42,17 +43,20 @@ class ParentStorePlugin:
     name = "parent_store"
 
     @hookimpl
-    def wrap_operation(
-        self, app: App, model: type[BaseModel], operation: OperationName
-    ) -> Iterable[tuple[int, Middleware]]:
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Models with ``_parent_store = True`` only: every other one keeps its way."""
-        if not model._parent_store:
+        if not model.attribute("_parent_store"):
             return ()
-        if operation == "create":
-            return [(Layer.DEFAULT - 40, _create)]
-        if operation == "write":
-            return [(Layer.TRANSACTION, _together), (Layer.DEFAULT - 40, _move)]
-        return ()
+        return [
+            Step(Stage.STAMP, "parent_store", _place, on="create"),
+            Step(Stage.GUARD, "parent_store", _plan, on="write", atomic=_writes_parent),
+            Step(Stage.PROPAGATE, "parent_store", _move, on="write"),
+        ]
+
+    @hookimpl
+    def register_reading(self, app: App, model: ModelView) -> Reading | None:
+        """Below a node of such a model lies a range of an index."""
+        return Reading(below=descendants) if model.attribute("_parent_store") else None
 
 
 def _key(bound: BoundModel) -> str:
@@ -64,12 +68,11 @@ def _no_parent(bound: BoundModel) -> ValidationError:
     return ValidationError(bound.model._name, [detail])
 
 
-async def _create(op: Operation, call_next: Call) -> Any:
+async def _place(batch: DocumentBatch) -> None:
+    op = batch.op
     bound = op.app.bind(op.model)
     key = _key(bound)
-    documents = op.values
-    assert isinstance(documents, list)
-    parents = {document["_id"]: document.get(key) for document in documents}
+    parents = {document["_id"]: document.get(key) for document in batch.documents}
     outside = [p for p in parents.values() if p is not None and p not in parents]
     paths = {}
     if outside:
@@ -77,29 +80,39 @@ async def _create(op: Operation, call_next: Call) -> Any:
         if len(paths) < len(set(outside)):
             raise _no_parent(bound)
     found = placed(parents, paths, bound)
-    return await call_next(
-        op.replace(values=[{**document, PATH: found[document["_id"]]} for document in documents])
-    )
+    for row in batch.rows:
+        row.put(PATH, found[row.pk])
 
 
-async def _together(op: Operation, call_next: Call) -> Any:
-    if op.env.transaction is not None or _key(op.app.bind(op.model)) not in op.written:
-        return await call_next(op)
-
-    async def run() -> Any:
-        return await call_next(
-            op.replace(env=op.env.replace(transaction=current_env().transaction))
-        )
-
-    with use_env(op.env):
-        return await atomic(run)
+# -- moves ----------------------------------------------------------------------------------------
 
 
-async def _move(op: Operation, call_next: Call) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How nodes move, by their ids.
+
+    Attributes:
+        old: The paths that they and their new parents have.
+        new: The paths that they get.
+    """
+
+    old: Mapping[Any, str]
+    new: Mapping[Any, str]
+
+
+_PLAN: Note[_Plan] = Note("parent_store")
+
+
+def _writes_parent(op: Operation) -> bool:
+    return _key(op.app.bind(op.model)) in op.written
+
+
+async def _plan(batch: DocumentBatch) -> None:
+    op = batch.operation
     bound = op.app.bind(op.model)
     key = _key(bound)
     if key not in op.written:
-        return await call_next(op)
+        return
     env = op.env.replace(system=True, reason=REASON)
     known = await nodes(bound, env, op.domain, 0 if op.options.many else 1)
     moved = {
@@ -108,21 +121,31 @@ async def _move(op: Operation, call_next: Call) -> Any:
         if (parent := _new_parent(op, pk, key, before)) != before
     }
     if not moved:
-        return await call_next(op)
+        return
     named = {parent for parent in moved.values() if parent is not None}
     old = await paths_of(bound, env, [*moved, *named])
     if not named <= old.keys():
         raise _no_parent(bound)
-    new = _moved(bound, moved, old)
-    result = await call_next(op)
-    starts = Or([below(old[pk]) for pk in moved]).simplify()
-    by_step = {step(pk): pk for pk in moved}
+    batch.notes[_PLAN] = _Plan(old, _moved(bound, moved, old))
+
+
+async def _move(batch: DocumentBatch) -> None:
+    plan: _Plan | None = batch.notes.get(_PLAN)
+    if plan is None:
+        return
+    op, old, new = batch.op, plan.old, plan.new
+    bound = op.app.bind(op.model)
+    env = op.env.replace(system=True, reason=REASON)
+    starts = Or([below(old[pk]) for pk in new]).simplify()
+    by_step = {step(pk): pk for pk in new}
     paths = dict(new)
     for pk, (_, path) in (await nodes(bound, env, starts)).items():
         if path is not None and pk not in paths:
             paths[pk] = _rebased(path, by_step, new, old)
-    await store(bound, env, paths)
-    return result
+    await store(bound, env, paths, op)
+    if batch.back is not None:
+        for pk, path in new.items():
+            batch.back.give(pk, {PATH: path})
 
 
 def _new_parent(op: Operation, pk: Any, key: str, before: Any) -> Any:

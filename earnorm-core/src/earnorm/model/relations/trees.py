@@ -41,17 +41,12 @@ def parent_name(bound: BoundModel) -> str:
 async def walk(bound: BoundModel, env: Env, starts: Iterable[Any], *, upwards: bool) -> list[Any]:
     """The ids of the start records and of all that lie below (``upwards``: above) them.
 
-    The one place where a tree is followed. Below a node of a model that keeps its paths
-    (``_parent_store``) lies a range of an index: two queries, however deep it goes.
+    The one place where a tree is followed, unless a feature knows a shorter way.
     """
     parent = parent_name(bound)
     env = env.replace(system=True, reason=_REASON)
-    if bound.model._parent_store and not upwards:
-        from earnorm.features.trees.parent_paths import (
-            descendants,  # which asks this module what the parent is
-        )
-
-        known = await descendants(bound, env, list(dict.fromkeys(starts)))
+    if bound.reading is not None and bound.reading.below is not None and not upwards:
+        known = await bound.reading.below(bound, env, list(dict.fromkeys(starts)))
         if known is not None:
             return known
     asked, told = ("_id", parent) if upwards else (parent, "_id")
