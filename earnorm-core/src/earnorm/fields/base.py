@@ -320,12 +320,12 @@ class Field(Expressions[V], Generic[V, N]):
 
     @property
     def is_derived(self) -> bool:
-        """Whether the value follows from other fields."""
+        """True if the value is computed from other fields."""
         return self.computed is not None
 
     @property
     def is_given(self) -> bool:
-        """Whether a value can be handed in: what is stored, or derived and taken apart again."""
+        """True if a value can be given: it is stored, or an inverse method takes it."""
         return self.stored if self.computed is None else bool(self.computed.inverse)
 
     # -- what the rest of the core uses -------------------------------------------------------
