@@ -598,10 +598,9 @@ class BaseModel(Declared):
             ValidationError: A value is not acceptable.
             DuplicateKey: Another unique index refuses it, or the record is there and hidden.
         """
-        from earnorm.features.upserts.upserts import Upsert
+        from earnorm.features.upserts.upserts import upsert
 
-        record, is_new = await Upsert(_bound(cls), on).run(values, new or {})
-        return cast(Self, record), is_new
+        return await upsert(_bound(cls), on, values, new or {})
 
     @classmethod
     async def upsert_many(
@@ -616,11 +615,9 @@ class BaseModel(Declared):
         Returns:
             The records in the order given, and how many were created.
         """
-        from earnorm.features.upserts.upserts import Upsert
+        from earnorm.features.upserts.upserts import upsert_many
 
-        bound = _bound(cls)
-        records, created = await Upsert(bound, on).run_many(values, new or {})
-        return RecordSet(cast(type[Self], bound.model), records), created
+        return await upsert_many(_bound(cls), on, values, new or {})
 
     @classmethod
     async def write_many(cls, values: Mapping[Any, Mapping[str, Any]]) -> int:

@@ -1,1 +1,4 @@
-"""``created_by`` and ``updated_by``: who acted."""
+"""``created_by`` and ``updated_by``: fields that say who acted.
+
+Attached by a document step.
+"""

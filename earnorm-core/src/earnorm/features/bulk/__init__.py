@@ -1,1 +1,4 @@
-"""Many writes sent together: ``bulk()`` and ``create_many()``."""
+"""Many writes sent together: ``bulk()`` collects operations, ``create_many()`` sends batches of a stream.
+
+Attached by the class methods ``bulk`` and ``create_many``; the operations of a bulk carry a note with their sender.
+"""

@@ -1,1 +1,4 @@
-"""Query plans in words."""
+"""The database's query plan of a search, in words.
+
+Attached by ``Query.explain``.
+"""

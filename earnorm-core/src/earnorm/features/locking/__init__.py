@@ -1,1 +1,4 @@
-"""``search(...).lock()``."""
+"""Locks of records that a transaction reads, until it ends: ``search(...).lock()``.
+
+Attached by ``Query.lock``.
+"""

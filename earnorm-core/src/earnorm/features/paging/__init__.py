@@ -1,1 +1,4 @@
-"""Numbered pages and cursors."""
+"""Numbered pages, and pages behind a cursor.
+
+Attached by ``Query.page`` and ``Query.paginate``.
+"""

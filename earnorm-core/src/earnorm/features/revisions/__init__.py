@@ -1,1 +1,4 @@
-"""``_versioned``: a lost update is refused."""
+"""``_versioned``: a lost update is refused.
+
+Attached by ``register_reading`` (the count is always fetched) and by two document steps.
+"""

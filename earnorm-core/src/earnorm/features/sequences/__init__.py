@@ -1,1 +1,4 @@
-"""Numbers without gaps or repeats."""
+"""Numbers without gaps or repeats.
+
+Attached by a document step that numbers new records, and by ``earnorm.sequence``.
+"""

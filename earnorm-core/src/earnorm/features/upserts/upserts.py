@@ -25,6 +25,7 @@ from earnorm.kernel.sending import RETURNED, Returned
 from earnorm.kernel.steps import Way
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
+from earnorm.model.recordset import RecordSet
 from earnorm.model.validation.checking import checked_plan, narrowed
 from earnorm.model.writing.creating import create
 from earnorm.model.writing.handing_back import on_its_way
@@ -286,3 +287,18 @@ class Upsert:
                 f"{bound.model._name}: the record was written, and is not there any more"
             )
         return hydrate(bound, documents)[0]
+
+
+async def upsert(
+    bound: BoundModel, on: str | Sequence[str], values: Values, new: Values
+) -> tuple[Any, bool]:
+    """See ``BaseModel.upsert``."""
+    return await Upsert(bound, on).run(values, new)
+
+
+async def upsert_many(
+    bound: BoundModel, on: str | Sequence[str], values: Sequence[Values], new: Values
+) -> tuple[RecordSet[Any], int]:
+    """See ``BaseModel.upsert_many``."""
+    records, created = await Upsert(bound, on).run_many(values, new)
+    return RecordSet(bound.model, records), created
