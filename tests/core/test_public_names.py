@@ -162,6 +162,8 @@ FOR_PLUGINS = [
     "OperationName",
     "Options",
     "PerRecord",
+    "Reading",
+    "RecordClasses",
     "Returned",
     "Stage",
     "Step",

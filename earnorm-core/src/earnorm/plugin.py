@@ -24,6 +24,7 @@ from earnorm.kernel.operations import (
     PerRecord,
     Update,
 )
+from earnorm.kernel.reading import Reading, RecordClasses
 from earnorm.kernel.sending import RETURNED, Returned
 from earnorm.kernel.steps import (
     ALL,
@@ -64,6 +65,8 @@ __all__ = [
     "OperationName",
     "Options",
     "PerRecord",
+    "Reading",
+    "RecordClasses",
     "Returned",
     "Stage",
     "Step",

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from earnorm import App, Boolean, Int, PluginError, String, hookimpl, models
+from earnorm import App, Boolean, Int, PluginError, String, models
 from earnorm.domain import condition
 from earnorm.exceptions import FieldNotLoaded
-from earnorm.kernel.reading import Reading
-from earnorm.kernel.views import ModelView
+from earnorm.plugin import ModelView, Reading, hookimpl
 
 
 class Note(models.BaseModel):
