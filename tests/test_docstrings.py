@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).parents[1]
-_ROOMS = ("earnorm-core/src/earnorm/domain", "earnorm-core/src/earnorm/fields")
+_ROOMS = (
+    "earnorm-core/src/earnorm/backends",
+    "earnorm-core/src/earnorm/cli",
+    "earnorm-core/src/earnorm/concerns.py",
+    "earnorm-core/src/earnorm/domain",
+    "earnorm-core/src/earnorm/exceptions.py",
+    "earnorm-core/src/earnorm/fields",
+)
 _FRAGMENTS = frozenset({"What", "Where", "Whose", "Whether", "Let", "How"})
 
 

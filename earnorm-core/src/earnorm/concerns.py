@@ -1,7 +1,7 @@
-"""What a read or a write asks of a replica set: read concern, write concern and read preference.
+"""The read concern, write concern and read preference that a read or write asks of a replica set.
 
-Plain values that know no driver; the adapters turn them into the driver's own. The words are
-MongoDB's: https://www.mongodb.com/docs/manual/reference/read-concern/ and its neighbours.
+They are plain values that know no driver; the adapters convert them to the driver's own. The words
+are MongoDB's: https://www.mongodb.com/docs/manual/reference/read-concern/ and the pages beside it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WRITE_OPTIONS: Final[Mapping[str, type | tuple[type, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Concerns:
-    """Some of the three; None leaves what the next wider setting says. Hashable.
+    """Some of the three; None leaves one to the next wider setting. Hashable.
 
     Attributes:
         read_concern: A level.
@@ -54,10 +54,10 @@ class Concerns:
         write_concern: object = None,
         read_preference: object = None,
     ) -> Concerns | None:
-        """Check what somebody wrote; None where nothing was asked for.
+        """Check the given values; return None if none is given.
 
         Args:
-            where: Who wrote it, for messages.
+            where: The place that gives the values, for messages.
             read_concern: See :data:`ReadConcern`.
             write_concern: See :data:`WriteConcern`.
             read_preference: See :data:`ReadPreference`.
@@ -68,27 +68,27 @@ class Concerns:
         if read_concern is None and write_concern is None and read_preference is None:
             return None
         return cls(
-            _word(where, "read_concern", read_concern, READ_CONCERNS),
+            _checked_word(where, "read_concern", read_concern, READ_CONCERNS),
             _write_concern(where, write_concern),
-            _word(where, "read_preference", read_preference, READ_PREFERENCES),
+            _checked_word(where, "read_preference", read_preference, READ_PREFERENCES),
         )
 
     def over(self, wider: Concerns | None) -> Concerns:
-        """These, and what they leave open from ``wider``."""
+        """Fill in from ``wider`` the concerns that are None."""
         if wider is None:
             return self
-        names = [each.name for each in fields(self)]
+        names = [field.name for field in fields(self)]
         own = {name: getattr(self, name) for name in names}
         return Concerns(
             **{n: getattr(wider, n) if value is None else value for n, value in own.items()}
         )
 
 
-def _word(where: str, name: str, value: object, known: tuple[str, ...]) -> str | None:
+def _checked_word(where: str, name: str, value: object, allowed: tuple[str, ...]) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or value not in known:
-        hint = nearest(value, known) if isinstance(value, str) else nearest("", known)
+    if not isinstance(value, str) or value not in allowed:
+        hint = nearest(value, allowed) if isinstance(value, str) else nearest("", allowed)
         raise ConfigurationError(f"{where}: {name}={value!r} is not known{hint}")
     return value
 

@@ -58,15 +58,16 @@ class ErrorDetail(TypedDict):
     """One problem of a :class:`ValidationError`."""
 
     loc: tuple[str | int, ...]
-    """Where: field names and list positions; for a batch the first item is the position in it."""
+    """The place: field names and list positions; for a batch the first item is the position in
+    it."""
     msg: str
-    """What is wrong, in words."""
+    """The problem, in words."""
     type: str
     """A stable code, e.g. ``missing`` or ``int_parsing`` (pydantic's codes where pydantic found it)."""
 
 
 def located(details: Iterable[ErrorDetail], *loc: str | int) -> list[ErrorDetail]:
-    """The same problems, found at a place of something larger."""
+    """Return the same problems, each with ``loc`` put before its place."""
     return [ErrorDetail(loc=(*loc, *d["loc"]), msg=d["msg"], type=d["type"]) for d in details]
 
 
@@ -74,7 +75,7 @@ class EarnORMError(Exception):
     """The root of every error that EarnORM raises.
 
     Attributes:
-        code: A stable name of what went wrong, for programs; docs/errors.md has a row for each.
+        code: A stable name of the problem, for programs; docs/errors.md has a row for each.
         status: The HTTP status that an integration answers with.
     """
 
@@ -91,7 +92,7 @@ class ValidationError(EarnORMError, ValueError):
     """A value is not acceptable.
 
     Args:
-        subject: What was validated, e.g. a model name.
+        subject: The thing that was validated, e.g. a model name.
         details: Every problem found, in the order of the input.
     """
 
@@ -113,7 +114,7 @@ class ValidationError(EarnORMError, ValueError):
         return f"{self.subject}: {len(lines)} problems\n" + "\n".join(f"  {line}" for line in lines)
 
     def errors(self) -> list[ErrorDetail]:
-        """Every problem as a mapping with ``loc``, ``msg`` and ``type``."""
+        """Return every problem as a mapping with ``loc``, ``msg`` and ``type``."""
         return list(self._details)
 
 
@@ -135,8 +136,10 @@ class LongList(DomainError):
 
 
 class UnresolvedDomain(DomainError):
-    """A condition about records of another model met something that can ask for none of them: a
-    predicate over single documents. ``await app.resolve(model, domain)`` first."""
+    """A condition about records of another model was used where they cannot be looked up.
+
+    That is so in a predicate over single documents. ``await app.resolve(model, domain)`` first.
+    """
 
     code = "unresolved_domain"
     status = 422
@@ -175,8 +178,8 @@ class BatchRefused(ValidationError):
 
     Attributes:
         positions: The positions in the batch that were refused; each detail's ``loc`` starts with one.
-        written: The positions that were written, or None where that cannot be known. Inside a transaction they
-            hold only if it commits.
+        written: The positions that were written, or None if that cannot be known. Inside a
+            transaction they hold only if it commits.
     """
 
     code = "batch_refused"
@@ -187,13 +190,14 @@ class BatchRefused(ValidationError):
     ) -> None:
         self.positions = tuple(dict.fromkeys(d["loc"][0] for d in details if d["loc"]))
         self.written: Sequence[int] | None = (
-            # A range says a million positions in three numbers.
+            # A range is kept, because it holds a million positions in three numbers.
             written if written is None or isinstance(written, range) else tuple(written)
         )
         self.matched: int | None = None
-        """How many records the batch's updates matched; None where there were none, or nobody knows."""
+        """The number of records that the updates matched; None if there were none or it is
+        unknown."""
         self.deleted: int | None = None
-        """How many records the batch deleted; None likewise."""
+        """The number of records that the batch deleted; None for the same reasons."""
         ValidationError.__init__(self, subject, details)
 
 
@@ -237,7 +241,7 @@ class MultipleRecords(EarnORMError):
 
 
 class FieldNotLoaded(EarnORMError, AttributeError):
-    """The field was not fetched. Nothing is loaded behind your back: fetch it, then read it."""
+    """The field was not fetched. Reading a field loads nothing: fetch it first."""
 
     code = "field_not_loaded"
     status = 500
@@ -308,7 +312,7 @@ class PluginError(EarnORMError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a message: ``"; did you mean 'age'?"``, or the known names, or nothing."""
+    """Return a hint for a message: ``"; did you mean 'age'?"``, or the known names, or nothing."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:

@@ -1,4 +1,4 @@
-"""The only rooms that import a driver. ``open_backend`` picks one adapter and imports that one alone."""
+"""The only room that imports drivers. ``open_backend`` picks an adapter and imports only that."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def _memory(settings: ServerSettings) -> Backend:
     return MemoryBackend(settings)
 
 
-_Open = Callable[[ServerSettings], Backend]
+_MakeBackend = Callable[[ServerSettings], Backend]
 
 DEFAULT_DRIVER: Final = "pymongo"
-DRIVERS: Final[Mapping[str, _Open]] = {"pymongo": _pymongo, "motor": _motor}
+DRIVERS: Final[Mapping[str, _MakeBackend]] = {"pymongo": _pymongo, "motor": _motor}
 
-# mongomock-motor's client passes for Motor's in isinstance(), so it is asked first.
-_CLIENTS: Final[tuple[tuple[str, str, _Open], ...]] = (
+# isinstance() takes mongomock-motor's client for Motor's, so it comes first.
+_CLIENTS: Final[tuple[tuple[str, str, _MakeBackend], ...]] = (
     ("mongomock_motor", "AsyncMongoMockClient", _memory),
     ("pymongo", "AsyncMongoClient", _pymongo),
     ("motor.motor_asyncio", "AsyncIOMotorClient", _motor),
@@ -47,12 +47,13 @@ def open_backend(settings: ServerSettings, driver: str | None = None) -> Backend
     """Make the adapter for a server; nothing is connected yet.
 
     Args:
-        settings: Where the server is. A client that is handed in decides by its own kind; it is never closed,
-            and neither the URI nor ``driver`` is looked at.
+        settings: The server. If it has the application's own client, the client's class decides,
+            and the URI and ``driver`` are ignored. Such a client is never closed.
         driver: ``"pymongo"`` (the default) or ``"motor"``. ``mongomock://`` needs none.
 
     Raises:
-        ConfigurationError: A URI scheme, a driver or a client that is not known, or what the driver refuses.
+        ConfigurationError: The URI scheme, driver or client is not known, or the driver refuses an
+            option.
     """
     if settings.client is not None:
         return _adapter_of(settings.client)(settings)
@@ -70,8 +71,8 @@ def open_backend(settings: ServerSettings, driver: str | None = None) -> Backend
     return DRIVERS[chosen](settings)
 
 
-def _adapter_of(client: object) -> _Open:
-    # A client cannot be of a class whose module nobody has imported, so none is imported to ask.
+def _adapter_of(client: object) -> _MakeBackend:
+    # A client's class comes from a module that is imported already, so this imports no module.
     for module, name, adapter in _CLIENTS:
         if module in sys.modules and isinstance(client, getattr(sys.modules[module], name)):
             return adapter

@@ -16,12 +16,12 @@ from earnorm.concerns import Concerns
 if TYPE_CHECKING:
     from earnorm.backends.gridfs import FileStore
 
-# A document's values are whatever BSON holds; no narrower type can be said.
+# A document holds any BSON value, so there is no narrower type.
 Document = dict[str, Any]
 Filter = Mapping[str, Any]
 Sort = Sequence[tuple[str, int]]
 Statement = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-"""Update operators with what they are given, or the stages of an update by pipeline."""
+"""Update operators with their arguments, or the stages of an update by pipeline."""
 
 CAPABILITIES = frozenset(
     {"transactions", "change_streams", "text_search", "geo", "aggregation", "collation", "explain"}
@@ -43,7 +43,7 @@ class IndexSpec:
 
 @dataclass(frozen=True, slots=True)
 class SearchIndexSpec:
-    """One index of the server's search process: its kind (``vectorSearch``) and MongoDB's definition of it."""
+    """One index of the server's search process: kind (``vectorSearch``) and MongoDB definition."""
 
     name: str
     kind: str
@@ -61,7 +61,7 @@ class BulkUpdate:
 
 @dataclass(frozen=True, slots=True)
 class BulkInsert:
-    """One insert of a bulk write: a document that carries its ``_id``."""
+    """One insert of a bulk write: a document that has its ``_id``."""
 
     document: Document
 
@@ -79,17 +79,17 @@ BulkRequest = BulkInsert | BulkUpdate | BulkDelete
 
 @dataclass(frozen=True, slots=True)
 class BulkCounts:
-    """What a bulk write did."""
+    """The numbers of documents that a bulk write inserted, matched and deleted."""
 
     inserted: int
     matched: int
-    """How many documents the updates matched; upserted ones count."""
+    """The number of documents that the updates matched; upserted ones count."""
     deleted: int
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How to reach a server; an adapter passes these on to its driver."""
+    """The settings of a server; an adapter passes these on to its driver."""
 
     uri: str
     database: str
@@ -99,7 +99,7 @@ class ServerSettings:
     event_listeners: Sequence[object] = ()
     """Driver event listeners that plugins contribute (CMAP, command monitoring)."""
     concerns: Concerns | None = None
-    """What reads and writes ask for unless a collection asks for something else."""
+    """The concerns of reads and writes, unless a collection has its own."""
 
 
 class Session(Protocol):
@@ -107,36 +107,36 @@ class Session(Protocol):
 
 
 class Cursor(Protocol):
-    """A server cursor that hands out its documents in batches."""
+    """A server cursor that gives its documents in batches."""
 
     async def next_batch(self) -> list[Document]:
-        """The next batch, in order; empty when the cursor is exhausted."""
+        """Return the next batch, in order; it is empty when the cursor is exhausted."""
         ...
 
     async def close(self) -> None:
-        """Let the server drop the cursor; harmless when it is exhausted or closed."""
+        """Tell the server to drop the cursor; harmless if it is exhausted or closed."""
         ...
 
 
 class ChangeCursor(Protocol):
-    """A change stream, which has no end; the driver takes it up again once where it breaks off."""
+    """A change stream, which has no end; if it breaks off, the driver resumes it once."""
 
     @property
     def token(self) -> Mapping[str, Any] | None:
-        """Where to go on after what ``next`` has given."""
+        """The token that continues after the last change that ``next`` gave."""
         ...
 
     async def next(self) -> Document | None:
-        """The next change in the server's own form, or None where none came within ``max_await``.
+        """Return the next change in the server's form, or None if none came within ``max_await``.
 
         Raises:
-            ServerUnavailable: It broke off, and the driver could not take it up again.
+            ServerUnavailable: The stream broke off, and the driver could not resume it.
             StopAsyncIteration: The collection was dropped or renamed.
         """
         ...
 
     async def close(self) -> None:
-        """Let the server drop the stream; harmless twice."""
+        """Tell the server to drop the stream; harmless if it is closed."""
         ...
 
 
@@ -160,16 +160,16 @@ class Collection(Protocol):
         timeout: float | None = None,
         each_part: Callable[[list[Document]], list[Document]] | None = None,
     ) -> list[Document]:
-        """Every matching document. ``limit`` 0 means all.
+        """Return every matching document. ``limit`` 0 means all.
 
-        A large result comes in parts; ``each_part`` is given each while the server prepares the next
-        one, and what it returns is what is returned.
+        A large result comes in parts; ``each_part`` gets each while the server prepares the next
+        one, and replaces it by what it returns.
 
-        ``timeout``, in seconds here and below, bounds the whole: waiting for a server and a connection, the
-        server's work, and what the driver tries again.
+        ``timeout``, in seconds here and below, limits the whole operation: waiting for a server and
+        a connection, the server's work, and the driver's retries.
 
         Raises:
-            OperationTimeout: The time is over.
+            OperationTimeout: The operation did not finish within ``timeout``.
         """
         ...
 
@@ -185,7 +185,10 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> Cursor:
-        """The same search in batches, each within ``timeout``. Nothing is sent before the first ``next_batch``."""
+        """Open the same search in batches, each within ``timeout``.
+
+        Nothing is sent before the first ``next_batch``.
+        """
         ...
 
     async def count(
@@ -197,7 +200,7 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
-        """How many documents match, after ``skip`` and up to ``limit`` (0 means no limit)."""
+        """Count the matching documents, after ``skip`` and up to ``limit`` (0 means no limit)."""
         ...
 
     async def aggregate(
@@ -207,7 +210,7 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> list[Document]:
-        """Every document that the pipeline gives."""
+        """Return every document that the pipeline gives."""
         ...
 
     async def open_pipeline(
@@ -218,13 +221,13 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> Cursor:
-        """The documents that the pipeline gives, in batches."""
+        """Open the documents that the pipeline gives, in batches."""
         ...
 
     async def explain_pipeline(
         self, pipeline: Sequence[Mapping[str, Any]], *, verbosity: str = "executionStats"
     ) -> Document:
-        """As ``explain``, for a pipeline."""
+        """Explain a pipeline; see ``explain``."""
         ...
 
     async def insert(
@@ -235,7 +238,7 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Insert documents that carry their ``_id``. One document uses one insert; several one bulk.
+        """Insert documents that have their ``_id``: one with an insert, several with one bulk.
 
         Raises:
             DuplicateKey: A unique index refused a document. For several documents the error is a
@@ -254,7 +257,7 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
-        """Update, and return how many documents matched (an upserted one counts)."""
+        """Update, and return the number of documents that matched (an upserted one counts)."""
         ...
 
     async def find_and_update(
@@ -266,7 +269,7 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> Document | None:
-        """Update the first matching document, and return it as it is afterwards; None if none matched."""
+        """Update the first matching document and return its new form, or None if none matched."""
         ...
 
     async def bulk_update(
@@ -277,7 +280,7 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
-        """All updates in one round trip; how many documents matched (upserted ones count)."""
+        """Send all updates in one round trip; return the number of matches, upserts included."""
         ...
 
     async def bulk_write(
@@ -288,8 +291,11 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> BulkCounts:
-        """Everything in one call. Unordered, a server gets one command for each kind (inserts, then updates,
-        then deletions); errors as for ``insert``, with positions among the requests."""
+        """Send all requests in one call.
+
+        If they are unordered, a server gets one command for each kind (inserts, then updates, then
+        deletions). The errors are those of ``insert``, with positions among the requests.
+        """
         ...
 
     async def delete(
@@ -300,15 +306,15 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
-        """Delete the matching documents, or the first of them, and return how many there were."""
+        """Delete the matching documents, or the first of them, and return their number."""
         ...
 
     async def create_indexes(self, indexes: Sequence[IndexSpec]) -> None:
-        """Create what is missing. A clash with an existing index is a ``ConfigurationError``."""
+        """Create missing indexes. A clash with an existing index is a ``ConfigurationError``."""
         ...
 
     async def list_indexes(self) -> list[Document]:
-        """The existing indexes as the server describes them (``key``, ``name`` and options)."""
+        """Return the existing indexes as the server describes them (``key``, ``name``, options)."""
         ...
 
     async def watch(
@@ -320,18 +326,18 @@ class Collection(Protocol):
         before: bool = False,
         max_await: float = 1.0,
     ) -> ChangeCursor:
-        """A change stream, open when this returns: what is written from now on arrives.
+        """Open a change stream; every write after this returns arrives in it.
 
         Args:
-            pipeline: What the server does with each change.
+            pipeline: The stages that the server applies to each change.
             resume_after: A token of an earlier stream.
             full_document: ``"updateLookup"`` for the whole document with an update; None for none.
-            before: The document before the change, where the collection keeps it.
-            max_await: Seconds that ``next`` waits on the server.
+            before: Give the document before the change too, if the collection keeps it.
+            max_await: The seconds that ``next`` waits on the server.
 
         Raises:
             NotSupported: The backend or the server has no change streams.
-            ValidationError: The token is of no use any more.
+            ValidationError: The token cannot be used any more.
         """
         ...
 
@@ -352,7 +358,9 @@ class Collection(Protocol):
         ...
 
     async def list_search_indexes(self) -> list[Document]:
-        """The existing ones as the server describes them (``name``, ``type``, ``latestDefinition``).
+        """Return the search indexes as the server describes them.
+
+        Each has ``name``, ``type`` and ``latestDefinition``.
 
         Raises:
             NotSupported: The server has none.
@@ -360,7 +368,7 @@ class Collection(Protocol):
         ...
 
     async def create(self, options: Mapping[str, Any]) -> bool:
-        """Create the collection with these options of MongoDB; False where it exists already.
+        """Create the collection with these options of MongoDB; return False if it exists already.
 
         Raises:
             ConfigurationError: The server refuses the options.
@@ -368,19 +376,20 @@ class Collection(Protocol):
         ...
 
     async def describe(self) -> Document | None:
-        """What the server says of the collection (``type``, ``options``); None where there is none."""
+        """Return the server's description (``type``, ``options``), or None without a collection."""
         ...
 
     async def set_validator(
         self, validator: Mapping[str, Any], action: Literal["error", "warn"]
     ) -> bool:
-        """Let the server hold every document to a validator; False where it does so already.
+        """Set the validator that the server checks every document with; return False if it is set.
 
-        The collection is created where it is missing. Documents that are stored are not looked at.
+        A missing collection is created. Stored documents are not checked.
 
         Args:
             validator: A query expression, e.g. ``{"$jsonSchema": …}``.
-            action: What the server does with a document that does not match: refuse it, or log it.
+            action: ``"error"`` makes the server refuse a document that does not match, ``"warn"``
+                log it.
 
         Raises:
             ConfigurationError: The server refuses the validator.
@@ -401,7 +410,10 @@ class Collection(Protocol):
         limit: int = 0,
         verbosity: str = "executionStats",
     ) -> Document:
-        """The server's query plan. ``"executionStats"`` runs the search; ``"queryPlanner"`` only plans it."""
+        """Return the server's query plan.
+
+        ``"executionStats"`` runs the search; ``"queryPlanner"`` only plans it.
+        """
         ...
 
 
@@ -415,17 +427,20 @@ class Backend(Protocol):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What is available, out of ``CAPABILITIES``; complete only after ``connect``."""
+        """The available ones of ``CAPABILITIES``; complete only after ``connect``."""
         ...
 
     @property
     def unheard_listeners(self) -> tuple[object, ...]:
-        """The event listeners that could not be attached: all of them for a client that was handed in (a driver
-        takes them only when the client is made) and for ``memory``, else none."""
+        """The event listeners that could not be attached.
+
+        These are all for the application's own client (a driver takes listeners only when the
+        client is made) and for ``memory``, else none.
+        """
         ...
 
     async def connect(self) -> None:
-        """Reach the server once, so that a wrong address fails here, and learn the capabilities.
+        """Ask the server once, so that a wrong address fails here, and note its capabilities.
 
         Raises:
             ServerUnavailable: No server answered in time; the message names host and port.
@@ -433,28 +448,32 @@ class Backend(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close the client, unless the application handed it in."""
+        """Close the client, unless it is the application's own."""
         ...
 
     def collection(self, name: str, concerns: Concerns | None = None) -> Collection:
-        """The collection of that name with these concerns; the same object each time. Nothing is sent."""
+        """Return the collection of that name with these concerns, always the same object.
+
+        Nothing is sent.
+        """
         ...
 
     def files(self, bucket: str) -> FileStore:
-        """The GridFS bucket of that name; the same object each time. Nothing is sent."""
+        """Return the GridFS bucket of that name, always the same object. Nothing is sent."""
         ...
 
     def raw_database(self) -> Any:
-        """The driver's own database object, for ``App.dangerous_raw`` only."""
+        """Return the driver's own database object, for ``App.dangerous_raw`` only."""
         ...
 
     def session(
         self, *, causal: bool = True, snapshot: bool = False
     ) -> AbstractAsyncContextManager[Session]:
-        """A session without a transaction.
+        """Open a session without a transaction.
 
         Args:
-            causal: A read sees what the session has written and read before, whichever member answers.
+            causal: A read sees everything that the session wrote and read before, whichever member
+                answers.
             snapshot: Every read sees the same moment; nothing can be written.
 
         Raises:
@@ -465,13 +484,14 @@ class Backend(Protocol):
     def transaction(
         self, options: Mapping[str, Any], session: Session | None = None
     ) -> AbstractAsyncContextManager[Session]:
-        """A session with a transaction: committed at the end of the block, aborted on an exception.
+        """Open a session with a transaction: the block's end commits it, an exception aborts it.
 
         Args:
-            session: One that is there already, instead of a new one.
-            options: ``read_concern`` (a level), ``write_concern`` (a number, ``"majority"`` or a mapping with
-                ``w``, ``wtimeout``, ``j``), ``read_preference`` (a mode), ``max_commit_time`` (seconds), ``commit_until`` (when to
-                give up on a commit of unknown outcome, as ``time.monotonic()`` counts).
+            session: An open session to use instead of a new one.
+            options: ``read_concern`` (a level), ``write_concern`` (a number, ``"majority"`` or a
+                mapping with ``w``, ``wtimeout``, ``j``), ``read_preference`` (a mode),
+                ``max_commit_time`` (seconds), ``commit_until`` (the time to give up on a commit of
+                unknown outcome, as ``time.monotonic()`` counts).
 
         Raises:
             ConfigurationError: An option is unknown or its value not valid.
@@ -481,9 +501,9 @@ class Backend(Protocol):
         ...
 
     async def ping(self) -> Mapping[str, Any]:
-        """The server's answer to a hello: version, replica set, hosts (no credentials)."""
+        """Return the server's answer to a hello: version, replica set, hosts (no credentials)."""
         ...
 
     async def list_collections(self) -> Sequence[str]:
-        """The names of the collections in the database."""
+        """Return the names of the collections in the database."""
         ...

@@ -1,4 +1,4 @@
-"""One ChangeCursor over a driver's own change stream, whichever driver it is."""
+"""The ChangeCursor over a driver's change stream, for every driver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from earnorm.backends.errors import Translating, said
 from earnorm.exceptions import ServerUnavailable
 
 RESUMABLE: Final = "ResumableChangeStreamError"
-"""The server's word for what the driver has tried to take up again:
+"""The server's label on an error after which the driver has tried to resume the stream:
 https://github.com/mongodb/specifications/blob/master/source/change-streams/change-streams.md"""
 
 
@@ -28,10 +28,10 @@ class DriverChangeCursor(ChangeCursor):
         self._broken = False
 
     async def open(self, *, lazily: bool) -> None:
-        """Reach the server, so that nothing that is written from now on is missed.
+        """Start the stream on the server, so that no write from now on is missed.
 
         Args:
-            lazily: The driver does not do it before the first read (Motor), and may find a change then.
+            lazily: The driver starts it only with the first read (Motor), which may give a change.
         """
         if lazily:
             self._first = await self._native.try_next()
@@ -48,14 +48,15 @@ class DriverChangeCursor(ChangeCursor):
         change, self._first = self._first, None
         if change is None:
             change = await self._read()
-        # Behind the last change of a batch the driver knows a later place: nothing came in between.
+        # After the last change of a batch the driver knows a later token, as nothing came in
+        # between.
         self._token = self._native.resume_token if change is None else change["_id"]
         if change is not None and change["operationType"] == "invalidate":
             raise StopAsyncIteration
         return change
 
     async def _read(self) -> Document | None:
-        # A read that was cancelled or failed may have lost a change; Motor's goes on in its thread.
+        # A cancelled or failed read may have lost a change; in Motor its thread continues to read.
         if self._broken or not self._native.alive:
             raise ServerUnavailable("the change stream broke off")
         self._broken = True

@@ -1,4 +1,4 @@
-"""One Collection and one Cursor over a driver's own objects, whichever driver it is."""
+"""The Collection and the Cursor over a driver's own objects, for every driver."""
 
 from __future__ import annotations
 
@@ -46,19 +46,20 @@ from earnorm.backends.errors import (
 from earnorm.exceptions import ConfigurationError, EarnORMError, NotSupported
 
 DEFAULT_FIRST_BATCH: Final = 101
-"""What a server sends first when no batch size is asked for; the rest costs a second round trip."""
+"""Documents in a server's first batch by default; the rest costs a second round trip."""
 
 WHOLE_RESULT: Final = 1_000_000
-"""A batch size that only the server's limit of 16 MiB for one reply cuts."""
+"""A batch size so large that only the server's limit of 16 MiB for one reply cuts a result."""
 
 PART: Final = 5001
-"""Documents of one part of a large result. Of 10,000 documents in two parts, the second is prepared
-while the first is looked at (0.93 of the time of one reply, measured), and the event loop stalls half
-as long. One more than a round number: where nothing is left, asking costs a round trip."""
+"""Documents of one part of a large result. Of 10,000 documents in two parts, the server prepares
+the second while the first is processed (0.93 of the time of one reply, measured), and the event
+loop stalls half as long. It is one more than a round number, so that a result of exactly 5,000 or
+10,000 documents needs no further round trip to find its end."""
 
 
 class DriverCursor(Cursor):
-    """A driver's cursor that hands out batches."""
+    """A driver's cursor that gives batches."""
 
     def __init__(
         self, native: Any, batch_size: int, translating: Translating, timeout: float | None
@@ -83,7 +84,7 @@ class DriverCursor(Cursor):
 class DriverCollection(Collection):
     """A driver's collection behind the ``Collection`` protocol.
 
-    Only arguments that are set are passed on: each keyword costs the driver some work.
+    Only arguments that are set are passed on, because each keyword costs the driver some time.
     """
 
     def __init__(self, native: Any, name: str, server: Server) -> None:
@@ -127,13 +128,13 @@ class DriverCollection(Collection):
         with self._translating.within(timeout):
             if limit == 1:
                 one: Document | None = await self._native.find_one(filter, **options)
-                found: list[Document] = [] if one is None else [one]
+                documents: list[Document] = [] if one is None else [one]
             elif limit and limit <= DEFAULT_FIRST_BATCH:
-                found = await self._native.find(filter, **options).to_list(None)
+                documents = await self._native.find(filter, **options).to_list(None)
             else:
                 cursor = self._native.find(filter, batch_size=PART, **options)
-                return await _parts(cursor, each_part or _as_it_is)
-        return found if each_part is None else each_part(found)
+                return await _read_in_parts(cursor, each_part or _unchanged)
+        return documents if each_part is None else each_part(documents)
 
     @override
     async def open_cursor(
@@ -170,7 +171,7 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
-        options = _common(session)
+        options = _session_option(session)
         if skip:
             options["skip"] = skip
         if limit:
@@ -187,7 +188,7 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> list[Document]:
-        options = _common(session)
+        options = _session_option(session)
         with self._translating.within(timeout):
             cursor = await settled(
                 self._native.aggregate(list(pipeline), batchSize=WHOLE_RESULT, **options)
@@ -206,7 +207,9 @@ class DriverCollection(Collection):
     ) -> Cursor:
         with self._translating.within(timeout):
             native = await settled(
-                self._native.aggregate(list(pipeline), batchSize=batch_size, **_common(session))
+                self._native.aggregate(
+                    list(pipeline), batchSize=batch_size, **_session_option(session)
+                )
             )
         return DriverCursor(native, batch_size, self._translating, timeout)
 
@@ -219,7 +222,7 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> None:
-        options = _common(session)
+        options = _session_option(session)
         size = len(documents)
         batch = Batch(size, ordered, documents)
         with Translating(self._name, self._server, batch).within(timeout):
@@ -239,7 +242,7 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
-        options = _common(session)
+        options = _session_option(session)
         if upsert:
             options["upsert"] = True
         run = self._native.update_many if many else self._native.update_one
@@ -257,14 +260,14 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> Document | None:
-        options = _common(session)
+        options = _session_option(session)
         if projection is not None:
             options["projection"] = projection
         with self._translating.within(timeout):
-            found: Document | None = await self._native.find_one_and_update(
+            document: Document | None = await self._native.find_one_and_update(
                 filter, update, return_document=ReturnDocument.AFTER, **options
             )
-        return found
+        return document
 
     @override
     async def bulk_update(
@@ -292,7 +295,9 @@ class DriverCollection(Collection):
         batch = _batch(requests, ordered)
         with Translating(self._name, self._server, batch).within(timeout):
             result: BulkWriteResult = await self._native.bulk_write(
-                [_native(each) for each in requests], ordered=ordered, **_common(session)
+                [_native(request) for request in requests],
+                ordered=ordered,
+                **_session_option(session),
             )
             return BulkCounts(
                 result.inserted_count,
@@ -311,7 +316,7 @@ class DriverCollection(Collection):
     ) -> int:
         run = self._native.delete_many if many else self._native.delete_one
         with self._translating.within(timeout):
-            result: DeleteResult = await run(filter, **_common(session))
+            result: DeleteResult = await run(filter, **_session_option(session))
             return result.deleted_count
 
     @override
@@ -330,7 +335,7 @@ class DriverCollection(Collection):
         await self._native.create_indexes([IndexModel(list(i.keys), **i.options) for i in indexes])
 
     async def _create_one_by_one(self, indexes: Sequence[IndexSpec]) -> None:
-        """The server refused the lot without naming the culprit: find it."""
+        """Create the indexes singly, to find the one for which the server refused all of them."""
         for index in indexes:
             try:
                 await self._create([index])
@@ -341,7 +346,7 @@ class DriverCollection(Collection):
                     f"{self._name}: index {index.name!r} on {', '.join(k for k, _ in index.keys)} "
                     f"cannot be created: {INDEX_CODES[refused.code]} (code {refused.code})"
                 )
-                # A duplicate's text quotes the value.
+                # The server's text about a duplicate quotes the value.
                 cause = None if refused.code == 11000 else refused
                 raise ConfigurationError(message) from cause
 
@@ -422,8 +427,8 @@ class DriverCollection(Collection):
     @override
     async def describe(self) -> Document | None:
         reply = await self._command({"listCollections": 1, "filter": {"name": self._name}})
-        found: list[Document] = reply["cursor"]["firstBatch"]
-        return found[0] if found else None
+        descriptions: list[Document] = reply["cursor"]["firstBatch"]
+        return descriptions[0] if descriptions else None
 
     @override
     async def set_validator(
@@ -434,13 +439,13 @@ class DriverCollection(Collection):
             "validationLevel": "strict",
             "validationAction": action,
         }
-        found = await self.describe()
-        if found is None:
+        description = await self.describe()
+        if description is None:
             if await self.create(wanted):
                 return True
-            found = await self.describe()  # another process was first
-        options = (found or {}).get("options", {})
-        # As the server keeps it: lists for tuples, its own kinds of numbers.
+            description = await self.describe()  # another process was first
+        options = (description or {}).get("options", {})
+        # Convert it as the server stores it: tuples become lists, and numbers take BSON's types.
         as_kept: Document = bson.decode(bson.encode(wanted, codec_options=CODEC), CODEC)
         if all(options.get(name) == value for name, value in as_kept.items()):
             return False
@@ -508,35 +513,37 @@ def _native(request: BulkRequest) -> _NativeRequest:
 
 
 def _batch(requests: Sequence[BulkRequest], ordered: bool) -> Batch:
-    documents = [each.document if isinstance(each, BulkInsert) else {} for each in requests]
+    documents = [
+        request.document if isinstance(request, BulkInsert) else {} for request in requests
+    ]
     return Batch(len(requests), ordered, documents)
 
 
-async def _parts(
+async def _read_in_parts(
     cursor: Any, each_part: Callable[[list[Document]], list[Document]]
 ) -> list[Document]:
-    """All documents of a cursor, each part looked at while the server prepares the next."""
+    """Return all documents of a cursor; process each part while the server prepares the next."""
     part: list[Document] = await cursor.to_list(PART)
-    found: list[Document] = []
-    coming: asyncio.Future[list[Document]] | None = None
+    documents: list[Document] = []
+    next_part: asyncio.Future[list[Document]] | None = None
     try:
         while part:
             if len(part) == PART:
-                coming = asyncio.ensure_future(cursor.to_list(PART))
-                await asyncio.sleep(0)  # let it send its request
-            found += each_part(part)
-            if coming is None:
+                next_part = asyncio.ensure_future(cursor.to_list(PART))
+                await asyncio.sleep(0)  # gives the task the time to send its request
+            documents += each_part(part)
+            if next_part is None:
                 break
-            part, coming = await coming, None
+            part, next_part = await next_part, None
     finally:
-        if coming is not None:
-            coming.cancel()
-    return found
-
-
-def _as_it_is(documents: list[Document]) -> list[Document]:
+        if next_part is not None:
+            next_part.cancel()
     return documents
 
 
-def _common(session: Session | None) -> dict[str, Any]:
+def _unchanged(documents: list[Document]) -> list[Document]:
+    return documents
+
+
+def _session_option(session: Session | None) -> dict[str, Any]:
     return {} if session is None else {"session": session}

@@ -1,4 +1,4 @@
-"""Two conversions between us and a driver: a result that may have to be awaited, and a time limit."""
+"""Two conversions for drivers: of a result that may have to be awaited, and of a time limit."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 async def settled(value: Any) -> Any:
-    """Await what one driver returns as an awaitable and another returns at once."""
+    """Await a value if it is awaitable; some drivers return an awaitable, others the result."""
     return await value if isawaitable(value) else value
 
 
 def milliseconds(seconds: float) -> int:
-    """A time limit as the drivers take it; never 0, which would mean none."""
+    """Convert a time limit for the drivers; it is never 0, which would mean no limit."""
     return max(1, round(seconds * 1000))

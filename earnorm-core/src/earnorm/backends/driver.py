@@ -1,4 +1,4 @@
-"""What the adapters share: one Backend over a driver's client. An adapter adds its client class and its name."""
+"""The base of the adapters, a Backend over a client. Each adds its driver's class and its name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class DriverBackend(Backend):
     """A driver's client and one database behind the ``Backend`` protocol.
 
     Args:
-        settings: The server, the database, and perhaps the application's own client.
+        settings: The server, the database and, optionally, the application's own client.
 
     Raises:
         ConfigurationError: The driver refuses the URI or an option; credentials are never quoted.
@@ -55,8 +55,8 @@ class DriverBackend(Backend):
 
     def __init__(self, settings: ServerSettings) -> None:
         self._owned = settings.client is None
-        heard = self._owned and self.publishes_events
-        self._unheard = () if heard else tuple(settings.event_listeners)
+        attached = self._owned and self.publishes_events
+        self._unheard = () if attached else tuple(settings.event_listeners)
         self._client: Any = settings.client
         if self._owned:
             self._client = new_client(self.client_class(), settings)
@@ -82,7 +82,7 @@ class DriverBackend(Backend):
 
     @classmethod
     def client_class(cls) -> Callable[..., Any]:
-        """The driver's client, made with a URI and camelCase options."""
+        """Return the class of the driver's client, which takes a URI and camelCase options."""
         raise NotImplementedError
 
     def _get_database(self, name: str) -> Any:
@@ -102,7 +102,7 @@ class DriverBackend(Backend):
         return self._unheard
 
     def facts(self) -> Mapping[str, object]:
-        """What an error message may say: hosts without credentials, time limits, the size of the pool."""
+        """Return facts for error messages: hosts without credentials, time limits, pool size."""
         options = self._client.options
         servers = self._client.topology_description.server_descriptions()
         hosts = (host if port is None else f"{host}:{port}" for host, port in servers)
@@ -128,8 +128,8 @@ class DriverBackend(Backend):
 
     @override
     def collection(self, name: str, concerns: Concerns | None = None) -> DriverCollection:
-        if (known := self._collections.get((name, concerns))) is not None:
-            return known
+        if (existing := self._collections.get((name, concerns))) is not None:
+            return existing
         with Translating(name, self):
             made = self._make_collection(name, concerns)
         self._collections[name, concerns] = made
@@ -146,10 +146,10 @@ class DriverBackend(Backend):
 
     @override
     def files(self, bucket: str) -> FileStore:
-        if (known := self._buckets.get(bucket)) is None:
+        if (store := self._buckets.get(bucket)) is None:
             files, chunks = (self.collection(f"{bucket}.{part}") for part in ("files", "chunks"))
-            known = self._buckets[bucket] = FileStore(files, chunks)
-        return known
+            store = self._buckets[bucket] = FileStore(files, chunks)
+        return store
 
     @override
     def raw_database(self) -> Any:
@@ -168,7 +168,8 @@ class DriverBackend(Backend):
 
     async def _ask(self, command: str) -> Mapping[str, Any]:
         with self._translating:
-            # By default a command needs a primary; an App that only reads secondaries must not.
+            # By default a command needs a primary, which an App that reads from secondaries may
+            # lack.
             answer: Mapping[str, Any] = await self._client.admin.command(
                 command, read_preference=self._client.read_preference
             )
@@ -188,7 +189,7 @@ class DriverBackend(Backend):
             raise NotSupported(missing.replace("transactions", "sessions", 1))
         return open_session(
             self._client,
-            # Both at once the driver refuses; a snapshot is consistent in any case.
+            # The driver refuses both together; a snapshot is consistent without the other.
             {"causal_consistency": causal and not snapshot, "snapshot": snapshot},
             self._translating,
         )
@@ -204,7 +205,7 @@ class DriverBackend(Backend):
         return open_transaction(self._client, native, self._translating, session, until)
 
     def lacks(self, capability: str) -> str | None:
-        """Why the server cannot do this, as a message; None where it can."""
+        """Return a message why the server lacks the capability, or None if it has it."""
         if capability in self._capabilities:
             return None
         return (
@@ -228,16 +229,17 @@ def new_client(make: Callable[..., Any], settings: ServerSettings) -> Any:
         return make(settings.uri, **options)
     except (PyMongoError, TypeError, ValueError, OSError):
         problem = _problem_without_credentials(make, settings.uri, options)
-    # Outside the handler: the driver's text may quote a part of a password that is not escaped.
+    # Raised outside the handler, because the driver's text may quote a part of an unescaped
+    # password.
     raise ConfigurationError(f"the MongoDB URI or one of its options is not valid: {problem}")
 
 
 def _problem_without_credentials(
     make: Callable[..., Any], uri: str, options: Mapping[str, Any]
 ) -> str:
-    """Ask the driver again without the credentials: if it is content, they were the problem."""
+    """Try the driver again without the credentials: if it succeeds, they were the problem."""
     scheme, _, rest = uri.partition("://")
-    # The last "@" of all: an unescaped password may hold "@", "/" and "?".
+    # Credentials end at the last "@", because an unescaped password may hold "@", "/" and "?".
     _, at, address = rest.rpartition("@")
     try:
         make(f"{scheme}://{'user:password@' if at else ''}{address}", **options)

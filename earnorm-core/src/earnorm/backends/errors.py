@@ -1,7 +1,8 @@
-"""Driver exceptions become EarnORM's own: two tables, by class and by server code, and one function that reads them.
+"""The translation of driver exceptions to EarnORM's: two tables, by class and by server code.
 
-PyMongo, Motor and mongomock all raise ``pymongo.errors``, so one translation serves every adapter. Causes are
-chained, except under a ``ValidationError``: there the driver's text quotes whole documents.
+PyMongo, Motor and mongomock all raise ``pymongo.errors``, so one translation serves every adapter.
+Causes are chained, except under a ``ValidationError``, because there the driver's text quotes whole
+documents.
 Server codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 """
 
@@ -38,14 +39,16 @@ from earnorm.exceptions import (
 CODEC: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
     document_class=dict, tz_aware=False, uuid_representation=UuidRepresentation.STANDARD
 )
-"""How every collection reads and writes BSON, whatever the client that was handed in says."""
+"""The way every collection reads and writes BSON, whatever the application's own client is set
+to."""
 
 MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
 """MongoDB's limit for one document: https://www.mongodb.com/docs/manual/reference/limits/"""
 
 DRIVER_ERRORS: Final = (driver.PyMongoError, BSONError, OverflowError, NotImplementedError)
-"""What is translated. bson raises ``OverflowError`` for an int beyond 64 bits, mongomock ``NotImplementedError``
-for what it lacks. ``TypeError`` and the like are mistakes in this library, and stay what they are."""
+"""The exceptions that are translated. bson raises ``OverflowError`` for an int beyond 64 bits,
+mongomock ``NotImplementedError`` for what it lacks. ``TypeError`` and the like are bugs of this
+library, and are not translated."""
 
 TRANSIENT: Final = "TransientTransactionError"
 UNKNOWN_COMMIT: Final = "UnknownTransactionCommitResult"
@@ -66,7 +69,7 @@ INDEX_CODES: Final = {
 
 
 class Server(Protocol):
-    """What a message may say about the server; never a credential."""
+    """The facts about the server that a message may state; never a credential."""
 
     @property
     def name(self) -> str:
@@ -74,17 +77,17 @@ class Server(Protocol):
         ...
 
     def facts(self) -> Mapping[str, object]:
-        """``hosts``, ``selection`` and ``queue`` (how long was waited), ``pool`` (its size)."""
+        """Return ``hosts``, ``selection`` and ``queue`` (time limits), and ``pool`` (its size)."""
         ...
 
     def lacks(self, capability: str) -> str | None:
-        """Why the server cannot do this, as a message; None where it can."""
+        """Return a message why the server lacks the capability, or None if it has it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The documents of an insert, or the number of a bulk's updates, so that an error can name positions."""
+    """The documents of an insert, or the size of a bulk, for errors that name positions."""
 
     size: int
     ordered: bool
@@ -93,12 +96,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Translating:
-    """``with`` this, a driver's exception leaves as one of ours. Stateless, so one serves many blocks.
+    """A context manager that translates a driver's exception. It has no state and can be reused.
 
     Args:
-        subject: What was worked on, e.g. the collection's name.
-        server: Whom a message names.
-        batch: What was written, for a write of several.
+        subject: The object of the work, for messages, e.g. the collection's name.
+        server: The server, for messages.
+        batch: The batch, for a write of several documents.
     """
 
     subject: str
@@ -117,12 +120,12 @@ class Translating:
             raise_translated(error, self)
 
     def within(self, seconds: float | None) -> AbstractContextManager[None]:
-        """This, and a limit to the time of what the driver does inside; None costs nothing."""
+        """Return this with a limit to the driver's time inside the block; None costs nothing."""
         return self if seconds is None else _Limited(self, seconds)
 
 
 class _Limited:
-    """A ``Translating`` with a time limit, the driver's own (CSOT), which works in Motor's threads too.
+    """A ``Translating`` with the driver's time limit (CSOT), which works in Motor's threads too.
 
     https://github.com/mongodb/specifications/blob/master/source/client-side-operations-timeout/client-side-operations-timeout.md
     """
@@ -144,7 +147,7 @@ class _Limited:
         traceback: TracebackType | None,
     ) -> None:
         self._limit.__exit__(kind, error, traceback)
-        # In a transaction the label says more: it may be run again as a whole.
+        # The label of a transaction says more: the whole transaction may be run again.
         if (
             isinstance(error, _OUT_OF_TIME)
             and error.timeout
@@ -164,21 +167,22 @@ _OUT_OF_TIME: Final = (
     driver.WaitQueueTimeoutError,
     driver.WTimeoutError,
 )
-"""What the end of a time limit looks like. That no server was found stays ``ServerUnavailable``."""
+"""The exceptions at the end of a time limit. If no server is found, it stays
+``ServerUnavailable``."""
 
 
 def raise_translated(error: Exception, where: Translating) -> None:
-    """Raise what ``error`` means, chained unless the driver's text quotes documents."""
+    """Raise the translation of ``error``, chained unless the driver's text quotes documents."""
     ours = translate(error, where)
     raise ours from (None if isinstance(ours, ValidationError) else error)
 
 
 def translate(error: Exception, where: Translating) -> EarnORMError:
-    """Say in EarnORM's words what a driver's exception means.
+    """Translate a driver's exception to EarnORM's.
 
     Args:
         error: One of ``DRIVER_ERRORS``.
-        where: The collection and the server that it is about.
+        where: The collection and the server of the operation that failed.
     """
     if isinstance(error, driver.PyMongoError) and error.has_error_label(TRANSIENT):
         return TransactionError(
@@ -193,7 +197,7 @@ def translate(error: Exception, where: Translating) -> EarnORMError:
 
 
 def said(error: Exception) -> str:
-    """The server's own words with its code, or the driver's text: without the reply that PyMongo appends."""
+    """Return the server's text with its code, or the driver's text, without PyMongo's reply."""
     if not isinstance(error, driver.OperationFailure):
         return str(error)
     reply = error.details or {}
@@ -204,12 +208,12 @@ def said(error: Exception) -> str:
     return f"{text} (code {error.code}{f' {name}' if name else ''})"
 
 
-# One builder for each meaning.
+# One builder for each kind of error.
 
 
 def _unavailable(template: str) -> Callable[[Any, Translating], EarnORMError]:
     def build(error: Exception, where: Translating) -> EarnORMError:
-        # PyMongo goes on with a dump of the topology.
+        # PyMongo appends a dump of the topology.
         text = str(error).partition(", Timeout:")[0]
         return ServerUnavailable(template.format(said=text, **where.server.facts()))
 
@@ -228,7 +232,7 @@ def _unauthenticated(error: driver.OperationFailure, where: Translating) -> Earn
 
 
 def _unauthorised(error: driver.OperationFailure, where: Translating) -> EarnORMError:
-    # The server goes on with the whole command, values included.
+    # The server appends the whole command with its values.
     text = said(error).partition(" to execute command")[0]
     return ConfigurationError(
         f"{where.subject}: the database user lacks a right ({text}); grant it a role that has it"
@@ -288,30 +292,31 @@ def _refused(message: str, code: str) -> Callable[[Any, Translating], EarnORMErr
 
 
 def _unstorable(error: Exception, where: Translating) -> EarnORMError:
-    """A value or a document that MongoDB cannot store, found by the driver or by the server."""
+    """Make the error for a value or document that, to the driver or server, cannot be stored."""
     problem = _find_unstorable(where.batch.documents) if where.batch else None
     if problem is None and isinstance(error, driver.PyMongoError | driver.DocumentTooLarge):
-        # Without documents it is what was asked for, or the values of an update.
+        # Without documents, the condition or the values of an update are too large.
         message = _TOO_LARGE[0] if where.batch else _COMMAND_TOO_LARGE
         problem = ErrorDetail(loc=(), msg=message, type=_TOO_LARGE[1])
     elif problem is None:
-        # Only the driver's last words name the type; before them it prints the value.
+        # Only the end of the driver's text names the type; before it stands the value.
         kind = str(error).rpartition("of type: ")[1:]
         text = f"a value {''.join(kind)} cannot be stored" if kind[0] else "a value is no BSON"
         problem = ErrorDetail(loc=(), msg=text, type="not_bson")
     if where.batch is None or where.batch.size == 1:
         problem["loc"] = problem["loc"][1:]
         return ValidationError(where.subject, [problem])
-    # The driver sends a large batch in pieces: what it sent before it met the document is not known.
+    # The driver sends a large batch in pieces, so it is not known what it sent before this
+    # document.
     written = () if problem["loc"][:1] == (0,) else None
     return BatchRefused(where.subject, [problem], written=written)
 
 
 def _bad_value(error: driver.OperationFailure, where: Translating) -> EarnORMError:
-    # An insert just above the limit is a BadValue like many another.
+    # The server reports an insert just above the size limit as BadValue, like many other errors.
     if where.batch and _find_unstorable(where.batch.documents):
         return _unstorable(error, where)
-    # findAndModify puts words of its own before it.
+    # findAndModify puts a text of its own before the cause.
     text = str((error.details or {}).get("errmsg") or "").rpartition("caused by :: ")[2]
     if text.startswith(_MISFITS):
         return _misfit(error, where)
@@ -319,7 +324,7 @@ def _bad_value(error: driver.OperationFailure, where: Translating) -> EarnORMErr
 
 
 def _find_unstorable(documents: Sequence[Mapping[str, Any]]) -> ErrorDetail | None:
-    """Encode again, one by one, to say which document of a batch was refused, and which of its fields."""
+    """Encode each document again, to find the one of a batch that was refused, and its field."""
     for position, document in enumerate(documents):
         try:
             size = len(bson.encode(document, codec_options=CODEC))
@@ -337,7 +342,8 @@ def _find_unstorable(documents: Sequence[Mapping[str, Any]]) -> ErrorDetail | No
     return None
 
 
-# What the server says of a change that does not go with the stored value. Its text goes on with the value.
+# The beginnings of the server's texts about a change that does not fit the stored value; the value
+# follows.
 _MISFITS: Final = ("The field", "Failed to apply $")
 _MISFIT_CODES: Final = (14, 28)  # TypeMismatch: $inc of null; PathNotViable: a path through null
 _MISFIT: Final = (
@@ -416,7 +422,7 @@ _COMMAND_TOO_LARGE: Final = (
     "do it in parts"
 )
 _DUPLICATED: Final = ("a record with this value exists already; it must be unique", "duplicate_key")
-# What a write can be refused for, by the server's code: the message and the detail's type.
+# The reasons to refuse a write, by the server's code: the message and the detail's type.
 _REFUSALS: Final[Mapping[int, tuple[str, str]]] = {
     **dict.fromkeys(_DUPLICATE_CODES, _DUPLICATED),
     **dict.fromkeys((17419, 17420), _TOO_LARGE),

@@ -1,8 +1,8 @@
-"""Files in GridFS over the Collection protocol, so that every backend has them, the memory one too.
+"""Files in GridFS over the Collection protocol, so that every backend, also ``memory``, has them.
 
 The layout is that of the GridFS specification, and drivers and tools read it:
 https://github.com/mongodb/specifications/blob/master/source/gridfs/gridfs-spec.md
-The drivers' own buckets are not used: they differ between the drivers, and mongomock has none.
+The drivers' own buckets are not used, because they differ and mongomock has none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from earnorm.exceptions import NotFound
 CHUNK: Final = 255 * 1024
 """Bytes in a chunk; the specification's default."""
 _AT_ONCE: Final = 8
-"""Chunks in one round trip, 2 MiB: what a file of any size needs in memory."""
+"""Chunks in one round trip, 2 MiB, which is the memory that a file of any size needs."""
 _IDS_AT_ONCE: Final = 1000
 
 _CHUNK_INDEX: Final = IndexSpec((("files_id", 1), ("n", 1)), {"unique": True})
@@ -31,7 +31,7 @@ _FILE_INDEX: Final = IndexSpec((("filename", 1), ("uploadDate", 1)))
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What is known of a file once all of it is stored."""
+    """The facts about a file that are known when all of it is stored."""
 
     length: int
     sha256: str
@@ -42,8 +42,8 @@ class FileStore:
     """One bucket.
 
     Args:
-        files: Its collection of files.
-        chunks: Its collection of their contents.
+        files: The bucket's collection of files.
+        chunks: The bucket's collection of their contents.
     """
 
     def __init__(self, files: Collection, chunks: Collection) -> None:
@@ -59,7 +59,7 @@ class FileStore:
         filename: str | None,
         metadata: Mapping[str, Any],
     ) -> Uploaded:
-        """Store a file. It can be read once all of it is there; where that fails, nothing stays."""
+        """Store a file. It can be read when all of it is stored; if that fails, nothing is left."""
         if not self._is_indexed:
             await self._chunks.create_indexes([_CHUNK_INDEX])
             await self._files.create_indexes([_FILE_INDEX])
@@ -90,7 +90,7 @@ class FileStore:
                 file["filename"] = filename
             await self._files.insert([file])
         except BaseException:
-            # Also where the task was cancelled: the clean-up is let finish.
+            # The shield lets the clean-up finish even if the task was cancelled.
             await asyncio.shield(asyncio.ensure_future(self.delete([id])))
             raise
         return Uploaded(length, digest.hexdigest(), now)
@@ -98,15 +98,15 @@ class FileStore:
     async def read(
         self, id: ObjectId, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[bytes]:
-        """The bytes from ``start`` up to ``stop`` (the end without it), chunk by chunk.
+        """Yield the bytes from ``start`` up to ``stop`` (default: the end), chunk by chunk.
 
         Raises:
             NotFound: There is no such file, or a part of it is missing.
         """
-        found = await self._files.find({"_id": id}, limit=1)
-        if not found:
+        files = await self._files.find({"_id": id}, limit=1)
+        if not files:
             raise NotFound("the file's content is not in the store any more")
-        length, size = int(found[0]["length"]), int(found[0]["chunkSize"])
+        length, size = int(files[0]["length"]), int(files[0]["chunkSize"])
         stop = length if stop is None else min(stop, length)
         if start >= stop:
             return
@@ -132,14 +132,15 @@ class FileStore:
             raise NotFound("a part of the file's content is missing in the store")
 
     async def delete(self, ids: Sequence[ObjectId]) -> None:
-        """Delete these files; those that are gone already are no error."""
+        """Delete these files; a missing one is no error."""
         if ids:
-            # The file first: what has no file cannot be read, and a part of one never is.
+            # The file goes first: without it its chunks cannot be read, so nobody reads only a
+            # part.
             await self._files.delete({"_id": {"$in": list(ids)}})
             await self._chunks.delete({"files_id": {"$in": list(ids)}})
 
     async def ids_before(self, moment: datetime.datetime) -> AsyncIterator[list[ObjectId]]:
-        """The ids of the files that were stored before a moment, a thousand at a time."""
+        """Yield the ids of the files that were stored before a moment, a thousand at a time."""
         naive = moment.astimezone(datetime.UTC).replace(tzinfo=None)
         cursor = await self._files.open_cursor(
             {"uploadDate": {"$lt": naive}}, projection={"_id": 1}, batch_size=_IDS_AT_ONCE
@@ -152,11 +153,11 @@ class FileStore:
 
 
 async def _groups(content: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
-    """The content in chunks of the right size, some at a time; the last group may be empty."""
+    """Yield the content in groups of chunks of the right size; the last group may be smaller."""
     buffer = bytearray()
     async for part in content:
         view = memoryview(part)
-        # A part may be far larger than a group: it is taken in pieces.
+        # A part may be far larger than a group, so it is read in pieces.
         for begin in range(0, len(view), CHUNK * _AT_ONCE):
             buffer += view[begin : begin + CHUNK * _AT_ONCE]
             whole = len(buffer) // CHUNK

@@ -1,7 +1,8 @@
 """The embedded adapter, ``mongomock://``: mongomock-motor, for a first try and for unit tests.
 
-Everything passes through BSON on its way in and out, so a document comes back as a server would give it: naive
-datetimes in milliseconds, lists for tuples, UUIDs, and never an object that the store still holds.
+Every document is encoded to BSON and decoded on its way in and out, so it comes back as from a
+server: naive datetimes in milliseconds, lists for tuples, UUIDs, and never an object that the store
+still holds.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ from earnorm.exceptions import ConfigurationError, EarnORMError, NotSupported
 ELSEWHERE: Final = "use a MongoDB server (mongodb://…)"
 
 MOCK_CODEC: Final[CodecOptions[Document]] = CodecOptions(document_class=dict)
-"""The defaults, under which a UUID is a plain ``Binary``: mongomock knows nothing else."""
+"""The default options, with which a UUID is a plain ``Binary``, the only form that mongomock
+knows."""
 
 MOCK_TYPES: Final = frozenset(
     {
@@ -52,14 +54,17 @@ MOCK_TYPES: Final = frozenset(
         *("int", "long", "decimal", "number"),
     }
 )
-"""What mongomock's ``$type`` knows; nothing else gets into it."""
+"""The types that mongomock's ``$type`` knows; it stores no other type."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class MemoryBackend(DriverBackend):
-    """``AsyncMongoMockClient`` behind the ``Backend`` protocol; a store of its own unless a client is handed in."""
+    """``AsyncMongoMockClient`` behind the ``Backend`` protocol.
+
+    It has a store of its own, unless the application gives a client.
+    """
 
     kind = "memory"
     publishes_events = False
@@ -74,7 +79,7 @@ class MemoryBackend(DriverBackend):
                 'mongomock:// needs the package mongomock-motor: pip install "earnorm-core[memory]"'
             ) from missing
 
-        # Neither the URI nor pool options mean anything to a store in memory.
+        # A store in memory needs neither the URI nor pool options.
         def make(uri: str, **options: Any) -> Any:
             client: AsyncMongoMockClient[Document] = AsyncMongoMockClient()
             return client
@@ -87,11 +92,11 @@ class MemoryBackend(DriverBackend):
 
     @override
     def _with_concerns(self, native: Any, concerns: Concerns) -> Any:
-        return native  # there is one copy, and every read sees every write: each is fulfilled
+        return native  # each is fulfilled, because every read of the single copy sees every write
 
     @override
     def _make_collection(self, name: str, concerns: Concerns | None) -> MemoryCollection:
-        return MemoryCollection(_BsonBorder(self._database.get_collection(name)), name, self)
+        return MemoryCollection(_BsonCollection(self._database.get_collection(name)), name, self)
 
     @property
     @override
@@ -104,7 +109,8 @@ class MemoryBackend(DriverBackend):
 
     @override
     async def _ask(self, command: str) -> Mapping[str, Any]:
-        # What mongomock does not implement it cannot answer for: no set, no cluster, its own version.
+        # mongomock has no hello and no buildInfo: there is no set and no cluster, and its own
+        # version.
         return {"version": (await self._client.server_info())["version"], "hosts": ["memory"]}
 
     @override
@@ -118,12 +124,12 @@ class MemoryBackend(DriverBackend):
 
 
 class MemoryCollection(DriverCollection):
-    """What differs from a server: bulk writes and indexes go one by one, and nothing can be explained."""
+    """A collection of mongomock: it writes bulks and creates indexes singly, and has no plans."""
 
     def __init__(self, native: Any, name: str, server: DriverBackend) -> None:
         super().__init__(native, name, server)
         self._index_options: dict[str, Mapping[str, Any]] = {}
-        """Options that mongomock takes and forgets: a listing has to tell them all the same."""
+        """Options that mongomock accepts and forgets; ``list_indexes`` adds them."""
 
     @override
     async def bulk_write(
@@ -140,7 +146,7 @@ class MemoryCollection(DriverCollection):
         return BulkCounts(inserted, matched, deleted)
 
     async def _write_one(self, request: BulkRequest) -> tuple[int, int, int]:
-        """Do one request; how many were inserted, matched and deleted."""
+        """Carry out one request; return the numbers of inserted, matched and deleted documents."""
         native = self._native
         if isinstance(request, BulkInsert):
             await native.insert_one(request.document)
@@ -162,9 +168,9 @@ class MemoryCollection(DriverCollection):
         timeout: float | None = None,
     ) -> list[Document]:
         try:
-            return await super().aggregate(_keeping_sets(pipeline))
+            return await super().aggregate(_wrap_set_values(pipeline))
         except (TypeError, AttributeError, LookupError, ValueError) as error:
-            # What mongomock's pipelines lack ends in whatever Python says of it.
+            # If mongomock's pipelines lack something, any of these errors of Python may come out.
             if isinstance(error, EarnORMError):
                 raise
             raise NotSupported(
@@ -191,7 +197,7 @@ class MemoryCollection(DriverCollection):
             except OperationFailure as refused:
                 if refused.code is not None:
                     raise
-                # mongomock refuses one thing only, without a code: a known name with other options.
+                # mongomock refuses only a known name with other options, and gives no code.
                 raise OperationFailure(str(refused), 86) from refused
             self._index_options[index.name] = index.options
 
@@ -257,8 +263,8 @@ class MemoryCollection(DriverCollection):
         return NotSupported(f"{self._name}: the memory backend has no query plans; {ELSEWHERE}")
 
 
-class _BsonBorder:
-    """mongomock's collection, with BSON between it and the caller."""
+class _BsonCollection:
+    """mongomock's collection; documents are encoded to BSON and decoded on their way in and out."""
 
     def __init__(self, mock: Any) -> None:
         self._mock = mock
@@ -269,17 +275,19 @@ class _BsonBorder:
         self.drop: Callable[[], Awaitable[None]] = mock.drop
 
     async def find_one(self, filter: Filter, **options: Any) -> Document | None:
-        found = await self._mock.find_one(_stored(_one_type_each(filter)), **options)
-        return None if found is None else _loaded(found)
+        document = await self._mock.find_one(_stored(_split_types(filter)), **options)
+        return None if document is None else _loaded(document)
 
     def find(self, filter: Filter, **options: Any) -> _ListCursor:
-        return _ListCursor(self._mock.find(_stored(_one_type_each(filter)), **options))
+        return _ListCursor(self._mock.find(_stored(_split_types(filter)), **options))
 
     def aggregate(self, pipeline: list[Mapping[str, Any]], **options: Any) -> _ListCursor:
         try:
             return _ListCursor(self._mock.aggregate(_stored({"pipeline": pipeline})["pipeline"]))
         except OperationFailure as refused:
-            if "Unrecognized" in str(refused):  # mongomock's word for what it doesn't know
+            if "Unrecognized" in str(
+                refused
+            ):  # mongomock's text about an unknown stage or operator
                 raise NotImplementedError(str(refused)) from refused
             raise
 
@@ -298,7 +306,7 @@ class _BsonBorder:
 
     async def insert_many(self, documents: Sequence[Document], ordered: bool) -> None:
         for document in documents:
-            _stored(document)  # a server's driver encodes the lot before it sends any
+            _stored(document)  # a server's driver encodes all before it sends any
         await _one_by_one(self.insert_one, documents, ordered)
 
     async def update_one(self, filter: Filter, update: Statement, **options: Any) -> Any:
@@ -310,8 +318,8 @@ class _BsonBorder:
     async def find_one_and_update(
         self, filter: Filter, update: Statement, **options: Any
     ) -> Document | None:
-        found = await self._update(self._mock.find_one_and_update, filter, update, options)
-        return None if found is None else _loaded(found)
+        document = await self._update(self._mock.find_one_and_update, filter, update, options)
+        return None if document is None else _loaded(document)
 
     async def _update(
         self,
@@ -330,7 +338,10 @@ class _BsonBorder:
             raise _duplicate(await self._violated(update)) from error
 
     async def _violated(self, update: Mapping[str, Any]) -> Sequence[str]:
-        """The fields of the unique index that an update touches; mongomock names the first index it has."""
+        """Return the fields of the unique index that the update touches.
+
+        mongomock names its first index instead.
+        """
         touched = {path.partition(".")[0] for values in update.values() for path in values}
         candidates = [
             [key for key, _ in index["key"]]
@@ -346,29 +357,29 @@ class _BsonBorder:
         return await self._mock.delete_many(_stored(filter))
 
 
-def _one_type_each(filter: Filter) -> Document:
-    """The filter, with each list of types as alternatives: mongomock's $type takes one, and not all."""
-    found: Document = {}
+def _split_types(filter: Filter) -> Document:
+    """Split each list of types in a filter: mongomock's $type takes only one, and not every one."""
+    remaining: Document = {}
     alternatives: list[list[Document]] = []
     for path, value in filter.items():
         if path in ("$and", "$or", "$nor"):
-            found[path] = [_one_type_each(part) for part in value]
+            remaining[path] = [_split_types(part) for part in value]
         elif type(value) is dict and type(value.get("$type")) is list:
             rest = {name: operand for name, operand in value.items() if name != "$type"}
             types = [name for name in value["$type"] if name in MOCK_TYPES]
             alternatives.append([{path: {**rest, "$type": name}} for name in types])
         else:
-            found[path] = value
+            remaining[path] = value
     if not alternatives:
-        return found
+        return remaining
     either: list[Document] = [
-        {"$or": each} if each else {"_id": {"$in": []}} for each in alternatives
+        {"$or": variants} if variants else {"_id": {"$in": []}} for variants in alternatives
     ]
-    return {"$and": [found, *either]}
+    return {"$and": [remaining, *either]}
 
 
-def _keeping_sets(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The pipeline, with 0, False and "" wrapped: mongomock's $addToSet takes them for null."""
+def _wrap_set_values(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Wrap the values of $addToSet in a pipeline: mongomock's takes 0, False and "" for null."""
     stages: list[Mapping[str, Any]] = []
     for stage in pipeline:
         group: Any = stage.get("$group")
@@ -389,7 +400,7 @@ def _keeping_sets(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
 
 
 class _Rows(Cursor):
-    """Rows that are here already, in batches."""
+    """A cursor over rows in memory, in batches."""
 
     def __init__(self, rows: list[Document], batch_size: int) -> None:
         self._rows = rows
@@ -406,7 +417,7 @@ class _Rows(Cursor):
 
 
 class _ListCursor:
-    """mongomock gives the whole result at once; this hands it out in batches."""
+    """A cursor that gives mongomock's result, which comes as a whole, in batches."""
 
     def __init__(self, mock: Any) -> None:
         self._mock = mock
@@ -424,7 +435,7 @@ class _ListCursor:
 
 
 def _stored(document: Mapping[str, Any]) -> Document:
-    """As mongomock keeps it."""
+    """Convert a document to the form that mongomock stores."""
     data = bson.encode(document, codec_options=CODEC)
     if len(data) > MAX_DOCUMENT_BYTES:
         raise DocumentTooLarge(f"BSON document too large ({len(data)} bytes)")
@@ -432,18 +443,18 @@ def _stored(document: Mapping[str, Any]) -> Document:
 
 
 def _loaded(document: Mapping[str, Any]) -> Document:
-    """As a server's driver gives it."""
+    """Convert a document from mongomock to the form that a server's driver gives."""
     return _decode(bson.encode(document, codec_options=MOCK_CODEC), CODEC)
 
 
-# bson.decode itself is annotated with a mmap and an array of unknown items.
+# The annotation of bson.decode has an mmap and an array of unknown items.
 _decode: Final[Callable[[bytes, CodecOptions[Document]], Document]] = cast("Any", bson).decode
 
 
 async def _one_by_one(
     write: Callable[[Item], Awaitable[Result]], items: Iterable[Item], ordered: bool
 ) -> list[Result]:
-    """Write each, and report what failed as a server reports a bulk."""
+    """Write the items singly, and report failures as a server reports those of a bulk."""
     results: list[Result] = []
     failures: list[Mapping[str, Any]] = []
     for position, item in enumerate(items):

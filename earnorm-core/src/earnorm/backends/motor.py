@@ -1,4 +1,4 @@
-"""The Motor adapter: PyMongo's synchronous client, driven from a thread pool. Listeners hear events in its threads."""
+"""The Motor adapter: PyMongo's synchronous client in threads, which also call the listeners."""
 
 from __future__ import annotations
 

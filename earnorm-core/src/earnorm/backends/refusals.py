@@ -1,4 +1,4 @@
-"""Why a collection's validator refused a document: the places and the broken rules, never a value.
+"""The reasons why a collection's validator refused a document: places and rules, never a value.
 
 The server explains it in ``errInfo``: https://www.mongodb.com/docs/manual/core/schema-validation/handle-invalid-documents/
 """
@@ -13,7 +13,7 @@ from earnorm.exceptions import ErrorDetail
 KIND: Final = "document_validation"
 UNEXPLAINED: Final = "the collection's own validation rules refuse the document"
 
-# What is said of a broken rule; the rule itself may be quoted, the value that broke it may not.
+# The texts about broken rules; a text may quote the rule, but not the value that broke it.
 _RULES: Final[Mapping[str, str]] = {
     "bsonType": "is stored as {}",
     "type": "is stored as {}",
@@ -30,14 +30,14 @@ _MOST_SHOWN: Final = 200  # characters of a rule
 
 
 def violations(info: Mapping[str, Any] | None) -> list[ErrorDetail]:
-    """What ``errInfo`` tells, one detail for each broken rule.
+    """Read ``errInfo`` as one detail for each broken rule.
 
     Args:
-        info: The server's ``errInfo``; None where it gave none.
+        info: The server's ``errInfo``, or None if it gave none.
     """
     details = (info or {}).get("details")
-    found = list(_broken(details, ())) if isinstance(details, Mapping) else []
-    return found or [_detail((), UNEXPLAINED)]
+    broken = list(_broken(details, ())) if isinstance(details, Mapping) else []
+    return broken or [_detail((), UNEXPLAINED)]
 
 
 def _detail(loc: tuple[str | int, ...], message: str) -> ErrorDetail:
@@ -47,9 +47,9 @@ def _detail(loc: tuple[str | int, ...], message: str) -> ErrorDetail:
 def _broken(node: Mapping[str, Any], loc: tuple[str | int, ...]) -> Iterator[ErrorDetail]:
     name = str(node.get("operatorName", ""))
     below: list[tuple[tuple[str | int, ...], Any]] = []
-    below += [(loc, each) for each in node.get("schemaRulesNotSatisfied", ())]
-    for each in node.get("propertiesNotSatisfied", ()):
-        below += [((*loc, each["propertyName"]), inner) for inner in each.get("details", ())]
+    below += [(loc, failure) for failure in node.get("schemaRulesNotSatisfied", ())]
+    for failure in node.get("propertiesNotSatisfied", ()):
+        below += [((*loc, failure["propertyName"]), inner) for inner in failure.get("details", ())]
     if name == "items" and "itemIndex" in node:
         below += [((*loc, node["itemIndex"]), inner) for inner in node.get("details", ())]
     elif name == "additionalProperties" and "failingProperty" in node:
@@ -70,5 +70,5 @@ def _broken(node: Mapping[str, Any], loc: tuple[str | int, ...]) -> Iterator[Err
 
 def _shown(rule: object) -> str:
     rules = rule if isinstance(rule, list) else [rule]
-    text = " or ".join("null" if each is None else str(each) for each in rules)
+    text = " or ".join("null" if item is None else str(item) for item in rules)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"

@@ -1,4 +1,4 @@
-"""Transactions over a driver's sessions: options, the block, and a commit whose outcome is not known at once."""
+"""Transactions over a driver's sessions: options, the block, and a commit of unknown outcome."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from earnorm.exceptions import (
 )
 
 COMMIT_SECONDS: Final = 120.0
-"""How long a commit of unknown outcome is tried again; the figure of MongoDB's convenient transactions API:
+"""The time for which a commit of unknown outcome is retried, as in MongoDB's convenient
+transactions API:
 https://github.com/mongodb/specifications/blob/master/source/transactions-convenient-api/transactions-convenient-api.md"""
 
 
@@ -39,7 +40,7 @@ https://github.com/mongodb/specifications/blob/master/source/transactions-conven
 async def open_session(
     client: Any, options: Mapping[str, Any], translating: Translating
 ) -> AsyncGenerator[Session]:
-    """A session of ``client`` without a transaction, ended with the block."""
+    """Open a session of ``client`` without a transaction; it ends with the block."""
     with translating:
         native = await settled(client.start_session(**options))
     try:
@@ -57,15 +58,15 @@ async def open_transaction(
     session: Any = None,
     commit_until: float | None = None,
 ) -> AsyncGenerator[Session]:
-    """A session of ``client`` with a transaction: committed at the end of the block, aborted on an exception.
+    """Open a session with a transaction: the end of the block commits it, an exception aborts it.
 
     Args:
         client: The driver's client.
-        options: What ``transaction_options`` gave.
-        translating: How the driver's exceptions leave the block; the caller's own pass.
+        options: The result of ``transaction_options``.
+        translating: Translates the driver's exceptions; the caller's own pass unchanged.
         session: The driver's session to use, instead of a new one.
-        commit_until: When to give up on a commit of unknown outcome; ``COMMIT_SECONDS`` after its
-            beginning where it isn't said.
+        commit_until: The time to give up on a commit of unknown outcome (default:
+            ``COMMIT_SECONDS`` after its beginning).
     """
     with translating:
         owned = session is None
@@ -87,10 +88,10 @@ async def open_transaction(
 
 
 async def commit(session: Any, until: float | None = None) -> None:
-    """Commit, and try again while the outcome is unknown; the driver asks for a majority from the second time on.
+    """Commit, and retry while the outcome is unknown; the driver then asks for a majority.
 
     Raises:
-        TransactionError: It was not committed, or after the limit nobody can tell.
+        TransactionError: It was not committed, or the outcome is still unknown after the limit.
     """
     deadline = time.monotonic() + COMMIT_SECONDS if until is None else until
     while True:
@@ -143,7 +144,7 @@ _TRANSACTION_OPTIONS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
 
 
 def native_concerns(concerns: Concerns) -> dict[str, Any]:
-    """As a driver's ``with_options`` takes them; what is None is left out."""
+    """Convert concerns to the arguments of a driver's ``with_options``, leaving out None."""
     native: dict[str, Any] = {}
     if concerns.read_concern is not None:
         native["read_concern"] = ReadConcern(concerns.read_concern)
@@ -155,12 +156,13 @@ def native_concerns(concerns: Concerns) -> dict[str, Any]:
 
 
 def transaction_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values as a driver wants them.
+    """Convert plain values to the driver's options of a transaction.
 
     Args:
-        options: ``read_concern`` (a level), ``write_concern`` (a number, ``"majority"``, or a mapping with
-            ``w``, ``wtimeout``, ``j``), ``read_preference`` (a mode such as ``"primary"``) and
-            ``max_commit_time`` (seconds). The driver's own objects are taken as they are.
+        options: ``read_concern`` (a level), ``write_concern`` (a number, ``"majority"``, or a
+            mapping with ``w``, ``wtimeout``, ``j``), ``read_preference`` (a mode such as
+            ``"primary"``) and ``max_commit_time`` (seconds). The driver's own objects are passed
+            on.
 
     Raises:
         ConfigurationError: An unknown option, or a value that the driver refuses.

@@ -1,4 +1,4 @@
-"""The ``earnorm`` command. It needs the extra ``cli`` (typer and rich); nothing else in the core does."""
+"""The ``earnorm`` command. Only it needs the extra ``cli`` (typer and rich)."""
 
 from __future__ import annotations
 

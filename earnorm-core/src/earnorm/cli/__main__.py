@@ -1,4 +1,4 @@
-"""``python -m earnorm.cli``: the command line of exactly this interpreter."""
+"""``python -m earnorm.cli``: the command line, run by this interpreter."""
 
 from __future__ import annotations
 

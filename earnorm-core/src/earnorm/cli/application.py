@@ -1,7 +1,7 @@
-"""The commands of the core, and the group that plugins' commands join.
+"""The core's commands, and the group to which plugins add theirs.
 
-``plugins``, ``doctor`` and ``version`` are found without importing a plugin; a plugin is imported only
-for a name that the core doesn't know, for ``--help``, and by ``doctor``.
+``plugins``, ``doctor`` and ``version`` are found without importing a plugin. A plugin is imported
+only for a name that the core doesn't know, for ``--help``, and by ``doctor``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ STYLES: Mapping[str, str] = {
 
 
 class _Commands(TyperGroup):
-    """The core's commands first; those of plugins when asked for."""
+    """The group of the core's commands; plugins' commands are loaded when they are needed."""
 
     _contributed: Contributions | None = None
 
@@ -54,7 +54,7 @@ class _Commands(TyperGroup):
 
     @override
     def list_commands(self, ctx: Any) -> list[str]:
-        # Called for --help, which stays useful where a plugin is broken.
+        # --help calls this and must stay useful if a plugin is broken, so problems are warnings.
         _warn(self.contributed.problems)
         return [*self.commands, *sorted(self.contributed.commands)]
 
@@ -63,11 +63,11 @@ class _Commands(TyperGroup):
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
-        found = self.contributed.commands.get(cmd_name)
-        if found is None:
-            # The missing command may be one of a plugin that did not load.
+        command = self.contributed.commands.get(cmd_name)
+        if command is None:
+            # The missing command may belong to a plugin that did not load.
             _warn(self.contributed.problems)
-        return found
+        return command
 
     @override
     def invoke(self, ctx: Any) -> Any:
@@ -133,7 +133,7 @@ def plugins(as_json: AsJson = False) -> None:
 
 
 def plugin_rows(environ: Mapping[str, str]) -> list[PluginInfo]:
-    """What is installed, and what the environment asks for that is not.
+    """List the installed plugins, and those that the environment asks for and are not installed.
 
     Raises:
         PluginError: Two distributions register a plugin by the same name.
@@ -178,7 +178,7 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, stat
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        # Text, not str: a message in brackets is no markup.
+        # Text, not str, because rich would read a message in brackets as markup.
         cells = [Text(cell) for cell in row]
         cells[status].stylize(STYLES.get(row[status], ""))
         table.add_row(*cells)

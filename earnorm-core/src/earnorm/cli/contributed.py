@@ -1,4 +1,4 @@
-"""Commands that plugins bring: found, checked, and given the App that they ask for."""
+"""The commands of plugins: this module finds and checks them, and gives them their App."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from earnorm.kernel.plugins import (
 )
 
 APP = "app"
-"""The parameter that is given the opened App."""
+"""The name of the parameter that gets the opened App."""
 Function = Callable[..., object]
 
 
 @dataclass(slots=True)
 class Contributions:
-    """What the active plugins bring, and what was wrong with the others."""
+    """The commands of the active plugins, and the problems of broken ones."""
 
     commands: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Name to typer's command object, which has no public type of its own."""
+    """Typer's command objects, which have no public type, by name."""
     problems: list[str] = field(default_factory=list[str])
 
 
@@ -44,7 +44,7 @@ def contributions(taken: frozenset[str]) -> Contributions:
     Args:
         taken: The names of the core's own commands.
     """
-    found = Contributions()
+    result = Contributions()
     owners: dict[str, str] = dict.fromkeys(taken, "earnorm itself")
     try:
         points = installed()
@@ -54,8 +54,8 @@ def contributions(taken: frozenset[str]) -> Contributions:
             if row.status == "active"
         ]
     except EarnORMError as error:
-        found.problems.append(str(error))
-        return found
+        result.problems.append(str(error))
+        return result
     for plugin in active:
         try:
             functions = commands_of(plugin, _load(plugin, points[plugin]))
@@ -64,15 +64,15 @@ def contributions(taken: frozenset[str]) -> Contributions:
                     raise PluginError(
                         f"plugin {plugin!r} brings a command {name!r}, which {owners[name]} has"
                     )
-                found.commands[name] = typer_command(plugin, name, function)
+                result.commands[name] = typer_command(plugin, name, function)
                 owners[name] = f"plugin {plugin!r}"
         except EarnORMError as error:
-            found.problems.append(str(error))
-    return found
+            result.problems.append(str(error))
+    return result
 
 
 def commands_of(plugin: str, cls: object) -> Mapping[str, Function]:
-    """The commands that a plugin's class brings.
+    """Return the commands of a plugin's class.
 
     Raises:
         PluginError: The class was written for another API, or its hook fails.
@@ -94,7 +94,7 @@ def commands_of(plugin: str, cls: object) -> Mapping[str, Function]:
 
 
 def typer_command(plugin: str, name: str, function: Function) -> Any:
-    """A function as a command: its parameters become options and arguments, ``app`` an opened App.
+    """Make a command of a function: parameters become options and arguments, ``app`` an opened App.
 
     Raises:
         PluginError: A parameter's annotation cannot be resolved, or typer doesn't know the type.
@@ -112,10 +112,10 @@ def typer_command(plugin: str, name: str, function: Function) -> Any:
 
 
 def _plain(function: Function) -> Function:
-    """A synchronous function without the parameter ``app``, with two options for it where it has one."""
+    """Make a synchronous function with two options for the connection instead of ``app``."""
     parameters = dict(inspect.signature(function).parameters)
     wants_app = parameters.pop(APP, None) is not None
-    # The annotation of `app` may name a class that is imported for type checkers only.
+    # The annotation of `app` is left out, as its class may be imported for type checkers only.
     stub = SimpleNamespace(
         __annotations__={
             n: p.annotation
@@ -136,7 +136,7 @@ def _plain(function: Function) -> Function:
         asyncio.run(_call(function, values, wants_app, uri, database))
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    vars(command).pop("__wrapped__")  # inspect would follow it to the parameter `app`
+    vars(command).pop("__wrapped__")  # else inspect follows it and finds the parameter `app`
     vars(command)["__signature__"] = inspect.Signature(
         [parameter.replace(kind=keyword) for parameter in parameters.values()]
     )

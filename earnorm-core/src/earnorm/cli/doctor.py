@@ -1,6 +1,6 @@
-"""What ``earnorm doctor`` looks at. Each check gives findings; none of them raises.
+"""The checks of ``earnorm doctor``. Each gives findings, and none raises.
 
-The server is asked without any plugin, so that a broken plugin does not hide a broken server.
+The server is checked without any plugin, so that a broken plugin does not hide a broken server.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _UNINSTALLED = "unknown (not installed as a distribution)"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     level: Level
     what: str
@@ -47,19 +47,19 @@ class Finding:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the core and of its drivers by distribution name."""
+    """Return the versions of the core and its drivers, by distribution name."""
     return {name: _version(name) or _UNINSTALLED for name in (CORE_DISTRIBUTION, *DRIVERS)}
 
 
 async def examine(
     environ: Mapping[str, str], uri: str | None, database: str | None
 ) -> list[Finding]:
-    """Look at everything.
+    """Run every check.
 
     Args:
         environ: The process's environment.
-        uri: The server; without one it is not looked at.
-        database: The database; without one only the server is looked at.
+        uri: The server; without it the server is not checked.
+        database: The database; without it only the server is checked.
     """
     findings = [*_python(), *_distributions(), *_plugins(environ)]
     findings += [finding async for finding in _server(environ, uri, database)]
@@ -143,7 +143,7 @@ def _plugin(row: PluginInfo) -> Finding:
         load(Selection(plugins=(row.name,)), {})
     except EarnORMError as error:
         if isinstance(error, ConfigurationError):
-            # Only the program knows the settings that it passes.
+            # It is only a warning, because the program may pass these settings.
             return Finding(
                 "warning", f"{what}: {error}", f"pass its settings: App(..., {row.name}={{...}})"
             )
@@ -162,7 +162,7 @@ async def _server(
     if not uri:
         yield Finding("warning", "the server was not looked at", "give --uri, or set EARNORM_URI")
         return
-    # Nothing is written; the name only has to be one.
+    # Nothing is written, so the default database may be any.
     settings = ServerSettings(
         uri, database or "admin", options={"serverSelectionTimeoutMS": SERVER_SECONDS * 1000}
     )
@@ -215,8 +215,8 @@ async def _server(
 
 # -- versions -------------------------------------------------------------------------------------
 
-# The part of PEP 440 that a pin between releases is written in. A library for the rest would be a
-# dependency of everybody who wants a command line.
+# The part of PEP 440 that pins of releases use. A library for the rest would be one more dependency
+# of everybody who wants a command line.
 _Release = tuple[int, ...]
 _CLAUSE = re.compile(r"(>=|<=|==|!=|>|<|~=)\s*([0-9.]*[0-9])(\.\*)?")
 _COMPARISONS: Mapping[str, Callable[[_Release, _Release], bool]] = {
@@ -230,7 +230,7 @@ _COMPARISONS: Mapping[str, Callable[[_Release, _Release], bool]] = {
 
 
 def fits(version: str, specifier: str) -> bool:
-    """Whether a version lies in a specifier such as ``<0.2,>=0.1``; releases only."""
+    """Return whether a version fits a specifier such as ``<0.2,>=0.1``; it reads releases only."""
     return all(_within(_release(version), *clause) for clause in _CLAUSE.findall(specifier))
 
 
@@ -246,8 +246,8 @@ def _within(have: _Release, sign: str, number: str, wildcard: str) -> bool:
 
 
 def _release(version: str) -> _Release:
-    found = re.match(r"\d+(\.\d+)*", version)
-    numbers = [int(part) for part in found[0].split(".")] if found else []
+    match = re.match(r"\d+(\.\d+)*", version)
+    numbers = [int(part) for part in match[0].split(".")] if match else []
     return (*numbers, *[0] * (4 - len(numbers)))
 
 
@@ -259,15 +259,15 @@ def _version(distribution: str) -> str:
 
 
 def _requirements(distribution: str) -> dict[str, str]:
-    """What a distribution asks of others outside its extras: name to specifier."""
+    """Return a distribution's requirements outside its extras, from name to specifier."""
     try:
         lines = importlib_metadata.requires(distribution) or []
     except importlib_metadata.PackageNotFoundError:
         return {}
-    found: dict[str, str] = {}
+    requirements: dict[str, str] = {}
     for line in lines:
         requirement, _, marker = line.partition(";")
         match = re.match(r"\s*([\w.-]+)\s*(?:\[[^\]]*\])?\s*(.*)", requirement)
         if match and "extra" not in marker:
-            found[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2].strip(" ()")
-    return found
+            requirements[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2].strip(" ()")
+    return requirements

@@ -1,4 +1,4 @@
-"""``earnorm indexes``: what models declare against what a database has, for a shell and for CI."""
+"""``earnorm indexes``: compares the declared indexes with a database, for a shell and for CI."""
 
 from __future__ import annotations
 
@@ -63,15 +63,15 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Print where the database is not as declared; exit 1 where it is not. Changes nothing."""
-    found = run_with_app(uri, database, models, lambda app: app.indexes.diff())
+    diffs = run_with_app(uri, database, models, lambda app: app.indexes.diff())
     if as_json:
-        typer.echo(json.dumps([_diff_as_json(each) for each in found], indent=2))
+        typer.echo(json.dumps([_diff_as_json(difference) for difference in diffs], indent=2))
     else:
-        for each in found:
-            if each.lines():
-                typer.echo(str(each))
-        typer.echo(_summary(found))
-    if not all(_is_accepted(each, allow_unused) for each in found):
+        for difference in diffs:
+            if difference.lines():
+                typer.echo(str(difference))
+        typer.echo(_summary(diffs))
+    if not all(_is_accepted(difference, allow_unused) for difference in diffs):
         raise typer.Exit(1)
 
 
@@ -155,12 +155,12 @@ def advise(
         )
         return await app.indexes.advise(wanted, verify=verify, sample=sample)
 
-    found = run_with_app(uri, database, models, run)
+    advices = run_with_app(uri, database, models, run)
     if as_json:
-        typer.echo(json.dumps([_advice_as_json(each) for each in found], indent=2))
+        typer.echo(json.dumps([_advice_as_json(advice) for advice in advices], indent=2))
         return
-    for each in found:
-        typer.echo(str(each))
+    for advice in advices:
+        typer.echo(str(advice))
 
 
 # -- the App --------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def run_with_app(
     modules: Sequence[str] | None,
     act: Callable[[App], Awaitable[Result]],
 ) -> Result:
-    """Do something with an App on the database, in which nothing is created, and with the models."""
+    """Run ``act`` with an App on the database and the models; the App creates no index."""
     if not uri or not database:
         raise ConfigurationError(
             "this command needs a database: --uri and --database, or EARNORM_URI and EARNORM_DATABASE"
@@ -180,7 +180,7 @@ def run_with_app(
     import_modules(modules or ())
 
     async def run() -> Result:
-        # Nothing is created by looking.
+        # A command that only looks must create nothing.
         async with App(uri, database=database, create_indexes=False) as app:
             if not app.known_models():
                 raise ConfigurationError(
@@ -193,7 +193,7 @@ def run_with_app(
 
 
 def import_modules(modules: Iterable[str]) -> None:
-    """Import the modules of an application, from where the command was called as well."""
+    """Import the modules of an application, also from the current directory."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -226,21 +226,25 @@ def _literal(domain: str) -> Any:
 # -- printing -------------------------------------------------------------------------------------
 
 
-def _is_accepted(each: IndexDiff, allow_unused: bool) -> bool:
+def _is_accepted(difference: IndexDiff, allow_unused: bool) -> bool:
     if allow_unused:
-        return not (each.missing or each.different or each.options or each.search)
-    return each.is_in_step
+        return not (
+            difference.missing or difference.different or difference.options or difference.search
+        )
+    return difference.is_in_step
 
 
-def _summary(found: Sequence[IndexDiff]) -> str:
+def _summary(diffs: Sequence[IndexDiff]) -> str:
     figures = {
-        "as declared": sum(len(each.ok) for each in found),
-        "missing": sum(len(each.missing) + len(each.search) for each in found),
-        "different": sum(len(each.different) + len(each.options) for each in found),
-        "not declared": sum(len(each.unused) for each in found),
+        "as declared": sum(len(difference.ok) for difference in diffs),
+        "missing": sum(len(difference.missing) + len(difference.search) for difference in diffs),
+        "different": sum(
+            len(difference.different) + len(difference.options) for difference in diffs
+        ),
+        "not declared": sum(len(difference.unused) for difference in diffs),
     }
     counted = ", ".join(f"{number} {what}" for what, number in figures.items())
-    return f"{_number(len(found), 'collection')}: {counted}"
+    return f"{_number(len(diffs), 'collection')}: {counted}"
 
 
 def _number(count: int, noun: str) -> str:
@@ -269,31 +273,34 @@ def _print_actions(actions: Sequence[IndexAction], dry_run: bool, as_json: bool)
         typer.echo("nothing to do")
 
 
-def _diff_as_json(each: IndexDiff) -> dict[str, Any]:
+def _diff_as_json(collection_diff: IndexDiff) -> dict[str, Any]:
     return {
-        "collection": each.collection,
-        "models": each.models,
-        "exists": each.exists,
-        "in_step": each.is_in_step,
-        "ok": [spec.name for spec in each.ok],
-        "missing": [spec.name for spec in each.missing] + [spec.name for spec in each.search],
+        "collection": collection_diff.collection,
+        "models": collection_diff.models,
+        "exists": collection_diff.exists,
+        "in_step": collection_diff.is_in_step,
+        "ok": [spec.name for spec in collection_diff.ok],
+        "missing": [spec.name for spec in collection_diff.missing]
+        + [spec.name for spec in collection_diff.search],
         "different": [
             {"index": difference.existing.name, "what": difference.what}
-            for difference in each.different
+            for difference in collection_diff.different
         ],
-        "unused": [{"index": index.name, "keys": shown(index.keys)} for index in each.unused],
-        "options": each.options,
-        "notes": each.notes,
+        "unused": [
+            {"index": index.name, "keys": shown(index.keys)} for index in collection_diff.unused
+        ],
+        "options": collection_diff.options,
+        "notes": collection_diff.notes,
     }
 
 
-def _advice_as_json(each: Advice) -> dict[str, Any]:
+def _advice_as_json(advice: Advice) -> dict[str, Any]:
     return {
-        "shape": str(each.shape),
-        "indexes": [spec.name for spec in each.indexes],
-        "declaration": each.declaration,
-        "reason": each.reason,
-        "before": None if each.before is None else str(each.before),
-        "after": None if each.after is None else str(each.after),
-        "helps": each.helps,
+        "shape": str(advice.shape),
+        "indexes": [spec.name for spec in advice.indexes],
+        "declaration": advice.declaration,
+        "reason": advice.reason,
+        "before": None if advice.before is None else str(advice.before),
+        "after": None if advice.after is None else str(advice.after),
+        "helps": advice.helps,
     }

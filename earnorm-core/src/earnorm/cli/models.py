@@ -1,4 +1,4 @@
-"""``earnorm models``: what models consist of, whose each part is, and what another selection of plugins changes."""
+"""``earnorm models``: lists models' parts with their packages, or what other plugins change."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def models(
     if not with_ and not without:
         _print(before, as_json, {"": before})
         return
-    selected = [each for each in [*active, *(with_ or ())] if each not in (without or ())]
+    selected = [plugin for plugin in [*active, *(with_ or ())] if plugin not in (without or ())]
     change = difference(before, _parts(list(dict.fromkeys(selected)), name))
     groups = {"+": list(change.added), "-": list(change.removed)}
     _print([*change.added, *change.removed], as_json, groups)
@@ -72,9 +72,9 @@ def _print(parts: Sequence[Part], as_json: bool, groups: dict[str, list[Part]]) 
             typer.echo(json.dumps([asdict(part) for part in parts], indent=2))
             return
         named = {"added": groups["+"], "removed": groups["-"]}
-        shown = {key: [asdict(part) for part in each] for key, each in named.items()}
+        shown = {key: [asdict(part) for part in group] for key, group in named.items()}
         typer.echo(json.dumps(shown, indent=2))
         return
-    for sign, each in groups.items():
-        for part in each:
+    for sign, group in groups.items():
+        for part in group:
             typer.echo(f"{sign} {part}" if sign else str(part))

@@ -1,4 +1,4 @@
-"""``earnorm recompute``: the stored computed fields of a database, where a formula was changed."""
+"""``earnorm recompute``: computes stored fields again after a formula was changed."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def recompute(
 
     async def run(app: App) -> list[Recomputed]:
         wanted = app.known_models() if model is None else [app.model(model)]
-        computing = [each for each in wanted if _has_stored(each)]
+        computing = [item for item in wanted if _has_stored(item)]
         return [
-            await app.recompute(each, fields=field or None, dry_run=dry_run, progress=tell)
-            for each in (wanted if field else computing)
+            await app.recompute(item, fields=field or None, dry_run=dry_run, progress=tell)
+            for item in (wanted if field else computing)
         ]
 
-    found = run_with_app(uri, database, models, run)
+    results = run_with_app(uri, database, models, run)
     if as_json:
-        typer.echo(json.dumps([asdict(each) for each in found], indent=2))
+        typer.echo(json.dumps([asdict(item) for item in results], indent=2))
         return
     what = "would be written" if dry_run else "written"
-    for each in found:
+    for item in results:
         typer.echo(
-            f"{each.model} ({', '.join(each.fields)}): {each.changed} {what}, {each.seen} looked at"
+            f"{item.model} ({', '.join(item.fields)}): {item.changed} {what}, {item.seen} looked at"
         )
-    if not found:
+    if not results:
         typer.echo("no model has stored computed fields")
 
 
 def _has_stored(model: type) -> bool:
     fields = getattr(model, "_fields", {})
-    return any(each.computed is not None and each.stored for each in fields.values())
+    return any(field.computed is not None and field.stored for field in fields.values())
