@@ -361,9 +361,7 @@ class _Audited:
     async def _search(
         op: Operation, domain: Domain, fields: frozenset[str], limit: int
     ) -> list[Document]:
-        options = op.options.replace(
-            order=(), offset=0, limit=limit, fields=fields | {"_id"}, stream=None
-        )
+        options = op.options.replace(order=(), offset=0, limit=limit, fields=fields | {"_id"})
         look = Operation("search", op.model, _system(op.env), domain, None, options)
         documents: list[Document] = await op.app.execute(look)
         return documents

@@ -36,7 +36,7 @@ def cacheable_ids(op: Operation, schema: Schema) -> tuple[StoredId, ...] | None:
         or op.env.database_session is not None
         or options.concerns is not None
         or options.fields is not None
-        or options.stream is not None
+        or op.request is not None
         or options.offset
     ):
         return None

@@ -11,12 +11,14 @@ The contract itself, every hook with its signature, stands in ``docs/plugins.md`
 from earnorm.domain import ids_of
 from earnorm.exceptions import nearest
 from earnorm.features.indexes.declarations import Index
+from earnorm.features.locking.locking import Lock
 from earnorm.kernel.environment import current_env, find_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import (
     JUDGED,
+    REQUEST,
     Call,
     Operation,
     OperationName,
@@ -25,6 +27,7 @@ from earnorm.kernel.operations import (
     Update,
 )
 from earnorm.kernel.reading import Reading, RecordClasses
+from earnorm.kernel.requests import DryRun, Request, Stream
 from earnorm.kernel.sending import RETURNED, Returned
 from earnorm.kernel.steps import (
     ALL,
@@ -50,14 +53,17 @@ __all__ = [
     "CHANGES",
     "HAND_BACK",
     "JUDGED",
+    "REQUEST",
     "RETURNED",
     "WAY",
     "Call",
     "DocumentBatch",
     "DocumentRow",
+    "DryRun",
     "HandBack",
     "Index",
     "Layer",
+    "Lock",
     "Middleware",
     "ModelView",
     "Note",
@@ -67,9 +73,11 @@ __all__ = [
     "PerRecord",
     "Reading",
     "RecordClasses",
+    "Request",
     "Returned",
     "Stage",
     "Step",
+    "Stream",
     "Transaction",
     "Update",
     "ValueBatch",

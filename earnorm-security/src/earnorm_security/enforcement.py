@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from earnorm import App, Domain, Env
-from earnorm.plugin import JUDGED, Call, Operation, Options, PerRecord, Update
+from earnorm.plugin import JUDGED, Call, Lock, Operation, Options, PerRecord, Update
 from earnorm_security.declarations import Right
 from earnorm_security.policy import RIGHT_OF, Policy
 from earnorm_security.residual import residual
@@ -32,7 +32,7 @@ class Reading:
             policy = self._policy
             policy.require(op.env, "read", op.name)
             visible = _both(op.domain, await _reach(policy, op.env, "read"))
-            if op.options.lock:
+            if isinstance(op.request, Lock):
                 # What the caller asks of other records is answered as the caller.
                 visible = await op.app.resolve(policy.model, visible, env=op.env)
                 visible = await self._lockable(op, visible)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection, Document
+from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection
 from earnorm.backends.refusals import KIND as INVALID_DOCUMENT
 from earnorm.concerns import Concerns
 from earnorm.domain import Condition, Domain, Operator, Schema, to_filter
@@ -21,8 +22,7 @@ from earnorm.exceptions import (
     TransactionError,
     ValidationError,
 )
-from earnorm.features.locking.locking import check_lock, lock
-from earnorm.kernel import parts
+from earnorm.kernel import parts, searches
 from earnorm.kernel.declared import DeclaredKeys, SharedKeys
 from earnorm.kernel.durable import settling
 from earnorm.kernel.layers import Layer, PlacedLayer, compose
@@ -31,18 +31,14 @@ from earnorm.kernel.operations import (
     Operation,
     OperationName,
     PerRecord,
-    Rehearsal,
-    Selecting,
-    Stream,
     Update,
 )
 from earnorm.kernel.plugins import LoadedPlugins, settled
-from earnorm.kernel.reading import PreparedRecords, combined
+from earnorm.kernel.reading import combined
 from earnorm.kernel.sending import RETURNED, SENDER
 from earnorm.kernel.steps import ALL, DocumentSteps, Stage, Step, Way, checked_steps, in_order
 from earnorm.kernel.transactions import in_transaction_if
 from earnorm.kernel.views import ModelView
-from earnorm.model.reading.selecting import resolving
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -112,9 +108,9 @@ class BoundModel:
             if name in _DEFAULT_WAYS:
                 layers += _step_layers(self.view, name, self.steps())
             cores: dict[OperationName, Call] = {
-                "search": self._search,
-                "count": self._count,
-                "group": self.group,
+                "search": partial(searches.search, self),
+                "count": partial(searches.count, self),
+                "group": partial(searches.group, self),
                 "create": self._create,
                 "write": self._write,
                 "unlink": self._unlink,
@@ -122,11 +118,11 @@ class BoundModel:
             core = cores[name]
             if name in _OBSERVED:
                 core = _naming_fields(core, self.schema.renamed)
-            core = resolving(self, name, core)
+            core = compose(core, [each for each in layers if each.layer >= Layer.RESOLVE])
             if name in _OBSERVED:
                 core = _noting_writes(core)
-            call = compose(core, layers)
-            if name in _OBSERVED and layers:
+            call = compose(core, [each for each in layers if each.layer < Layer.RESOLVE])
+            if name in _OBSERVED and any(each.layer != Layer.RESOLVE for each in layers):
                 call = settling(call)
             found = self._calls[name] = _announcing_denials(
                 call, self.app.loaded.implementations("access_denied")
@@ -161,143 +157,6 @@ class BoundModel:
             )
         return self.app.backend.collection(self.model._collection, concerns.over(self.concerns))
 
-    def projection(self, op: Operation) -> Mapping[str, int] | None:
-        """The stored keys that a search fetches; None where it asks for whole documents."""
-        names = op.options.fields
-        if names is None:
-            return self.declared.projection
-        fields = self.schema.fields
-        # {"_id": 1} is always part of it, so that the projection is never empty (which means all)
-        return {"_id": 1, **{fields[name].db_name: 1 for name in names if fields[name].stored}}
-
-    async def _search(self, op: Operation) -> list[Document]:
-        options = op.options
-        if options.lock:
-            check_lock(op)
-        if options.stream is not None:
-            if isinstance(options.stream, Stream):
-                return await self._next_batch(op, options.stream)
-            if isinstance(options.stream, Selecting):
-                options.stream.stages = ({"$match": self.filter(op.domain)}, *self.hiding(op))
-                return []
-            if isinstance(options.stream, Rehearsal):
-                options.stream.filter = self.filter(op.domain)
-                options.stream.op = op
-                return []
-            options.stream.plan = await self.collection.explain(
-                self.filter(op.domain),
-                sort=options.order,
-                skip=options.offset,
-                limit=options.limit,
-                verbosity=options.stream.verbosity,
-            )
-            return []
-        try:
-            condition = self.filter(op.domain)
-        except LongList as refused:
-            return await parts.search(self._search, op, refused)
-        look = self.declared.only if options.fields is None else None
-        # Where documents tell which class each record is of, those are made at the end.
-        plain = not options.limit and self.classes is None
-        prepared = PreparedRecords(self.model, look) if plain else None
-        documents = await self.collection_of(op).find(
-            condition,
-            projection=self.projection(op),
-            sort=options.order,
-            skip=options.offset,
-            limit=options.limit,
-            session=op.env.database_session,
-            timeout=options.timeout or self.timeout,
-            each_part=look if prepared is None else prepared.part,
-        )
-        if prepared is not None:
-            prepared += documents
-            documents = prepared
-        if options.lock:
-            await lock(self.collection, documents, op)
-        return documents
-
-    async def _next_batch(self, op: Operation, stream: Stream) -> list[Document]:
-        if stream.cursor is None:
-            options = op.options
-            try:
-                condition = self.filter(op.domain)
-            except LongList as refused:
-                stream.cursor = parts.Batches(self._search, op, stream.batch_size, refused)
-            else:
-                stream.cursor = await self.collection_of(op).open_cursor(
-                    condition,
-                    projection=self.projection(op),
-                    sort=options.order,
-                    skip=options.offset,
-                    limit=options.limit,
-                    batch_size=stream.batch_size,
-                    session=op.env.database_session,
-                    timeout=options.timeout or self.timeout,
-                )
-        documents = await stream.cursor.next_batch()
-        return documents if op.options.fields is not None else self.declared.only(documents)
-
-    async def _count(self, op: Operation) -> int:
-        options = op.options
-        try:
-            condition = self.filter(op.domain)
-        except LongList as refused:
-            return await parts.count(self._count, op, refused)
-        return await self.collection_of(op).count(
-            condition,
-            skip=options.offset,
-            limit=options.limit,
-            session=op.env.database_session,
-            timeout=options.timeout or self.timeout,
-        )
-
-    async def group(
-        self, op: Operation, leading: Sequence[Mapping[str, Any]] = ()
-    ) -> list[Document]:
-        """Do a group operation, with other stages in front than the filter of its domain."""
-        options, session = op.options, op.env.database_session
-        timeout = options.timeout or self.timeout
-        spec = options.group
-        own = options.pipeline if spec is None else spec.stages
-        assert own is not None
-        stream = options.stream
-        if isinstance(stream, Stream):
-            if stream.cursor is None:
-                stream.cursor = await self.collection_of(op).open_pipeline(
-                    [*self._leading(op, leading), *own],
-                    batch_size=stream.batch_size,
-                    session=session,
-                    timeout=timeout,
-                )
-            rows = await stream.cursor.next_batch()
-        else:
-            rows = await self.collection_of(op).aggregate(
-                [*self._leading(op, leading), *own], session=session, timeout=timeout
-            )
-        return rows if spec is None else spec.rows(rows)
-
-    def _leading(
-        self, op: Operation, first: Sequence[Mapping[str, Any]] = ()
-    ) -> list[Mapping[str, Any]]:
-        """The stages that give a pipeline the records which the operation is about, and no more."""
-        options = op.options
-        stages = list(first or ({"$match": self.filter(op.domain)},))
-        if options.order:
-            # The id makes the order complete, so that a window is the same one each time.
-            order = dict(options.order)
-            order.setdefault("_id", 1)
-            stages.append({"$sort": order})
-        if options.offset:
-            stages.append({"$skip": options.offset})
-        if options.limit:
-            stages.append({"$limit": options.limit})
-        return [*stages, *self.hiding(op)]
-
-    def hiding(self, op: Operation) -> list[Mapping[str, Any]]:
-        """The stage that leaves out the fields which were not asked for, or which a layer hides."""
-        return [] if op.options.fields is None else [{"$project": self.projection(op)}]
-
     async def _create(self, op: Operation) -> list[Any]:
         documents = op.values
         assert isinstance(documents, list)
@@ -316,8 +175,9 @@ class BoundModel:
         return [document["_id"] for document in documents]
 
     async def _write(self, op: Operation) -> int:
-        values, collection, bulk = op.values, self.collection_of(op), op.notes.get(SENDER)
-        session, timeout = op.env.database_session, op.options.timeout or self.timeout
+        values, bulk, options = op.values, op.notes.get(SENDER), op.options
+        collection = self.collection if options.concerns is None else self.collection_of(op)
+        session, timeout = op.env.database_session, options.timeout or self.timeout
         if isinstance(values, PerRecord):
             # The domain stays part of each filter, since a layer may have narrowed it, but for the
             # list of ids: each filter has its own, and a thousand lists of a thousand are 20 MB.
@@ -331,9 +191,9 @@ class BoundModel:
             return await collection.bulk_update(updates, session=session, timeout=timeout)
         assert isinstance(values, Update)
         try:
-            condition = self._narrowed(self.filter(op.domain), values)
+            condition = self._narrowed(to_filter(op.domain, self.schema, self.operators), values)
         except LongList as refused:
-            return await parts.change(self._write, op, refused)
+            return await parts.change(self._write, self, op, refused)
         returned = op.notes.get(RETURNED)
         if returned is not None:
             fields = self.schema.fields
@@ -367,7 +227,7 @@ class BoundModel:
         try:
             condition = self.filter(op.domain)
         except LongList as refused:
-            return await parts.change(self._unlink, op, refused)
+            return await parts.change(self._unlink, self, op, refused)
         if bulk is not None and bulk.is_open:
             request = BulkDelete(condition, many=op.options.many)
             return (await bulk.park(collection, op, [request])).deleted

@@ -5,7 +5,7 @@ Its way through the layers stands in ``layers``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -18,8 +18,9 @@ from earnorm.kernel.notes import NO_NOTES, Note
 
 if TYPE_CHECKING:
     from earnorm.application import App
-    from earnorm.backends.base import Cursor, Document
+    from earnorm.backends.base import Document
     from earnorm.kernel.environment import Env
+    from earnorm.kernel.requests import GroupSpec, Request
     from earnorm.model.base import BaseModel
 
 OperationName = Literal["search", "count", "group", "create", "write", "unlink"]
@@ -88,74 +89,6 @@ class PerRecord(dict[Any, Update]):
     """A change of its own for each record, by its stored id: one round trip writes them all."""
 
 
-@dataclass(frozen=True, slots=True)
-class GroupSpec:
-    """What ``group`` asks for."""
-
-    keys: Mapping[str, str]
-    """Result name to the stored path that is grouped by."""
-    aggregates: Mapping[str, str]
-    """Result name to the stored path that is computed with; empty for a plain number of records."""
-    stages: tuple[Mapping[str, Any], ...]
-    """The pipeline behind the leading ``$match``; it names its results ``k0…`` and ``a0…``."""
-
-    @property
-    def paths(self) -> frozenset[str]:
-        """Every stored path that is looked at."""
-        return frozenset(filter(None, (*self.keys.values(), *self.aggregates.values())))
-
-    def rows(self, found: Iterable[Document]) -> list[dict[str, Any]]:
-        """The results of the stages under their result names."""
-        columns = [(name, f"k{number}") for number, name in enumerate(self.keys)]
-        columns += [(name, f"a{number}") for number, name in enumerate(self.aggregates)]
-        return [{name: row.get(column) for name, column in columns} for row in found]
-
-
-class Explanation:
-    """Where a search leaves its query plan instead of reading documents."""
-
-    __slots__ = ("plan", "verbosity")
-
-    def __init__(self, verbosity: str) -> None:
-        self.verbosity = verbosity
-        self.plan: Document = {}
-
-
-class Selecting:
-    """Where a search leaves the pipeline that selects its documents, as its layers restrict it,
-    instead of reading them: so that another model's search can look them up on the server."""
-
-    __slots__ = ("stages",)
-
-    def __init__(self) -> None:
-        self.stages: tuple[Mapping[str, Any], ...] = ()
-
-
-class Rehearsal:
-    """Where a search leaves itself, as its layers have made it, and the filter of its domain,
-    instead of reading documents."""
-
-    __slots__ = ("filter", "op")
-
-    def __init__(self) -> None:
-        self.op: Operation | None = None
-        self.filter: Mapping[str, Any] = _NOTHING
-
-
-class Stream:
-    """The server cursor that consecutive ``search`` operations of one stream share.
-
-    Each batch travels through the layers as a search of its own, so a layer that filters or
-    refuses documents needs no second implementation for streams.
-    """
-
-    __slots__ = ("batch_size", "cursor")
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.cursor: Cursor | None = None
-
-
 @dataclass(frozen=True)
 class Options:
     """How an operation is done; what it is about stands in the Operation itself.
@@ -166,8 +99,6 @@ class Options:
 
     order: tuple[tuple[str, int], ...] = ()
     """Stored paths with 1 (ascending) or -1."""
-    across: tuple[tuple[str, str], ...] = ()
-    """Keys in ``order`` and ``group`` that stand for paths into other records, with those paths."""
     limit: int = 0
     """At most so many records; 0 means all."""
     offset: int = 0
@@ -177,11 +108,6 @@ class Options:
     """Seconds that it may take; None means the App's own limit."""
     concerns: Concerns | None = None
     """Read concern, write concern and read preference; None leaves the model's and the App's."""
-    lock: bool = False
-    """For search, in a transaction: no other one may write the records before this one ends."""
-    stream: Stream | Explanation | Rehearsal | Selecting | None = None
-    """Set where the documents do not come as one list; a layer that answers by itself must pass
-    such a search on."""
     group: GroupSpec | None = None
     pipeline: tuple[Mapping[str, Any], ...] | None = None
     """For group: MongoDB's own stages in the place of a GroupSpec; the rows are what they give."""
@@ -212,6 +138,7 @@ ONE = Options(limit=1)
 
 ORIGIN: Note[str] = Note("origin")
 PARENT: Note[Operation] = Note("parent")
+REQUEST: Note[Request | None] = Note("request")
 JUDGED: Note[bool] = Note("judged")
 """Access rules have seen the whole of which this operation is a part."""
 
@@ -259,6 +186,14 @@ class Operation:
     def parent(self) -> Operation | None:
         """The operation that this one was made for; None where the program asked for it."""
         return self.notes.get(PARENT)
+
+    @property
+    def request(self) -> Request | None:
+        """The other answer that is asked of a search than its documents as one list; see :class:`Request`.
+
+        A layer that answers by itself passes an operation with a request on.
+        """
+        return self.notes.get(REQUEST)
 
     def child(
         self,

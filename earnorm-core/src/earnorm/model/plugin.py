@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.model.reading.resolving import ResolveLayer
 from earnorm.model.relations.prefetch import check_relations
 
 if TYPE_CHECKING:
     from earnorm.application import App
+    from earnorm.kernel.operations import OperationName
     from earnorm.model.base import BaseModel
 
 
 class ModelPlugin:
-    """Looks at the relations of an App's models."""
+    """Looks at the relations of an App's models, and resolves what operations ask of other records."""
 
     api = API
     name = "model"
@@ -31,3 +34,13 @@ class ModelPlugin:
             for extension in extensions:
                 known.setdefault(name, {}).update(extension.model._schema.fields)
         check_relations(models, known)
+
+    @hookimpl
+    def wrap_operation(
+        self, app: App, model: type[BaseModel], operation: OperationName
+    ) -> Iterable[tuple[int, Middleware]]:
+        """Place the layer RESOLVE around a model from which a path may lead into others."""
+        bound = app.bind(model)
+        if operation == "create" or not bound.schema.may_cross:
+            return ()
+        return [(Layer.RESOLVE, ResolveLayer(bound))]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
 from earnorm.exceptions import DomainError, NotSupported, nearest
-from earnorm.features.locking.locking import check_lock
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import Explanation, Operation, OperationName, Options, Stream
-from earnorm.model.reading.across import Across
+from earnorm.kernel.operations import REQUEST, Operation, OperationName, Options
+from earnorm.kernel.requests import Stream
+from earnorm.model.reading.across import ACROSS, Across
 from earnorm.model.reading.hydrate import hydrate
-from earnorm.model.reading.ordering import Order, parse_order
-from earnorm.model.reading.streaming import ahead
+from earnorm.model.reading.ordering import Order, checked_size, parse_order
+from earnorm.model.reading.streaming import BATCH, batches
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.prefetch import prefetch, prefetch_tree
 from earnorm.model.writing import records as writing
@@ -28,19 +28,15 @@ if TYPE_CHECKING:
 
     from earnorm.backends.base import Document
     from earnorm.features.explaining.query_plan import Plan
-    from earnorm.features.exporting.export import Table
     from earnorm.features.grouping.aggregation import Aggregate
     from earnorm.features.grouping.grouping import GroupKey
     from earnorm.features.grouping.pipeline import Aggregation, Stage
     from earnorm.features.paging.paging import CursorPage, Page
     from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.requests import Request
     from earnorm.model.base import BaseModel
 
 M = TypeVar("M", bound="BaseModel")
-
-# 2,000 documents per batch cost 1.03 × of one large batch and keep the event loop free (17 ms at
-# most, measured, against 72 ms); 101, the server's default first batch, cost twice as much.
-_BATCH = 2000
 
 
 class Query(Generic[M]):
@@ -65,13 +61,13 @@ class Query(Generic[M]):
         self._model = model
         self._domain = domain
         self._order: tuple[tuple[str, int], ...] = () if order is None else parse_order(order)
-        self._limit = limit and _size("limit", limit)
-        self._offset = offset and _size("offset", offset)
+        self._limit = limit and checked_size("limit", limit)
+        self._offset = offset and checked_size("offset", offset)
         self._only = None if only is None else _names(only)
         self._prefetch = tuple(prefetch)
         self._timeout = None if timeout is None else _seconds(timeout)
         self._concerns = concerns
-        self._lock = False
+        self._request: Request | None = None
         self._is_whole = False
 
     def _with(self, /, **changes: object) -> Self:
@@ -96,11 +92,11 @@ class Query(Generic[M]):
 
     def limit(self, limit: int) -> Self:
         """At most so many records; 0 means all."""
-        return self._with(_limit=_size("limit", limit))
+        return self._with(_limit=checked_size("limit", limit))
 
     def offset(self, offset: int) -> Self:
         """Leave the first ones out."""
-        return self._with(_offset=_size("offset", offset))
+        return self._with(_offset=checked_size("offset", offset))
 
     def only(self, *fields: str) -> Self:
         """Fetch only these fields (and the id); reading another raises ``FieldNotLoaded``."""
@@ -142,7 +138,9 @@ class Query(Generic[M]):
         one fails at once with a transient error, and ``@transactional`` tries it again. Awaiting it
         outside of a transaction raises ``TransactionError``.
         """
-        return self._with(_lock=True)
+        from earnorm.features.locking.locking import Lock
+
+        return self._with(_request=Lock())
 
     # -- running ------------------------------------------------------------------------------
 
@@ -153,7 +151,7 @@ class Query(Generic[M]):
         self,
         name: OperationName,
         env: Env,
-        stream: Stream | Explanation | None = None,
+        request: Request | None = None,
         across: Across | None = None,
     ) -> tuple[BoundModel, Operation]:
         bound = env.app.bind(self._model)
@@ -165,22 +163,22 @@ class Query(Generic[M]):
             paths = across.paths
         options = Options(
             order=order,
-            across=paths,
             limit=self._limit,
             offset=self._offset,
             fields=self._only and self._checked_only(bound, self._only),
             timeout=self._timeout,
-            stream=stream,
             concerns=self._concerns,
-            lock=self._lock,
         )
         domain = self._domain
         if bound.reading is not None and not self._is_whole:
             domain = bound.reading.narrowed(domain)
         op = Operation(name, bound.model, env, domain, None, options)
-        if self._lock:
-            check_lock(op)
-        return bound, op
+        if paths:
+            op = op.with_note(ACROSS, paths)
+        if self._request is not None:
+            self._request.check(op, request)
+            request = self._request
+        return bound, op if request is None else op.with_note(REQUEST, request)
 
     @staticmethod
     def _checked_only(bound: BoundModel, names: frozenset[str]) -> frozenset[str]:
@@ -208,13 +206,10 @@ class Query(Generic[M]):
 
     async def __aiter__(self) -> AsyncIterator[M]:
         """Stream the records in batches, with constant memory."""
-        env = current_env()
-        stream = Stream(_BATCH)
-        bound, op = self._operation("search", env, stream)
+        bound, op = self._operation("search", current_env(), Stream(BATCH))
         tree = prefetch_tree(self._prefetch)
-        batches = ahead(lambda: env.app.execute(op), stream, eager=env.database_session is None)
-        async with aclosing(batches):
-            async for documents in batches:
+        async with aclosing(batches(op)) as found:
+            async for documents in found:
                 records = hydrate(bound, documents, op.options.fields)
                 if tree:
                     await prefetch(bound, records, tree)
@@ -240,13 +235,9 @@ class Query(Generic[M]):
 
     async def page(self, number: int = 1, size: int = 50) -> Page[M]:
         """One page, numbered from 1, and the total."""
-        from earnorm.features.paging.paging import Page
+        from earnorm.features.paging.paging import numbered_page
 
-        if number < 1 or size < 1:
-            raise ValueError("page() takes a number and a size from 1")
-        total = await self.limit(0).offset(0).count()
-        records = await self.offset((number - 1) * size).limit(size)
-        return Page(records, number, size, total)
+        return await numbered_page(self, number, size)
 
     async def paginate(
         self, size: int = 50, *, after: str | None = None, before: str | None = None
@@ -268,18 +259,9 @@ class Query(Generic[M]):
                 order by a list or by what lies in other records.
             NotSupported: The query has a limit or an offset.
         """
-        from earnorm.features.paging.paging import CursorPage, Keyset, cursor_page
+        from earnorm.features.paging.paging import cursor_page
 
-        if type(size) is not int or size < 1 or (after is not None and before is not None):
-            raise ValueError(
-                "paginate() takes a size from 1, and a cursor after or before, not both"
-            )
-        self._refuse_window("paginate")
-        env = current_env()
-        bound, op = self._operation("search", env)
-        keyset = Keyset(bound.schema, self._order)
-        found, fields, next_, previous = await cursor_page(op, keyset, size, after, before)
-        return CursorPage(await self._records(bound, found, fields), next_, previous)
+        return await cursor_page(self, size, after, before)
 
     async def group(
         self,
@@ -305,31 +287,9 @@ class Query(Generic[M]):
             ValidationError: A value that is no aggregate, or a name used twice.
             NotSupported: The backend cannot compute it.
         """
-        from earnorm.features.grouping.grouping import Grouping
+        from earnorm.features.grouping.grouping import group
 
-        env = current_env()
-        across = Across(env.app.bind(self._model))
-        bound, op = self._operation("group", env, across=across)
-        grouping = Grouping(
-            bound.schema,
-            env,
-            bound.operators,
-            keys,
-            aggregates,
-            having=having,
-            order=order,
-            limit=_size("limit", limit),
-            across=across,
-        )
-        options = op.options
-        ordered = grouping.needs_order or options.limit or options.offset
-        options = options.replace(
-            group=grouping.spec,
-            fields=None,
-            across=across.paths,
-            order=(options.order or (("_id", 1),)) if ordered else (),
-        )
-        return grouping.rows(await env.app.execute(op.replace(options=options)))
+        return await group(self, keys, aggregates, having, order, limit)
 
     def aggregate(self, pipeline: Sequence[Stage]) -> Aggregation:
         """MongoDB's own pipeline over the records that match: ``await`` it, or ``async for``.
@@ -343,11 +303,9 @@ class Query(Generic[M]):
             ValidationError: A stage that is not allowed, JavaScript, or an unknown model.
             NotSupported: The backend cannot compute it.
         """
-        from earnorm.features.grouping.pipeline import Aggregation
+        from earnorm.features.grouping.pipeline import aggregation
 
-        env = current_env()
-        _, op = self._operation("group", env)
-        return Aggregation(env, op, pipeline, _BATCH)
+        return aggregation(self, pipeline)
 
     async def to_pandas(self) -> pandas.DataFrame:
         """The records that match as a pandas DataFrame, a column for each field.
@@ -356,37 +314,21 @@ class Query(Generic[M]):
             ConfigurationError: pandas is not installed: ``pip install "earnorm-core[pandas]"``.
             ValidationError: A stored value is none of its field.
         """
-        from earnorm.features.exporting.export import library
+        from earnorm.features.exporting.tables import query_to_pandas
 
-        library("pandas")
-        return (await self._table()).pandas()
+        return await query_to_pandas(self)
 
     async def to_polars(self) -> polars.DataFrame:
         """As ``to_pandas``, for Polars: ``pip install "earnorm-core[polars]"``."""
-        from earnorm.features.exporting.export import library
+        from earnorm.features.exporting.tables import query_to_polars
 
-        library("polars")
-        return (await self._table()).polars()
+        return await query_to_polars(self)
 
     async def to_arrow(self) -> pyarrow.Table:
         """As ``to_pandas``, for an Arrow table: ``pip install "earnorm-core[arrow]"``."""
-        from earnorm.features.exporting.export import library
+        from earnorm.features.exporting.tables import query_to_arrow
 
-        library("pyarrow", extra="arrow")
-        return (await self._table()).arrow()
-
-    async def _table(self) -> Table:
-        from earnorm.features.exporting.export import Table
-
-        env = current_env()
-        stream = Stream(_BATCH)
-        bound, op = self._operation("search", env, stream)
-        table = Table(bound.schema, op.options.fields)
-        batches = ahead(lambda: env.app.execute(op), stream, eager=env.database_session is None)
-        async with aclosing(batches):
-            async for documents in batches:
-                table.add(documents)
-        return table
+        return await query_to_arrow(self)
 
     async def update(self, values: Mapping[str, Any]) -> int:
         """Write the same values to every record that matches; how many there were.
@@ -420,13 +362,9 @@ class Query(Generic[M]):
         Raises:
             NotSupported: The backend has no query plans.
         """
-        from earnorm.features.explaining.query_plan import Plan
+        from earnorm.features.explaining.explanation import explain
 
-        env = current_env()
-        explanation = Explanation("executionStats" if env.system else "queryPlanner")
-        _, op = self._operation("search", env, explanation)
-        await env.app.execute(op)
-        return Plan(explanation.plan)
+        return await explain(self)
 
     def __repr__(self) -> str:
         # The domain's values may be what must not reach a log.
@@ -459,10 +397,4 @@ def _names(fields: Iterable[str]) -> frozenset[str]:
 def _seconds(value: float) -> float:
     if not value > 0:
         raise ValueError("timeout is a time in seconds above 0")
-    return value
-
-
-def _size(name: str, value: int) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{name} is a whole number from 0, not {value!r}")
     return value

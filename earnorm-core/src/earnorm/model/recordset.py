@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
-    from earnorm.features.exporting.export import Table
     from earnorm.model.base import BaseModel
 
 M = TypeVar("M", bound="BaseModel")
@@ -205,24 +204,21 @@ class RecordSet(Generic[M]):
         Raises:
             ConfigurationError: pandas is not installed: ``pip install "earnorm-core[pandas]"``.
         """
-        return self._table().pandas()
+        from earnorm.features.exporting.tables import table_of
+
+        return table_of(self).pandas()
 
     def to_polars(self) -> polars.DataFrame:
         """As ``to_pandas``, for Polars: ``pip install "earnorm-core[polars]"``."""
-        return self._table().polars()
+        from earnorm.features.exporting.tables import table_of
+
+        return table_of(self).polars()
 
     def to_arrow(self) -> pyarrow.Table:
         """As ``to_pandas``, for an Arrow table: ``pip install "earnorm-core[arrow]"``."""
-        return self._table().arrow()
+        from earnorm.features.exporting.tables import table_of
 
-    def _table(self) -> Table:
-        from earnorm.features.exporting.export import Table
-
-        fetches = [record._fetch for record in self._loaded if record.is_stored]
-        names = {f.name for f in self._model._schema.stored if all(x.has(f.name) for x in fetches)}
-        table = Table(self._model._schema, names)
-        table.add(record._stored() for record in self._loaded)
-        return table
+        return table_of(self).arrow()
 
     # -- choosing and arranging ---------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class Schema:
         """The computed fields; None where there are none."""
         self.derived: DerivedValues | None = None
         """The values that follow from other fields; None where there are none."""
-        self._paths: dict[str, Path] = {}
+        self.resolved_paths: dict[str, Path] = {}
         self._crossings: dict[str, Crossing | None] = {}
         self.may_cross = any(map(_may_cross, fields.values()))
         """Whether any path leads into another model."""
@@ -213,9 +213,9 @@ class Schema:
 
     def resolve(self, path: str) -> Path:
         """See :class:`earnorm.domain.schema.Schema`."""
-        found = self._paths.get(path)
+        found = self.resolved_paths.get(path)
         if found is None:
-            found = self._paths[path] = self._resolve(path)
+            found = self.resolved_paths[path] = self._resolve(path)
         return found
 
     def _resolve(self, path: str) -> Path:
@@ -267,7 +267,7 @@ class Schema:
             find_field: Finds such a field by its name; asked each time, since there may be more later.
         """
         copied = copy.copy(self)
-        copied._paths, copied._crossings = {}, {}
+        copied.resolved_paths, copied._crossings = {}, {}
         copied._find_field = find_field
         return copied
 

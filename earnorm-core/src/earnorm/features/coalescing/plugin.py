@@ -103,7 +103,7 @@ class _Gets:
     def _by_ids(self, op: Operation) -> tuple[list[Any], Domain] | None:
         """The ids that a search asks for, and the rest of its domain."""
         options = op.options
-        if options.order or options.offset or options.stream is not None:
+        if options.order or options.offset or op.request is not None:
             return None
         named = split_ids(op.domain, self._schema)
         if named is None or (options.limit and (options.limit != 1 or len(named[0]) != 1)):

@@ -263,8 +263,8 @@ async def _before(
 ) -> tuple[list[Any], Links]:
     """The ids of the records that the operation is about, and of those that they belong to."""
     links = {trigger.link for trigger in triggers if trigger.link is not None}
-    per_record = isinstance(op.values, PerRecord)
-    pks = list(op.values) if per_record else ids_of(op.domain, bound.schema)
+    values = op.values
+    pks = list(values) if isinstance(values, PerRecord) else ids_of(op.domain, bound.schema)
     if pks is not None and not links:
         return pks, {}
     options = Options(

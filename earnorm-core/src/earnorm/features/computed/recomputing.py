@@ -33,7 +33,8 @@ from earnorm.features.locking.locking import lock
 from earnorm.fields.base import MISSING
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.kernel.environment import Env, current_env, use_env
-from earnorm.kernel.operations import ORIGIN, Operation, Options, PerRecord, Stream, Update
+from earnorm.kernel.operations import ORIGIN, REQUEST, Operation, Options, PerRecord, Update
+from earnorm.kernel.requests import Stream
 from earnorm.kernel.steps import WAY, HandBack, Way
 from earnorm.kernel.transactions import atomic
 from earnorm.model.reading.fetch import Fetch
@@ -312,16 +313,15 @@ class Recomputation:
         fields = None if plan.reads is None else plan.reads | _ID
         for domain in domains:
             stream = Stream(BATCH)
-            options = Options(fields=fields, stream=stream)
-            op = Operation("search", bound.model, env, domain, options=options)
+            op = Operation("search", bound.model, env, domain, options=Options(fields=fields))
+            op = op.with_note(REQUEST, stream)
             try:
                 while documents := await env.app.execute(op):
                     await self._batch(bound, plan, env, documents)
                     if len(documents) < BATCH:
                         break
             finally:
-                if stream.cursor is not None:
-                    await stream.cursor.close()
+                await stream.close()
 
     async def _batch(
         self, bound: BoundModel, plan: Plan, env: Env, documents: list[dict[str, Any]]
@@ -457,8 +457,8 @@ async def recompute(
         bound.model,
         env.replace(system=True, reason=f"recompute {model}"),
         domain,
-        options=Options(fields=_ID, stream=stream, order=(("_id", 1),)),
-    )
+        options=Options(fields=_ID, order=(("_id", 1),)),
+    ).with_note(REQUEST, stream)
     try:
         while documents := await env.app.execute(look):
             pks = [document["_id"] for document in documents]
@@ -476,6 +476,5 @@ async def recompute(
                 if inspect.isawaitable(told):
                     await told
     finally:
-        if stream.cursor is not None:
-            await stream.cursor.close()
+        await stream.close()
     return done

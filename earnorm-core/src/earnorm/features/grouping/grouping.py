@@ -16,13 +16,15 @@ from earnorm.features.grouping.aggregation import Aggregate, PathLike, Stats, pa
 from earnorm.fields.structured import List
 from earnorm.fields.temporal import Date, DateTime
 from earnorm.fields.zones import time_zone
-from earnorm.kernel.operations import GroupSpec
+from earnorm.kernel.environment import current_env
+from earnorm.kernel.requests import GroupSpec
+from earnorm.model.reading.across import ACROSS, Across
 from earnorm.model.reading.expression_paths import ExpressionPath, expression_path
-from earnorm.model.reading.ordering import Order, parse_order
+from earnorm.model.reading.ordering import Order, checked_size, parse_order
 
 if TYPE_CHECKING:
     from earnorm.kernel.environment import Env
-    from earnorm.model.reading.across import Across
+    from earnorm.model.query import Query
     from earnorm.model.schema import Schema
 
 GroupKey = PathLike | Mapping[str, PathLike]
@@ -278,3 +280,39 @@ def _refused(name: str, message: str) -> ValidationError:
     text = message if message.startswith(f"{name}=") else f"{name}: {message}"
     detail: ErrorDetail = {"loc": (name,), "msg": text, "type": "group"}
     return ValidationError("group", [detail])
+
+
+async def group(
+    query: Query[Any],
+    keys: Sequence[GroupKey],
+    aggregates: Mapping[str, Aggregate],
+    having: DomainSource,
+    order: Order,
+    limit: int,
+) -> list[dict[str, Any]]:
+    """Group what a query finds; see ``Query.group``."""
+    env = current_env()
+    across = Across(env.app.bind(query._model))
+    bound, op = query._operation("group", env, across=across)
+    grouping = Grouping(
+        bound.schema,
+        env,
+        bound.operators,
+        keys,
+        aggregates,
+        having=having,
+        order=order,
+        limit=checked_size("limit", limit),
+        across=across,
+    )
+    options = op.options
+    ordered = grouping.needs_order or options.limit or options.offset
+    options = options.replace(
+        group=grouping.spec,
+        fields=None,
+        order=(options.order or (("_id", 1),)) if ordered else (),
+    )
+    op = op.replace(options=options)
+    if across.paths:
+        op = op.with_note(ACROSS, across.paths)
+    return grouping.rows(await env.app.execute(op))

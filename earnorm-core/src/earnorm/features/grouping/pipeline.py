@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from bson import Code
 
 from earnorm.exceptions import ConfigurationError, NotSupported, ValidationError, nearest
-from earnorm.kernel.operations import Operation, Options, Selecting, Stream
+from earnorm.kernel.environment import current_env
+from earnorm.kernel.operations import REQUEST, Operation
+from earnorm.kernel.requests import PipelineCapture, Stream
+from earnorm.model.reading.streaming import BATCH
 
 if TYPE_CHECKING:
     from earnorm.kernel.environment import Env
+    from earnorm.model.query import Query
 
 Stage = Mapping[str, Any]
 
@@ -57,10 +61,9 @@ class Aggregation:
         self._pipeline = pipeline
         self._batch = batch_size
 
-    async def _operation(self, stream: Stream | None = None) -> Operation:
+    async def _operation(self) -> Operation:
         stages = await compiled(self._env, self._op.model._name, self._pipeline)
-        options = self._op.options.replace(pipeline=tuple(stages), stream=stream)
-        return self._op.replace(options=options)
+        return self._op.replace(options=self._op.options.replace(pipeline=tuple(stages)))
 
     def __await__(self) -> Generator[Any, None, list[dict[str, Any]]]:
         return self._run().__await__()
@@ -72,17 +75,23 @@ class Aggregation:
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
         """Stream the rows in batches, with constant memory here."""
         stream = Stream(self._batch)
-        op = await self._operation(stream)
+        op = (await self._operation()).with_note(REQUEST, stream)
         try:
             while rows := await self._env.app.execute(op):
                 for row in rows:
                     yield row
         finally:
-            if stream.cursor is not None:
-                await stream.cursor.close()
+            await stream.close()
 
     def __repr__(self) -> str:
         return f"<Aggregation of {self._op.model._name} in {len(self._pipeline)} stages>"
+
+
+def aggregation(query: Query[Any], pipeline: Sequence[Stage]) -> Aggregation:
+    """Make the aggregation of what a query finds; see ``Query.aggregate``."""
+    env = current_env()
+    _, op = query._operation("group", env)
+    return Aggregation(env, op, pipeline, BATCH)
 
 
 async def compiled(env: Env, subject: str, pipeline: Sequence[Stage]) -> list[Stage]:
@@ -207,10 +216,9 @@ class _Compiler:
             model = env.app.model(name)
         except ConfigurationError as error:
             self._refuse(loc, str(error))
-        found = Selecting()
-        op = Operation("search", model, env, options=Options(stream=found))
-        await env.app.execute(op)
-        stages = [stage for stage in found.stages if stage != {"$match": {}}]
+        capture = PipelineCapture()
+        await env.app.execute(Operation("search", model, env).with_note(REQUEST, capture))
+        stages = [stage for stage in capture.stages if stage != {"$match": {}}]
         return env.app.bind(model).collection.name, stages
 
     def _refuse_hidden(

@@ -12,32 +12,47 @@ from typing import TYPE_CHECKING, Final
 
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import NotSupported, TransactionError
+from earnorm.kernel import searches
+from earnorm.kernel.requests import Request
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Collection, Document
+    from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.operations import Operation
 
 LOCK: Final = "_lock"
 """The stored key that counts the locks."""
 
 
-def check_lock(op: Operation) -> None:
-    """Refuse what cannot be locked.
+class Lock(Request):
+    """Asks for the documents of a search in a transaction, with a lock on each."""
 
-    Raises:
-        TransactionError: No transaction is running, whose end would be the end of the lock.
-        NotSupported: It is not a search of whole records.
-    """
-    if op.name != "search" or op.options.stream is not None:
-        raise NotSupported(
-            f"{op.model._name}: lock() goes with a search that is awaited: "
-            f"'await {op.model.__name__}.search(...).lock()'"
-        )
-    if op.env.transaction is None:
-        raise TransactionError(
-            f"{op.model._name}: lock() holds until the end of a transaction, and none is running: "
-            f"work inside 'async with earnorm.transaction():' or '@earnorm.transactional()'"
-        )
+    __slots__ = ()
+
+    def check(self, op: Operation, other: Request | None = None) -> None:
+        """Refuse what cannot be locked.
+
+        Raises:
+            TransactionError: No transaction is running, whose end would be the end of the lock.
+            NotSupported: It is not a search of whole records.
+        """
+        if op.name != "search" or other is not None:
+            raise NotSupported(
+                f"{op.model._name}: lock() goes with a search that is awaited: "
+                f"'await {op.model.__name__}.search(...).lock()'"
+            )
+        if op.env.transaction is None:
+            raise TransactionError(
+                f"{op.model._name}: lock() holds until the end of a transaction, and none is running: "
+                f"work inside 'async with earnorm.transaction():' or '@earnorm.transactional()'"
+            )
+
+    async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
+        """Fetch the documents, and lock them."""
+        self.check(op)
+        documents = await searches.documents(bound, op)
+        await lock(bound.collection, documents, op)
+        return documents
 
 
 async def lock(collection: Collection, documents: Sequence[Document], op: Operation) -> None:

@@ -18,12 +18,13 @@ from earnorm.domain.keyset import AFTER, BEFORE, BESIDE
 from earnorm.domain.values import PLAIN_STORED
 from earnorm.exceptions import ValidationError
 from earnorm.fields.structured import Dict, Embedded
+from earnorm.kernel.environment import current_env
 from earnorm.model.reading.expression_paths import expression_path
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
-    from earnorm.kernel.operations import Operation
     from earnorm.model.base import BaseModel
+    from earnorm.model.query import Query
     from earnorm.model.recordset import RecordSet
     from earnorm.model.schema import Schema
 
@@ -224,18 +225,31 @@ def _no_value(value: Any) -> Any:
     return value if type(value) is list else None
 
 
+async def numbered_page(query: Query[M], number: int, size: int) -> Page[M]:
+    """Load a page by its number, and count them all; see ``Query.page``."""
+    if number < 1 or size < 1:
+        raise ValueError("page() takes a number and a size from 1")
+    total = await query.limit(0).offset(0).count()
+    records = await query.offset((number - 1) * size).limit(size)
+    return Page(records, number, size, total)
+
+
 async def cursor_page(
-    op: Operation, keyset: Keyset, size: int, after: str | None, before: str | None
-) -> tuple[list[Document], frozenset[str] | None, str | None, str | None]:
-    """The documents of one page, the fields that were fetched, and the cursors to its neighbours.
+    query: Query[M], size: int, after: str | None, before: str | None
+) -> CursorPage[M]:
+    """Load the page behind or before a cursor; see ``Query.paginate``.
 
     Args:
-        op: The whole search.
-        keyset: Its order.
-        size: Most documents on a page.
+        query: The whole search.
+        size: Most records on the page.
         after: The cursor that the page lies behind, or None.
         before: The cursor that it lies before, or None.
     """
+    if type(size) is not int or size < 1 or (after is not None and before is not None):
+        raise ValueError("paginate() takes a size from 1, and a cursor after or before, not both")
+    query._refuse_window("paginate")
+    bound, op = query._operation("search", current_env())
+    keyset = Keyset(bound.schema, query._order)
     backwards = before is not None
     domain = op.domain
     if after is not None:
@@ -257,9 +271,8 @@ async def cursor_page(
         positions.reverse()
     has_next = backwards or is_more
     has_previous = is_more if backwards else after is not None
-    return (
-        found,
-        options.fields,
+    return CursorPage(
+        await query._records(bound, found, options.fields),
         keyset.cursor(positions[-1]) if positions and has_next else None,
         keyset.cursor(positions[0]) if positions and has_previous else None,
     )

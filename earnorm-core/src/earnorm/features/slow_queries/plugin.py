@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.features.slow_queries.query_shape import QueryShape, shape_of
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
-from earnorm.kernel.operations import Call, Explanation, Operation
+from earnorm.kernel.operations import Call, Operation
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -144,7 +144,7 @@ class _Watch:
             return await call_next(op)
         finally:
             seconds = perf_counter() - started
-            if seconds >= self._noted.threshold and not isinstance(op.options.stream, Explanation):
+            if seconds >= self._noted.threshold:
                 self._tell(op, seconds)
 
     def _tell(self, op: Operation, seconds: float) -> None:

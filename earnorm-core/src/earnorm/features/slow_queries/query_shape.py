@@ -12,7 +12,7 @@ from typing import Any
 
 from earnorm.domain import And, Condition, Domain, Not, Or
 from earnorm.exceptions import ConfigurationError
-from earnorm.kernel.operations import Explanation, Operation
+from earnorm.kernel.operations import Operation
 
 Pair = tuple[str, str]
 """A field path and an operator."""
@@ -81,7 +81,8 @@ class QueryShape:
 
 def shape_of(op: Operation) -> QueryShape | None:
     """The shape of an operation; None for one that searches nothing."""
-    if op.name == "create" or isinstance(op.options.stream, Explanation):
+    request = op.request
+    if op.name == "create" or (request is not None and not request.reads_documents):
         return None
     domain = op.domain.simplify()
     return QueryShape(

@@ -30,7 +30,9 @@ from earnorm.exceptions import (
 )
 from earnorm.features.indexes.collection_options import declared_options
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import Operation, Options, Rehearsal
+from earnorm.kernel.operations import REQUEST, Operation
+from earnorm.kernel.requests import DryRun
+from earnorm.kernel.searches import projection
 from earnorm.model.reading.hydrate import hydrate
 
 if TYPE_CHECKING:
@@ -234,17 +236,15 @@ class Watch(Generic[M]):
         """The search that the layers make of the domain: which records, which fields; and its filter."""
         assert self._env is not None
         bound = self._env.app.bind(self._model)
-        rehearsal = Rehearsal()
-        op = Operation(
-            "search", bound.model, self._env, self._domain, None, Options(stream=rehearsal)
-        )
+        dry_run = DryRun()
+        op = Operation("search", bound.model, self._env, self._domain).with_note(REQUEST, dry_run)
         await self._env.app.execute(op)
-        if rehearsal.op is None:
+        if dry_run.op is None:
             raise NotSupported(
                 f"{bound.model._name}: a plugin's layer answers searches itself, so that nobody can "
                 f"say which records watch() may show"
             )
-        return bound, rehearsal.op, rehearsal.filter
+        return bound, dry_run.op, dry_run.filter
 
     async def _event(self, change: Document) -> ChangeEvent[M] | None:
         """What the principal may know of a change; None for nothing.
@@ -285,7 +285,7 @@ class Watch(Generic[M]):
     def _record(self, bound: BoundModel, op: Operation, document: Document | None) -> M | None:
         if document is None:
             return None
-        known = bound.projection(op) or bound.schema.projection
+        known = projection(bound, op) or bound.schema.projection
         seen = {key: value for key, value in document.items() if key in known}
         record: M = hydrate(bound, [seen], op.options.fields)[0]
         return record

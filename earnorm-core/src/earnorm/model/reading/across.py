@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from earnorm.domain import Domain
 from earnorm.exceptions import DomainError
-from earnorm.kernel.operations import Operation, Options, Selecting
+from earnorm.kernel.notes import Note
+from earnorm.kernel.operations import REQUEST, Operation
+from earnorm.kernel.requests import PipelineCapture
 from earnorm.model.relations.ghosts import target_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from earnorm.kernel.environment import Env
 
 _NAME = "__across"
+
+ACROSS: Note[tuple[tuple[str, str], ...]] = Note("across")
+"""Keys in the order and the group of an operation that stand for paths into other records, with those paths."""
 
 
 class Across:
@@ -35,7 +39,7 @@ class Across:
 
     @property
     def paths(self) -> tuple[tuple[str, str], ...]:
-        """Keys with their paths, as ``Options.across`` holds them."""
+        """Keys with their paths, as ``ACROSS`` holds them."""
         return tuple([(key, path) for path, key in self._keys.items()])
 
     def leads_away(self, path: str) -> bool:
@@ -87,11 +91,10 @@ async def _lookup(bound: BoundModel, env: Env, key: str, path: str) -> list[Mapp
     if crossing is None or not crossing.rest:
         return [{"$set": {key: f"${bound.schema.path_of(path)}"}}]
     target = target_of(bound.app, crossing.field)
-    selecting = Selecting()
-    op = Operation("search", target.model, env, Domain.TRUE, options=Options(stream=selecting))
-    await env.app.execute(op)
+    capture = PipelineCapture()
+    await env.app.execute(Operation("search", target.model, env).with_note(REQUEST, capture))
     pipeline = [
-        *selecting.stages,
+        *capture.stages,
         *await _lookup(target, env, key, crossing.rest),
         {"$project": {"_id": 0, key: 1}},
     ]

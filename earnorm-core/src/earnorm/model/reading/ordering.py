@@ -20,3 +20,14 @@ def parse_order(*order: Order) -> tuple[tuple[str, int], ...]:
             if part:
                 found.setdefault(part.lstrip("-+"), -1 if part.startswith("-") else 1)
     return tuple(found.items())
+
+
+def checked_size(name: str, value: int) -> int:
+    """A limit or an offset, if it can be one.
+
+    Raises:
+        ValueError: It is no whole number from 0.
+    """
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} is a whole number from 0, not {value!r}")
+    return value

@@ -30,7 +30,8 @@ from earnorm.domain.relational import (
 from earnorm.domain.schema import Crossing, Schema, Substitute
 from earnorm.domain.values import thaw
 from earnorm.exceptions import ConfigurationError, NotSupported
-from earnorm.kernel.operations import PLAIN, Operation, Options, Selecting, Stream
+from earnorm.kernel.operations import PLAIN, REQUEST, Operation, Options
+from earnorm.kernel.requests import PipelineCapture, Stream
 from earnorm.model.relations.ghosts import link_of, target_of
 from earnorm.model.relations.trees import walk
 
@@ -261,7 +262,7 @@ class _Resolver:
     async def _all(self, op: Operation, key: str) -> list[Any] | None:
         """Every id there, read in batches; None as soon as they are too many."""
         stream = Stream(_BATCH)
-        op = op.replace(options=op.options.replace(limit=0, stream=stream))
+        op = op.replace(options=op.options.replace(limit=0)).with_note(REQUEST, stream)
         found: dict[Any, None] = {}
         try:
             while documents := await self._env.app.execute(op):
@@ -270,8 +271,7 @@ class _Resolver:
                 if 16 * len(found) > self._left and self._can_look_up:
                     return None
         finally:
-            if stream.cursor is not None:
-                await stream.cursor.close()
+            await stream.close()
         return self._counted(list(found))
 
     async def _lookup(self, link: Link, schema: Schema) -> Domain:
@@ -317,10 +317,11 @@ async def lookup(
     one: bool,
 ) -> Mapping[str, Any]:
     """A ``$lookup`` of the other model's records, restricted by that model's own layers."""
-    selecting = Selecting()
-    op = Operation("search", target.model, env, domain, options=Options(stream=selecting))
-    await env.app.execute(op)
-    stages: list[Mapping[str, Any]] = [*selecting.stages]
+    capture = PipelineCapture()
+    await env.app.execute(
+        Operation("search", target.model, env, domain).with_note(REQUEST, capture)
+    )
+    stages: list[Mapping[str, Any]] = [*capture.stages]
     if one:
         stages.append({"$limit": 1})
     return {

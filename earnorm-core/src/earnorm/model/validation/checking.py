@@ -17,7 +17,8 @@ from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError, located
 from earnorm.fields.base import MISSING
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import Operation, Options, Stream
+from earnorm.kernel.operations import REQUEST, Operation
+from earnorm.kernel.requests import Stream
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.validation.constraints import Rule, When, returned
@@ -266,13 +267,12 @@ async def _matching(op: Operation, bound: BoundModel) -> AsyncIterator[list[Any]
     from earnorm.model.reading.hydrate import hydrate
 
     stream = Stream(_BATCH)
-    search = Operation("search", op.model, op.env, op.domain, options=Options(stream=stream))
+    search = Operation("search", op.model, op.env, op.domain).with_note(REQUEST, stream)
     try:
         while documents := await op.app.execute(search):
             yield hydrate(bound, documents)
     finally:
-        if stream.cursor is not None:
-            await stream.cursor.close()
+        await stream.close()
 
 
 # -- values ---------------------------------------------------------------------------------------

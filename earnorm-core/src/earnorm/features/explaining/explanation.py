@@ -1,0 +1,45 @@
+"""``await query.explain()``: asks for the plan of a search as its layers have made it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from earnorm.features.explaining.query_plan import Plan
+from earnorm.kernel import searches
+from earnorm.kernel.environment import current_env
+from earnorm.kernel.requests import Request
+
+if TYPE_CHECKING:
+    from earnorm.backends.base import Document
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.operations import Operation
+    from earnorm.model.query import Query
+
+
+class Explanation(Request):
+    """Asks for the query plan of a search instead of its documents, and holds it.
+
+    Args:
+        verbosity: MongoDB's own: ``"queryPlanner"``, or ``"executionStats"`` with figures.
+    """
+
+    __slots__ = ("plan", "verbosity")
+    reads_documents = False
+
+    def __init__(self, verbosity: str) -> None:
+        self.verbosity = verbosity
+        self.plan: Document = {}
+
+    async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
+        """Keep the plan."""
+        self.plan = await searches.explain(bound, op, self.verbosity)
+        return []
+
+
+async def explain(query: Query[Any]) -> Plan:
+    """Explain a query; see ``Query.explain``."""
+    env = current_env()
+    explanation = Explanation("executionStats" if env.system else "queryPlanner")
+    _, op = query._operation("search", env, explanation)
+    await env.app.execute(op)
+    return Plan(explanation.plan)

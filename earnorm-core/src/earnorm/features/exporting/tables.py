@@ -1,0 +1,57 @@
+"""Queries and RecordSets as tables: what ``to_pandas()``, ``to_polars()`` and ``to_arrow()`` of the two do."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from earnorm.features.exporting.export import Table, library
+from earnorm.kernel.environment import current_env
+from earnorm.kernel.requests import Stream
+from earnorm.model.reading.streaming import BATCH, batches
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+    from earnorm.model.query import Query
+    from earnorm.model.recordset import RecordSet
+
+
+def table_of(records: RecordSet[Any]) -> Table:
+    """Collect the fields that all of the records have loaded."""
+    schema, every = records._model._schema, list(records)
+    fetches = [record._fetch for record in every if record.is_stored]
+    names = {f.name for f in schema.stored if all(fetch.has(f.name) for fetch in fetches)}
+    table = Table(schema, names)
+    table.add(record._stored() for record in every)
+    return table
+
+
+async def query_to_pandas(query: Query[Any]) -> pandas.DataFrame:
+    """Load a query as a pandas DataFrame; see ``Query.to_pandas``."""
+    library("pandas")
+    return (await _loaded(query)).pandas()
+
+
+async def query_to_polars(query: Query[Any]) -> polars.DataFrame:
+    """Load a query as a Polars DataFrame; see ``Query.to_polars``."""
+    library("polars")
+    return (await _loaded(query)).polars()
+
+
+async def query_to_arrow(query: Query[Any]) -> pyarrow.Table:
+    """Load a query as an Arrow table; see ``Query.to_arrow``."""
+    library("pyarrow", extra="arrow")
+    return (await _loaded(query)).arrow()
+
+
+async def _loaded(query: Query[Any]) -> Table:
+    """Load a query batch by batch, without a record for each row."""
+    bound, op = query._operation("search", current_env(), Stream(BATCH))
+    table = Table(bound.schema, op.options.fields)
+    async with aclosing(batches(op)) as found:
+        async for documents in found:
+            table.add(documents)
+    return table

@@ -1,0 +1,214 @@
+"""The end of the layers for searches, counts and groups: what the database is asked, and how.
+
+A search sends a filter, or a pipeline where a layer has left one: ``STAGES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from earnorm.domain import to_filter
+from earnorm.exceptions import LongList
+from earnorm.kernel import parts
+from earnorm.kernel.notes import Note
+from earnorm.kernel.operations import REQUEST
+from earnorm.kernel.reading import PreparedRecords
+
+if TYPE_CHECKING:
+    from earnorm.backends.base import Cursor, Document
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.operations import Operation
+    from earnorm.kernel.requests import Request
+
+Stages = tuple[Mapping[str, Any], ...]
+
+STAGES: Note[Stages] = Note("stages")
+"""On a search, count or group: the stages that select its documents, in the place of a filter of its domain."""
+
+
+# -- operations -----------------------------------------------------------------------------------
+
+
+async def search(bound: BoundModel, op: Operation) -> list[Document]:
+    """Serve the operation's request; without one, fetch the documents."""
+    notes, options = op.notes, op.options
+    if notes:
+        request: Request | None = notes.get(REQUEST)
+        if request is not None:
+            return await request.serve(bound, op)
+        if STAGES in notes:
+            return await bound.collection_of(op).aggregate(
+                [*notes[STAGES], *_window(op), _projected(bound, op)],
+                session=op.env.database_session,
+                timeout=options.timeout or bound.timeout,
+            )
+    try:
+        # As bound.filter() does, for one call less; so are the collection and the projection below.
+        condition = to_filter(op.domain, bound.schema, bound.operators)
+    except LongList as refused:
+        return await parts.search(search, bound, op, refused)
+    declared, is_whole = bound.declared, options.fields is None
+    look = declared.only if is_whole else None
+    # Where documents tell which class each record is of, those are made at the end.
+    plain = not options.limit and bound.classes is None
+    prepared = PreparedRecords(bound.model, look) if plain else None
+    collection = bound.collection if options.concerns is None else bound.collection_of(op)
+    documents = await collection.find(
+        condition,
+        projection=declared.projection if is_whole else projection(bound, op),
+        sort=options.order,
+        skip=options.offset,
+        limit=options.limit,
+        session=op.env.database_session,
+        timeout=options.timeout or bound.timeout,
+        each_part=look if prepared is None else prepared.part,
+    )
+    if prepared is None:
+        return documents
+    prepared += documents
+    return prepared
+
+
+async def count(bound: BoundModel, op: Operation) -> int:
+    """Count the records that match."""
+    options = op.options
+    if op.notes and STAGES in op.notes:
+        rows = await bound.collection_of(op).aggregate(
+            [*op.notes[STAGES], *_window(op), {"$count": "n"}],
+            session=op.env.database_session,
+            timeout=options.timeout or bound.timeout,
+        )
+        return int(rows[0]["n"]) if rows else 0
+    try:
+        condition = bound.filter(op.domain)
+    except LongList as refused:
+        return await parts.count(count, bound, op, refused)
+    return await bound.collection_of(op).count(
+        condition,
+        skip=options.offset,
+        limit=options.limit,
+        session=op.env.database_session,
+        timeout=options.timeout or bound.timeout,
+    )
+
+
+async def group(bound: BoundModel, op: Operation) -> list[Document]:
+    """Give the rows of a group or of a pipeline."""
+    request = op.request
+    if request is not None:
+        rows = await request.serve(bound, op)
+    else:
+        rows = await bound.collection_of(op).aggregate(
+            _group_stages(bound, op),
+            session=op.env.database_session,
+            timeout=op.options.timeout or bound.timeout,
+        )
+    spec = op.options.group
+    return rows if spec is None else spec.rows(rows)
+
+
+# -- for requests ---------------------------------------------------------------------------------
+
+
+async def documents(bound: BoundModel, op: Operation) -> list[Document]:
+    """Fetch the documents of a search that has a request, as if it had none."""
+    return await search(bound, op.replace(notes={**op.notes, REQUEST: None}))
+
+
+async def open_cursor(bound: BoundModel, op: Operation, batch_size: int) -> Cursor:
+    """Open a cursor over what a search or a group selects."""
+    options, collection = op.options, bound.collection_of(op)
+    session, timeout = op.env.database_session, options.timeout or bound.timeout
+    pipeline: list[Mapping[str, Any]] | None = None
+    if op.name == "group":
+        pipeline = _group_stages(bound, op)
+    elif STAGES in op.notes:
+        pipeline = [*op.notes[STAGES], *_window(op), _projected(bound, op)]
+    if pipeline is not None:
+        return await collection.open_pipeline(
+            pipeline, batch_size=batch_size, session=session, timeout=timeout
+        )
+    try:
+        condition = bound.filter(op.domain)
+    except LongList as refused:
+        return parts.Cursors(open_cursor, bound, op, batch_size, refused)
+    return await collection.open_cursor(
+        condition,
+        projection=projection(bound, op),
+        sort=options.order,
+        skip=options.offset,
+        limit=options.limit,
+        batch_size=batch_size,
+        session=session,
+        timeout=timeout,
+    )
+
+
+async def explain(bound: BoundModel, op: Operation, verbosity: str) -> Document:
+    """Ask the database for the query plan of a search."""
+    options = op.options
+    if STAGES in op.notes:
+        pipeline = [*op.notes[STAGES], *_window(op), _projected(bound, op)]
+        return await bound.collection.explain_pipeline(pipeline, verbosity=verbosity)
+    return await bound.collection.explain(
+        bound.filter(op.domain),
+        sort=options.order,
+        skip=options.offset,
+        limit=options.limit,
+        verbosity=verbosity,
+    )
+
+
+def stages(bound: BoundModel, op: Operation) -> Stages:
+    """The stages that select the documents of an operation, before its order and window."""
+    found = op.notes.get(STAGES)
+    return found or ({"$match": bound.filter(op.domain)},)
+
+
+def hiding(bound: BoundModel, op: Operation) -> Stages:
+    """The stage that leaves out the fields which were not asked for, or which a layer hides."""
+    return () if op.options.fields is None else ({"$project": projection(bound, op)},)
+
+
+# -- their parts ----------------------------------------------------------------------------------
+
+
+def projection(bound: BoundModel, op: Operation) -> Mapping[str, int] | None:
+    """The stored keys that a search fetches; None where it asks for whole documents."""
+    names = op.options.fields
+    if names is None:
+        return bound.declared.projection
+    fields = bound.schema.fields
+    # {"_id": 1} is always part of it, so that the projection is never empty (which means all)
+    return {"_id": 1, **{fields[name].db_name: 1 for name in names if fields[name].stored}}
+
+
+def _projected(bound: BoundModel, op: Operation) -> Mapping[str, Any]:
+    # Always one: the keys that stages have looked up are no part of the record.
+    return {"$project": projection(bound, op) or bound.schema.projection}
+
+
+def _window(op: Operation, order: Iterable[tuple[str, int]] | None = None) -> Stages:
+    """The order and the window of an operation as stages."""
+    options = op.options
+    found: list[Mapping[str, Any]] = []
+    if options.order:
+        found.append({"$sort": dict(options.order if order is None else order)})
+    if options.offset:
+        found.append({"$skip": options.offset})
+    if options.limit:
+        found.append({"$limit": options.limit})
+    return tuple(found)
+
+
+def _group_stages(bound: BoundModel, op: Operation) -> list[Mapping[str, Any]]:
+    """The stages that give the records which a group is about, and no more, and then its own."""
+    options, spec = op.options, op.options.group
+    own = options.pipeline if spec is None else spec.stages
+    assert own is not None
+    order = options.order
+    if order and not any(path == "_id" for path, _ in order):
+        # The id makes the order complete, so that a window is the same one each time.
+        order = (*order, ("_id", 1))
+    return [*stages(bound, op), *_window(op, order), *hiding(bound, op), *own]

@@ -1,0 +1,93 @@
+"""The layer RESOLVE: conditions about other records become conditions about this one, or stages of a pipeline
+where a filter could not hold the answer; so do orders and group keys that lie in other records."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.domain import TRUE, And, Condition
+from earnorm.domain.long_lists import chunks
+from earnorm.domain.relational import asks_others
+from earnorm.kernel.operations import PerRecord
+from earnorm.kernel.searches import STAGES
+from earnorm.model.reading.across import ACROSS, lookups
+from earnorm.model.reading.resolution import Selection, select
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.operations import Call, Operation
+
+_BATCH: Final = 100_000  # ids that are read at once
+
+
+class ResolveLayer:
+    """Resolves what the operations of one model ask of other records, before a filter is made of it."""
+
+    def __init__(self, bound: BoundModel) -> None:
+        self._bound = bound
+        self._schema = bound.schema
+        self._operators = bound.operators
+        self._plain = frozenset(
+            operator.name
+            for operator in bound.operators.values()
+            if not (operator.relational or operator.nested or operator.pathless)
+        )
+
+    def __call__(self, op: Operation, call_next: Call) -> Awaitable[Any]:
+        """Not a coroutine itself: where nothing is asked of other records it costs one call."""
+        domain, known = op.domain, self._schema.resolved_paths
+        for node in domain.children if type(domain) is And else (domain,):
+            # A path that was resolved once lies in this model's documents.
+            if type(node) is Condition:
+                if node.path in known and node.operator in self._plain:
+                    continue
+            elif node is TRUE:
+                continue
+            if asks_others(domain, self._schema, self._operators):
+                return self._resolve(op, call_next, asks=True)
+            break
+        if op.notes and ACROSS in op.notes:
+            return self._resolve(op, call_next, asks=False)
+        return call_next(op)
+
+    async def _resolve(self, op: Operation, call_next: Call, *, asks: bool) -> Any:
+        request = op.request
+        if request is not None and request.is_under_way:
+            return await call_next(op)
+        bound, across = self._bound, op.note(ACROSS)
+        if across and op.name not in ("search", "group"):
+            # How many there are, or which are changed, depends on no order.
+            across, op = None, op.replace(options=op.options.replace(order=()))
+        selection = await select(bound, op) if asks else Selection(op.domain)
+        added = await lookups(bound, op.env, across) if across else []
+        if not (selection.lookups or added):
+            return await call_next(op.replace(domain=selection.domain))
+        if op.name in ("write", "unlink"):
+            return await self._change(op, selection, call_next)
+        return await call_next(op.with_note(STAGES, (*selection.stages(bound), *added)))
+
+    async def _change(self, op: Operation, selection: Selection, call_next: Call) -> int:
+        """Write or delete in chunks of ids, which are all known before the first is written."""
+        bound = self._bound
+        stages = [*selection.stages(bound), {"$project": {"_id": 1}}]
+        if not op.options.many:
+            stages.append({"$limit": 1})
+        cursor = await bound.collection_of(op).open_pipeline(
+            stages,
+            batch_size=_BATCH,
+            session=op.env.database_session,
+            timeout=op.options.timeout or bound.timeout,
+        )
+        pks: list[Any] = []
+        while documents := await cursor.next_batch():
+            pks += [document["_id"] for document in documents]
+        done = 0
+        for chunk in chunks(pks):
+            # What needs no other record is asked again, as part of the write itself.
+            part = op.replace(domain=selection.first & Condition("_id", "in", chunk))
+            if isinstance(op.values, PerRecord):
+                own = {pk: op.values[pk] for pk in chunk if pk in op.values}
+                part = part.replace(values=PerRecord(own))
+            done += await call_next(part)
+        return done
