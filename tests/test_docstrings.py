@@ -9,12 +9,15 @@ import pytest
 
 _ROOT = Path(__file__).parents[1]
 _ROOMS = (
+    "earnorm-audit",
+    "earnorm-cache",
     "earnorm-core/src/earnorm/backends",
     "earnorm-core/src/earnorm/cli",
     "earnorm-core/src/earnorm/concerns.py",
     "earnorm-core/src/earnorm/domain",
     "earnorm-core/src/earnorm/exceptions.py",
     "earnorm-core/src/earnorm/fields",
+    "earnorm-pool",
 )
 _FRAGMENTS = frozenset({"What", "Where", "Whose", "Whether", "Let", "How"})
 

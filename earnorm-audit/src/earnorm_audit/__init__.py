@@ -1,4 +1,4 @@
-"""The audit plugin of EarnORM. What it exports is what it promises; the rest of the package is private."""
+"""The audit plugin of EarnORM. Only the names in ``__all__`` are public."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changed between two images of a record, in a form that JSON can carry without loss. No I/O."""
+"""The changes between two images of a record, in a form that JSON holds without loss. No I/O."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from bson import Decimal128, ObjectId
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 
-# Stored values and JSON values: whatever BSON and JSON hold, so no narrower type can be said.
+# These hold any value of BSON and JSON, so there is no narrower type.
 Document = Mapping[str, Any]
 Changes = dict[str, dict[str, Any]]
 
 HIDDEN: Final = {"changed": True}
-"""All that is said about a field whose values must not be recorded."""
+"""The entry for a field whose values must not be recorded."""
 
 _MARK: Final = "~"
-"""A mapping with one key that begins so stands for a value that JSON has not; a record's own such key
-gets a second mark, which adds no level to a document that may be nested up to BSON's limit."""
+"""A mapping with one key that begins with the mark stands for a value that JSON lacks. A record's
+own such key gets a second mark, which adds no level to a document that may be nested up to BSON's
+limit."""
 _INT32: Final = (-(2**31), 2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What is recorded of one model's records.
+    """The fields of one model that are recorded.
 
     Attributes:
         fields: Field name to the key in the stored document.
@@ -43,11 +44,11 @@ class Recorded:
     hidden: Collection[str]
 
     def difference(self, old: Document | None, new: Document | None) -> Changes:
-        """The fields that differ; a side is left out where the field is not stored.
+        """Return the fields that differ; a side without the field is left out.
 
         Args:
-            old: The stored document before, or None where there was none.
-            new: The stored document after, or None where there is none.
+            old: The stored document before, or None if there was none.
+            new: The stored document after, or None if there is none.
         """
         changes: Changes = {}
         for name, key in self.fields.items():
@@ -66,7 +67,7 @@ class Recorded:
 
 
 def _float_text(value: float) -> str:
-    """``inf``, ``-inf``, ``nan``; a NaN with a sign or a payload by its 64 bits, as BSON keeps it."""
+    """Write ``inf``, ``-inf`` or ``nan``; a NaN with a sign or a payload as the 64 bits of BSON."""
     bits = struct.pack(">d", value)
     return str(value) if bits == struct.pack(">d", float(str(value))) else f"bits {bits.hex()}"
 
@@ -80,13 +81,18 @@ def _float_of(text: str) -> float:
 
 
 def is_same(old: Any, new: Any) -> bool:
-    """Whether two stored values are the same BSON: 1, 1.0 and True are three values, and the
-    order of keys counts."""
+    """Return whether two stored values are the same BSON.
+
+    1, 1.0 and True are three values, and the order of keys counts.
+    """
     return type(old) is type(new) and _bson(old) == _bson(new)
 
 
 def to_json(value: Any) -> Any:
-    """A stored value as JSON has it; what JSON has not becomes ``{"~date": "2026-01-31T12:00:00"}``."""
+    """Convert a stored value to JSON.
+
+    A value that JSON lacks gets a mark: ``{"~date": "2026-01-31T12:00:00"}``.
+    """
     kind: type[Any] = type(value)
     if value is None or kind in (str, bool, int):
         return value
@@ -98,7 +104,7 @@ def to_json(value: Any) -> Any:
         escape = _MARK if _is_marked(value) else ""
         return {escape + key: to_json(item) for key, item in value.items()}
     if kind is bson.Int64 and not _INT32[0] <= value <= _INT32[1]:
-        return int(value)  # only a small one would come back as another BSON type
+        return int(value)  # it needs no mark: only a small one would come back as another BSON type
     for mark, (type_, encode, _) in _MARKED.items():
         if kind is type_:
             return {mark: encode(value)}
@@ -106,7 +112,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """The stored value that ``to_json`` was given."""
+    """Convert the result of ``to_json`` back to the stored value."""
     if isinstance(value, list):
         return [from_json(item) for item in cast("Iterable[Any]", value)]
     if not isinstance(value, dict):
@@ -121,19 +127,19 @@ def from_json(value: Any) -> Any:
 
 
 def id_text(pk: Any) -> str:
-    """The text under which a record's stored id is recorded; an ObjectId's digits, a UUID's text …"""
+    """Return the text by which a record's stored id is recorded: an ObjectId's digits …"""
     plain = isinstance(pk, str | int | ObjectId | uuid.UUID) and not isinstance(pk, bool)
     return str(pk) if plain else json.dumps(to_json(pk))
 
 
 def replay(changes: Iterable[tuple[str, Changes]]) -> dict[str, Any] | None:
-    """The stored values of a record, by field name, after these changes.
+    """Return the stored values of a record, by field name, after these changes.
 
     Args:
         changes: Operation and changes of each entry, from the record's creation on.
 
     Returns:
-        The values, None where the record was deleted. Hidden fields are not among them.
+        The values, or None if the record was deleted. Hidden fields are not among them.
     """
     state: dict[str, Any] | None = None
     for operation, change in changes:
@@ -168,9 +174,9 @@ def _decoded(text: str) -> Any:
 _CODEC: Final[Any] = CodecOptions[dict[str, Any]](
     uuid_representation=UuidRepresentation.STANDARD, tz_aware=False
 )
-# bson.decode itself is annotated with an array of unknown items.
+# The annotation of bson.decode has an array of unknown items.
 _decode: Final[Callable[[bytes, Any], dict[str, Any]]] = cast("Any", bson).decode
-# Mark: type, to text, from text. Anything else goes through BSON itself.
+# For each mark: the type and its conversions to text and back. Any other type is stored as BSON.
 _MARKED: Final[Mapping[str, tuple[type[Any], Callable[[Any], Any], Callable[[Any], Any]]]] = {
     "~oid": (ObjectId, str, ObjectId),
     "~date": (

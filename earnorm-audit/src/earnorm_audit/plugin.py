@@ -1,8 +1,8 @@
-"""The plugin: settings, which models are recorded, and the layer around create, write and unlink.
+"""The plugin: its settings, its choice of models, and the layer around create, write and unlink.
 
-A change and its entries are one transaction where the backend has transactions. The layer looks at
-the records before and after, since only the database knows what an update by domain, a default, or
-a layer further in made of them.
+A change and its entries are one transaction if the backend has transactions. The layer reads the
+records before and after, because only the database knows what an update by domain, a default, or an
+inner layer made of them.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ Images = dict[Any, Document]
 Kind = Literal["create", "write", "unlink"]
 
 CHUNK: Final = 1000
-"""So many records are held in memory with their images at a time."""
+"""The most records whose images are in memory at a time."""
 RETRIES: Final = 10
-"""How often a change is tried again that met another one; without audit the server itself would wait."""
+"""The retries of a change that conflicts with another; without audit the server itself would
+wait."""
 WRITES: Final = frozenset({"create", "write", "unlink"})
 _KEY: Final = "earnorm_audit"
 _WRITER: Final = object()
-"""In the Env's context it says that the plugin itself adds entries; nobody else has this object."""
+"""Put in the Env's context while the plugin itself adds entries; only the plugin has this
+object."""
 
 
 class AuditSettings(pydantic.BaseModel):
@@ -63,7 +65,8 @@ class AuditSettings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     models: list[str] | None = None
-    """Names of the models that are recorded; None means all. ``_audit = False`` leaves a model out of both."""
+    """Names of the models to record; None means all. ``_audit = False`` excludes a model in any
+    case."""
     exclude_fields: list[str] = []
     """Fields that are not recorded: ``"updated_at"`` in every model, ``"user.updated_at"`` in one."""
 
@@ -71,8 +74,8 @@ class AuditSettings(pydantic.BaseModel):
 class AuditPlugin:
     """Records who changed what and when, in the transaction of the change.
 
-    A model takes part unless it says ``_audit = False``. Of the fields in its ``_audit_hidden`` it
-    is recorded that they changed, never a value.
+    A model is recorded unless it declares ``_audit = False``. Entries say that the fields in its
+    ``_audit_hidden`` changed, but never a value.
     """
 
     api = 1
@@ -86,33 +89,33 @@ class AuditPlugin:
     @staticmethod
     @hookimpl
     def settings() -> type[pydantic.BaseModel]:
-        """The type of the plugin's settings."""
+        """Return the type of the plugin's settings."""
         return AuditSettings
 
     @hookimpl
     def register_models(self) -> Iterable[type[models.BaseModel]]:
-        """The model of an entry."""
+        """Return the model of an entry."""
         return [AuditEntry]
 
     @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
-        """``app.services["audit"]``."""
+        """Provide ``app.services["audit"]``."""
         return {"audit": AuditLog(app)}
 
     @hookimpl
     def model_registered(self, model: type[models.BaseModel]) -> None:
-        """Hold what a model says about its audit against its fields.
+        """Check a model's declarations about its audit against its fields.
 
         Raises:
-            ConfigurationError: ``_audit_hidden`` or a setting names an unknown field; a slip here would
-                put a secret into the trail.
+            ConfigurationError: ``_audit_hidden`` or a setting names an unknown field; such a
+                mistake would put a secret into the trail.
         """
         self._seen.add(name_of(model))
         self._recorded(ModelView(model))
 
     @hookimpl
     def health(self) -> Mapping[str, object]:
-        """Degraded while a model that the settings name is unknown to the App: nothing is recorded of it."""
+        """Report ``degraded`` while a model in the settings is unknown, and so not recorded."""
         unknown = sorted(set(self._settings.models or ()) - self._seen)
         return {"status": "degraded" if unknown else "ok", "unknown_models": unknown}
 
@@ -120,7 +123,7 @@ class AuditPlugin:
     def wrap_operation(
         self, app: App, model: type[models.BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """The layer around writing operations, and the one that keeps the trail append-only."""
+        """Wrap writing operations with the audit; the trail itself gets its append-only rule."""
         if operation not in WRITES:
             return []
         view = ModelView(model)
@@ -186,9 +189,9 @@ class AuditPlugin:
 
         return middleware
 
-    async def _add(self, op: Operation, found: Sequence[tuple[Kind, Any, Changes]]) -> None:
-        """Store an entry for each change, past access rules and past this plugin itself."""
-        if not found:
+    async def _add(self, op: Operation, differences: Sequence[tuple[Kind, Any, Changes]]) -> None:
+        """Store an entry for each change; neither access rules nor this plugin apply to it."""
+        if not differences:
             return
         env = op.env
         common = {
@@ -207,15 +210,17 @@ class AuditPlugin:
                 "operation": kind,
                 "changes": changes,
             }
-            for kind, pk, changes in found
+            for kind, pk, changes in differences
         ]
         writer = _system(env).replace(context={**env.context, _KEY: _WRITER})
         model = op.app.model(ENTRY)
         await op.app.execute(Operation("create", model, writer, values=entries))
 
     def _now(self) -> datetime.datetime:
-        """The time in UTC as it is stored; later than every one before it, so that it orders entries
-        also within a millisecond and when the clock is set back."""
+        """Return the time in UTC as it is stored, always later than the last one.
+
+        So it orders entries even within a millisecond, and after the clock was set back.
+        """
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         if now <= self._last:
@@ -227,13 +232,13 @@ class AuditPlugin:
         running = env.transaction
         if running is None:
             return None
-        known = self._marks.get(running)
-        if known is None:
-            known = self._marks[running] = uuid.uuid4().hex
+        marker = self._marks.get(running)
+        if marker is None:
+            marker = self._marks[running] = uuid.uuid4().hex
             forget = partial(self._marks.pop, running)
             running.after_commit(forget)
             running.after_rollback(forget)
-        return known
+        return marker
 
     def __repr__(self) -> str:
         return f"<AuditPlugin of {len(self._seen)} models>"
@@ -243,7 +248,7 @@ Add = Callable[[Operation, Sequence[tuple[Kind, Any, Changes]]], Any]
 
 
 class _Audited:
-    """One model's writing operations, done between two looks at the records."""
+    """Carries out one model's writing operations, and reads the records before and after."""
 
     def __init__(self, recorded: Recorded, add: Add) -> None:
         self._recorded = recorded
@@ -251,7 +256,7 @@ class _Audited:
         self._fields = frozenset(recorded.fields)
 
     async def run(self, op: Operation, call_next: Call) -> Any:
-        """Inside a transaction: what fails takes everything else with it."""
+        """Run an operation inside a transaction, which fails as a whole."""
         if op.name == "create":
             result = await call_next(op)
             for ids in _chunks(result):
@@ -260,7 +265,7 @@ class _Audited:
         return await self._run_in_parts(op, call_next, self._between)
 
     async def run_alone(self, op: Operation, call_next: Call) -> Any:
-        """Without a transaction: what was done before an error is recorded all the same."""
+        """Run an operation without a transaction; what was done before an error is recorded too."""
         if op.name == "create" and isinstance(op.values, list):
             ids = [document["_id"] for document in op.values]
             # An id that is taken belongs to a record that this operation will not create.
@@ -275,7 +280,7 @@ class _Audited:
     # -- write and unlink -----------------------------------------------------------------------
 
     async def _run_in_parts(self, op: Operation, call_next: Call, between: Any) -> int:
-        """Up to a chunk at once; of more, only the ids are held, and each chunk is an operation."""
+        """Run up to a chunk at once; for more, hold only the ids and run an operation per chunk."""
         if isinstance(op.values, PerRecord):
             parts = [PerRecord(part) for part in _chunked_items(op.values)]
             return sum(
@@ -307,7 +312,7 @@ class _Audited:
 
     async def _between(self, op: Operation, call_next: Call, before: Images) -> Any:
         if len(before) > 1 and not op.options.many:
-            # Which of several is the first one is settled here, or the other one might be written.
+            # The first of several records is chosen here, or the write might choose another one.
             before = dict(list(before.items())[:1])
             op = _narrowed(op, before)
         result = await call_next(op)
@@ -315,7 +320,7 @@ class _Audited:
         return result
 
     async def _between_errors(self, op: Operation, call_next: Call, before: Images) -> Any:
-        # A record that begins to match in between must not be changed unseen.
+        # A record that begins to match after the read must not be changed without an entry.
         before = before if op.options.many else dict(list(before.items())[:1])
         op = _narrowed(op, before)
         try:
@@ -324,14 +329,14 @@ class _Audited:
             await self._compare(op, list(before), before)
 
     async def _compare(self, op: Operation, ids: Sequence[Any], before: Images) -> None:
-        """Look again, and store an entry for each record that differs."""
+        """Read the records again, and store an entry for each that differs."""
         if not ids:
             return
         try:
             await self._record(op, ids, before, await self._read(op, _by_id(ids)))
         except BaseException:
             if op.env.transaction is not None:
-                # Also where the application catches the error: no change without its entry.
+                # Even if the application catches the error, no change may stay without its entry.
                 op.env.transaction.doomed = True
             raise
 
@@ -340,7 +345,7 @@ class _Audited:
     async def _record(
         self, op: Operation, ids: Sequence[Any], before: Images, after: Images
     ) -> None:
-        found: list[tuple[Kind, Any, Changes]] = []
+        differences: list[tuple[Kind, Any, Changes]] = []
         for pk in ids:
             old, new = before.get(pk), after.get(pk)
             if old is None and new is None:
@@ -348,8 +353,8 @@ class _Audited:
             changes = self._recorded.difference(old, new)
             kind: Kind = "create" if old is None else "unlink" if new is None else "write"
             if changes or kind != "write":
-                found.append((kind, pk, changes))
-        await self._add(op, found)
+                differences.append((kind, pk, changes))
+        await self._add(op, differences)
 
     async def _read(self, op: Operation, domain: Domain, limit: int = 0) -> Images:
         return {doc["_id"]: doc for doc in await self._search(op, domain, self._fields, limit)}
@@ -362,13 +367,13 @@ class _Audited:
         op: Operation, domain: Domain, fields: frozenset[str], limit: int
     ) -> list[Document]:
         options = op.options.replace(order=(), offset=0, limit=limit, fields=fields | {"_id"})
-        look = Operation("search", op.model, _system(op.env), domain, None, options)
-        documents: list[Document] = await op.app.execute(look)
+        search = Operation("search", op.model, _system(op.env), domain, None, options)
+        documents: list[Document] = await op.app.execute(search)
         return documents
 
 
 async def _append_only(op: Operation, call_next: Call, /) -> Any:
-    """Entries are added by the plugin and by nobody else; nothing is ever changed or removed."""
+    """Refuse every write to the trail, except that the plugin itself adds entries."""
     if op.name == "create" and op.env.context.get(_KEY) is _WRITER:
         return await call_next(op)
     raise AccessDenied(

@@ -1,4 +1,4 @@
-"""The trail itself: the model of an entry, and the service that reads a record's history."""
+"""The trail: the model of an entry, and the service that reads a record's history."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENTRY = "audit.entry"
 
 
 class AuditEntry(models.BaseModel):
-    """One change of one record. Entries are only ever added."""
+    """One change of one record. Entries are only added, never changed or removed."""
 
     _name = ENTRY
     _collection = "audit_entries"
@@ -39,16 +39,16 @@ class AuditLog:
         self._app = app
 
     async def history(self, record: models.BaseModel | RecordSet[Any]) -> RecordSet[AuditEntry]:
-        """Every entry of a record, the oldest first; also of one that was deleted.
+        """Return every entry of a record, the oldest first; the record may be deleted.
 
-        Access rules for the model ``audit.entry`` apply to whoever asks.
+        The access rules of the model ``audit.entry`` apply to the caller.
 
         Args:
             record: One record, or a RecordSet that holds one.
 
         Raises:
-            MultipleRecords: There are several.
-            NotFound: There is none, or it was never stored and so has no history.
+            MultipleRecords: The RecordSet holds several.
+            NotFound: The RecordSet is empty, or the record was never stored and has no history.
         """
         one = record.ensure_one()
         if one.pk is None:

@@ -1,6 +1,6 @@
-"""Which operations are about known ids: the searches that can be cached, the writes that name their records.
+"""The ids in operations: of searches that can be cached, and of writes that name their records.
 
-Knows domains and operations; nothing about what is kept.
+This module knows domains and operations, but not the cache.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from earnorm.domain import ID_TYPES, And, Condition, Schema
 from earnorm.plugin import Operation, PerRecord, ids_of
 
 StoredId: TypeAlias = ObjectId | str | int | UUID
-"""A record's id in stored form, of a type in ``ID_TYPES``. Records with others (1.0 is 1 to the server, True
-is 1 to Python) are never cached, and a write by them counts for the collection."""
+"""A record's id in stored form, of a type in ``ID_TYPES``. Records with ids of other types (1.0 is
+1 to the server, True is 1 to Python) are never cached, and a write by such an id counts as one of
+the collection."""
 
 MAX_IDS: Final = 1_000
-"""A search by more ids than this is a bulk load; kept, it would sweep out what is read often."""
+"""A search by more ids is a bulk load; its records would displace those that are read often."""
 
 
 def cacheable_ids(op: Operation, schema: Schema) -> tuple[StoredId, ...] | None:
-    """The ids that a search asks for, if its answer is those whole records and nothing else decides.
+    """Return the ids of a search that asks for these whole records and nothing else, or None.
 
-    Inside a transaction a search sees that transaction's snapshot, which is nobody else's business;
-    and who asks for a read concern or a session asks for the server.
+    Inside a transaction a search sees that transaction's snapshot, which other tasks must not read.
+    A search with a read concern or a session must reach the server.
     """
     options = op.options
-    # A layer that had nothing to add may have added what is always true.
+    # A layer without a restriction may have added a domain that is always true.
     domain = op.domain.simplify() if isinstance(op.domain, And) else op.domain
     if (
         not isinstance(domain, Condition)
@@ -43,25 +44,25 @@ def cacheable_ids(op: Operation, schema: Schema) -> tuple[StoredId, ...] | None:
     ids = ids_of(domain, schema)
     if ids is None or len(ids) > MAX_IDS:
         return None
-    # Which of several come first, or at all, is for the server to say.
+    # Only the server knows the order of several records, and which of them a limit leaves.
     if len(ids) > 1 and (options.order or 0 < options.limit < len(ids)):
         return None
     return tuple(ids)
 
 
 def written_ids(op: Operation, schema: Schema) -> tuple[StoredId, ...] | None:
-    """The only records that a create, write or unlink can change; None where it may be any.
+    """Return the ids of all records that a create, write or unlink can change; None if unknown.
 
-    A PerRecord changes nothing but its own keys, whatever else the domain says.
+    A PerRecord changes only the records of its keys, whatever the domain says.
     """
     if isinstance(op.values, PerRecord):
-        return _known(op.values)
+        return _distinct_ids(op.values)
     if isinstance(op.values, list):
-        return _known([document["_id"] for document in op.values])
+        return _distinct_ids([document["_id"] for document in op.values])
     ids = ids_of(op.domain, schema)
     return None if ids is None else tuple(ids)
 
 
-def _known(values: Iterable[Any]) -> tuple[StoredId, ...] | None:
+def _distinct_ids(values: Iterable[Any]) -> tuple[StoredId, ...] | None:
     ids = tuple(dict.fromkeys(value for value in values if type(value) in ID_TYPES))
     return ids if all(type(value) in ID_TYPES for value in values) else None

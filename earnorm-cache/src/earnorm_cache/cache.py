@@ -1,10 +1,10 @@
-"""Documents kept by id, and the rules under which they may be: what is read and written right now.
+"""The documents kept by id, and the loads and writes in progress, which decide what may be kept.
 
-Nothing here awaits, so on one event loop every method is atomic. Three things make a stale read
+Nothing here awaits, so on one event loop every method is atomic. Three rules make a stale read
 after an acknowledged write impossible:
 
-- a write takes its records out and *closes* their ids until it is over, whatever its end;
-- a load takes a *lease* on each id before it asks the database, and keeps what it got only where it
+- a write removes its records and *closes* their ids until it has ended, also if it fails;
+- a load takes a *lease* on each id before it asks the database, and keeps a document only if it
   still holds the lease (R. Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013, 3.2.1);
 - closing an id revokes its leases, and a closed id gives none.
 """
@@ -24,7 +24,7 @@ from bson.codec_options import CodecOptions
 from earnorm.domain import ID_TYPES
 from earnorm_cache.by_id import StoredId
 
-# A document's values are whatever BSON holds; no narrower type can be said.
+# A document holds any BSON value, so there is no narrower type.
 Document: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[str, StoredId]
 """A model's name and a record's id."""
@@ -32,19 +32,19 @@ Key: TypeAlias = tuple[str, StoredId]
 CODEC: Final[CodecOptions[Document]] = CodecOptions(
     document_class=dict, tz_aware=False, uuid_representation=UuidRepresentation.STANDARD
 )
-"""As the core's backends read: a kept document comes back as the driver would have given it."""
+"""The options of the core's backends, so that a kept document comes back as from the driver."""
 
-# bson types decode() for every document class at once, which a strict checker calls unknown.
+# A strict checker calls the type of decode() unknown, because it covers every document class.
 _decode: Final[Callable[[bytes, CodecOptions[Document]], Document]] = cast("Any", bson).decode
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
-    """What a cache has done since the App started.
+    """The figures of a cache since the App started.
 
     Attributes:
         hits: Records that were answered without the database.
-        misses: Records that were looked for and had to be loaded.
+        misses: Records that were not found in the cache and had to be loaded.
         invalidations: Kept records that were dropped because they were, or may have been, written.
         evictions: Kept records that were dropped to make room.
         entries: Records that are kept now.
@@ -58,27 +58,27 @@ class CacheStatistics:
 
     @property
     def hit_rate(self) -> float:
-        """Hits among all records looked for, from 0 to 1; 0 before the first."""
+        """The share of hits among all records searched for, from 0 to 1; 0 before the first."""
         asked = self.hits + self.misses
         return self.hits / asked if asked else 0.0
 
 
 @dataclass(slots=True)
 class Shelf:
-    """What is going on in one collection, for all models that are stored in it."""
+    """The kept keys, leases and running writes of one collection, for all models stored in it."""
 
     models: set[str] = field(default_factory=set[str])
     keys: set[Key] = field(default_factory=set[Key])
-    """What is kept of it."""
+    """The keys of the kept records."""
     leases: dict[Key, Lease] = field(default_factory=dict["Key", "Lease"])
     closed: dict[StoredId, int] = field(default_factory=dict["StoredId", int])
-    """Running writes by id."""
+    """The number of running writes for each id."""
     closed_whole: int = 0
-    """Running writes that may change any record."""
+    """The number of running writes that may change any record."""
 
 
 class Lease:
-    """The right of one load to keep what it gets; ``end`` it, also where the load failed."""
+    """The right of one load to keep its documents. Call ``end``, even if the load failed."""
 
     __slots__ = ("_cache", "_keys", "_shelf")
 
@@ -100,7 +100,7 @@ class Lease:
                 self._cache._put(self._shelf, (model, pk), document)
 
     def end(self) -> None:
-        """Give the leases back."""
+        """Release the leases."""
         leases = self._shelf.leases
         for key in self._keys:
             if leases.get(key) is self:
@@ -109,9 +109,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    # BSON, because it shares nothing with any record, takes a sixth of the memory of the dict (217
-    # against 1,256 bytes for ten flat fields), and decodes in an eighth of the time of deepcopy
-    # (2.6 against 20.6 µs). A copier of our own takes 1.9 µs flat, 4.0 µs (BSON: 3.5) nested.
+    # It is BSON, because that shares nothing with any record, takes a sixth of the memory of a dict
+    # (217 against 1,256 bytes for ten flat fields), and decodes in an eighth of the time of
+    # deepcopy (2.6 against 20.6 µs). A copier in Python takes 1.9 µs for a flat document, but 4.0
+    # µs for a nested one (BSON: 3.5).
     data: bytes
     expires: float
     shelf: Shelf
@@ -121,9 +122,9 @@ class Cache:
     """The records of one App that are kept in this process: ``app.services["cache"]``.
 
     Args:
-        max_entries: Most records kept; the least recently used one goes first.
-        ttl: Seconds that a record is kept at most.
-        clock: Seconds that never go back; tests hand in their own.
+        max_entries: The most records kept; the least recently used one is dropped first.
+        ttl: The most seconds that a record is kept.
+        clock: Gives seconds that never go back; tests give their own.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Cache:
     # -- for applications ---------------------------------------------------------------------
 
     def statistics(self, model: str | None = None) -> CacheStatistics:
-        """Figures of the whole cache, or of one model.
+        """Return the figures of the whole cache, or of one model.
 
         Args:
             model: A model's name.
@@ -162,7 +163,7 @@ class Cache:
         )
 
     def clear(self) -> None:
-        """Forget every record, also what is being loaded now: after a change past EarnORM."""
+        """Forget every record, also those being loaded; for use after a change outside EarnORM."""
         self._entries.clear()
         for shelf in self._shelves.values():
             shelf.keys.clear()
@@ -174,13 +175,13 @@ class Cache:
     # -- for the plugin -----------------------------------------------------------------------
 
     def shelf(self, collection: str, model: str) -> Shelf:
-        """The state of a collection, which from now on knows that it stores this model."""
+        """Return the shelf of a collection; from now on it knows that it stores this model."""
         shelf = self._shelves.setdefault(collection, Shelf())
         shelf.models.add(model)
         return shelf
 
     def get(self, model: str, pk: StoredId) -> Document | None:
-        """A fresh copy of a kept document, or None."""
+        """Return a new copy of a kept document, or None."""
         key = (model, pk)
         entry = self._entries.get(key)
         if entry is not None and self._clock() >= entry.expires:
@@ -194,11 +195,14 @@ class Cache:
         return _decode(entry.data, CODEC)
 
     def lease(self, shelf: Shelf, model: str, ids: Iterable[StoredId]) -> Lease:
-        """What a load takes before it asks the database for these ids."""
+        """Take a lease on these ids; a load does so before it asks the database for them."""
         return Lease(self, shelf, [(model, pk) for pk in ids])
 
     def close(self, shelf: Shelf, ids: Collection[StoredId] | None) -> None:
-        """Forget these records (None: the whole collection) and keep none before as many ``reopen``."""
+        """Forget these records (None: the whole collection), and keep none until ``reopen``.
+
+        Of several ``close``, each needs its own ``reopen``.
+        """
         if ids is None:
             shelf.closed_whole += 1
             shelf.leases.clear()
@@ -215,7 +219,7 @@ class Cache:
                 self._invalidations[key[0]] += 1
 
     def reopen(self, shelf: Shelf, ids: Collection[StoredId] | None) -> None:
-        """The write that closed them is over."""
+        """End one ``close`` of these records, because its write has ended."""
         if ids is None:
             shelf.closed_whole -= 1
             return

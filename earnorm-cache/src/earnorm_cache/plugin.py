@@ -1,7 +1,7 @@
-"""CachePlugin: puts the cache into the way of operations, at ``Layer.CACHE``.
+"""CachePlugin: wraps operations with the cache, at ``Layer.CACHE``.
 
-It sits innermost: a search arrives here as security has left it. One that an access rule was added
-to is no longer a search by id alone, and goes to the database.
+It is the innermost layer, so security has restricted a search before it arrives here. A search with
+an added access rule is no longer a search by id alone, and goes to the database.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("earnorm.cache")
 
 Closed = tuple[Shelf, tuple[StoredId, ...] | None]
-"""What a write closed: of one collection these ids, or all of it."""
+"""The ids of one collection that a write closed; None means the whole collection."""
 
 
 class CachePlugin:
     """Keeps records that were read by id, in this process and for this App.
 
     Args:
-        settings: What ``init(..., cache={...})`` said.
-        clock: Seconds that never go back; tests hand in their own.
+        settings: The settings from ``init(..., cache={...})``.
+        clock: Gives seconds that never go back; tests give their own.
     """
 
     api = 1
@@ -47,7 +47,8 @@ class CachePlugin:
         self.cache = Cache(self._settings.max_entries, self._settings.ttl, clock)
         self._open: dict[Transaction, list[Closed]] = {}
         self._watched: dict[str, bool] = {}
-        """By collection, whether its writes pass the cache; if not, no model of it is cached."""
+        """By collection: True if its writes pass the cache; if not, none of its models is
+        cached."""
 
     def __repr__(self) -> str:
         return f"<CachePlugin {self.cache!r}>"
@@ -55,23 +56,23 @@ class CachePlugin:
     @staticmethod
     @hookimpl
     def settings() -> type[pydantic.BaseModel]:
-        """See :class:`CacheSettings`."""
+        """Return the type of the settings, :class:`CacheSettings`."""
         return CacheSettings
 
     @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
-        """``app.services["cache"]`` is the :class:`Cache`."""
+        """Provide the :class:`Cache` as ``app.services["cache"]``."""
         return {"cache": self.cache}
 
     @hookimpl
     def shutdown(self, app: App) -> None:
-        """What the App reads after its next start is new."""
+        """Empty the cache, so that the App reads everything anew after its next start."""
         self.cache.clear()
         self._watched.clear()
 
     @hookimpl
     def health(self, app: App) -> Mapping[str, object]:
-        """How full the cache is, and how useful."""
+        """Report the number of kept records and the hit rate."""
         figures = self.cache.statistics()
         return {
             "status": "ok",
@@ -84,8 +85,10 @@ class CachePlugin:
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Searches of the cached models, and writes to their collections, of whatever model: nothing where
-        no model of a collection is cached."""
+        """Wrap the searches of cached models, and every model's writes to their collections.
+
+        A collection of which no model is cached gets no layer.
+        """
         is_write = operation in ("create", "write", "unlink")
         view = ModelView(model)
         if not is_write and (operation != "search" or not self._is_cached(view)):
@@ -101,16 +104,16 @@ class CachePlugin:
         return [(Layer.CACHE, (self._writing if is_write else self._searching)(view, shelf))]
 
     def _is_watched(self, app: App, model: ModelView) -> bool:
-        """Decided once for each collection: a write that is on its way cannot be watched any more."""
+        """Decide once for each collection, as a write that has begun can't be watched later."""
         collection = model.collection
-        found = self._watched.get(collection)
-        if found is None:
-            found = self._watched[collection] = self._is_cached(model) or any(
+        is_watched = self._watched.get(collection)
+        if is_watched is None:
+            is_watched = self._watched[collection] = self._is_cached(model) or any(
                 self._is_cached(ModelView(app.extended(other)))
                 for other in app.known_models()
                 if ModelView(other).collection == collection
             )
-        return found
+        return is_watched
 
     def _is_cached(self, model: ModelView) -> bool:
         chosen: object = model.attribute("_cache")
@@ -158,10 +161,10 @@ class CachePlugin:
         return write
 
     def _reopen_at_end(self, running: Transaction, closed: Closed) -> None:
-        """What the transaction wrote, or tried to, may be kept again once it is over."""
-        others = self._open.get(running)
-        if others is not None:
-            others.append(closed)
+        """Reopen what the transaction wrote, or tried to write, when the transaction has ended."""
+        earlier = self._open.get(running)
+        if earlier is not None:
+            earlier.append(closed)
             return
         self._open[running] = [closed]
         reopen = partial(self._reopen, running)
@@ -174,7 +177,7 @@ class CachePlugin:
 
 
 def _in_order(ids: tuple[StoredId, ...], documents: list[Document]) -> list[Document]:
-    """In the order that was asked for, so that it doesn't depend on what was kept."""
+    """Sort documents in the order of the ids, so that it doesn't depend on which were kept."""
     if len(documents) < 2:
         return documents
     place = {pk: number for number, pk in enumerate(ids)}

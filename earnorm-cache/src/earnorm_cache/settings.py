@@ -1,4 +1,4 @@
-"""What ``init(..., cache={...})`` takes."""
+"""The settings in ``init(..., cache={...})``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ class CacheSettings(BaseModel):
     """The settings of the cache of one App.
 
     Attributes:
-        max_entries: Most records kept, over all models; beyond it the one that was read longest
-            ago is dropped.
-        ttl: Seconds after which a kept record is read from the database again. It bounds how old a
-            value may be that another process changed.
+        max_entries: The most records kept, over all models; beyond it, the one that was read
+            longest ago is dropped.
+        ttl: Seconds after which a kept record is read from the database again. It limits the age of
+            a value that another process has changed.
         models: Names of the only models that are cached; None means all. A model's own
-            ``_cache = True`` or ``_cache = False`` decides before this list does.
+            ``_cache = True`` or ``_cache = False`` has precedence over this list.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

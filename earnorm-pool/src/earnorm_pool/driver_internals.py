@@ -1,9 +1,9 @@
-"""The one place that touches what the driver keeps to itself: closing chosen idle connections.
+"""The only module that uses private parts of the driver: it closes chosen idle connections.
 
-The driver retires connections that idle for too long (``maxIdleTimeMS``) but has no public means to
-retire old ones, or any at a moment of one's choice. ``find_pools`` checks that everything used here
-is there; where it isn't, nothing is closed and the health check says so.
-What is done to a pool is what the driver's own ``Pool.remove_stale_sockets`` does.
+The driver retires connections that are idle for too long (``maxIdleTimeMS``), but has no public way
+to retire old ones, or any at a chosen time. ``find_pools`` checks that everything used here exists;
+if not, nothing is closed and the health check says so. A pool is changed in the way of the driver's
+own ``Pool.remove_stale_sockets``.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class DriverPools:
 
 
 def find_pools(client: object) -> DriverPools | None:
-    """The pools of a client, or None where the driver is not built as this module expects.
+    """Return the pools of a client, or None if the driver is not built as this module expects.
 
     Args:
         client: An ``AsyncMongoClient``, a ``MongoClient``, or Motor's client around one (its public
             ``delegate``).
     """
     is_async = isinstance(client, AsyncMongoClient)
-    # Any other attribute of a client is a database: ask the type before the attribute.
+    # The type is tested first, because every unknown attribute of a client is a database.
     inner = client if isinstance(client, (AsyncMongoClient, MongoClient)) else _delegate(client)
     if inner is None:
         return None
@@ -59,7 +59,11 @@ def find_pools(client: object) -> DriverPools | None:
             return None
         if not isinstance(pool.conns, deque) or not isinstance(pool.lock, lock_type):
             return None
-        if not all(hasattr(one, name) for one in _idle(pool) for name in CONNECTION_ATTRIBUTES):
+        if not all(
+            hasattr(connection, name)
+            for connection in _idle(pool)
+            for name in CONNECTION_ATTRIBUTES
+        ):
             return None
     return DriverPools(pools, is_async)
 
@@ -74,15 +78,19 @@ def _idle(pool: DriverPool) -> list[DriverConnection]:
 
 
 def idle_numbers(pools: DriverPools) -> set[Key]:
-    """The idle connections that the driver has now."""
-    return {(address, one.id) for address, pool in pools.by_address.items() for one in _idle(pool)}
+    """Return the keys of the connections that are idle in the driver now."""
+    return {
+        (address, connection.id)
+        for address, pool in pools.by_address.items()
+        for connection in _idle(pool)
+    }
 
 
 async def close_idle(pools: DriverPools, chosen: Iterable[Key]) -> int:
-    """Close those of the chosen connections that are idle; one in use is left alone.
+    """Close the chosen connections that are idle; those in use stay open.
 
     Returns:
-        How many were closed.
+        The number of closed connections.
     """
     numbers: dict[Address, set[int]] = {}
     for address, number in chosen:
@@ -95,7 +103,7 @@ async def close_idle(pools: DriverPools, chosen: Iterable[Key]) -> int:
         if pools.is_async:
             closed += await _close_async(pool, wanted)
         else:
-            # The lock is a thread's: another thread may hold it.
+            # Another thread may hold the lock, so a thread waits for it, not the event loop.
             closed += await asyncio.to_thread(_close_sync, pool, wanted)
     return closed
 
@@ -103,27 +111,27 @@ async def close_idle(pools: DriverPools, chosen: Iterable[Key]) -> int:
 async def _close_async(pool: DriverPool, wanted: set[int]) -> int:
     async with pool.lock:
         taken = _take(pool, wanted)
-    # Out of the pool they are nobody's: a cancellation must not leave them open.
+    # They have left the pool, so nothing else would close them after a cancellation.
     await asyncio.shield(_close_all(taken))
     return len(taken)
 
 
 async def _close_all(taken: list[DriverConnection]) -> None:
-    for one in taken:
-        await one.close_conn(ConnectionClosedReason.STALE)
+    for connection in taken:
+        await connection.close_conn(ConnectionClosedReason.STALE)
 
 
 def _close_sync(pool: DriverPool, wanted: set[int]) -> int:
     with pool.lock:
         taken = _take(pool, wanted)
-    for one in taken:
-        one.close_conn(ConnectionClosedReason.STALE)
+    for connection in taken:
+        connection.close_conn(ConnectionClosedReason.STALE)
     return len(taken)
 
 
 def _take(pool: DriverPool, wanted: set[int]) -> list[DriverConnection]:
-    taken = [one for one in pool.conns if one.id in wanted]
-    kept = [one for one in pool.conns if one.id not in wanted]
+    taken = [connection for connection in pool.conns if connection.id in wanted]
+    kept = [connection for connection in pool.conns if connection.id not in wanted]
     pool.conns.clear()
     pool.conns.extend(kept)
     return taken

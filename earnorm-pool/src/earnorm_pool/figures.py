@@ -1,4 +1,4 @@
-"""The values that the pool hands out: one connection, the counts, the health."""
+"""The values that the pool returns: one connection, the counts, the health."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ Status = Literal["healthy", "degraded", "unhealthy", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
-    """One connection as it was when it was asked for.
+    """The state of one connection at the time of the call.
 
     Attributes:
         id: ``host:port#number``. The driver numbers the connections of each server from 1.
         address: The server, ``host:port``.
-        created_at: When the driver began to open it (UTC, aware).
-        last_used_at: When it last came back, or became ready (UTC, aware); now for one in use.
+        created_at: The time at which the driver began to open it (UTC, aware).
+        last_used_at: The time at which it last came back or became ready (UTC, aware); now for one
+            in use.
         idle_time: Seconds since ``last_used_at``; 0 for one that is not available.
         lifetime: Seconds since ``created_at``.
-        is_stale: Past the App's ``max_lifetime``, or available for longer than its ``idle_timeout``.
+        is_stale: Older than the App's ``max_lifetime``, or available for longer than its
+            ``idle_timeout``.
         is_available: Open and not in use.
     """
 
@@ -45,10 +47,10 @@ class PoolMetrics:
         pending_connections: Being opened.
         acquiring_connections: Operations that wait for a connection now.
         created_count: Connections that were opened since the App started.
-        closed_count: Connections that were closed since.
-        checkout_count: How often a connection was taken since.
-        failed_checkout_count: How often one was waited for in vain (timeout or a failed connection).
-        timeout_count: Those of them that ran into ``pool_timeout``.
+        closed_count: Connections that were closed since then.
+        checkout_count: Times that an operation took a connection since then.
+        failed_checkout_count: Times that an operation got none (timeout or a failed connection).
+        timeout_count: Those of these failures that ``pool_timeout`` caused.
     """
 
     total_connections: int = 0
@@ -72,9 +74,9 @@ class Statistics(TypedDict):
     acquiring_connections: int
     stale_connections: int
     average_idle_time: float
-    """Over the available connections; 0 without any."""
+    """The average over the available connections; 0 without any."""
     average_lifetime: float
-    """Over all connections; 0 without any."""
+    """The average over all connections; 0 without any."""
     connection_usage: float
     """The share of ``max_pool_size`` in use, 0 to 1, on the server where it is largest."""
 
@@ -84,7 +86,8 @@ class Health(TypedDict):
 
     status: Status
     reasons: list[str]
-    """Why the status is not ``healthy``; empty when it is."""
+    """The reasons why the status is not ``healthy``; empty if it is."""
     statistics: Statistics
     cleanup: Literal["available", "not available"]
-    """Whether ``cleanup_stale()`` can close connections with the driver's release that is installed."""
+    """Says if ``cleanup_stale()`` can close connections with the installed release of the
+    driver."""

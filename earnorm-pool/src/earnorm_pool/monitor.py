@@ -1,15 +1,15 @@
-"""Listens to the driver's connection events and keeps the books. Only public events are used.
+"""The monitor, which learns the state of every connection from the driver's public events.
 
-The events are those of the "Connection Monitoring and Pooling" specification of MongoDB's drivers. They
-arrive in the event loop's thread (PyMongo) or in the driver's worker threads (Motor). Two things
-are not told by an event, both after a cancellation in PyMongo's asyncio client: that a check-out was
-given up while it waited for its turn, and, when the cancellation hits the check-in, that a connection
-came back. The books are therefore kept by the task (or thread) that waits for or holds a connection:
-nothing belongs to a task that is done, or whose operation has just failed.
+The events are those of the "Connection Monitoring and Pooling" specification of MongoDB's drivers.
+They arrive in the event loop's thread (PyMongo) or in the driver's worker threads (Motor). No event
+reports two things, both after a cancellation in PyMongo's asyncio client: that an operation gave up
+while it waited for a connection, and, if the cancellation hits the check-in, that a connection came
+back. The monitor therefore notes the task (or thread) that waits for or holds a connection: a task
+that is done, or whose operation has just failed, waits for and holds nothing.
 
-Three events come with every command. Their handlers call nothing that they can do themselves, read the clock
-as a number and take no lock: each step is one operation on a set or one attribute, and a connection is in
-one hand at a time. All else holds the lock.
+Three events come with every command. Their handlers avoid calls, read the clock as a number and
+take no lock: each step is one operation on a set or one attribute, and only one task has a
+connection at a time. Everything else holds the lock.
 """
 
 from __future__ import annotations
@@ -46,29 +46,33 @@ from earnorm_pool.figures import PoolMetrics
 
 Address = tuple[str, int | None]
 Owner = asyncio.Task[Any] | int
-"""Who waits for a connection or holds one: a task, or the id of a thread."""
+"""The task, or the id of the thread, that waits for a connection or holds one."""
 Key = tuple[Address, int]
 """A connection: its server and its number there."""
 
-DEFAULT_MAX_POOL_SIZE: Final = 100  # the driver's own; its event tells only what differs
+DEFAULT_MAX_POOL_SIZE: Final = (
+    100  # the driver's default; its event has the size only if it differs
+)
 FIRST_PRUNING: Final = 64
 
 
 class State(Enum):
-    """What a connection is doing."""
+    """The states of a connection."""
 
     PENDING = auto()
     AVAILABLE = auto()
     ACTIVE = auto()
 
 
-PENDING, AVAILABLE, ACTIVE = State  # read on every command
+PENDING, AVAILABLE, ACTIVE = State  # globals are faster than attributes; every command reads them
 
 
 @dataclass(slots=True)
 class Connection:
-    """The books on one connection. ``created`` and ``used`` are seconds of the monotonic clock, ``used_at``
-    is seconds since 1970."""
+    """The monitor's notes on one connection.
+
+    ``created`` and ``used`` are seconds of the monotonic clock, ``used_at`` is seconds since 1970.
+    """
 
     address: Address
     number: int
@@ -78,16 +82,16 @@ class Connection:
     used_at: float
     state: State = State.PENDING
     owner: Owner | None = None
-    """Who opens it or holds it."""
+    """The task or thread that opens it or holds it."""
     presumed: bool = False
-    """That it came back is a conclusion, not an event."""
+    """The monitor concluded that it came back; no event said so."""
     checkouts: int = 0
-    """How often it was taken."""
+    """The number of times that it was taken."""
 
 
 @dataclass(slots=True)
 class ServerPool:
-    """The books on one server's connections."""
+    """The monitor's notes on one server's connections."""
 
     max_size: int
     is_ready: bool = False
@@ -96,14 +100,14 @@ class ServerPool:
 
     @property
     def usage(self) -> float:
-        """The share of the allowed connections that is in use; 0 where there is no limit."""
+        """The share of the allowed connections that is in use; 0 if there is no limit."""
         active = sum(c.state is State.ACTIVE for c in self.connections.values())
         return min(1.0, active / self.max_size) if self.max_size else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How many servers the driver knows, how many of them it has connections to offer for."""
+    """The number of servers that the driver knows, and of those with connections to offer."""
 
     known: int
     ready: int
@@ -121,12 +125,12 @@ def _is_gone(owner: Owner | None) -> bool:
 
 
 class ConnectionMonitor(ConnectionPoolListener):
-    """The books on every connection of one client. Safe to read and to notify from any thread."""
+    """Notes the state of every connection of one client. Any thread may read or notify it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pools: dict[Address, ServerPool] = {}
-        self._waiting: set[Owner] = set()  # one task waits in one place
+        self._waiting: set[Owner] = set()  # a task waits for one connection at a time
         self._counts: Counter[str] = Counter()
         self._failed_at: float | None = None
         self._prune_at = FIRST_PRUNING
@@ -134,10 +138,10 @@ class ConnectionMonitor(ConnectionPoolListener):
     def __repr__(self) -> str:
         return f"<ConnectionMonitor of {len(self._pools)} servers>"
 
-    # What is read.
+    # -- readers ------------------------------------------------------------------------------
 
     def metrics(self) -> PoolMetrics:
-        """The counts over all servers."""
+        """Return the counts over all servers."""
         with self._lock:
             self._prune()
             states = Counter(c.state for c in self._connections())
@@ -156,7 +160,7 @@ class ConnectionMonitor(ConnectionPoolListener):
             )
 
     def connections(self) -> list[Connection]:
-        """A copy of the books on every connection, oldest first."""
+        """Return a copy of the notes on every connection, oldest first."""
         with self._lock:
             self._prune()
             copies = [
@@ -166,67 +170,67 @@ class ConnectionMonitor(ConnectionPoolListener):
         return sorted(copies, key=lambda c: c.created)
 
     def readiness(self) -> Readiness:
-        """How many servers are known and how many are ready."""
+        """Count the known servers, and those that are ready."""
         with self._lock:
             pools = [pool for pool in self._pools.values() if not pool.is_closed]
             return Readiness(len(pools), sum(pool.is_ready for pool in pools))
 
     def usage(self) -> float:
-        """The share of the allowed connections in use (0 to 1), on the server where it is largest."""
+        """Return the share of the allowed connections in use (0 to 1) on the busiest server."""
         with self._lock:
             self._prune()
             return max((pool.usage for pool in self._pools.values()), default=0.0)
 
     def seconds_since_failure(self) -> float | None:
-        """Seconds since a check-out last failed; None if none did."""
+        """Return the seconds since a check-out last failed, or None if none did."""
         with self._lock:
             return None if self._failed_at is None else monotonic() - self._failed_at
 
-    # What no event tells.
+    # -- facts that no event reports ----------------------------------------------------------
 
     def operation_failed(self) -> None:
-        """An exception has just left a driver's call of this task: it neither waits nor holds."""
+        """Note that a driver's call of this task failed, so that it waits for and holds nothing."""
         with self._lock:
             self._release(_current_owner())
 
     def not_in_pool(self, keys: Iterable[Key]) -> None:
-        """The driver has no such idle connections: those presumed to have come back did not."""
+        """Note that these are not idle in the driver: those presumed to have come back did not."""
         with self._lock:
             for address, number in keys:
                 pool = self._pools.get(address)
-                if pool and (known := pool.connections.get(number)) and known.presumed:
+                if pool and (connection := pool.connections.get(number)) and connection.presumed:
                     self._remove(pool, number)
 
-    # The driver's events.
+    # -- the driver's events ------------------------------------------------------------------
 
     def pool_created(self, event: PoolCreatedEvent) -> None:
-        """A server was discovered."""
+        """Note that a server was discovered."""
         size = (event.options or {}).get("maxPoolSize", DEFAULT_MAX_POOL_SIZE)
         with self._lock:
-            # The driver says inf or None where there is no limit.
+            # The driver gives inf or None if there is no limit.
             self._pools[event.address] = ServerPool(size if isinstance(size, int) else 0)
 
     def pool_ready(self, event: PoolReadyEvent) -> None:
-        """A server answered."""
+        """Note that a server answered."""
         with self._lock:
             self._pool(event.address).is_ready = True
 
     def pool_cleared(self, event: PoolClearedEvent) -> None:
-        """A server stopped answering."""
+        """Note that a server stopped answering."""
         with self._lock:
-            # Behind a load balancer one service is cleared; the others go on.
+            # Behind a load balancer the event may clear one service; the others still answer.
             if event.service_id is None:
                 self._pool(event.address).is_ready = False
 
     def pool_closed(self, event: PoolClosedEvent) -> None:
-        """A server left the deployment, or the client was closed."""
+        """Note that a server left the deployment, or that the client was closed."""
         with self._lock:
             pool = self._pool(event.address)
             pool.is_ready, pool.is_closed = False, True
             self._drop_if_over(event.address, pool)
 
     def connection_created(self, event: ConnectionCreatedEvent) -> None:
-        """A connection is being opened."""
+        """Note that a connection is being opened."""
         now, wall = monotonic(), time()
         at = datetime.fromtimestamp(wall, UTC)
         with self._lock:
@@ -236,31 +240,31 @@ class ConnectionMonitor(ConnectionPoolListener):
             )
 
     def connection_ready(self, event: ConnectionReadyEvent) -> None:
-        """A connection is open (or authenticated again)."""
+        """Note that a connection is open (or authenticated again)."""
         with self._lock:
-            known = self._pool(event.address).connections.get(event.connection_id)
-            if known and known.state is State.PENDING:
-                self._make_available(known)
+            connection = self._pool(event.address).connections.get(event.connection_id)
+            if connection and connection.state is State.PENDING:
+                self._make_available(connection)
 
     def connection_closed(self, event: ConnectionClosedEvent) -> None:
-        """A connection was closed, whatever the reason."""
+        """Note that a connection was closed, for any reason."""
         with self._lock:
             pool = self._pool(event.address)
             self._remove(pool, event.connection_id)
             self._drop_if_over(event.address, pool)
 
     def connection_check_out_started(self, event: ConnectionCheckOutStartedEvent) -> None:
-        """An operation asks for a connection."""
+        """Note that an operation asks for a connection."""
         waiting = self._waiting
         waiting.add(_current_owner())
         if len(waiting) >= self._prune_at:
-            # Tasks that gave up stay in the books until somebody reads them; not for ever.
+            # Tasks that gave up stay in the set until a reader prunes it; this bounds its size.
             with self._lock:
                 self._prune()
                 self._prune_at = max(FIRST_PRUNING, 2 * len(waiting))
 
     def connection_check_out_failed(self, event: ConnectionCheckOutFailedEvent) -> None:
-        """An operation asked in vain."""
+        """Note that an operation got no connection."""
         with self._lock:
             self._waiting.discard(_current_owner())
             self._counts["failed"] += 1
@@ -269,24 +273,24 @@ class ConnectionMonitor(ConnectionPoolListener):
                 self._failed_at = monotonic()
 
     def connection_checked_out(self, event: ConnectionCheckedOutEvent) -> None:
-        """An operation got a connection."""
+        """Note that an operation got a connection."""
         owner = _current_owner()
         self._waiting.discard(owner)
         pool = self._pools.get(event.address)
-        known = None if pool is None else pool.connections.get(event.connection_id)
-        if known is not None:
-            known.checkouts += 1
-            known.state, known.owner, known.presumed = ACTIVE, owner, False
+        connection = None if pool is None else pool.connections.get(event.connection_id)
+        if connection is not None:
+            connection.checkouts += 1
+            connection.state, connection.owner, connection.presumed = ACTIVE, owner, False
 
     def connection_checked_in(self, event: ConnectionCheckedInEvent) -> None:
-        """An operation gave its connection back."""
+        """Note that an operation gave its connection back."""
         pool = self._pools.get(event.address)
-        known = None if pool is None else pool.connections.get(event.connection_id)
-        if known is not None and known.state is not PENDING:
-            known.used, known.used_at = monotonic(), time()
-            known.state, known.owner, known.presumed = AVAILABLE, None, False
+        connection = None if pool is None else pool.connections.get(event.connection_id)
+        if connection is not None and connection.state is not PENDING:
+            connection.used, connection.used_at = monotonic(), time()
+            connection.state, connection.owner, connection.presumed = AVAILABLE, None, False
 
-    # The rest is called with the lock held.
+    # -- called with the lock held ------------------------------------------------------------
 
     def _pool(self, address: Address) -> ServerPool:
         if address not in self._pools:
@@ -296,15 +300,15 @@ class ConnectionMonitor(ConnectionPoolListener):
     def _connections(self) -> Iterable[Connection]:
         return (c for pool in self._pools.values() for c in pool.connections.values())
 
-    def _make_available(self, known: Connection, presumed: bool = False) -> None:
-        known.used, known.used_at = monotonic(), time()
-        known.state, known.owner, known.presumed = State.AVAILABLE, None, presumed
+    def _make_available(self, connection: Connection, presumed: bool = False) -> None:
+        connection.used, connection.used_at = monotonic(), time()
+        connection.state, connection.owner, connection.presumed = State.AVAILABLE, None, presumed
 
     def _remove(self, pool: ServerPool, number: int) -> None:
-        known = pool.connections.pop(number, None)
-        if known is not None:
+        connection = pool.connections.pop(number, None)
+        if connection is not None:
             self._counts["closed"] += 1
-            self._counts["checked out"] += known.checkouts
+            self._counts["checked out"] += connection.checkouts
 
     def _drop_if_over(self, address: Address, pool: ServerPool) -> None:
         if pool.is_closed and not pool.connections:
@@ -313,11 +317,11 @@ class ConnectionMonitor(ConnectionPoolListener):
     def _release(self, owner: Owner) -> None:
         self._waiting.discard(owner)
         for pool in self._pools.values():
-            for known in [c for c in pool.connections.values() if c.owner == owner]:
-                if known.state is State.PENDING:
-                    self._remove(pool, known.number)
+            for connection in [c for c in pool.connections.values() if c.owner == owner]:
+                if connection.state is State.PENDING:
+                    self._remove(pool, connection.number)
                 else:
-                    self._make_available(known, presumed=True)
+                    self._make_available(connection, presumed=True)
 
     def _prune(self) -> None:
         owners = self._waiting | {c.owner for c in self._connections() if c.owner is not None}

@@ -1,4 +1,4 @@
-"""The plugin itself: contributes the listener, the service and the health, and retires stale connections."""
+"""The plugin: it adds the listener, the service and the health, and retires stale connections."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ HEALTH: Final[Mapping[Status, str]] = {
     "unhealthy": "failed",
     "unknown": "ok",
 }
-"""A status of the pool as ``app.health()`` says it. Not hearing the driver is no failure."""
+"""The pool's statuses in the words of ``app.health()``. It is no failure if no event arrives."""
 
 
 class PoolPlugin:
     """Shows, counts, checks and retires the driver's connections: ``earnorm.pool``.
 
     Args:
-        settings: What ``init(..., pool={...})`` said.
+        settings: The settings from ``init(..., pool={...})``.
     """
 
     api = 1
@@ -48,29 +48,31 @@ class PoolPlugin:
     @staticmethod
     @hookimpl
     def settings() -> type[PoolSettings]:
-        """What ``init(..., pool={...})`` takes."""
+        """Return the type of the settings in ``init(..., pool={...})``."""
         return PoolSettings
 
     @hookimpl
     def register_listeners(self) -> Iterable[object]:
-        """The listener of the driver's connection events; the books begin anew with each client."""
+        """Return the listener of the driver's connection events, a new one for each client."""
         self._monitor = ConnectionMonitor()
         return (self._monitor,)
 
     @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
-        """``app.services["pool"]``."""
+        """Provide ``app.services["pool"]``."""
         return {"pool": self._pool_of(app)}
 
     @hookimpl
     def operation_failed(self) -> None:
-        """Tell the monitor, since the driver's events may not: a task can be cancelled while it waits.
-        Motor's threads always end with an event, and are not this task."""
+        """Tell the monitor, because no event may come: a task can be cancelled while it waits.
+
+        Motor's threads always end with an event, and are not this task.
+        """
         self._monitor.operation_failed()
 
     @hookimpl
     async def startup(self, app: App) -> None:
-        """Begin to look for stale connections, if the App lets any become stale."""
+        """Start the search for stale connections, if the App's settings let any become stale."""
         pool, interval = self._pool_of(app), self._settings.cleanup_interval
         limits = (app.settings.max_lifetime, app.settings.idle_timeout)
         if interval is None or limits == (None, None) or not pool.is_heard:
@@ -86,7 +88,7 @@ class PoolPlugin:
 
     @hookimpl
     async def shutdown(self) -> None:
-        """Stop looking for stale connections."""
+        """Stop the search for stale connections."""
         cleaning, self._cleaning = self._cleaning, None
         if cleaning is not None:
             cleaning.cancel()
@@ -95,12 +97,12 @@ class PoolPlugin:
 
     @hookimpl
     async def health(self, app: App) -> Mapping[str, object]:
-        """The pool's health check as a part of ``app.health()``."""
-        found = await self._pool_of(app).get_health_check()
-        return {**found, "status": HEALTH[found["status"]], "pool": found["status"]}
+        """Return the pool's health check as a part of ``app.health()``."""
+        check = await self._pool_of(app).get_health_check()
+        return {**check, "status": HEALTH[check["status"]], "pool": check["status"]}
 
     def _pool_of(self, app: App) -> Pool:
-        # It holds nothing of its own.
+        # A Pool has no state of its own, so any number of them may be made.
         return Pool(app, self._monitor, self._settings)
 
 

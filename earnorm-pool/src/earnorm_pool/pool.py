@@ -1,4 +1,4 @@
-"""The service behind ``earnorm.pool``: what the monitor knows, judged by the App's settings."""
+"""The service behind ``earnorm.pool``: it judges the monitor's notes by the App's settings."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Pool:
     """The connections of one App: ``earnorm.pool``, or ``app.services["pool"]``.
 
     Args:
-        app: Whose connections.
-        monitor: What listens to that App's driver.
+        app: The App that has the connections.
+        monitor: The listener of that App's driver.
         settings: The thresholds of the health check.
     """
 
@@ -50,28 +50,28 @@ class Pool:
         self._settings = settings
 
     def __repr__(self) -> str:
-        found = self.get_metrics()
+        metrics = self.get_metrics()
         return (
-            f"<Pool of {self._app.name!r}: {found.active_connections} active, "
-            f"{found.available_connections} available>"
+            f"<Pool of {self._app.name!r}: {metrics.active_connections} active, "
+            f"{metrics.available_connections} available>"
         )
 
     @property
     def is_heard(self) -> bool:
-        """Whether the driver's events reach the pool; if not, every figure is zero."""
+        """True if the driver's events reach the pool; if not, every figure is zero."""
         return self._monitor not in self._app.backend.unheard_listeners
 
     def get_connection_info(self) -> list[ConnectionInfo]:
-        """Every connection that is not closed, oldest first."""
+        """Return every connection that is not closed, oldest first."""
         now, wall = time.monotonic(), datetime.now(UTC)
-        return [self._info(one, now, wall) for one in self._monitor.connections()]
+        return [self._info(connection, now, wall) for connection in self._monitor.connections()]
 
     def get_metrics(self) -> PoolMetrics:
-        """The counts over all servers, at this moment."""
+        """Return the counts over all servers, at this moment."""
         return self._monitor.metrics()
 
     async def get_health_check(self) -> Health:
-        """Judge the connections; nothing is sent.
+        """Judge the connections, without sending anything.
 
         Returns:
             ``status`` is ``unhealthy`` when no server is reachable, ``degraded`` for what ``reasons``
@@ -89,16 +89,16 @@ class Pool:
         """Close the connections that are stale and not in use; the driver opens new ones as it needs.
 
         Returns:
-            How many were closed. Always 0 when the health check says ``cleanup: not available``.
+            The number of closed connections; 0 if the health check says ``cleanup: not available``.
         """
         pools = self._driver_pools()
         if pools is None:
             return 0
-        known = [c for c in self._monitor.connections() if c.state is State.AVAILABLE]
+        available = [c for c in self._monitor.connections() if c.state is State.AVAILABLE]
         now = time.monotonic()
-        stale = {(c.address, c.number) for c in known if self._is_stale(c, now)}
+        stale = {(c.address, c.number) for c in available if self._is_stale(c, now)}
         idle = driver_internals.idle_numbers(pools)
-        self._monitor.not_in_pool({(c.address, c.number) for c in known} - idle)
+        self._monitor.not_in_pool({(c.address, c.number) for c in available} - idle)
         return await driver_internals.close_idle(pools, stale & idle)
 
     def _driver_pools(self) -> driver_internals.DriverPools | None:
@@ -106,24 +106,24 @@ class Pool:
             return None
         return driver_internals.find_pools(self._app.backend.raw_database().client)
 
-    def _info(self, one: Connection, now: float, wall: datetime) -> ConnectionInfo:
-        available = one.state is State.AVAILABLE
-        host = _host(one.address)
+    def _info(self, connection: Connection, now: float, wall: datetime) -> ConnectionInfo:
+        available = connection.state is State.AVAILABLE
+        host = _host(connection.address)
         return ConnectionInfo(
-            id=f"{host}#{one.number}",
+            id=f"{host}#{connection.number}",
             address=host,
-            created_at=one.created_at,
-            last_used_at=wall if one.state is State.ACTIVE else _moment(one.used_at),
-            idle_time=_idle_time(one, now),
-            lifetime=max(0.0, now - one.created),
-            is_stale=self._is_stale(one, now),
+            created_at=connection.created_at,
+            last_used_at=wall if connection.state is State.ACTIVE else _moment(connection.used_at),
+            idle_time=_idle_time(connection, now),
+            lifetime=max(0.0, now - connection.created),
+            is_stale=self._is_stale(connection, now),
             is_available=available,
         )
 
-    def _is_stale(self, one: Connection, now: float) -> bool:
+    def _is_stale(self, connection: Connection, now: float) -> bool:
         lifetime, idle = self._app.settings.max_lifetime, self._app.settings.idle_timeout
-        too_old = lifetime is not None and now - one.created > lifetime
-        return too_old or (idle is not None and _idle_time(one, now) > idle)
+        too_old = lifetime is not None and now - connection.created > lifetime
+        return too_old or (idle is not None and _idle_time(connection, now) > idle)
 
     def _statistics(self) -> Statistics:
         metrics, connections = self.get_metrics(), self.get_connection_info()
@@ -132,9 +132,9 @@ class Pool:
             "active_connections": metrics.active_connections,
             "available_connections": metrics.available_connections,
             "acquiring_connections": metrics.acquiring_connections,
-            "stale_connections": sum(one.is_stale for one in connections),
+            "stale_connections": sum(connection.is_stale for connection in connections),
             "average_idle_time": _average(o.idle_time for o in connections if o.is_available),
-            "average_lifetime": _average(one.lifetime for one in connections),
+            "average_lifetime": _average(connection.lifetime for connection in connections),
             "connection_usage": self._monitor.usage(),
         }
 
@@ -158,5 +158,5 @@ class Pool:
             yield f"an operation got no connection {failed:.0f} s ago"
 
 
-def _idle_time(one: Connection, now: float) -> float:
-    return max(0.0, now - one.used) if one.state is State.AVAILABLE else 0.0
+def _idle_time(connection: Connection, now: float) -> float:
+    return max(0.0, now - connection.used) if connection.state is State.AVAILABLE else 0.0

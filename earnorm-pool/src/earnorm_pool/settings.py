@@ -1,4 +1,4 @@
-"""What ``init(..., pool={...})`` takes."""
+"""The settings in ``init(..., pool={...})``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class PoolSettings(BaseModel):
-    """Thresholds of the health check, and how often stale connections are looked for."""
+    """The thresholds of the health check, and the interval of the search for stale connections."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
