@@ -127,16 +127,24 @@ async def test_a_write_of_what_nothing_depends_on_is_one_command(commands: Comma
     assert sent(commands) == ["update calc_line", "update calc_order"]
 
 
-async def test_a_model_that_no_stored_field_depends_on_has_no_layer(app: App) -> None:
+async def test_a_model_that_no_stored_field_depends_on_has_no_step_and_no_layer(app: App) -> None:
     class Plain(BaseModel):
         _name = "calc.plain"
         x = Int()
 
-    bound = app.bind(Plain)
-    found = app.loaded.collect("wrap_operation", app=app, model=bound.model, operation="write")
-    assert [pairs for plugin, pairs in found if plugin == "recompute" and pairs] == []
-    found = app.loaded.collect("wrap_operation", app=app, model=Country, operation="write")
-    assert [len(list(p)) for plugin, p in found if plugin == "recompute"] == [1]
+    def steps(model: type[BaseModel]) -> list[tuple[str, str]]:
+        own = [step for step in app.bind(model).steps() if step.name == "computed"]
+        return [(step.stage.name, step.on or "") for step in own]
+
+    def layers(model: type[BaseModel]) -> list[int]:
+        found = app.loaded.collect(
+            "wrap_operation", app=app, model=app.bind(model).model, operation="unlink"
+        )
+        return [len(list(pairs)) for plugin, pairs in found if plugin == "recompute" and pairs]
+
+    assert steps(Plain) == [] and layers(Plain) == []
+    assert steps(Country) == [("COMPUTE", "write"), ("GUARD", "write"), ("PROPAGATE", "write")]
+    assert layers(Country) == [2]  # the transaction, and what follows
 
 
 async def test_only_what_differs_is_written(commands: Commands) -> None:

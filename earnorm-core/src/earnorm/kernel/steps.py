@@ -58,6 +58,8 @@ class Stage(IntEnum):
     """Access rules, about what will be stored."""
     GUARD = 160
     """Conditions that the stored record must still fulfil."""
+    CONFIRM = 205
+    """Checks of what the store answered."""
     PROPAGATE = 210
     """What follows elsewhere: computed values of other records, the paths of a tree."""
     SETTLE = 220
@@ -518,9 +520,9 @@ class DocumentSteps:
 
     def __init__(self, model: ModelView, default: Way, steps: Sequence[Step]) -> None:
         self._model, self._default = model, default
-        before = [step for step in steps if step.stage < Stage.PROPAGATE]
+        before = [step for step in steps if step.stage < Stage.CONFIRM]
         self._before = [_ready(step, before, number) for number, step in enumerate(before)]
-        after = [step for step in steps if Stage.PROPAGATE <= step.stage < Stage.DURABLE]
+        after = [step for step in steps if Stage.CONFIRM <= step.stage < Stage.DURABLE]
         self._after = [_ready(step, after, number) for number, step in enumerate(after)]
         self._durable = [step for step in steps if step.stage >= Stage.DURABLE]
         self._atomic = [step.atomic for step in steps if step.atomic is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class DerivedValues(Protocol):
 
     def assign(self, record: Any, field: Field[Any, Any], value: Any) -> None:
         """Take a value that is assigned to such a field."""
+        ...
+
+    def following(self, names: Iterable[str]) -> Collection[str]:
+        """The names of the stored fields whose values follow from these."""
         ...
 
     def changed(self, record: Any, name: str) -> None:

@@ -6,8 +6,9 @@ What other models' changes mean for stored ones stands in ``dependencies`` and `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pydantic
@@ -62,9 +63,10 @@ class Formula:
         field: The field.
         depends: The paths that it depends on.
         is_async: Whether the method is a coroutine function.
+        value: Gives the value for a record as it is in memory; a coroutine where ``is_async``.
     """
 
-    __slots__ = ("_names", "depends", "field", "is_async", "method")
+    __slots__ = ("_names", "depends", "field", "is_async", "method", "value")
 
     def __init__(self, cls: type[BaseModel], field: Field[Any, Any]) -> None:
         computed = field.computed
@@ -74,6 +76,10 @@ class Formula:
         self._names = tuple(computed.related.split(".")) if computed.related else ()
         self.depends: tuple[str, ...] = (computed.related,) if self._names else ()
         self.is_async = False
+        # As a method caller it is no function of Python's own, and costs no call of one.
+        self.value: Callable[[Any], Any] = (
+            self._follow if self._names else methodcaller(self.method)
+        )
         if not self._names:
             self.depends = _paths_of(cls, field, self.method)
             self.is_async = is_async(getattr(cls, self.method))
@@ -88,10 +94,7 @@ class Formula:
         """The fields of the record itself that the paths begin with."""
         return tuple(dict.fromkeys(path.partition(".")[0] for path in self.depends))
 
-    def value(self, record: Any) -> Any:
-        """The value for a record as it is in memory; an awaitable where the method is asynchronous."""
-        if not self._names:
-            return getattr(record, self.method)()
+    def _follow(self, record: Any) -> Any:
         for name in self._names:
             if record is None:
                 return None
@@ -193,6 +196,10 @@ class Formulas:
         return seen
 
     # -- in memory ----------------------------------------------------------------------------
+
+    def following(self, names: Iterable[str]) -> Collection[str]:
+        """The names of the stored ones whose value is another when these fields change."""
+        return {each for name in names for each in self.stale.get(name, ())}
 
     def changed(self, record: Any, name: str) -> None:
         """A field was assigned: what follows from it is computed when it is read."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from earnorm.model.relations.prefetch import prefetch_tree
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.environment import Env
 
 Key = tuple[str, str]
 """A model and one of its fields."""
@@ -97,6 +99,27 @@ class Plan:
     """Relations to load beside them."""
     links: frozenset[str]
     """Fields that lead from these records to others which depend on what is computed here."""
+    reason: str
+    """Why the system computes them."""
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The fields."""
+        return tuple(node.key[1] for node in self.nodes)
+
+    @cached_property
+    def loaded(self) -> frozenset[str] | None:
+        """The record's own fields to load, its id among them; None for all."""
+        return None if self.reads is None else self.reads | {"_id"}
+
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether any formula is a coroutine function."""
+        return any(node.formula.is_async for node in self.nodes)
+
+    def system(self, env: Env) -> Env:
+        """The Env in which the fields are computed."""
+        return env.replace(system=True, reason=self.reason)
 
 
 class Graph:
@@ -130,17 +153,6 @@ class Graph:
             for path in node.formula.depends:
                 self._walk(node, (), node.key[0], path, "")
         self._join_families()
-        self._stored = frozenset(
-            k[0] for k, node in self.nodes.items() if node.formula.field.stored
-        )
-
-    def concerns(self, model: str, operation: str) -> bool:
-        """Whether such an operation on the model may change a stored computed value."""
-        if operation == "create":
-            return model in self._stored or model in self.created
-        if operation == "unlink":
-            return model in self.deleted
-        return operation == "write" and any(name == model for name, _ in self.written)
 
     # -- order --------------------------------------------------------------------------------
 
@@ -337,6 +349,7 @@ class Graph:
             None if whole else frozenset(reads | links),
             prefetch_tree(paths),
             frozenset(links),
+            f"recompute {model}: {', '.join(node.key[1] for node in nodes)}",
         )
 
 
@@ -347,6 +360,11 @@ class Dependencies:
         self._app = app
         self._graph: Graph | None = None
         self._version = -1
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the graph was asked for, and any model computes a field."""
+        return self._graph is not None and bool(self._graph.nodes)
 
     def graph(self) -> Graph:
         """The computed fields of the App's models.

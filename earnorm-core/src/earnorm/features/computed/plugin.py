@@ -1,41 +1,45 @@
 """Stored computed fields: up to date after every way to create, write and delete.
 
-A layer of the models that such a field depends on, and of no other. It sits inside the access rules, which
-judge what somebody asked for, and outside the audit, which records what is stored. A new record has its
-values in the same insert. A write whose own values are all that is needed has them in the same write; else
-they follow, with what other models' records depend on, in the same transaction where the backend has them.
+Steps of the models that such a field depends on, and of no other. A new record has its values in the same
+insert. A write whose own values are all that is needed has them in the same write; else they follow, with what
+other models' records depend on, in the same transaction where the backend has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import Condition
 from earnorm.domain.ids import ids_of
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import BatchRefused, ConfigurationError
-from earnorm.features.computed.dependencies import Dependencies, Graph, Trigger
+from earnorm.exceptions import ConfigurationError
+from earnorm.features.computed.dependencies import Dependencies, Graph, Plan, Trigger
 from earnorm.features.computed.recomputing import (
+    NAME,
+    NewValues,
     Recomputation,
-    computed_new,
     computed_of_values,
     values_at,
 )
-from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
-from earnorm.kernel.steps import HAND_BACK, WAY, Way
-from earnorm.kernel.transactions import atomic
+from earnorm.kernel.steps import DocumentBatch, Stage, Step
+from earnorm.kernel.transactions import in_transaction_if
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.operations import OperationName
+    from earnorm.kernel.views import ModelView
     from earnorm.model.base import BaseModel
 
 _REASON = "recompute: what deleted and written records belong to"
+_NOTHING: Final[Mapping[Trigger, None]] = MappingProxyType({})
 Links = dict[str, dict[Any, None]]
 
 
@@ -53,13 +57,15 @@ class RecomputePlugin:
         assert self._dependencies is not None  # no operation comes before the models are known
         return self._dependencies.graph()
 
+    def _depends(self) -> bool:
+        return self._dependencies is not None and self._dependencies.is_needed
+
     @hookimpl
     def models_changed(self, app: App, models: Sequence[type[BaseModel]]) -> None:
-        """Ask for layers again where a model that is defined later computes: others may have got somebody
-        who depends on them."""
+        """Ask for steps again where a model is defined later: they know the models that depend on theirs."""
         if not app.is_started:
             self._dependencies = Dependencies(app)
-        elif any(map(_computes, models)):
+        elif any(map(_computes, models)) or self._depends():
             app.recompose()
 
     @hookimpl
@@ -69,14 +75,27 @@ class RecomputePlugin:
             self.graph()
 
     @hookimpl
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
+        """Models that a stored computed value depends on: every other one keeps its way."""
+        bound, graph = app.bind(model.cls), self.graph()
+        return [*_steps_of_creates(bound, graph), *_steps_of_writes(bound, graph)]
+
+    @hookimpl
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Operations that may change a stored computed value: every other one keeps its way."""
-        layer = _LAYERS.get(operation)
-        if layer is not None and self.graph().concerns(model._name, operation):
-            return [(Layer.STEPS + 10, layer(self))]
-        return ()
+        """Deletions of records that a stored computed value depends on."""
+        if operation != "unlink":
+            return ()
+        triggers = self.graph().deleted.get(model._name)
+        if not triggers:
+            return ()
+        following = _Deleting(app.bind(model), self.graph(), triggers)
+        return [
+            # Outside of the audit, so that its entries are part of the transaction.
+            (Layer.TRANSACTION, in_transaction_if(_may_have_transaction)),
+            (Layer.STEPS, following),
+        ]
 
 
 def _computes(model: type[BaseModel]) -> bool:
@@ -95,32 +114,9 @@ def graph_of(app: App) -> Graph:
     return plugin.graph()
 
 
-class _Keeping:
-    """What the layers of the three operations share."""
-
-    def __init__(self, plugin: RecomputePlugin) -> None:
-        self._plugin = plugin
-
-    async def __call__(self, op: Operation, call_next: Call) -> Any:
-        if op.notes.get(WAY) is Way.DERIVED:
-            return await call_next(op)
-        return await self.run(op, call_next, self._plugin.graph())
-
-    async def run(self, op: Operation, call_next: Call, graph: Graph) -> Any:
-        """Do the operation, and what follows from it."""
-        raise NotImplementedError
-
-
-async def _together(op: Operation, work: Callable[[Operation], Awaitable[Any]]) -> Any:
-    """Do the work in the running transaction, or in one of its own."""
-    if op.env.transaction is not None or op.options.concerns is not None:
-        return await work(op)
-
-    async def run() -> Any:
-        return await work(op.replace(env=op.env.replace(transaction=current_env().transaction)))
-
-    with use_env(op.env):
-        return await atomic(run)
+def _may_have_transaction(op: Operation) -> bool:
+    # A transaction has its own concerns, so an operation that asks for some has none.
+    return op.options.concerns is None and op.origin != NAME
 
 
 def _held(
@@ -135,111 +131,190 @@ def _held(
     return held
 
 
-def _names(bound: BoundModel, op: Operation) -> Iterable[str]:
-    renamed = bound.schema.renamed
-    return [renamed.get(key, key) for key in op.written]
-
-
 # -- create ---------------------------------------------------------------------------------------
 
 
-class _Creating(_Keeping):
-    async def run(self, op: Operation, call_next: Call, graph: Graph) -> Any:
-        bound = op.app.bind(op.model)
-        documents = op.values
-        assert isinstance(documents, list)
-        formulas = bound.schema.formulas
-        if formulas is not None and formulas.stored:
-            documents = await computed_new(bound, graph, documents, op.env)
-            op = op.replace(values=documents)
-            back = op.notes.get(HAND_BACK)
-            if back is not None:
-                keys = {each.field.name: each.field.db_name for each in formulas.stored}
-                for document in documents:
-                    back.give(document["_id"], {n: document[key] for n, key in keys.items()})
-        triggers = graph.created.get(op.model._name, {})
-        held = _held(triggers, bound, documents)
-        if not any(held.values()):
-            return await call_next(op)
-        pks = [document["_id"] for document in documents]
+def _steps_of_creates(bound: BoundModel, graph: Graph) -> Iterator[Step]:
+    model = bound.model._name
+    formulas = bound.schema.formulas
+    if formulas is not None and formulas.stored:
+        values = NewValues(bound, graph.plan(model, [each.field.name for each in formulas.stored]))
+        yield Step(Stage.COMPUTE, NAME, values.wait if values.waits else values.fill, on="create")
+    triggers = graph.created.get(model)
+    if triggers:
+        creating = _Creating(bound, graph, triggers)
+        yield Step(
+            Stage.PROPAGATE,
+            NAME,
+            creating.follow,
+            on="create",
+            atomic=creating.needs_transaction,
+            also_refused=True,
+        )
 
-        async def work(inside: Operation) -> Any:
-            follow = Recomputation(graph, inside.env)
-            try:
-                result = await call_next(inside)
-            except BatchRefused:
-                if inside.env.transaction is None:  # some of them may have been stored
-                    await follow.mark(triggers, pks, held)
-                    await follow.run()
-                raise
-            await follow.mark(triggers, pks, held)
+
+class _Creating:
+    """Computes what belongs to other records, once there are new ones that point at them."""
+
+    def __init__(self, bound: BoundModel, graph: Graph, triggers: Mapping[Trigger, None]) -> None:
+        self._bound, self._graph, self._triggers = bound, graph, triggers
+        self._links = {
+            bound.schema.fields[t.link].db_name: bound.schema.fields[t.link]
+            for t in triggers
+            if t.link is not None
+        }
+        self._may_be_filled = any(f.is_derived or f.generated for f in self._links.values())
+
+    def needs_transaction(self, op: Operation) -> bool:
+        documents: Any = op.values
+        points = self._may_be_filled or any(
+            values_at(document, key) for document in documents for key in self._links
+        )
+        return points and _may_have_transaction(op)
+
+    async def follow(self, batch: DocumentBatch) -> None:
+        documents: Any = batch.operation.values
+        held = _held(self._triggers, self._bound, documents)
+        if any(held.values()):
+            follow = Recomputation(self._graph, batch.env, batch.op)
+            await follow.mark(self._triggers, [each["_id"] for each in documents], held)
             await follow.run()
-            return result
-
-        return await _together(op, work)
 
 
 # -- write ----------------------------------------------------------------------------------------
 
 
-class _Writing(_Keeping):
-    async def run(self, op: Operation, call_next: Call, graph: Graph) -> Any:
-        bound = op.app.bind(op.model)
-        names = set(_names(bound, op))
-        triggers = {
-            trigger: None
-            for name in names
-            for trigger in graph.written.get((op.model._name, name), ())
-        }
-        if not triggers:
-            return await call_next(op)
-        whole = await self._in_the_same_write(op, bound, graph, triggers)
-        if whole is not None:
-            return await call_next(whole)
+def _steps_of_writes(bound: BoundModel, graph: Graph) -> Iterable[Step]:
+    triggers = {
+        field.db_name: found
+        for name, field in bound.schema.fields.items()
+        if (found := graph.written.get((bound.model._name, name)))
+    }
+    if not triggers:
+        return ()
+    writing = _Writing(bound, graph, triggers)
+    return [
+        Step(Stage.COMPUTE, NAME, writing.compute, on="write"),
+        Step(Stage.GUARD, NAME, writing.look, on="write", atomic=writing.needs_transaction),
+        Step(Stage.PROPAGATE, NAME, writing.follow, on="write"),
+    ]
 
-        async def work(inside: Operation) -> Any:
-            pks, held = await _before(inside, bound, triggers)
-            result = await call_next(inside)
-            if not pks:
-                return result
-            for name, ids in (await _after(inside, bound, pks, names & held.keys())).items():
-                held[name].update(ids)
-            follow = Recomputation(graph, inside.env)
-            follow.tell(inside.model._name, inside.notes.get(HAND_BACK))
-            await follow.mark(triggers, pks, held)
-            await follow.run()
-            return result
 
-        return await _together(op, work)
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What a write is about, as the records are before it.
 
-    async def _in_the_same_write(
-        self, op: Operation, bound: BoundModel, graph: Graph, triggers: Mapping[Trigger, None]
-    ) -> Operation | None:
-        """The write with the computed values in it, where it brings all that they are made of."""
-        model, values = op.model._name, op.values
+    Attributes:
+        triggers: What follows from it.
+        pks: The ids of the records.
+        held: The ids of other records that they hold.
+    """
+
+    triggers: Mapping[Trigger, None]
+    pks: Sequence[Any]
+    held: Links
+
+
+_BEFORE: Note[_Before] = Note("computed")
+
+
+class _Writing:
+    """Computes in the write itself what it brings all values for, and otherwise what follows from it.
+
+    Args:
+        bound: The model.
+        graph: The computed fields of the App.
+        triggers: What follows when a field is written, by its stored key.
+    """
+
+    def __init__(
+        self, bound: BoundModel, graph: Graph, triggers: Mapping[str, Mapping[Trigger, None]]
+    ) -> None:
+        self._bound, self._graph, self._triggers = bound, graph, triggers
+        self._filled = frozenset(
+            key
+            for key in triggers
+            if bound.schema.fields[bound.schema.renamed.get(key, key)].generated
+        )
+
+    def _followed(self, keys: Iterable[str]) -> dict[Trigger, None]:
+        found: dict[Trigger, None] = {}
+        for key in keys:
+            found.update(self._triggers.get(key, _NOTHING))
+        return found
+
+    def needs_transaction(self, op: Operation) -> bool:
+        if not _may_have_transaction(op):
+            return False
+        # Steps that come later may fill in what they always do.
+        followed = self._followed(op.written | self._filled)
+        return bool(followed) and self._plan_for(followed, _updates(op)) is None
+
+    def _plan_for(
+        self, triggers: Mapping[Trigger, None], updates: Collection[Update]
+    ) -> Plan | None:
+        """How the values are computed in the write itself, where that brings all that they are made of."""
         if any(trigger.steps for trigger in triggers):
             return None
-        plan = graph.plan(model, [trigger.field for trigger in triggers])
+        bound, model = self._bound, self._bound.model._name
+        plan = self._graph.plan(model, [trigger.field for trigger in triggers])
         own = {node.key[1] for node in plan.nodes}
-        if plan.tree or plan.reads is None or _goes_on(graph, model, own):
+        if plan.tree or plan.reads is None or _goes_on(self._graph, model, own):
             return None
         needed = {bound.schema.fields[name].db_name for name in plan.reads - own}
-        updates = values.values() if isinstance(values, PerRecord) else [values]
         for update in updates:
-            assert isinstance(update, Update)
             if update.operators.keys() != {"$set"} or not needed <= update.operators["$set"].keys():
                 return None
-        new: dict[int, Update] = {}
-        for update in updates:
-            assert isinstance(update, Update)
+        return plan
+
+    async def compute(self, batch: DocumentBatch) -> None:
+        op = batch.op
+        if op.origin == NAME:
+            return
+        updates: list[Update] = [row.update for row in batch.rows if row.update is not None]
+        triggers = self._followed({key for update in updates for key in update.keys})
+        if not triggers:
+            return
+        bound = self._bound
+        plan = self._plan_for(triggers, updates)
+        if plan is None:
+            batch.notes[_BEFORE] = _Before(triggers, (), {})
+            return
+        fields = bound.schema.fields
+        for row, update in zip(batch.rows, updates, strict=True):
             found = await computed_of_values(bound, plan, update.operators["$set"], op.env)
-            keys = {bound.schema.fields[n].db_name: v for n, v in found.items()}
-            new[id(update)] = update.merged("$set", keys)
-            back = op.notes.get(HAND_BACK)
-            if back is not None:
-                for pk in _pks_of(op, bound, update):
-                    back.give(pk, found)
-        return op.map_updates(lambda update: new[id(update)])
+            row.merge("$set", {fields[name].db_name: value for name, value in found.items()})
+            if batch.back is not None:
+                pks = ids_of(op.domain, bound.schema) or () if row.pk is None else (row.pk,)
+                for pk in pks:
+                    batch.back.give(pk, found)
+
+    async def look(self, batch: DocumentBatch) -> None:
+        noted: _Before | None = batch.notes.get(_BEFORE)
+        if noted is not None:
+            pks, held = await _before(batch.op, self._bound, noted.triggers)
+            batch.notes[_BEFORE] = _Before(noted.triggers, pks, held)
+
+    async def follow(self, batch: DocumentBatch) -> None:
+        noted: _Before | None = batch.notes.get(_BEFORE)
+        if noted is None or not noted.pks:
+            return
+        op, held = batch.operation, noted.held
+        renamed = self._bound.schema.renamed
+        written = {renamed.get(key, key) for key in op.written} & held.keys()
+        for name, ids in (await _after(op, self._bound, noted.pks, written)).items():
+            held[name].update(ids)
+        follow = Recomputation(self._graph, op.env, op)
+        follow.tell(op.model._name, batch.back)
+        await follow.mark(noted.triggers, noted.pks, held)
+        await follow.run()
+
+
+def _updates(op: Operation) -> Collection[Update]:
+    values = op.values
+    if isinstance(values, PerRecord):
+        return values.values()
+    return [values] if isinstance(values, Update) else ()
 
 
 def _goes_on(graph: Graph, model: str, names: Iterable[str]) -> bool:
@@ -250,12 +325,6 @@ def _goes_on(graph: Graph, model: str, names: Iterable[str]) -> bool:
         for name in known
         for trigger in graph.written.get((model, name), ())
     )
-
-
-def _pks_of(op: Operation, bound: BoundModel, update: Update) -> Sequence[Any]:
-    if isinstance(op.values, PerRecord):
-        return [pk for pk, each in op.values.items() if each is update]
-    return ids_of(op.domain, bound.schema) or ()
 
 
 async def _before(
@@ -273,7 +342,8 @@ async def _before(
         timeout=op.options.timeout,
     )
     env = op.env.replace(system=True, reason=_REASON)
-    documents = await op.app.execute(Operation("search", op.model, env, op.domain, options=options))
+    look = op.child("search", op.model, op.domain, options=options, origin=NAME, env=env)
+    documents = await op.app.execute(look)
     held = _held(triggers, bound, documents)
     return [document["_id"] for document in documents], held
 
@@ -284,12 +354,11 @@ async def _after(
     """The ids that fields hold which were written: as the write says, or as they are read."""
     found: Links = {}
     asked: list[str] = []
-    updates = list(op.values.values()) if isinstance(op.values, PerRecord) else [op.values]
+    updates = _updates(op)
     for name in names:
         key = bound.schema.fields[name].db_name
         given: dict[Any, None] = {}
         for update in updates:
-            assert isinstance(update, Update)
             touching = [o for o, spec in update.operators.items() if _touches(spec, key)]
             if touching and (touching != ["$set"] or key not in update.operators["$set"]):
                 asked.append(name)
@@ -300,8 +369,9 @@ async def _after(
     if asked:
         env = op.env.replace(system=True, reason=_REASON)
         for chunk in chunks(pks):
-            look = Operation("search", op.model, env, Condition("_id", "in", list(chunk)))
-            look = look.replace(options=Options(fields=frozenset({"_id", *asked})))
+            domain = Condition("_id", "in", list(chunk))
+            options = Options(fields=frozenset({"_id", *asked}))
+            look = op.child("search", op.model, domain, None, options, origin=NAME, env=env)
             for document in await op.app.execute(look):
                 for name in asked:
                     ids = values_at(document, bound.schema.fields[name].db_name)
@@ -316,24 +386,16 @@ def _touches(spec: Mapping[str, Any], key: str) -> bool:
 # -- unlink ---------------------------------------------------------------------------------------
 
 
-class _Deleting(_Keeping):
-    async def run(self, op: Operation, call_next: Call, graph: Graph) -> Any:
-        bound = op.app.bind(op.model)
-        triggers = graph.deleted.get(op.model._name, {})
+class _Deleting:
+    """The layer of deletions: computes what belonged to other records."""
 
-        async def work(inside: Operation) -> Any:
-            pks, held = await _before(inside, bound, triggers)
-            result = await call_next(inside)
-            follow = Recomputation(graph, inside.env)
-            await follow.mark(triggers, pks, held)
-            await follow.run()
-            return result
+    def __init__(self, bound: BoundModel, graph: Graph, triggers: Mapping[Trigger, None]) -> None:
+        self._bound, self._graph, self._triggers = bound, graph, triggers
 
-        return await _together(op, work)
-
-
-_LAYERS: Mapping[str, Callable[[RecomputePlugin], Middleware]] = {
-    "create": _Creating,
-    "write": _Writing,
-    "unlink": _Deleting,
-}
+    async def __call__(self, op: Operation, call_next: Call) -> Any:
+        pks, held = await _before(op, self._bound, self._triggers)
+        result = await call_next(op)
+        follow = Recomputation(self._graph, op.env, op)
+        await follow.mark(self._triggers, pks, held)
+        await follow.run()
+        return result

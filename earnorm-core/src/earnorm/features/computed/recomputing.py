@@ -23,6 +23,7 @@ from earnorm.domain import Domain, Or, condition
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import (
     ConfigurationError,
+    EarnORMError,
     ErrorDetail,
     FieldNotLoaded,
     ValidationError,
@@ -33,9 +34,18 @@ from earnorm.features.locking.locking import lock
 from earnorm.fields.base import MISSING
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.kernel.environment import Env, current_env, use_env
-from earnorm.kernel.operations import ORIGIN, REQUEST, Operation, Options, PerRecord, Update
+from earnorm.kernel.notes import Note
+from earnorm.kernel.operations import (
+    ORIGIN,
+    PARENT,
+    REQUEST,
+    Operation,
+    Options,
+    PerRecord,
+    Update,
+)
 from earnorm.kernel.requests import Stream
-from earnorm.kernel.steps import WAY, HandBack, Way
+from earnorm.kernel.steps import WAY, DocumentBatch, HandBack, Way
 from earnorm.kernel.transactions import atomic
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.reading.hydrate import hydrate, slots
@@ -46,6 +56,9 @@ from earnorm.model.writing.tracking import same
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
+
+NAME: Final = "computed"
+"""The origin of the operations that the feature makes."""
 
 BATCH: Final = 10_000
 """Records that are held, and written with one command, at a time."""
@@ -69,28 +82,58 @@ def values_at(document: Mapping[str, Any], key: str) -> list[Any]:
 # -- values ---------------------------------------------------------------------------------------
 
 
-async def computed_new(
-    bound: BoundModel, graph: Graph, documents: Sequence[dict[str, Any]], env: Env
-) -> list[dict[str, Any]]:
-    """Documents that are about to be created, with their computed fields."""
-    formulas = bound.schema.formulas
-    assert formulas is not None
-    plan = graph.plan(bound.model._name, [each.field.name for each in formulas.stored])
-    schema = bound.schema
-    states = [dict(schema.state(dict(document))) for document in documents]
-    records = _records(bound, states, plan)
-    # Nothing points at a record that does not exist yet.
-    for each in schema.to_many:
-        if not each.stored:
-            model = target_of(bound.app, each).model
-            for state in states:
-                state[each.name] = RecordSet(model, [])
-    with use_env(_system(env, plan)):
-        found = await _values(bound, plan, records)
-    return [
-        {**document, **{schema.fields[name].db_name: value for name, value in each.items()}}
-        for document, each in zip(documents, found, strict=True)
-    ]
+class NewValues:
+    """Computes the stored fields of documents that are about to be created.
+
+    Args:
+        bound: Their model.
+        plan: How all its stored fields are computed.
+    """
+
+    def __init__(self, bound: BoundModel, plan: Plan) -> None:
+        self._bound, self._plan = bound, plan
+        # Nothing points at a record that does not exist yet.
+        self._empty = [
+            (each.name, target_of(bound.app, each).model)
+            for each in bound.schema.to_many
+            if not each.stored
+        ]
+
+    @property
+    def waits(self) -> bool:
+        """Whether something may have to be waited for: related records, or a coroutine."""
+        return bool(self._plan.tree) or self._plan.is_async
+
+    def fill(self, batch: DocumentBatch) -> None:
+        """The step, where nothing has to be waited for."""
+        records = self._records(batch.documents)
+        with use_env(self._plan.system(batch.op.env)):
+            found = [_of_record(record, self._plan) for record in records]
+        self._put(batch, found)
+
+    async def wait(self, batch: DocumentBatch) -> None:
+        """The step, where something may have to be waited for."""
+        records = self._records(batch.documents)
+        with use_env(self._plan.system(batch.op.env)):
+            found = await _values(self._bound, self._plan, records)
+        self._put(batch, found)
+
+    def _records(self, documents: Iterable[dict[str, Any]]) -> list[Any]:
+        schema = self._bound.schema
+        states = [dict(schema.state(document)) for document in documents]
+        records = _records(self._bound, states, self._plan)
+        for name, model in self._empty:
+            for record in records:
+                record.__dict__[name] = RecordSet(model, [])
+        return records
+
+    def _put(self, batch: DocumentBatch, found: Iterable[dict[str, Any]]) -> None:
+        fields, back = self._bound.schema.fields, batch.back
+        for document, values in zip(batch.documents, found, strict=True):
+            for name, value in values.items():
+                document[fields[name].db_name] = value
+            if back is not None:
+                back.give(document["_id"], values)
 
 
 async def computed_of_values(
@@ -98,15 +141,16 @@ async def computed_of_values(
 ) -> dict[str, Any]:
     """The plan's fields of a record that has these stored values, which are all that is needed."""
     state = dict(bound.schema.state(dict(values)))
-    with use_env(_system(env, plan)):
+    with use_env(plan.system(env)):
         return (await _values(bound, plan, _records(bound, [state], plan)))[0]
 
 
 def _records(bound: BoundModel, states: list[dict[str, Any]], plan: Plan) -> list[Any]:
     set_state, set_fetch = slots()
     records = [object.__new__(bound.model) for _ in states]
-    loaded = None if plan.reads is None else plan.reads | _ID
-    fetch = Fetch(bound.app, loaded, list(records))
+    loaded = plan.loaded
+    # Only records with relations are loaded together.
+    fetch = Fetch(bound.app, loaded, list(records) if bound.schema.relations else None)
     for record, state in zip(records, states, strict=True):
         if loaded is not None:
             for name in state.keys() - loaded:
@@ -118,43 +162,75 @@ def _records(bound: BoundModel, states: list[dict[str, Any]], plan: Plan) -> lis
 
 async def _values(bound: BoundModel, plan: Plan, records: Sequence[Any]) -> list[dict[str, Any]]:
     """The stored forms of the plan's fields for each record."""
-    await prefetch(bound, records, plan.tree)
-    _drop_dangling(bound, records, plan.tree)
-    return [await _of_record(record, plan.nodes) for record in records]
+    if plan.tree:
+        await prefetch(bound, records, plan.tree)
+        _drop_dangling(bound, records, plan.tree)
+    if plan.is_async:
+        return [await _of_record_later(record, plan) for record in records]
+    return [_of_record(record, plan) for record in records]
 
 
-async def _of_record(record: Any, nodes: Sequence[Node]) -> dict[str, Any]:
+def _of_record(record: Any, plan: Plan) -> dict[str, Any]:
     found: dict[str, Any] = {}
     state = record.__dict__
-    for node in nodes:
-        state.pop(node.key[1], None)
-    for node in nodes:
-        formula, name = node.formula, node.key[1]
+    for name in plan.names:
+        state.pop(name, None)
+    for node in plan.nodes:
         try:
-            value = formula.value(record)
-            if inspect.isawaitable(value):
-                value = await value
-        except FieldNotLoaded as error:
-            raise ConfigurationError(
-                f"{node.key[0]}.{name}: {formula.method}() reads what its @depends does not name: {error}"
-            ) from None
+            value = node.formula.value(record)
         except Exception as error:
-            # Not what it says: it may name values that the acting principal does not see.
-            message = f"{formula.method}() could not compute it: {type(error).__name__}"
-            detail: ErrorDetail = {"loc": (name,), "msg": message, "type": "compute"}
-            raise ValidationError(node.key[0], [detail]) from error
-        if getattr(record, "_changes", None):
-            raise TypeError(
-                f"{node.key[0]}.{formula.method}: a compute method returns the value and changes nothing"
-            )
-        value = formula.checked(value)
-        if value is None and formula.field.required:
-            message = f"{formula.method or 'its path'} gave None, and a value is required"
-            raise ValidationError(
-                node.key[0], [{"loc": (name,), "msg": message, "type": "compute"}]
-            )
-        state[name] = found[name] = formula.field.encode(value)
+            raise _refused(node, error) from _cause(error)
+        name = node.key[1]
+        state[name] = found[name] = _stored_form(node, record, value)
     return found
+
+
+async def _of_record_later(record: Any, plan: Plan) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    state = record.__dict__
+    for name in plan.names:
+        state.pop(name, None)
+    for node in plan.nodes:
+        try:
+            value = node.formula.value(record)
+            if node.formula.is_async:
+                value = await value
+        except Exception as error:
+            raise _refused(node, error) from _cause(error)
+        name = node.key[1]
+        state[name] = found[name] = _stored_form(node, record, value)
+    return found
+
+
+def _refused(node: Node, error: Exception) -> EarnORMError:
+    model, name = node.key
+    method = node.formula.method
+    if isinstance(error, FieldNotLoaded):
+        return ConfigurationError(
+            f"{model}.{name}: {method}() reads what its @depends does not name: {error}"
+        )
+    # Not what it says: it may name values that the acting principal does not see.
+    message = f"{method}() could not compute it: {type(error).__name__}"
+    return ValidationError(model, [{"loc": (name,), "msg": message, "type": "compute"}])
+
+
+def _cause(error: Exception) -> Exception | None:
+    return None if isinstance(error, FieldNotLoaded) else error
+
+
+def _stored_form(node: Node, record: Any, value: Any) -> Any:
+    """A computed value, held to the field's type, in stored form."""
+    formula = node.formula
+    if getattr(record, "_changes", None):
+        raise TypeError(
+            f"{node.key[0]}.{formula.method}: a compute method returns the value and changes nothing"
+        )
+    value = formula.checked(value)
+    if value is None and formula.field.required:
+        message = f"{formula.method or 'its path'} gave None, and a value is required"
+        detail: ErrorDetail = {"loc": (node.key[1],), "msg": message, "type": "compute"}
+        raise ValidationError(node.key[0], [detail])
+    return formula.field.encode(value)
 
 
 def _drop_dangling(bound: BoundModel, records: Sequence[Any], tree: Mapping[str, Any]) -> None:
@@ -187,12 +263,6 @@ def _drop(schema: Any, structures: Sequence[Any], tree: Mapping[str, Any]) -> No
                 _drop(model._schema, there, known)
 
 
-def _system(env: Env, plan: Plan) -> Env:
-    model = plan.nodes[0].key[0]
-    names = ", ".join(node.key[1] for node in plan.nodes)
-    return env.replace(system=True, reason=f"recompute {model}: {names}")
-
-
 # -- what follows from a change -------------------------------------------------------------------
 
 
@@ -211,12 +281,18 @@ class Recomputation:
     Args:
         graph: The computed fields of the App.
         env: Who acts, and in which transaction.
+        parent: The operation that it follows from.
         write: Whether differing values are written; otherwise they are counted only.
     """
 
-    def __init__(self, graph: Graph, env: Env, *, write: bool = True) -> None:
+    def __init__(
+        self, graph: Graph, env: Env, parent: Operation | None = None, *, write: bool = True
+    ) -> None:
         self.changed = 0
         """How many records had another value."""
+        self._notes: dict[Note[Any], Any] = {ORIGIN: NAME}
+        if parent is not None:
+            self._notes[PARENT] = parent
         self._graph = graph
         self._env = env
         self._write = write
@@ -285,7 +361,8 @@ class Recomputation:
     ) -> AsyncIterator[Mapping[str, Any]]:
         bound = self._bound(model)
         for domain in domains:
-            op = Operation("search", bound.model, env, domain, options=Options(fields=fields))
+            options = Options(fields=fields)
+            op = Operation("search", bound.model, env, domain, None, options, self._notes)
             for document in await env.app.execute(op):
                 yield document
 
@@ -309,12 +386,12 @@ class Recomputation:
         domains += marked.domains
         if len(domains) > 1 and len(marked.pks) <= BATCH:
             domains = [Or(domains)]
-        env = _system(self._env, plan)
-        fields = None if plan.reads is None else plan.reads | _ID
+        env = plan.system(self._env)
+        fields = plan.loaded
         for domain in domains:
             stream = Stream(BATCH)
             op = Operation("search", bound.model, env, domain, options=Options(fields=fields))
-            op = op.with_note(REQUEST, stream)
+            op = op.replace(notes={**self._notes, REQUEST: stream})
             try:
                 while documents := await env.app.execute(op):
                     await self._batch(bound, plan, env, documents)
@@ -334,7 +411,7 @@ class Recomputation:
         ]
         links = {name: fields[name].db_name for name in plan.links}
         held = [{n: values_at(document, key) for n, key in links.items()} for document in documents]
-        loaded = None if plan.reads is None else plan.reads | _ID
+        loaded = plan.loaded
         with use_env(env):
             records = hydrate(bound, documents, loaded)
             if records and records[0]._fetch.records is None:
@@ -369,7 +446,7 @@ class Recomputation:
         if updates:
             domain = condition("_id", "in", list(updates))
             op = Operation("write", bound.model, env, domain, updates)
-            op = op.replace(notes={ORIGIN: "computed", WAY: Way.DERIVED})
+            op = op.replace(notes={**self._notes, WAY: Way.DERIVED})
             await env.app.execute(op)
         if unchanged and env.transaction is not None:
             # Of two transactions that change what one record depends on, the second must see the first:

@@ -41,7 +41,7 @@ class RevisionsPlugin:
             # update is lost.
             return [
                 Step(Stage.GUARD, "revisions", _count, CHANGES, on="write"),
-                Step(Stage.PROPAGATE, "revisions", _check, CHANGES, on="write"),
+                Step(Stage.CONFIRM, "revisions", _check, CHANGES, on="write"),
             ]
         return ()
 

@@ -19,8 +19,7 @@ def on_its_way(bound: BoundModel, op: Operation, way: Way) -> Operation:
 
     A model without steps has no use for either.
     """
-    formulas = bound.schema.formulas
-    if not bound.steps() and (formulas is None or not formulas.stored):
+    if not bound.steps():
         return op
     return op.replace(notes={**op.notes, WAY: way, HAND_BACK: HandBack()})
 
@@ -62,9 +61,10 @@ def give_written(record: BaseModel, op: Operation, update: Update) -> None:
 
 
 def _follows_unsaved(record: BaseModel, written: Collection[str]) -> Collection[str]:
-    """The computed fields whose value in memory follows from what is not saved yet."""
+    """The fields whose value in memory follows from what is not saved yet."""
     schema = type(record)._schema
-    if schema.formulas is None:
+    if schema.derived is None:
         return ()
-    left = [n for n in getattr(record, "_changes", ()) if schema.fields[n].db_name not in written]
-    return {each for name in left for each in schema.formulas.stale.get(name, ())}
+    fields = schema.fields
+    left = [n for n in getattr(record, "_changes", ()) if fields[n].db_name not in written]
+    return schema.derived.following(left)
