@@ -12,7 +12,8 @@ from earnorm.fields.json_forms import json_text
 from earnorm.model.base import Declared
 from earnorm.model.reading import serializing
 from earnorm.model.schema import Schema
-from earnorm.model.structures import declared_fields, reserved_names, set_state
+from earnorm.model.slots import set_state
+from earnorm.model.structures import declared_fields, reserved_names
 from earnorm.model.validation.constraints import check_embedded, rules_of
 
 

@@ -20,16 +20,17 @@ from earnorm.model.reading.fetch import Fetch
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import ghost_of, ghosts_of, note_inside
 from earnorm.model.schema import Schema, State
+from earnorm.model.slots import SLOTS, Slots, set_state
 from earnorm.model.writing.tracking import embedded_objects
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
 
 
-class Structure:
+class Structure(Slots):
     """What records and embedded objects share: fields, assignment, change tracking."""
 
-    __slots__ = ("__dict__", "__weakref__", "_changes", "_fetch", "_originals")
+    __slots__ = ()
 
     _schema: ClassVar[Schema]
     _fields: ClassVar[Mapping[str, Field[Any, Any]]]
@@ -145,10 +146,6 @@ class Structure:
                     object.__delattr__(self, name)
 
         return restore
-
-
-SLOTS = frozenset(Structure.__slots__)
-set_state: Callable[[Any, State], None] = Structure.__dict__["__dict__"].__set__
 
 
 F = TypeVar("F", bound=Callable[..., Any])

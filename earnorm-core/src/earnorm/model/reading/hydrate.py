@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.kernel.reading import PreparedRecords, blank
 from earnorm.model.reading.fetch import ID_ONLY, Fetch
+from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.writing.tracking import touch_older
 
 if TYPE_CHECKING:
@@ -17,19 +18,10 @@ if TYPE_CHECKING:
     from earnorm.kernel.reading import RecordClasses
     from earnorm.model.base import BaseModel
 
-_Setter = Callable[[Any, Any], None]
-_setters: list[_Setter] = []
 
-
-def slots() -> list[_Setter]:
-    """The setters of a record's ``__dict__`` and of its fetch."""
-    if not _setters:
-        from earnorm.model.structures import (
-            Structure,  # the slots belong to the class, which imports us
-        )
-
-        _setters.extend(vars(Structure)[name].__set__ for name in ("__dict__", "_fetch"))
-    return _setters
+def slots() -> tuple[Callable[[Any, dict[str, Any]], None], Callable[[Any, Any], None]]:
+    """Return the setters of a record's ``__dict__`` and of its fetch."""
+    return set_state, set_fetch
 
 
 def hydrate(
@@ -38,7 +30,6 @@ def hydrate(
     """Records that adopt the documents. No Python code runs per document: 0.2 µs each."""
     if bound.classes is not None:
         return _hydrate_by_class(bound, bound.classes, documents, loaded)
-    set_state, set_fetch = slots()
     model = bound.model
     if isinstance(documents, PreparedRecords):
         records = documents.take(model)
@@ -55,7 +46,6 @@ def hydrate_one(bound: BoundModel, document: Document) -> Any:
     """The record of one document: what ``hydrate`` gives, in half of the time."""
     if bound.classes is not None or bound.schema.relations:
         return hydrate(bound, [document])[0]
-    set_state, set_fetch = slots()
     record = object.__new__(bound.model)
     set_state(record, bound.schema.state(document))
     set_fetch(record, Fetch(bound.app))
@@ -87,7 +77,6 @@ def _hydrate_by_class(
     documents: list[Document],
     loaded: frozenset[str] | None,
 ) -> list[Any]:
-    set_state, set_fetch = slots()
     models = classes.of(documents)
     records: list[Any] = list(map(object.__new__, models))
     deque(map(set_state, records, _states(models, documents)), maxlen=0)
@@ -127,7 +116,6 @@ def _state(model: type[BaseModel], document: Document) -> dict[str, Any]:
 def fill(records: Sequence[BaseModel], states: Iterable[dict[str, Any]], fetch: Fetch) -> None:
     """Give records that exist new states: ghosts that were loaded, records that were refreshed."""
     touch_older(records)
-    set_state, set_fetch = slots()
     for record, state in zip(records, states, strict=True):
         set_state(record, state)
         set_fetch(record, fetch)
@@ -143,7 +131,6 @@ def ghosts(bound: BoundModel, pks: Iterable[Any]) -> list[Any]:
 
 def ghost_maker() -> Callable[[type[Any], Any, Fetch], Any]:
     """A function that makes one ghost of a fetch that exists: of its class and its id."""
-    set_state, set_fetch = slots()
     new = object.__new__
 
     def make(model: type[Any], pk: Any, fetch: Fetch) -> Any:

@@ -1,0 +1,19 @@
+"""The slots of records and embedded objects, and their setters: what hydration writes without running Python code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Slots:
+    """The place of a structure's state, and of everything else that it knows."""
+
+    __slots__ = ("__dict__", "__weakref__", "_changes", "_fetch", "_originals")
+
+
+SLOTS = frozenset(Slots.__slots__)
+set_state: Callable[[Any, dict[str, Any]], None] = vars(Slots)["__dict__"].__set__
+"""Set a structure's ``__dict__``: its state."""
+set_fetch: Callable[[Any, Any], None] = vars(Slots)["_fetch"].__set__
+"""Set the fetch that a record came from."""
