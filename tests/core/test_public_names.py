@@ -142,6 +142,8 @@ PUBLIC = [
 ]
 
 FOR_PLUGINS = [
+    "Attribute",
+    "Declaration",
     "ALL",
     "API",
     "CHANGES",

@@ -109,9 +109,9 @@ class CachePlugin:
         is_watched = self._watched.get(collection)
         if is_watched is None:
             is_watched = self._watched[collection] = self._is_cached(model) or any(
-                self._is_cached(ModelView(app.extended(other)))
-                for other in app.known_models()
-                if ModelView(other).collection == collection
+                self._is_cached(other)
+                for other in map(ModelView, app.usable_models())
+                if other.collection == collection
             )
         return is_watched
 

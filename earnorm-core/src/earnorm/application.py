@@ -6,12 +6,12 @@ Each method here hands over to the room that does the work.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from earnorm.domain import Domain
 from earnorm.exceptions import ConfigurationError
-from earnorm.features import FEATURES
+from earnorm.features import ATTRIBUTES, FEATURES
 from earnorm.features.computed.plugin import graph_of
 from earnorm.features.computed.recomputing import recompute
 from earnorm.kernel import app as kernel
@@ -83,6 +83,7 @@ class App(kernel.App):
         "model": "earnorm.model.plugin:ModelPlugin",
         **FEATURES,
     }
+    built_in_attributes: ClassVar[Collection[str]] = ATTRIBUTES.keys()
 
     @property
     def indexes(self) -> IndexCatalog:

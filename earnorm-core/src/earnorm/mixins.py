@@ -7,8 +7,8 @@ from typing import Self
 from earnorm.fields.authors import Author
 from earnorm.fields.numeric import Boolean
 from earnorm.fields.temporal import DateTime
-from earnorm.model.base import BaseModel
 from earnorm.model.query import Query
+from earnorm.models import BaseModel
 
 __all__ = ["Authors", "SoftDelete", "Timestamps"]
 

@@ -12,6 +12,7 @@ from earnorm.domain import ids_of
 from earnorm.exceptions import nearest
 from earnorm.features.indexes.declarations import Index
 from earnorm.features.locking.locking import Lock
+from earnorm.kernel.attributes import Attribute
 from earnorm.kernel.environment import current_env, find_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
@@ -46,6 +47,7 @@ from earnorm.kernel.steps import (
 from earnorm.kernel.time import clock
 from earnorm.kernel.transactions import Transaction, atomic, in_transaction, in_transaction_if
 from earnorm.kernel.views import ModelView, name_of
+from earnorm.model.declaring import Declaration
 
 __all__ = [
     "ALL",
@@ -56,7 +58,9 @@ __all__ = [
     "REQUEST",
     "RETURNED",
     "WAY",
+    "Attribute",
     "Call",
+    "Declaration",
     "DocumentBatch",
     "DocumentRow",
     "DryRun",

@@ -78,7 +78,7 @@ def listening_plugin() -> tuple[type, list[str]]:
 
     def implementing(hook: str) -> Any:
         parameters = list(inspect.signature(getattr(Hooks, hook)).parameters)
-        static = hook in ("settings", "register_commands")
+        static = hook in ("settings", "register_commands", "model_attributes")
         scope: dict[str, Any] = {"note": called.append, "answer": answers.get(hook)}
         names = ", ".join(parameters[1:] if static else parameters)
         exec(f"def {hook}({names}):\n    note({hook!r})\n    return answer", scope)

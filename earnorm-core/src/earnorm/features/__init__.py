@@ -19,3 +19,18 @@ FEATURES: Final[Mapping[str, str]] = {
     "timestamps": "earnorm.features.timestamps.plugin:TimestampsPlugin",
 }
 """Each feature's name, and where its class lies; imported when an App is made, as entry points are."""
+
+ATTRIBUTES: Final[Mapping[str, str]] = {
+    "_indexes": "earnorm.features.indexes.declaring:merge",
+    "_validation": "earnorm.features.indexes.declaring:refuse_unknown",
+    "_discriminator": "earnorm.features.polymorphism.declaring:join_family",
+    "_inherits": "earnorm.features.delegation.declaring:delegate",
+    "_versioned": "earnorm.features.revisions.declaring:add_revision",
+    "_parent_store": "earnorm.features.trees.declaring:add_path",
+}
+"""The class attributes that declare more than their value, each with the function that does it, as the class is made."""
+
+FIELD_OPTIONS: Final[Mapping[str, str]] = {
+    "computed": "earnorm.features.computed.computing:declare",
+}
+"""The options of fields whose classes are looked at, each with the function that does it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 from earnorm.domain import Domain, DomainSource, Operator, matcher
 from earnorm.exceptions import ConfigurationError, EarnORMError
 from earnorm.kernel import environment
+from earnorm.kernel.attributes import brought_attributes
 from earnorm.kernel.binding import BoundModel
 from earnorm.kernel.catalog import Catalog, Origins
 from earnorm.kernel.environment import Env, use_env
@@ -41,6 +42,8 @@ class App:
 
     features: ClassVar[Mapping[str, str]] = {}
     """Plugins that are part of every App: each one's name, and its class as ``"module:Class"``."""
+    built_in_attributes: ClassVar[Collection[str]] = ()
+    """The class attributes of models that have a meaning in every App."""
 
     def __init__(
         self,
@@ -104,6 +107,7 @@ class App:
         self.loaded: LoadedPlugins = load(
             selection, plugin_settings, import_classes(self.features.values())
         )
+        self.attributes = brought_attributes(self.loaded, self.built_in_attributes)
         self.services = Services()
         self.field_types: Mapping[str, type[Field[Any, Any]]] = {}
         self.operators: Mapping[str, Operator] = ALL_OPERATORS
@@ -219,6 +223,11 @@ class App:
     def extended(self, model: type[BaseModel]) -> type[BaseModel]:
         """A model's class with the extensions that this App's plugins bring; nothing is made ready."""
         return self.catalog.extended(model)
+
+    def usable_models(self) -> Iterator[type[BaseModel]]:
+        """The classes of this App's own models, with all extensions; nothing is made ready. One that cannot be
+        used is left out: it says so when it is."""
+        return self.catalog.usable()
 
     def described(self) -> AbstractContextManager[None]:
         """Inside the block ``parts`` can be asked of an App that is not started; nothing is connected."""

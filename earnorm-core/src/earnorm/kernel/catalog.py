@@ -151,8 +151,18 @@ class Catalog:
         """
         found = self._effective.get(base)
         if found is None:
-            found = self._effective[base] = base._extended_by(self.extensions.get(base._name, ()))
+            found = self._effective[base] = base._in_app(
+                self.extensions.get(base._name, ()), self._app.attributes
+            )
         return found
+
+    def usable(self) -> Iterator[type[BaseModel]]:
+        """The App's classes of its own models, but of those that cannot be used: they say so when they are."""
+        for model in self.known():
+            try:
+                yield self.extended(model)
+            except EarnORMError:
+                continue
 
     def origins(self) -> Origins:
         """Whose class a class is."""

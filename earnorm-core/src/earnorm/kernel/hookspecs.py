@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from earnorm.domain import Operator
     from earnorm.exceptions import AccessDenied
     from earnorm.fields import Field
+    from earnorm.kernel.attributes import Attribute
     from earnorm.kernel.layers import Middleware
     from earnorm.kernel.operations import Operation, OperationName
     from earnorm.kernel.reading import Reading
@@ -68,6 +69,16 @@ class Hooks:
     def register_fields(self, app: App) -> Mapping[str, type[Field[Any, Any]]]:
         """Field types that this plugin brings, by the name that ``app.field_types`` lists them under."""
         return {}
+
+    @hookspec
+    def model_attributes(self) -> Iterable[Attribute]:
+        """Class attributes that models may declare something with for this plugin, as
+        :class:`earnorm.plugin.Attribute`.
+
+        A static method: it is asked once for each App, before any model. What an attribute declares joins the
+        models that have it, in the Apps that selected this plugin.
+        """
+        return ()
 
     @hookspec
     def register_models(self, app: App) -> Iterable[type[BaseModel]]:

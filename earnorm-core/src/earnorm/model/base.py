@@ -16,19 +16,15 @@ from earnorm.exceptions import (
     NotFound,
     ValidationError,
 )
-from earnorm.features.computed.computing import formulas_of
-from earnorm.features.indexes.document_rules import refuse_unknown
-from earnorm.features.polymorphism.family import join_family
 from earnorm.fields.base import Field
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.json_forms import json_text
-from earnorm.fields.numeric import Int
 from earnorm.fields.relational import ToMany
-from earnorm.fields.text import String
 from earnorm.kernel import registry
 from earnorm.kernel.environment import current_env, find_env
 from earnorm.kernel.operations import ONE, Operation
-from earnorm.model.extension import effective_class, merged_indexes
+from earnorm.model.declaring import Declaration, declare_options
+from earnorm.model.extension import class_in_app
 from earnorm.model.query import Query, asked
 from earnorm.model.reading import serializing
 from earnorm.model.reading.hydrate import ghosts, hydrate_one
@@ -52,6 +48,7 @@ if TYPE_CHECKING:
     from earnorm.features.indexes.collection_options import CollectionOptions
     from earnorm.features.indexes.declarations import IndexEntry
     from earnorm.features.watching.watching import Watch
+    from earnorm.kernel.attributes import BroughtAttribute
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.catalog import Extension
     from earnorm.model.reading.ordering import Order
@@ -161,53 +158,40 @@ class BaseModel(Declared):
 
     _id = ObjectIdField()
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(
+        cls, brought_attributes: Sequence[BroughtAttribute] = (), **kwargs: Any
+    ) -> None:
         super().__init_subclass__(**kwargs)
-        own = vars(cls)
-        cls._abstract = own.get("_abstract", False)
-        if "_base" in own:  # one App's class of a model that its plugins extend
-            cls._abstract = False
-        elif cls._inherit is not None and "_inherit" in own:
-            cls._name = f"{cls._inherit}+{cls.__name__}"
-        else:
-            cls._inherit = None
-            cls._name = own.get("_name") or _SNAKE.sub("_", cls.__name__).lower()
-            collection = own.get("_collection")
-            cls._collection = collection or cls._name.replace(".", "_")
-            cls._identity = cls._name
-            if cls._discriminator is not None and not cls._abstract:
-                join_family(cls, collection)
-        if len(cls.__bases__) > 1 or "_indexes" in own:
-            cls._indexes = merged_indexes(cls)
-        fields = declared_fields(cls, _RECORD_NAMES)
-        if cls._inherits and not cls._abstract and cls._base is None:
-            from earnorm.features.delegation.delegation import (
-                delegate,  # which creates and writes records
-            )
-
-            delegate(cls, fields)
-        if cls._versioned and "_revision" not in fields:
-            revision: Int[Any] = Int(default=0)
-            revision.__set_name__(cls, "_revision")
-            type.__setattr__(cls, "_revision", revision)
-            fields["_revision"] = revision
-        if cls._parent_store and "_parent_path" not in fields:
-            path: String[Any] = String(index=True, readonly=True)
-            path.__set_name__(cls, "_parent_path")
-            type.__setattr__(cls, "_parent_path", path)
-            fields["_parent_path"] = path
-        cls._schema = Schema(cls._name, fields)
+        body = dict(vars(cls))
+        cls._take_names(body)
+        declaration = Declaration(cls, body, declared_fields(cls, _RECORD_NAMES), _RECORD_NAMES)
+        declaration.run(BaseModel, brought_attributes)
+        cls._schema = Schema(cls._name, declaration.fields, declaration.added)
         cls._schema.rules = rules_of(cls)
-        cls._schema.derived = cls._schema.formulas = formulas_of(cls)
-        refuse_unknown(cls)
+        declare_options(cls)
         cls._fields = cls._schema.fields
-        if not cls._abstract and cls._inherit is None and cls._base is None:
+        if declaration.is_model:
             registry.define(cls)
 
     @classmethod
-    def _extended_by(cls, extensions: Sequence[Extension]) -> type[BaseModel]:
-        """One App's class of the model; see :func:`effective_class`."""
-        return effective_class(cls, extensions)
+    def _take_names(cls, body: Mapping[str, Any]) -> None:
+        cls._abstract = body.get("_abstract", False)
+        if "_base" in body:  # one App's class of a model that its plugins add to
+            return
+        if cls._inherit is not None and "_inherit" in body:
+            cls._name = f"{cls._inherit}+{cls.__name__}"
+            return
+        cls._inherit = None
+        cls._name = body.get("_name") or _SNAKE.sub("_", cls.__name__).lower()
+        cls._collection = body.get("_collection") or cls._name.replace(".", "_")
+        cls._identity = cls._name
+
+    @classmethod
+    def _in_app(
+        cls, extensions: Sequence[Extension], attributes: Sequence[BroughtAttribute]
+    ) -> type[BaseModel]:
+        """One App's class of the model; see :func:`class_in_app`."""
+        return class_in_app(cls, extensions, attributes)
 
     # -- one record ---------------------------------------------------------------------------
 
@@ -645,11 +629,7 @@ class BaseModel(Declared):
         return Bulk(_bound(cls), cls)
 
 
-_RECORD_NAMES = reserved_names(BaseModel) - {
-    "_id",
-    "_revision",
-    "_parent_path",
-}
+_RECORD_NAMES = reserved_names(BaseModel) - {"_id"}
 BaseModel._id.__set_name__(BaseModel, "_id")
 
 

@@ -13,32 +13,39 @@ from earnorm.exceptions import PluginError
 from earnorm.fields.base import Field
 from earnorm.fields.relational import Relation
 from earnorm.kernel.environment import find_env
+from earnorm.model.declaring import declares
 
 if TYPE_CHECKING:
+    from earnorm.kernel.attributes import BroughtAttribute
     from earnorm.kernel.catalog import Extension
     from earnorm.model.base import BaseModel
-
-_OURS = frozenset({"_id", "_revision"})
-
 
 # -- one App's class ------------------------------------------------------------------------------
 
 
-def effective_class(base: type[BaseModel], extensions: Sequence[Extension]) -> type[BaseModel]:
-    """One App's class of a model: the model itself, or a subclass with the extensions before it.
+def class_in_app(
+    base: type[BaseModel],
+    extensions: Sequence[Extension],
+    attributes: Sequence[BroughtAttribute],
+) -> type[BaseModel]:
+    """One App's class of a model: the model itself, or a subclass with what the plugins add to it.
+
+    Args:
+        base: The model.
+        extensions: Classes that come before it.
+        attributes: What plugins may declare with.
 
     Raises:
         PluginError: Two of them add the same field differently, or one changes what a field stores.
+        ConfigurationError: The model has a wrong value in one of the attributes.
     """
-    if not extensions:
+    declaring = [each for each in attributes if declares(each.attribute, base)]
+    if not extensions and not declaring:
         return base
     if "__new__" not in vars(base):
         # Only now: the constructor of a model that nobody extends pays nothing for this.
         type.__setattr__(base, "__new__", _new_in_app)
     _check_fields(base, extensions)
-    for extension in extensions:
-        if extension.model._versioned and not base._versioned:
-            raise PluginError(f"{extension} cannot make {base._name!r} versioned")
     members: dict[str, Any] = {
         "__slots__": (),
         "__module__": base.__module__,
@@ -50,11 +57,15 @@ def effective_class(base: type[BaseModel], extensions: Sequence[Extension]) -> t
         "_collection": base._collection,
     }
     classes = tuple(dict.fromkeys(e.model for e in reversed(extensions)))
+    make: Any = type(base)
     try:
-        return type(base.__name__, (*classes, base), members)
+        found: type[BaseModel] = make(
+            base.__name__, (*classes, base), members, brought_attributes=attributes
+        )
     except TypeError as error:
         who = " and ".join(map(str, extensions))
         raise PluginError(f"model {base._name!r} cannot be extended by {who}: {error}") from error
+    return found
 
 
 def _new_in_app(cls: type[BaseModel], /, **values: Any) -> BaseModel:
@@ -73,9 +84,11 @@ def _check_fields(base: type[BaseModel], extensions: Sequence[Extension]) -> Non
     brought: dict[str, tuple[Extension, Field[Any, Any]]] = {}
     stored = {f.db_name: (name, _place_of(base)) for name, f in own.items() if f.stored}
     for extension in extensions:
+        # What a feature gives to both it gives to both alike.
+        given = {"_id"} | (base._schema.added & extension.model._schema.added)
         for name, field in extension.model._schema.fields.items():
             before = own.get(name)
-            if field is before or name in _OURS:
+            if field is before or name in given:
                 continue
             if before is None and hasattr(base, name):
                 raise PluginError(
@@ -139,17 +152,6 @@ def _is_same(one: object, other: object) -> bool:
 
 def _place_of(cls: type[BaseModel]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def merged_indexes(model: type[BaseModel]) -> Sequence[Any]:
-    """The ``_indexes`` of a class and of all its bases, those of a base first."""
-    merged: list[Any] = []
-    for ancestor in reversed(model.__mro__):
-        entries = vars(ancestor).get("_indexes", ())
-        if not isinstance(entries, list | tuple):
-            return model._indexes  # malformed: whoever reads it says so
-        merged += [e for e in entries if not any(e is known for known in merged)]
-    return merged
 
 
 def owners(model: type[BaseModel], name: str) -> Iterator[type]:

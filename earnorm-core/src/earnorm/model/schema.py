@@ -30,11 +30,18 @@ class Schema:
     Args:
         name: The model's name, for messages.
         fields: Fields by name, in the order of their declaration.
+        added: Names of those that no class body has, but a feature or a plugin added.
     """
 
-    def __init__(self, name: str, fields: Mapping[str, Field[Any, Any]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        fields: Mapping[str, Field[Any, Any]],
+        added: frozenset[str] = frozenset(),
+    ) -> None:
         self.name = name
         self.fields = dict(fields)
+        self.added = added
         stored = [f for f in fields.values() if f.stored]
         self.stored = tuple(stored)
         self.embedded = tuple(f for f in stored if isinstance(f, Embedded))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
     from earnorm.model.reading.fetch import Fetch
 
-__all__ = ["Formula", "Formulas", "depends", "formulas_of"]
+__all__ = ["Formula", "Formulas", "declare", "depends"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Substitute = Callable[[str, str, object], Domain]
@@ -264,16 +264,16 @@ def _inverse(fields: Sequence[Field[Any, Any]], name: str) -> str:
     return next(f.computed.inverse for f in fields if f.computed is not None and f.name == name)
 
 
-def formulas_of(cls: type[BaseModel]) -> Formulas | None:
-    """The computed fields that a class declares or inherits.
+def declare(cls: type[BaseModel]) -> None:
+    """Note the computed fields that a class declares or inherits, in its schema.
 
     Raises:
         TypeError: A method is missing, or does not say what it depends on.
     """
+    if cls._abstract or cls._inherit is not None:
+        return  # the model that it becomes a part of may have the method
     fields = [field for field in cls._schema.fields.values() if field.computed is not None]
-    if not fields or cls._abstract or cls._inherit is not None:
-        return None  # the model that it becomes a part of may have the method
-    return Formulas(cls, fields)
+    cls._schema.derived = cls._schema.formulas = Formulas(cls, fields)
 
 
 # -- domains --------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class RecomputePlugin:
     @hookimpl
     def startup(self, app: App) -> None:
         """Refuse circles and paths that lead nowhere, before the first operation."""
-        if any(_computes(app.extended(model)) for model in app.known_models()):
+        if any(map(_computes, app.usable_models())):
             self.graph()
 
     @hookimpl

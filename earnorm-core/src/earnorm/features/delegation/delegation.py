@@ -7,17 +7,13 @@ to its own record, all in one transaction where there is one. Deleting the recor
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bson import ObjectId
 
-from earnorm.exceptions import ErrorDetail, ValidationError, located, nearest
-from earnorm.fields.base import Computed, Field
+from earnorm.exceptions import ErrorDetail, ValidationError, located
 from earnorm.fields.identifiers import ObjectIdField
-from earnorm.fields.relational import Many2one
-from earnorm.kernel import registry
 from earnorm.kernel.transactions import atomic
 from earnorm.model.relations.ghosts import target_of
 from earnorm.model.writing import creating
@@ -29,49 +25,6 @@ if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
 
 Values = Mapping[str, Any]
-
-_OWN = frozenset({"_id", "_revision", "_parent_path"})
-
-
-def delegate(cls: type[BaseModel], fields: dict[str, Field[Any, Any]]) -> None:
-    """Add the fields of the models that a class delegates to, except those that it declares itself.
-
-    Raises:
-        TypeError: A model is not defined yet, or its relation is missing.
-    """
-    for name, link in cls._inherits.items():
-        parent = registry.definitions().get(name)
-        if parent is None:
-            raise TypeError(
-                f"{cls.__name__}._inherits: the model {name!r} has to be defined before"
-                f"{nearest(name, registry.definitions())}"
-            )
-        relation = fields.get(link)
-        if not isinstance(relation, Many2one) or relation.comodel_name != name:
-            raise TypeError(
-                f"{cls.__name__}._inherits: {link!r} is no Many2one to {name!r}; declare "
-                f"{link} = Many2one({name!r}, required=True)"
-            )
-        for each in parent._schema.fields.values():
-            own = fields.get(each.name)
-            path = f"{link}.{each.name}"
-            if own is not None:
-                if own.computed is not None and own.computed.related == path:
-                    own.delegated = link  # declared once more, for type checkers
-                continue
-            if each.name in _OWN or not each.computable:
-                continue
-            field = fields[each.name] = _related(each, path, link)
-            field.__set_name__(cls, each.name)
-            type.__setattr__(cls, each.name, field)
-
-
-def _related(field: Field[Any, Any], path: str, link: str) -> Field[Any, Any]:
-    new: Field[Any, Any] = copy.copy(field)
-    new.computed = Computed("", path, "", "")
-    new.stored = new.required = new.unique = new.index = new.sparse = new.copy = False
-    new.default, new.of_records, new.delegated = None, True, link
-    return new
 
 
 def is_split(model: type[BaseModel], values: Values) -> bool:

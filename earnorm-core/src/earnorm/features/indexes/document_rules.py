@@ -7,31 +7,16 @@ the model's own validators are not.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import NotSupported
+from earnorm.features.indexes.declaring import ACTIONS
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Collection
     from earnorm.model.base import BaseModel
 
 log = logging.getLogger("earnorm.validation")
-
-Strictness: TypeAlias = Literal["strict", "warn"]
-ACTIONS: Final[Mapping[Strictness, Literal["error", "warn"]]] = {"strict": "error", "warn": "warn"}
-
-
-def refuse_unknown(model: type[BaseModel]) -> None:
-    """Look at ``_validation`` where it is written.
-
-    Raises:
-        TypeError: It is neither ``"strict"`` nor ``"warn"`` nor None.
-    """
-    if model._validation is not None and model._validation not in ACTIONS:
-        raise TypeError(
-            f'{model.__name__}._validation is "strict", "warn" or None, not {model._validation!r}'
-        )
 
 
 def document_rules(model: type[BaseModel]) -> dict[str, Any]:

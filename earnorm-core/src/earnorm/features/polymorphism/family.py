@@ -6,15 +6,12 @@ searches its own records and those of its subclasses, and each record is of the 
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import ConfigurationError
 from earnorm.fields.base import Field
-from earnorm.fields.text import String
 from earnorm.kernel import registry
 from earnorm.model.extension import form_of
 
@@ -25,46 +22,6 @@ if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
 
 R = TypeVar("R", bound="BaseModel")
-
-
-# -- what a class body declares -------------------------------------------------------------------
-
-
-def join_family(cls: type[BaseModel], collection: str | None) -> None:
-    """Make a class a member of the family of its base, or the root of one of its own.
-
-    Args:
-        cls: The class.
-        collection: What it names as its collection.
-
-    Raises:
-        TypeError: What it declares doesn't fit the family.
-    """
-    own, name = vars(cls), cls._discriminator
-    assert name is not None
-    root = cls._root
-    if root is None:
-        cls._root = root = cls
-    elif "_discriminator" in own or collection not in (None, root._collection):
-        raise TypeError(
-            f"{cls.__name__} is kept in the collection of {root.__name__}, and told apart by its "
-            f"{name!r}; it has no _discriminator and no _collection of its own"
-        )
-    if cls._validation is not None:
-        raise TypeError(
-            f"{cls.__name__}: the server cannot hold a collection of several classes to the rules of "
-            f"one; _validation and _discriminator exclude each other"
-        )
-    cls._collection = root._collection
-    cls._identity = root._name
-    cls._kind = own.get("_kind") or cls._name
-    declared = inspect.getattr_static(cls, name, None)
-    if declared is not None and not isinstance(declared, String):
-        raise TypeError(f"{cls.__name__}.{name} is the discriminator, which is a String")
-    field: Any = copy.copy(declared) if declared is not None else String(required=True)
-    field.default, field.choices, field.readonly, field.copy = cls._kind, (cls._kind,), True, False
-    field.__set_name__(cls, name)
-    type.__setattr__(cls, name, field)
 
 
 # -- the records of one family --------------------------------------------------------------------

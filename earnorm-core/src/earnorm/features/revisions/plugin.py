@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from earnorm.exceptions import ConcurrencyError, NotFound
+from earnorm.features.revisions.declaring import REVISION
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.reading import Reading
 from earnorm.kernel.steps import CHANGES, DocumentBatch, Stage, Step
@@ -18,8 +19,6 @@ from earnorm.kernel.steps import CHANGES, DocumentBatch, Stage, Step
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.views import ModelView
-
-REVISION = "_revision"
 
 
 class RevisionsPlugin:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from earnorm.domain import Condition, Domain, Or
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConfigurationError, ValidationError
+from earnorm.features.trees.declaring import PATH
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import ORIGIN, PARENT, Operation, Options, PerRecord, Update
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
 
-PATH: Final = "_parent_path"
 REASON: Final = "_parent_store: the paths of a tree"
 _BATCH: Final = 10_000  # updates of one bulk write
 

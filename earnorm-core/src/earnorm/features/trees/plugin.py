@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Or
 from earnorm.exceptions import ValidationError
+from earnorm.features.trees.declaring import PATH, check_tree
 from earnorm.features.trees.parent_paths import (
-    PATH,
     REASON,
     below,
     descendants,
@@ -41,6 +41,14 @@ class ParentStorePlugin:
 
     api = API
     name = "parent_store"
+
+    @hookimpl
+    def models_changed(self, app: App) -> None:
+        """Refuse a start with a model that asks for paths and is no tree."""
+        if not app.is_started:
+            for model in app.usable_models():
+                if model._parent_store:
+                    check_tree(model)
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:

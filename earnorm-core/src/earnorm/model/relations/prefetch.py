@@ -50,8 +50,6 @@ def check_relations(models: Iterable[type[BaseModel]], known: Mapping[str, Field
         ConfigurationError: Naming the model, the field and the nearest name.
     """
     for model in models:
-        if model._parent_store:
-            _check_tree(model, known.get(model._name) or model._schema.fields)
         for path, field in relations_of(known.get(model._name) or model._schema.fields):
             where = f"{model._name}.{path}"
             for comodel in field.names():
@@ -67,21 +65,6 @@ def check_relations(models: Iterable[type[BaseModel]], known: Mapping[str, Field
                 )
             if isinstance(field, ToMany):
                 _check_other_side(model._name, where, field, known)
-
-
-def _check_tree(model: type[BaseModel], fields: Fields) -> None:
-    name = model._parent_name
-    field = fields.get(name)
-    if not isinstance(field, Many2one) or field.comodel_name != model._name:
-        raise ConfigurationError(
-            f"{model._name}: _parent_store needs a Many2one to the model itself, and {name!r} "
-            f"(_parent_name) is none{nearest(name, fields)}"
-        )
-    if field.on_delete is None:
-        raise ConfigurationError(
-            f"{model._name}.{name}: _parent_store needs on_delete=, so that no path leads through a "
-            f"record that is gone"
-        )
 
 
 def _check_other_side(

@@ -1,0 +1,60 @@
+"""The fields that ``_inherits`` gives a class: related ones, of the record that a Many2one points at."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from earnorm.exceptions import nearest
+from earnorm.fields.base import Computed, Field
+from earnorm.fields.relational import Many2one
+from earnorm.kernel import registry
+
+if TYPE_CHECKING:
+    from earnorm.model.base import BaseModel
+    from earnorm.model.declaring import Declaration
+
+
+def delegate(declaration: Declaration) -> None:
+    """Add the fields of the models that a class delegates to, except those that it declares itself.
+
+    Raises:
+        TypeError: A model is not defined yet, or its relation is missing.
+    """
+    if declaration.base is not None or declaration.model._abstract:
+        return
+    for name, link in declaration.value.items():
+        parent = registry.definitions().get(name)
+        if parent is None:
+            declaration.refuse(
+                f"the model {name!r} has to be defined before"
+                f"{nearest(name, registry.definitions())}"
+            )
+        relation = declaration.fields.get(link)
+        if not isinstance(relation, Many2one) or relation.comodel_name != name:
+            declaration.refuse(
+                f"{link!r} is no Many2one to {name!r}; declare "
+                f"{link} = Many2one({name!r}, required=True)"
+            )
+        _add_fields(declaration, parent, link)
+
+
+def _add_fields(declaration: Declaration, parent: type[BaseModel], link: str) -> None:
+    # What a feature keeps in the parent for itself is no part of it for others.
+    hidden = {"_id", *(name for name in parent._schema.added if name.startswith("_"))}
+    for field in parent._schema.fields.values():
+        own = declaration.fields.get(field.name)
+        path = f"{link}.{field.name}"
+        if own is not None:
+            if own.computed is not None and own.computed.related == path:
+                own.delegated = link  # declared once more, for type checkers
+        elif field.name not in hidden and field.computable:
+            declaration.add_field(field.name, _related(field, path, link))
+
+
+def _related(field: Field[Any, Any], path: str, link: str) -> Field[Any, Any]:
+    new: Field[Any, Any] = copy.copy(field)
+    new.computed = Computed("", path, "", "")
+    new.stored = new.required = new.unique = new.index = new.sparse = new.copy = False
+    new.default, new.of_records, new.delegated = None, True, link
+    return new

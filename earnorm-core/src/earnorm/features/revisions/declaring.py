@@ -1,0 +1,26 @@
+"""The revision that a versioned model's records carry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.fields.numeric import Int
+
+if TYPE_CHECKING:
+    from earnorm.model.declaring import Declaration
+
+REVISION: Final = "_revision"
+
+
+def add_revision(declaration: Declaration) -> None:
+    """Add the field ``_revision`` for ``_versioned = True``.
+
+    Raises:
+        TypeError: An extension says so of a model that doesn't: its records are written in other Apps, too.
+    """
+    base = declaration.base
+    if base is not None and not base._versioned:
+        declaration.refuse("an extension cannot make a model versioned")
+    if REVISION not in declaration.fields:
+        revision: Int[Any] = Int(default=0)
+        declaration.add_field(REVISION, revision)

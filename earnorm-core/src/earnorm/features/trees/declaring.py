@@ -1,0 +1,42 @@
+"""The field that keeps the path of a node's ancestors, and what a tree needs beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.exceptions import ConfigurationError, nearest
+from earnorm.fields.relational import Many2one
+from earnorm.fields.text import String
+
+if TYPE_CHECKING:
+    from earnorm.model.base import BaseModel
+    from earnorm.model.declaring import Declaration
+
+PATH: Final = "_parent_path"
+
+
+def add_path(declaration: Declaration) -> None:
+    """Add the field ``_parent_path`` for ``_parent_store = True``."""
+    if PATH not in declaration.fields:
+        path: String[Any] = String(index=True, readonly=True)
+        declaration.add_field(PATH, path)
+
+
+def check_tree(model: type[BaseModel]) -> None:
+    """Refuse a model that asks for paths and is no tree.
+
+    Raises:
+        ConfigurationError: ``_parent_name`` names no Many2one to the model itself, or one without ``on_delete``.
+    """
+    name, fields = model._parent_name, model._schema.fields
+    field = fields.get(name)
+    if not isinstance(field, Many2one) or field.comodel_name != model._name:
+        raise ConfigurationError(
+            f"{model._name}: _parent_store needs a Many2one to the model itself, and {name!r} "
+            f"(_parent_name) is none{nearest(name, fields)}"
+        )
+    if field.on_delete is None:
+        raise ConfigurationError(
+            f"{model._name}.{name}: _parent_store needs on_delete=, so that no path leads through a "
+            f"record that is gone"
+        )

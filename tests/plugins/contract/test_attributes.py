@@ -1,0 +1,175 @@
+"""Class attributes of models that a plugin brings: they add fields and indexes in the Apps that selected it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from earnorm import App, ConfigurationError, DateTime, PluginError, String, models
+from earnorm.plugin import Attribute, Declaration, hookimpl, name_of
+
+
+class Letter(models.BaseModel):
+    _name = "attributes.letter"
+    _sealed = True
+    text = String()
+
+
+class Postcard(models.BaseModel):
+    _name = "attributes.postcard"
+    text = String()
+
+
+class Parcel(models.BaseModel):
+    _name = "attributes.parcel"
+    _sealed = "tightly"
+
+
+class SealedPostcard(models.BaseModel):
+    _inherit = "attributes.postcard"
+    _sealed = True
+
+
+def seal(declaration: Declaration) -> None:
+    """Give the model a seal, unless it has one."""
+    if "seal" not in declaration.fields:
+        declaration.add_field("seal", String(default="wax"))
+        declaration.add_index({"seal": 1})
+
+
+class Sealing:
+    api = 1
+    name = "sealing"
+
+    @staticmethod
+    @hookimpl
+    def model_attributes() -> Iterable[Attribute]:
+        return [Attribute("_sealed", bool, False, seal)]
+
+
+class Extending:
+    api = 1
+    name = "extending"
+
+    @hookimpl
+    def register_models(self) -> Iterable[type[models.BaseModel]]:
+        return [SealedPostcard]
+
+
+def opened(*plugins: object) -> App:
+    return App("mongomock://", database="attributes", plugins=plugins)
+
+
+async def test_a_model_with_the_attribute_gets_what_it_declares_in_this_app_alone() -> None:
+    async with opened(Sealing) as app:
+        letter = await Letter.create({"text": "Dear"})
+        assert letter.to_dict()["seal"] == "wax"
+        assert [each.text for each in await Letter.search([("seal", "=", "wax")])] == ["Dear"]
+        assert isinstance(letter, Letter) and name_of(letter) == "attributes.letter"
+        (diff,) = await app.indexes.diff([Letter])
+        assert [spec.name for spec in diff.ok] == ["seal_1"]
+        assert "seal" not in app.model("attributes.postcard")._fields
+    assert "seal" not in Letter._fields and not Letter._indexes
+    async with opened() as app:
+        assert app.model("attributes.letter") is Letter
+
+
+async def test_an_extension_may_have_the_attribute() -> None:
+    async with opened(Sealing, Extending):
+        assert (await Postcard.create({"text": "Hi"})).to_dict()["seal"] == "wax"
+
+
+async def test_a_value_of_another_type_is_refused_where_the_model_is_used() -> None:
+    async with opened(Sealing):
+        with pytest.raises(ConfigurationError) as caught:
+            await Parcel.count()
+    assert str(caught.value) == "Parcel._sealed is of the type bool, which 'tightly' is not"
+    async with opened():
+        assert await Parcel.count() == 0
+
+
+def plugin(*attributes: object) -> type:
+    class Some:
+        api = 1
+        name = "some"
+
+        @staticmethod
+        @hookimpl
+        def model_attributes() -> Iterable[object]:
+            return attributes
+
+    return Some
+
+
+def refusing(declaration: Declaration) -> None:
+    declaration.refuse("not today")
+
+
+def failing(declaration: Declaration) -> None:
+    raise ZeroDivisionError("oops")
+
+
+def taking_a_method(declaration: Declaration) -> None:
+    declaration.add_field("save", String())
+
+
+def taking_a_key(declaration: Declaration) -> None:
+    declaration.add_field("other", String(db_name="text"))
+
+
+@pytest.mark.parametrize(
+    ("declare", "error", "message"),
+    [
+        (refusing, ConfigurationError, "plugin 'some': Letter._sealed: not today"),
+        (
+            failing,
+            PluginError,
+            "plugin 'some' failed to declare _sealed of 'attributes.letter': ZeroDivisionError: oops",
+        ),
+        (
+            taking_a_method,
+            ConfigurationError,
+            "plugin 'some': Letter._sealed: a field 'save', whose name is taken by a method or an "
+            "attribute",
+        ),
+        (
+            taking_a_key,
+            ConfigurationError,
+            "plugin 'some': Letter._sealed: a field 'other', which is stored as 'text', where 'text' is",
+        ),
+    ],
+)
+async def test_what_cannot_be_declared_names_plugin_model_and_attribute(
+    declare: object, error: type[Exception], message: str
+) -> None:
+    made = plugin(Attribute("_sealed", bool, False, declare))  # type: ignore[arg-type]
+    async with opened(made):
+        with pytest.raises(error) as caught:
+            await Letter.count()
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("_sealed", r"plugin 'some': model_attributes\(\) gives Attributes, not '_sealed'"),
+        (Attribute("sealed", bool), "begins with one underscore, .* 'sealed'"),
+        (Attribute("_versioned", bool), "plugins 'earnorm' and 'some' both bring .* '_versioned'"),
+    ],
+)
+def test_what_a_plugin_hands_in_is_checked(attribute: object, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        opened(plugin(attribute))
+
+
+def test_two_plugins_cannot_bring_one_attribute() -> None:
+    with pytest.raises(PluginError, match="plugins 'sealing' and 'some' both bring the attribute"):
+        opened(Sealing, plugin(Attribute("_sealed", str)))
+
+
+async def test_an_attribute_without_declare_is_only_checked() -> None:
+    stamped = plugin(Attribute("_sealed", bool | str), Attribute("_stamped_at", DateTime))
+    async with opened(stamped) as app:
+        assert await Parcel.count() == 0
+        assert app.model("attributes.letter") is Letter
