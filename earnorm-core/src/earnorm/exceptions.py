@@ -63,7 +63,7 @@ class ErrorDetail(TypedDict):
     msg: str
     """The problem, in words."""
     type: str
-    """A stable code, e.g. ``missing`` or ``int_parsing`` (pydantic's codes where pydantic found it)."""
+    """A stable code, e.g. ``missing`` or ``int_parsing`` (pydantic's own if pydantic found it)."""
 
 
 def located(details: Iterable[ErrorDetail], *loc: str | int) -> list[ErrorDetail]:
@@ -227,14 +227,14 @@ class BatchDuplicateKey(BatchRefused, DuplicateKey):
 
 
 class NotFound(EarnORMError, LookupError):
-    """No record where one was asked for."""
+    """A record was asked for, and there is none."""
 
     code = "not_found"
     status = 404
 
 
 class MultipleRecords(EarnORMError):
-    """Several records where exactly one was asked for."""
+    """Exactly one record was asked for, and there are several."""
 
     code = "multiple_records"
     status = 500

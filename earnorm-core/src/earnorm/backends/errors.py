@@ -299,7 +299,7 @@ def _unstorable(error: Exception, where: Translating) -> EarnORMError:
         message = _TOO_LARGE[0] if where.batch else _COMMAND_TOO_LARGE
         problem = ErrorDetail(loc=(), msg=message, type=_TOO_LARGE[1])
     elif problem is None:
-        # Only the end of the driver's text names the type; before it stands the value.
+        # Only the end of the driver's text names the type; the rest quotes the value.
         kind = str(error).rpartition("of type: ")[1:]
         text = f"a value {''.join(kind)} cannot be stored" if kind[0] else "a value is no BSON"
         problem = ErrorDetail(loc=(), msg=text, type="not_bson")

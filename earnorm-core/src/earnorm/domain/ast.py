@@ -202,7 +202,7 @@ _set_value = vars(Condition)["value"].__set__
 
 
 class _Combination(Domain):
-    """The base of ``And`` and ``Or``. Both are associative, so children of one kind are flattened."""
+    """The base of ``And`` and ``Or``, which are associative: each flattens children of its kind."""
 
     __slots__ = ("children", "depth")
 

@@ -1,6 +1,6 @@
 """The ``text`` operator: MongoDB's full-text search, which uses a collection's text index.
 
-The index, not the condition, says which fields are searched, so the condition stands on the path
+The index, not the condition, decides which fields are searched, so the condition has the path
 ``*``: ``("*", "text", "coffee -decaf")``.
 """
 

@@ -70,7 +70,7 @@ def read(node: Condition, schema: Schema, operators: _Operators) -> Reading:
         the caller reads in turn; or the ``Link`` or ``Tree`` that it asks about.
 
     Raises:
-        DomainError: A relational operator on a path that is no relation, or a value it doesn't take.
+        DomainError: The operator is relational and the path is not, or it doesn't take the value.
     """
     operator = operators.get(node.operator)
     if operator is None or operator.pathless:
