@@ -137,7 +137,8 @@ class AuditPlugin:
 
     def _takes_part(self, model: ModelView) -> bool:
         named = self._settings.models is None or model.name in self._settings.models
-        return named and bool(model.attribute("_audit", True))
+        # What a plugin keeps for itself follows from what is recorded anyway.
+        return named and bool(model.attribute("_audit", model.bookkeeping is None))
 
     def _recorded(self, model: ModelView) -> Recorded:
         hidden: Iterable[str] = model.attribute("_audit_hidden", ())

@@ -19,6 +19,7 @@ class AuditEntry(models.BaseModel):
 
     _name = ENTRY
     _collection = "audit_entries"
+    _bookkeeping = "audit"
     _indexes = [{"model": 1, "record_id": 1, "at": 1}, {"at": 1}]
 
     model = String(required=True, help="The name of the changed record's model")

@@ -300,12 +300,12 @@ class App:
     async def committed(self, operations: Sequence[Operation]) -> None:
         """Tell the plugins that these writes are durable."""
         if operations and self.hears_commits:
-            await self.loaded.broadcast("after_commit", app=self, operations=operations)
+            await self.loaded.broadcast("after_commit", self, operations)
 
     async def rolled_back(self, operations: Sequence[Operation]) -> None:
         """Tell the plugins that these writes never were."""
         if operations:
-            await self.loaded.broadcast("after_rollback", app=self, operations=operations)
+            await self.loaded.broadcast("after_rollback", self, operations)
 
     def dangerous_raw(self, reason: str) -> Any:
         """The driver's own database object, past every layer: no access rules, no audit, no cache

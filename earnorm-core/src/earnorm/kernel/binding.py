@@ -275,7 +275,10 @@ def _layers(
         for layer, middleware in pairs or ():
             yield PlacedLayer(int(layer), plugin, middleware)
     if name in _OBSERVED:
-        before, after = (plugins.implementations(hook) for hook in _OBSERVED[name])
+        is_bookkeeping = model._bookkeeping is not None
+        before, after = (
+            plugins.observers(hook, bookkeeping=is_bookkeeping) for hook in _OBSERVED[name]
+        )
         if before or after:
             yield PlacedLayer(Layer.OBSERVE, "", _Observation(_OBSERVED[name], before, after))
 

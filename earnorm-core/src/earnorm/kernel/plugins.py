@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import importlib_metadata
 import pluggy
@@ -14,6 +14,9 @@ import pydantic
 
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
 from earnorm.kernel.hookspecs import API, GROUP, PROJECT, Hooks
+
+if TYPE_CHECKING:
+    from earnorm.kernel.operations import Operation
 
 T = TypeVar("T")
 
@@ -172,6 +175,8 @@ class LoadedPlugins:
 
     manager: pluggy.PluginManager
     infos: list[PluginInfo] = field(default_factory=list[PluginInfo])
+    hearing: frozenset[str] = frozenset()
+    """The names of the plugins that want to hear of the bookkeeping of others."""
     _found: dict[str, Sequence[Implementation]] = field(
         default_factory=dict[str, "Sequence[Implementation]"], init=False, repr=False
     )
@@ -206,6 +211,12 @@ class LoadedPlugins:
             found.append((name, _named(name, hook, implementation)))
         return sorted(found, key=lambda pair: pair[0])
 
+    def observers(self, hook: str, *, bookkeeping: bool) -> Sequence[Implementation]:
+        """The implementations that hear of a model: those of bookkeeping models (``_bookkeeping``) are
+        heard of only by plugins that say ``hears_bookkeeping = True``."""
+        found = self.implementations(hook)
+        return [each for each in found if each[0] in self.hearing] if bookkeeping else found
+
     def collect(self, hook: str, **arguments: object) -> list[tuple[str, Any]]:
         """Call a synchronous hook: each plugin's name and its result."""
         return [(name, call(**arguments)) for name, call in self.implementations(hook)]
@@ -217,16 +228,20 @@ class LoadedPlugins:
             results.append((name, await settled(call(**arguments), name, hook)))
         return results
 
-    async def broadcast(self, hook: str, **arguments: object) -> None:
-        """Tell every plugin what has happened, also where one of them fails.
+    async def broadcast(self, hook: str, app: object, operations: Sequence[Operation]) -> None:
+        """Tell every plugin what became of operations, also where one of them fails.
 
         Raises:
             EarnORMError: The first failure, after all were told.
         """
         failure: EarnORMError | None = None
+        plain = [op for op in operations if op.model._bookkeeping is None]
         for name, call in self.implementations(hook):
+            told = operations if name in self.hearing else plain
+            if not told:
+                continue
             try:
-                await settled(call(**arguments), name, hook)
+                await settled(call(app=app, operations=told), name, hook)
             except EarnORMError as error:
                 failure = failure or error
         if failure is not None:
@@ -302,6 +317,11 @@ def load(
         hooks = manager.get_hookcallers(plugin) or []
         info.hooks = tuple(sorted(caller.name for caller in hooks))
         loaded.infos.append(info)
+    loaded.hearing = frozenset(
+        name
+        for name, plugin in manager.list_name_plugin()
+        if getattr(plugin, "hears_bookkeeping", False)
+    )
     active = set(loaded.names())
     _check_settings(settings, active, selection, known)
     for row in survey(selection, known):

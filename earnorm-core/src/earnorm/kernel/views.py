@@ -50,6 +50,11 @@ class ModelView:
         return self.cls._collection
 
     @property
+    def bookkeeping(self) -> str | None:
+        """The name of the plugin or feature whose own bookkeeping the records are; None for all other models."""
+        return self.cls._bookkeeping
+
+    @property
     def is_abstract(self) -> bool:
         """Whether it is only a base of other models."""
         return self.cls._abstract

@@ -120,6 +120,8 @@ class BaseModel(Declared):
             set, e.g. ``_read_preference = "secondaryPreferred"``; else the App's.
         _parent_name: The Many2one to the own model that makes a tree (``"parent_id"``).
         _parent_store: Keep the path of each record's ancestors in ``_parent_path``.
+        _bookkeeping: The name of the plugin or feature whose own bookkeeping the records are: observers are
+            not told of them unless they ask; see ``docs/plugins.md``.
         _soft_delete: Searches leave records out that are not ``active``; see ``mixins.SoftDelete``.
         _discriminator: The field that tells the classes of one collection apart: the subclasses of
             this one are kept with it; see ``docs/extension.md``.
@@ -143,6 +145,7 @@ class BaseModel(Declared):
     _versioned: ClassVar[bool] = False
     _parent_name: ClassVar[str] = "parent_id"
     _parent_store: ClassVar[bool] = False
+    _bookkeeping: ClassVar[str | None] = None
     _read_concern: ClassVar[ReadConcern | None] = None
     _write_concern: ClassVar[WriteConcern | None] = None
     _read_preference: ClassVar[ReadPreference | None] = None

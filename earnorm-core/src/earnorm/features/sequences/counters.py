@@ -34,7 +34,7 @@ def _counters() -> type[BaseModel]:
         """The last number of each sequence."""
 
         _name = "earnorm.sequence"
-        _audit = False  # what uses the number is recorded
+        _bookkeeping = "sequences"
 
         _id: Field[Any, Any] = String(required=True)
         value = Int(required=True, default=0)
