@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
 
 import pytest
 
-from earnorm.kernel.operations import ONE, PLAIN, Options, Update
+from earnorm.kernel.layers import PlacedLayer, compose
+from earnorm.kernel.operations import ONE, PLAIN, Call, Options, Update
 
 
 def test_an_option_that_is_not_given_has_its_default() -> None:
@@ -34,6 +36,37 @@ def test_options_are_values() -> None:
     for name in ("limit", "anything"):
         with pytest.raises(FrozenInstanceError):
             setattr(ONE, name, 2)
+
+
+async def test_a_layer_that_gives_its_call_is_asked_once_when_layers_are_composed() -> None:
+    composed: list[str] = []
+
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def around(self, call_next: Call) -> Call:
+            composed.append(self.name)
+
+            async def call(op: Any) -> Any:
+                return [self.name, *await call_next(op)]
+
+            return call
+
+        async def __call__(self, op: Any, call_next: Call) -> Any:
+            return await self.around(call_next)(op)
+
+    async def plain(op: Any, call_next: Call) -> Any:
+        return ["plain", *await call_next(op)]
+
+    async def core(op: Any) -> Any:
+        return [op]
+
+    layers = [PlacedLayer(3, "", Named("c")), PlacedLayer(1, "", Named("a"))]
+    call = compose(core, [*layers, PlacedLayer(2, "", plain)])
+    one: Any = "op"
+    assert await call(one) == await call(one) == ["a", "plain", "c", "op"]
+    assert composed == ["c", "a"]
 
 
 def test_what_an_update_expects_is_nothing_and_cannot_be_filled_in() -> None:

@@ -58,6 +58,20 @@ class Subtree(models.BaseModel):
     _rules = [Rule("below", [("team_id.parent_id", "any", [("owner", "=", "ann")])])]
 
 
+class Sheet(models.BaseModel):
+    """Open to everybody; it may be about a member that not everybody sees."""
+
+    _name = "security.sheet"
+    member_id = Many2one(Member)
+
+
+class Remark(models.BaseModel):
+    """Points at a sheet, until that is deleted."""
+
+    _name = "security.remark"
+    sheet_id = Many2one(Sheet, on_delete="set_null")
+
+
 ANN, BOB = Principal("ann"), Principal("bob")
 
 
@@ -123,6 +137,24 @@ async def test_a_change_shows_no_more_than_a_search(opened):
         with system(reason="look"):
             found = await Task.search(order="name")
             assert [(t.name, t.size) for t in found if t.size] == [("a-low", 2)]
+
+
+async def test_what_follows_from_a_deletion_is_about_what_its_principal_may_ask_for(opened):
+    async with opened():
+        await fill()
+        with system(reason="set-up"):
+            members = await Member.search(order="name")
+            high, low = await Sheet.create([{"member_id": each} for each in members])
+            await Remark.create([{"sheet_id": high}, {"sheet_id": low}])
+        with act_as(ANN):
+            assert await Sheet.search([("member_id.level", "=", 9)]).delete() == 0
+            assert await Remark.search([("sheet_id", "=", None)]).count() == 0
+            assert await Sheet.search([("member_id.level", ">=", 0)]).delete() == 1
+        with system(reason="look"):
+            assert (await Remark.search([("sheet_id", "!=", None)])).mapped("sheet_id.id") == [
+                high.id
+            ]
+            assert await Remark.search([("sheet_id", "=", None)]).count() == 1
 
 
 async def test_a_relational_rule_holds_for_what_is_created_and_written(opened):

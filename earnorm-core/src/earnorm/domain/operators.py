@@ -139,11 +139,14 @@ def bind(condition: Condition, schema: Schema, operators: Mapping[str, Operator]
         ) from error
 
 
+TREE_OPERATORS: Final = frozenset({"child_of", "parent_of"})
+
+
 def unresolved(condition: Condition, schema: Schema) -> DomainError:
     """Make the error for a relational condition that was not resolved before it is compiled."""
     quoted = f"({condition.path!r}, {condition.operator!r})"
     crossing = schema.crossing(condition.path)
-    on_tree = condition.operator in ("child_of", "parent_of")
+    on_tree = condition.operator in TREE_OPERATORS
     if crossing is None and not (on_tree and schema.resolve(condition.path).db_path == "_id"):
         return DomainError(
             f"{quoted}: {condition.path!r} is no relation of {schema.name}"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from earnorm.domain.ast import TRUE, And, Condition, Domain, Or
-from earnorm.domain.operators import ElementSchema, Operator, unresolved
+from earnorm.domain.operators import TREE_OPERATORS, ElementSchema, Operator, unresolved
 from earnorm.domain.schema import ID_PATHS, Crossing, FieldLike, Schema
 from earnorm.domain.values import is_list, is_tuple, shorten, thaw
-from earnorm.exceptions import DomainError, UnresolvedDomain
+from earnorm.exceptions import DomainError
 
 __all__ = ["Link", "Reading", "Tree", "asks_others", "element_schema", "items", "merged", "read"]
 
@@ -96,10 +96,9 @@ def read(node: Condition, schema: Schema, operators: _Operators) -> Reading:
 def _without_relation(node: Condition, operator: Operator, schema: Schema) -> Reading:
     if not operator.relational:
         return node
-    error = unresolved(node, schema)
-    if not isinstance(error, UnresolvedDomain):
-        raise error
-    return Tree(node.path, None, node.operator == "parent_of", items(node.value))
+    if node.operator in TREE_OPERATORS and schema.resolve(node.path).db_path == "_id":
+        return Tree(node.path, None, node.operator == "parent_of", items(node.value))
+    raise unresolved(node, schema)
 
 
 def _short(node: Condition, crossing: Crossing) -> Domain | None:

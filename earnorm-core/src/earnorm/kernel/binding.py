@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 Observer = tuple[str, Callable[..., Any]]
 
 _NOTHING: Mapping[str, Any] = {}
+_ASKING = (Layer.ASK, Layer.RESOLVE)  # nothing in these waits until a write is durable
 
 
 class BoundModel:
@@ -122,7 +123,7 @@ class BoundModel:
             if name in _OBSERVED:
                 core = _noting_writes(core)
             call = compose(core, [each for each in layers if each.layer < Layer.RESOLVE])
-            if name in _OBSERVED and any(each.layer != Layer.RESOLVE for each in layers):
+            if name in _OBSERVED and any(each.layer not in _ASKING for each in layers):
                 call = settling(call)
             found = self._calls[name] = _announcing_denials(
                 call, self.app.loaded.implementations("access_denied")

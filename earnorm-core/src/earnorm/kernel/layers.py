@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,9 +23,12 @@ class Layer(IntEnum):
     """Opens a transaction where what follows has to be one with the write."""
     SECURITY = 100
     """Narrows the domain and refuses; a cache builds its key from what is allowed."""
-    MEMBERS = 120
+    ASK = 120
+    """Answers what the domain of a change asks of other records, for who asks, before a layer behind it looks at
+    that domain as the system."""
+    MEMBERS = 140
     """Hands the parts of a change to the classes of a family, after the rules have seen the whole."""
-    STEPS = 150
+    STEPS = 160
     """Runs the document steps of a create or a write: fills in, computes, checks, judges, guards."""
     AUDIT = 200
     """Records what was done."""
@@ -50,7 +53,10 @@ class Middleware(Protocol):
 
     def __call__(self, op: Operation, call_next: Call, /) -> Awaitable[Any]:
         """Return the operation's result, its own or the one of ``call_next``. An async function,
-        as a rule; a plain one may hand on what ``call_next`` returns, which costs less."""
+        as a rule; a plain one may hand on what ``call_next`` returns, which costs less.
+
+        An object may have ``around(call_next)`` as well. It gives the call that takes the operation, once, when
+        the layers are composed: one call less for each operation."""
         ...
 
 
@@ -72,6 +78,10 @@ def compose(core: Call, layers: Iterable[PlacedLayer]) -> Call:
 
 
 def _wrap(middleware: Middleware, call_next: Call) -> Call:
+    around: Callable[[Call], Call] | None = getattr(middleware, "around", None)
+    if around is not None:
+        return around(call_next)
+
     def call(op: Operation) -> Awaitable[Any]:
         return middleware(op, call_next)
 

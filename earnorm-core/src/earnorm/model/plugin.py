@@ -39,8 +39,14 @@ class ModelPlugin:
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Place the layer RESOLVE around a model from which a path may lead into others."""
+        """Resolve domains where a path may lead from the model into others.
+
+        Those of changes in two places: what their principal asks is answered before inner layers look at the
+        records as the system, and such a layer may ask in its turn.
+        """
         bound = app.bind(model)
         if operation == "create" or not bound.schema.may_cross:
             return ()
-        return [(Layer.RESOLVE, ResolveLayer(bound))]
+        layer = ResolveLayer(bound)
+        innermost = (Layer.RESOLVE, layer)
+        return [(Layer.ASK, layer), innermost] if operation in ("write", "unlink") else [innermost]

@@ -1,5 +1,5 @@
-"""The layer RESOLVE: conditions about other records become conditions about this one, or stages of a pipeline
-where a filter could not hold the answer; so do orders and group keys that lie in other records."""
+"""The layer of ASK and RESOLVE: conditions about other records become conditions about this one, or stages of a
+pipeline where a filter could not hold the answer; so do orders and group keys that lie in other records."""
 
 from __future__ import annotations
 
@@ -35,21 +35,36 @@ class ResolveLayer:
         )
 
     def __call__(self, op: Operation, call_next: Call) -> Awaitable[Any]:
-        """Not a coroutine itself: where nothing is asked of other records it costs one call."""
-        domain, known = op.domain, self._schema.resolved_paths
-        for node in domain.children if type(domain) is And else (domain,):
-            # A path that was resolved once lies in this model's documents.
-            if type(node) is Condition:
-                if node.path in known and node.operator in self._plain:
+        """Resolve the operation's domain, and pass it on."""
+        return self.around(call_next)(op)
+
+    def around(self, call_next: Call) -> Call:
+        """Give the call of the layer: one function, and no coroutine, where nothing is asked of other records."""
+        schema, operators, plain, resolve = (
+            self._schema,
+            self._operators,
+            self._plain,
+            self._resolve,
+        )
+        known = schema.resolved_paths
+
+        def call(op: Operation) -> Awaitable[Any]:
+            domain = op.domain
+            for node in domain.children if type(domain) is And else (domain,):
+                if type(node) is Condition:
+                    # A path that was resolved once lies in this model's documents.
+                    if node.path in known and node.operator in plain:
+                        continue
+                elif node is TRUE:
                     continue
-            elif node is TRUE:
-                continue
-            if asks_others(domain, self._schema, self._operators):
-                return self._resolve(op, call_next, asks=True)
-            break
-        if op.notes and ACROSS in op.notes:
-            return self._resolve(op, call_next, asks=False)
-        return call_next(op)
+                if asks_others(domain, schema, operators):
+                    return resolve(op, call_next, asks=True)
+                break
+            if op.notes and ACROSS in op.notes:
+                return resolve(op, call_next, asks=False)
+            return call_next(op)
+
+        return call
 
     async def _resolve(self, op: Operation, call_next: Call, *, asks: bool) -> Any:
         request = op.request
