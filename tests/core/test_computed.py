@@ -279,6 +279,35 @@ async def test_a_search_by_what_is_not_stored_says_how_to_make_it_searchable(app
     app.check(Order, [("gross", ">", 1)])
 
 
+async def test_a_stored_value_is_searched_itself_whatever_else_is_asked(app: App) -> None:
+    with definitions():
+
+        class Box(BaseModel):
+            _name = "calc.box"
+
+            width = Int()
+            double = Int(compute="_compute_double", store=True, search="_search_double")
+            box_id = Many2one("calc.box")
+
+            @depends("width")
+            def _compute_double(self) -> int:
+                return 2 * (self.width or 0)
+
+            @classmethod
+            def _search_double(cls, operator: str, value: Any) -> Any:
+                raise AssertionError("a stored value needs no method")
+
+        inner = await Box.create({"width": 3})
+        outer = await Box.create({"width": 4, "box_id": inner})
+        for domain, box in (
+            ([("double", "=", 6)], inner),
+            ([("double", "=", 8), ("box_id.width", "=", 3)], outer),
+            ([("box_id.double", "=", 6)], outer),
+        ):
+            assert (await Box.search(domain)).pks == [box.pk]
+        assert (await Box.search()).filtered_domain([("double", "=", 8)]).pks == [outer.pk]
+
+
 async def test_order_and_group_by_a_stored_value(app: App) -> None:
     await Order.create([{"fee": 2}, {"fee": 1}, {"fee": 2}])
     assert [o.total for o in await Order.search(order="-total")] == [200, 200, 100]

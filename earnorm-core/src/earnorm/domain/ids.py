@@ -65,9 +65,7 @@ def split_ids(domain: Domain, schema: Schema) -> tuple[list[Any], Domain] | None
     shortest, *others = sorted(lists, key=len)
     for allowed in map(frozenset, others):
         shortest = [pk for pk in shortest if pk in allowed]
-    if not rest:
-        return shortest, TRUE
-    return shortest, rest[0] if len(rest) == 1 else And(rest)
+    return shortest, And(rest).simplify() if rest else TRUE
 
 
 def _listed(node: Condition, schema: Schema) -> list[Any] | None:

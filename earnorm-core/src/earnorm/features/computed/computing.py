@@ -182,9 +182,11 @@ class Formulas:
             for method in filter(None, (field.computed.search, field.computed.inverse)):
                 if not callable(getattr(cls, method, None)):
                     raise TypeError(f"{cls.__name__}.{field.name}: {method!r} is no method")
+            if field.stored:
+                continue  # a stored value is searched as any other
             if field.computed.search:
                 self.substitutes[field.name] = partial(_searched, cls, field)
-            elif field.computed.related and not field.stored:
+            elif field.computed.related:
                 self.substitutes[field.name] = partial(_related, field.computed.related)
 
     def _heads(self, formula: Formula, seen: dict[str, None]) -> Mapping[str, None]:
