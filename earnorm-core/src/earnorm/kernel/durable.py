@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import PluginError
@@ -24,27 +25,22 @@ Callback = Callable[[], object]
 """Without arguments; where it returns an awaitable, that is awaited."""
 
 
-class Waiting:
-    """The calls that wait for one operation."""
+class Waiting(list[tuple[Callback, "Transaction | None"]]):
+    """The calls that wait for one operation, each with the transaction that it was asked for in."""
 
-    __slots__ = ("_calls", "_is_over")
-
-    def __init__(self) -> None:
-        self._calls: list[tuple[Callback, Transaction | None]] = []
-        self._is_over = False
+    is_over = False
 
     def add(self, call: Callback, transaction: Transaction | None) -> None:
         """Note a call, and the transaction that the operation is in where it was asked for."""
         if not callable(call):
             raise TypeError(f"after_durable() takes a function without arguments, not {call!r}")
-        if self._is_over:
+        if self.is_over:
             raise PluginError("after_durable(): the operation is over")
-        self._calls.append((call, transaction))
+        self.append((call, transaction))
 
     async def settle(self) -> None:
         """Make the calls, or leave them to their transaction; the operation has succeeded."""
-        self._is_over = True
-        for call, transaction in self._calls:
+        for call, transaction in self:
             if transaction is None or transaction.outcome.committed:
                 await called(call, "after_durable")
             elif not transaction.outcome.rolled_back:  # else another try has asked again
@@ -60,8 +56,10 @@ def settling(write: Call) -> Call:
 
     async def call(op: Operation) -> Any:
         waiting = Waiting()
-        result = await write(op.with_note(WAITING, waiting))
-        await waiting.settle()
+        result = await write(replace(op, notes={**op.notes, WAITING: waiting}))
+        waiting.is_over = True
+        if waiting:
+            await waiting.settle()
         return result
 
     return call

@@ -180,7 +180,8 @@ class Operation:
     @property
     def origin(self) -> str:
         """Who made the operation: ``"program"``, or the name of the plugin or feature that did."""
-        return self.notes.get(ORIGIN, "program")
+        origin: str = self.notes.get(ORIGIN, "program")
+        return origin
 
     @property
     def parent(self) -> Operation | None:
@@ -217,7 +218,7 @@ class Operation:
             origin: The name of the plugin or feature that makes it.
             env: Who asks; None means who asked for this one.
         """
-        notes = {ORIGIN: origin, PARENT: self}
+        notes: dict[Note[Any], Any] = {ORIGIN: origin, PARENT: self}
         return Operation(name, model, env or self.env, domain, values, options, notes)
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Flag, IntEnum, auto
 from functools import partial, reduce
 from operator import or_
@@ -25,6 +25,7 @@ from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
+    from earnorm.fields.base import Field
     from earnorm.kernel.environment import Env
     from earnorm.kernel.operations import Call, Operation
 
@@ -132,7 +133,7 @@ def checked_steps(plugin: str, found: object) -> list[Step]:
     Raises:
         PluginError: It is no list of steps.
     """
-    steps = list(found) if isinstance(found, Iterable) else [found]
+    steps: list[Any] = list(found) if isinstance(found, Iterable) else [found]
     for step in steps:
         if not isinstance(step, Step) or not callable(step.run):
             raise PluginError(
@@ -191,21 +192,6 @@ HAND_BACK: Note[HandBack] = Note("hand_back")
 
 
 # -- values ---------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False, slots=True)
-class _Problems:
-    """Problems of a batch, each with its place."""
-
-    subject: str
-    details: list[ErrorDetail] = field(default_factory=list[ErrorDetail])
-
-    def add(self, loc: Loc, message: str, kind: str) -> None:
-        self.details.append({"loc": loc, "msg": message, "type": kind})
-
-    def refuse(self) -> None:
-        if self.details:
-            raise ValidationError(self.subject, self.details)
 
 
 @dataclass(eq=False, slots=True)
@@ -375,7 +361,7 @@ class DocumentRow:
         """
         inside = (loc,) if isinstance(loc, str) else loc
         place = (self.position,) if self._batch.is_many else ()
-        self._batch.problems.add((*place, *inside), message, kind)
+        self._batch.problems.append({"loc": (*place, *inside), "msg": message, "type": kind})
 
 
 class DocumentBatch:
@@ -386,6 +372,8 @@ class DocumentBatch:
         model: The model.
         way: How the values came.
         back: Where values for the waiting records are left; None where none waits.
+        fields: The model's fields by name.
+        problems: What steps refuse; the operation is refused with all of a stage.
         result: The operation's result, for steps behind the store.
         notes: Values that one step leaves for another of the same operation.
     """
@@ -405,14 +393,15 @@ class DocumentBatch:
         "way",
     )
 
-    def __init__(self, op: Operation, model: ModelView, way: Way) -> None:
-        self.op, self.model, self.way = op, model, way
-        self.fields = model.fields
+    def __init__(
+        self, op: Operation, model: ModelView, fields: Mapping[str, Field[Any, Any]], way: Way
+    ) -> None:
+        self.op, self.model, self.fields, self.way = op, model, fields, way
         self.back = op.notes.get(HAND_BACK)
         self.is_changed = False
         self.result: Any = None
         self.notes: dict[Note[Any], Any] = {}
-        self.problems = _Problems(model.name)
+        self.problems: list[ErrorDetail] = []
         self._documents: list[Document] | None = None
         self._rows: list[DocumentRow] | None = None
         self._now: datetime.datetime | None = None
@@ -496,7 +485,7 @@ class DocumentBatch:
                 values = PerRecord({row.pk: row.update for row in rows})
             else:
                 values = rows[0].update
-        return self.op.replace(values=values)
+        return replace(self.op, values=values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,7 +508,7 @@ class DocumentSteps:
     """
 
     def __init__(self, model: ModelView, default: Way, steps: Sequence[Step]) -> None:
-        self._model, self._default = model, default
+        self._model, self._fields, self._default = model, model.fields, default
         before = [step for step in steps if step.stage < Stage.CONFIRM]
         self._before = [_ready(step, before, number) for number, step in enumerate(before)]
         after = [step for step in steps if Stage.CONFIRM <= step.stage < Stage.DURABLE]
@@ -542,14 +531,14 @@ class DocumentSteps:
     def __call__(self, op: Operation, call_next: Call) -> Awaitable[Any]:
         """Run the steps around the rest of the operation's way."""
         way = op.notes.get(WAY, self._default)
-        batch = DocumentBatch(op, self._model, way)
+        batch = DocumentBatch(op, self._model, self._fields, way)
         if not self._is_plain:
             return self._wait(batch, way, call_next)
         for ready in self._before:
             if way in ready.ways:
                 ready.step.run(batch)
-            if ready.ends_stage:
-                batch.problems.refuse()
+            if ready.ends_stage and batch.problems:
+                raise ValidationError(self._model.name, batch.problems)
         return call_next(batch.operation)
 
     async def _wait(self, batch: DocumentBatch, way: Way, call_next: Call) -> Any:
@@ -573,8 +562,8 @@ async def _run(steps: Sequence[_Ready], batch: DocumentBatch, way: Way) -> None:
             result: Any = ready.step.run(batch)
             if ready.waits:
                 await result
-        if ready.ends_stage:
-            batch.problems.refuse()
+        if ready.ends_stage and batch.problems:
+            raise ValidationError(batch.model.name, batch.problems)
 
 
 def _ready(step: Step, steps: Sequence[Step], number: int) -> _Ready:

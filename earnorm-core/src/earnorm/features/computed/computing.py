@@ -11,12 +11,9 @@ from functools import partial
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import pydantic
-
 from earnorm.domain import Condition, Domain
-from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError, nearest
+from earnorm.exceptions import DomainError, FieldNotLoaded, ValidationError, nearest
 from earnorm.fields.base import Field, is_async, not_written
-from earnorm.model.writing.places import adapter
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -100,21 +97,6 @@ class Formula:
                 return None
             record = getattr(record, name)
         return record
-
-    def checked(self, value: Any) -> Any:
-        """A computed value, held to the field's type.
-
-        Raises:
-            ValidationError: It is none of the field.
-        """
-        try:
-            return adapter(self.field, not self.field.required).validate_python(value)
-        except pydantic.ValidationError as error:
-            details: list[ErrorDetail] = [
-                {"loc": (self.field.name, *p["loc"]), "msg": p["msg"], "type": "compute"}
-                for p in error.errors(include_url=False, include_input=False, include_context=False)
-            ]
-            raise ValidationError(self.field.model_name, details) from None
 
     def __str__(self) -> str:
         return f"{self.field.model_name}.{self.field.name}"

@@ -17,7 +17,10 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import pydantic
 
 from earnorm.domain import Domain, Or, condition
 from earnorm.domain.long_lists import chunks
@@ -48,10 +51,12 @@ from earnorm.kernel.requests import Stream
 from earnorm.kernel.steps import WAY, DocumentBatch, HandBack, Way
 from earnorm.kernel.transactions import atomic
 from earnorm.model.reading.fetch import Fetch
-from earnorm.model.reading.hydrate import hydrate, slots
+from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import inside, target_of
 from earnorm.model.relations.prefetch import prefetch
+from earnorm.model.slots import set_fetch, set_state
+from earnorm.model.writing.places import adapter
 from earnorm.model.writing.tracking import same
 
 if TYPE_CHECKING:
@@ -92,6 +97,8 @@ class NewValues:
 
     def __init__(self, bound: BoundModel, plan: Plan) -> None:
         self._bound, self._plan = bound, plan
+        # Records without relations have nothing to load together, so one serves all of them.
+        self._fetch = None if bound.schema.relations else Fetch(bound.app, plan.loaded)
         # Nothing points at a record that does not exist yet.
         self._empty = [
             (each.name, target_of(bound.app, each).model)
@@ -106,30 +113,34 @@ class NewValues:
 
     def fill(self, batch: DocumentBatch) -> None:
         """The step, where nothing has to be waited for."""
-        records = self._records(batch.documents)
-        with use_env(self._plan.system(batch.op.env)):
-            found = [_of_record(record, self._plan) for record in records]
-        self._put(batch, found)
+        documents, plan = batch.documents, self._plan
+        records = self._records(documents)
+        with use_env(plan.system(batch.op.env)):
+            self._put(batch, documents, map(_of_record, records, repeat(plan)))
 
     async def wait(self, batch: DocumentBatch) -> None:
         """The step, where something may have to be waited for."""
-        records = self._records(batch.documents)
-        with use_env(self._plan.system(batch.op.env)):
-            found = await _values(self._bound, self._plan, records)
-        self._put(batch, found)
+        documents, plan = batch.documents, self._plan
+        records = self._records(documents)
+        with use_env(plan.system(batch.op.env)):
+            self._put(batch, documents, await _values(self._bound, plan, records))
 
     def _records(self, documents: Iterable[dict[str, Any]]) -> list[Any]:
-        schema = self._bound.schema
-        states = [dict(schema.state(document)) for document in documents]
-        records = _records(self._bound, states, self._plan)
+        states = self._bound.schema.states(list(map(dict, documents)))
+        records = _records(self._bound, states, self._plan, self._fetch)
         for name, model in self._empty:
             for record in records:
                 record.__dict__[name] = RecordSet(model, [])
         return records
 
-    def _put(self, batch: DocumentBatch, found: Iterable[dict[str, Any]]) -> None:
-        fields, back = self._bound.schema.fields, batch.back
-        for document, values in zip(batch.documents, found, strict=True):
+    def _put(
+        self,
+        batch: DocumentBatch,
+        documents: Iterable[dict[str, Any]],
+        found: Iterable[dict[str, Any]],
+    ) -> None:
+        fields, back = batch.fields, batch.back
+        for document, values in zip(documents, found, strict=True):
             for name, value in values.items():
                 document[fields[name].db_name] = value
             if back is not None:
@@ -145,12 +156,13 @@ async def computed_of_values(
         return (await _values(bound, plan, _records(bound, [state], plan)))[0]
 
 
-def _records(bound: BoundModel, states: list[dict[str, Any]], plan: Plan) -> list[Any]:
-    set_state, set_fetch = slots()
-    records = [object.__new__(bound.model) for _ in states]
+def _records(
+    bound: BoundModel, states: list[dict[str, Any]], plan: Plan, fetch: Fetch | None = None
+) -> list[Any]:
+    records: list[Any] = list(map(object.__new__, repeat(bound.model, len(states))))
     loaded = plan.loaded
-    # Only records with relations are loaded together.
-    fetch = Fetch(bound.app, loaded, list(records) if bound.schema.relations else None)
+    if fetch is None:
+        fetch = Fetch(bound.app, loaded, list(records))
     for record, state in zip(records, states, strict=True):
         if loaded is not None:
             for name in state.keys() - loaded:
@@ -225,12 +237,20 @@ def _stored_form(node: Node, record: Any, value: Any) -> Any:
         raise TypeError(
             f"{node.key[0]}.{formula.method}: a compute method returns the value and changes nothing"
         )
-    value = formula.checked(value)
-    if value is None and formula.field.required:
+    field = formula.field
+    try:
+        value = adapter(field, not field.required).validate_python(value)
+    except pydantic.ValidationError as error:
+        details: list[ErrorDetail] = [
+            {"loc": (field.name, *p["loc"]), "msg": p["msg"], "type": "compute"}
+            for p in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        raise ValidationError(field.model_name, details) from None
+    if value is None and field.required:
         message = f"{formula.method or 'its path'} gave None, and a value is required"
         detail: ErrorDetail = {"loc": (node.key[1],), "msg": message, "type": "compute"}
         raise ValidationError(node.key[0], [detail])
-    return formula.field.encode(value)
+    return field.encode(value)
 
 
 def _drop_dangling(bound: BoundModel, records: Sequence[Any], tree: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ def on_its_way(bound: BoundModel, op: Operation, way: Way) -> Operation:
 def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) -> None:
     """Put what was filled in into the states of new records."""
     back = op.notes.get(HAND_BACK)
-    if not back:
+    if back is None:
         return
     fields = schema.fields
     for name, value in back.common.items():
