@@ -299,11 +299,12 @@ async def test_a_stored_value_is_searched_itself_whatever_else_is_asked(app: App
 
         inner = await Box.create({"width": 3})
         outer = await Box.create({"width": 4, "box_id": inner})
-        for domain, box in (
+        asked: list[tuple[list[object], Box]] = [
             ([("double", "=", 6)], inner),
             ([("double", "=", 8), ("box_id.width", "=", 3)], outer),
             ([("box_id.double", "=", 6)], outer),
-        ):
+        ]
+        for domain, box in asked:
             assert (await Box.search(domain)).pks == [box.pk]
         assert (await Box.search()).filtered_domain([("double", "=", 8)]).pks == [outer.pk]
 
