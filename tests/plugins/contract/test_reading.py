@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from earnorm import App, Boolean, Int, PluginError, String, models
+from earnorm import App, Boolean, Int, Many2one, PluginError, String, models
 from earnorm.domain import condition
 from earnorm.exceptions import FieldNotLoaded
 from earnorm.plugin import ModelView, Reading, hookimpl
@@ -121,6 +121,41 @@ async def test_what_is_wrong_names_the_plugin(given: object, message: str) -> No
     async with App("mongomock://", database="reading", plugins=[Odd(), Second()]) as app:
         with pytest.raises(PluginError, match=message):
             app.bind(Note)
+
+
+class Folder(models.BaseModel):
+    _name = "contract.folder"
+    name = String()
+    parent_id = Many2one("contract.folder")
+
+
+async def test_a_plugin_may_know_what_lies_below_records() -> None:
+    asked: list[Any] = []
+    known: list[Any] | None = None
+
+    async def below(bound: Any, env: Any, ids: Any) -> list[Any] | None:
+        asked.append(list(ids))
+        return known
+
+    class Closing:
+        api = 1
+        name = "closing"
+
+        @hookimpl
+        def register_reading(self, model: ModelView) -> Reading | None:
+            return Reading(below=below) if model.name == "contract.folder" else None
+
+    async with App("mongomock://", database="reading", plugins=[Closing()]):
+        top = await Folder.create({"name": "top"})
+        inner = await Folder.create({"name": "inner", "parent_id": top})
+        other = await Folder.create({"name": "other"})
+        found = await Folder.search([("id", "child_of", top)], order="name")
+        assert found.mapped("name") == ["inner", "top"]  # it did not know, so the parents tell
+        known = [top.pk, other.pk]
+        found = await Folder.search([("id", "child_of", top)], order="name")
+        assert found.mapped("name") == ["other", "top"]
+        assert asked == [[top.pk], [top.pk]]
+        assert len(await Folder.search([("id", "parent_of", inner)])) == 2 and len(asked) == 2
 
 
 async def test_a_plugin_makes_the_database_ready_before_the_first_operation() -> None:

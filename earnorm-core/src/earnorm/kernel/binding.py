@@ -35,7 +35,7 @@ from earnorm.kernel.operations import (
 )
 from earnorm.kernel.plugins import LoadedPlugins, settled
 from earnorm.kernel.reading import combined
-from earnorm.kernel.sending import RETURNED, SENDER
+from earnorm.kernel.sending import RETURNED, SENDER, Sender
 from earnorm.kernel.steps import ALL, DocumentSteps, Stage, Step, Way, checked_steps, in_order
 from earnorm.kernel.transactions import in_transaction_if
 from earnorm.kernel.views import ModelView
@@ -161,7 +161,8 @@ class BoundModel:
     async def _create(self, op: Operation) -> list[Any]:
         documents = op.values
         assert isinstance(documents, list)
-        bulk, collection = op.notes.get(SENDER), self.collection_of(op)
+        bulk: Sender | None = op.notes.get(SENDER)
+        collection = self.collection_of(op)
         if bulk is not None and bulk.is_open:
             inserts = [BulkInsert(document) for document in documents]
             await bulk.park(collection, op, inserts)
@@ -176,7 +177,8 @@ class BoundModel:
         return [document["_id"] for document in documents]
 
     async def _write(self, op: Operation) -> int:
-        values, bulk, options = op.values, op.notes.get(SENDER), op.options
+        values, options = op.values, op.options
+        bulk: Sender | None = op.notes.get(SENDER)
         collection = self.collection if options.concerns is None else self.collection_of(op)
         session, timeout = op.env.database_session, options.timeout or self.timeout
         if isinstance(values, PerRecord):
@@ -224,7 +226,8 @@ class BoundModel:
         return condition
 
     async def _unlink(self, op: Operation) -> int:
-        bulk, collection = op.notes.get(SENDER), self.collection_of(op)
+        bulk: Sender | None = op.notes.get(SENDER)
+        collection = self.collection_of(op)
         try:
             condition = self.filter(op.domain)
         except LongList as refused:

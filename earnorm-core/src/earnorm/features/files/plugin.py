@@ -47,12 +47,13 @@ class _Unlinking:
     async def __call__(self, op: Operation, call_next: Call) -> Any:
         has_file = reduce(or_, (condition(f"{f.name}.id", "!=", None) for f in self._fields))
         names = frozenset({"_id", *(field.name for field in self._fields)})
-        look = Operation(
+        look = op.child(
             "search",
             op.model,
-            op.env.replace(system=True, reason=_REASON),
             op.domain & has_file,
             options=Options(fields=names),
+            origin="files",
+            env=op.env.replace(system=True, reason=_REASON),
         )
         documents = await op.app.execute(look)
         result = await call_next(op)
