@@ -15,14 +15,8 @@ import typer
 
 from earnorm.application import App
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
-from earnorm.kernel.plugins import (
-    Selection,
-    _check_api,  # pyright: ignore[reportPrivateUsage] # one package
-    _load,  # pyright: ignore[reportPrivateUsage] # one package
-    installed,
-    signature,
-    survey,
-)
+from earnorm.kernel.loading import check_api, load_class, signature
+from earnorm.kernel.plugins import Selection, installed, survey
 
 APP = "app"
 """The name of the parameter that gets the opened App."""
@@ -58,7 +52,7 @@ def contributions(taken: frozenset[str]) -> Contributions:
         return result
     for plugin in active:
         try:
-            functions = commands_of(plugin, _load(plugin, points[plugin]))
+            functions = commands_of(plugin, load_class(plugin, points[plugin]))
             for name, function in functions.items():
                 if name in owners:
                     raise PluginError(
@@ -77,7 +71,7 @@ def commands_of(plugin: str, cls: object) -> Mapping[str, Function]:
     Raises:
         PluginError: The class was written for another API, or its hook fails.
     """
-    _check_api(plugin, cls)
+    check_api(plugin, cls)
     hook = getattr(cls, "register_commands", None)
     if hook is None:
         return {}

@@ -17,13 +17,13 @@ import importlib_metadata
 
 from earnorm.backends import ServerSettings, open_backend
 from earnorm.exceptions import ConfigurationError, EarnORMError, nearest
+from earnorm.kernel.loading import load
 from earnorm.kernel.plugins import (
     CORE_DISTRIBUTION,
     PluginInfo,
     Selection,
     install_hint,
     installed,
-    load,
     survey,
 )
 

@@ -19,8 +19,9 @@ from earnorm.kernel.binding import BoundModel
 from earnorm.kernel.catalog import Catalog, Origins
 from earnorm.kernel.environment import Env, use_env
 from earnorm.kernel.lifecycle import ALL_OPERATORS, Lifecycle
+from earnorm.kernel.loading import LoadedPlugins, load
 from earnorm.kernel.operations import Operation
-from earnorm.kernel.plugins import LoadedPlugins, PluginInfo, Selection, import_classes, load
+from earnorm.kernel.plugins import PluginInfo, Selection
 from earnorm.kernel.services import Services
 from earnorm.kernel.settings import AppSettings, either, refuse_unknown
 
@@ -42,6 +43,8 @@ class App:
 
     features: ClassVar[Mapping[str, str]] = {}
     """Plugins that are part of every App: each one's name, and its class as ``"module:Class"``."""
+    left_out: ClassVar[Collection[str]] = ()
+    """Names of features that the App does without; a model that needs one is refused."""
     built_in_attributes: ClassVar[Collection[str]] = ()
     """The class attributes of models that have a meaning in every App."""
 
@@ -104,9 +107,7 @@ class App:
         )
         self.name = name or database
         selection = Selection.of(plugins, disabled, required, os.environ)
-        self.loaded: LoadedPlugins = load(
-            selection, plugin_settings, import_classes(self.features.values())
-        )
+        self.loaded: LoadedPlugins = load(selection, plugin_settings, self.features, self.left_out)
         self.attributes = brought_attributes(self.loaded, self.built_in_attributes)
         self.services = Services()
         self.field_types: Mapping[str, type[Field[Any, Any]]] = {}

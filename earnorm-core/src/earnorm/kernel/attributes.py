@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import ConfigurationError, PluginError
 
 if TYPE_CHECKING:
-    from earnorm.kernel.plugins import LoadedPlugins
+    from earnorm.kernel.loading import LoadedPlugins
     from earnorm.model.base import BaseModel
     from earnorm.model.declaring import Declaration
 

@@ -26,6 +26,7 @@ from earnorm.kernel import parts, searches
 from earnorm.kernel.declared import DeclaredKeys, SharedKeys
 from earnorm.kernel.durable import settling
 from earnorm.kernel.layers import Layer, PlacedLayer, compose
+from earnorm.kernel.loading import LoadedPlugins, settled
 from earnorm.kernel.operations import (
     Call,
     Operation,
@@ -33,7 +34,6 @@ from earnorm.kernel.operations import (
     PerRecord,
     Update,
 )
-from earnorm.kernel.plugins import LoadedPlugins, settled
 from earnorm.kernel.reading import combined
 from earnorm.kernel.sending import RETURNED, SENDER, Sender
 from earnorm.kernel.steps import ALL, DocumentSteps, Stage, Step, Way, checked_steps, in_order

@@ -15,6 +15,7 @@ from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, ne
 from earnorm.kernel import registry
 from earnorm.kernel.binding import BoundModel
 from earnorm.kernel.plugins import CORE_DISTRIBUTION, PluginInfo, installed
+from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -182,6 +183,9 @@ class Catalog:
         if base._abstract:
             raise ConfigurationError(f"{base.__name__} is abstract; use a model that inherits it")
         effective = self.extended(base)
+        view = ModelView(effective)
+        for plugin in self._app.loaded.left_out:
+            plugin.refuse(view, self._app.name)
         bound = BoundModel(self._app.env.app, effective)
         names = {base, effective, model}
         self.bound |= dict.fromkeys(names, bound)

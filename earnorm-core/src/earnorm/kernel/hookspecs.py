@@ -81,6 +81,16 @@ class Hooks:
         return ()
 
     @hookspec
+    def needed_by(self, model: ModelView) -> str | None:
+        """What a model has that means nothing without this plugin, e.g. ``"the field 'number'"``; None where it
+        has no such thing.
+
+        A static method: it is asked where an App does without the plugin, though its class is at hand, and a
+        model that needs it is then refused.
+        """
+        return None
+
+    @hookspec
     def register_models(self, app: App) -> Iterable[type[BaseModel]]:
         """Models that this plugin brings.
 

@@ -19,7 +19,8 @@ from earnorm.domain.keyset import KEYSET_OPERATORS
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
 from earnorm.kernel import environment
 from earnorm.kernel.environment import use_env
-from earnorm.kernel.plugins import CORE_DISTRIBUTION, settled
+from earnorm.kernel.loading import settled
+from earnorm.kernel.plugins import CORE_DISTRIBUTION
 from earnorm.kernel.services import Services
 
 if TYPE_CHECKING:

@@ -22,6 +22,12 @@ class ArchivePlugin:
     api = API
     name = "archive"
 
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Models whose records can be archived."""
+        return "_soft_delete" if model.attribute("_soft_delete") else None
+
     @hookimpl
     def register_reading(self, app: App, model: ModelView) -> Reading | None:
         """Models that can archive only."""

@@ -22,14 +22,24 @@ class AuthorsPlugin:
     api = API
     name = "authors"
 
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Models with fields that say who acted."""
+        return next((f"the field {f.name!r}" for f in _authors_of(model)), None)
+
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Models with such fields only: every other one keeps its way."""
-        fields = [f for f in model.fields.values() if f.stored and isinstance(f, Author)]
+        fields = _authors_of(model)
         if fields:
             # What is computed has no author.
             return [Step(Stage.STAMP, "authors", _Signing(fields), ALL & ~Way.DERIVED)]
         return ()
+
+
+def _authors_of(model: ModelView) -> list[Author]:
+    return [f for f in model.fields.values() if f.stored and isinstance(f, Author)]
 
 
 class _Signing:

@@ -49,6 +49,14 @@ class RecomputePlugin:
     api = API
     name = "recompute"
 
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Models with computed fields."""
+        return next(
+            (f"the field {f.name!r}" for f in model.fields.values() if f.computed is not None), None
+        )
+
     def __init__(self) -> None:
         self._dependencies: Dependencies | None = None
 

@@ -17,6 +17,7 @@ from earnorm.kernel.operations import Call, Operation, Options
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.operations import OperationName
+    from earnorm.kernel.views import ModelView
     from earnorm.model.base import BaseModel
 
 _REASON = "find the files of records that are deleted"
@@ -27,6 +28,12 @@ class FilesPlugin:
 
     api = API
     name = "files"
+
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Models with files."""
+        return next((f"the field {f.name!r}" for f in file_fields(model.fields)), None)
 
     @hookimpl
     def wrap_operation(

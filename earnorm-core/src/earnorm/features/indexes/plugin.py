@@ -18,6 +18,16 @@ class IndexesPlugin:
     api = API
     name = "indexes"
 
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Models that declare indexes, rules or options of their collection."""
+        for name in ("_indexes", "_options", "_validation"):
+            if model.attribute(name):
+                return name
+        indexed = (f for f in model.stored.values() if f.unique or f.index or f.sparse)
+        return next((f"an index of the field {f.name!r}" for f in indexed if f.name != "_id"), None)
+
     @hookimpl
     async def prepare_model(self, app: App, model: ModelView) -> None:
         """Create the declared collection, rules and indexes, unless ``create_indexes=False``."""

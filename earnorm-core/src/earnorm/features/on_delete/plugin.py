@@ -29,6 +29,7 @@ from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
 from earnorm.kernel.transactions import in_transaction_if
 from earnorm.kernel.views import ModelView
+from earnorm.model.relations.prefetch import relations_of
 
 if TYPE_CHECKING:
     from earnorm.fields.base import Field
@@ -72,6 +73,13 @@ class OnDeletePlugin:
 
     api = API
     name = "on_delete"
+
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Models with a relation that says what a deletion of its target means."""
+        on_delete = (path for path, f in relations_of(model.fields) if f.on_delete is not None)
+        return next((f"on_delete of the field {path!r}" for path in on_delete), None)
 
     def __init__(self) -> None:
         self._pointers: dict[str, list[Pointer]] = {}

@@ -26,6 +26,12 @@ class PolymorphismPlugin:
     api = API
     name = "polymorphism"
 
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Models that share a collection with others."""
+        return "_discriminator" if model.attribute("_discriminator") else None
+
     @hookimpl
     def register_reading(self, app: App, model: ModelView) -> Reading | None:
         """Records of the class that each document names; the discriminator is always fetched."""

@@ -27,6 +27,12 @@ class RevisionsPlugin:
     api = API
     name = "revisions"
 
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Versioned models."""
+        return "_versioned" if model.attribute("_versioned") else None
+
     @hookimpl
     def register_reading(self, app: App, model: ModelView) -> Reading | None:
         """Versioned models only: the count is always fetched, so that every record can be saved."""

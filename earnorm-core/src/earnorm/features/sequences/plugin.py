@@ -22,13 +22,23 @@ class SequencesPlugin:
     api = API
     name = "sequences"
 
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Models with Sequence fields."""
+        return next((f"the field {f.name!r}" for f in _numbered(model)), None)
+
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Models with such fields only: every other one keeps its way."""
-        fields = [f for f in model.fields.values() if f.stored and isinstance(f, Sequence)]
+        fields = _numbered(model)
         if fields:
             return [Step(Stage.STAMP, "sequences", _Numbering(fields), on="create")]
         return ()
+
+
+def _numbered(model: ModelView) -> list[Sequence]:
+    return [f for f in model.fields.values() if f.stored and isinstance(f, Sequence)]
 
 
 class _Numbering:

@@ -26,15 +26,24 @@ class TimestampsPlugin:
     api = API
     name = "timestamps"
 
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Models with fields that the clock sets."""
+        return next((f"the field {f.name!r}" for f in _generated(model)), None)
+
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Models with such fields only: every other one keeps its way."""
-        fields = [
-            f for f in model.fields.values() if f.stored and isinstance(f, Moment) and f.generated
-        ]
+        fields = _generated(model)
         if fields:
             return [Step(Stage.STAMP, "timestamps", _Stamping(fields))]
         return ()
+
+
+def _generated(model: ModelView) -> list[Moment[Any, Any]]:
+    moments = [f for f in model.fields.values() if f.stored and isinstance(f, Moment)]
+    return [field for field in moments if field.generated]
 
 
 class _Stamping:

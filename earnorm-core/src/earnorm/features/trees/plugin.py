@@ -42,6 +42,12 @@ class ParentStorePlugin:
     api = API
     name = "parent_store"
 
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Models that keep the paths of their tree."""
+        return "_parent_store" if model.attribute("_parent_store") else None
+
     @hookimpl
     def models_changed(self, app: App) -> None:
         """Refuse a start with a model that asks for paths and is no tree."""

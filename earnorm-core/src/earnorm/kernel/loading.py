@@ -1,0 +1,378 @@
+"""Load plugins into an App: their classes, settings and instances, and the calls of their hooks.
+
+What a plugin may do stands in ``hookspecs``; which plugins there are, in ``plugins``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import importlib_metadata
+import pluggy
+import pydantic
+
+from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
+from earnorm.kernel.hookspecs import API, PROJECT, Hooks
+from earnorm.kernel.plugins import (
+    PluginInfo,
+    Selection,
+    distribution_of,
+    install_hint,
+    installed,
+    plugin_name,
+    selected,
+    survey,
+)
+
+if TYPE_CHECKING:
+    from earnorm.kernel.operations import Operation
+    from earnorm.kernel.views import ModelView
+
+T = TypeVar("T")
+
+Plugin = object
+"""An instance of a plugin's class."""
+Implementation = tuple[str, Callable[..., Any]]
+"""A plugin's name, and its method."""
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def import_class(place: str) -> type:
+    """Import a class that is named as ``"module:Class"``, as entry points are."""
+    module, _, name = place.partition(":")
+    found: type = getattr(import_module(module), name)
+    return found
+
+
+class LeftOut:
+    """A plugin that an App does without, though its class is at hand.
+
+    Args:
+        kind: ``"feature"`` or ``"plugin"``.
+        name: Its name.
+        source: Its class, or an instance.
+    """
+
+    def __init__(self, kind: str, name: str, source: object) -> None:
+        self.kind, self.name = kind, name
+        self._needed_by: Callable[[ModelView], str | None] | None
+        self._needed_by = getattr(source, "needed_by", None)
+
+    @property
+    def asks(self) -> bool:
+        """Whether it says which models need it."""
+        return self._needed_by is not None
+
+    def refuse(self, model: ModelView, app: str) -> None:
+        """Refuse a model that needs it.
+
+        Raises:
+            ConfigurationError: It does.
+        """
+        what = self._needed_by(model) if self._needed_by is not None else None
+        if what is not None:
+            raise ConfigurationError(
+                f"{model.name}: {what} needs the {self.kind} {self.name!r}, which App {app!r} leaves out"
+            )
+
+
+@dataclass(slots=True)
+class LoadedPlugins:
+    """The plugins of one App, registered with a PluginManager of its own."""
+
+    manager: pluggy.PluginManager
+    infos: list[PluginInfo] = field(default_factory=list[PluginInfo])
+    left_out: Sequence[LeftOut] = ()
+    hearing: frozenset[str] = frozenset()
+    """The names of the plugins that want to hear of the bookkeeping of others."""
+    _found: dict[str, Sequence[Implementation]] = field(
+        default_factory=dict[str, "Sequence[Implementation]"], init=False, repr=False
+    )
+
+    def of_type(self, kind: type[T]) -> T | None:
+        """The plugin that is a ``kind``; None where the App has none."""
+        return next((p for p in self.manager.get_plugins() if isinstance(p, kind)), None)
+
+    def names(self) -> list[str]:
+        """The names of the active plugins, in order."""
+        return [info.name for info in self.infos if info.status == "active"]
+
+    def implements(self, hook: str) -> bool:
+        """Whether any plugin implements the hook."""
+        return bool(getattr(self.manager.hook, hook).get_hookimpls())
+
+    def implementations(self, hook: str) -> Sequence[Implementation]:
+        """Each plugin's implementation by plugin name, taking every argument of the hook.
+
+        Ordered by plugin name, so that nothing depends on the order of installation. Looked for once:
+        a commit asks for them each time.
+        """
+        known = self._found.get(hook)
+        if known is None:
+            known = self._found[hook] = self._implementations(hook)
+        return known
+
+    def _implementations(self, hook: str) -> Sequence[Implementation]:
+        found: list[Implementation] = []
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            name = str(implementation.plugin_name)
+            found.append((name, _named(name, hook, implementation)))
+        return sorted(found, key=lambda pair: pair[0])
+
+    def observers(self, hook: str, *, bookkeeping: bool) -> Sequence[Implementation]:
+        """The implementations that hear of a model: those of bookkeeping models (``_bookkeeping``) are
+        heard of only by plugins that say ``hears_bookkeeping = True``."""
+        found = self.implementations(hook)
+        return [each for each in found if each[0] in self.hearing] if bookkeeping else found
+
+    def collect(self, hook: str, **arguments: object) -> list[tuple[str, Any]]:
+        """Call a synchronous hook: each plugin's name and its result."""
+        return [(name, call(**arguments)) for name, call in self.implementations(hook)]
+
+    async def notify(self, hook: str, **arguments: object) -> list[tuple[str, Any]]:
+        """Call a hook that may be async, one plugin after the other."""
+        results: list[tuple[str, Any]] = []
+        for name, call in self.implementations(hook):
+            results.append((name, await settled(call(**arguments), name, hook)))
+        return results
+
+    async def broadcast(self, hook: str, app: object, operations: Sequence[Operation]) -> None:
+        """Tell every plugin what became of operations, also where one of them fails.
+
+        Raises:
+            EarnORMError: The first failure, after all were told.
+        """
+        failure: EarnORMError | None = None
+        plain = [op for op in operations if op.model._bookkeeping is None]
+        for name, call in self.implementations(hook):
+            told = operations if name in self.hearing else plain
+            if not told:
+                continue
+            try:
+                await settled(call(app=app, operations=told), name, hook)
+            except EarnORMError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+
+async def settled(result: Any, plugin: str, hook: str) -> Any:
+    """Await a hook's result where it is awaitable; an error says whose it is."""
+    if not isinstance(result, Awaitable):
+        return result
+    try:
+        return await result
+    except EarnORMError:
+        raise
+    except Exception as error:
+        raise _failure(plugin, hook, error) from error
+
+
+def _named(name: str, hook: str, implementation: pluggy.HookImpl) -> Callable[..., Any]:
+    function, takes = implementation.function, implementation.argnames
+
+    def call(**arguments: object) -> Any:
+        try:
+            return function(*(arguments[argument] for argument in takes))
+        except EarnORMError:
+            raise
+        except Exception as error:
+            raise _failure(name, hook, error) from error
+
+    return call
+
+
+def _failure(plugin: str, hook: str, error: Exception) -> PluginError:
+    return PluginError(
+        f"plugin {plugin!r} failed in its hook {signature(hook)}: {type(error).__name__}: {error}"
+    )
+
+
+def signature(hook: str) -> str:
+    """A hook with its expected signature, for messages."""
+    parameters = list(inspect.signature(getattr(Hooks, hook)).parameters)
+    return f"{hook}({', '.join(parameters)})"
+
+
+def load(
+    selection: Selection,
+    settings: Mapping[str, object],
+    built_in: Mapping[str, str] = _NOTHING,
+    left_out: Collection[str] = (),
+) -> LoadedPlugins:
+    """Load and register the selected plugins.
+
+    Args:
+        selection: The plugins that the App wants.
+        settings: Each plugin's keyword to ``init``.
+        built_in: The core's own plugins, which are always active: each one's name, and its class as
+            ``"module:Class"``.
+        left_out: Names of those that the App does without.
+
+    Raises:
+        PluginError: A plugin is not installed, fails to load, or breaks the contract.
+        ConfigurationError: Settings are not valid, or belong to no plugin.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Hooks)
+    loaded = LoadedPlugins(manager)
+    known = installed()
+    missing: list[LeftOut] = []
+    for name, place in built_in.items():
+        cls = import_class(place)
+        if name in left_out:
+            missing.append(LeftOut("feature", name, cls))
+        else:
+            _register(manager, name, cls())
+    for name, source in selected(selection, known):
+        if name in built_in and name not in left_out:
+            raise PluginError(
+                f"a feature of the core has the name {name!r}; give the plugin another"
+            )
+        point = known.get(name)
+        distribution = distribution_of(point) if point is not None and source is point else ("", "")
+        info = PluginInfo(name, *distribution, status="active")
+        plugin = _instance(name, source, settings.get(name))
+        _register(manager, name, plugin)
+        hooks = manager.get_hookcallers(plugin) or []
+        info.hooks = tuple(sorted(caller.name for caller in hooks))
+        loaded.infos.append(info)
+    loaded.hearing = frozenset(
+        name
+        for name, plugin in manager.list_name_plugin()
+        if getattr(plugin, "hears_bookkeeping", False)
+    )
+    active = set(loaded.names())
+    _check_settings(settings, active, selection, known)
+    for row in survey(selection, known):
+        if row.name not in active:
+            loaded.infos.append(row)
+    # What is only named is not imported, so it cannot be asked.
+    given = (each for each in selection.plugins or () if not isinstance(each, str))
+    missing += [LeftOut("plugin", plugin_name(each), each) for each in given]
+    loaded.left_out = tuple(each for each in missing if each.asks and each.name not in active)
+    return loaded
+
+
+def _instance(name: str, source: object, settings: object) -> Plugin:
+    cls = load_class(name, source) if isinstance(source, importlib_metadata.EntryPoint) else source
+    check_api(name, cls)
+    if not isinstance(cls, type):
+        if settings is not None:
+            raise ConfigurationError(
+                f"plugin {name!r} was handed in as an instance, which has its settings; "
+                f"drop the keyword {name}=, or hand in the class"
+            )
+        return cls
+    ask = getattr(cls, "settings", None)
+    try:
+        model = ask() if ask is not None else None
+        if model is None:
+            if settings is not None:
+                raise ConfigurationError(f"plugin {name!r} takes no settings; drop {name}=")
+            return cls()
+        return cls(_validated(name, model, settings))
+    except EarnORMError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"plugin {name!r} could not be instantiated: {type(error).__name__}: {error}"
+        ) from error
+
+
+def load_class(name: str, point: importlib_metadata.EntryPoint) -> object:
+    """Import what an entry point names.
+
+    Raises:
+        PluginError: It cannot be imported.
+    """
+    try:
+        return point.load()
+    except Exception as error:
+        distribution, version = distribution_of(point)
+        raise PluginError(
+            f"plugin {name!r} from {distribution} {version} failed to load: "
+            f"{type(error).__name__}: {error}; repair it, or disable it "
+            f"(disabled=[{name!r}] or EARNORM_DISABLED_PLUGINS={name})"
+        ) from error
+
+
+def check_api(name: str, plugin: object) -> None:
+    """Refuse a plugin that was written for another version of the contract.
+
+    Raises:
+        PluginError: It was, or does not say for which.
+    """
+    api = getattr(plugin, "api", None)
+    if api is None:
+        raise PluginError(
+            f"plugin {name!r} does not say which API it was written for: 'api = {API}'"
+        )
+    if api != API:
+        raise PluginError(
+            f"plugin {name!r} was written for plugin API {api}, this is {API}; "
+            f"install a version of it that fits"
+        )
+
+
+def _validated(name: str, model: type[pydantic.BaseModel], settings: object) -> pydantic.BaseModel:
+    if isinstance(settings, model):
+        return settings
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ConfigurationError(
+            f"{name}= takes a mapping of settings or a {model.__name__}, "
+            f"not {type(settings).__name__}"
+        )
+    try:
+        return model.model_validate(dict(settings or {}))
+    except pydantic.ValidationError as error:
+        # The input is left out: a setting may be a password.
+        problems = "; ".join(
+            f"{'.'.join(map(str, p['loc']))}: {_setting_problem(p['type'], p['msg'], p['loc'], model)}"
+            for p in error.errors(include_url=False, include_input=False)
+        )
+        raise ConfigurationError(f"settings of plugin {name!r}: {problems}") from None
+
+
+def _setting_problem(
+    kind: str, message: str, loc: tuple[str | int, ...], model: type[pydantic.BaseModel]
+) -> str:
+    if kind == "extra_forbidden":
+        return f"unknown setting{nearest(str(loc[-1]), model.model_fields)}"
+    return message
+
+
+def _register(manager: pluggy.PluginManager, name: str, plugin: Plugin) -> None:
+    try:
+        manager.register(plugin, name=name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        hooks = [h for h in vars(Hooks) if not h.startswith("_")]
+        wrong = next((h for h in hooks if f"'{h}'" in str(error)), None)
+        expected = f"; expected {signature(wrong)}" if wrong else f"; hooks: {', '.join(hooks)}"
+        raise PluginError(f"plugin {name!r} breaks the contract: {error}{expected}") from error
+
+
+def _check_settings(
+    settings: Mapping[str, object],
+    active: set[str],
+    selection: Selection,
+    known: Mapping[str, importlib_metadata.EntryPoint],
+) -> None:
+    for name in settings:
+        if name in active or name in selection.disabled:
+            continue
+        if name in known:
+            raise ConfigurationError(
+                f"{name}= configures a plugin that is not selected; "
+                f"add {name!r} to plugins=, or drop the keyword"
+            )
+        raise PluginError(
+            f"{name}= configures a plugin that is not installed: {install_hint(name)}"
+        )
