@@ -6,18 +6,23 @@ deletion passes by it. What it can read but not change is refused, before anythi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from earnorm import App, Domain, Env
-from earnorm.plugin import JUDGED, Call, Lock, Operation, Options, PerRecord, Update
+from earnorm import Domain, Env
+from earnorm.plugin import JUDGED, Call, Lock, Operation, Stage
 from earnorm_security.declarations import Right
+from earnorm_security.judging import (
+    DEMAND,
+    UNKNOWN,
+    Demand,
+    document_refusal,
+    has_any,
+    refusal,
+)
 from earnorm_security.policy import RIGHT_OF, Policy
-from earnorm_security.residual import residual
+from earnorm_security.residual import Residual, together, updates_of
 
-_ONE = Options(limit=1)
 _RULES = "security: the records that a rule refers to"
-_REASON = "security: are there records that may be read but not changed?"
 
 
 class Reading:
@@ -44,7 +49,7 @@ class Reading:
         policy = self._policy
         policy.require(op.env, "write", "lock")
         changeable = await _reach(policy, op.env, "write")
-        if changeable is not Domain.TRUE and await _any(op, _both(visible, ~changeable)):
+        if changeable is not Domain.TRUE and await has_any(op, _both(visible, ~changeable)):
             raise policy.refusal(
                 "write", "lock", "they do not allow to change every record that was to be locked"
             )
@@ -52,26 +57,39 @@ class Reading:
 
 
 class Creating:
-    """Refuses documents that the create rules don't allow; all of them, when one is refused."""
+    """Refuses documents that the create rules cannot allow, whatever is filled in; all of them, when one is refused."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
-        """Check every document, then pass the operation on as it is."""
+        """Refuse, or pass the operation on with the demand that its documents have to fulfil in the end."""
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "create", op.name)
             allowed = await _reach(policy, op.env, "create")
             if allowed is not Domain.TRUE:
-                matches = op.app.matcher(policy.model, allowed)
-                documents = op.values if isinstance(op.values, list) else []
-                for position, document in enumerate(documents):
-                    if not matches(document):
-                        raise policy.refusal(
-                            "create", op.name, f"they do not allow document {position}"
-                        )
+                is_open = self._is_open(op, allowed)
+                demand = Demand(policy, "create", allowed, op.values, is_open)
+                op = op.with_note(DEMAND, demand)
         return await call_next(op)
+
+    def _is_open(self, op: Operation, allowed: Domain) -> bool:
+        """Say whether a document has to get a value yet that makes it allowed.
+
+        Raises:
+            AccessDenied: One cannot be allowed.
+        """
+        matches = op.app.matcher(op.model, allowed)
+        residual: Residual | None = None
+        for position, document in enumerate(op.values if isinstance(op.values, list) else ()):
+            if matches(document):
+                continue
+            if residual is None:
+                residual = Residual(op.app, op.model, allowed)
+            if not _is_filled_in(op) or residual.of_new(document) is Domain.FALSE:
+                raise document_refusal(op, self._policy, position)
+        return residual is not None
 
 
 class Changing:
@@ -81,7 +99,7 @@ class Changing:
         self._policy = policy
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
-        """Refuse, or pass the operation on, narrowed."""
+        """Refuse, or pass the operation on, narrowed, with the demand that its records have to fulfil in the end."""
         if op.env.system or op.notes.get(JUDGED):
             return await call_next(op)
         policy, env, right = self._policy, op.env, RIGHT_OF[op.name]
@@ -95,35 +113,42 @@ class Changing:
 
         # Each demand is part of the write itself, so a record that changes between the check and
         # the write is left alone. The check is there to refuse aloud what would be left alone.
-        remains = self._remaining(op, right, changeable)
-        check = remains if same else _both(changeable, remains)
-        if check is not Domain.TRUE and await _any(op, _both(visible, ~check)):
-            raise policy.refusal(right, op.name, _DETAIL[right])
+        before = Domain.TRUE if same else changeable
+        rest = self._rest(op, right, changeable)
+        check, is_open = _both(before, rest), False
+        if check is not Domain.TRUE and await has_any(op, visible & ~check):
+            is_open = rest is not Domain.TRUE and rest is not Domain.FALSE and _is_filled_in(op)
+            if not is_open or (before is not Domain.TRUE and await has_any(op, visible & ~before)):
+                raise refusal(op, policy, right)
+            check = before
+        if changeable is not Domain.TRUE:
+            op = op.with_note(DEMAND, Demand(policy, right, changeable, op.values, is_open))
         return await call_next(op.replace(domain=_both(visible, check)))
 
-    def _remaining(self, op: Operation, right: Right, changeable: Domain) -> Domain:
-        """What a record must fulfil so that it doesn't leave the rule by this write."""
-        if changeable is Domain.TRUE:
+    def _rest(self, op: Operation, right: Right, changeable: Domain) -> Domain:
+        """The conditions on a record before this write, beside those of the rule, so that it doesn't leave the rule."""
+        updates = updates_of(op.values)
+        if changeable is Domain.TRUE or not updates:
             return Domain.TRUE
-        groups: dict[Domain, list[Any]] = {}
-        for key, update in _updates(op):
-            rest = residual(op.app, self._policy.model, changeable, update)
+        residual = Residual(op.app, self._policy.model, changeable)
+        residuals: dict[Domain, list[Any]] = {}
+        for pk, update in updates.items():
+            rest = residual.after(update)
             if rest is None:
-                raise self._policy.refusal(
-                    right,
-                    op.name,
-                    "whether this change is allowed is known only for whole values that are set "
-                    "or unset; set the whole field instead",
-                )
+                raise self._policy.refusal(right, op.name, UNKNOWN)
             # A change of other fields leaves the rule itself, and that is demanded anyway.
-            if rest != changeable and rest is not Domain.TRUE:
-                groups.setdefault(rest, []).append(key)
-        if isinstance(op.values, Update):
-            return next(iter(groups), Domain.TRUE)
-        result = Domain.TRUE
-        for rest, keys in groups.items():
-            result &= Domain([("_id", "not in", keys)]) | rest
-        return result.simplify()
+            if not residual.is_implied(rest):
+                residuals.setdefault(rest, []).append(pk)
+        return together(residuals)
+
+
+def _is_filled_in(op: Operation) -> bool:
+    """Say whether the model has steps that may fill values in before they are judged."""
+    bound = op.app.bind(op.model)
+    classes = [bound] if bound.family is None else bound.family.members.values()
+    return any(
+        Stage.IDENTITY <= step.stage < Stage.JUDGE for each in classes for step in each.steps()
+    )
 
 
 async def _reach(policy: Policy, env: Env, right: Right) -> Domain:
@@ -149,31 +174,9 @@ _LAYERS: dict[Right, type[Reading] | type[Creating] | type[Changing]] = {
     "write": Changing,
     "unlink": Changing,
 }
-_DETAIL: dict[Right, str] = {
-    "write": "they do not allow to change every record that was asked for, or to change it so",
-    "unlink": "they do not allow to delete every record that was asked for",
-}
-
-
-def _updates(op: Operation) -> Iterator[tuple[Any, Update]]:
-    if isinstance(op.values, PerRecord):
-        yield from op.values.items()
-    elif isinstance(op.values, Update):
-        yield None, op.values
 
 
 def _both(domain: Domain, rule: Domain) -> Domain:
     if rule is Domain.TRUE:
         return domain
     return domain & rule
-
-
-async def _any(op: Operation, domain: Domain) -> bool:
-    """Whether such a record exists; asked in the operation's own transaction."""
-    simple = domain.simplify()
-    if simple is Domain.FALSE:
-        return False
-    env = op.env.replace(system=True, reason=_REASON)
-    app: App = op.app
-    found: int = await app.execute(Operation("count", op.model, env, simple, options=_ONE))
-    return found > 0

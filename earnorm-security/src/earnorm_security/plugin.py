@@ -8,9 +8,19 @@ from typing import Final, Literal
 import pydantic
 
 from earnorm import App, BaseModel, ConfigurationError, Env
-from earnorm.plugin import Layer, Middleware, OperationName, hookimpl, name_of
+from earnorm.plugin import (
+    Layer,
+    Middleware,
+    ModelView,
+    OperationName,
+    Stage,
+    Step,
+    hookimpl,
+    name_of,
+)
 from earnorm_security.declarations import RIGHTS, Right
 from earnorm_security.enforcement import layer_for
+from earnorm_security.judging import judge
 from earnorm_security.policy import RIGHT_OF, Policy
 
 _RIGHTS: Final[Mapping[str, Right]] = {**RIGHT_OF, **{right: right for right in RIGHTS}}
@@ -68,7 +78,8 @@ class Security:
 
 
 class SecurityPlugin:
-    """Rights on models and rules on records, enforced on every operation in ``Layer.SECURITY``.
+    """Rights on models and rules on records, enforced on every operation in ``Layer.SECURITY``, and on what is stored
+    in the end in ``Stage.JUDGE``.
 
     Args:
         settings: See :class:`SecuritySettings`.
@@ -106,3 +117,9 @@ class SecurityPlugin:
         """One layer per operation; none on a model that declares nothing, unless it is closed."""
         policy = self._services[app].policy(model)
         return () if policy.is_void else ((Layer.SECURITY, layer_for(policy, operation)),)
+
+    @hookimpl
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
+        """One step on a model with rules, which judges what is stored in the end."""
+        policy = self._services[app].policy(model.cls)
+        return (Step(Stage.JUDGE, "security", judge),) if policy.has_rules else ()

@@ -78,6 +78,11 @@ class Policy:
             return False  # a class that shares the collection may have rules, and be defined later
         return not self._rules and all(EVERYBODY in roles for roles in self._granted.values())
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether a rule may have a say in what is stored."""
+        return bool(self._rules) or self.model._root is not None
+
     # -- rights -------------------------------------------------------------------------------
 
     def missing(self, env: Env, right: Right) -> Right | None:

@@ -1,67 +1,113 @@
-"""What a record must still fulfil so that it satisfies a domain after a change.
+"""The part of a domain that a record must still fulfil so that it satisfies the domain after a change.
 
-The conditions on what the change sets are decided now; the rest of the domain stays. So whether a
-record leaves a rule is a question that the server answers about the record as it is, in the same
-write, and no record has to be read, changed in memory and trusted to stay as it was.
+The conditions on values that the change sets are decided now; the rest of the domain stays. So the server answers
+about the record as it is, in the same write, whether the record leaves a rule. No record has to be read, changed in
+memory and trusted to stay as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from earnorm import App, BaseModel, Domain
 from earnorm.domain import And, Condition, Not, Or
-from earnorm.plugin import Update
-
-Decide = Callable[[Domain], bool | None]
-
-
-def residual(app: App, model: type[BaseModel], domain: Domain, update: Update) -> Domain | None:
-    """The domain of the records that satisfy ``domain`` once ``update`` was applied to them.
-
-    Args:
-        app: Whose operators decide a condition.
-        model: The model that both are about.
-        domain: What shall hold afterwards.
-        update: The change, in stored form.
-
-    Returns:
-        A domain about the records before the change, simplified; None where the change does
-        something to a field of ``domain`` whose outcome isn't known beforehand: an operator other
-        than ``$set`` and ``$unset``, or a part of a value (``$set`` of ``address.city``).
-    """
-    values, unknown = _effect(update)
-    if not values and not unknown:
-        return domain
-
-    undecidable = False
-
-    def rest(node: Domain) -> Domain:
-        nonlocal undecidable
-        if isinstance(node, Condition):
-            key = app.bind(model).schema.resolve(node.path).db_path.partition(".")[0]
-            if key in unknown:
-                undecidable = True
-                return Domain.FALSE
-            if key not in values:
-                return node
-            return Domain(app.matcher(model, node)(_document(key, values)))
-        if isinstance(node, And):
-            return And(rest(child) for child in node.children)
-        if isinstance(node, Or):
-            return Or(rest(child) for child in node.children)
-        return ~rest(node.child) if isinstance(node, Not) else node
-
-    result = rest(domain).simplify()
-    return None if undecidable else result
-
+from earnorm.plugin import PerRecord, Update
 
 _UNSET = object()
+_ANY_KEY = "*"  # the path of conditions about the whole record, such as a full-text search
 
 
-def _document(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {} if values[key] is _UNSET else {key: values[key]}
+class Residual:
+    """The residuals of one domain.
+
+    Args:
+        app: Its operators decide the conditions.
+        model: The model that the domain is about.
+        domain: The domain that has to hold in the end.
+    """
+
+    def __init__(self, app: App, model: type[BaseModel], domain: Domain) -> None:
+        self._app, self._model, self._domain = app, model, domain.simplify()
+        schema = app.bind(model).schema
+        self._keys = {
+            each: _ANY_KEY
+            if each.path == _ANY_KEY
+            else schema.resolve(each.path).db_path.partition(".")[0]
+            for each in self._domain.conditions()
+        }
+        self._terms = frozenset(_terms(self._domain))
+
+    def after(self, update: Update) -> Domain | None:
+        """The domain of the records that satisfy the whole domain once the update was applied to them.
+
+        Args:
+            update: The change, in stored form.
+
+        Returns:
+            A domain about the records before the change, simplified; the whole domain itself where the change does
+            not concern it. None where the change does something to a field of the domain whose outcome isn't known
+            beforehand: an operator other than ``$set`` and ``$unset``, a part of a value (``$set`` of
+            ``address.city``), or anything where a condition is about the whole record.
+        """
+        values, unknown = _effect(update)
+        looked_at = frozenset(self._keys.values())
+        if _ANY_KEY in looked_at or not unknown.isdisjoint(looked_at):
+            return None
+        return self._domain if looked_at.isdisjoint(values) else self._rest(values)
+
+    def of_new(self, document: Mapping[str, Any]) -> Domain:
+        """The conditions that a new document leaves open, for values that are filled in where it has none.
+
+        Args:
+            document: The document, in stored form.
+        """
+        return self._rest({key: value for key, value in document.items() if value is not None})
+
+    def is_implied(self, rest: Domain) -> bool:
+        """Whether every record that satisfies the whole domain satisfies a residual, as far as their form tells."""
+        return self._terms.issuperset(_terms(rest))
+
+    def _rest(self, values: Mapping[str, Any]) -> Domain:
+        def rest(node: Domain) -> Domain:
+            if isinstance(node, Condition):
+                key = self._keys[node]
+                if key not in values:
+                    return node
+                document = {} if values[key] is _UNSET else {key: values[key]}
+                return Domain(self._app.matcher(self._model, node)(document))
+            if isinstance(node, And):
+                return And(rest(child) for child in node.children)
+            if isinstance(node, Or):
+                return Or(rest(child) for child in node.children)
+            return ~rest(node.child) if isinstance(node, Not) else node
+
+        return rest(self._domain).simplify()
+
+
+def updates_of(values: object) -> Mapping[Any, Update]:
+    """The updates of a write by the id of their record; under None the one for all that match."""
+    if isinstance(values, PerRecord):
+        return values
+    return {None: values} if isinstance(values, Update) else {}
+
+
+def together(residuals: Mapping[Domain, list[Any]]) -> Domain:
+    """One domain of what all records must fulfil.
+
+    Args:
+        residuals: The ids of the records that a residual is about; None is the id of all that match.
+    """
+    result = Domain.TRUE
+    for rest, pks in residuals.items():
+        result &= rest if pks == [None] else Domain([("_id", "not in", pks)]) | rest
+    return result.simplify()
+
+
+def _terms(domain: Domain) -> Iterable[Domain]:
+    if isinstance(domain, And):
+        return domain.children
+    return () if domain is Domain.TRUE else (domain,)
 
 
 def _effect(update: Update) -> tuple[dict[str, Any], frozenset[str]]:

@@ -25,6 +25,7 @@ from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
+    from earnorm.domain import Domain
     from earnorm.fields.base import Field
     from earnorm.kernel.environment import Env
     from earnorm.kernel.operations import Call, Operation
@@ -380,6 +381,7 @@ class DocumentBatch:
 
     __slots__ = (
         "_documents",
+        "_narrowed",
         "_now",
         "_rows",
         "back",
@@ -403,6 +405,7 @@ class DocumentBatch:
         self.notes: dict[Note[Any], Any] = {}
         self.problems: list[ErrorDetail] = []
         self._documents: list[Document] | None = None
+        self._narrowed: Domain | None = None
         self._rows: list[DocumentRow] | None = None
         self._now: datetime.datetime | None = None
 
@@ -473,11 +476,17 @@ class DocumentBatch:
         if self.back is not None:
             self.back.common[name] = stored
 
+    def narrow(self, domain: Domain) -> None:
+        """Demand more of the records that a write is about, as a part of the write itself."""
+        known = self.op.domain if self._narrowed is None else self._narrowed
+        self._narrowed = known & domain
+
     @property
     def operation(self) -> Operation:
         """The operation with what the steps made of it."""
+        op = self.op if self._narrowed is None else replace(self.op, domain=self._narrowed)
         if not self.is_changed:
-            return self.op
+            return op
         values: Any = self._documents
         if values is None:
             rows = self.rows
@@ -485,7 +494,7 @@ class DocumentBatch:
                 values = PerRecord({row.pk: row.update for row in rows})
             else:
                 values = rows[0].update
-        return replace(self.op, values=values)
+        return replace(op, values=values)
 
 
 @dataclass(frozen=True, slots=True)

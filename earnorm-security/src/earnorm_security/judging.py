@@ -1,0 +1,123 @@
+"""The step JUDGE: access rules judge what will be stored, values that other steps filled in included.
+
+The outermost layer has refused what was asked for, and leaves a demand on the operation; an operation without one
+(of the system, or of a model whose rules reach everything) is not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from earnorm import AccessDenied, Domain
+from earnorm.plugin import DocumentBatch, Note, Operation, Options
+from earnorm_security.declarations import Right
+from earnorm_security.policy import Policy
+from earnorm_security.residual import Residual, together, updates_of
+
+UNKNOWN: Final = (
+    "whether this change is allowed is known only for whole values that are set or unset; "
+    "set the whole field instead"
+)
+_ONE: Final = Options(limit=1)
+_REASON: Final = "security: are there records that may be read but not changed?"
+_DETAIL: Final[Mapping[str, str]] = {
+    "write": "they do not allow to change every record that was asked for, or to change it so",
+    "unlink": "they do not allow to delete every record that was asked for",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What every stored record must fulfil after an operation.
+
+    Attributes:
+        policy: The rules that say so.
+        right: The right that was used.
+        allowed: The records that the right reaches, with nothing left to ask of other models. A write's own domain
+            demands as much of the records before it.
+        asked: The values of the operation, as they were asked for.
+        is_open: The values that were asked for do not fulfil it by themselves; those that are filled in may.
+    """
+
+    policy: Policy
+    right: Right
+    allowed: Domain
+    asked: object
+    is_open: bool
+
+
+DEMAND: Final[Note[Demand]] = Note("security demand")
+
+
+async def judge(batch: DocumentBatch) -> None:
+    """Refuse an operation by whose final values a record would leave the rules.
+
+    Raises:
+        AccessDenied: They do not allow a document, or a change of a record.
+    """
+    demand = batch.op.note(DEMAND)
+    if demand is None:
+        return
+    op = batch.operation
+    if op.values is demand.asked and not demand.is_open:
+        return
+    if op.name == "create":
+        refuse_documents(op, demand)
+        return
+    rest = _left_open(op, demand)
+    if rest is Domain.TRUE:
+        return
+    # As for what was asked: the condition is a part of the write itself, and the check refuses aloud.
+    if await has_any(op, op.domain & ~rest):
+        raise refusal(op, demand.policy, demand.right)
+    batch.narrow(rest)
+
+
+def refuse_documents(op: Operation, demand: Demand) -> None:
+    """Refuse to create documents of which one is not allowed."""
+    matches = op.app.matcher(op.model, demand.allowed)
+    for position, document in enumerate(op.values if isinstance(op.values, list) else ()):
+        if not matches(document):
+            raise document_refusal(op, demand.policy, position)
+
+
+def _left_open(op: Operation, demand: Demand) -> Domain:
+    """The condition on the records before the write that its domain does not demand yet."""
+    residual = Residual(op.app, op.model, demand.allowed)
+    asked = updates_of(demand.asked)
+    residuals: dict[Domain, list[Any]] = {}
+    for pk, update in updates_of(op.values).items():
+        known = asked.get(pk)
+        if update is known and not demand.is_open:
+            continue
+        rest = residual.after(update)
+        if rest is None:
+            raise demand.policy.refusal(demand.right, op.name, UNKNOWN)
+        if residual.is_implied(rest):
+            continue
+        if known is None or demand.is_open or rest != residual.after(known):
+            residuals.setdefault(rest, []).append(pk)
+    return together(residuals)
+
+
+def document_refusal(op: Operation, policy: Policy, position: int) -> AccessDenied:
+    """The error for a document that may not be created."""
+    return policy.refusal("create", op.name, f"they do not allow document {position}")
+
+
+def refusal(op: Operation, policy: Policy, right: Right) -> AccessDenied:
+    """The error for records that may be read and not be changed so."""
+    return policy.refusal(right, op.name, _DETAIL[right])
+
+
+async def has_any(op: Operation, domain: Domain) -> bool:
+    """Say whether such a record exists; asked in the operation's own transaction."""
+    simple = domain.simplify()
+    if simple is Domain.FALSE:
+        return False
+    env = op.env.replace(system=True, reason=_REASON)
+    count = op.child("count", op.model, simple, options=_ONE, origin="security", env=env)
+    found: int = await op.app.execute(count)
+    return found > 0
