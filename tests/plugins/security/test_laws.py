@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -24,10 +24,12 @@ from earnorm import (
     Update,
     act_as,
     current_env,
+    hookimpl,
     models,
     system,
 )
 from earnorm.fields import Int, List, String
+from earnorm.kernel.steps import DocumentBatch, Stage, Step
 from earnorm_security import Rule
 
 ROLES = ("a", "b")
@@ -53,6 +55,23 @@ class Sample(models.BaseModel):
     tags = List(String())
 
 
+class Filling:
+    """Fills in the values of the context's ``filled``, where an operation has none of its own."""
+
+    api = 1
+    name = "filling"
+
+    @hookimpl
+    def register_steps(self, app, model):
+        return [Step(Stage.STAMP, "filling", fill)] if model.name == Sample._name else []
+
+
+def fill(batch: DocumentBatch) -> None:
+    for row in batch.rows:
+        for name, value in batch.env.context.get("filled", {}).items():
+            row.fill(name, value)
+
+
 NUMBERS = st.none() | st.integers(0, 3)
 TEXTS = st.none() | st.sampled_from(["", "x", "xy", "Y"])
 TAGS = st.none() | st.lists(st.sampled_from(["x", "y"]), max_size=2)
@@ -73,18 +92,15 @@ DOMAINS = st.recursive(
     ),
     max_leaves=4,
 )
-# Half of the rules let everything pass, so that enough writes are allowed.
+# Half of them are true, so that enough writes reach a record and are allowed.
+WIDE = st.booleans().flatmap(lambda all: st.just(Domain.TRUE) if all else DOMAINS)
 RULES = st.fixed_dictionaries(
-    {
-        f"{right}_{who}": st.just(Domain.TRUE) | DOMAINS
-        for right in ("read", "change")
-        for who in ("all", "a", "b")
-    }
+    {f"{right}_{who}": WIDE for right in ("read", "change") for who in ("all", "a", "b")}
 )
 VALUES = {"number": NUMBERS, "t": TEXTS, "tags": TAGS}
 DOCUMENTS = st.lists(st.fixed_dictionaries({}, optional=VALUES), min_size=1, max_size=6)
-PRINCIPALS = st.none() | st.sampled_from([(), ("a",), ("b",), ROLES]).map(
-    lambda roles: Principal("p", roles)
+PRINCIPALS = st.sampled_from([None, (), ("a",), ("b",), ROLES, ROLES]).map(
+    lambda roles: None if roles is None else Principal("p", roles)
 )
 CHANGES = (
     st.fixed_dictionaries({}, optional=VALUES)
@@ -140,10 +156,10 @@ class World:
         return lambda document: everywhere(document) and any(m(document) for m in some)
 
 
-@pytest.fixture
-def world(opened) -> Iterator[World]:
+@contextmanager
+def made(opened: Any, *plugins: object) -> Iterator[World]:
     with asyncio.Runner() as runner:
-        context = opened()
+        context = opened(plugins=plugins)
         app = runner.run(context.__aenter__())
         try:
             yield World(runner, app)
@@ -153,14 +169,37 @@ def world(opened) -> Iterator[World]:
             runner.run(context.__aexit__(None, None, None))
 
 
-def acting(principal: Principal | None, rules: dict[str, Domain]) -> ExitStack:
+@pytest.fixture
+def world(opened) -> Iterator[World]:
+    with made(opened) as plain:
+        yield plain
+
+
+@pytest.fixture(params=["plain", "filled"])
+def written_world(opened, request) -> Iterator[World]:
+    """Without and with a step that fills values in."""
+    with made(opened, *([Filling()] if request.param == "filled" else [])) as either:
+        yield either
+
+
+def acting(
+    principal: Principal | None, rules: dict[str, Domain], filled: dict[str, Any] | None = None
+) -> ExitStack:
     from earnorm.kernel.environment import use_env
 
     stack = ExitStack()
-    env = stack.enter_context(act_as(principal or "nobody", **rules))
+    env = stack.enter_context(act_as(principal or "nobody", **rules, filled=filled or {}))
     if principal is None:
         stack.enter_context(use_env(env.replace(principal=None)))
     return stack
+
+
+@pytest.fixture
+def filled(written_world: World) -> Any:
+    """Values that a step fills in, by field; none in an App without the step."""
+    if all(info.name != "filling" for info in written_world.app.plugins):
+        return st.just({})
+    return st.fixed_dictionaries({}, optional={"number": NUMBERS, "text": TEXTS, "tags": TAGS})
 
 
 def keys(documents: Any) -> list[Any]:
@@ -169,7 +208,7 @@ def keys(documents: Any) -> list[Any]:
 
 def test_search_and_count_give_what_domain_and_rules_leave(world):
     @LAW
-    @given(DOCUMENTS, DOMAINS, RULES, PRINCIPALS)
+    @given(DOCUMENTS, WIDE, RULES, PRINCIPALS)
     def law(documents, domain, rules, principal):
         async def check():
             rows = await world.fill(documents)
@@ -187,9 +226,25 @@ def test_search_and_count_give_what_domain_and_rules_leave(world):
     law()
 
 
-def changed(row: dict[str, Any], operators: dict[str, Any]) -> dict[str, Any]:
+def changed(
+    row: dict[str, Any], operators: dict[str, Any], filled: dict[str, Any]
+) -> dict[str, Any]:
+    """The document after a write; a value is filled in where the write does not touch its field."""
     unset = operators.get("$unset", {})
-    return {k: v for k, v in {**row, **operators.get("$set", {})}.items() if k not in unset}
+    asked = {**row, **operators.get("$set", {})}
+    touched = {*unset, *operators.get("$set", {})}
+    asked.update((k, v) for k, v in stored_names(filled).items() if k not in touched)
+    return {k: v for k, v in asked.items() if k not in unset}
+
+
+def with_filled(document: dict[str, Any], filled: dict[str, Any]) -> dict[str, Any]:
+    """A new document; a value is filled in where it has none."""
+    missing = {k: v for k, v in stored_names(filled).items() if document.get(k) is None}
+    return {**document, **missing}
+
+
+def stored_names(values: dict[str, Any]) -> dict[str, Any]:
+    return {Sample._schema.fields[name].db_name: value for name, value in values.items()}
 
 
 async def outcome(world: World, op: Operation) -> int | None:
@@ -217,19 +272,21 @@ def expect(rows, rules, principal, world, domain, after):
     return [row for row in new if row], len(hit)
 
 
-def test_a_write_reaches_exactly_the_readable_records_or_is_refused_as_a_whole(world):
-    seen = set()
+def test_a_write_reaches_exactly_the_readable_records_or_is_refused_as_a_whole(
+    written_world, filled
+):
+    world, seen = written_world, set()
 
     @LAW
-    @given(DOCUMENTS, DOMAINS, RULES, PRINCIPALS, CHANGES)
-    def law(documents, domain, rules, principal, operators):
+    @given(DOCUMENTS, WIDE, RULES, PRINCIPALS, CHANGES, filled)
+    def law(documents, domain, rules, principal, operators, values):
         async def check():
             rows = await world.fill(documents)
-            with acting(principal, rules):
+            with acting(principal, rules, values):
                 op = Operation("write", Sample, current_env(), domain, Update(operators))
                 result = await outcome(world, op)
             expected, count = expect(
-                rows, rules, principal, world, domain, lambda row: changed(row, operators)
+                rows, rules, principal, world, domain, lambda row: changed(row, operators, values)
             )
             assert result == count
             assert await world.stored() == expected
@@ -241,19 +298,26 @@ def test_a_write_reaches_exactly_the_readable_records_or_is_refused_as_a_whole(w
     assert {None, True, False} <= seen, "the cases were not all generated"
 
 
-def test_changes_for_each_record_obey_the_same_law(world):
+def test_changes_for_each_record_obey_the_same_law(written_world, filled):
+    world = written_world
+
     @LAW
-    @given(DOCUMENTS, DOMAINS, RULES, PRINCIPALS, st.lists(CHANGES, min_size=6, max_size=6))
-    def law(documents, domain, rules, principal, changes):
+    @given(DOCUMENTS, WIDE, RULES, PRINCIPALS, st.lists(CHANGES, min_size=6, max_size=6), filled)
+    def law(documents, domain, rules, principal, changes, given):
         async def check():
             rows = await world.fill(documents)
             by_key = {row["_id"]: change for row, change in zip(rows, changes, strict=False)}
             values = PerRecord({key: Update(change) for key, change in by_key.items()})
-            with acting(principal, rules):
+            with acting(principal, rules, given):
                 op = Operation("write", Sample, current_env(), domain, values)
                 result = await outcome(world, op)
             expected, count = expect(
-                rows, rules, principal, world, domain, lambda row: changed(row, by_key[row["_id"]])
+                rows,
+                rules,
+                principal,
+                world,
+                domain,
+                lambda row: changed(row, by_key[row["_id"]], given),
             )
             assert result == count
             assert await world.stored() == expected
@@ -265,7 +329,7 @@ def test_changes_for_each_record_obey_the_same_law(world):
 
 def test_unlink_obeys_the_same_law(world):
     @LAW
-    @given(DOCUMENTS, DOMAINS, RULES, PRINCIPALS)
+    @given(DOCUMENTS, WIDE, RULES, PRINCIPALS)
     def law(documents, domain, rules, principal):
         async def check():
             rows = await world.fill(documents)
@@ -280,17 +344,20 @@ def test_unlink_obeys_the_same_law(world):
     law()
 
 
-def test_create_stores_all_documents_or_none(world):
+def test_create_stores_all_documents_or_none(written_world, filled):
+    world = written_world
+
     @LAW
-    @given(DOCUMENTS, RULES, PRINCIPALS)
-    def law(documents, rules, principal):
+    @given(DOCUMENTS, RULES, PRINCIPALS, filled)
+    def law(documents, rules, principal, values):
         async def check():
             rows = await world.fill(documents)
             await world._raw.delete_many({})
             allowed = world.allows(rules, principal, "change")
-            with acting(principal, rules):
+            with acting(principal, rules, values):
                 op = Operation("create", Sample, current_env(), values=[dict(r) for r in rows])
                 result = await outcome(world, op)
+            rows = [with_filled(row, values) for row in rows]
             fits = all(allowed(row) for row in rows)
             assert (result is not None) == fits
             assert await world.stored() == (rows if fits else [])
@@ -300,14 +367,15 @@ def test_create_stores_all_documents_or_none(world):
     law()
 
 
-def test_what_is_hidden_changes_no_answer(world):
+def test_what_is_hidden_changes_no_answer(written_world, filled):
     """Two databases that differ only in hidden records cannot be told apart."""
+    world = written_world
 
     @LAW
-    @given(DOCUMENTS, DOMAINS, RULES, PRINCIPALS, CHANGES)
-    def law(documents, domain, rules, principal, operators):
+    @given(DOCUMENTS, WIDE, RULES, PRINCIPALS, CHANGES, filled)
+    def law(documents, domain, rules, principal, operators, values):
         async def answers():
-            with acting(principal, rules):
+            with acting(principal, rules, values):
                 found = await Sample.search(domain)
                 counted = await Sample.count(domain)
                 op = Operation("write", Sample, current_env(), domain, Update(operators))
