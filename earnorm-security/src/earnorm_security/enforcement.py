@@ -145,9 +145,11 @@ class Changing:
 def _is_filled_in(op: Operation) -> bool:
     """Say whether the model has steps that may fill values in before they are judged."""
     bound = op.app.bind(op.model)
-    classes = [bound] if bound.family is None else bound.family.members.values()
+    below = [] if bound.classes is None else [each for _, each in bound.classes.below()]
     return any(
-        Stage.IDENTITY <= step.stage < Stage.JUDGE for each in classes for step in each.steps()
+        Stage.IDENTITY <= step.stage < Stage.JUDGE
+        for each in (bound, *below)
+        for step in each.steps()
     )
 
 

@@ -81,7 +81,7 @@ class Policy:
     @property
     def has_rules(self) -> bool:
         """Whether a rule may have a say in what is stored."""
-        return bool(self._rules) or self.model._root is not None
+        return bool(self._rules) or self._shares_collection
 
     # -- rights -------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from earnorm import (
     system,
 )
 from earnorm.fields import Int, List, String
-from earnorm.kernel.steps import DocumentBatch, Stage, Step
+from earnorm.plugin import DocumentBatch, Stage, Step
 from earnorm_security import Rule
 
 ROLES = ("a", "b")

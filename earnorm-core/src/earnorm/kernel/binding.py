@@ -28,6 +28,7 @@ from earnorm.kernel.durable import settling
 from earnorm.kernel.layers import Layer, PlacedLayer, compose
 from earnorm.kernel.loading import LoadedPlugins, settled
 from earnorm.kernel.operations import (
+    JUDGED,
     Call,
     Operation,
     OperationName,
@@ -395,8 +396,9 @@ def _announcing_denials(call: Call, observers: Sequence[Observer]) -> Call:
         try:
             return await call(op)
         except AccessDenied as error:
-            for plugin, observe in observers:
-                await settled(observe(op=op, error=error), plugin, "access_denied")
+            if not op.note(JUDGED):  # of a part: it is told of the whole, which somebody asked for
+                for plugin, observe in observers:
+                    await settled(observe(op=op, error=error), plugin, "access_denied")
             raise
 
     return announcing
