@@ -8,7 +8,7 @@ and by which steps its records are found from the one that changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,7 @@ class Plan:
 
     def system(self, env: Env) -> Env:
         """The Env in which the fields are computed."""
-        return env.replace(system=True, reason=self.reason)
+        return replace(env, system=True, reason=self.reason)
 
 
 class Graph:
