@@ -224,6 +224,7 @@ LATER = {
     "earnorm.features.computed.plugin",
     "earnorm.features.coalescing.plugin",
     "earnorm.features.on_delete.plugin",
+    "earnorm.features.files.stored",
     "earnorm.features.slow_queries.plugin",
     "earnorm.features.timestamps.plugin",
     "earnorm.features.provenance.provenance",

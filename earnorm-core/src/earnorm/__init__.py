@@ -27,7 +27,6 @@ from earnorm.exceptions import (
     ValidationError,
 )
 from earnorm.features.computed.computing import depends
-from earnorm.features.files.stored import StoredFile
 from earnorm.fields import (
     UUID,
     Binary,
@@ -93,6 +92,7 @@ if TYPE_CHECKING:
     from earnorm.features.bulk.bulk import Bulk
     from earnorm.features.coalescing.plugin import coalescing
     from earnorm.features.explaining.query_plan import Plan
+    from earnorm.features.files.stored import StoredFile
     from earnorm.features.grouping.aggregation import (
         AddToSet,
         Aggregate,
@@ -291,6 +291,7 @@ else:
         "features.grouping.aggregation": "AddToSet Aggregate Avg Count First Last Max Min Stats Sum",
         "features.paging.paging": "CursorPage Page",
         "features.explaining.query_plan": "Plan",
+        "features.files.stored": "StoredFile",
         "features.trees.parent_paths": "rebuild_parent_paths",
         "features.sequences.counters": "sequence",
         "kernel.transactions": "Transaction after_commit after_rollback session transaction transactional",
