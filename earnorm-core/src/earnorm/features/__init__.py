@@ -7,6 +7,7 @@ FEATURES: Final[Mapping[str, str]] = {
     "archive": "earnorm.features.archive.plugin:ArchivePlugin",
     "authors": "earnorm.features.authors.plugin:AuthorsPlugin",
     "coalescing": "earnorm.features.coalescing.plugin:CoalescingPlugin",
+    "delegation": "earnorm.features.delegation.plugin:DelegationPlugin",
     "files": "earnorm.features.files.plugin:FilesPlugin",
     "indexes": "earnorm.features.indexes.plugin:IndexesPlugin",
     "on_delete": "earnorm.features.on_delete.plugin:OnDeletePlugin",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection
@@ -37,7 +37,16 @@ from earnorm.kernel.operations import (
 )
 from earnorm.kernel.reading import combined
 from earnorm.kernel.sending import RETURNED, SENDER, Sender
-from earnorm.kernel.steps import ALL, DocumentSteps, Stage, Step, Way, checked_steps, in_order
+from earnorm.kernel.steps import (
+    ALL,
+    DocumentSteps,
+    Stage,
+    Step,
+    ValueWays,
+    Way,
+    checked_steps,
+    in_order,
+)
 from earnorm.kernel.transactions import in_transaction_if
 from earnorm.kernel.views import ModelView
 
@@ -140,10 +149,23 @@ class BoundModel:
             )
         return self._steps
 
+    # Both are looked at by every write: as attributes of the instance they cost no call.
+    @cached_property
+    def ways(self) -> ValueWays:
+        """The value steps by the way that values come."""
+        return ValueWays.of(self.steps())
+
+    @cached_property
+    def has_document_steps(self) -> bool:
+        """Whether any step sees what is created or written in stored form."""
+        return any(step.stage >= Stage.IDENTITY for step in self.steps())
+
     def recompose(self) -> None:
         """Compose the layers anew on their next use."""
         self._calls.clear()
         self._steps = None
+        for name in ("ways", "has_document_steps"):
+            self.__dict__.pop(name, None)
 
     # -- where layers end and the backend begins ----------------------------------------------
 

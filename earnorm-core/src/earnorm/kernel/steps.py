@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import datetime
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Flag, IntEnum, auto
 from functools import partial, reduce
 from operator import or_
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from earnorm.exceptions import BatchRefused, ErrorDetail, PluginError, ValidationError
+from earnorm.exceptions import (
+    BatchRefused,
+    ErrorDetail,
+    NotSupported,
+    PluginError,
+    ValidationError,
+)
 from earnorm.fields.base import MISSING
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import PerRecord, Update
@@ -33,6 +40,8 @@ if TYPE_CHECKING:
 Work = Callable[[], Awaitable[object]]
 Loc = tuple[str | int, ...]
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
 
 class Stage(IntEnum):
     """The order of the steps. Stages below 100 are about values, below 200 about documents; the rest follows the
@@ -47,7 +56,11 @@ class Stage(IntEnum):
     DEFAULT = 40
     """Values that nobody gave."""
     VALIDATE = 50
-    """Types, choices, validators."""
+    """Types, choices, validators: the built-in part comes first, so steps see values that are valid. What they
+    leave is held to the rules of the model."""
+    PLAN = 60
+    """What is done together with the operation: other records that are created, linked or written. All values are
+    valid, and new records have their ids."""
     IDENTITY = 110
     """Ids."""
     STAMP = 120
@@ -89,12 +102,16 @@ class Way(Flag):
     """``upsert()`` and ``upsert_many()``."""
     BULK = auto()
     """``bulk()``."""
+    UNLINK = auto()
+    """``unlink()`` of records; there are no values."""
     DERIVED = auto()
     """Values that a feature keeps in step with what was written elsewhere; no change in its own right."""
 
 
 CHANGES: Final = Way.SAVE | Way.WRITE | Way.EACH | Way.UPDATE | Way.UPSERT | Way.BULK
 """The ways of a write that somebody asked for."""
+TAKING_MORE: Final = Way.CREATE | Way.SAVE | Way.WRITE | Way.UNLINK
+"""The ways on which other operations may go with the one that is asked for, in one transaction."""
 ALL: Final = reduce(or_, Way)
 
 WAY: Note[Way] = Note("way")
@@ -113,7 +130,11 @@ class Step:
         ways: The ways on which it runs.
         on: The operation that a document step is about; None means both, creates and writes.
         after: Names of steps of the same stage that run before it.
-        atomic: Whether an operation has to be one transaction with what its steps do.
+        names: Of a value step, the names of the values that it is about: a call in which none of them is given
+            passes it by, and a model that has no other steps pays nothing for such a call. None: every call;
+            an empty one: every call that another step is about.
+        atomic: Whether an operation has to be one transaction with what its steps do. Of a value step it is asked
+            with None, before any step runs; then all that the steps do is part of the transaction.
         also_refused: Behind the store: also where the database refused a part of a batch, and no transaction
             took back the rest.
     """
@@ -124,7 +145,8 @@ class Step:
     ways: Way = ALL
     on: Literal["create", "write"] | None = None
     after: tuple[str, ...] = ()
-    atomic: Callable[[Operation], bool] | None = None
+    names: Collection[str] | None = None
+    atomic: Callable[[Any], bool] | None = None
     also_refused: bool = False
 
 
@@ -172,20 +194,22 @@ class HandBack:
     """Stored values that steps and layers filled in, for the records that wait for an operation. A layer that hides
     fields takes them out when the operation has come back."""
 
-    __slots__ = ("common", "own")
+    __slots__ = ("added", "common", "own")
 
     def __init__(self) -> None:
         self.common: dict[str, Any] = {}
         """Field names and stored values that every record got which had none of its own."""
         self.own: dict[Any, dict[str, Any]] = {}
         """By the record's stored id, names and stored values."""
+        self.added: dict[str, int] = {}
+        """Field names, and by how much the number of every record has grown."""
 
     def give(self, pk: Any, values: Mapping[str, Any]) -> None:
         """Hand values back to one record."""
         self.own.setdefault(pk, {}).update(values)
 
     def __bool__(self) -> bool:
-        return bool(self.common or self.own)
+        return bool(self.common or self.own or self.added)
 
 
 HAND_BACK: Note[HandBack] = Note("hand_back")
@@ -195,22 +219,28 @@ HAND_BACK: Note[HandBack] = Note("hand_back")
 # -- values ---------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False, slots=True)
 class ValueRow:
     """The values of one record, as they were handed in and as earlier steps left them.
 
     Attributes:
-        values: Names or dotted paths, with values. A step may change it.
+        values: Names or dotted paths, with values. A step may change it. From ``Stage.VALIDATE`` on they are valid,
+            and complete where the record is new.
         loc: The place of the record in what was handed in; empty for a single one.
-        record: The record that they were handed to; None where there is none (yet).
+        record: The record that they were handed to; a new one once it is stored. None where there is none.
+        expected: What the stored record must still have; see ``expect``.
         back: Names and Python values that the record gets once the operation is done.
+        problems: What is wrong with the values.
+        preview: The record as the rules of its model see it; None before they are asked.
     """
 
-    values: dict[str, Any]
-    loc: Loc = ()
-    record: Any = None
-    back: dict[str, Any] = field(default_factory=dict[str, Any])
-    problems: list[ErrorDetail] = field(default_factory=list[ErrorDetail])
+    __slots__ = ("back", "expected", "loc", "preview", "problems", "record", "values")
+
+    def __init__(self, values: dict[str, Any], loc: Loc = (), record: Any = None) -> None:
+        self.values, self.loc, self.record = values, loc, record
+        self.expected: Mapping[str, Any] = _NOTHING
+        self.back: Mapping[str, Any] = _NOTHING
+        self.problems: Sequence[ErrorDetail] = ()
+        self.preview: Any = None
 
     def take(self, name: str, default: Any = MISSING) -> Any:
         """Take a value out, so that nothing further on sees it; the default where it was not given."""
@@ -221,9 +251,30 @@ class ValueRow:
         if self.values.get(name) is None:
             self.values[name] = value
 
+    def read(self, name: str) -> Any:
+        """The stored value of a plain field that the record was read with; MISSING where it was not fetched."""
+        record = self.record
+        if record is None or not record.is_stored or not record._fetch.has(name):
+            return MISSING
+        return record.__dict__.get(name)
+
+    def expect(self, name: str, value: Any) -> None:
+        """Apply the change only to a record that still has this stored value.
+
+        Args:
+            name: A field's name.
+            value: The value in stored form, a scalar.
+        """
+        self.expected = {**self.expected, name: value}
+
     def hand_back(self, name: str, value: Any) -> None:
-        """Let the record hold a value once the operation is done."""
-        self.back[name] = value
+        """Let the record hold a value once the operation is done.
+
+        Args:
+            name: A field's name.
+            value: The value, as reading the field gives it.
+        """
+        self.back = {**self.back, name: value}
 
     def refuse(self, loc: str | Loc, message: str, kind: str) -> None:
         """Note a problem; the operation is refused with all of them.
@@ -234,10 +285,14 @@ class ValueRow:
             kind: The problem's type, a short code.
         """
         inside = (loc,) if isinstance(loc, str) else loc
-        self.problems.append({"loc": (*self.loc, *inside), "msg": message, "type": kind})
+        self.add_problems([{"loc": inside, "msg": message, "type": kind}])
+
+    def add_problems(self, details: Iterable[ErrorDetail]) -> None:
+        """Note problems at places inside the record's values."""
+        more: list[ErrorDetail] = [{**each, "loc": (*self.loc, *each["loc"])} for each in details]
+        self.problems = [*self.problems, *more]
 
 
-@dataclass(eq=False, slots=True)
 class ValueBatch:
     """The values of one call, on their way to an operation.
 
@@ -245,35 +300,182 @@ class ValueBatch:
         env: Who acts.
         way: How the values came.
         model: The model.
-        rows: The values of each record.
-        takes_more: Whether other operations may go with this one, in one transaction: see ``before``.
+        rows: The values of each record. In ``write()`` of several records every one has the same; a step may
+            tell them apart. In an update by domain there is one row, without a record.
+        is_new: Whether the records are to be created.
     """
 
-    env: Env
-    way: Way
-    model: ModelView
-    rows: list[ValueRow]
-    takes_more: bool = True
-    work_before: list[Work] = field(default_factory=list[Work])
-    work_after: list[Work] = field(default_factory=list[Work])
-    settling: list[Callable[[], None]] = field(default_factory=list[Any])
+    __slots__ = (
+        "_more",
+        "env",
+        "is_new",
+        "model",
+        "rows",
+        "settling",
+        "way",
+        "work_after",
+        "work_before",
+    )
+
+    def __init__(
+        self, env: Env, way: Way, model: ModelView, rows: list[ValueRow], *, is_new: bool = False
+    ) -> None:
+        self.env, self.way, self.model, self.rows, self.is_new = env, way, model, rows, is_new
+        self.work_before: list[Work] = []
+        self.work_after: list[Work] = []
+        self.settling: list[Callable[[], object]] = []
+        self._more: list[ErrorDetail] = []
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether other operations may go with this one, in one transaction: see ``before``."""
+        return self.way in TAKING_MORE
 
     def before(self, work: Work) -> None:
         """Do something before the operation, in one transaction with it."""
+        self._check_takes_more()
         self.work_before.append(work)
 
     def after(self, work: Work) -> None:
-        """Do something after the operation, in one transaction with it."""
+        """Do something after the operation, in one transaction with it. A new record is its row's by then."""
+        self._check_takes_more()
         self.work_after.append(work)
 
-    def settle(self, call: Callable[[], None]) -> None:
+    def settle(self, call: Callable[[], object]) -> None:
         """Call something once all of it is done, to let objects here know."""
         self.settling.append(call)
 
+    def _check_takes_more(self) -> None:
+        if not self.takes_more:
+            raise NotSupported(
+                f"{self.model.name}: no other operation goes with this way of writing ({self.way.name}); "
+                f"a step that needs one refuses its values here (batch.takes_more is False)"
+            )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything goes with the operation."""
+        return bool(self.work_before or self.work_after)
+
+    def add_problems(self, details: Iterable[ErrorDetail]) -> None:
+        """Note problems at places in what was handed in."""
+        by_loc = {row.loc: row for row in self.rows}
+        depth = len(self.rows[0].loc) if self.rows else 0
+        for detail in details:
+            row = by_loc.get(detail["loc"][:depth])
+            if row is None:
+                self._more.append(detail)
+            else:
+                row.problems = [*row.problems, detail]
+
     @property
     def problems(self) -> list[ErrorDetail]:
-        """The problems of all rows."""
-        return [detail for row in self.rows for detail in row.problems]
+        """The problems of all rows, in their order, and others."""
+        return [*(detail for row in self.rows for detail in row.problems), *self._more]
+
+    def refuse(self) -> None:
+        """Raise if there is any problem.
+
+        Raises:
+            ValidationError: With all of them.
+        """
+        problems = self.problems
+        if problems:
+            raise ValidationError(self.model.name, problems)
+
+
+class ValueSteps:
+    """The value steps of one model on one way, in the parts between which the model does its own."""
+
+    __slots__ = ("_is_always", "_names", "before", "is_atomic", "plan", "valid")
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        ready = [_ready(step, (), 0) for step in steps]
+        self.before = [each for each in ready if each.step.stage < Stage.VALIDATE]
+        """Those that see what was handed in."""
+        self.valid = [each for each in ready if Stage.VALIDATE <= each.step.stage < Stage.PLAN]
+        """Those that see valid values."""
+        self.plan = [each for each in ready if each.step.stage >= Stage.PLAN]
+        """Those that see what will be written."""
+        self._is_always = any(step.names is None for step in steps)
+        self._names = frozenset(name for step in steps for name in step.names or ())
+
+    def concern(self, values: Iterable[Iterable[str]]) -> bool:
+        """Whether any step is about one of these values, each of them given by its names."""
+        return self._is_always or any(not self._names.isdisjoint(each) for each in values)
+
+    def need_transaction(self, values: Iterable[str]) -> bool:
+        """Whether what the steps do with values of these names has to be one transaction with the operation."""
+        return any(
+            step.atomic is not None
+            and (step.names is None or not frozenset(step.names).isdisjoint(values))
+            and step.atomic(None)
+            for step in (each.step for each in (*self.before, *self.valid, *self.plan))
+        )
+
+
+async def run_value_steps(steps: Sequence[_Ready], batch: ValueBatch) -> None:
+    """Run some of a model's value steps."""
+    for ready in steps:
+        if _is_about(ready.step, batch):
+            result: Any = ready.step.run(batch)
+            if ready.waits:
+                await result
+
+
+def run_value_steps_now(steps: Sequence[_Ready], batch: ValueBatch) -> None:
+    """As ``run_value_steps``, where nothing can wait.
+
+    Raises:
+        NotSupported: A step waits.
+    """
+    for ready in steps:
+        if _is_about(ready.step, batch):
+            if ready.waits:
+                raise NotSupported(
+                    f"{batch.model.name}: the step {ready.step.name!r} waits, and what is handed to a bulk() is "
+                    f"looked at at once; its ways= should leave BULK out"
+                )
+            ready.step.run(batch)
+
+
+def _is_about(step: Step, batch: ValueBatch) -> bool:
+    names = step.names
+    if not names:
+        return True
+    return any(name in row.values for row in batch.rows for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueWays:
+    """The value steps of one model by the way of the values; None on ways that have none."""
+
+    create: ValueSteps | None
+    create_many: ValueSteps | None
+    save: ValueSteps | None
+    write: ValueSteps | None
+    each: ValueSteps | None
+    update: ValueSteps | None
+    upsert: ValueSteps | None
+    bulk: ValueSteps | None
+    unlink: ValueSteps | None
+
+    @classmethod
+    def of(cls, steps: Iterable[Step]) -> ValueWays:
+        """Sort a model's steps by their ways."""
+        own = [step for step in steps if step.stage < Stage.IDENTITY]
+        return cls(*(_value_steps(own, way) for way in _VALUE_WAYS))
+
+
+_VALUE_WAYS: Final = (
+    *(Way.CREATE, Way.CREATE_MANY, Way.SAVE, Way.WRITE, Way.EACH),
+    *(Way.UPDATE, Way.UPSERT, Way.BULK, Way.UNLINK),
+)
+
+
+def _value_steps(steps: Sequence[Step], way: Way) -> ValueSteps | None:
+    found = [step for step in steps if way in step.ways]
+    return ValueSteps(found) if found else None
 
 
 # -- documents ------------------------------------------------------------------------------------
@@ -481,6 +683,14 @@ class DocumentBatch:
         known = self.op.domain if self._narrowed is None else self._narrowed
         self._narrowed = known & domain
 
+    def increase(self, name: str, by: int = 1) -> None:
+        """Add to a number of every record that a write is about, and let the records here know."""
+        key = self.fields[name].db_name
+        for row in self.rows:
+            row.merge("$inc", {key: by})
+        if self.back is not None:
+            self.back.added[name] = self.back.added.get(name, 0) + by
+
     @property
     def operation(self) -> Operation:
         """The operation with what the steps made of it."""
@@ -577,5 +787,5 @@ async def _run(steps: Sequence[_Ready], batch: DocumentBatch, way: Way) -> None:
 
 def _ready(step: Step, steps: Sequence[Step], number: int) -> _Ready:
     call = step.run if inspect.isroutine(step.run) else getattr(step.run, "__call__", step.run)  # noqa: B004 - the function behind an object
-    ends_stage = number + 1 == len(steps) or steps[number + 1].stage != step.stage
+    ends_stage = number + 1 >= len(steps) or steps[number + 1].stage != step.stage
     return _Ready(step, inspect.iscoroutinefunction(call), step.ways, ends_stage)

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.model.reading.resolving import ResolveLayer
+from earnorm.model.relations.commands import command_steps
 from earnorm.model.relations.prefetch import check_relations
 
 if TYPE_CHECKING:
     from earnorm.application import App
     from earnorm.kernel.operations import OperationName
+    from earnorm.kernel.steps import Step
+    from earnorm.kernel.views import ModelView
     from earnorm.model.base import BaseModel
 
 
 class ModelPlugin:
-    """Looks at the relations of an App's models, and resolves what operations ask of other records."""
+    """Looks at the relations of an App's models, resolves what operations ask of other records, and has commands
+    carried out."""
 
     api = API
     name = "model"
@@ -50,3 +54,8 @@ class ModelPlugin:
         layer = ResolveLayer(bound)
         innermost = (Layer.RESOLVE, layer)
         return [(Layer.ASK, layer), innermost] if operation in ("write", "unlink") else [innermost]
+
+    @hookimpl
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
+        """Models with to-many fields take commands."""
+        return command_steps(model)

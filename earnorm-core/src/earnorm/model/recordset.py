@@ -366,9 +366,9 @@ class RecordSet(Generic[M]):
         if not new:
             return await writing.save(stored)
         bound = current_env().app.bind(self._model)
-        checked = await creating.checked_documents(bound, new)  # before anything is written
+        creation = await creating.prepared(bound, new)  # before anything is written
         written = await writing.save(stored)
-        await creating.create(bound, new, checked)
+        await creation.execute()
         return written + len(new)
 
     async def toggle(self, field: str) -> int:

@@ -19,7 +19,7 @@ from earnorm.exceptions import (
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import Operation, Options
 from earnorm.kernel.steps import Way
-from earnorm.model.writing.creating import plain_documents
+from earnorm.model.writing.creating import prepared
 from earnorm.model.writing.handing_back import on_its_way
 
 if TYPE_CHECKING:
@@ -121,10 +121,9 @@ class CreateMany:
         while positions:
             try:
                 # One value alone would have no position in its errors; a batch of one has it here.
-                _, documents = await plain_documents(
-                    self._bound, [batch[position - start] for position in positions]
-                )
-                return documents, positions, refused
+                values = [batch[position - start] for position in positions]
+                creation = await prepared(self._bound, values, way=Way.CREATE_MANY)
+                return creation.documents, positions, refused
             except ValidationError as error:
                 found = _located(error.errors(), positions)
                 refused += found

@@ -18,19 +18,22 @@ from earnorm.exceptions import (
 )
 from earnorm.features.bulk.collecting import Collector, OwnTransactionError
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.operations import Operation, Options, PerRecord
-from earnorm.kernel.steps import Way
+from earnorm.kernel.operations import Operation, Options
+from earnorm.kernel.steps import ValueBatch, ValueRow, Way, run_value_steps_now
 from earnorm.kernel.transactions import transactional
-from earnorm.model.writing.creating import adopt, plain_documents
+from earnorm.model.writing.creating import Creation, adopt, prepared
 from earnorm.model.writing.handing_back import on_its_way
-from earnorm.model.writing.per_record import (
+from earnorm.model.writing.per_record import checked_each
+from earnorm.model.writing.pipeline import expectations, take_back, validate_written
+from earnorm.model.writing.planning import Plan, plan_of, planned
+from earnorm.model.writing.records import unlinking
+from earnorm.model.writing.sending import (
     Change,
-    checked_changes,
     learn,
-    planned_one,
-    refuse_outside,
+    refuse_changes_outside,
+    refuse_unsaved,
+    updates_of,
 )
-from earnorm.model.writing.records import refuse_unsaved, same_revisions
 from earnorm.model.writing.tracking import env_of, touch
 
 if TYPE_CHECKING:
@@ -66,8 +69,9 @@ class Bulk(Generic[M]):
         self._bound = bound
         self._model = model
         self._calls = 0
-        self._new: list[tuple[int, M]] = []
-        self._values: dict[Any, tuple[int, M, dict[str, Any]]] = {}
+        self._is_expected = False
+        self._new: list[ValueRow] = []
+        self._values: dict[Any, ValueRow] = {}
         self._gone: dict[Any, tuple[int, M]] = {}
 
     # -- collecting ---------------------------------------------------------------------------
@@ -85,13 +89,22 @@ class Bulk(Generic[M]):
             ValidationError: A value is not acceptable.
         """
         position = self._next()
+        row = ValueRow({}, (position,))
         if isinstance(values, Mapping):
-            record: M = self._model(**values)
+            row.values = dict(values)
+            steps = self._bound.ways.bulk
+            if steps is not None and steps.concern((values,)):
+                view = self._bound.view
+                batch = ValueBatch(current_env(), Way.BULK, view, [row], is_new=True)
+                run_value_steps_now(steps.before, batch)
+                batch.refuse()
+            row.record = self._model(**row.values)
         elif isinstance(values, self._model) and not values.is_stored:
-            record = values
+            row.record = values
         else:
             raise self._refused(position, "create() takes a dict or an unsaved record", "type")
-        self._new.append((position, record))
+        self._new.append(row)
+        record: M = row.record
         return record
 
     def write(self, records: M | RecordSet[M], values: Mapping[str, Any]) -> None:
@@ -101,18 +114,36 @@ class Bulk(Generic[M]):
             ValidationError: A value is not acceptable, or clashes with an earlier call.
         """
         position = self._next()
-        plan = planned_one(self._bound, values)
+        given, plan, looked_at = self._checked(values)
         for record in self._stored(records, position):
             if record.pk in self._gone:
                 raise self._refused(position, "the record is deleted in the same bulk", "conflict")
             refuse_unsaved(self._bound, [record], plan)
-            _, _, known = self._values.setdefault(record.pk, (position, record, {}))
-            twice = known.keys() & values.keys()
+            row = self._values.setdefault(record.pk, ValueRow({}, (position,), record))
+            twice = row.values.keys() & given.keys()
             if twice:
                 message = f"{min(twice)!r} is written twice in the same bulk"
                 raise self._refused(position, message, "conflict")
-            planned_one(self._bound, {**known, **values})
-            known.update(values)
+            planned(self._bound.schema, {**row.values, **given})
+            row.values = {**row.values, **given}
+            row.expected = {**row.expected, **looked_at.expected}
+            row.back = {**row.back, **looked_at.back}
+
+    def _checked(self, values: Mapping[str, Any]) -> tuple[Mapping[str, Any], Plan, ValueRow]:
+        """Bring values through the steps that see what was handed in, and check what is left of them."""
+        bound, steps = self._bound, self._bound.ways.bulk
+        row = ValueRow({})
+        if steps is None or not isinstance(values, Mapping) or not steps.concern((values,)):
+            return values, planned(bound.schema, values), row
+        row.values = dict(values)
+        batch = ValueBatch(current_env(), Way.BULK, bound.view, [row])
+        run_value_steps_now(steps.before, batch)
+        given = dict(row.values)
+        validate_written(bound, batch)
+        if not batch.problems:
+            run_value_steps_now(steps.valid, batch)
+        batch.refuse()
+        return given, plan_of(bound.schema, row.values), row
 
     def unlink(self, records: M | RecordSet[M]) -> None:
         """Delete a record, or each of several, at the end of the block.
@@ -157,7 +188,7 @@ class Bulk(Generic[M]):
             await self._send()
 
     async def _send(self) -> None:
-        records = [r for _, r in self._new] + [r for _, r, _ in self._values.values()]
+        records = [row.record for row in (*self._new, *self._values.values())]
         records += [r for _, r in self._gone.values()]
         if not records:
             return
@@ -177,61 +208,67 @@ class Bulk(Generic[M]):
 
     async def _send_together(self) -> None:
         bound, env = self._bound, current_env()
-        states, documents = await self._documents()
-        changes = [
-            Change(position, pk, planned_one(bound, values), record)
-            for pk, (position, record, values) in self._values.items()
-        ]
-        changes = [change for change in changes if change.plan.operators]
-        changes = list(await checked_changes(bound, changes))
-        touch(env, [r for _, r in self._new] + [r for _, r, _ in self._values.values()])
+        creation = await self._creation()
+        # Rows of this attempt: validating changes them.
+        rows = [(_copy(row), pk) for pk, row in self._values.items()]
+        changes, batch = await checked_each(bound, rows, Way.BULK, before=False)
+        touch(env, [row.record for row in (*self._new, *self._values.values())])
         operations: list[Operation] = []
-        if documents:
-            op = Operation("create", bound.model, env, values=documents)
+        if creation is not None:
+            op = Operation("create", bound.model, env, values=creation.documents)
             op = op.replace(options=Options(ordered=False))
             operations.append(on_its_way(bound, op, Way.BULK))
         if changes:
-            updates = PerRecord({change.pk: change.update for change in changes})
+            updates = updates_of(bound, changes)
             domain = condition("_id", "in", list(updates))
             op = Operation("write", bound.model, env, domain, updates)
             operations.append(on_its_way(bound, op, Way.BULK))
-            await refuse_outside(bound, operations[-1], changes)
+            await refuse_changes_outside(bound, operations[-1], changes)
+        self._is_expected = False
         if self._gone:
-            gone = [record for _, record in self._gone.values()]
             domain = condition("_id", "in", list(self._gone))
-            if bound.model._versioned:
-                domain &= same_revisions(gone)
+            deletion = await unlinking(bound, [record for _, record in self._gone.values()])
+            if deletion is not None and any(row.expected for row in deletion.rows):
+                domain &= expectations(deletion.rows)
+                self._is_expected = True
             operations.append(Operation("unlink", bound.model, env, domain))
         results = await Collector(env.transaction).run(operations)
         done: dict[str, tuple[Operation, Any]] = {
             op.name: (op, result) for op, result in zip(operations, results, strict=True)
         }
-        await self._learn(done, states, changes)
+        await self._learn(done, creation, changes)
+        for settle in batch.settling:
+            settle()
 
-    async def _documents(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    async def _creation(self) -> Creation | None:
         if not self._new:
-            return [], []
+            return None
         try:
-            return await plain_documents(self._bound, [record for _, record in self._new])
+            records = [row.record for row in self._new]
+            return await prepared(self._bound, records, way=Way.BULK)
         except ValidationError as error:
-            raise self._located(error, [position for position, _ in self._new]) from None
+            raise self._located(error, [_position(row) for row in self._new]) from None
 
     async def _learn(
         self,
         done: Mapping[str, tuple[Operation, Any]],
-        states: list[dict[str, Any]],
+        creation: Creation | None,
         changes: list[Change],
     ) -> None:
         """Let the records know what became of them, and raise what went wrong."""
         failures: list[BaseException] = []
-        if "create" in done:
+        if creation is not None:
             op, created = done["create"]
-            numbers = list(range(len(states)))
+            numbers = list(range(len(self._new)))
             if isinstance(created, BaseException):
-                failures.append(self._located(created, [position for position, _ in self._new]))
+                failures.append(self._located(created, [_position(row) for row in self._new]))
                 numbers = list(getattr(created, "written", ()) or ())
-            records = [self._new[number][1] for number in numbers]
-            adopt(self._bound, records, [states[number] for number in numbers], op)
+            records = [self._new[number].record for number in numbers]
+            adopt(self._bound, records, [creation.states[number] for number in numbers], op)
+            for number in numbers:
+                take_back(self._new[number])
+                if creation.batch is not None:
+                    take_back(creation.batch.rows[number])
             self.created = len(numbers)
         if "write" in done:
             op, matched = done["write"]
@@ -243,13 +280,15 @@ class Bulk(Generic[M]):
                     failures.append(await self._why(changes, len(changes) - matched))
                 else:
                     await learn(self._bound, changes, op)
+                    for change in changes:
+                        take_back(change.row)
         if "unlink" in done:
             _, deleted = done["unlink"]
             if isinstance(deleted, BaseException):
                 failures.append(deleted)
             else:
                 self.deleted = deleted
-                if deleted < len(self._gone) and self._bound.model._versioned:
+                if deleted < len(self._gone) and self._is_expected:
                     failures += await self._left()
         if failures:
             # What a value was refused for says more than what followed from it.
@@ -279,7 +318,9 @@ class Bulk(Generic[M]):
         look = look.replace(options=Options(fields=frozenset({"_id"})))
         there = {document["_id"] for document in await env.app.execute(look)}
         gone = [position for pk, position in pks.items() if pk not in there]
-        await refuse_outside(bound, look, [change for change in changes if change.pk in there])
+        await refuse_changes_outside(
+            bound, look, [change for change in changes if change.pk in there]
+        )
         where = f" (calls {', '.join(map(str, gone))})" if gone else ""
         return NotFound(
             f"{bound.model._name}: {short} of {len(changes)} records to write do not exist{where}"
@@ -307,3 +348,13 @@ class Bulk(Generic[M]):
             f"<Bulk {self._bound.model._name}: {len(self._new)} to create, "
             f"{len(self._values)} to write, {len(self._gone)} to delete>"
         )
+
+
+def _position(row: ValueRow) -> int:
+    return int(row.loc[0])
+
+
+def _copy(row: ValueRow) -> ValueRow:
+    new = ValueRow(dict(row.values), row.loc, row.record)
+    new.expected, new.back = row.expected, row.back
+    return new

@@ -1,134 +1,168 @@
-"""Values that are written to computed fields: their inverses turn them into values of other fields."""
+"""Values that are written to computed fields: the steps in which inverses turn them into values of other fields."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from earnorm.exceptions import NotFound
-from earnorm.kernel.transactions import atomic
+from earnorm.exceptions import NotFound, ValidationError
+from earnorm.kernel.steps import TAKING_MORE, Stage, Step, ValueBatch, Way
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate, slots
-from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing
-from earnorm.model.writing.per_record import Change, planned_one, write_each
 from earnorm.model.writing.planning import is_change
+from earnorm.model.writing.sending import read_again
 from earnorm.model.writing.tracking import changed_fields
 
 if TYPE_CHECKING:
     from earnorm.features.computed.computing import Formulas
     from earnorm.kernel.binding import BoundModel
-    from earnorm.model.base import BaseModel
+    from earnorm.kernel.views import ModelView
+
+_NEW = Way.CREATE | Way.CREATE_MANY | Way.BULK
 
 
-def new_states(bound: BoundModel, states: Sequence[dict[str, Any]]) -> None:
-    """Take the values for inverses out of the validated states of new records, and hand them on.
+def inverse_steps(model: ModelView) -> Iterable[Step]:
+    """The steps of a model with computed fields: what is written to them, and what of them changes elsewhere."""
+    formulas = model.cls._schema.formulas
+    if formulas is None:
+        return
+    if formulas.inverses:
+        names = formulas.inverses
+        others = ~TAKING_MORE
+        yield Step(Stage.SPLIT, "inverses", _refuse, others, names=names)
+        yield Step(Stage.VALIDATE, "inverses", _invert_new, _NEW, names=names)
+        yield Step(
+            Stage.VALIDATE,
+            "inverses",
+            _invert_written,
+            Way.WRITE,
+            names=names,
+            atomic=lambda _: True,
+        )
+    if formulas.late_inverses:
+        names = formulas.late_inverses
+        after = ("commands", "computed elsewhere")
+        yield Step(Stage.PLAN, "inverses", _invert_late, Way.CREATE, after, names)
+    if formulas.elsewhere:
+        ways = Way.CREATE | Way.SAVE | Way.WRITE
+        after = ("commands",)
+        # Only where other steps are about what is given.
+        yield Step(Stage.PLAN, "computed elsewhere", _read_elsewhere, ways, after, names=())
 
-    Raises:
-        ValidationError: What an inverse sets is not acceptable.
-    """
-    formulas = bound.schema.formulas
-    assert formulas is not None
-    set_state, _ = slots()
-    for state in states:
-        if formulas.inverses.isdisjoint(state):
-            continue
-        preview = object.__new__(bound.model)
-        set_state(preview, state)
-        formulas.settle_new(preview)
-        set_by_it = {name: getattr(preview, name) for name in changed_fields(preview)}
-        state.update(bound.schema.validate_partial(set_by_it))
 
-
-def has_late(bound: BoundModel, values: Sequence[Any]) -> bool:
-    """Whether new records have values for inverses that are coroutines."""
-    formulas = bound.schema.formulas
-    return formulas is not None and any(
-        isinstance(each, Mapping) and not formulas.late_inverses.isdisjoint(each) for each in values
-    )
-
-
-async def create(bound: BoundModel, values: Sequence[Any]) -> list[Any]:
-    """Create records, then wait for their inverses: all of it or nothing, where there are transactions."""
+def _bound(batch: ValueBatch) -> tuple[BoundModel, Formulas]:
+    bound = batch.env.app.bind(batch.model.cls)
     assert bound.schema.formulas is not None
-    names = bound.schema.formulas.late_inverses
-    late = [
-        {n: v for n, v in each.items() if n in names} if isinstance(each, Mapping) else {}
-        for each in values
-    ]
-    plain = [
-        {n: v for n, v in each.items() if n not in names} if isinstance(each, Mapping) else each
-        for each in values
-    ]
-    for each in late:
-        bound.schema.validate_partial(each)
-
-    async def run() -> list[Any]:
-        records = await creating.create(bound, plain)
-        for record, own in zip(records, late, strict=True):
-            if own:
-                await write([record], own)
-        return records
-
-    return await atomic(run)
+    return bound, bound.schema.formulas
 
 
-async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
-    """Write values to records, some of them to computed fields.
-
-    Each inverse gets a record as it is stored, with the other values of the write; what it sets is written.
-    """
-    bound = records[0]._fetch.app.bind(type(records[0]))
-    formulas = bound.schema.formulas
-    assert formulas is not None
-    plain = {n: v for n, v in values.items() if n not in formulas.inverses}
-    given = bound.schema.validate_partial(
-        {n: v for n, v in values.items() if n in formulas.inverses}
-    )
-    own = bound.schema.validate_partial({n: v for n, v in plain.items() if not is_change(n, v)})
-
-    async def run() -> int:
-        written = await _write(bound, formulas, records, plain, own, given)
-        if not formulas.late_inverses.isdisjoint(given):
-            # They write other records, on which these depend.
-            names = {name for name in given if bound.schema.fields[name].stored}
-            await writing.read_computed(bound, records, names)
-        return written
-
-    return await atomic(run)
+def _refuse(batch: ValueBatch) -> None:
+    """An inverse is a method of a record that is known."""
+    if batch.is_new:
+        return
+    _, formulas = _bound(batch)
+    message = "has an inverse, which is for known records: await the query, and write() to them"
+    for row in batch.rows:
+        for name in formulas.inverses.intersection(row.values):
+            del row.values[name]
+            row.refuse(name, message, "compute")
 
 
-async def _write(
-    bound: BoundModel,
-    formulas: Formulas,
-    records: Sequence[BaseModel],
-    plain: Mapping[str, Any],
-    own: Mapping[str, Any],
-    given: Mapping[str, Any],
-) -> int:
-    pks = list(dict.fromkeys(record.pk for record in records))
-    previews = {each.pk: each for each in hydrate(bound, await by_ids(bound, "_id", pks))}
+def _invert_new(batch: ValueBatch) -> None:
+    """Call the inverses of a new record with its other values, and take what they set."""
+    if not batch.is_new:
+        return
+    bound, formulas = _bound(batch)
+    set_state, _ = slots()
+    later = formulas.late_inverses if batch.takes_more else frozenset[str]()
+    for row in batch.rows:
+        if (formulas.inverses - later).isdisjoint(row.values):
+            continue
+        late = {name: row.values.pop(name) for name in later.intersection(row.values)}
+        preview = object.__new__(bound.model)
+        set_state(preview, row.values)
+        try:
+            formulas.settle_new(preview)
+            set_by_it = {name: getattr(preview, name) for name in changed_fields(preview)}
+            row.values.update(bound.schema.validate_partial(set_by_it))
+        except ValidationError as error:
+            row.add_problems(error.errors())
+        row.values.update(late)
+
+
+def _invert_late(batch: ValueBatch) -> None:
+    """Let inverses that have to be waited for follow the creation."""
+    _, formulas = _bound(batch)
+    for row in batch.rows:
+        late = {n: row.values.pop(n) for n in formulas.late_inverses.intersection(row.values)}
+        if late:
+            batch.after(lambda row=row, late=late: writing.write([row.record], late))  # type: ignore[misc] # mypy infers no type for the defaults
+
+
+async def _invert_written(batch: ValueBatch) -> None:
+    """Call the inverses of each record as it is stored, with the other values of the write; what they set stands,
+    also against a value of the same write."""
+    bound, formulas = _bound(batch)
+    rows = [row for row in batch.rows if not formulas.inverses.isdisjoint(row.values)]
+    pks = list(dict.fromkeys(row.record.pk for row in rows))
+    documents = await by_ids(bound, "_id", pks)
+    previews: dict[Any, Any] = {each.pk: each for each in hydrate(bound, documents)}
     if len(previews) < len(pks):
         raise NotFound(
             f"{bound.model._name}: {len(pks) - len(previews)} of {len(pks)} records to write do not exist"
         )
-    written: dict[Any, dict[str, Any]] = {}
-    for pk, preview in previews.items():
-        for name, value in own.items():
-            setattr(preview, name, value)
-        for name, value in given.items():
-            result = formulas.invert(preview, name, value)
-            if inspect.isawaitable(result):
-                await result
-        # What an inverse sets stands, also against a value of the same write.
-        changed = {name: preview.__dict__[name] for name in changed_fields(preview)}
-        written[pk] = {**plain, **changed}
-    if len(records) == 1:
-        return await writing.write(records, written[pks[0]])
-    changes = [
-        Change(position, record.pk, planned_one(bound, written[record.pk]), record)
-        for position, record in enumerate(records)
-    ]
-    await write_each(bound, [change for change in changes if change.plan.operators])
-    return len(pks)
+    names: set[str] = set()
+    done: dict[Any, dict[str, Any]] = {}
+    for row in rows:
+        given = {n: row.values.pop(n) for n in list(row.values) if n in formulas.inverses}
+        names.update(given)
+        preview = previews[row.record.pk]
+        if preview.pk not in done:
+            for name, value in row.values.items():
+                if not is_change(name, value):
+                    setattr(preview, name, value)
+            for name, value in given.items():
+                result = formulas.invert(preview, name, value)
+                if inspect.isawaitable(result):
+                    await result
+            changed = {name: preview.__dict__[name] for name in changed_fields(preview)}
+            try:
+                done[preview.pk] = bound.schema.validate_partial(changed)
+            except ValidationError as error:
+                row.add_problems(error.errors())
+                continue
+        row.values.update(done[preview.pk])
+    late = formulas.late_inverses & names
+    if late:  # they write other records, on which these depend
+        stored = {name for name in names if bound.schema.fields[name].stored}
+        batch.after(_Reading(batch, bound, formulas, frozenset(stored)))
+
+
+def _read_elsewhere(batch: ValueBatch) -> None:
+    """Fetch what depends on records that are written after these."""
+    work = batch.work_after
+    reading = next((each for each in work if isinstance(each, _Reading)), None)
+    if reading is not None:
+        work.remove(reading)
+        work.append(reading)
+    elif work:
+        batch.after(_Reading(batch, *_bound(batch), frozenset()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Fetches stored computed values of a batch's records once all is written."""
+
+    batch: ValueBatch
+    bound: BoundModel
+    formulas: Formulas
+    more: frozenset[str]
+
+    async def __call__(self) -> None:
+        wanted = self.formulas.elsewhere | self.more
+        records = [row.record for row in self.batch.rows]
+        names = {r: frozenset(n for n in wanted if r._fetch.has(n)) for r in records}
+        await read_again(self.bound, {record: own for record, own in names.items() if own})

@@ -17,6 +17,7 @@ from earnorm.domain.ids import ids_of
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConfigurationError
 from earnorm.features.computed.dependencies import Dependencies, Graph, Plan, Trigger
+from earnorm.features.computed.inverting import inverse_steps
 from earnorm.features.computed.recomputing import (
     NAME,
     NewValues,
@@ -84,9 +85,13 @@ class RecomputePlugin:
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Models that a stored computed value depends on: every other one keeps its way."""
+        """Models with computed fields, or that a stored one depends on: every other one keeps its way."""
         bound, graph = app.bind(model.cls), self.graph()
-        return [*_steps_of_creates(bound, graph), *_steps_of_writes(bound, graph)]
+        return [
+            *inverse_steps(model),
+            *_steps_of_creates(bound, graph),
+            *_steps_of_writes(bound, graph),
+        ]
 
     @hookimpl
     def wrap_operation(

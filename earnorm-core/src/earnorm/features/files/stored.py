@@ -22,11 +22,9 @@ from earnorm.exceptions import ConcurrencyError, NotFound, ValidationError
 from earnorm.fields.files import File
 from earnorm.fields.json_forms import json_form
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import ONE, Operation, Options, Update
-from earnorm.kernel.steps import Way
+from earnorm.kernel.operations import ONE, Operation, Options
 from earnorm.model.reading.serializing import SelfDescribed
-from earnorm.model.writing.handing_back import give_written, on_its_way
-from earnorm.model.writing.tracking import env_of, touch
+from earnorm.model.writing.tracking import env_of
 
 if TYPE_CHECKING:
     from earnorm.backends.gridfs import FileStore
@@ -260,17 +258,14 @@ class StoredFile(SelfDescribed):
 
     async def _point_at(self, env: Env, meta: dict[str, Any] | None) -> None:
         """Write the description with the record, if it still has the file that is known here."""
-        from earnorm.model.writing import records as writing
+        from earnorm.model.writing.records import (
+            write_stored,  # which records, too, are written with
+        )
 
         record, field = self._record, self._field
         model = type(record)
-        expect = {**writing.expected_of(record), f"{field.db_name}._id": self._part("_id")}
-        op = Operation("write", model, env, condition("_id", "=", record.pk))
-        update = Update({"$set": {field.db_name: meta}}, expect)
-        op = op.replace(values=update, options=Options(many=False))
-        op = on_its_way(env.app.bind(model), op, Way.WRITE)
-        touch(env, [record])
-        if not await env.app.execute(op):
+        expect = {f"{field.db_name}._id": self._part("_id")}
+        if not await write_stored(record, {field.db_name: meta}, expect):
             look = Operation("search", model, env, condition("_id", "=", record.pk), None, ONE)
             if not await env.app.execute(look):
                 raise NotFound(f"{model._name}: the record to write does not exist")
@@ -279,8 +274,6 @@ class StoredFile(SelfDescribed):
                 f"read; refresh() it and try again"
             )
         record.__dict__[field.name] = meta
-        give_written(record, op, update)
-        writing._count_revision(record)
 
     def __repr__(self) -> str:
         # No filename: it may be what must not reach a log.

@@ -2,7 +2,7 @@
 
 The record's ``revision`` is part of the condition of its own write; where it has changed in the
 meantime nothing matches, and the write raises ``ConcurrencyError`` (``NotFound`` where the record was
-deleted). A record's deletion has the same condition; see ``writing.unlink``.
+deleted). A record's deletion has the same condition.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from earnorm.exceptions import ConcurrencyError, NotFound
 from earnorm.features.revisions.declaring import REVISION
+from earnorm.fields.base import MISSING
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.reading import Reading
-from earnorm.kernel.steps import CHANGES, DocumentBatch, Stage, Step
+from earnorm.kernel.steps import CHANGES, DocumentBatch, Stage, Step, ValueBatch, Way
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -45,15 +46,27 @@ class RevisionsPlugin:
             # Values that are kept in step are no change of the record in its own right: nobody's
             # update is lost.
             return [
+                Step(Stage.PLAN, "revisions", _expect, _OF_RECORDS),
                 Step(Stage.GUARD, "revisions", _count, CHANGES, on="write"),
                 Step(Stage.CONFIRM, "revisions", _check, CHANGES, on="write"),
             ]
         return ()
 
 
-def _count(batch: DocumentBatch) -> None:
+_OF_RECORDS = Way.SAVE | Way.WRITE | Way.EACH | Way.BULK | Way.UNLINK
+"""The ways on which records are known, with what was read of them."""
+
+
+def _expect(batch: ValueBatch) -> None:
     for row in batch.rows:
-        row.merge("$inc", {REVISION: 1})
+        revision = row.read(REVISION)
+        if revision is not MISSING:  # of a ghost nothing was read that could be outdated
+            # None stands for a document from before the model was versioned: it has no revision.
+            row.expect(REVISION, revision)
+
+
+def _count(batch: DocumentBatch) -> None:
+    batch.increase(REVISION)
 
 
 async def _check(batch: DocumentBatch) -> None:

@@ -14,7 +14,6 @@ from earnorm.exceptions import (
     ErrorDetail,
     NotFound,
     ValidationError,
-    located,
     nearest,
 )
 from earnorm.features.indexes.declarations import declared_indexes
@@ -22,7 +21,7 @@ from earnorm.fields.identifiers import ObjectIdField
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation, Options, Update
 from earnorm.kernel.sending import RETURNED, Returned
-from earnorm.kernel.steps import Way
+from earnorm.kernel.steps import ValueBatch, ValueRow, Way, run_value_steps
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.recordset import RecordSet
@@ -30,9 +29,10 @@ from earnorm.model.validation.checking import checked_plan, narrowed
 from earnorm.model.writing.creating import create
 from earnorm.model.writing.handing_back import on_its_way
 from earnorm.model.writing.objectids import object_ids
-from earnorm.model.writing.per_record import Change, planned_one, write_each
-from earnorm.model.writing.planning import is_change
-from earnorm.model.writing.records import refuse_outside
+from earnorm.model.writing.per_record import checked_each
+from earnorm.model.writing.pipeline import check_written, take_back, validate_written
+from earnorm.model.writing.planning import Plan, is_change, planned
+from earnorm.model.writing.sending import expected, refuse_outside, write_each
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -101,15 +101,19 @@ class Upsert:
         Returns:
             The record, and whether it was created.
         """
+        batch = await self._handed_in([ValueRow(values)])  # type: ignore[arg-type] # copied there
+        (row,) = batch.rows
+        batch.refuse()
+        values = row.values
         domain = self._domain(values)
-        written = self._written(values)
         created = {**{n: v for n, v in values.items() if not is_change(n, v)}, **new}
         for last in range(_TRIES):
-            pk = await self._write(domain, written)
+            pk = await self._write(domain, row, self._written(values))
             if pk is not None:
-                return await self._read(pk), False
+                return _settled(batch, [await self._read(pk)])[0], False
             try:
-                return (await create(self._bound, [created]))[0], True
+                (made,) = await create(self._bound, [created])
+                return _settled(batch, [made])[0], True
             except DuplicateKey as error:
                 # Of this index: somebody was faster, and its record is written now.
                 if frozenset(error.fields) != frozenset(self._on) or last == _TRIES - 1:
@@ -122,19 +126,19 @@ class Upsert:
         Returns:
             The records in the order given, and how many were created.
         """
-        problems: list[ErrorDetail] = []
+        batch = await self._handed_in([ValueRow(v, (n,)) for n, v in enumerate(values)])  # type: ignore[arg-type] # copied there
         wanted: dict[Key, int] = {}
-        for position, each in enumerate(values):
+        for position, row in enumerate(batch.rows):
             try:
-                key = self._key(self._bound.schema.encode(self._found_by(each)))
+                key = self._key(self._bound.schema.encode(self._found_by(row.values)))
                 if wanted.setdefault(key, position) != position:
                     message = f"the same record as at position {wanted[key]}"
                     raise self._refused(self._on, message, "conflict")
-                planned_one(self._bound, self._written(each))
             except ValidationError as error:
-                problems += located(error.errors(), position)
-        if problems:
-            raise ValidationError(self._bound.model._name, problems)
+                row.add_problems(error.errors())
+        await self._check(batch)
+        batch.refuse()
+        values = [row.values for row in batch.rows]
         pks: dict[int, Any] = {}
         created = 0
         keys = list(wanted)
@@ -143,7 +147,33 @@ class Upsert:
                 {key: wanted[key] for key in keys[start : start + _CHUNK]}, values, new, pks
             )
         records = await self._read_all([pks[position] for position in range(len(values))])
-        return records, created
+        return _settled(batch, records), created
+
+    async def _handed_in(self, rows: list[ValueRow]) -> ValueBatch:
+        """Bring values through the steps that see what was handed in."""
+        bound = self._bound
+        for row in rows:
+            if isinstance(row.values, Mapping):
+                row.values = dict(row.values)
+        batch = ValueBatch(current_env(), Way.UPSERT, bound.view, rows)
+        steps = bound.ways.upsert
+        if steps is not None and all(isinstance(row.values, Mapping) for row in rows):
+            await run_value_steps(steps.before, batch)
+        return batch
+
+    async def _check(self, batch: ValueBatch) -> None:
+        """Check what would be written, before it is known which records exist."""
+        bound, steps = self._bound, self._bound.ways.upsert
+        acceptable = [row for row in batch.rows if not row.problems]
+        rows = [ValueRow(dict(self._written(row.values)), row.loc) for row in acceptable]
+        if not rows:
+            return
+        trial = ValueBatch(batch.env, batch.way, batch.model, rows)
+        validate_written(bound, trial)
+        if steps is not None and not trial.problems:
+            await run_value_steps(steps.valid, trial)
+        for row, tried in zip(acceptable, rows, strict=True):
+            row.problems = tried.problems
 
     async def _chunk(
         self, pending: dict[Key, int], values: Sequence[Values], new: Values, pks: dict[int, Any]
@@ -153,13 +183,13 @@ class Upsert:
         while True:
             before = len(pending)
             existing = await self._existing(pending, values)
-            changes = [
-                Change(
-                    pending[key], pk, planned_one(bound, self._written(values[pending[key]])), None
-                )
+            rows = [
+                (ValueRow(dict(self._written(values[pending[key]])), (pending[key],)), pk)
                 for key, pk in existing.items()
             ]
-            await write_each(bound, [change for change in changes if change.plan.operators])
+            if rows:
+                changes, _ = await checked_each(bound, rows, Way.UPSERT, before=False)
+                await write_each(bound, changes, Way.UPSERT)
             for key, pk in existing.items():
                 pks[pending.pop(key)] = pk
             if not pending:
@@ -259,17 +289,18 @@ class Upsert:
             if name not in on and not (name in fields and fields[name].readonly)
         }
 
-    async def _write(self, domain: Domain, values: Values) -> Any:
+    async def _write(self, domain: Domain, row: ValueRow, values: Values) -> Any:
         """Write the record that the domain names; its id, or None where there is none."""
         env, bound = current_env(), self._bound
-        plan = await checked_plan(bound, planned_one(bound, values))
+        plan = await self._plan(row, values)
         if not plan.operators:
             op = Operation("search", bound.model, env, domain)
             op = op.replace(options=Options(limit=1, fields=frozenset({"_id"})))
             found = await env.app.execute(op)
             return found[0]["_id"] if found else None
         returned = Returned(frozenset({"_id"}))
-        op = Operation("write", bound.model, env, domain, Update(plan.operators, where=plan.where))
+        change = Update(plan.operators, expected(bound, row), plan.where)
+        op = Operation("write", bound.model, env, domain, change)
         op = on_its_way(bound, op.replace(options=Options(many=False)), Way.UPSERT)
         op = op.with_note(RETURNED, returned)
         parts = await narrowed(op, bound, plan.values)
@@ -277,6 +308,17 @@ class Upsert:
             await refuse_outside(bound, op, plan.guards)
             return None
         return returned.document["_id"]
+
+    async def _plan(self, row: ValueRow, values: Values) -> Plan:
+        bound, steps = self._bound, self._bound.ways.upsert
+        if steps is None or not steps.concern((values,)):
+            return await checked_plan(bound, planned(bound.schema, values))
+        own = ValueRow(dict(values))
+        batch = ValueBatch(current_env(), Way.UPSERT, bound.view, [own])
+        (plan,) = await check_written(bound, steps, batch, None, before=False)
+        row.expected = {**row.expected, **own.expected}
+        row.back = {**row.back, **own.back}
+        return plan
 
     async def _read(self, pk: Any) -> Any:
         env, bound = current_env(), self._bound
@@ -302,3 +344,13 @@ async def upsert_many(
     """See ``BaseModel.upsert_many``."""
     records, created = await Upsert(bound, on).run_many(values, new)
     return RecordSet(bound.model, records), created
+
+
+def _settled(batch: ValueBatch, records: list[Any]) -> list[Any]:
+    """Let the records have what steps handed back."""
+    for row, record in zip(batch.rows, records, strict=True):
+        row.record = record
+        take_back(row)
+    for call in batch.settling:
+        call()
+    return records

@@ -1,242 +1,213 @@
-"""Carrying out commands on to-many fields: what is created, linked and changed together with records.
+"""Commands on to-many fields: the step that turns them into records to create, link and change together with a write.
 
 Everything is checked before anything is written: values, nested ones included, and the existence of
 records that are linked or updated. Then all is written in one transaction where the backend has
 them; where it has none, in an order that leaves no id of a record that does not exist yet.
+
+What new records begin with stands in ``nested``, how links are kept in ``linking``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ValidationError
-from earnorm.features.polymorphism.family import class_of
 from earnorm.fields.command import Command
-from earnorm.fields.relational import Commands, ToMany, is_command
-from earnorm.kernel.transactions import atomic
+from earnorm.fields.relational import Commands, ToMany
+from earnorm.kernel.steps import TAKING_MORE, Stage, Step, ValueBatch, ValueRow, Way
 from earnorm.model.reading.hydrate import ghosts
-from earnorm.model.relations import linking
+from earnorm.model.relations import linking, nested
 from earnorm.model.relations.ghosts import target_of
-from earnorm.model.relations.nested import Creation, Given, Step, placed, planned, prepared, take
-from earnorm.model.validation.checking import checked_plan
+from earnorm.model.relations.nested import Given, take
+from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing
-from earnorm.model.writing.tracking import env_of, touch
-from earnorm.model.writing.updates import Change
+from earnorm.model.writing.planning import is_change
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
-    from earnorm.model.base import BaseModel
+    from earnorm.kernel.views import ModelView
+
+_OF_NEW = "commands are for create(): they may take many operations"
+_OF_A_QUERY = "commands are for known records: await the query first, and write() to the records"
+_OF_MANY = "commands are for create(), write() and save(): they may take many operations"
 
 
-def split(bound: BoundModel, values: Mapping[str, Any]) -> tuple[dict[str, Any], Given]:
-    """The values of a write without commands, and the commands.
-
-    Raises:
-        ValidationError: They are no commands of these fields.
-    """
-    names = [
-        each.name
-        for each in bound.schema.to_many
-        if each.name in values and not isinstance(values[each.name], Change)
-    ]
-    plain = {name: value for name, value in values.items() if name not in names}
-    checked = bound.schema.validate_partial(
-        {name: [] if values[name] is None else values[name] for name in names}
-    )
-    given = take(bound, checked)
-    return {**plain, **checked}, given
+def command_steps(model: ModelView) -> Iterable[Step]:
+    """The steps of a model with to-many fields."""
+    names = frozenset(field.name for field in model.fields.values() if isinstance(field, ToMany))
+    if names:
+        others = ~TAKING_MORE
+        yield Step(Stage.PLAN, "commands", _carry_out, TAKING_MORE, names=names)
+        yield Step(Stage.VALIDATE, "commands", _refuse, others, names=names)
 
 
-def assigned(bound: BoundModel, record: BaseModel, names: Sequence[str]) -> bool:
-    """Whether one of the changed fields takes more than storing a list of ids."""
-    for each in bound.schema.to_many:
-        if each.name in names:
-            if not each.stored:
-                return True
-            value = record.__dict__[each.name]
-            if isinstance(value, list) and any(is_command(item) for item in value):
-                return True
-    return False
+def _refuse(batch: ValueBatch) -> None:
+    """Where only one operation is possible, a list of ids is all that can be stored."""
+    bound = batch.env.app.bind(batch.model.cls)
+    message = _OF_NEW if batch.is_new else _OF_A_QUERY if batch.way is Way.UPDATE else _OF_MANY
+    for row in batch.rows:
+        for name in _taken(bound, row, is_new=batch.is_new):
+            row.refuse(name, message, "command")
 
 
-async def create(
-    bound: BoundModel, values: Sequence[Any], states: list[dict[str, Any]], given: list[Given]
-) -> list[Any]:
-    """Create records whose values hold commands."""
-    creation = await planned(bound, values, states, given)
-    return await atomic(creation.run)
+async def _carry_out(batch: ValueBatch) -> None:
+    bound = batch.env.app.bind(batch.model.cls)
+    if batch.is_new:
+        given = [_taken(bound, row, is_new=True) for row in batch.rows]
+        if any(given):
+            await nested.plan(bound, batch, given)
+        return
+    for rows, given in _together(bound, batch.rows):
+        await _Rewriting(bound, batch, rows).plan(given)
 
 
-# -- write ----------------------------------------------------------------------------------------
+def _taken(bound: BoundModel, row: ValueRow, *, is_new: bool) -> Given:
+    """Take the commands out of valid values."""
+    values = row.values
+    if not is_new:
+        for field in bound.schema.to_many:
+            if field.name in values and values[field.name] is None:
+                values[field.name] = Commands([Command.clear()]) if not field.stored else []
+    changes = {name: values.pop(name) for name in list(values) if is_change(name, values[name])}
+    given = take(bound, values)
+    values.update(changes)
+    return given
+
+
+def _together(
+    bound: BoundModel, rows: Sequence[ValueRow]
+) -> Iterable[tuple[list[ValueRow], Given]]:
+    """The rows that have been given the same commands, with these."""
+    groups: dict[tuple[int, ...], tuple[list[ValueRow], Given]] = {}
+    for row in rows:
+        given = _taken(bound, row, is_new=False)
+        if given:
+            key = tuple(id(given.get(field.name)) for field in bound.schema.to_many)
+            groups.setdefault(key, ([], given))[0].append(row)
+    return groups.values()
 
 
 @dataclass(eq=False)
-class Rewriting:
-    """A write with commands, checked: what comes before it, the plain part, and what comes after."""
+class _Rewriting:
+    """Some records that get the same commands: what comes before their write, and what comes after it."""
 
     bound: BoundModel
-    records: Sequence[Any]
-    plain: dict[str, Any]
-    given: Given
-    before: list[Creation] = field(default_factory=list[Creation])
-    steps: list[Step] = field(default_factory=list[Step])
-    settle: list[Callable[[], None]] = field(default_factory=list[Any])
+    batch: ValueBatch
+    rows: list[ValueRow]
 
     @property
-    def pks(self) -> list[Any]:
-        """The ids of the records, each once."""
-        return list(dict.fromkeys(record.pk for record in self.records))
+    def records(self) -> list[Any]:
+        return [row.record for row in self.rows]
 
-    async def run(self) -> int:
-        """Write everything; how many records were written."""
-        touch(env_of(self.records), self.records)
-        for each in self.before:
-            await each.run()
-        written = await writing.write(self.records, self.plain) if self.plain else len(self.pks)
-        for step in self.steps:
-            await step()
-        for settle in self.settle:
-            settle()
-        if self.steps:
-            await writing.read_computed(self.bound, self.records)
-        return written
+    async def plan(self, given: Given) -> None:
+        """Check the commands, and note what they do."""
+        for field in self.bound.schema.to_many:
+            commands = given.get(field.name)
+            if commands is None:
+                continue
+            if field.stored:
+                await self._plan_listed(field, commands)
+            else:
+                await self._plan_elsewhere(field, commands)
+                self.batch.settle(partial(_forget, self.records, field))
 
-
-async def write(records: Sequence[BaseModel], plain: dict[str, Any], given: Given) -> int:
-    """Write records whose values hold commands."""
-    rewriting = await _rewriting(records, plain, given)
-    return await atomic(rewriting.run)
-
-
-async def save(records: Sequence[BaseModel], names: Mapping[int, Sequence[str]]) -> None:
-    """Write each record's own changes, where commands are among them.
-
-    Args:
-        records: Stored records.
-        names: The changed fields of each, by ``id()``.
-    """
-    planned: list[Rewriting] = []
-    for record in records:
-        bound = record._fetch.app.bind(type(record))
-        to_many = {each.name for each in bound.schema.to_many}
-        values = {
-            name: record.__dict__[name] if name in to_many else getattr(record, name)
-            for name in names[id(record)]
-        }
-        planned.append(await _rewriting([record], *split(bound, values)))
-
-    async def run() -> None:
-        for each in planned:
-            await each.run()
-
-    await atomic(run)
-
-
-async def _rewriting(
-    records: Sequence[BaseModel], plain: dict[str, Any], given: Given
-) -> Rewriting:
-    bound = env_of(records).app.bind(class_of(records))
-    found = Rewriting(bound, records, plain, given)
-    for each in bound.schema.to_many:
-        commands = given.get(each.name)
-        if commands is None:
-            continue
-        if each.stored:
-            await _write_listed(found, each, commands)
-        else:
-            await _write_elsewhere(found, each, commands)
-            found.settle.append(_forgetter(records, each))
-    if plain:
-        plan = writing.planned(bound, plain)  # raises before anything is written
-        await checked_plan(bound, plan, records)
-    return found
-
-
-def _forgetter(records: Sequence[Any], each: ToMany[Any]) -> Callable[[], None]:
-    def forget() -> None:
-        for record in records:
-            record.__dict__.pop(each.name, None)  # read anew, it is not loaded
-            getattr(record, "_changes", {}).pop(each.name, None)
-
-    return forget
-
-
-async def _new(
-    found: Rewriting, each: ToMany[Any], values: Sequence[Any], indexes: Sequence[int]
-) -> Creation:
-    target = target_of(found.bound.app, each)
-    origins = [(each.name, index) for index in indexes]
-    return await prepared(target, values, origins, found.bound.model._name)
-
-
-async def _updates(found: Rewriting, each: ToMany[Any], commands: Sequence[Command]) -> None:
-    """The updates of linked records, and what is to be done for them."""
-    target = target_of(found.bound.app, each)
-    for index, command in enumerate(commands):
-        if command.kind != "update":
-            continue
-        await linking.require(target, list(command.records))
+    async def _create(
+        self, field: ToMany[Any], values: Sequence[Any], indexes: Sequence[int]
+    ) -> creating.Creation | None:
+        target = target_of(self.bound.app, field)
+        loc = self._loc
         try:
-            plain, given = split(target, command.values)
-            nested = await _rewriting(ghosts(target, command.records), plain, given)
+            return await creating.prepared(target, values, [(*loc, field.name, i) for i in indexes])
         except ValidationError as error:
-            details = placed(error.errors(), [(each.name, index)])
-            raise ValidationError(found.bound.model._name, details) from None
-        found.steps.append(nested.run)
+            self.batch.add_problems(error.errors())
+            return None
+
+    @property
+    def _loc(self) -> tuple[str | int, ...]:
+        # What all records of a write are given has no position among them.
+        return () if self.batch.way is Way.WRITE else self.rows[0].loc
+
+    async def _plan_updates(self, field: ToMany[Any], commands: Sequence[Command]) -> None:
+        """The updates of linked records."""
+        target = target_of(self.bound.app, field)
+        for index, command in enumerate(commands):
+            if command.kind != "update":
+                continue
+            await linking.require(target, list(command.records))
+            records = ghosts(target, command.records)
+            try:
+                run, _ = await writing.prepared_write(records, command.values)
+            except ValidationError as error:
+                loc = (*self._loc, field.name, index)
+                self.batch.add_problems(creating.placed(error.errors(), [loc]))
+            else:
+                self.batch.after(run)
+
+    async def _plan_listed(self, field: ToMany[Any], commands: Commands) -> None:
+        batch = self.batch
+        news = [(i, c.values) for i, c in enumerate(commands) if c.kind == "create"]
+        made: dict[int, Any] = {}
+        if news:
+            child = await self._create(field, [v for _, v in news], [i for i, _ in news])
+            if child is None:
+                return
+            batch.before(child.run)
+            made = {i: s["_id"] for (i, _), s in zip(news, child.states, strict=True)}
+        await self._plan_updates(field, commands)
+        change = linking.ListChange.of(commands, made)
+        if change.whole is not None:
+            for row in self.rows:
+                row.values[field.name] = change.whole
+        elif change.added or change.removed:
+            records = self.records
+            batch.after(lambda: change.write(self.bound, field, records))
+            batch.settle(lambda: change.show(records, field))
+        if change.deleted:
+            target = target_of(self.bound.app, field)
+            batch.after(lambda: linking.delete(target, change.deleted))
+
+    async def _plan_elsewhere(self, field: ToMany[Any], commands: Commands) -> None:
+        """Links that the other model, or a link model, holds."""
+        app, after = self.bound.app, self.batch.after
+        pks = list(dict.fromkeys(record.pk for record in self.records))
+        target = target_of(app, field)
+        ends = linking.ends_of(self.bound, field, pks)
+        await self._plan_updates(field, commands)
+        news: list[tuple[int, Any]] = []
+        links: dict[Any, Mapping[str, Any]] = {}
+        for index, command in enumerate(commands):
+            kind, named = command.kind, list(command.records)
+            if kind == "create":
+                news.append((index, command.values))
+            elif kind == "link":
+                links |= {pk: command.values or {} for pk in named}
+            elif kind == "set":
+                news, links = [], {pk: {} for pk in named}
+                after(partial(ends.keep_only, named))
+            elif kind in ("unlink", "delete"):
+                for pk in named:
+                    links.pop(pk, None)
+                after(partial(ends.unlink if kind == "unlink" else ends.delete, named))
+        if links:
+            await linking.require(target, list(links))
+            await ends.check(links)
+            after(partial(ends.link, links))
+        if news:
+            indexes = [index for index, _ in news for _ in ends.copies]
+            values = [ends.new(value, pk) for _, value in news for pk in ends.copies]
+            child = await self._create(field, values, indexes)
+            if child is None:
+                return
+            after(child.run)
+            if isinstance(ends, linking.Through):
+                made: dict[Any, Mapping[str, Any]] = {state["_id"]: {} for state in child.states}
+                after(partial(ends.link, made))
 
 
-async def _write_listed(found: Rewriting, each: ToMany[Any], commands: Commands) -> None:
-    news = [(i, c.values) for i, c in enumerate(commands) if c.kind == "create"]
-    made: dict[int, Any] = {}
-    if news:
-        child = await _new(found, each, [v for _, v in news], [i for i, _ in news])
-        found.before.append(child)
-        made = {i: s["_id"] for (i, _), s in zip(news, child.states, strict=True)}
-    await _updates(found, each, commands)
-    change = linking.ListChange.of(commands, made)
-    if change.whole is not None:
-        found.plain[each.name] = change.whole
-    elif change.added or change.removed:
-        found.steps.append(lambda: change.write(found.bound, each, found.pks))
-        found.settle.append(lambda: change.show(found.records, each))
-    if change.deleted:
-        target = target_of(found.bound.app, each)
-        found.steps.append(lambda: linking.delete(target, change.deleted))
-
-
-async def _write_elsewhere(found: Rewriting, each: ToMany[Any], commands: Commands) -> None:
-    """Links that the other model, or a link model, holds."""
-    app, pks = found.bound.app, found.pks
-    target = target_of(app, each)
-    ends = linking.ends_of(found.bound, each, pks)
-    await _updates(found, each, commands)
-    news: list[tuple[int, Any]] = []
-    links: dict[Any, Mapping[str, Any]] = {}
-    for index, command in enumerate(commands):
-        kind, named = command.kind, list(command.records)
-        if kind == "create":
-            news.append((index, command.values))
-        elif kind == "link":
-            links |= {pk: command.values or {} for pk in named}
-        elif kind == "set":
-            news, links = [], {pk: {} for pk in named}
-            found.steps.append(lambda keep=named: ends.keep_only(keep))  # type: ignore[misc] # mypy infers no type for the default
-        elif kind in ("unlink", "delete"):
-            for pk in named:
-                links.pop(pk, None)
-            act = ends.unlink if kind == "unlink" else ends.delete
-            found.steps.append(lambda act=act, named=named: act(named))  # type: ignore[misc] # as above
-    if links:
-        await linking.require(target, list(links))
-        await ends.check(links)
-        found.steps.append(lambda: ends.link(links))
-    if news:
-        indexes = [index for index, _ in news for _ in ends.copies]
-        values = [ends.new(value, pk) for _, value in news for pk in ends.copies]
-        child = await _new(found, each, values, indexes)
-        found.steps.append(child.run)
-        if isinstance(ends, linking.Through):
-            made: dict[Any, Mapping[str, Any]] = {state["_id"]: {} for state in child.states}
-            found.steps.append(lambda: ends.link(made))
+def _forget(records: Sequence[Any], field: ToMany[Any]) -> None:
+    for record in records:
+        record.__dict__.pop(field.name, None)  # read anew, it is not loaded
+        getattr(record, "_changes", {}).pop(field.name, None)

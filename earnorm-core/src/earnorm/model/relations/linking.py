@@ -3,7 +3,7 @@ of the other model, or in a link model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,15 +15,16 @@ from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Many2one, ToMany
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation, PerRecord, Update
+from earnorm.kernel.steps import Way
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.relations.ghosts import inverse_of, link_of, target_of
 from earnorm.model.writing import creating
+from earnorm.model.writing.handing_back import give_written, on_its_way
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
 
 _ID = frozenset({"_id"})
-REVISION = "_revision"
 
 
 # -- operations -----------------------------------------------------------------------------------
@@ -119,25 +120,32 @@ class ListChange:
         if pk not in self.removed:
             self.removed.append(pk)
 
-    async def write(self, bound: BoundModel, each: ToMany[Any], pks: Sequence[Any]) -> None:
+    async def write(self, bound: BoundModel, each: ToMany[Any], records: Sequence[Any]) -> None:
         """Let ids go, then join: the database does not take both for one list at once."""
         name = each.db_name
-        for chunk in chunks(pks):
-            domain = condition("_id", "in", chunk)
-            if self.removed:
-                await change(bound, domain, "$pull", {name: {"$in": self.removed}})
-            if self.added:
-                await change(bound, domain, "$addToSet", {name: {"$each": self.added}})
+        by_pk: dict[Any, list[Any]] = {}
+        for record in records:
+            by_pk.setdefault(record.pk, []).append(record)
+        for chunk in chunks(list(by_pk)):
+            for update in self._updates(name):
+                domain = condition("_id", "in", chunk)
+                op = Operation("write", bound.model, current_env(), domain, update)
+                op = on_its_way(bound, op, Way.WRITE)
+                await _execute(op)
+                for record in (record for pk in chunk for record in by_pk[pk]):
+                    give_written(record, op, update)
+
+    def _updates(self, name: str) -> Iterator[Update]:
+        if self.removed:
+            yield Update({"$pull": {name: {"$in": self.removed}}})
+        if self.added:
+            yield Update({"$addToSet": {name: {"$each": self.added}}})
 
     def show(self, records: Iterable[Any], each: ToMany[Any]) -> None:
         """The same to what the records hold, where they hold the list."""
-        operations = bool(self.removed) + bool(self.added)
         for record in records:
             value = record.__dict__.get(each.name)
             getattr(record, "_changes", {}).pop(each.name, None)
-            if type(record)._versioned and record._fetch.has(REVISION):
-                # Each operation of write() counted one.
-                record.__dict__[REVISION] = (record.__dict__.get(REVISION) or 0) + operations
             if value is not None:
                 stored = each.encode(value)
                 known = [pk for pk in stored if pk not in self.removed]
@@ -266,9 +274,8 @@ class Through:
 
     async def check(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
         """The values of the links are acceptable."""
-        await creating.checked_documents(
-            self.links, self._values([(p, far) for far in links for p in self.pks], links)
-        )
+        pairs = [(near, far) for far in links for near in self.pks]
+        await creating.prepared(self.links, self._values(pairs, links))
 
     def _values(
         self, pairs: Iterable[tuple[Any, Any]], links: Mapping[Any, Mapping[str, Any]]

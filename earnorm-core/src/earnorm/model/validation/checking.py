@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import condition
@@ -19,6 +19,7 @@ from earnorm.fields.base import MISSING
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import REQUEST, Operation
 from earnorm.kernel.requests import Stream
+from earnorm.kernel.steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.validation.constraints import Rule, When, returned
@@ -37,29 +38,6 @@ _AT_ONCE: Final = (
 )
 _BATCH: Final = 2000
 _MOST_PROBLEMS: Final = 1000  # of an update by domain, which may match any number of records
-
-
-@dataclass(slots=True)
-class Subject:
-    """One record of a batch.
-
-    Attributes:
-        loc: Where it stands in the batch; empty for a single one.
-        values: The values that will be written; asynchronous validators replace them in place.
-        record: The stored record; None for a new one.
-        preview: What constraints see; made when the first of them is called.
-    """
-
-    loc: Loc
-    values: State
-    record: BaseModel | None = None
-    preview: Any = None
-
-    @property
-    def of(self) -> BaseModel:
-        """The record, which is not a new one."""
-        assert self.record is not None
-        return self.record
 
 
 async def checked_new(
@@ -90,20 +68,27 @@ async def checked_new(
             raise error from None
     many = len(values) > 1
     subjects = [
-        Subject((place,) if many else (), state)
+        ValueRow(state, (place,) if many else ())
         for place, state in zip(places, states, strict=True)
     ]
     await refuse_problems(bound, "create", subjects, problems)
     return states
 
 
-async def check(bound: BoundModel, when: When, subjects: Sequence[Subject]) -> list[ErrorDetail]:
-    """Hold the records to what is asynchronous and to the constraints; the problems found.
+async def check(bound: BoundModel, when: When, subjects: Sequence[ValueRow]) -> list[ErrorDetail]:
+    """As ``check_rows``: the problems alone."""
+    return [detail for _, detail in await check_rows(bound, when, subjects)]
+
+
+async def check_rows(
+    bound: BoundModel, when: When, subjects: Sequence[ValueRow]
+) -> list[tuple[ValueRow, ErrorDetail]]:
+    """Hold the records to what is asynchronous and to the constraints; the problems found, each with whose it is.
 
     Args:
         bound: Their model.
         when: Whether they are new.
-        subjects: The records, with validated values.
+        subjects: The records, with validated values; asynchronous validators replace these in place.
     """
     rules = bound.schema.rules
     if rules is None:
@@ -120,11 +105,11 @@ async def check(bound: BoundModel, when: When, subjects: Sequence[Subject]) -> l
     problems += await _check_constraints(env, bound, jobs)
     order = {id(subject): place for place, subject in enumerate(subjects)}
     problems.sort(key=lambda problem: order[id(problem[0])])
-    return [detail for _, detail in problems]
+    return problems
 
 
 async def refuse_problems(
-    bound: BoundModel, when: When, subjects: Sequence[Subject], problems: list[ErrorDetail]
+    bound: BoundModel, when: When, subjects: Sequence[ValueRow], problems: list[ErrorDetail]
 ) -> None:
     """Hold the records to the rules.
 
@@ -161,7 +146,7 @@ async def checked_plan(
     if rules is None:
         return plan
     _refuse_hindering(bound, rules, plan)
-    subject = Subject((), dict(plan.values))
+    subject = ValueRow(dict(plan.values))
     problems = await _check_values(current_env(), bound, "write", [subject])
     if problems:
         raise ValidationError(bound.model._name, [detail for _, detail in problems])
@@ -169,7 +154,7 @@ async def checked_plan(
     if records is not None and rules.concerning("write", values):
         many = len(records) > 1
         places = enumerate(records)
-        subjects = [Subject((p,) if many else (), values, record) for p, record in places]
+        subjects = [ValueRow(values, (p,) if many else (), record) for p, record in places]
         found = await _check_records(bound, rules, subjects)
         if found:
             raise ValidationError(bound.model._name, found)
@@ -177,13 +162,13 @@ async def checked_plan(
 
 
 async def checked_plans(
-    bound: BoundModel, given: Sequence[tuple[int, Plan, BaseModel]]
+    bound: BoundModel, given: Sequence[tuple[Loc, Plan, BaseModel]]
 ) -> tuple[list[Plan], list[ErrorDetail]]:
     """Plans of a batch, each for a record of its own, held to the rules.
 
     Args:
         bound: The model.
-        given: The position in the batch, what will be written, and to which record.
+        given: The place in the batch, what will be written, and to which record.
 
     Returns:
         The plans in their order, and the problems; the plans mean nothing where there are any.
@@ -192,15 +177,15 @@ async def checked_plans(
     if rules is None:
         return [plan for _, plan, _ in given], []
     problems: list[ErrorDetail] = []
-    subjects: list[Subject] = []
+    subjects: list[ValueRow] = []
     plans: list[Plan] = []
-    for position, plan, record in given:
+    for loc, plan, record in given:
         try:
             _refuse_hindering(bound, rules, plan)
         except ValidationError as error:
-            problems += located(error.errors(), position)
+            problems += located(error.errors(), *loc)
             continue
-        subjects.append(Subject((position,), dict(plan.values), record))
+        subjects.append(ValueRow(dict(plan.values), loc, record))
         plans.append(plan)
     problems += await check(bound, "write", subjects)
     pairs = zip(plans, subjects, strict=True)
@@ -220,7 +205,7 @@ def _refuse_hindering(bound: BoundModel, rules: Rules, plan: Plan) -> None:
 
 
 async def _check_records(
-    bound: BoundModel, rules: Rules, subjects: Sequence[Subject]
+    bound: BoundModel, rules: Rules, subjects: Sequence[ValueRow]
 ) -> list[ErrorDetail]:
     """The problems of records that get the same values, in their order."""
     jobs = [(each, rule) for each in subjects for rule in rules.concerning("write", each.values)]
@@ -232,9 +217,11 @@ async def _check_records(
 
 def _with_values(bound: BoundModel, rules: Rules, plan: Plan, values: State) -> Plan:
     """The plan with what asynchronous validators returned."""
-    if not rules.late("write", values):
+    late = rules.late("write", values)
+    if not late:
         return plan
-    written = {**plan.operators.get("$set", {}), **bound.schema.encode(values)}
+    changed = bound.schema.encode({name: values[name] for name, _ in late})
+    written = {**plan.operators.get("$set", {}), **changed}
     return replace(plan, values=values, operators={**plan.operators, "$set": written})
 
 
@@ -252,7 +239,7 @@ async def narrowed(op: Operation, bound: BoundModel, values: Mapping[str, Any]) 
     pks: list[Any] = []
     problems: list[ErrorDetail] = []
     async for records in _matching(op, bound):
-        subjects = [Subject((str(each.pk),), dict(values), each) for each in records]
+        subjects = [ValueRow(dict(values), (str(each.pk),), each) for each in records]
         jobs = [(subject, rule) for subject in subjects for rule in concerning]
         problems += [detail for _, detail in await _check_constraints(op.env, bound, jobs)]
         if len(problems) >= _MOST_PROBLEMS:
@@ -279,14 +266,14 @@ async def _matching(op: Operation, bound: BoundModel) -> AsyncIterator[list[Any]
 
 
 async def _check_values(
-    env: Env, bound: BoundModel, when: When, subjects: Sequence[Subject]
-) -> list[tuple[Subject, ErrorDetail]]:
+    env: Env, bound: BoundModel, when: When, subjects: Sequence[ValueRow]
+) -> list[tuple[ValueRow, ErrorDetail]]:
     rules = bound.schema.rules
     assert rules is not None
-    problems: list[tuple[Subject, ErrorDetail]] = []
+    problems: list[tuple[ValueRow, ErrorDetail]] = []
     fields = bound.schema.fields
 
-    async def check_one(subject: Subject, calls: list[tuple[str, Callable[[Any], Any]]]) -> None:
+    async def check_one(subject: ValueRow, calls: list[tuple[str, Callable[[Any], Any]]]) -> None:
         wrong: set[str] = set()
         for name, call in calls:
             value = subject.values[name]
@@ -353,8 +340,8 @@ async def _run(env: Env, coroutines: Iterable[Any]) -> None:
 
 
 async def _check_constraints(
-    env: Env, bound: BoundModel, jobs: Sequence[tuple[Subject, Rule]]
-) -> list[tuple[Subject, ErrorDetail]]:
+    env: Env, bound: BoundModel, jobs: Sequence[tuple[ValueRow, Rule]]
+) -> list[tuple[ValueRow, ErrorDetail]]:
     if not jobs:
         return []
     await _make_previews(env, bound, jobs)
@@ -367,12 +354,12 @@ async def _check_constraints(
 
 
 async def _call(
-    env: Env, jobs: Sequence[tuple[Subject, Rule]], *, last: bool = False
-) -> tuple[list[tuple[Subject, ErrorDetail]], list[tuple[Subject, Rule]]]:
-    problems: list[tuple[Subject, ErrorDetail]] = []
-    unread: list[tuple[Subject, Rule]] = []
+    env: Env, jobs: Sequence[tuple[ValueRow, Rule]], *, last: bool = False
+) -> tuple[list[tuple[ValueRow, ErrorDetail]], list[tuple[ValueRow, Rule]]]:
+    problems: list[tuple[ValueRow, ErrorDetail]] = []
+    unread: list[tuple[ValueRow, Rule]] = []
 
-    def refused(error: Exception, subject: Subject, rule: Rule) -> None:
+    def refused(error: Exception, subject: ValueRow, rule: Rule) -> None:
         if isinstance(error, FieldNotLoaded):
             fetch: Fetch | None = getattr(subject.preview, "_fetch", None)
             if last or fetch is None or fetch.loaded is None:
@@ -382,7 +369,7 @@ async def _call(
         names = tuple(rule.fields) if len(rule.fields) == 1 else ()
         problems.extend((subject, detail) for detail in _details(error, subject.loc, names))
 
-    async def wait(subject: Subject, rule: Rule, waiting: Any) -> None:
+    async def wait(subject: ValueRow, rule: Rule, waiting: Any) -> None:
         try:
             await waiting
             _refuse_changes(subject, rule)
@@ -411,7 +398,7 @@ async def _call(
     return problems, unread
 
 
-def _refuse_changes(subject: Subject, rule: Rule) -> None:
+def _refuse_changes(subject: ValueRow, rule: Rule) -> None:
     if getattr(subject.preview, "_changes", None):
         raise TypeError(
             f"{type(subject.preview).__name__}.{rule.method}: a @constrains method checks a record and "
@@ -419,11 +406,13 @@ def _refuse_changes(subject: Subject, rule: Rule) -> None:
         )
 
 
-async def _make_previews(env: Env, bound: BoundModel, jobs: Iterable[tuple[Subject, Rule]]) -> None:
-    incomplete: dict[int, Subject] = {}
+async def _make_previews(
+    env: Env, bound: BoundModel, jobs: Iterable[tuple[ValueRow, Rule]]
+) -> None:
+    incomplete: dict[int, ValueRow] = {}
     for subject, rule in jobs:
         record = subject.record
-        if record is None:
+        if record is None or not record.is_stored:
             if subject.preview is None:
                 subject.preview = _preview(bound, dict(subject.values), None)
             continue
@@ -436,7 +425,7 @@ async def _make_previews(env: Env, bound: BoundModel, jobs: Iterable[tuple[Subje
     await _load(env, bound, list(incomplete.values()))
 
 
-async def _load(env: Env, bound: BoundModel, subjects: Sequence[Subject]) -> None:
+async def _load(env: Env, bound: BoundModel, subjects: Sequence[ValueRow]) -> None:
     """Fetch the records whole, with one query for all of them."""
     if not subjects:
         return

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import DomainError, NotFound, ValidationError, nearest
-from earnorm.features.polymorphism.family import by_class, is_family
 from earnorm.fields.base import Field
 from earnorm.fields.relational import Relation
+from earnorm.model.kinds import by_model, is_mixed
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.writing.creating import create
@@ -28,10 +28,10 @@ async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> li
     """
     if not records:
         return []
-    if is_family(records):
+    if is_mixed(records):
         made = {
             id(r): c
-            for g in by_class(records)
+            for g in by_model(records)
             for r, c in zip(g, await copies(g, default), strict=True)
         }
         return [made[id(record)] for record in records]

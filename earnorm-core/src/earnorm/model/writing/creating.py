@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from bson import ObjectId
@@ -14,12 +16,13 @@ from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation
-from earnorm.kernel.steps import Way
+from earnorm.kernel.steps import ValueBatch, ValueRow, ValueSteps, ValueWays, Way
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.reading.hydrate import slots
 from earnorm.model.validation.checking import checked_new
 from earnorm.model.writing.handing_back import give_new, on_its_way
 from earnorm.model.writing.objectids import object_ids
+from earnorm.model.writing.pipeline import carry_out, check_new, names_of, together
 from earnorm.model.writing.tracking import changed_fields, settle, touch
 
 if TYPE_CHECKING:
@@ -28,63 +31,152 @@ if TYPE_CHECKING:
 
 
 Checked: TypeAlias = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+Values: TypeAlias = Sequence["Mapping[str, Any] | BaseModel"]
 
 
-async def create(
-    bound: BoundModel,
-    values: Sequence[Mapping[str, Any] | BaseModel],
-    checked: Checked | None = None,
-) -> list[Any]:
+async def create(bound: BoundModel, values: Values) -> list[Any]:
     """Validate all, then store all with one insert; the records in the order given.
 
     Args:
         bound: Their model.
         values: Dicts of values, and unsaved records.
-        checked: What ``checked_documents`` gave for them, where that was asked for already.
     """
     if not values:
         return []
-    if bound.model._inherits and checked is None:
-        from earnorm.features.delegation import delegation  # which creates with the functions here
+    steps = bound.ways.create
+    if steps is None or not steps.concern(names_of(values)):
+        states, documents = await checked_documents(bound, values)
+        return await store(bound, values, states, documents)
+    return await (await prepared(bound, values)).execute()
 
-        return await delegation.create(bound, values)
-    return await create_own(bound, values, checked)
+
+@dataclass(eq=False, slots=True)
+class Creation:
+    """New records, checked, and what goes with them: nothing is written yet.
+
+    Attributes:
+        bound: Their model.
+        values: What was given.
+        states: Their states, validated, with ids.
+        documents: The stored forms of these.
+        batch: What the model's steps made of it; None where none was about it.
+        records: The records, once they are made.
+    """
+
+    bound: BoundModel
+    values: Values
+    states: list[dict[str, Any]]
+    documents: list[dict[str, Any]]
+    batch: ValueBatch | None = None
+    records: list[Any] = field(default_factory=list[Any])
+
+    def make(self) -> list[Any]:
+        """Make the records before they are stored, so that others can hold them."""
+        self.records = _blank(self.bound, self.values)
+        set_state, _ = slots()
+        deque(map(set_state, self.records, self.states), maxlen=0)
+        return self.records
+
+    async def execute(self) -> list[Any]:
+        """Write all of it or nothing; the records in their order."""
+        return await self.run() if self.batch is None else await together(self.batch, self.run)
+
+    async def run(self) -> list[Any]:
+        """Write all of it, as a part of what is a transaction already where it has to be one."""
+        if self.batch is None:
+            await self._store()
+        else:
+            await carry_out(self.batch, self._store)
+        return self.records
+
+    async def _store(self) -> None:
+        made = self.records or None
+        self.records = await store(self.bound, self.values, self.states, self.documents, made)
+        if self.batch is not None:
+            for row, record in zip(self.batch.rows, self.records, strict=True):
+                row.record = record
 
 
-async def create_own(
+async def prepared(
     bound: BoundModel,
-    values: Sequence[Mapping[str, Any] | BaseModel],
-    checked: Checked | None = None,
-) -> list[Any]:
-    """As ``create``, where nothing is delegated to other records."""
-    if bound.schema.formulas is not None and checked is None:
-        from earnorm.features.computed import inverting  # which creates with the functions here
+    values: Values,
+    locs: Sequence[tuple[str | int, ...]] | None = None,
+    way: Way = Way.CREATE,
+) -> Creation:
+    """Check new records, and all that goes with them.
 
-        if inverting.has_late(bound, values):
-            return await inverting.create(bound, values)
-    states, documents = checked or await checked_documents(bound, values)
-    if bound.schema.to_many:
-        from earnorm.model.relations import commands, nested
+    Args:
+        bound: Their model.
+        values: Dicts of values, and unsaved records.
+        locs: The place of each in what was handed in; None where they are that themselves.
+        way: How the values came: CREATE, CREATE_MANY or BULK.
 
-        given = nested.taken(bound, states)
-        if given:
-            return await commands.create(bound, values, states, given)
-    return await store(bound, values, states, documents)
+    Raises:
+        ValidationError: With every problem found.
+    """
+    steps = _STEPS[way](bound.ways)
+    if steps is None or not steps.concern(names_of(values)):
+        try:
+            states, documents = await checked_documents(bound, values)
+        except ValidationError as error:
+            if locs is None:
+                raise
+            raise ValidationError(error.subject, placed(error.errors(), locs)) from None
+        return Creation(bound, values, states, documents)
+    if locs is None:
+        locs = [(place,) for place in range(len(values))] if len(values) > 1 else [()]
+    rows: list[ValueRow] = []
+    valid: dict[int, Mapping[str, Any]] = {}
+    for position, value in enumerate(values):
+        given, is_valid = _given(bound, position, value, values)
+        row = ValueRow(dict(given), locs[position], value if is_record(value) else None)
+        rows.append(row)
+        if is_valid:
+            valid[id(row)] = given
+    batch = ValueBatch(current_env(), way, bound.view, rows, is_new=True)
+    await check_new(bound, steps, batch, valid, give_ids)
+    states = [row.values for row in rows]
+    return Creation(bound, values, states, documents_of(bound, states), batch)
+
+
+_STEPS: Mapping[Way, Callable[[ValueWays], ValueSteps | None]] = {
+    Way.CREATE: attrgetter("create"),
+    Way.CREATE_MANY: attrgetter("create_many"),
+    Way.BULK: attrgetter("bulk"),
+}
+
+
+def placed(
+    details: Sequence[ErrorDetail], locs: Sequence[tuple[str | int, ...]]
+) -> list[ErrorDetail]:
+    """Problems of a batch at their places in the outermost values, given the place of each record there."""
+    if len(locs) == 1:
+        return [{**each, "loc": (*locs[0], *each["loc"])} for each in details]
+    return [
+        {**each, "loc": (*locs[int(each["loc"][0])], *each["loc"][1:])} if each["loc"] else each
+        for each in details
+    ]
+
+
+def _blank(bound: BoundModel, values: Values) -> list[Any]:
+    """The records that were given, and new ones for the rest, without a state."""
+    if _are_dicts(values):
+        return list(map(object.__new__, repeat(bound.model, len(values))))
+    return [v if is_record(v) else object.__new__(bound.model) for v in values]
 
 
 async def store(
     bound: BoundModel,
-    values: Sequence[Mapping[str, Any] | BaseModel],
+    values: Values,
     states: list[dict[str, Any]],
     documents: list[dict[str, Any]],
+    records: list[Any] | None = None,
 ) -> list[Any]:
     """Store states that were validated and have their ids; the records that were given, or new ones."""
     env = current_env()
-    records: list[Any]
-    if _are_dicts(values):
-        records = list(map(object.__new__, repeat(bound.model, len(values))))
-    else:
-        records = [v if is_record(v) else object.__new__(bound.model) for v in values]
+    if records is None:
+        records = _blank(bound, values)
+    if not _are_dicts(values):
         given: list[Any] = [value for value in values if is_record(value)]
         touch(env, given)
     op = on_its_way(bound, Operation("create", bound.model, env, values=documents), Way.CREATE)
@@ -125,32 +217,6 @@ async def checked_documents(
     return states, documents_of(bound, states)
 
 
-async def plain_documents(
-    bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseModel]
-) -> Checked:
-    """As ``checked_documents``, where a record is one document: no commands on to-many fields."""
-    states, documents = await checked_documents(bound, values)
-    if not bound.schema.to_many:
-        return states, documents
-    from earnorm.model.relations import (
-        nested,  # which stores what it creates with the functions here
-    )
-
-    many = len(states) > 1
-    problems: list[ErrorDetail] = [
-        {
-            "loc": (position, name) if many else (name,),
-            "msg": "commands are for create(): they may take many operations",
-            "type": "command",
-        }
-        for position, state in enumerate(states)
-        for name in nested.take(bound, state)
-    ]
-    if problems:
-        raise ValidationError(bound.model._name, problems)
-    return states, documents_of(bound, states)
-
-
 def documents_of(bound: BoundModel, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The stored forms of validated states."""
     schema = bound.schema
@@ -172,29 +238,38 @@ def checked_states(
         return _validate(bound, values, range(len(values)), values)
     plain: list[tuple[int, Mapping[str, Any]]] = []
     states: list[dict[str, Any]] = [{}] * len(values)
-    base = bound.model._base or bound.model
     for position, value in enumerate(values):
-        if isinstance(value, Mapping):
-            plain.append((position, value))
-        elif isinstance(value, base):
-            if value.is_stored:
-                raise _refused(bound, position, "is stored already; save() or write() it", values)
-            record: Any = value
-            is_foreign = type(record) is not bound.model  # made before this App was started
-            if is_foreign:
-                object.__setattr__(record, "__class__", bound.model)
-            if is_foreign or changed_fields(record):
-                plain.append((position, _loaded_values(record)))
-            else:
-                states[position] = dict(record.__dict__)
+        given, is_valid = _given(bound, position, value, values)
+        if is_valid:
+            states[position] = dict(given)
         else:
-            kind = type(value).__name__
-            raise _refused(bound, position, f"a {kind} is no dict and no {base.__name__}", values)
+            plain.append((position, given))
     if plain:
         checked = _validate(bound, [value for _, value in plain], [p for p, _ in plain], values)
         for (position, _), state in zip(plain, checked, strict=True):
             states[position] = state
     return states
+
+
+def _given(
+    bound: BoundModel, position: int, value: Any, values: Sequence[object]
+) -> tuple[Mapping[str, Any], bool]:
+    """The values that were given for one new record, and whether they are its state already."""
+    if isinstance(value, Mapping):
+        return value, False
+    base = bound.model._base or bound.model
+    if not isinstance(value, base):
+        kind = type(value).__name__
+        raise _refused(bound, position, f"a {kind} is no dict and no {base.__name__}", values)
+    if value.is_stored:
+        raise _refused(bound, position, "is stored already; save() or write() it", values)
+    record: Any = value
+    is_foreign = type(record) is not bound.model  # made before this App was started
+    if is_foreign:
+        object.__setattr__(record, "__class__", bound.model)
+    if is_foreign or changed_fields(record):
+        return _loaded_values(record), False
+    return record.__dict__, True
 
 
 def _loaded_values(record: Any) -> dict[str, Any]:
@@ -208,20 +283,6 @@ def _loaded_values(record: Any) -> dict[str, Any]:
 
 
 def _validate(
-    bound: BoundModel,
-    batch: Sequence[Mapping[str, Any]],
-    positions: Sequence[int],
-    values: Sequence[object],
-) -> list[dict[str, Any]]:
-    states = _validated(bound, batch, positions, values)
-    if bound.schema.formulas is not None and bound.schema.formulas.inverses:
-        from earnorm.features.computed import inverting  # which creates with the functions here
-
-        inverting.new_states(bound, states)
-    return states
-
-
-def _validated(
     bound: BoundModel,
     batch: Sequence[Mapping[str, Any]],
     positions: Sequence[int],
@@ -254,8 +315,7 @@ def give_ids(bound: BoundModel, states: list[dict[str, Any]]) -> None:
     missing = [state for state in states if state.get("_id") is None]
     if not missing:
         return
-    field = bound.schema.fields["_id"]
-    if not isinstance(field, ObjectIdField):
+    if not isinstance(bound.schema.fields["_id"], ObjectIdField):
         raise ValidationError(
             bound.model._name,
             [{"loc": ("_id",), "msg": "a value is required", "type": "missing"}],

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def on_its_way(bound: BoundModel, op: Operation, way: Way) -> Operation:
     """Note on an operation how its values came, and where its steps leave what the records shall hold.
 
-    A model without steps has no use for either.
+    A model without document steps has no use for either.
     """
-    if not bound.steps():
+    if not bound.has_document_steps:
         return op
     return op.replace(notes={**op.notes, WAY: way, HAND_BACK: HandBack()})
 
@@ -47,9 +47,13 @@ def give_written(record: BaseModel, op: Operation, update: Update) -> None:
         return
     schema, written = type(record)._schema, update.keys
     fields, has = schema.fields, record._fetch.has
+    state = record.__dict__
     for name, value in back.common.items():
         if fields[name].db_name not in written and has(name):
-            record.__dict__[name] = fields[name].freeze(value)
+            state[name] = fields[name].freeze(value)
+    for name, number in back.added.items():
+        if has(name):
+            state[name] = (state.get(name) or 0) + number
     own = back.own.get(record.pk)
     if not own:
         return

@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from earnorm.domain import Domain, condition
-from earnorm.exceptions import ErrorDetail, ValidationError, located
+from earnorm.exceptions import ValidationError
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.operations import Operation, Options, PerRecord, Update
-from earnorm.kernel.steps import Way
+from earnorm.kernel.steps import ValueBatch, ValueRow, ValueSteps, ValueWays, Way
 from earnorm.model.reading.hydrate import ghosts
 from earnorm.model.validation.checking import checked_plans
-from earnorm.model.writing.handing_back import on_its_way
-from earnorm.model.writing.planning import Plan
-from earnorm.model.writing.records import (
-    expected_of,
-    planned,
-    read_again,
-    refuse_commands,
-    refuse_unsaved,
-    send,
-    take,
-)
-from earnorm.model.writing.tracking import env_of, touch
+from earnorm.model.writing.pipeline import carry_out, check_written
+from earnorm.model.writing.planning import Plan, planned
+from earnorm.model.writing.sending import Change, refuse_unsaved, write_each
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
 
 Values = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What one record gets.
-
-    Attributes:
-        position: Where it stands in what was given.
-        pk: The record's stored id.
-        plan: The values, checked.
-        record: The record, where it was given itself and not just its id.
-    """
-
-    position: int
-    pk: Any
-    plan: Plan
-    record: BaseModel | None
-
-    @property
-    def update(self) -> Update:
-        """The change as an operation carries it."""
-        expect = {} if self.record is None else expected_of(self.record)
-        return Update(self.plan.operators, expect, self.plan.where)
 
 
 async def write_many(bound: BoundModel, values: Mapping[Any, Values]) -> int:
@@ -66,53 +33,111 @@ async def write_many(bound: BoundModel, values: Mapping[Any, Values]) -> int:
     if not _is_mapping(values):
         message = "write_many() takes a dict of records or ids, each with a dict of values"
         raise ValidationError(bound.model._name, [{"loc": (), "msg": message, "type": "type"}])
-    changes: list[Change] = []
-    problems: list[ErrorDetail] = []
+    rows: list[tuple[ValueRow, Any]] = []
     seen: dict[Any, int] = {}
     for position, (key, each) in enumerate(values.items()):
+        row, pk = ValueRow({}, (position,)), None
         try:
-            pk, record = _target(bound, key)
+            pk, row.record = _target(bound, key)
             if seen.setdefault(pk, position) != position:
                 raise _refused(bound, f"the same record as at position {seen[pk]}", "conflict")
-            plan = planned_one(bound, each)
-            if record is not None:
-                refuse_unsaved(bound, [record], plan)
-            if plan.operators:
-                changes.append(Change(position, pk, plan, record))
+            row.values = each  # type: ignore[assignment] # copied, once it is known to be a mapping
         except ValidationError as error:
-            problems += located(error.errors(), position)
-    if problems:
-        raise ValidationError(bound.model._name, problems)
-    await write_each(bound, changes)
+            row.add_problems(error.errors())
+        rows.append((row, pk))
+    changes, batch = await checked_each(bound, rows, Way.EACH)
+    await carry_out(batch, lambda: write_each(bound, changes))
     return len(values)
 
 
-def planned_one(bound: BoundModel, values: Values) -> Plan:
-    """The values of one record of many, checked.
+async def checked_each(
+    bound: BoundModel,
+    rows: Sequence[tuple[ValueRow, Any]],
+    way: Way,
+    *,
+    before: bool = True,
+) -> tuple[list[Change], ValueBatch]:
+    """Check values of its own for each of some records.
+
+    Args:
+        bound: The model.
+        rows: The values, each with the stored id of its record.
+        way: EACH, BULK or UPSERT.
+        before: Whether the values have yet to go through the steps that see what was handed in.
+
+    Returns:
+        What each gets, where it is anything, and the batch of its steps.
 
     Raises:
-        ValidationError: With every problem found; or commands are among them.
+        ValidationError: With every problem and the record's place.
     """
-    refuse_commands(bound, values)
-    return planned(bound, values)
+    batch = ValueBatch(current_env(), way, bound.view, [row for row, _ in rows])
+    for row in batch.rows:
+        if not _is_mapping(row.values):
+            message = "write() takes a dict of field values"
+            row.add_problems([{"loc": (), "msg": message, "type": "type"}])
+            row.values = {}
+    steps = _STEPS[way](bound.ways) if rows else None
+    if steps is None or not steps.concern([row.values for row in batch.rows]):
+        return await _checked_plain(bound, rows, batch), batch
+    for row in batch.rows:
+        row.values = dict(row.values)
+    plans = await check_written(bound, steps, batch, _records(bound, rows), before=before)
+    for row, plan in zip(batch.rows, plans, strict=True):
+        _refuse_unsaved(bound, row, plan)
+    batch.refuse()
+    changes = [Change(row, pk, plan) for (row, pk), plan in zip(rows, plans, strict=True)]
+    return [change for change in changes if change.plan.operators], batch
 
 
-async def checked_changes(bound: BoundModel, changes: Sequence[Change]) -> Sequence[Change]:
-    """The changes, held to the model's rules.
+_STEPS: Mapping[Way, Callable[[ValueWays], ValueSteps | None]] = {
+    Way.EACH: attrgetter("each"),
+    Way.BULK: attrgetter("bulk"),
+    Way.UPSERT: attrgetter("upsert"),
+}
 
-    Raises:
-        ValidationError: With every problem and the record's position.
-    """
+
+async def _checked_plain(
+    bound: BoundModel, rows: Sequence[tuple[ValueRow, Any]], batch: ValueBatch
+) -> list[Change]:
+    """As ``checked_each``, where no step is about any of the values."""
+    changes: list[Change] = []
+    for row, pk in rows:
+        if row.problems:
+            continue
+        try:
+            plan = planned(bound.schema, row.values)
+        except ValidationError as error:
+            row.add_problems(error.errors())
+            continue
+        _refuse_unsaved(bound, row, plan)
+        if plan.operators:
+            changes.append(Change(row, pk, plan))
+    batch.refuse()
     if bound.schema.rules is None:
         return changes
+    records = _records(bound, [(change.row, change.pk) for change in changes])
     given = [
-        (change.position, change.plan, change.record or ghosts(bound, [change.pk])[0])
-        for change in changes
+        (change.row.loc, change.plan, record)
+        for change, record in zip(changes, records, strict=True)
     ]
     plans, problems = await checked_plans(bound, given)
     if problems:
         raise ValidationError(bound.model._name, problems)
     return [replace(change, plan=plan) for change, plan in zip(changes, plans, strict=True)]
+
+
+def _refuse_unsaved(bound: BoundModel, row: ValueRow, plan: Plan) -> None:
+    if row.record is not None:
+        try:
+            refuse_unsaved(bound, [row.record], plan)
+        except ValidationError as error:
+            row.add_problems(error.errors())
+
+
+def _records(bound: BoundModel, rows: Sequence[tuple[ValueRow, Any]]) -> list[BaseModel]:
+    """The records, ghosts where only their ids were given."""
+    return [row.record or ghosts(bound, [pk])[0] for row, pk in rows]
 
 
 def _is_mapping(value: object) -> bool:
@@ -134,56 +159,3 @@ def _target(bound: BoundModel, key: Any) -> tuple[Any, BaseModel | None]:
 
 def _refused(bound: BoundModel, message: str, kind: str) -> ValidationError:
     return ValidationError(bound.model._name, [{"loc": (), "msg": message, "type": kind}])
-
-
-async def write_each(bound: BoundModel, changes: Sequence[Change]) -> None:
-    """Write every change with one operation, and let the records know.
-
-    Raises:
-        ValidationError: A record does not fulfil what its change demands.
-        NotFound: Some do not exist; the others were written.
-    """
-    if not changes:
-        return
-    changes = await checked_changes(bound, changes)
-    records = [change.record for change in changes if change.record is not None]
-    env = env_of(records) if records else current_env()
-    touch(env, records)
-    updates = PerRecord({change.pk: change.update for change in changes})
-    op = Operation("write", bound.model, env, condition("_id", "in", list(updates)), updates)
-    op = on_its_way(bound, op, Way.EACH)
-    await send(bound, op, len(changes), lambda: refuse_outside(bound, op, changes))
-    await learn(bound, changes, op)
-
-
-async def learn(bound: BoundModel, changes: Sequence[Change], op: Operation) -> None:
-    """Let the records hold what was written; what only the server knows is fetched for all at once."""
-    unknown: dict[BaseModel, frozenset[str]] = {}
-    for change in changes:
-        if change.record is not None:
-            take(bound, change.record, change.plan, op)
-            if change.plan.unknown:
-                unknown[change.record] = change.plan.unknown
-    await read_again(bound, unknown)
-
-
-async def refuse_outside(bound: BoundModel, op: Operation, changes: Sequence[Change]) -> None:
-    """Raise where a record does not fulfil what its change demands."""
-    guarded = {change.pk: change for change in changes if change.plan.guards}
-    if not guarded:
-        return
-    outside = Domain.FALSE
-    for pk, change in guarded.items():
-        outside |= condition("_id", "=", pk) & ~change.plan.where
-    look = Operation("search", bound.model, op.env, outside)
-    look = look.replace(options=Options(fields=frozenset({"_id"})))
-    found = [guarded[document["_id"]] for document in await op.app.execute(look)]
-    if found:
-        raise ValidationError(
-            bound.model._name,
-            [
-                {**guard.detail, "loc": (change.position, *guard.detail["loc"])}
-                for change in sorted(found, key=lambda change: change.position)
-                for guard in change.plan.guards
-            ],
-        )

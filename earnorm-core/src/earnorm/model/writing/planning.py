@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pydantic
@@ -14,7 +14,7 @@ from earnorm.fields.base import Field
 from earnorm.kernel.operations import TOGGLE
 from earnorm.model.schema import Schema
 from earnorm.model.writing.bounds import bounds
-from earnorm.model.writing.places import Place, RefusedError, find_place
+from earnorm.model.writing.places import FIXED, Place, RefusedError, find_place
 from earnorm.model.writing.updates import Change
 
 _BESIDE_TOGGLE = frozenset({TOGGLE, "$set", "$inc", "$unset"})
@@ -65,8 +65,104 @@ def has_changes(values: Mapping[str, Any]) -> bool:
     return any(is_change(path, value) for path, value in values.items())
 
 
-def plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str, Any]) -> Plan:
-    """Check changes and dotted paths, and put them into operators.
+def planned(schema: Schema, values: Mapping[str, Any]) -> Plan:
+    """The values of a write, checked.
+
+    Raises:
+        ValidationError: With every problem found.
+    """
+    _refuse_others(schema, values)
+    if not has_changes(values):
+        checked = checked_values(schema, values)
+        return Plan(checked, {"$set": schema.encode(checked)} if checked else {})
+    plain, changes = _validated_parts(schema, values)
+    return _joined(schema, plain, changes)
+
+
+def validated(schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a write: those of whole fields as they were validated, then changes and paths as they are.
+
+    Raises:
+        ValidationError: With every problem found.
+    """
+    _refuse_others(schema, values)
+    if not has_changes(values):
+        return checked_values(schema, values)
+    plain, _ = _validated_parts(schema, values)
+    return {**plain, **{n: v for n, v in values.items() if is_change(n, v)}}
+
+
+def plan_of(schema: Schema, values: Mapping[str, Any]) -> Plan:
+    """The plan of values that were validated.
+
+    Raises:
+        ValidationError: Two of them are about one place.
+    """
+    changes = {n: v for n, v in values.items() if is_change(n, v)}
+    plain = {n: v for n, v in values.items() if n not in changes}
+    return _joined(schema, plain, _plan_changes(schema, changes, plain))
+
+
+def _validated_parts(schema: Schema, values: Mapping[str, Any]) -> tuple[dict[str, Any], Plan]:
+    """The values of whole fields, and the plan of the rest. Everything that is wrong is told at once."""
+    problems: list[ErrorDetail] = []
+    plain: dict[str, Any] = {}
+    changes = Plan({}, {})
+    try:
+        plain = checked_values(schema, {n: v for n, v in values.items() if not is_change(n, v)})
+    except ValidationError as error:
+        problems += error.errors()
+    try:
+        wanted = {n: v for n, v in values.items() if is_change(n, v)}
+        changes = _plan_changes(schema, wanted, plain)
+    except ValidationError as error:
+        problems += error.errors()
+    if problems:
+        raise ValidationError(schema.name, problems)
+    return plain, changes
+
+
+def _joined(schema: Schema, plain: Mapping[str, Any], changes: Plan) -> Plan:
+    """Let a plan of changes set whole fields as well."""
+    if not plain:
+        return changes
+    given = {**schema.encode(plain), **changes.operators.get("$set", {})}
+    return replace(
+        changes,
+        values=plain,
+        operators={"$set": given} | {k: v for k, v in changes.operators.items() if k != "$set"},
+    )
+
+
+def _refuse_others(schema: Schema, values: object) -> None:
+    if not isinstance(values, Mapping):
+        raise ValidationError(
+            schema.name,
+            [{"loc": (), "msg": "write() takes a dict of field values", "type": "type"}],
+        )
+
+
+def checked_values(schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of whole fields of a record that exists, validated.
+
+    Raises:
+        ValidationError: With every problem found.
+    """
+    fields = schema.fields
+    fixed: list[ErrorDetail] = []
+    for name in values:
+        field: Field[Any, Any] | None = fields.get("_id" if name in ("id", "pk") else name)
+        if field is not None and (field.readonly or field.name in FIXED):
+            fixed.append(
+                {"loc": (name,), "msg": "can be set only on a new record", "type": "readonly"}
+            )
+    if fixed:
+        raise ValidationError(schema.name, fixed)
+    return schema.validate_partial(values)
+
+
+def _plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str, Any]) -> Plan:
+    """Check changes and dotted paths, and put them, and nothing else, into operators.
 
     Args:
         schema: The model's fields.
@@ -79,8 +175,6 @@ def plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str, 
     """
     problems: list[ErrorDetail] = []
     operators: dict[str, dict[str, Any]] = {}
-    if plain:
-        operators["$set"] = schema.encode(plain)
     places: dict[str, str] = {schema.fields[name].db_name: name for name in plain}
     guards: list[Guard] = []
     unknown: set[str] = set()
@@ -126,7 +220,7 @@ def plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str, 
                 problems.append({"loc": (name,), "msg": message, "type": "change"})
     if problems:
         raise ValidationError(schema.name, problems)
-    return Plan(plain, operators, tuple(guards), frozenset(unknown), frozenset(inside))
+    return Plan({}, operators, tuple(guards), frozenset(unknown), frozenset(inside))
 
 
 def _outside(loc: tuple[str | int, ...], field: Field[Any, Any], change: Change) -> ErrorDetail:

@@ -1,40 +1,43 @@
 """From values and records that exist to write and unlink operations.
 
-The one write pipeline: a record, a RecordSet and a query all write through here; what is new goes
-through ``creating``.
+A record, a RecordSet and a query all write through here; what is new goes through ``creating``, values of its own for
+each of many records through ``per_record``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
-from earnorm.features.polymorphism.family import by_class, class_of, is_family
-from earnorm.fields.base import Field
+from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.operations import PLAIN, Operation, Options, PerRecord, Update
-from earnorm.kernel.sending import RETURNED, Returned
-from earnorm.kernel.steps import Way
-from earnorm.model.reading.by_ids import by_ids
-from earnorm.model.reading.fetch import Fetch
-from earnorm.model.validation.checking import Subject, checked_plan, narrowed, refuse_problems
+from earnorm.kernel.operations import PLAIN, Operation, PerRecord, Update
+from earnorm.kernel.steps import ValueBatch, ValueRow, ValueSteps, Way, run_value_steps
+from earnorm.kernel.transactions import atomic
+from earnorm.model.kinds import by_model, is_mixed, model_of
+from earnorm.model.validation.checking import checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating
 from earnorm.model.writing.handing_back import give_written, on_its_way
-from earnorm.model.writing.planning import Guard, Plan, has_changes, is_change, plan_changes
+from earnorm.model.writing.pipeline import carry_out, check_written, expectations, together
+from earnorm.model.writing.planning import Plan, is_change, planned
+from earnorm.model.writing.sending import (
+    FIRST,
+    Change,
+    check_matched,
+    expected,
+    refuse_outside,
+    refuse_unsaved,
+    write_all,
+    write_each,
+)
 from earnorm.model.writing.tracking import changed_fields, env_of, settle, touch
-from earnorm.model.writing.updates import Change
+from earnorm.model.writing.updates import Change as ServerChange
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
-
-REVISION = "_revision"
-FIRST = Options(many=False)
-_ANY = Options(limit=1)
 
 
 async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
@@ -57,75 +60,95 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
 
 async def save(records: Sequence[BaseModel]) -> int:
     """Write each record's own changes, all in one round trip; how many were written."""
-    if is_family(records):
-        return sum([await save(group) for group in by_class(records)])
+    if is_mixed(records):
+        return sum([await save(group) for group in by_model(records)])
     changed = [(record, names) for record in records if (names := changed_fields(record))]
     if not changed:
         return 0
-    env = env_of(records)
-    bound = env.app.bind(type(records[0]))
-    number = len(changed)
-    if bound.schema.to_many:
-        changed = await _save_commands(bound, changed)
-        if not changed:
-            return number
-    subjects: list[Subject] = []
-    problems: list[Any] = []
-    for position, (record, names) in enumerate(changed):
-        prefix = (position,) if len(changed) > 1 else ()
-        try:
-            _refuse_assigned(bound, record, names)
-            values = bound.schema.validate_partial({n: getattr(record, n) for n in names})
-        except ValidationError as error:
-            problems += [{**d, "loc": (*prefix, *d["loc"])} for d in error.errors()]
-            continue
-        subjects.append(Subject(prefix, values, record))
-    if problems or bound.schema.rules is not None:
-        await refuse_problems(bound, "write", subjects, problems)
-    prepared = [
-        (
-            each.of,
-            each.values,
-            Update({"$set": bound.schema.encode(each.values)}, expected_of(each.of)),
-        )
-        for each in subjects
+    bound = env_of(records).app.bind(type(records[0]))
+    many = len(changed) > 1
+    rows = [
+        _changes_of(bound, record, names, (position,) if many else ())
+        for position, (record, names) in enumerate(changed)
     ]
-    touch(env, [record for record, _, _ in prepared])
-    if len(prepared) == 1:
-        record, _, update = prepared[0]
-        op = Operation("write", bound.model, env, condition("_id", "=", record.pk), update, FIRST)
-    else:
-        pks = [record.pk for record, _, _ in prepared]
-        values_by_pk = PerRecord({r.pk: update for r, _, update in prepared})
-        op = Operation("write", bound.model, env, condition("_id", "in", pks), values_by_pk)
-    op = on_its_way(bound, op, Way.SAVE)
-    matched = await env.app.execute(op)
-    check_matched(bound, matched, len(prepared))
-    for record, values, update in prepared:
-        record.__dict__.update(values)
-        give_written(record, op, update)
-        _written(record)
-    return number
+    steps = bound.ways.save
+    if steps is None or not steps.concern([row.values for row in rows]):
+        _validate_saved(bound, rows)
+        await _refuse(bound, rows)
+        await _save(bound, rows)
+        return len(rows)
+    batch = ValueBatch(current_env(), Way.SAVE, bound.view, rows)
+    await run_value_steps(steps.before, batch)
+    _validate_saved(bound, rows)
+    if not batch.problems:
+        await run_value_steps(steps.valid, batch)
+    await _refuse(bound, rows)
+    await run_value_steps(steps.plan, batch)
+    batch.refuse()
+    await together(batch, lambda: carry_out(batch, lambda: _save(bound, rows)))
+    return len(rows)
 
 
-async def _save_commands(
-    bound: BoundModel, changed: list[tuple[BaseModel, list[str]]]
-) -> list[tuple[BaseModel, list[str]]]:
-    """Save the records whose to-many fields were given commands; the others are given back."""
-    from earnorm.model.relations import commands  # which writes with the functions here
-
-    given = [each for each in changed if commands.assigned(bound, *each)]
-    if not given:
-        return changed
-    await commands.save([record for record, _ in given], {id(r): names for r, names in given})
-    done = {id(record) for record, _ in given}
-    return [each for each in changed if id(each[0]) not in done]
-
-
-def _refuse_assigned(bound: BoundModel, record: BaseModel, names: Sequence[str]) -> None:
-    assigned = [name for name in names if isinstance(record.__dict__.get(name), Change)]
+def _changes_of(
+    bound: BoundModel, record: BaseModel, names: Sequence[str], loc: tuple[int, ...]
+) -> ValueRow:
+    """A record's own changes as values to write."""
+    row = ValueRow({}, loc, record)
+    state, to_many = record.__dict__, bound.schema.to_many_names
+    assigned = [name for name in names if isinstance(state.get(name), ServerChange)]
     if assigned:
-        raise ValidationError(bound.model._name, [changes_are_written(name) for name in assigned])
+        row.add_problems(map(changes_are_written, assigned))
+        return row
+    try:
+        # Commands cannot be read: they are taken as they were assigned.
+        row.values = {n: state[n] if n in to_many else getattr(record, n) for n in names}
+    except ValidationError as error:
+        row.add_problems(error.errors())
+    return row
+
+
+def _validate_saved(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
+    for row in rows:
+        try:
+            row.values = bound.schema.validate_partial(row.values)
+        except ValidationError as error:
+            row.add_problems(error.errors())
+
+
+async def _refuse(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
+    """Raise what is wrong, the rules of the model included."""
+    problems: list[ErrorDetail] = [detail for row in rows for detail in row.problems]
+    if problems or bound.schema.rules is not None:
+        acceptable = [row for row in rows if not row.problems]
+        await refuse_problems(bound, "write", acceptable, problems)
+
+
+async def _save(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
+    """Write checked changes with one operation, and let the records know."""
+    env = env_of([row.record for row in rows])
+    touch(env, [row.record for row in rows])
+    schema = bound.schema
+    updates = [
+        (row, Update({"$set": schema.encode(row.values)}, expected(bound, row)))
+        for row in rows
+        if row.values
+    ]
+    if updates:
+        if len(updates) == 1:
+            row, update = updates[0]
+            domain = condition("_id", "=", row.record.pk)
+            op = Operation("write", bound.model, env, domain, update, FIRST)
+        else:
+            each = PerRecord({row.record.pk: update for row, update in updates})
+            domain = condition("_id", "in", [row.record.pk for row, _ in updates])
+            op = Operation("write", bound.model, env, domain, each)
+        op = on_its_way(bound, op, Way.SAVE)
+        check_matched(bound, await env.app.execute(op), len(updates))
+        for row, update in updates:
+            row.record.__dict__.update(row.values)
+            give_written(row.record, op, update)
+    for row in rows:
+        settle(row.record)
 
 
 def changes_are_written(name: str) -> ErrorDetail:
@@ -138,283 +161,142 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
     """Write the same values to every record; how many were written."""
     if not records:
         return 0
-    env = env_of(records)
-    bound = env.app.bind(class_of(records))
-    unsaved = [record for record in records if not record.is_stored]
-    if unsaved:
+    bound = _bound_of(records)
+    steps = bound.ways.write
+    if steps is None or not isinstance(values, Mapping) or not steps.concern((values,)):
+        plan = await checked_plan(bound, planned(bound.schema, values), records)
+        refuse_unsaved(bound, records, plan)
+        return await write_all(bound, records, plan)
+    run, is_one = await prepared_write(records, values)
+    return await run() if is_one else await atomic(run)
+
+
+def _bound_of(records: Sequence[BaseModel]) -> BoundModel:
+    bound = env_of(records).app.bind(model_of(records))
+    if not all(record.is_stored for record in records):
         raise ValidationError(
             bound.model._name,
             [{"loc": (), "msg": "write() needs saved records; save() it first", "type": "unsaved"}],
         )
-    if bound.model._inherits:
-        from earnorm.features.delegation import delegation  # which writes with the functions here
+    return bound
 
-        if delegation.is_split(bound.model, values):
-            return await delegation.write(records, values)
-    formulas = bound.schema.formulas
-    if formulas is not None and not formulas.inverses.isdisjoint(values):
-        from earnorm.features.computed import inverting  # which writes with the functions here
 
-        return await inverting.write(records, values)
-    if bound.schema.to_many and not bound.schema.to_many_names.isdisjoint(values):
-        from earnorm.model.relations import commands  # which writes with the functions here
+async def prepared_write(
+    records: Sequence[BaseModel], values: Mapping[str, Any]
+) -> tuple[Callable[[], Awaitable[int]], bool]:
+    """Check a write, and all that goes with it.
 
-        values, given = commands.split(bound, values)
-        if given:
-            return await commands.write(records, values, given)
-    plan = await checked_plan(bound, planned(bound, values), records)
-    if not plan.operators:
-        return len(records)
-    refuse_unsaved(bound, records, plan)
-    update = Update(plan.operators, where=plan.where)
-    pks = list(dict.fromkeys(record.pk for record in records))
-    touch(env, records)
-    returned = Returned(plan.unknown) if plan.unknown and len(pks) == 1 else None
-    if len(pks) == 1:
-        update = replace(update, expect=expected_of(records[0]))
-        op = Operation("write", bound.model, env, condition("_id", "=", pks[0]), update)
-        op = op.replace(options=FIRST)
-        if returned is not None:
-            op = op.with_note(RETURNED, returned)
-    elif bound.model._versioned:
-        each = PerRecord({r.pk: replace(update, expect=expected_of(r)) for r in records})
-        op = Operation("write", bound.model, env, condition("_id", "in", pks), each)
-    else:
-        op = Operation("write", bound.model, env, condition("_id", "in", pks), update)
-    op = on_its_way(bound, op, Way.WRITE)
-    await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
-    for record in records:
-        take(bound, record, plan, op)
-    if returned is not None and returned.document is not None:
-        for record in records:
-            _take_stored(bound, record, dict(returned.document), plan.unknown)
-    elif plan.unknown:
-        await read_again(bound, dict.fromkeys(records, plan.unknown))
-    return len(pks)
+    Returns:
+        What does all of it, and whether that is one operation; of several, the caller makes a transaction.
+
+    Raises:
+        ValidationError: With every problem found.
+    """
+    bound = _bound_of(records)
+    steps = bound.ways.write
+    if steps is None or not steps.need_transaction(values):
+        batch, plans = await _checked_write(bound, steps, records, values)
+        return (lambda: _carry_out(bound, batch, plans)), not batch.has_work
+    # What its steps do is part of the transaction. What can be refused before it, is.
+    known = bound.schema.fields.keys() & values.keys()
+    bound.schema.validate_partial({n: values[n] for n in known if not is_change(n, values[n])})
+
+    async def run() -> int:
+        return await _carry_out(bound, *await _checked_write(bound, steps, records, values))
+
+    return run, False
+
+
+async def _checked_write(
+    bound: BoundModel,
+    steps: ValueSteps | None,
+    records: Sequence[BaseModel],
+    values: Mapping[str, Any],
+) -> tuple[ValueBatch, list[Plan]]:
+    many = len(records) > 1
+    rows = [
+        ValueRow(dict(values), (place,) if many else (), record)
+        for place, record in enumerate(records)
+    ]
+    batch = ValueBatch(current_env(), Way.WRITE, bound.view, rows)
+    plans = await check_written(bound, steps or NO_STEPS, batch, records)
+    for row, plan in zip(rows, plans, strict=True):
+        refuse_unsaved(bound, [row.record], plan)
+    return batch, plans
+
+
+async def _carry_out(bound: BoundModel, batch: ValueBatch, plans: Sequence[Plan]) -> int:
+    rows = batch.rows
+    records = [row.record for row in rows]
+    touch(env_of(records), records)
+
+    async def operate() -> int:
+        if all(plan is plans[0] for plan in plans):
+            return await write_all(bound, records, plans[0], rows)
+        changes = [Change(row, row.record.pk, plan) for row, plan in zip(rows, plans, strict=True)]
+        await write_each(bound, changes, Way.WRITE)
+        return len({change.pk for change in changes})
+
+    return await carry_out(batch, operate)
+
+
+NO_STEPS = ValueSteps(())
 
 
 async def update(op: Operation, values: Mapping[str, Any]) -> int:
     """Write the same values to every record that a domain matches."""
     bound = op.app.bind(op.model)
-    if bound.schema.to_many:
-        refuse_commands(bound, values, _OF_A_QUERY)
-    plan = await checked_plan(bound, planned(bound, values))
+    steps = bound.ways.update
+    if steps is None or not isinstance(values, Mapping) or not steps.concern((values,)):
+        return await _update(bound, op, await checked_plan(bound, planned(bound.schema, values)))
+    row = ValueRow(dict(values))
+    batch = ValueBatch(op.env, Way.UPDATE, bound.view, [row])
+    (plan,) = await check_written(bound, steps, batch, None)
+    return await carry_out(batch, lambda: _update(bound, op, plan, expected(bound, row)))
+
+
+async def _update(
+    bound: BoundModel, op: Operation, plan: Plan, expect: Mapping[str, Any] | None = None
+) -> int:
     if not plan.operators:
         return 0
     await refuse_outside(bound, op, plan.guards)
     matched = 0
     for part in await narrowed(op, bound, plan.values):
-        changed = part.replace(values=Update(plan.operators, where=plan.where))
+        changed = part.replace(values=Update(plan.operators, expect or {}, plan.where))
         matched += await op.app.execute(changed)
     return matched
 
 
-def planned(bound: BoundModel, values: Mapping[str, Any]) -> Plan:
-    """The values of a write, checked.
-
-    Raises:
-        ValidationError: With every problem found.
-    """
-    if not isinstance(values, Mapping):
-        raise ValidationError(
-            bound.model._name,
-            [{"loc": (), "msg": "write() takes a dict of field values", "type": "type"}],
-        )
-    if not has_changes(values):
-        checked = _checked_update(bound, values)
-        return Plan(checked, {"$set": bound.schema.encode(checked)} if checked else {})
-    # Everything that is wrong is told at once.
-    problems: list[ErrorDetail] = []
-    plain: dict[str, Any] = {}
-    plan = Plan({}, {})
-    try:
-        plain = _checked_update(bound, {n: v for n, v in values.items() if not is_change(n, v)})
-    except ValidationError as error:
-        problems += error.errors()
-    changes = {n: v for n, v in values.items() if is_change(n, v)}
-    try:
-        plan = plan_changes(bound.schema, changes, plain)
-    except ValidationError as error:
-        problems += error.errors()
-    if problems:
-        raise ValidationError(bound.model._name, problems)
-    return plan
-
-
-async def send(
-    bound: BoundModel, op: Operation, expected: int, refuse: Callable[[], Awaitable[None]]
-) -> None:
-    """Execute a write of known records, and say what is wrong where not all of them were written.
+async def write_stored(
+    record: BaseModel, values: Mapping[str, Any], expect: Mapping[str, Any]
+) -> int:
+    """Write values in stored form to a record that still has others; how many records were written, 0 or 1.
 
     Args:
-        bound: Their model.
-        op: The write.
-        expected: How many records there are.
-        refuse: Raises where a record does not fulfil what the write demands of it. Of several it is
-            asked beforehand, so that none of them is written.
+        record: A stored record.
+        values: By stored keys.
+        expect: Stored keys or paths, with the stored values that must still be there.
     """
-    if expected > 1:
-        await refuse()
-    try:
-        matched = await op.app.execute(op)
-    except ConcurrencyError:
-        await refuse()
-        raise
-    if matched < expected:
-        await refuse()
-    check_matched(bound, matched, expected)
+    bound = env_of([record]).app.bind(type(record))
+    row = ValueRow({}, (), record)
+    steps = bound.ways.write
+    if steps is not None:
+        batch = ValueBatch(current_env(), Way.WRITE, bound.view, [row])
+        await run_value_steps(steps.plan, batch)
+        batch.refuse()
+    env = env_of([record])
+    change = Update({"$set": values}, {**expected(bound, row), **expect})
+    op = Operation("write", bound.model, env, condition("_id", "=", record.pk), change, FIRST)
+    op = on_its_way(bound, op, Way.WRITE)
+    touch(env, [record])
+    matched: int = await env.app.execute(op)
+    if matched:
+        give_written(record, op, change)
+    return matched
 
 
-async def refuse_outside(bound: BoundModel, op: Operation, guards: Sequence[Guard]) -> None:
-    """Raise where a record does not fulfil what the write demands of it.
-
-    It is a condition of the write as well, so a record that changes in between is left alone.
-    """
-    problems: list[ErrorDetail] = []
-    for guard in guards:
-        domain = op.domain & ~guard.domain
-        look = Operation("count", bound.model, op.env, domain, options=_ANY)
-        if await op.app.execute(look):
-            problems.append(guard.detail)
-    if problems:
-        raise ValidationError(bound.model._name, problems)
-
-
-def refuse_unsaved(bound: BoundModel, records: Sequence[BaseModel], plan: Plan) -> None:
-    """Refuse a path into a field that was changed here: the change would be lost without a word."""
-    inside = plan.inside
-    for record in records if inside else ():
-        for name in inside.intersection(changed_fields(record)):
-            message = "was changed and not saved; save() it before a part of it is written"
-            raise ValidationError(
-                bound.model._name, [{"loc": (name,), "msg": message, "type": "unsaved"}]
-            )
-
-
-def take(bound: BoundModel, record: BaseModel, plan: Plan, op: Operation) -> None:
-    """Let a record hold what an operation wrote by a plan, as far as it is known here."""
-    give_written(record, op, Update(plan.operators))
-    fields = bound.schema.fields
-    for name, value in plan.values.items():
-        field = fields[name]
-        # Each record has a value of its own: one list in two records would be changed in both.
-        own = field.decode(field.freeze(field.encode(value))) if field.mutable else value
-        record.__dict__[name] = own
-        _forget_change(record, name)
-    _count_revision(record)
-
-
-def _forget_change(record: BaseModel, name: str) -> None:
-    getattr(record, "_changes", {}).pop(name, None)
-    getattr(record, "_originals", {}).pop(name, None)
-
-
-def _take_stored(
-    bound: BoundModel, record: BaseModel, document: dict[str, Any], names: frozenset[str]
-) -> None:
-    """Give a record the stored values of some of its fields."""
-    state = bound.schema.state(document)
-    for name in names:
-        if name in state:
-            record.__dict__[name] = bound.schema.fields[name].freeze(state[name])
-        else:
-            record.__dict__.pop(name, None)
-        _forget_change(record, name)
-
-
-async def read_again(bound: BoundModel, unknown: Mapping[BaseModel, frozenset[str]]) -> None:
-    """Fetch what only the server knows; a record that is not found has these fields not loaded.
-
-    Args:
-        bound: The records' model.
-        unknown: Records, each with the names of such fields.
-    """
-    if not unknown:
-        return
-    env = env_of(list(unknown))
-    pks = list(dict.fromkeys(record.pk for record in unknown))
-    names = frozenset({"_id"}).union(*unknown.values())
-    documents = await by_ids(bound, "_id", pks, env=env, fields=names)
-    found = {document["_id"]: document for document in documents}
-    for record, names in unknown.items():
-        document = found.get(record.pk)
-        _take_stored(bound, record, document or {}, names)
-        if document is None:
-            fetch = record._fetch
-            known = frozenset(bound.schema.fields) if fetch.loaded is None else fetch.loaded
-            object.__setattr__(record, "_fetch", Fetch(bound.app, known - names, [record]))
-
-
-async def read_computed(
-    bound: BoundModel, records: Sequence[BaseModel], more: Collection[str] = ()
-) -> None:
-    """Fetch the stored computed fields that depend on records which were written after these."""
-    formulas = bound.schema.formulas
-    if formulas is not None and (formulas.elsewhere or more):
-        wanted = formulas.elsewhere.union(more)
-        names = {r: frozenset(n for n in wanted if r._fetch.has(n)) for r in records}
-        await read_again(bound, {record: own for record, own in names.items() if own})
-
-
-_OF_A_QUERY = "commands are for known records: await the query first, and write() to the records"
-_OF_MANY = "commands are for create(), write() and save(): they may take many operations"
-
-
-def refuse_commands(bound: BoundModel, values: Mapping[str, Any], why: str = _OF_MANY) -> None:
-    """Refuse commands on to-many fields where they cannot be carried out."""
-    if not bound.schema.to_many or not isinstance(values, Mapping):
-        return
-    from earnorm.model.relations import commands  # which writes with the functions here
-
-    given = commands.split(bound, values)[1]
-    if given:
-        raise ValidationError(
-            bound.model._name,
-            [{"loc": (name,), "msg": why, "type": "command"} for name in given],
-        )
-
-
-def _checked_update(bound: BoundModel, values: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise ValidationError(
-            bound.model._name,
-            [{"loc": (), "msg": "write() takes a dict of field values", "type": "type"}],
-        )
-    fields = bound.schema.fields
-    fixed: list[Any] = []
-    for name in values:
-        field: Field[Any, Any] | None = fields.get("_id" if name in ("id", "pk") else name)
-        if field is not None and field.computed is not None and field.computed.inverse:
-            message = (
-                "has an inverse, which is for known records: await the query, and write() to them"
-            )
-            fixed.append({"loc": (name,), "msg": message, "type": "compute"})
-        if field is not None and (field.readonly or field.name in ("_id", REVISION)):
-            fixed.append(
-                {"loc": (name,), "msg": "can be set only on a new record", "type": "readonly"}
-            )
-    if fixed:
-        raise ValidationError(bound.model._name, fixed)
-    return bound.schema.validate_partial(values)
-
-
-def expected_of(record: BaseModel) -> dict[str, Any]:
-    """What a versioned record must still have in the database for its write to apply."""
-    if not type(record)._versioned or not record._fetch.has(REVISION):
-        return {}  # a ghost: nothing was read that could be outdated
-    # None stands for a document from before the model was versioned: it has no revision.
-    return {REVISION: record.__dict__.get(REVISION)}
-
-
-def check_matched(bound: BoundModel, matched: int, expected: int) -> None:
-    """Raise ``NotFound`` where fewer records were matched than there should be."""
-    if matched < expected:
-        if expected == 1:
-            raise NotFound(f"{bound.model._name}: the record to write does not exist")
-        raise NotFound(
-            f"{bound.model._name}: {expected - matched} of {expected} records to write do not exist; "
-            f"the others were written"
-        )
+# -- unlink ---------------------------------------------------------------------------------------
 
 
 async def unlink(records: Sequence[BaseModel]) -> int:
@@ -422,22 +304,44 @@ async def unlink(records: Sequence[BaseModel]) -> int:
     stored = [record for record in records if record.is_stored]
     if not stored:
         return 0
-    env = env_of(stored)
-    bound = env.app.bind(class_of(stored))
-    pks = list(dict.fromkeys(record.pk for record in stored))
+    bound = env_of(stored).app.bind(model_of(stored))
+    batch = await unlinking(bound, stored)
+    if batch is None:
+        return await _unlink(bound, stored, ())
+    return await together(
+        batch, lambda: carry_out(batch, lambda: _unlink(bound, stored, batch.rows))
+    )
+
+
+async def unlinking(bound: BoundModel, records: Sequence[BaseModel]) -> ValueBatch | None:
+    """The rows of records to delete, with what is expected of them; None where no step is about a deletion."""
+    steps = bound.ways.unlink
+    if steps is None or not steps.concern(()):
+        return None
+    rows = [ValueRow({}, (), record) for record in records]
+    batch = ValueBatch(current_env(), Way.UNLINK, bound.view, rows)
+    for part in (steps.before, steps.valid, steps.plan):
+        await run_value_steps(part, batch)
+    batch.refuse()
+    return batch
+
+
+async def _unlink(bound: BoundModel, records: Sequence[BaseModel], rows: Sequence[ValueRow]) -> int:
+    env = env_of(records)
+    pks = list(dict.fromkeys(record.pk for record in records))
     deleted = 0
     for chunk in chunks(pks):
         one = len(chunk) == 1
         domain = condition("_id", "=", chunk[0]) if one else condition("_id", "in", chunk)
         options = FIRST if one else PLAIN
-        expected = Domain.TRUE
-        if bound.model._versioned:
+        same = Domain.TRUE
+        if any(row.expected for row in rows):
             wanted = set(chunk)
-            expected = same_revisions([each for each in stored if each.pk in wanted])
-        op = Operation("unlink", bound.model, env, domain & expected, options=options)
+            same = expectations([row for row in rows if row.record.pk in wanted])
+        op = Operation("unlink", bound.model, env, domain & same, options=options)
         number: int = await env.app.execute(op)
         deleted += number
-        if number < len(chunk) and expected is not Domain.TRUE:
+        if number < len(chunk) and same is not Domain.TRUE:
             left: int = await env.app.execute(Operation("count", bound.model, env, domain))
             if left:
                 raise ConcurrencyError(
@@ -445,29 +349,3 @@ async def unlink(records: Sequence[BaseModel]) -> int:
                     f"read and are left; refresh() them and try again"
                 )
     return deleted
-
-
-def same_revisions(records: Sequence[BaseModel]) -> Domain:
-    """The records that still have the revision that was read; a ghost may have any."""
-    by_revision: dict[Any, list[Any]] = {}
-    ghosts: list[Any] = []
-    for record in records:
-        expected = expected_of(record)
-        if expected:
-            by_revision.setdefault(expected[REVISION], []).append(record.pk)
-        else:
-            ghosts.append(record.pk)
-    domain = condition("_id", "in", ghosts) if ghosts else Domain.FALSE
-    for revision, pks in by_revision.items():
-        domain |= condition("_id", "in", pks) & condition(REVISION, "=", revision)
-    return domain.simplify()
-
-
-def _written(record: BaseModel) -> None:
-    settle(record)
-    _count_revision(record)
-
-
-def _count_revision(record: BaseModel) -> None:
-    if type(record)._versioned and record._fetch.has(REVISION):
-        record.__dict__[REVISION] = (record.__dict__.get(REVISION) or 0) + 1

@@ -74,6 +74,12 @@ def settle(record: Structure) -> None:
             originals[name] = field.freeze(field.encode(state.get(name)))
 
 
+def forget_change(record: Structure, name: str) -> None:
+    """One field of the record holds what is stored now."""
+    getattr(record, "_changes", {}).pop(name, None)
+    getattr(record, "_originals", {}).pop(name, None)
+
+
 def env_of(records: Sequence[BaseModel], *, stale: bool = False) -> Env:
     """The current Env, if its App is the one that the records belong to.
 

@@ -1,0 +1,147 @@
+"""Splits the values of models with ``_inherits``: each part goes to its own record, all in one transaction where
+there is one. Deleting the record leaves the other one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from earnorm.exceptions import ValidationError
+from earnorm.fields.base import not_written
+from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.kernel.steps import TAKING_MORE, Stage, Step, ValueBatch, ValueRow, Way
+from earnorm.model.relations.ghosts import target_of
+from earnorm.model.writing import creating
+from earnorm.model.writing import records as writing
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.views import ModelView
+
+Links = Mapping[str, frozenset[str]]
+"""The names of the fields that each relation brings."""
+
+
+class DelegationPlugin:
+    """Writes the values of delegated fields to the records that they belong to."""
+
+    api = API
+    name = "delegation"
+
+    @hookimpl
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
+        """Models with ``_inherits`` only."""
+        links: dict[str, set[str]] = {link: set() for link in model.attribute("_inherits").values()}
+        for field in model.fields.values():
+            if field.delegated:
+                links[field.delegated].add(field.name)
+        if not links:
+            return ()
+        delegated = {link: frozenset(names) for link, names in links.items()}
+        split = _Split(delegated)
+        names = frozenset[str]().union(*delegated.values())
+        return [
+            # A new record has those that it delegates to made with it, whatever is given.
+            Step(Stage.SPLIT, "delegation", split.create, Way.CREATE),
+            Step(Stage.SPLIT, "delegation", split.write, TAKING_MORE & ~Way.CREATE, names=names),
+            Step(Stage.SPLIT, "delegation", split.refuse, ~TAKING_MORE, names=names),
+        ]
+
+
+class _Split:
+    def __init__(self, links: Links) -> None:
+        self._links = links
+
+    def refuse(self, batch: ValueBatch) -> None:
+        """Where only one operation is possible, only the record's own values are written."""
+        for row in batch.rows:
+            for names in self._links.values():
+                for name in _taken(row, names):
+                    detail = not_written(batch.model.fields[name])
+                    row.refuse(detail["loc"], detail["msg"], detail["type"])
+
+    async def create(self, batch: ValueBatch) -> None:
+        """Let records be created together with those that they delegate to. Where the relation is given, the values
+        are written to the record that is there."""
+        bound = batch.env.app.bind(batch.model.cls)
+        for link, names in self._links.items():
+            parent = target_of(bound.app, bound.schema.fields[link])
+            new: list[tuple[ValueRow, dict[str, Any]]] = []
+            for row in batch.rows:
+                if row.record is not None:
+                    continue  # made by the constructor, which takes no values of others
+                theirs = _taken(row, names)
+                if row.values.get(link) is None:
+                    new.append((row, theirs))
+                elif theirs:
+                    await _write_existing(batch, row, parent, row.values[link], theirs)
+            if new:
+                await _create_parents(batch, link, parent, new)
+
+    async def write(self, batch: ValueBatch) -> None:
+        """Let each part of a write go to its own records."""
+        for link, names in self._links.items():
+            # What several records get is theirs together: each of their parents is written once.
+            groups: list[tuple[dict[str, Any], dict[Any, Any]]] = []
+            for row in batch.rows:
+                theirs = _taken(row, names)
+                if not theirs:
+                    continue
+                parent = getattr(row.record, link)
+                if parent is None:
+                    message = f"belongs to {link}, which is not set"
+                    row.refuse(next(iter(theirs)), message, "missing")
+                elif groups and _is_same(groups[-1][0], theirs):
+                    groups[-1][1][parent.pk] = parent
+                else:
+                    groups.append((theirs, {parent.pk: parent}))
+            for theirs, parents in groups:
+                try:
+                    run, _ = await writing.prepared_write(list(parents.values()), theirs)
+                except ValidationError as error:
+                    batch.add_problems(error.errors())
+                else:
+                    batch.before(run)
+
+
+def _taken(row: ValueRow, names: Iterable[str]) -> dict[str, Any]:
+    return {name: row.values.pop(name) for name in list(row.values) if name in names}
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(other[name] is value for name, value in one.items())
+
+
+async def _create_parents(
+    batch: ValueBatch, link: str, parent: BoundModel, new: list[tuple[ValueRow, dict[str, Any]]]
+) -> None:
+    """Check the records to delegate to, and make them, so that the relation has its value."""
+    try:
+        creation = await creating.prepared(
+            parent, [theirs for _, theirs in new], [row.loc for row, _ in new]
+        )
+    except ValidationError as error:
+        batch.add_problems(error.errors())
+        records: list[Any] = [object.__new__(parent.model) for _ in new]
+    else:
+        records = creation.make()
+        batch.before(creation.run)
+    for (row, _), record in zip(new, records, strict=True):
+        row.values[link] = record
+
+
+async def _write_existing(
+    batch: ValueBatch, row: ValueRow, parent: BoundModel, given: Any, values: dict[str, Any]
+) -> None:
+    if not isinstance(given, parent.model._base or parent.model):
+        try:
+            (given,) = parent.model.browse([given])
+        except ValueError:
+            return  # the relation's own validation says so
+    try:
+        run, _ = await writing.prepared_write([given], values)
+    except ValidationError as error:
+        row.add_problems(error.errors())
+    else:
+        batch.before(run)

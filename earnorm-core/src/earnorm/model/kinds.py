@@ -1,0 +1,42 @@
+"""Records of several models in one list: subclasses that are kept and searched together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from earnorm.model.base import BaseModel
+
+R = TypeVar("R", bound="BaseModel")
+
+
+def is_mixed(records: Iterable[BaseModel]) -> bool:
+    """Whether the records are of several models."""
+    classes = set(map(type, records))
+    # An App may have a class of its own for a model: one name, two classes.
+    return len(classes) > 1 and len({cls._name for cls in classes}) > 1
+
+
+def by_model(records: Iterable[R]) -> list[list[R]]:
+    """The records of each model, in their order."""
+    groups: dict[str, list[R]] = {}
+    for record in records:
+        groups.setdefault(type(record)._name, []).append(record)
+    return list(groups.values())
+
+
+def model_of(records: Sequence[BaseModel]) -> type[BaseModel]:
+    """The model of some records: of several, the nearest that all of them are."""
+    first = type(records[0])
+    if not is_mixed(records):
+        return first
+    kinds = set(map(type, records))
+    common = (
+        cls
+        for cls in first.__mro__
+        if not getattr(cls, "_abstract", True)
+        and cls._inherit is None
+        and all(issubclass(kind, cls) for kind in kinds)
+    )
+    return next(common, first)

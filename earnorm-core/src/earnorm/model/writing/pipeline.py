@@ -1,0 +1,251 @@
+"""The one way of values to an operation: the steps of features and plugins, around the validation and the rules of
+the model. Calls that no step is about do not come here: they validate, and that is all.
+
+What is created begins in ``creating``, what is written in ``records`` and ``per_record``; operations are sent by
+``sending``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from earnorm.domain import Domain, condition
+from earnorm.exceptions import ErrorDetail, ValidationError
+from earnorm.fields.relational import is_record
+from earnorm.kernel.steps import ValueBatch, ValueRow, ValueSteps, Way, run_value_steps
+from earnorm.kernel.transactions import atomic
+from earnorm.model.validation.checking import check_rows, checked_plan, checked_plans
+from earnorm.model.writing.planning import Plan, is_change, plan_of, validated
+from earnorm.model.writing.tracking import forget_change
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
+
+T = TypeVar("T")
+
+
+def names_of(values: Iterable[Any]) -> Iterable[Iterable[str]]:
+    """The names of the values that dicts and unsaved records give."""
+    return map(_names, values)
+
+
+def _names(value: Any) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        return value
+    return value.__dict__ if is_record(value) else ()
+
+
+# -- new records ----------------------------------------------------------------------------------
+
+
+async def check_new(
+    bound: BoundModel,
+    steps: ValueSteps,
+    batch: ValueBatch,
+    valid: Mapping[int, Mapping[str, Any]],
+    give_ids: Callable[[BoundModel, list[dict[str, Any]]], None],
+) -> None:
+    """Let the rows of new records become their states: through every step, validated, held to the rules, with ids.
+
+    Args:
+        bound: Their model.
+        steps: Its steps.
+        batch: The rows.
+        valid: By ``id()`` of a row, values that its record's constructor has validated already.
+        give_ids: Gives ids to states.
+
+    Raises:
+        ValidationError: With every problem and its position.
+    """
+    rows = batch.rows
+    await run_value_steps(steps.before, batch)
+    is_refused = bool(batch.problems)
+    _validate(bound, [row for row in rows if not _is_same(row.values, valid.get(id(row)))])
+    if is_refused:  # the rules would see records that lack what was refused
+        batch.refuse()
+    batch.rows = [row for row in rows if not row.problems]
+    await run_value_steps(steps.valid, batch)
+    batch.rows = [row for row in batch.rows if not row.problems]
+    for row, detail in await check_rows(bound, "create", batch.rows):
+        row.problems = [*row.problems, detail]
+    batch.rows = rows
+    batch.refuse()
+    give_ids(bound, [row.values for row in rows])
+    await run_value_steps(steps.plan, batch)
+    batch.refuse()
+
+
+def _validate(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
+    """Let the values become complete states; the problems of each are noted."""
+    if not rows:
+        return
+    try:
+        if len(rows) == 1:
+            rows[0].values = bound.schema.validate(rows[0].values)
+            return
+        states = bound.schema.validate_many([row.values for row in rows])
+    except ValidationError as error:
+        if len(rows) == 1:
+            rows[0].add_problems(error.errors())
+            return
+        refused: dict[int, list[ErrorDetail]] = {}
+        for detail in error.errors():
+            number, *rest = detail["loc"]
+            refused.setdefault(int(number), []).append({**detail, "loc": tuple(rest)})
+        for number, details in refused.items():
+            rows[number].add_problems(details)
+        # The others have problems of another kind, maybe.
+        _validate(bound, [row for number, row in enumerate(rows) if number not in refused])
+        return
+    for row, state in zip(rows, states, strict=True):
+        row.values = state
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
+    """Whether both have the same objects under the same names."""
+    if other is None or len(one) != len(other):
+        return False
+    return all(name in other and other[name] is value for name, value in one.items())
+
+
+# -- records that exist ---------------------------------------------------------------------------
+
+
+async def check_written(
+    bound: BoundModel,
+    steps: ValueSteps,
+    batch: ValueBatch,
+    records: Sequence[BaseModel] | None,
+    *,
+    before: bool = True,
+) -> list[Plan]:
+    """Bring what is to be written through every step, validated and held to the rules.
+
+    Args:
+        bound: The model.
+        steps: Its steps.
+        batch: The rows.
+        records: Their records, for the rules; ghosts where only ids are known. None where nobody knows them.
+        before: Whether the values have yet to go through the steps that see what was handed in.
+
+    Returns:
+        A plan for each row. Those that get the same values, as in ``write()`` of several records, share one.
+
+    Raises:
+        ValidationError: With every problem found.
+    """
+    if before:
+        await run_value_steps(steps.before, batch)
+    validate_written(bound, batch)
+    if not batch.problems:
+        await run_value_steps(steps.valid, batch)
+    batch.refuse()
+    await _hold_to_rules(bound, batch, records)
+    await run_value_steps(steps.plan, batch)
+    batch.refuse()
+    rows = batch.rows
+    if _share(batch):
+        return [plan_of(bound.schema, rows[0].values)] * len(rows)
+    return [plan_of(bound.schema, row.values) for row in rows]
+
+
+def _share(batch: ValueBatch) -> bool:
+    """Whether all rows get the same values."""
+    first, *others = batch.rows
+    return batch.way in _ALIKE and all(_is_same(row.values, first.values) for row in others)
+
+
+_ALIKE = Way.WRITE | Way.UPDATE
+
+
+def validate_written(bound: BoundModel, batch: ValueBatch) -> None:
+    """Validate the values of a write; the problems of each row are noted."""
+    if len(batch.rows) > 1 and _share(batch):
+        try:
+            values = validated(bound.schema, batch.rows[0].values)
+        except ValidationError as error:
+            batch.add_problems(error.errors())
+        else:
+            for row in batch.rows:
+                row.values = dict(values)
+        return
+    for row in batch.rows:
+        try:
+            row.values = validated(bound.schema, row.values)
+        except ValidationError as error:
+            row.add_problems(error.errors())
+
+
+async def _hold_to_rules(
+    bound: BoundModel, batch: ValueBatch, records: Sequence[BaseModel] | None
+) -> None:
+    if bound.schema.rules is None:
+        return
+    rows = batch.rows
+    if records is None or _share(batch):
+        plan = await checked_plan(bound, _unencoded(rows[0].values), records)
+        for row in rows:
+            row.values.update(plan.values)
+        return
+    given = [
+        (row.loc, _unencoded(row.values), record) for row, record in zip(rows, records, strict=True)
+    ]
+    checked, problems = await checked_plans(bound, given)
+    batch.add_problems(problems)
+    for row, plan in zip(rows, checked, strict=bool(not problems)):
+        row.values.update(plan.values)
+
+
+def _unencoded(values: Mapping[str, Any]) -> Plan:
+    """As much of a plan as the rules look at."""
+    changed = frozenset(name.partition(".")[0] for name in values if is_change(name, values[name]))
+    return Plan({n: v for n, v in values.items() if not is_change(n, v)}, {}, unknown=changed)
+
+
+# -- what goes with an operation ------------------------------------------------------------------
+
+
+async def carry_out(batch: ValueBatch, operate: Callable[[], Awaitable[T]]) -> T:
+    """Do the operation of a batch with all that goes with it, in their order."""
+    for work in batch.work_before:
+        await work()
+    result = await operate()
+    for work in batch.work_after:
+        await work()
+    for row in batch.rows:
+        if row.back:
+            take_back(row)
+    for call in batch.settling:
+        call()
+    return result
+
+
+async def together(batch: ValueBatch, run: Callable[[], Awaitable[T]]) -> T:
+    """As one transaction, where anything goes with the operation."""
+    return await atomic(run) if batch.has_work else await run()
+
+
+def take_back(row: ValueRow) -> None:
+    """Let a row's record hold what its steps handed back."""
+    record = row.record
+    if record is not None:
+        for name, value in row.back.items():
+            record.__dict__[name] = value
+            forget_change(record, name)
+
+
+def expectations(rows: Iterable[ValueRow]) -> Domain:
+    """The records that still have what is expected of them, of those that the rows are about."""
+    groups: dict[tuple[tuple[str, Any], ...], list[Any]] = {(): []}
+    for row in rows:
+        groups.setdefault(tuple(row.expected.items()), []).append(row.record.pk)
+    domain = Domain.FALSE
+    for expected, pks in groups.items():
+        if pks:
+            part: Domain = condition("_id", "in", pks)
+            for name, value in expected:
+                part &= condition(name, "=", value)
+            domain |= part
+    return domain.simplify()

@@ -1,0 +1,286 @@
+"""From checked plans to write operations, and what the records know afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from earnorm.domain import Domain, condition
+from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
+from earnorm.kernel.environment import current_env
+from earnorm.kernel.operations import Operation, Options, PerRecord, Update
+from earnorm.kernel.sending import RETURNED, Returned
+from earnorm.kernel.steps import ValueRow, Way
+from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.reading.fetch import Fetch
+from earnorm.model.writing.handing_back import give_written, on_its_way
+from earnorm.model.writing.planning import Guard, Plan
+from earnorm.model.writing.tracking import changed_fields, env_of, forget_change, touch
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
+
+FIRST = Options(many=False)
+_ANY = Options(limit=1)
+
+
+# -- the same for all -----------------------------------------------------------------------------
+
+
+async def write_all(
+    bound: BoundModel,
+    records: Sequence[BaseModel],
+    plan: Plan,
+    rows: Sequence[ValueRow] = (),
+) -> int:
+    """Write one plan to every record, and let the records know; how many were written.
+
+    Args:
+        bound: Their model.
+        records: The records.
+        plan: What they get.
+        rows: Their rows, where something is expected of them.
+    """
+    if not plan.operators:
+        return len(records)
+    env = env_of(records)
+    update = Update(plan.operators, where=plan.where)
+    pks = list(dict.fromkeys(record.pk for record in records))
+    touch(env, records)
+    is_one = len(pks) == 1
+    if is_one:
+        if rows and rows[0].expected:
+            update = Update(plan.operators, expected(bound, rows[0]), plan.where)
+        op = Operation("write", bound.model, env, condition("_id", "=", pks[0]), update, FIRST)
+    elif any(row.expected for row in rows):
+        each = PerRecord(
+            {
+                row.record.pk: Update(plan.operators, expected(bound, row), plan.where)
+                for row in rows
+            }
+        )
+        op = Operation("write", bound.model, env, condition("_id", "in", pks), each)
+    else:
+        op = Operation("write", bound.model, env, condition("_id", "in", pks), update)
+    returned = Returned(plan.unknown) if plan.unknown and is_one else None
+    if returned is not None:
+        op = op.with_note(RETURNED, returned)
+    op = on_its_way(bound, op, Way.WRITE)
+    await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
+    for record in records:
+        take(bound, record, plan, op)
+    if returned is not None and returned.document is not None:
+        for record in records:
+            _take_stored(bound, record, dict(returned.document), plan.unknown)
+    elif plan.unknown:
+        await read_again(bound, dict.fromkeys(records, plan.unknown))
+    return len(pks)
+
+
+def expected(bound: BoundModel, row: ValueRow) -> dict[str, Any]:
+    """What a row's record must still have, by stored keys."""
+    fields = bound.schema.fields
+    return {fields[name].db_name: value for name, value in row.expected.items()}
+
+
+def refuse_unsaved(bound: BoundModel, records: Sequence[BaseModel], plan: Plan) -> None:
+    """Refuse a path into a field that was changed here: the change would be lost without a word."""
+    inside = plan.inside
+    for record in records if inside else ():
+        for name in inside.intersection(changed_fields(record)):
+            message = "was changed and not saved; save() it before a part of it is written"
+            raise ValidationError(
+                bound.model._name, [{"loc": (name,), "msg": message, "type": "unsaved"}]
+            )
+
+
+async def refuse_outside(bound: BoundModel, op: Operation, guards: Sequence[Guard]) -> None:
+    """Raise where a record does not fulfil what the write demands of it.
+
+    It is a condition of the write as well, so a record that changes in between is left alone.
+    """
+    problems: list[ErrorDetail] = []
+    for guard in guards:
+        domain = op.domain & ~guard.domain
+        look = Operation("count", bound.model, op.env, domain, options=_ANY)
+        if await op.app.execute(look):
+            problems.append(guard.detail)
+    if problems:
+        raise ValidationError(bound.model._name, problems)
+
+
+# -- a plan for each ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one record gets.
+
+    Attributes:
+        row: Its row: the record, where it was given itself and not just its id, and its place in what was given.
+        pk: The record's stored id.
+        plan: The values, checked.
+    """
+
+    row: ValueRow
+    pk: Any
+    plan: Plan
+
+    @property
+    def position(self) -> int:
+        """The record's place in what was given."""
+        return int(self.row.loc[0]) if self.row.loc else 0
+
+
+def updates_of(bound: BoundModel, changes: Sequence[Change]) -> PerRecord:
+    """The changes as an operation carries them."""
+    return PerRecord(
+        {
+            each.pk: Update(each.plan.operators, expected(bound, each.row), each.plan.where)
+            for each in changes
+        }
+    )
+
+
+async def write_each(bound: BoundModel, changes: Sequence[Change], way: Way = Way.EACH) -> None:
+    """Write every change with one operation, and let the records know.
+
+    Raises:
+        ValidationError: A record does not fulfil what its change demands.
+        NotFound: Some do not exist; the others were written.
+    """
+    changes = [change for change in changes if change.plan.operators]
+    if not changes:
+        return
+    records = [change.row.record for change in changes if change.row.record is not None]
+    env = env_of(records) if records else current_env()
+    touch(env, records)
+    updates = updates_of(bound, changes)
+    op = Operation("write", bound.model, env, condition("_id", "in", list(updates)), updates)
+    op = on_its_way(bound, op, way)
+    await send(bound, op, len(changes), lambda: refuse_changes_outside(bound, op, changes))
+    await learn(bound, changes, op)
+
+
+async def learn(bound: BoundModel, changes: Sequence[Change], op: Operation) -> None:
+    """Let the records hold what was written; what only the server knows is fetched for all at once."""
+    unknown: dict[BaseModel, frozenset[str]] = {}
+    for change in changes:
+        record = change.row.record
+        if record is not None:
+            take(bound, record, change.plan, op)
+            if change.plan.unknown:
+                unknown[record] = change.plan.unknown
+    await read_again(bound, unknown)
+
+
+async def refuse_changes_outside(
+    bound: BoundModel, op: Operation, changes: Sequence[Change]
+) -> None:
+    """Raise where a record does not fulfil what its change demands."""
+    guarded = {change.pk: change for change in changes if change.plan.guards}
+    if not guarded:
+        return
+    outside = Domain.FALSE
+    for pk, change in guarded.items():
+        outside |= condition("_id", "=", pk) & ~change.plan.where
+    look = Operation("search", bound.model, op.env, outside)
+    look = look.replace(options=Options(fields=frozenset({"_id"})))
+    found = [guarded[document["_id"]] for document in await op.app.execute(look)]
+    if found:
+        raise ValidationError(
+            bound.model._name,
+            [
+                {**guard.detail, "loc": (change.position, *guard.detail["loc"])}
+                for change in sorted(found, key=lambda change: change.position)
+                for guard in change.plan.guards
+            ],
+        )
+
+
+# -- sending, and what comes of it ----------------------------------------------------------------
+
+
+async def send(
+    bound: BoundModel, op: Operation, expected: int, refuse: Callable[[], Awaitable[None]]
+) -> None:
+    """Execute a write of known records, and say what is wrong where not all of them were written.
+
+    Args:
+        bound: Their model.
+        op: The write.
+        expected: How many records there are.
+        refuse: Raises where a record does not fulfil what the write demands of it. Of several it is
+            asked beforehand, so that none of them is written.
+    """
+    if expected > 1:
+        await refuse()
+    try:
+        matched = await op.app.execute(op)
+    except ConcurrencyError:
+        await refuse()
+        raise
+    if matched < expected:
+        await refuse()
+    check_matched(bound, matched, expected)
+
+
+def check_matched(bound: BoundModel, matched: int, expected: int) -> None:
+    """Raise ``NotFound`` where fewer records were matched than there should be."""
+    if matched < expected:
+        if expected == 1:
+            raise NotFound(f"{bound.model._name}: the record to write does not exist")
+        raise NotFound(
+            f"{bound.model._name}: {expected - matched} of {expected} records to write do not exist; "
+            f"the others were written"
+        )
+
+
+def take(bound: BoundModel, record: BaseModel, plan: Plan, op: Operation) -> None:
+    """Let a record hold what an operation wrote by a plan, as far as it is known here."""
+    give_written(record, op, Update(plan.operators))
+    fields = bound.schema.fields
+    for name, value in plan.values.items():
+        field = fields[name]
+        # Each record has a value of its own: one list in two records would be changed in both.
+        own = field.decode(field.freeze(field.encode(value))) if field.mutable else value
+        record.__dict__[name] = own
+        forget_change(record, name)
+
+
+def _take_stored(
+    bound: BoundModel, record: BaseModel, document: dict[str, Any], names: frozenset[str]
+) -> None:
+    """Give a record the stored values of some of its fields."""
+    state = bound.schema.state(document)
+    for name in names:
+        if name in state:
+            record.__dict__[name] = bound.schema.fields[name].freeze(state[name])
+        else:
+            record.__dict__.pop(name, None)
+        forget_change(record, name)
+
+
+async def read_again(bound: BoundModel, unknown: Mapping[BaseModel, frozenset[str]]) -> None:
+    """Fetch what only the server knows; a record that is not found has these fields not loaded.
+
+    Args:
+        bound: The records' model.
+        unknown: Records, each with the names of such fields.
+    """
+    if not unknown:
+        return
+    env = env_of(list(unknown))
+    pks = list(dict.fromkeys(record.pk for record in unknown))
+    names = frozenset({"_id"}).union(*unknown.values())
+    documents = await by_ids(bound, "_id", pks, env=env, fields=names)
+    found = {document["_id"]: document for document in documents}
+    for record, names in unknown.items():
+        document = found.get(record.pk)
+        _take_stored(bound, record, document or {}, names)
+        if document is None:
+            fetch = record._fetch
+            known = frozenset(bound.schema.fields) if fetch.loaded is None else fetch.loaded
+            object.__setattr__(record, "_fetch", Fetch(bound.app, known - names, [record]))
