@@ -52,7 +52,7 @@ class Stage(IntEnum):
     CLASS = 20
     """Which class of a family a record is of."""
     SPLIT = 30
-    """Values that belong to other records, or that a method turns into other values."""
+    """Values that belong to other records."""
     DEFAULT = 40
     """Values that nobody gave."""
     VALIDATE = 50
@@ -253,10 +253,8 @@ class ValueRow:
 
     def read(self, name: str) -> Any:
         """The stored value of a plain field that the record was read with; MISSING where it was not fetched."""
-        record = self.record
-        if record is None or not record.is_stored or not record._fetch.has(name):
-            return MISSING
-        return record.__dict__.get(name)
+        fetch = getattr(self.record, "_fetch", None)
+        return MISSING if fetch is None or not fetch.has(name) else self.record.__dict__.get(name)
 
     def expect(self, name: str, value: Any) -> None:
         """Apply the change only to a record that still has this stored value.
@@ -371,7 +369,10 @@ class ValueBatch:
     @property
     def problems(self) -> list[ErrorDetail]:
         """The problems of all rows, in their order, and others."""
-        return [*(detail for row in self.rows for detail in row.problems), *self._more]
+        found: list[ErrorDetail] = []
+        for row in self.rows:
+            found += row.problems
+        return found + self._more
 
     def refuse(self) -> None:
         """Raise if there is any problem.
@@ -387,7 +388,7 @@ class ValueBatch:
 class ValueSteps:
     """The value steps of one model on one way, in the parts between which the model does its own."""
 
-    __slots__ = ("_is_always", "_names", "before", "is_atomic", "plan", "valid")
+    __slots__ = ("_atomic", "_is_always", "_names", "before", "plan", "valid")
 
     def __init__(self, steps: Sequence[Step]) -> None:
         ready = [_ready(step, (), 0) for step in steps]
@@ -397,6 +398,7 @@ class ValueSteps:
         """Those that see valid values."""
         self.plan = [each for each in ready if each.step.stage >= Stage.PLAN]
         """Those that see what will be written."""
+        self._atomic = [step for step in steps if step.atomic is not None]
         self._is_always = any(step.names is None for step in steps)
         self._names = frozenset(name for step in steps for name in step.names or ())
 
@@ -406,12 +408,12 @@ class ValueSteps:
 
     def need_transaction(self, values: Iterable[str]) -> bool:
         """Whether what the steps do with values of these names has to be one transaction with the operation."""
-        return any(
-            step.atomic is not None
-            and (step.names is None or not frozenset(step.names).isdisjoint(values))
-            and step.atomic(None)
-            for step in (each.step for each in (*self.before, *self.valid, *self.plan))
-        )
+        for step in self._atomic:
+            if step.names is None or not frozenset(step.names).isdisjoint(values):
+                assert step.atomic is not None
+                if step.atomic(None):
+                    return True
+        return False
 
 
 async def run_value_steps(steps: Sequence[_Ready], batch: ValueBatch) -> None:
@@ -443,7 +445,11 @@ def _is_about(step: Step, batch: ValueBatch) -> bool:
     names = step.names
     if not names:
         return True
-    return any(name in row.values for row in batch.rows for name in names)
+    for row in batch.rows:
+        for name in names:
+            if name in row.values:
+                return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

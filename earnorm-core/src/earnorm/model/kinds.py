@@ -13,7 +13,7 @@ R = TypeVar("R", bound="BaseModel")
 
 def is_mixed(records: Iterable[BaseModel]) -> bool:
     """Whether the records are of several models."""
-    classes = set(map(type, records))
+    classes: set[type[BaseModel]] = set(map(type, records))
     # An App may have a class of its own for a model: one name, two classes.
     return len(classes) > 1 and len({cls._name for cls in classes}) > 1
 
@@ -28,15 +28,13 @@ def by_model(records: Iterable[R]) -> list[list[R]]:
 
 def model_of(records: Sequence[BaseModel]) -> type[BaseModel]:
     """The model of some records: of several, the nearest that all of them are."""
-    first = type(records[0])
+    first: type[BaseModel] = type(records[0])
     if not is_mixed(records):
         return first
     kinds = set(map(type, records))
-    common = (
-        cls
-        for cls in first.__mro__
-        if not getattr(cls, "_abstract", True)
-        and cls._inherit is None
-        and all(issubclass(kind, cls) for kind in kinds)
-    )
-    return next(common, first)
+    for cls in first.__mro__:
+        if cls.__dict__.get("_abstract") is False and getattr(cls, "_inherit", None) is None:
+            found: type[BaseModel] = cls
+            if all(issubclass(kind, found) for kind in kinds):
+                return found
+    return first

@@ -43,14 +43,23 @@ def inverse_steps(model: ModelView) -> Iterable[Step]:
             atomic=lambda _: True,
         )
     if formulas.late_inverses:
-        names = formulas.late_inverses
-        after = ("commands", "computed elsewhere")
-        yield Step(Stage.PLAN, "inverses", _invert_late, Way.CREATE, after, names)
+        yield Step(
+            Stage.PLAN,
+            "inverses",
+            _invert_late,
+            Way.CREATE,
+            after=("commands", "computed elsewhere"),
+            names=formulas.late_inverses,
+        )
     if formulas.elsewhere:
-        ways = Way.CREATE | Way.SAVE | Way.WRITE
-        after = ("commands",)
-        # Only where other steps are about what is given.
-        yield Step(Stage.PLAN, "computed elsewhere", _read_elsewhere, ways, after, names=())
+        yield Step(
+            Stage.PLAN,
+            "computed elsewhere",
+            _read_elsewhere,
+            Way.CREATE | Way.SAVE | Way.WRITE,
+            after=("commands",),
+            names=(),  # only where other steps are about what is given
+        )
 
 
 def _bound(batch: ValueBatch) -> tuple[BoundModel, Formulas]:

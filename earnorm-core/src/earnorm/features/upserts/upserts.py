@@ -138,13 +138,12 @@ class Upsert:
                 row.add_problems(error.errors())
         await self._check(batch)
         batch.refuse()
-        values = [row.values for row in batch.rows]
         pks: dict[int, Any] = {}
         created = 0
         keys = list(wanted)
         for start in range(0, len(keys), _CHUNK):
             created += await self._chunk(
-                {key: wanted[key] for key in keys[start : start + _CHUNK]}, values, new, pks
+                {key: wanted[key] for key in keys[start : start + _CHUNK]}, batch, new, pks
             )
         records = await self._read_all([pks[position] for position in range(len(values))])
         return _settled(batch, records), created
@@ -176,9 +175,9 @@ class Upsert:
             row.problems = tried.problems
 
     async def _chunk(
-        self, pending: dict[Key, int], values: Sequence[Values], new: Values, pks: dict[int, Any]
+        self, pending: dict[Key, int], batch: ValueBatch, new: Values, pks: dict[int, Any]
     ) -> int:
-        bound = self._bound
+        bound, values = self._bound, [row.values for row in batch.rows]
         created = stuck = 0
         while True:
             before = len(pending)
@@ -190,6 +189,9 @@ class Upsert:
             if rows:
                 changes, _ = await checked_each(bound, rows, Way.UPSERT, before=False)
                 await write_each(bound, changes, Way.UPSERT)
+                for row, _ in rows:
+                    whole = batch.rows[int(row.loc[0])]
+                    whole.back = {**whole.back, **row.back}
             for key, pk in existing.items():
                 pks[pending.pop(key)] = pk
             if not pending:

@@ -56,9 +56,9 @@ def _refuse(batch: ValueBatch) -> None:
 async def _carry_out(batch: ValueBatch) -> None:
     bound = batch.env.app.bind(batch.model.cls)
     if batch.is_new:
-        given = [_taken(bound, row, is_new=True) for row in batch.rows]
-        if any(given):
-            await nested.plan(bound, batch, given)
+        taken = [_taken(bound, row, is_new=True) for row in batch.rows]
+        if any(taken):
+            await nested.plan(bound, batch, taken)
         return
     for rows, given in _together(bound, batch.rows):
         await _Rewriting(bound, batch, rows).plan(given)

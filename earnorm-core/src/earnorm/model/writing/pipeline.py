@@ -16,7 +16,7 @@ from earnorm.fields.relational import is_record
 from earnorm.kernel.steps import ValueBatch, ValueRow, ValueSteps, Way, run_value_steps
 from earnorm.kernel.transactions import atomic
 from earnorm.model.validation.checking import check_rows, checked_plan, checked_plans
-from earnorm.model.writing.planning import Plan, is_change, plan_of, validated
+from earnorm.model.writing.planning import Plan, has_changes, is_change, plan_of, validated
 from earnorm.model.writing.tracking import forget_change
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def _validate(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
 
 def _is_same(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
     """Whether both have the same objects under the same names."""
+    if one is other:
+        return True
     if other is None or len(one) != len(other):
         return False
     return all(name in other and other[name] is value for name, value in one.items())
@@ -136,10 +138,10 @@ async def check_written(
     Raises:
         ValidationError: With every problem found.
     """
-    if before:
+    if before and steps.before:
         await run_value_steps(steps.before, batch)
     validate_written(bound, batch)
-    if not batch.problems:
+    if steps.valid and not batch.problems:
         await run_value_steps(steps.valid, batch)
     batch.refuse()
     await _hold_to_rules(bound, batch, records)
@@ -147,17 +149,21 @@ async def check_written(
     batch.refuse()
     rows = batch.rows
     if _share(batch):
-        return [plan_of(bound.schema, rows[0].values)] * len(rows)
+        return [plan_of(bound.schema, dict(rows[0].values))] * len(rows)
     return [plan_of(bound.schema, row.values) for row in rows]
 
 
 def _share(batch: ValueBatch) -> bool:
     """Whether all rows get the same values."""
-    first, *others = batch.rows
-    return batch.way in _ALIKE and all(_is_same(row.values, first.values) for row in others)
-
-
-_ALIKE = Way.WRITE | Way.UPDATE
+    if batch.way is not Way.WRITE and batch.way is not Way.UPDATE:
+        return False
+    rows = batch.rows
+    if len(rows) > 1:
+        first = rows[0].values
+        for row in rows:
+            if not _is_same(row.values, first):
+                return False
+    return True
 
 
 def validate_written(bound: BoundModel, batch: ValueBatch) -> None:
@@ -200,6 +206,8 @@ async def _hold_to_rules(
 
 def _unencoded(values: Mapping[str, Any]) -> Plan:
     """As much of a plan as the rules look at."""
+    if not has_changes(values):
+        return Plan(values, {})
     changed = frozenset(name.partition(".")[0] for name in values if is_change(name, values[name]))
     return Plan({n: v for n, v in values.items() if not is_change(n, v)}, {}, unknown=changed)
 

@@ -62,7 +62,11 @@ def is_change(path: str, value: object) -> bool:
 
 def has_changes(values: Mapping[str, Any]) -> bool:
     """Whether there is more in it than whole fields and their values."""
-    return any(is_change(path, value) for path, value in values.items())
+    # As is_change(), which would be a call for each value of every write.
+    for path, value in values.items():
+        if isinstance(value, Change) or (isinstance(path, str) and "." in path):
+            return True
+    return False
 
 
 def planned(schema: Schema, values: Mapping[str, Any]) -> Plan:
@@ -98,6 +102,8 @@ def plan_of(schema: Schema, values: Mapping[str, Any]) -> Plan:
     Raises:
         ValidationError: Two of them are about one place.
     """
+    if not has_changes(values):
+        return Plan(values, {"$set": schema.encode(values)} if values else {})
     changes = {n: v for n, v in values.items() if is_change(n, v)}
     plain = {n: v for n, v in values.items() if n not in changes}
     return _joined(schema, plain, _plan_changes(schema, changes, plain))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.domain import Domain, condition
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError
-from earnorm.kernel.environment import current_env
+from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import PLAIN, Operation, PerRecord, Update
 from earnorm.kernel.steps import ValueBatch, ValueRow, ValueSteps, Way, run_value_steps
 from earnorm.kernel.transactions import atomic
@@ -65,27 +65,26 @@ async def save(records: Sequence[BaseModel]) -> int:
     changed = [(record, names) for record in records if (names := changed_fields(record))]
     if not changed:
         return 0
-    bound = env_of(records).app.bind(type(records[0]))
+    env = env_of(records)
+    bound = env.app.bind(type(records[0]))
     many = len(changed) > 1
-    rows = [
-        _changes_of(bound, record, names, (position,) if many else ())
-        for position, (record, names) in enumerate(changed)
-    ]
+    rows: list[ValueRow] = []
+    for position, (record, names) in enumerate(changed):
+        rows.append(_changes_of(bound, record, names, (position,) if many else ()))
     steps = bound.ways.save
     if steps is None or not steps.concern([row.values for row in rows]):
-        _validate_saved(bound, rows)
-        await _refuse(bound, rows)
-        await _save(bound, rows)
+        await _refuse(bound, rows, _validate_saved(bound, rows))
+        await _save(bound, rows, env)
         return len(rows)
     batch = ValueBatch(current_env(), Way.SAVE, bound.view, rows)
     await run_value_steps(steps.before, batch)
     _validate_saved(bound, rows)
     if not batch.problems:
         await run_value_steps(steps.valid, batch)
-    await _refuse(bound, rows)
+    await _refuse(bound, rows, batch.problems)
     await run_value_steps(steps.plan, batch)
     batch.refuse()
-    await together(batch, lambda: carry_out(batch, lambda: _save(bound, rows)))
+    await together(batch, lambda: carry_out(batch, lambda: _save(bound, rows, current_env())))
     return len(rows)
 
 
@@ -107,32 +106,33 @@ def _changes_of(
     return row
 
 
-def _validate_saved(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
+def _validate_saved(bound: BoundModel, rows: Sequence[ValueRow]) -> list[ErrorDetail]:
+    problems: list[ErrorDetail] = []
     for row in rows:
         try:
             row.values = bound.schema.validate_partial(row.values)
         except ValidationError as error:
             row.add_problems(error.errors())
+        problems += row.problems
+    return problems
 
 
-async def _refuse(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
+async def _refuse(bound: BoundModel, rows: Sequence[ValueRow], problems: list[ErrorDetail]) -> None:
     """Raise what is wrong, the rules of the model included."""
-    problems: list[ErrorDetail] = [detail for row in rows for detail in row.problems]
     if problems or bound.schema.rules is not None:
         acceptable = [row for row in rows if not row.problems]
         await refuse_problems(bound, "write", acceptable, problems)
 
 
-async def _save(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
+async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
     """Write checked changes with one operation, and let the records know."""
-    env = env_of([row.record for row in rows])
-    touch(env, [row.record for row in rows])
     schema = bound.schema
-    updates = [
-        (row, Update({"$set": schema.encode(row.values)}, expected(bound, row)))
-        for row in rows
-        if row.values
-    ]
+    updates: list[tuple[ValueRow, Update]] = []
+    for row in rows:
+        if row.values:
+            change = Update({"$set": schema.encode(row.values)}, expected(bound, row))
+            updates.append((row, change))
+    touch(env, [row.record for row in rows])
     if updates:
         if len(updates) == 1:
             row, update = updates[0]
@@ -220,8 +220,11 @@ async def _checked_write(
     ]
     batch = ValueBatch(current_env(), Way.WRITE, bound.view, rows)
     plans = await check_written(bound, steps or NO_STEPS, batch, records)
-    for row, plan in zip(rows, plans, strict=True):
-        refuse_unsaved(bound, [row.record], plan)
+    if plans[0] is plans[-1]:
+        refuse_unsaved(bound, records, plans[0])
+    else:
+        for row, plan in zip(rows, plans, strict=True):
+            refuse_unsaved(bound, [row.record], plan)
     return batch, plans
 
 
@@ -231,7 +234,7 @@ async def _carry_out(bound: BoundModel, batch: ValueBatch, plans: Sequence[Plan]
     touch(env_of(records), records)
 
     async def operate() -> int:
-        if all(plan is plans[0] for plan in plans):
+        if plans[0] is plans[-1]:  # one for all of them
             return await write_all(bound, records, plans[0], rows)
         changes = [Change(row, row.record.pk, plan) for row, plan in zip(rows, plans, strict=True)]
         await write_each(bound, changes, Way.WRITE)

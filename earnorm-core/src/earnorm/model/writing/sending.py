@@ -54,7 +54,7 @@ async def write_all(
         if rows and rows[0].expected:
             update = Update(plan.operators, expected(bound, rows[0]), plan.where)
         op = Operation("write", bound.model, env, condition("_id", "=", pks[0]), update, FIRST)
-    elif any(row.expected for row in rows):
+    elif rows and any(row.expected for row in rows):
         each = PerRecord(
             {
                 row.record.pk: Update(plan.operators, expected(bound, row), plan.where)
@@ -79,8 +79,10 @@ async def write_all(
     return len(pks)
 
 
-def expected(bound: BoundModel, row: ValueRow) -> dict[str, Any]:
+def expected(bound: BoundModel, row: ValueRow) -> Mapping[str, Any]:
     """What a row's record must still have, by stored keys."""
+    if not row.expected:
+        return row.expected
     fields = bound.schema.fields
     return {fields[name].db_name: value for name, value in row.expected.items()}
 
