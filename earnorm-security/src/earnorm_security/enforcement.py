@@ -143,11 +143,11 @@ class Changing:
 
 
 def _is_filled_in(op: Operation) -> bool:
-    """Say whether the model has steps that may fill values in before they are judged."""
+    """Say whether steps of the model, or of a class below it, may fill values in before they are judged."""
     bound = op.app.bind(op.model)
     below = [] if bound.classes is None else [each for _, each in bound.classes.below()]
     return any(
-        Stage.IDENTITY <= step.stage < Stage.JUDGE
+        Stage.IDENTITY <= step.stage < Stage.JUDGE and step.on in (None, op.name)
         for each in (bound, *below)
         for step in each.steps()
     )

@@ -6,16 +6,20 @@ import pytest
 
 from earnorm import (
     AccessDenied,
+    App,
     ConfigurationError,
     Many2one,
     One2many,
     Principal,
     act_as,
+    depends,
     models,
     system,
 )
 from earnorm.fields import Int, String
-from earnorm_security import Access, Rule
+from earnorm.plugin import Layer, hookimpl
+from earnorm_audit import AuditEntry, AuditPlugin
+from earnorm_security import Access, Rule, SecurityPlugin
 
 
 class Team(models.BaseModel):
@@ -155,6 +159,168 @@ async def test_what_follows_from_a_deletion_is_about_what_its_principal_may_ask_
                 high.id
             ]
             assert await Remark.search([("sheet_id", "=", None)]).count() == 1
+
+
+# -- models without rules, and what others do about their records ---------------------------------
+
+
+class Writer(models.BaseModel):
+    """Everybody reads the known ones; a guest none."""
+
+    _name = "security.writer"
+    _access = [Access("reader", read=True)]
+    _rules = [Rule("known", [("fame", ">", 0)])]
+    secret = String()
+    fame = Int(default=0)
+
+
+class Library(models.BaseModel):
+    _name = "security.library"
+    book_ids = One2many("security.book", "library_id")
+    pages = Int(compute="_pages", store=True)
+
+    @depends("book_ids.pages")
+    def _pages(self):
+        return sum(book.pages for book in self.book_ids)
+
+
+class Book(models.BaseModel):
+    """Open to everybody, without any rule; others depend on it in each way that there is."""
+
+    _name = "security.book"
+    _parent_store = True
+    writer_id = Many2one(Writer)
+    library_id = Many2one(Library)
+    parent_id = Many2one("security.book", on_delete="restrict")
+    pages = Int(default=0)
+    stars = Int(default=0)
+    double = Int(compute="_double", store=True)
+
+    @depends("pages")
+    def _double(self):
+        return 2 * self.pages
+
+
+class Review(models.BaseModel):
+    _name = "security.review"
+    book_id = Many2one(Book, on_delete="cascade")
+
+
+class Loan(models.BaseModel):
+    _name = "security.loan"
+    book_id = Many2one(Book, on_delete="set_null")
+
+
+class Order(models.BaseModel):
+    _name = "security.book_order"
+    book_id = Many2one(Book, on_delete="restrict")
+
+
+class Observer:
+    """Notes which operations the system does by a domain that asks about other records."""
+
+    api = 1
+    name = "observer"
+
+    def __init__(self):
+        self.asked = []
+
+    @hookimpl
+    def wrap_operation(self, app, model, operation):
+        async def look(op, call_next):
+            if op.env.system and "writer_id.secret" in {c.path for c in op.domain.conditions()}:
+                self.asked.append((op.name, op.model._name, op.env.reason))
+            return await call_next(op)
+
+        return [(Layer.SECURITY - 1, look)]
+
+
+GUEST, READER = Principal("guest"), Principal("eve", roles=["reader"])
+SECRET = [("writer_id.secret", "=", "x")]
+
+
+async def fill_library():
+    with system(reason="set-up"):
+        known, hidden = await Writer.create([{"secret": "x", "fame": 1}, {"secret": "x"}])
+        library = await Library.create({})
+        books = await Book.create(
+            [
+                {"writer_id": each, "library_id": library, "pages": pages}
+                for each, pages in ((known, 1), (hidden, 2))
+            ]
+        )
+        for model in (Review, Loan):
+            await model.create([{"book_id": book} for book in books])
+        await Order.create({"book_id": books[1]})
+
+
+async def library_state():
+    with system(reason="look"):
+        books = [(b.pages, b.double, b.stars) for b in await Book.search(order="pages")]
+        return {
+            "books": books,
+            "library": (await Library.search()).mapped("pages"),
+            "reviews": await Review.count(),
+            "loans": await Loan.count([("book_id", "!=", None)]),
+            "entries": await AuditEntry.search([("principal", "!=", None)]).count(),
+        }
+
+
+def changes():
+    query = Book.search(SECRET)
+    return {
+        "update": lambda: query.update({"stars": 1}),
+        "update of what is computed from": lambda: query.update({"pages": 9}),
+        "update of a parent": lambda: query.update({"parent_id": None}),
+        "delete": lambda: query.delete(),
+    }
+
+
+@pytest.mark.parametrize("way", changes())
+async def test_a_change_by_what_its_principal_may_not_read_touches_nothing(opened, way):
+    observer = Observer()
+    async with opened(plugins=(AuditPlugin(), observer)):
+        await fill_library()
+        before = await library_state()
+        with act_as(GUEST), pytest.raises(AccessDenied, match=r"'security\.writer'"):
+            await changes()[way]()
+        assert await library_state() == before
+    assert observer.asked == []
+
+
+async def test_it_touches_nothing_without_transactions_either():
+    plugins = [SecurityPlugin(), AuditPlugin()]
+    async with App("mongomock://", database="books", plugins=plugins):
+        await fill_library()
+        before = await library_state()
+        for change in changes().values():
+            with act_as(GUEST), pytest.raises(AccessDenied):
+                await change()
+            assert await library_state() == before
+
+
+async def test_a_change_and_all_that_follows_is_about_what_its_principal_sees(opened):
+    observer = Observer()
+    async with opened(plugins=(AuditPlugin(), observer)):
+        await fill_library()
+        with act_as(READER):
+            assert await changes()["update of what is computed from"]() == 1
+            assert await library_state() == {
+                "books": [(2, 4, 0), (9, 18, 0)],
+                "library": [11],
+                "reviews": 2,
+                "loans": 2,
+                "entries": 3,  # the book's, what is computed from it, and its library's
+            }
+            assert await changes()["delete"]() == 1  # the order of the hidden one restricts nothing
+            after = await library_state()
+            assert after["books"] == [(2, 4, 0)] and after["library"] == [2]
+            assert (after["reviews"], after["loans"]) == (1, 1)
+        # Behind the layer ASK nobody is asked again.
+    assert observer.asked == []
+
+
+# -- rules ----------------------------------------------------------------------------------------
 
 
 async def test_a_relational_rule_holds_for_what_is_created_and_written(opened):
