@@ -124,17 +124,21 @@ class Policy:
     # -- records ------------------------------------------------------------------------------
 
     def reaches_the_same(self, env: Env, one: Right, other: Right) -> bool:
-        """Whether two rights reach the same records for the principal, as far as can be told at once."""
-        return self._reach(env, one) == self._reach(env, other)
+        """Say whether two rights reach the same records for the principal, as far as their rules tell at once."""
+        return self._rules_of_all(env, one) == self._rules_of_all(env, other)
 
-    def _reach(self, env: Env, right: Right) -> list[tuple[Rule, ...] | None]:
+    def _rules_of_all(self, env: Env, right: Right) -> list[tuple[Rule, ...] | None]:
+        """The rules of each class that hold for the principal; None where nothing of the class is reached."""
         bases, kinds = self._family()
         policies = [(policy, True) for policy in bases]
         policies += [(policy, policy.missing(env, right) is None) for _, policy in kinds]
         return [policy._own_rules(env, right) if granted else None for policy, granted in policies]
 
-    def _own_rules(self, env: Env, right: Right) -> tuple[Rule, ...]:
-        return (*self._global[right], *self._for_roles(env, right))
+    def _own_rules(self, env: Env, right: Right) -> tuple[Rule, ...] | None:
+        for_roles = self._for_roles(env, right)
+        if self._by_role[right] and not for_roles:
+            return None  # the rules are for other roles, so none of the records passes
+        return (*self._global[right], *for_roles)
 
     def _family(self) -> tuple[list[Policy], list[tuple[Domain, Policy]]]:
         """The policies of the model and its bases in its collection; those of its subclasses, each with

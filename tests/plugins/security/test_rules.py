@@ -226,6 +226,33 @@ async def test_where_rules_are_for_roles_nobody_else_passes(opened):
                 await Note.create({"title": "x", "owner": "ann"})
 
 
+class Notice(models.BaseModel):
+    """Everybody reads all of them; rules for a role stand beside no others."""
+
+    _name = "security.notice"
+    _rules = [Rule("all", [], roles=["clerk"], operations=["write", "unlink"])]
+    title = String()
+
+
+async def test_a_right_without_a_rule_for_the_principal_reaches_less_than_one_without_rules(opened):
+    async with opened():
+        with system(reason="set-up"):
+            notice = await Notice.create({"title": "x"})
+        with act_as(ANN):
+            assert await Notice.count() == 1
+            for change in (
+                notice.write({"title": "y"}),
+                notice.unlink(),
+                Notice.search().update({"title": "y"}),
+                Notice.search().delete(),
+            ):
+                with pytest.raises(AccessDenied, match="'clerk'"):
+                    await change
+        with act_as(Principal("carl", roles=["clerk"])):
+            await notice.write({"title": "y"})
+            assert await notice.unlink() == 1
+
+
 async def test_the_rules_of_several_roles_widen_each_other_within_the_global_ones(opened):
     async with opened():
         notes = await fill()
