@@ -1,17 +1,19 @@
 """The face for plugin authors: everything that a plugin may import and that an application doesn't need.
 
-A plugin imports this module, ``earnorm`` itself, and the public rooms ``earnorm.domain``, ``earnorm.fields`` and
-``earnorm.exceptions``::
+A plugin imports this module, ``earnorm`` itself, and the public rooms ``earnorm.domain``, ``earnorm.fields``,
+``earnorm.models`` and ``earnorm.exceptions``, which are names of this module as well::
 
-    from earnorm.plugin import Layer, hookimpl
+    from earnorm.plugin import Layer, fields, hookimpl, models
 
 The contract itself, every hook with its signature, stands in ``docs/plugins.md``.
 """
 
+from earnorm import domain, exceptions, fields, models
 from earnorm.domain import ids_of
 from earnorm.exceptions import nearest
 from earnorm.features.indexes.declarations import Index
 from earnorm.features.locking.locking import Lock
+from earnorm.fields.base import MISSING
 from earnorm.kernel.attributes import Attribute
 from earnorm.kernel.environment import current_env, find_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
@@ -55,6 +57,7 @@ __all__ = [
     "CHANGES",
     "HAND_BACK",
     "JUDGED",
+    "MISSING",
     "REQUEST",
     "RETURNED",
     "WAY",
@@ -90,11 +93,15 @@ __all__ = [
     "atomic",
     "clock",
     "current_env",
+    "domain",
+    "exceptions",
+    "fields",
     "find_env",
     "hookimpl",
     "ids_of",
     "in_transaction",
     "in_transaction_if",
+    "models",
     "name_of",
     "nearest",
     "use_env",
