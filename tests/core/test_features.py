@@ -93,6 +93,12 @@ class Priced(models.BaseModel):
         return (self.net or 0) * 2
 
 
+class Labelled(models.BaseModel):
+    _name = "feature.labelled"
+    _inherits = {"feature.book": "book_id"}
+    book_id = Many2one("feature.book", required=True)
+
+
 class Versioned(models.BaseModel):
     _name = "feature.versioned"
     _versioned = True
@@ -111,6 +117,7 @@ NEEDING: Mapping[str, Mapping[type[models.BaseModel], str]] = {
     "archive": {Archived: "_soft_delete"},
     "authors": {Signed: "the field 'created_by'"},
     "coalescing": {},
+    "delegation": {Labelled: "_inherits"},
     "files": {Illustrated: "the field 'cover'"},
     "indexes": {
         Indexed: "an index of the field 'code'",
@@ -124,7 +131,7 @@ NEEDING: Mapping[str, Mapping[type[models.BaseModel], str]] = {
     },
     "parent_store": {Topic: "_parent_store"},
     "polymorphism": {Medium: "_discriminator", Film: "_discriminator"},
-    "recompute": {Priced: "the field 'gross'"},
+    "recompute": {Priced: "the field 'gross'", Labelled: "the field 'title'"},
     "revisions": {Versioned: "_versioned"},
     "sequences": {Numbered: "the field 'number'"},
     "slow_queries": {},
@@ -168,7 +175,7 @@ async def use_plain_models() -> None:
 
 
 async def use_one(model: type[models.BaseModel]) -> None:
-    record = await model.create({})
+    record = await model.create({"title": "x"} if model is Labelled else {})
     assert await model.get(record.id) == record
 
 

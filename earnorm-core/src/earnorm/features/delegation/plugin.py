@@ -29,6 +29,12 @@ class DelegationPlugin:
     api = API
     name = "delegation"
 
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Models with the fields of records that they point at."""
+        return "_inherits" if model.attribute("_inherits") else None
+
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Models with ``_inherits`` only."""
