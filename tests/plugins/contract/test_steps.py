@@ -358,10 +358,10 @@ async def test_a_record_must_still_have_what_a_step_expects(opened: Opener) -> N
         items = await Item.create([{"number": 1}, {"number": 2}])
         await items.write({"code": "same"})
         await Item.search([("number", "=", 2)]).update({"number": 3})
-        with pytest.raises(earnorm.EarnORMError):
+        with pytest.raises(earnorm.ConcurrencyError, match="1 of 1 records were changed"):
             await items[1].write({"code": "x"})
-        with pytest.raises(earnorm.EarnORMError):
-            await Item.write_many({items[1]: {"code": "x"}})
+        with pytest.raises(earnorm.ConcurrencyError, match="1 of 2 records were changed"):
+            await Item.write_many({items[1]: {"code": "x"}, items[0]: {"box_id": None}})
         with pytest.raises(earnorm.ConcurrencyError):
             await items[1].unlink()
         assert await items[0].unlink() == 1

@@ -22,5 +22,5 @@ def add_revision(declaration: Declaration) -> None:
     if base is not None and not base._versioned:
         declaration.refuse("an extension cannot make a model versioned")
     if REVISION not in declaration.fields:
-        revision: Int[Any] = Int(default=0)
+        revision: Int[Any] = Int(default=0, readonly=True, copy=False)
         declaration.add_field(REVISION, revision)

@@ -57,7 +57,7 @@ async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> li
 
 def _copied(bound: BoundModel) -> Iterator[Field[Any, Any]]:
     for field in bound.schema.stored:
-        if field.copy and not field.generated and field.name not in ("_id", "_revision"):
+        if field.copy and not field.generated and field.name != "_id":
             yield field
 
 

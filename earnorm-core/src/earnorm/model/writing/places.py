@@ -21,8 +21,6 @@ _ALIASES = {"id": "_id", "pk": "_id"}
 # In a list, a comparison with None also looks for the position as a key in every other item, finds
 # none, and takes that for unset; "exists" does not.
 _PRESENT = ("exists", True)
-FIXED = frozenset({"_id", "_revision"})
-"""Names of the fields that nobody sets but the record's own creation and writes."""
 
 
 class RefusedError(ValueError):
@@ -109,7 +107,7 @@ def _field_of(schema: Schema, name: str) -> Any:
         raise RefusedError("it is not stored here; write the records themselves")
     if not found.assignable:
         raise RefusedError(found.how_to_write)
-    if found.readonly or found.name in FIXED:
+    if found.readonly or found.name == "_id":
         raise RefusedError("can be set only on a new record")
     return found
 

@@ -14,7 +14,7 @@ from earnorm.fields.base import Field
 from earnorm.kernel.operations import TOGGLE
 from earnorm.model.schema import Schema
 from earnorm.model.writing.bounds import bounds
-from earnorm.model.writing.places import FIXED, Place, RefusedError, find_place
+from earnorm.model.writing.places import Place, RefusedError, find_place
 from earnorm.model.writing.updates import Change
 
 _BESIDE_TOGGLE = frozenset({TOGGLE, "$set", "$inc", "$unset"})
@@ -158,7 +158,7 @@ def checked_values(schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
     fixed: list[ErrorDetail] = []
     for name in values:
         field: Field[Any, Any] | None = fields.get("_id" if name in ("id", "pk") else name)
-        if field is not None and (field.readonly or field.name in FIXED):
+        if field is not None and (field.readonly or field.name == "_id"):
             fixed.append(
                 {"loc": (name,), "msg": "can be set only on a new record", "type": "readonly"}
             )

@@ -143,7 +143,7 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
             domain = condition("_id", "in", [row.record.pk for row, _ in updates])
             op = Operation("write", bound.model, env, domain, each)
         op = on_its_way(bound, op, Way.SAVE)
-        check_matched(bound, await env.app.execute(op), len(updates))
+        await check_matched(bound, op, await env.app.execute(op), len(updates))
         for row, update in updates:
             row.record.__dict__.update(row.values)
             give_written(row.record, op, update)

@@ -226,18 +226,34 @@ async def send(
         raise
     if matched < expected:
         await refuse()
-    check_matched(bound, matched, expected)
+    await check_matched(bound, op, matched, expected)
 
 
-def check_matched(bound: BoundModel, matched: int, expected: int) -> None:
-    """Raise ``NotFound`` where fewer records were matched than there should be."""
-    if matched < expected:
-        if expected == 1:
-            raise NotFound(f"{bound.model._name}: the record to write does not exist")
-        raise NotFound(
-            f"{bound.model._name}: {expected - matched} of {expected} records to write do not exist; "
-            f"the others were written"
-        )
+async def check_matched(bound: BoundModel, op: Operation, matched: int, expected: int) -> None:
+    """Raise where a write matched fewer records than it should have.
+
+    Raises:
+        ConcurrencyError: Some of them do not have any more what was expected of them.
+        NotFound: Some do not exist.
+    """
+    if matched >= expected:
+        return
+    name, lost = bound.model._name, expected - matched
+    values = op.values
+    updates = values.values() if isinstance(values, PerRecord) else (values,)
+    if any(isinstance(update, Update) and update.expect for update in updates):
+        # Those that have changed still exist; the others were deleted.
+        left: int = await op.app.execute(Operation("count", bound.model, op.env, op.domain))
+        if left > matched:
+            raise ConcurrencyError(
+                f"{name}: {lost} of {expected} records were changed or deleted since they were read; "
+                f"refresh() them and try again"
+            )
+    if expected == 1:
+        raise NotFound(f"{name}: the record to write does not exist")
+    raise NotFound(
+        f"{name}: {lost} of {expected} records to write do not exist; the others were written"
+    )
 
 
 def take(bound: BoundModel, record: BaseModel, plan: Plan, op: Operation) -> None:
