@@ -18,6 +18,7 @@ _ROOMS = (
     "earnorm-core/src/earnorm/exceptions.py",
     "earnorm-core/src/earnorm/fields",
     "earnorm-pool",
+    "earnorm-security",
 )
 _FRAGMENTS = frozenset({"What", "Where", "Whose", "Whether", "Let", "How"})
 

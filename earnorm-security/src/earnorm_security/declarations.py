@@ -1,4 +1,4 @@
-"""What a model says about its own security: rights (``_access``) and record rules (``_rules``).
+"""The declarations of a model about its own security: rights (``_access``) and record rules (``_rules``).
 
 These are plain data; ``policy`` checks them when an App first sees the model.
 """
@@ -16,7 +16,7 @@ RuleDomain: TypeAlias = "Domain | list[object] | tuple[object, ...] | bool"
 
 RIGHTS: Final[tuple[Right, ...]] = ("read", "write", "create", "unlink")
 EVERYBODY: Final = "*"
-"""The role that every principal has, and so has somebody who is no principal."""
+"""The role that everybody has, anonymous included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which records of a model an operation may be about: ``_rules = [Rule("own", [...])]``.
+    """A restriction of the records that an operation may be about: ``_rules = [Rule("own", [...])]``.
 
-    Rules without roles are global: all of them hold, for everybody. Rules with roles widen each
-    other: a record passes where one of those holds that are for a role of the principal. This is how
+    Rules without roles are global: a record has to fulfil all of them, for everybody. Rules with roles widen each
+    other: a record has to fulfil one of those that are for a role of the principal. This is how
     Odoo combines ``ir.rule`` records; unlike there, nothing passes where an operation has rules with
     roles and none of them is for the principal.
 

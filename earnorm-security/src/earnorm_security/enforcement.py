@@ -36,7 +36,7 @@ class Reading:
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "read", op.name)
-            visible = _both(op.domain, await _reach(policy, op.env, "read"))
+            visible = _both(op.domain, await _reached(policy, op.env, "read"))
             if isinstance(op.request, Lock):
                 # What the caller asks of other records is answered as the caller.
                 visible = await op.app.resolve(policy.model, visible, env=op.env)
@@ -48,7 +48,7 @@ class Reading:
         """A lock keeps others from writing, so it takes the right to write each of the records."""
         policy = self._policy
         policy.require(op.env, "write", "lock")
-        changeable = await _reach(policy, op.env, "write")
+        changeable = await _reached(policy, op.env, "write")
         if changeable is not Domain.TRUE and await has_any(op, _both(visible, ~changeable)):
             raise policy.refusal(
                 "write", "lock", "they do not allow to change every record that was to be locked"
@@ -67,7 +67,7 @@ class Creating:
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "create", op.name)
-            allowed = await _reach(policy, op.env, "create")
+            allowed = await _reached(policy, op.env, "create")
             if allowed is not Domain.TRUE:
                 is_open = self._is_open(op, allowed)
                 demand = Demand(policy, "create", allowed, op.values, is_open)
@@ -106,9 +106,9 @@ class Changing:
         policy.require(env, right, op.name)
         # What the caller asks of other records is answered as the caller; the check below is not.
         op = op.replace(domain=await op.app.resolve(policy.model, op.domain, env=env))
-        readable = await _reach(policy, env, "read")
+        readable = await _reached(policy, env, "read")
         same = policy.reaches_the_same(env, "read", right)
-        changeable = readable if same else await _reach(policy, env, right)
+        changeable = readable if same else await _reached(policy, env, right)
         visible = _both(op.domain, readable)
 
         # Each demand is part of the write itself, so a record that changes between the check and
@@ -121,12 +121,12 @@ class Changing:
             if not is_open or (before is not Domain.TRUE and await has_any(op, visible & ~before)):
                 raise refusal(op, policy, right)
             check = before
-        if changeable is not Domain.TRUE:
+        if op.name == "write" and changeable is not Domain.TRUE:
             op = op.with_note(DEMAND, Demand(policy, right, changeable, op.values, is_open))
         return await call_next(op.replace(domain=_both(visible, check)))
 
     def _rest(self, op: Operation, right: Right, changeable: Domain) -> Domain:
-        """The conditions on a record before this write, beside those of the rule, so that it doesn't leave the rule."""
+        """Make the condition, beside the rule itself, under which this write takes no record out of the rule."""
         updates = updates_of(op.values)
         if changeable is Domain.TRUE or not updates:
             return Domain.TRUE
@@ -136,7 +136,7 @@ class Changing:
             rest = residual.after(update)
             if rest is None:
                 raise self._policy.refusal(right, op.name, UNKNOWN)
-            # A change of other fields leaves the rule itself, and that is demanded anyway.
+            # The rule itself is demanded anyway; it remains where a change does not concern it.
             if not residual.is_implied(rest):
                 residuals.setdefault(rest, []).append(pk)
         return together(residuals)
@@ -153,10 +153,10 @@ def _is_filled_in(op: Operation) -> bool:
     )
 
 
-async def _reach(policy: Policy, env: Env, right: Right) -> Domain:
-    """The records that a right reaches, with nothing left to ask of other models.
+async def _reached(policy: Policy, env: Env, right: Right) -> Domain:
+    """Make the domain of the records that a right reaches, with nothing left to ask of other models.
 
-    What a rule says of other records it says whoever may read those, so they are asked for with
+    A rule means the same whoever may read the other records that it refers to, so they are asked for with
     access rules off.
     """
     domain = policy.domain(env, right)
@@ -166,7 +166,7 @@ async def _reach(policy: Policy, env: Env, right: Right) -> Domain:
 
 
 def layer_for(policy: Policy, operation: str) -> Reading | Creating | Changing:
-    """The layer that enforces a policy on one kind of operation."""
+    """Make the layer that enforces a policy on one kind of operation."""
     return _LAYERS[RIGHT_OF[operation]](policy)
 
 

@@ -30,7 +30,7 @@ _DETAIL: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What every stored record must fulfil after an operation.
+    """A demand on all records that an operation stores.
 
     Attributes:
         policy: The rules that say so.
@@ -64,7 +64,7 @@ async def judge(batch: DocumentBatch) -> None:
     if op.values is demand.asked and not demand.is_open:
         return
     if op.name == "create":
-        refuse_documents(op, demand)
+        _judge_documents(op, demand)
         return
     rest = _left_open(op, demand)
     if rest is Domain.TRUE:
@@ -75,8 +75,7 @@ async def judge(batch: DocumentBatch) -> None:
     batch.narrow(rest)
 
 
-def refuse_documents(op: Operation, demand: Demand) -> None:
-    """Refuse to create documents of which one is not allowed."""
+def _judge_documents(op: Operation, demand: Demand) -> None:
     matches = op.app.matcher(op.model, demand.allowed)
     for position, document in enumerate(op.values if isinstance(op.values, list) else ()):
         if not matches(document):
@@ -84,7 +83,7 @@ def refuse_documents(op: Operation, demand: Demand) -> None:
 
 
 def _left_open(op: Operation, demand: Demand) -> Domain:
-    """The condition on the records before the write that its domain does not demand yet."""
+    """Make the condition on the records before the write that its domain does not demand yet."""
     residual = Residual(op.app, op.model, demand.allowed)
     asked = updates_of(demand.asked)
     residuals: dict[Domain, list[Any]] = {}
@@ -103,12 +102,12 @@ def _left_open(op: Operation, demand: Demand) -> Domain:
 
 
 def document_refusal(op: Operation, policy: Policy, position: int) -> AccessDenied:
-    """The error for a document that may not be created."""
+    """Make the error for a document that may not be created."""
     return policy.refusal("create", op.name, f"they do not allow document {position}")
 
 
 def refusal(op: Operation, policy: Policy, right: Right) -> AccessDenied:
-    """The error for records that may be read and not be changed so."""
+    """Make the error for records that may be read and not be changed so."""
     return policy.refusal(right, op.name, _DETAIL[right])
 
 

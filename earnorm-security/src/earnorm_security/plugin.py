@@ -40,7 +40,7 @@ class SecuritySettings(pydantic.BaseModel):
 
 
 class Security:
-    """The service ``app.services["security"]``: what somebody may do, asked without doing it."""
+    """The service ``app.services["security"]``: tells what somebody may do, without doing it."""
 
     def __init__(self, app: App, settings: SecuritySettings) -> None:
         self._app = app
@@ -48,12 +48,12 @@ class Security:
         self._policies: dict[type[BaseModel], Policy] = {}
 
     def can(self, env: Env, model: type[BaseModel] | str, operation: str) -> bool:
-        """Whether the principal may do this with some record of the model, as far as roles tell.
+        """Say whether the principal may do this with some record of the model, as far as roles tell.
 
-        Which records is a matter of the rules, so an operation may still find or change none.
+        The rules say with which records, so an operation may still find or change none.
 
         Args:
-            env: Who asks; ``earnorm.current_env()`` is whoever acts now.
+            env: The Env of whoever wants to do it; ``earnorm.current_env()`` is the one of who acts now.
             model: A model's class or name.
             operation: A right (read, write, create, unlink) or an operation (search, count …).
 
@@ -68,18 +68,18 @@ class Security:
         return self.policy(self._app.model(name)).can(env, right)
 
     def policy(self, model: type[BaseModel]) -> Policy:
-        """The checked declarations of a model, as the App sees it."""
-        found = self._policies.get(model)
-        if found is None:
-            found = self._policies[model] = Policy(
+        """Give the checked declarations of a model, as the App sees it."""
+        policy = self._policies.get(model)
+        if policy is None:
+            policy = self._policies[model] = Policy(
                 self._app, model, self._default_open, self.policy
             )
-        return found
+        return policy
 
 
 class SecurityPlugin:
-    """Rights on models and rules on records, enforced on every operation in ``Layer.SECURITY``, and on what is stored
-    in the end in ``Stage.JUDGE``.
+    """Rights on models and rules on records, enforced on every operation in ``Layer.SECURITY``, and on what will be
+    stored in ``Stage.JUDGE``.
 
     Args:
         settings: See :class:`SecuritySettings`.
@@ -95,7 +95,7 @@ class SecurityPlugin:
     @staticmethod
     @hookimpl
     def settings() -> type[pydantic.BaseModel]:
-        """The settings' model."""
+        """Name the model of the settings."""
         return SecuritySettings
 
     @hookimpl
@@ -114,12 +114,12 @@ class SecurityPlugin:
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """One layer per operation; none on a model that declares nothing, unless it is closed."""
+        """Place a layer around each operation; none on a model that declares nothing, unless it is closed."""
         policy = self._services[app].policy(model)
         return () if policy.is_void else ((Layer.SECURITY, layer_for(policy, operation)),)
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """One step on a model with rules, which judges what is stored in the end."""
+        """Place a step on a model with rules, which judges what will be stored."""
         policy = self._services[app].policy(model.cls)
         return (Step(Stage.JUDGE, "security", judge),) if policy.has_rules else ()

@@ -1,4 +1,4 @@
-"""The checked rights and rules of one model: who has a right, and which records it reaches."""
+"""The checked rights and rules of one model, and the domain of the records that a right reaches."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Policy:
-    """What one model declares, checked.
+    """The checked declarations of one model.
 
     Args:
         app: Checks the domains that are no functions.
@@ -67,36 +67,39 @@ class Policy:
         granted = dict.fromkeys(RIGHTS, every) if access is None else self._read_access(access)
         self._granted: dict[Right, frozenset[str]] = granted
         self._rules = () if rules is None else self._read_rules(app, model, rules)
-        by_right = {r: tuple(x for x in self._rules if r in x.operations) for r in RIGHTS}
-        self._global = {r: tuple(x for x in xs if not x.roles) for r, xs in by_right.items()}
-        self._by_role = {r: tuple(x for x in xs if x.roles) for r, xs in by_right.items()}
+        self._global: dict[Right, tuple[Rule, ...]] = {}
+        self._by_role: dict[Right, tuple[Rule, ...]] = {}
+        for right in RIGHTS:
+            about = [rule for rule in self._rules if right in rule.operations]
+            self._global[right] = tuple(rule for rule in about if not rule.roles)
+            self._by_role[right] = tuple(rule for rule in about if rule.roles)
 
     @property
     def is_void(self) -> bool:
-        """Everybody may do everything, so no operation needs a layer."""
+        """True where everybody may do everything, so that no operation needs a layer."""
         if self._shares_collection:
             return False  # a class that shares the collection may have rules, and be defined later
         return not self._rules and all(EVERYBODY in roles for roles in self._granted.values())
 
     @property
     def has_rules(self) -> bool:
-        """Whether a rule may have a say in what is stored."""
+        """True where a rule may restrict what is stored."""
         return bool(self._rules) or self._shares_collection
 
     # -- rights -------------------------------------------------------------------------------
 
     def missing(self, env: Env, right: Right) -> Right | None:
-        """The right that the principal lacks to use ``right``, or None where it lacks none.
+        """Find the right that the principal lacks to use ``right``; None where it lacks none.
 
         A change or a deletion says how many records matched its domain, which is reading; so it
         takes the right to read as well.
         """
         needed: tuple[Right, ...] = (right,) if right in ("read", "create") else ("read", right)
         roles = _roles(env)
-        for each in needed:
-            granted = self._granted[each]
+        for needed_right in needed:
+            granted = self._granted[needed_right]
             if EVERYBODY not in granted and granted.isdisjoint(roles):
-                return each
+                return needed_right
         return None
 
     def require(self, env: Env, right: Right, operation: str) -> None:
@@ -114,7 +117,7 @@ class Policy:
             )
 
     def can(self, env: Env, right: Right) -> bool:
-        """Whether the principal has the right, for some records at least as far as roles tell."""
+        """Say whether the principal has the right, for some records at least, as far as roles tell."""
         if env.system:
             return True
         if self.missing(env, right) is not None:
@@ -129,9 +132,9 @@ class Policy:
 
     def _rules_of_all(self, env: Env, right: Right) -> list[tuple[Rule, ...] | None]:
         """The rules of each class that hold for the principal; None where nothing of the class is reached."""
-        bases, kinds = self._family()
+        bases, subclasses = self._family()
         policies = [(policy, True) for policy in bases]
-        policies += [(policy, policy.missing(env, right) is None) for _, policy in kinds]
+        policies += [(policy, policy.missing(env, right) is None) for _, policy in subclasses]
         return [policy._own_rules(env, right) if granted else None for policy, granted in policies]
 
     def _own_rules(self, env: Env, right: Right) -> tuple[Rule, ...] | None:
@@ -141,19 +144,22 @@ class Policy:
         return (*self._global[right], *for_roles)
 
     def _family(self) -> tuple[list[Policy], list[tuple[Domain, Policy]]]:
-        """The policies of the model and its bases in its collection; those of its subclasses, each with
+        """Give the policies of the model and its bases in its collection, and those of its subclasses, each with
         the records that it is about."""
         classes = self._app.bind(self.model).classes
         if classes is None:
             return [self], []
         bases = [
-            self if b.model is self.model else self._policy_of(b.model) for b in classes.bases()
+            self if base.model is self.model else self._policy_of(base.model)
+            for base in classes.bases()
         ]
-        below = [(d, self._policy_of(each.model)) for d, each in classes.below()]
-        return bases, below
+        subclasses = [
+            (concerned, self._policy_of(below.model)) for concerned, below in classes.below()
+        ]
+        return bases, subclasses
 
     def domain(self, env: Env, right: Right) -> Domain:
-        """The records that the right reaches for the principal, simplified.
+        """Make the domain of the records that the right reaches for the principal, simplified.
 
         Of classes that share a collection: what the model's own rules and those of its bases allow,
         and of a subclass's records those that its own rights and rules allow as well.
@@ -163,11 +169,11 @@ class Policy:
         """
         if not self._shares_collection:
             return self._own_domain(env, right)
-        bases, kinds = self._family()
+        bases, subclasses = self._family()
         result = Domain.TRUE
         for policy in bases:
             result &= policy._own_domain(env, right)
-        for concerned, policy in kinds:
+        for concerned, policy in subclasses:
             granted = policy.missing(env, right) is None
             allowed = policy._own_domain(env, right) if granted else Domain.FALSE
             if allowed is not Domain.TRUE:
@@ -186,7 +192,7 @@ class Policy:
         return result.simplify()
 
     def refusal(self, right: Right, operation: str, detail: str) -> AccessDenied:
-        """The error for records that the rules keep from an operation. It tells nothing of them."""
+        """Make the error for records that the rules keep from an operation. It tells nothing of them."""
         names = [rule.name for rule in (*self._global[right], *self._by_role[right])]
         roles = sorted({role for rule in self._by_role[right] for role in rule.roles})
         for_roles = f"; its rules are for the role {_listed(roles)}" if roles else ""
@@ -197,7 +203,7 @@ class Policy:
 
     def _for_roles(self, env: Env, right: Right) -> tuple[Rule, ...]:
         roles = _roles(env)
-        return tuple(r for r in self._by_role[right] if not roles.isdisjoint(r.roles))
+        return tuple(rule for rule in self._by_role[right] if not roles.isdisjoint(rule.roles))
 
     def _domain_of(self, rule: Rule, env: Env) -> Domain:
         source = rule.domain

@@ -31,15 +31,16 @@ class Residual:
         self._app, self._model, self._domain = app, model, domain.simplify()
         schema = app.bind(model).schema
         self._keys = {
-            each: _ANY_KEY
-            if each.path == _ANY_KEY
-            else schema.resolve(each.path).db_path.partition(".")[0]
-            for each in self._domain.conditions()
+            node: _ANY_KEY
+            if node.path == _ANY_KEY
+            else schema.resolve(node.path).db_path.partition(".")[0]
+            for node in self._domain.conditions()
         }
+        self._looked_at = frozenset(self._keys.values())
         self._terms = frozenset(_terms(self._domain))
 
     def after(self, update: Update) -> Domain | None:
-        """The domain of the records that satisfy the whole domain once the update was applied to them.
+        """Make the domain of the records that satisfy the whole domain once the update was applied to them.
 
         Args:
             update: The change, in stored form.
@@ -51,13 +52,12 @@ class Residual:
             ``address.city``), or anything where a condition is about the whole record.
         """
         values, unknown = _effect(update)
-        looked_at = frozenset(self._keys.values())
-        if _ANY_KEY in looked_at or not unknown.isdisjoint(looked_at):
+        if _ANY_KEY in self._looked_at or not unknown.isdisjoint(self._looked_at):
             return None
-        return self._domain if looked_at.isdisjoint(values) else self._rest(values)
+        return self._domain if self._looked_at.isdisjoint(values) else self._rest(values)
 
     def of_new(self, document: Mapping[str, Any]) -> Domain:
-        """The conditions that a new document leaves open, for values that are filled in where it has none.
+        """Make the domain that a new document leaves open, for values that are filled in where it has none.
 
         Args:
             document: The document, in stored form.
@@ -65,7 +65,7 @@ class Residual:
         return self._rest({key: value for key, value in document.items() if value is not None})
 
     def is_implied(self, rest: Domain) -> bool:
-        """Whether every record that satisfies the whole domain satisfies a residual, as far as their form tells."""
+        """Say whether all records that satisfy the whole domain satisfy a residual, as far as its form tells."""
         return self._terms.issuperset(_terms(rest))
 
     def _rest(self, values: Mapping[str, Any]) -> Domain:
@@ -86,14 +86,14 @@ class Residual:
 
 
 def updates_of(values: object) -> Mapping[Any, Update]:
-    """The updates of a write by the id of their record; under None the one for all that match."""
+    """Give the updates of a write by the id of their record; under None the one for all that match."""
     if isinstance(values, PerRecord):
         return values
     return {None: values} if isinstance(values, Update) else {}
 
 
 def together(residuals: Mapping[Domain, list[Any]]) -> Domain:
-    """One domain of what all records must fulfil.
+    """Join the residuals of several records to one domain.
 
     Args:
         residuals: The ids of the records that a residual is about; None is the id of all that match.
@@ -111,7 +111,7 @@ def _terms(domain: Domain) -> Iterable[Domain]:
 
 
 def _effect(update: Update) -> tuple[dict[str, Any], frozenset[str]]:
-    """The keys whose values are known afterwards, and those that change in another way."""
+    """Find the keys whose values are known afterwards, and those that change in another way."""
     values: dict[str, Any] = {}
     unknown: set[str] = set()
     for operator, spec in update.operators.items():
