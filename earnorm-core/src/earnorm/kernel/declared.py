@@ -1,10 +1,10 @@
-"""Keys that a model doesn't declare stay out of its records, whoever wrote them.
+"""Removal of keys that a model doesn't declare from the documents that are read.
 
-A stored key named ``save`` must not shadow the method, and one that nobody declared must not be
-readable by accident. A projection on each search would see to that, for 6 to 9 % of the time of a
-large one and for some 20 µs of a small one. So the keys of what came are checked instead, all
-documents in one call; a collection in which others were found once is asked with a projection from
-then on, so that what nobody declared is not even sent.
+A stored key named ``save`` must not shadow the method, and an undeclared key must not be readable
+by accident. A projection on each search would ensure that, at a cost of 6 to 9 % of a large search
+and some 20 µs of a small one. So the keys of the documents are checked instead, all documents in
+one call. Once a collection has returned undeclared keys, each later search of it has a projection,
+so that the server does not even send them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class DeclaredKeys:
         self._schema = schema
         self._is_known = schema.is_known
         self.projection: Mapping[str, int] | None = None
-        """What a search for whole records names; None while no other keys were seen."""
+        """The projection of a search for whole records; None until an undeclared key was seen."""
 
     def only(self, documents: list[Document]) -> list[Document]:
-        """The documents without keys that are not declared; the list itself where there are none."""
+        """Remove undeclared keys from the documents; return the list itself if there are none."""
         if len(documents) < 2:
             if not documents or self._is_known(documents[0]):
                 return documents
@@ -44,9 +44,9 @@ class DeclaredKeys:
 
 
 class SharedKeys:
-    """As :class:`DeclaredKeys`, of a model whose documents become records of several classes.
+    """The same as :class:`DeclaredKeys`, for a model whose records are of several classes.
 
-    A document may have the keys of any of them, so which of these are its own is told with its class.
+    A document may have the keys of any of these classes; a record takes those of its own class.
     """
 
     __slots__ = ("_classes", "_is_closed")
@@ -57,11 +57,11 @@ class SharedKeys:
 
     @property
     def projection(self) -> Mapping[str, int] | None:
-        """What a search for whole records names; None while no other keys were seen."""
+        """The projection of a search for whole records; None until an undeclared key was seen."""
         return self._classes.keys if self._is_closed else None
 
     def only(self, documents: list[Document]) -> list[Document]:
-        """The documents without keys that no class declares."""
+        """Remove the keys that no class declares from the documents."""
         declared = self._classes.keys
         if documents and not declared.keys() >= _NO_KEYS.union(*documents):
             self._is_closed = True

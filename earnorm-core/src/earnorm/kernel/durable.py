@@ -1,7 +1,7 @@
 """Calls that wait until a write is durable: ``op.after_durable(call)``.
 
-Whoever does a write with layers or steps notes here, beside the operation, who asked for a call. When the
-operation has succeeded, the calls are made: at once, or by the running transaction at its commit.
+Each write that has layers or steps carries a list of the calls that were asked for. When the
+operation has succeeded, the calls are made at once, or by the running transaction at its commit.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("earnorm")
 
 Callback = Callable[[], object]
-"""Without arguments; where it returns an awaitable, that is awaited."""
+"""A function without arguments; if it returns an awaitable, that is awaited."""
 
 
 class Waiting(list[tuple[Callback, "Transaction | None"]]):
-    """The calls that wait for one operation, each with the transaction that it was asked for in."""
+    """The calls that wait for one operation, each with the transaction in which it was asked
+    for."""
 
     is_over = False
 
     def add(self, call: Callback, transaction: Transaction | None) -> None:
-        """Note a call, and the transaction that the operation is in where it was asked for."""
+        """Add a call, with the transaction that runs at this moment."""
         if not callable(call):
             raise TypeError(f"after_durable() takes a function without arguments, not {call!r}")
         if self.is_over:
@@ -39,11 +40,13 @@ class Waiting(list[tuple[Callback, "Transaction | None"]]):
         self.append((call, transaction))
 
     async def settle(self) -> None:
-        """Make the calls, or leave them to their transaction; the operation has succeeded."""
+        """Make the calls, or register them with their transaction. The operation has succeeded."""
         for call, transaction in self:
             if transaction is None or transaction.outcome.committed:
                 await called(call, "after_durable")
-            elif not transaction.outcome.rolled_back:  # else another try has asked again
+            elif (
+                not transaction.outcome.rolled_back
+            ):  # after a rollback the next try adds its own call
                 transaction.after_commit(call)
 
 
@@ -52,7 +55,7 @@ WAITING: Note[Waiting] = Note("waiting")
 
 
 def settling(write: Call) -> Call:
-    """Let layers and steps of a write ask for calls behind it."""
+    """Wrap a write so that its layers and steps can ask for calls after it is durable."""
 
     async def call(op: Operation) -> Any:
         waiting = Waiting()
@@ -66,7 +69,8 @@ def settling(write: Call) -> Call:
 
 
 async def called(call: Callback, when: str) -> None:
-    """Make a call, sync or async; what it raises is logged, because what it follows is done."""
+    """Make a call, sync or async, and log an exception of it: the write before it is already
+    done."""
     try:
         result = call()
         if inspect.isawaitable(result):

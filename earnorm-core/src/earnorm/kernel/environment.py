@@ -1,8 +1,8 @@
-"""Who is acting, in which App, context and transaction: the Env, and the ContextVar that holds it.
+"""The Env: the acting principal with its App, context and transaction, and the ContextVar for it.
 
 Concurrent tasks never mix: each sees the Env of its own context. ``init`` sets a process-wide
-default App, which a task sees that has no Env of its own (a web server's request tasks do not
-inherit the context of the start-up task).
+default App for tasks that have no Env of their own: a web server's request tasks do not inherit
+the context of the start-up task.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Principal:
     """The acting user or service.
 
     Attributes:
-        id: What identifies it, e.g. a user's id; it is what an audit trail records.
+        id: Its identifier, e.g. a user's id; an audit trail records it.
         roles: The roles that access rules look at.
         attributes: Anything else that rules need (a tenant, a department …).
     """
@@ -57,26 +57,27 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Env:
-    """What one operation is done for. Immutable; ``replace`` makes a changed copy."""
+    """The circumstances of an operation: who acts, in which App. Immutable; ``replace`` copies
+    it."""
 
     app: App
     principal: Principal | None = None
     context: Mapping[str, object] = field(default_factory=lambda: _NO_CONTEXT)
     transaction: Transaction | None = None
     system: bool = False
-    """Access rules are off, on purpose and visibly."""
+    """True if access rules are turned off for this work."""
     reason: str = ""
-    """Why they are off."""
+    """The reason why access rules are off."""
     session: Session | None = None
     """The session of a block of ``earnorm.session()``."""
 
     @property
     def database_session(self) -> Session | None:
-        """The driver's session that an operation goes through: the transaction's, else the block's."""
+        """The driver's session for an operation: the transaction's, or else the session block's."""
         return self.session if self.transaction is None else self.transaction.session
 
     def replace(self, /, **changes: Any) -> Env:
-        """A copy with some attributes changed."""
+        """Return a copy with some attributes changed."""
         return replace(self, **changes)
 
     def __repr__(self) -> str:
@@ -91,7 +92,7 @@ _default: Env | None = None
 
 
 def current_env() -> Env:
-    """The Env of this task.
+    """Return the Env of this task.
 
     Raises:
         ConfigurationError: No App has been started.
@@ -106,7 +107,7 @@ def current_env() -> Env:
 
 
 def current_app() -> App:
-    """The App of this task.
+    """Return the App of this task.
 
     Raises:
         ConfigurationError: No App has been started.
@@ -115,7 +116,7 @@ def current_app() -> App:
 
 
 def find_env() -> Env | None:
-    """The Env of this task, or None where no App has been started."""
+    """Return the Env of this task, or None if no App has been started."""
     return _current.get() or _default
 
 
@@ -134,13 +135,13 @@ def set_default(env: Env | None) -> None:
 
 
 def get_default() -> Env | None:
-    """The process-wide default Env."""
+    """Return the process-wide default Env."""
     return _default
 
 
 @contextmanager
 def use_env(env: Env) -> Iterator[Env]:
-    """Make ``env`` the current one inside the block."""
+    """Make ``env`` the current Env inside the block."""
     token = _current.set(env)
     try:
         yield env
@@ -150,11 +151,11 @@ def use_env(env: Env) -> Iterator[Env]:
 
 @contextmanager
 def act_as(principal: Principal | str, **context: object) -> Iterator[Env]:
-    """Act as ``principal`` inside the block, with access rules on.
+    """Run the block as ``principal``, with access rules on.
 
     Args:
         principal: A :class:`Principal`, or its id when it has no roles.
-        **context: Values that join the Env's context (``env.context["tenant"]``).
+        **context: Values that are added to the Env's context (``env.context["tenant"]``).
 
     Raises:
         ConfigurationError: No App has been started.
@@ -168,10 +169,10 @@ def act_as(principal: Principal | str, **context: object) -> Iterator[Env]:
 
 @contextmanager
 def system(*, reason: str) -> Iterator[Env]:
-    """Act with access rules off inside the block; who was acting stays known.
+    """Run the block with access rules off; the Env still names the acting principal.
 
     Args:
-        reason: Why; it is shown to plugins, and an audit trail records it.
+        reason: The reason; plugins can read it, and an audit trail records it.
 
     Raises:
         ConfigurationError: No App has been started, or the reason is empty.

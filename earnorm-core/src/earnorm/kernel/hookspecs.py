@@ -1,8 +1,8 @@
 """The plugin contract: every hook that the kernel calls, with its exact signature.
 
 A plugin is a class with ``api = 1`` and methods marked ``@hookimpl``. Each App makes its own
-instance, with that plugin's validated settings. A method may leave out arguments that it does not
-need. Nothing here is called on the way of an operation: what ``wrap_operation`` returns is.
+instance with that plugin's validated settings. A method may leave out arguments that it does not
+need. An operation calls no hook for its layers: it calls what ``wrap_operation`` returned.
 """
 
 from __future__ import annotations
@@ -38,186 +38,228 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Hooks:
-    """Every hook. The documentation has a page for each."""
+    """Every hook. ``docs/plugins.md`` has the same list, and examples.
+
+    ``May be async`` means that the method may be an ``async def``: the kernel awaits its result.
+    """
 
     @hookspec
     def settings(self) -> type[pydantic.BaseModel] | None:
-        """The pydantic model of this plugin's keyword to ``init``; its instance is what the
-        plugin's class is called with.
+        """Return the pydantic model of this plugin's keyword argument to ``init``.
 
-        A static method: it is asked before the plugin is instantiated. Without it the plugin
-        takes no settings and its class is called without arguments.
+        The kernel validates the keyword with it and calls the plugin's class with the instance.
+        A static method: the kernel calls it before it makes the plugin. A plugin that has no such
+        hook
+        takes no settings, and its class is called without arguments.
         """
 
     @hookspec
     def startup(self, app: App) -> Awaitable[None] | None:
-        """The App is connected and about to take its first operation: open resources. May be async."""
+        """Open this plugin's resources. May be async.
+
+        Called at the start of the App, when it is connected and before its first operation.
+        """
 
     @hookspec
     def shutdown(self, app: App) -> Awaitable[None] | None:
-        """The App is about to close its connections: close resources. May be async.
+        """Close this plugin's resources. May be async.
 
-        Called for every plugin, even where another one's shutdown failed.
+        Called before the App closes its connections, for every plugin, even if the shutdown of
+        another one fails.
         """
 
     @hookspec
     def register_listeners(self, app: App) -> Iterable[object]:
-        """Driver event listeners, asked for before the client is made."""
+        """Return driver event listeners. Called before the driver's client is made."""
         return ()
 
     @hookspec
     def register_fields(self, app: App) -> Mapping[str, type[Field[Any, Any]]]:
-        """Field types that this plugin brings, by the name that ``app.field_types`` lists them under."""
+        """Return this plugin's field types by name; ``app.field_types`` lists them."""
         return {}
 
     @hookspec
     def model_attributes(self) -> Iterable[Attribute]:
-        """Class attributes that models may declare something with for this plugin, as
-        :class:`earnorm.plugin.Attribute`.
+        """Return the class attributes with which models may declare something for this plugin.
 
-        A static method: it is asked once for each App, before any model. What an attribute declares joins the
-        models that have it, in the Apps that selected this plugin.
+        A static method: the kernel calls it once for each App, before any model. Fields and indexes
+        that an attribute declares join the models that have the attribute, only in the Apps that
+        selected this plugin.
         """
         return ()
 
     @hookspec
     def needed_by(self, model: ModelView) -> str | None:
-        """What a model has that means nothing without this plugin, e.g. ``"the field 'number'"``; None where it
-        has no such thing.
+        """Return the part of a model that has no meaning without this plugin, or None.
 
-        A static method: it is asked where an App does without the plugin, though its class is at hand, and a
-        model that needs it is then refused.
+        For example ``"the field 'number'"``. A static method: the kernel calls it if the App leaves
+        the plugin out but can import its class. The App refuses a model for which it returns a
+        text.
         """
         return None
 
     @hookspec
     def register_models(self, app: App) -> Iterable[type[BaseModel]]:
-        """Models that this plugin brings.
+        """Return this plugin's models.
 
-        A class with ``_inherit = "user"`` extends the model ``user`` in the Apps that selected
-        this plugin: its fields and methods join, and ``super()`` reaches the extended class.
+        A class with ``_inherit = "user"`` extends the model ``user`` in the Apps that selected this
+        plugin: its fields and methods join the model, and ``super()`` reaches the extended class.
         """
         return ()
 
     @hookspec
     def register_operators(self, app: App) -> Iterable[Operator]:
-        """Domain operators that this plugin brings, in this App."""
+        """Return the domain operators that this plugin adds to this App."""
         return ()
 
     @hookspec
     def register_services(self, app: App) -> Mapping[str, object]:
-        """Objects that this plugin offers: ``app.services["pool"]``, and ``earnorm.pool``."""
+        """Return objects that this plugin offers, by name: ``app.services["pool"]``,
+        ``earnorm.pool``."""
         return {}
 
     @hookspec
     def register_commands(self) -> Mapping[str, Callable[..., object]]:
-        """Commands of the ``earnorm`` command line by name; a typer-style function, may be async.
+        """Return this plugin's commands of the ``earnorm`` command line, by name.
 
-        A static method: commands are listed without an App. A parameter named ``app`` is given
+        A command is a function with parameters as typer takes them, and may be async. A static
+        method: commands are listed without an App. A command that has a parameter named ``app``
+        gets
         the App that the command line has opened.
         """
         return {}
 
     @hookspec
     def model_registered(self, app: App, model: type[BaseModel]) -> None:
-        """The App sees this model for the first time, with all its extensions."""
+        """Look at a model, with all its extensions, when the App first uses it."""
 
     @hookspec
     def models_changed(self, app: App, models: Sequence[type[BaseModel]]) -> None:
-        """There are models that the App did not have before: at its start, when ``app.is_started`` is still
-        false, all of them, and afterwards each one that is defined, as it is defined.
+        """Look at models that the App did not have before.
 
-        They are the definitions; ``app.extended(model)`` has the extensions as well.
+        Called at the start of the App with all models, while ``app.is_started`` is still false, and
+        later with each model as it is defined. ``models`` are the definitions;
+        ``app.extended(model)`` returns the class with its extensions.
         """
 
     @hookspec
     def prepare_model(self, app: App, model: ModelView) -> Awaitable[None] | None:
-        """The App is about to send the model's first operation, or to begin a transaction: make ready what
-        the model needs in the database. Called once per App and model, while its operations wait; an
-        operation on the same model would wait for itself. May be async; an exception stops the operation.
+        """Prepare the database for a model. May be async; an exception stops the operation.
+
+        Called once per App and model, before the App sends the model's first operation or begins a
+        transaction. The operations of the model wait until all plugins are done, so this hook must
+        send no operation of the same model: that operation would wait for itself.
         """
 
     @hookspec
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """The layers around one kind of operation on one model, as ``(layer, middleware)`` pairs.
+        """Return the layers around one kind of operation on one model, as ``(layer, middleware)``.
 
-        Asked once per model and operation. Returning nothing for a model that does not concern
-        the plugin costs that model nothing.
+        Called once per model and operation. A model for which a plugin returns no layer pays
+        nothing
+        for the plugin.
         """
         return ()
 
     @hookspec
     def register_reading(self, app: App, model: ModelView) -> Reading | None:
-        """What this plugin changes in how the documents of a model are read; see
-        :class:`earnorm.plugin.Reading`.
+        """Return this plugin's changes of how the documents of a model are read, or None.
 
-        Asked when the App sees the model for the first time. A model for which nothing is returned pays
-        nothing.
+        See :class:`earnorm.plugin.Reading`. Called when the App first uses the model. A model for
+        which it returns None pays nothing.
         """
         return None
 
     @hookspec
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """This plugin's steps in the write path of a model; see :class:`earnorm.plugin.Step`.
+        """Return this plugin's steps in the write path of a model.
 
-        Asked when the App first writes to the model. A model for which nothing is returned has no step of
-        this plugin and pays nothing.
+        See :class:`earnorm.plugin.Step`. Called when the App first writes to the model. A model for
+        which it returns nothing has no step of this plugin and pays nothing.
         """
         return ()
 
     @hookspec
     def before_create(self, op: Operation) -> Awaitable[None] | None:
-        """Documents are about to be created (``op.values``). May be async; an exception stops it."""
+        """Observe documents (``op.values``) before they are created.
+
+        May be async; an exception stops the operation.
+        """
 
     @hookspec
     def after_create(self, op: Operation, result: Sequence[Any]) -> Awaitable[None] | None:
-        """Documents were created; ``result`` is the list of their stored ids. May be async."""
+        """Observe documents after they were created. May be async.
+
+        ``result`` is the list of their stored ids.
+        """
 
     @hookspec
     def before_write(self, op: Operation) -> Awaitable[None] | None:
-        """Records are about to be written. May be async; an exception stops it."""
+        """Observe a change of records before it is written.
+
+        May be async; an exception stops the operation.
+        """
 
     @hookspec
     def after_write(self, op: Operation, result: int) -> Awaitable[None] | None:
-        """Records were written; ``result`` is how many. May be async."""
+        """Observe a change of records after it was written. May be async.
+
+        ``result`` is the number of records.
+        """
 
     @hookspec
     def before_unlink(self, op: Operation) -> Awaitable[None] | None:
-        """Records are about to be deleted. May be async; an exception stops it."""
+        """Observe a deletion of records before it is done.
+
+        May be async; an exception stops the operation.
+        """
 
     @hookspec
     def after_unlink(self, op: Operation, result: int) -> Awaitable[None] | None:
-        """Records were deleted; ``result`` is how many. May be async."""
+        """Observe a deletion of records after it was done. May be async.
+
+        ``result`` is the number of records.
+        """
 
     @hookspec
     def after_commit(self, app: App, operations: Sequence[Operation]) -> Awaitable[None] | None:
-        """These writing operations are durable: their transaction was committed, or each was done
-        outside of one. Called also for those that failed half-way outside a transaction, since
-        part of them may have been done. May be async."""
+        """Observe writing operations that are durable. May be async.
+
+        Called when their transaction was committed, or after each operation outside of a
+        transaction.
+        It is also called for an operation that failed outside of a transaction, because a part of
+        it
+        may have been done.
+        """
 
     @hookspec
     def after_rollback(self, app: App, operations: Sequence[Operation]) -> Awaitable[None] | None:
-        """The transaction of these writing operations was rolled back. May be async."""
+        """Observe writing operations whose transaction was rolled back. May be async."""
 
     @hookspec
     def operation_failed(self, op: Operation, error: BaseException) -> None:
-        """An error, or a cancellation, leaves an operation; it goes on afterwards.
+        """Observe an error or a cancellation that ends an operation.
 
-        Not async: nothing can be awaited in a task that is being cancelled. Called in the task whose
-        operation it was, also for those that a layer made itself. What it raises is logged. An operation
-        that succeeds is not touched, unlike by a layer that waits for errors.
+        The error is raised to the caller afterwards. Not async: a task that is being cancelled can
+        await nothing. Called in the task of the operation, also for operations that a layer made. An
+        exception of this hook is logged. Unlike a layer that catches errors, this hook costs an
+        operation that succeeds nothing.
         """
 
     @hookspec
     def access_denied(self, op: Operation, error: AccessDenied) -> Awaitable[None] | None:
-        """An access rule refused the operation. May be async; the error goes on afterwards."""
+        """Observe an operation that an access rule refused. May be async.
+
+        The error is raised to the caller afterwards.
+        """
 
     @hookspec
     def health(self, app: App) -> Awaitable[Mapping[str, object]] | Mapping[str, object]:
-        """This plugin's part of ``app.health()``: ``{"status": "ok" | "degraded" | "failed", …}``.
+        """Return this plugin's part of ``app.health()``. May be async.
 
-        May be async.
+        A mapping with ``"status"``, which is ``"ok"``, ``"degraded"`` or ``"failed"``, and any
+        details.
         """
         return {}

@@ -1,4 +1,4 @@
-"""The table of layers, the composing of layers around an operation, and its core's own places in the table."""
+"""The table of layers, and the composition of an operation's layers into one call."""
 
 from __future__ import annotations
 
@@ -12,57 +12,66 @@ if TYPE_CHECKING:
 
 
 class Layer(IntEnum):
-    """The places of wrappers around an operation, outermost first. Any integer between two is a place of your own.
+    """The places of layers around an operation, outermost first.
 
-    A layer outside of SECURITY may open a transaction or narrow the classes of a family, and looks at no record.
+    Any integer between two of them is a place of your own. A layer outside of SECURITY may open a
+    transaction or narrow the classes of a family; it must not look at records.
     """
 
     FAMILY = 20
-    """Narrows an operation to the classes that it is about, where several share a collection."""
+    """Narrows an operation to some of the classes that share a collection (a family)."""
     TRANSACTION = 50
-    """Opens a transaction where what follows has to be one with the write."""
+    """Opens a transaction if the consequences of a write must be atomic with it."""
     SECURITY = 100
-    """Narrows the domain and refuses; a cache builds its key from what is allowed."""
+    """Restricts the domain to the allowed records, or refuses. It is outside the cache, so a cache
+    key
+    contains the restriction.
+    """
     ASK = 120
-    """Answers what the domain of a change asks of other records, for who asks, before a layer behind it looks at
-    that domain as the system."""
+    """Resolves conditions about other records in the domain of a change, on behalf of the acting
+    principal, before an inner layer looks at the domain as the system.
+    """
     MEMBERS = 140
-    """Hands the parts of a change to the classes of a family, after the rules have seen the whole."""
+    """Splits a change among the classes of a family, after the rules have checked the whole
+    change."""
     STEPS = 160
-    """Runs the document steps of a create or a write: fills in, computes, checks, judges, guards."""
+    """Runs the document steps of a create or a write: fill in, compute, check, judge, guard."""
     AUDIT = 200
-    """Records what was done."""
+    """Records the operations that were done."""
     OBSERVE = 300
-    """Sees operations go by; the before and after hooks run here."""
+    """Calls the before and after hooks."""
     CONSEQUENCES = 450
-    """Does what follows from a deletion before the deletion itself."""
+    """Does the consequences of a deletion before the deletion itself."""
     DEFAULT = 500
-    """Has no meaning of its own: a plugin's layer that has to sit nowhere else."""
+    """The place for a plugin's layer that needs no particular place."""
     CONTENT = 850
     """Notes the stored files of records that are deleted."""
     CACHE = 900
-    """Answers without the database."""
+    """Answers from a cache, without the database."""
     COALESCE = 950
-    """Answers several searches by id with one."""
+    """Answers several searches by id with one query."""
     RESOLVE = 1000
-    """Turns conditions about other records into conditions about this one; innermost."""
+    """Turns conditions about other records into conditions about this one. The innermost layer."""
 
 
 class Middleware(Protocol):
-    """A layer's wrapper: does its part, and calls ``call_next`` with the operation it wants done."""
+    """A layer's function: it does its part, and calls ``call_next`` with the operation to do."""
 
     def __call__(self, op: Operation, call_next: Call, /) -> Awaitable[Any]:
-        """Return the operation's result, its own or the one of ``call_next``. An async function,
-        as a rule; a plain one may hand on what ``call_next`` returns, which costs less.
+        """Return the operation's result: its own, or the result of ``call_next``.
 
-        An object may have ``around(call_next)`` as well. It gives the call that takes the operation, once, when
-        the layers are composed: one call less for each operation."""
+        Usually an async function. A plain function that returns the awaitable of ``call_next``
+        costs
+        less. An object may also have ``around(call_next)``, which returns the function that takes
+        the
+        operation. It is called once, when the layers are composed, and saves a call per operation.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedLayer:
-    """A middleware with its place and its plugin."""
+    """A middleware with its place and the name of its plugin."""
 
     layer: int
     plugin: str
@@ -70,7 +79,7 @@ class PlacedLayer:
 
 
 def compose(core: Call, layers: Iterable[PlacedLayer]) -> Call:
-    """Fold the layers around the core, the lowest layer outermost, equal ones by plugin name."""
+    """Fold the layers around the core: the lowest layer outermost, equal ones by plugin name."""
     call = core
     for placed in sorted(layers, key=lambda p: (p.layer, p.plugin), reverse=True):
         call = _wrap(placed.middleware, call)

@@ -9,14 +9,14 @@ T = TypeVar("T")
 
 
 class Note(Generic[T]):
-    """The key of a note. Two notes of one name are two notes: whoever shall read one, imports its key.
+    """The key of a note. Two notes with one name are different: a reader imports the key itself.
 
-    Options say how an operation is done; a note says something that its layers have to know of each other::
+    Options say how to do an operation; a note is information from one of its layers for another::
 
         APPROVED: Note[str] = Note("approved_by")
 
         op = op.with_note(APPROVED, "ann")   # a copy, as by op.replace()
-        op.note(APPROVED)                    # "ann"; None where nobody left one
+        op.note(APPROVED)                    # "ann"; None if there is no such note
 
     Args:
         name: The name that a repr shows.
@@ -32,9 +32,9 @@ class Note(Generic[T]):
 
 
 class _NoNotes(dict[Note[Any], Any]):
-    # A dict, because nothing is read faster; hashable, so that a dataclass takes it as a default.
+    # A dict is the fastest mapping to read; a dataclass takes only a hashable one as a default.
     __hash__ = object.__hash__  # type: ignore[assignment] # dict has none
 
 
 NO_NOTES: Final[Mapping[Note[Any], Any]] = _NoNotes()
-"""The notes of an operation on which nobody left any."""
+"""The notes of an operation that has none."""

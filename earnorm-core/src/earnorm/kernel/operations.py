@@ -1,6 +1,6 @@
-"""Operation: one thing that is asked of the database, and what it carries.
+"""Operation: one request to the database, and the values that layers and steps add to it.
 
-Its way through the layers stands in ``layers``.
+The module ``layers`` describes its way through the layers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 TOGGLE = "$toggle"
-"""An operator beside MongoDB's own: flips a Boolean, whose value where it is unset is the operand."""
+"""An operator in addition to MongoDB's own: it inverts a Boolean. A missing value counts as the
+operand.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,9 @@ class Update:
 
     Attributes:
         operators: MongoDB's update operators, e.g. ``{"$set": {"age": 30}}``.
-        expect: Stored values that a record must still have for the change to apply to it.
-        where: What a record must match for the change to apply to it, e.g. so that a number stays
-            within its bounds.
+        expect: Stored values that a record must still have, or the change skips it.
+        where: A domain that a record must match, or the change skips it, e.g. so that a number
+            stays within its bounds.
     """
 
     operators: Mapping[str, Mapping[str, Any]]
@@ -52,12 +54,13 @@ class Update:
 
     @property
     def keys(self) -> frozenset[str]:
-        """The stored keys that the change touches; the first one of a dotted path."""
+        """The stored keys that the change touches; of a dotted path, the first key."""
         return frozenset(key.partition(".")[0] for spec in self.operators.values() for key in spec)
 
     @property
     def statement(self) -> Mapping[str, Any] | list[Mapping[str, Any]]:
-        """What the database is sent: the operators, or a pipeline where they alone cannot say it."""
+        """The update for the database: the operators, or a pipeline if operators cannot express
+        it."""
         flips = self.operators.get(TOGGLE)
         if flips is None:
             return self.operators
@@ -76,7 +79,7 @@ class Update:
         return [*stages, {"$unset": list(removed)}] if removed else stages
 
     def merged(self, operator: str, values: Mapping[str, Any]) -> Update:
-        """A copy that also applies ``{operator: values}``."""
+        """Return a copy that also applies ``{operator: values}``."""
         spec = {**self.operators.get(operator, _NOTHING), **values}
         return replace(self, operators={**self.operators, operator: spec})
 
@@ -86,52 +89,53 @@ def _or(key: str, unset: Any) -> Mapping[str, Any]:
 
 
 class PerRecord(dict[Any, Update]):
-    """A change of its own for each record, by its stored id: one round trip writes them all."""
+    """A separate change for each record, by its stored id; one round trip writes them all."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How an operation is done; what it is about stands in the Operation itself.
+    """The options of an operation: order, limit, fields and the like.
 
     Raises:
         TypeError: There is no such option.
     """
 
     order: tuple[tuple[str, int], ...] = ()
-    """Stored paths with 1 (ascending) or -1."""
+    """Stored paths, each with 1 (ascending) or -1 (descending)."""
     limit: int = 0
-    """At most so many records; 0 means all."""
+    """The highest number of records; 0 means all."""
     offset: int = 0
     fields: frozenset[str] | None = None
     """Names of the fields to fetch; None means all."""
     timeout: float | None = None
-    """Seconds that it may take; None means the App's own limit."""
+    """Seconds that the operation may take; None means the App's own limit."""
     concerns: Concerns | None = None
-    """Read concern, write concern and read preference; None leaves the model's and the App's."""
+    """Read concern, write concern and read preference; None means those of the model and the
+    App."""
     group: GroupSpec | None = None
     pipeline: tuple[Mapping[str, Any], ...] | None = None
-    """For group: MongoDB's own stages in the place of a GroupSpec; the rows are what they give."""
+    """For group: MongoDB's own stages, used instead of a GroupSpec; their rows are the result."""
     many: bool = True
-    """For write: every matching record, not only the first."""
+    """For write and unlink: change every matching record, not only the first."""
     ordered: bool = True
-    """For create: stop at the first document that is refused; otherwise go on with the others."""
+    """For create: stop at the first document that is refused; False goes on with the others."""
 
     if not TYPE_CHECKING:
 
         def __init__(self, /, **given):
-            # One that is not given is the class's own. What a dataclass would write here sets all of
-            # them, one by one: 2.9 µs for each search, against 0.4.
+            # An option that is not given is read from the class. The __init__ of a dataclass would
+            # set all of them one by one: 2.9 µs for each search, against 0.4.
             if not _OPTIONS.issuperset(given):
                 raise TypeError(f"no such option: {', '.join(sorted(given.keys() - _OPTIONS))}")
             self.__dict__.update(given)
 
     def replace(self, /, **changes: Any) -> Options:
-        """A copy with some options changed."""
-        # A tenth of the time of dataclasses.replace(), which reads and sets all of them.
+        """Return a copy with some options changed."""
+        # This takes a tenth of the time of dataclasses.replace(), which reads and sets all options.
         return Options(**{**self.__dict__, **changes})
 
 
-_OPTIONS = frozenset(each.name for each in fields(Options))
+_OPTIONS = frozenset(option.name for option in fields(Options))
 PLAIN = Options()
 ONE = Options(limit=1)
 
@@ -140,17 +144,17 @@ ORIGIN: Note[str] = Note("origin")
 PARENT: Note[Operation] = Note("parent")
 REQUEST: Note[Request | None] = Note("request")
 JUDGED: Note[bool] = Note("judged")
-"""Access rules have seen the whole of which this operation is a part."""
+"""Access rules have checked the whole operation of which this one is a part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that is asked of the database, as layers see it. Immutable: layers ``replace``.
+    """One request to the database, as layers see it. It is immutable: layers use ``replace``.
 
     Attributes:
         name: search, count, group, create, write or unlink.
-        model: The model's class as this App sees it.
-        env: Who asks, in which App, context and transaction.
+        model: The model's class in this App.
+        env: The Env that it acts in: principal, App, context and transaction.
         domain: The records that it is about; always true for create.
         values: For create a list of documents in stored form, each with its ``_id``; for write an
             :class:`Update` or a :class:`PerRecord`; None otherwise.
@@ -170,27 +174,27 @@ class Operation:
     notes: Mapping[Note[Any], Any] = NO_NOTES
 
     def note(self, key: Note[T]) -> T | None:
-        """The value that somebody left under this key; None where nobody did."""
+        """Return the value of a note, or None if the operation does not have it."""
         return self.notes.get(key)
 
     def with_note(self, key: Note[T], value: T) -> Operation:
-        """A copy that carries a value for whoever reads this key further on its way."""
+        """Return a copy with a note, for the layers and steps that come later."""
         return replace(self, notes={**self.notes, key: value})
 
     @property
     def origin(self) -> str:
-        """Who made the operation: ``"program"``, or the name of the plugin or feature that did."""
+        """The maker of the operation: ``"program"``, or the name of a plugin or feature."""
         origin: str = self.notes.get(ORIGIN, "program")
         return origin
 
     @property
     def parent(self) -> Operation | None:
-        """The operation that this one was made for; None where the program asked for it."""
+        """The operation that this one was made for; None if the program asked for it."""
         return self.notes.get(PARENT)
 
     @property
     def request(self) -> Request | None:
-        """The other answer that is asked of a search than its documents as one list; see :class:`Request`.
+        """The kind of answer that a search gives instead of a list; see :class:`Request`.
 
         A layer that answers by itself passes an operation with a request on.
         """
@@ -207,7 +211,7 @@ class Operation:
         origin: str,
         env: Env | None = None,
     ) -> Operation:
-        """Make another operation for this one's sake; it knows where it comes from.
+        """Make an operation on behalf of this one, with this one as its parent.
 
         Args:
             name: As for an Operation, like the arguments that follow.
@@ -216,30 +220,32 @@ class Operation:
             values: What is created or written.
             options: How it is done.
             origin: The name of the plugin or feature that makes it.
-            env: Who asks; None means who asked for this one.
+            env: The Env that it acts in; None means the Env of this operation.
         """
         notes: dict[Note[Any], Any] = {ORIGIN: origin, PARENT: self}
         return Operation(name, model, env or self.env, domain, values, options, notes)
 
     @property
     def attempt(self) -> int:
-        """Which try of the running ``@transactional`` function it is part of, from 1; 1 without."""
+        """The number of the running try of the ``@transactional`` function, from 1; 1 without
+        one."""
         transaction = self.env.transaction
         return 1 if transaction is None else transaction.attempt
 
     def after_durable(self, call: Callable[[], object]) -> None:
-        """Call something once, when the operation has succeeded and is durable: at the commit of the
-        transaction that runs, or at the operation's end where none does. Never where it fails, or where
-        the transaction is rolled back.
+        """Call a function once, when the operation has succeeded and is durable.
 
-        For layers and steps of a write, at any time until its end.
+        It is called at the commit of the running transaction, or at the end of the operation if
+        none
+        runs. It is not called if the operation fails or the transaction is rolled back. Layers and
+        steps of a write may use this at any time until the write ends.
 
         Args:
-            call: Without arguments, sync or async. It runs outside of the transaction. What it raises
-                is logged: the write is done.
+            call: Without arguments, sync or async. It runs outside of the transaction. An exception
+                that it raises is logged, because the write is done.
 
         Raises:
-            PluginError: The operation is over, or no write on its way through layers.
+            PluginError: The operation is over, or it is no write on its way through layers.
         """
         waiting = self.notes.get(WAITING)
         if waiting is None:
@@ -254,11 +260,11 @@ class Operation:
         return self.env.app
 
     def replace(self, /, **changes: Any) -> Operation:
-        """A copy with some attributes changed."""
+        """Return a copy with some attributes changed."""
         return replace(self, **changes)
 
     def map_updates(self, change: Callable[[Update], Update]) -> Operation:
-        """A copy of a write in which every update went through ``change``."""
+        """Return a copy of a write with ``change`` applied to each of its updates."""
         values = self.values
         if isinstance(values, PerRecord):
             return replace(self, values=PerRecord({k: change(u) for k, u in values.items()}))
@@ -277,5 +283,5 @@ class Operation:
         return frozenset().union(*values) if values else frozenset()
 
 
-# What comes back depends on the operation's name; see Operation.
+# The type of the result depends on the operation's name; see Operation.
 Call = Callable[[Operation], Awaitable[Any]]

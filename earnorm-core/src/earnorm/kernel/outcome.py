@@ -1,11 +1,13 @@
-"""How a transaction ended, for whoever outlives it."""
+"""The result of a transaction, for objects that live longer than it."""
 
 from __future__ import annotations
 
 
 class Outcome:
-    """How a transaction ended, for the fetches that were made inside it. It holds nothing else of
-    the transaction, which would live as long as its records otherwise."""
+    """The result of a transaction, for the fetches that were made inside it.
+
+    It holds no reference to the transaction, which would otherwise live as long as its records.
+    """
 
     __slots__ = ("committed", "rolled_back")
 
@@ -15,5 +17,5 @@ class Outcome:
 
     @property
     def is_known(self) -> bool:
-        """Whether the transaction is over."""
+        """True if the transaction is over."""
         return self.committed or self.rolled_back

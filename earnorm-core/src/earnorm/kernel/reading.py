@@ -1,7 +1,8 @@
-"""Readings: the part that features and plugins have in how the documents of a model are read.
+"""Readings: the changes that features and plugins make to how the documents of a model are read.
 
-A feature hands in a :class:`Reading` for the models that it is about (``register_reading``). What several say of one
-model is put together once, when the App first sees the model; a model of which nobody says anything has none.
+A feature returns a :class:`Reading` from ``register_reading`` for each model that it affects. The
+readings of one model are combined once, when the App first uses the model. A model without any
+has no combined reading.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 
 
 class RecordClasses(Protocol):
-    """The classes of which the documents of one model become records."""
+    """The record classes of one model whose documents become records of several classes."""
 
     def of(self, documents: Sequence[Document]) -> Sequence[type[BaseModel]]:
-        """The class of each document's record: the model's own, or a subclass of it."""
+        """Return the class of each document's record: the model's own, or a subclass of it."""
         ...
 
     def find_field(self, name: str) -> Field[Any, Any] | None:
-        """A field that one of the classes in the collection declares, for conditions."""
+        """Return a field that one of the classes in the collection declares, or None. For
+        conditions."""
         ...
 
     @property
@@ -39,28 +41,33 @@ class RecordClasses(Protocol):
         ...
 
     def bases(self) -> Sequence[BoundModel]:
-        """The model itself and the models whose records its own are, too."""
+        """Return the model itself and its base models, whose records include the model's own."""
         ...
 
     def below(self) -> Sequence[tuple[Domain, BoundModel]]:
-        """The other classes of its records, each with the records that it is about, its own subclasses' included."""
+        """Return each subclass, with the domain of its records (those of its own subclasses
+        included)."""
         ...
 
 
 Below = Callable[["BoundModel", "Env", Sequence[Any]], Awaitable[list[Any] | None]]
-"""Gives the ids of records and of all that lie below them; None where only a walk along the parents can tell."""
+"""Returns the ids of records and of all records below them; None if only a walk along the parents
+can
+find them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one feature or plugin changes in how the documents of a model are read. Each part may be left out.
+    """The changes of one feature or plugin to how a model's documents are read. All are optional.
 
     Attributes:
-        base_domain: What a query is about by itself: it holds for searches, counts, groups, updates and deletions
-            by domain, unless the query's own domain names one of its fields, or the query says
-            ``with_archived()``.
-        needs: Names of fields that are fetched with every record, also where ``only()`` leaves them out.
-        classes: The classes of its records, where they are of several.
+        base_domain: A domain that is added to a query: for searches, counts, groups, updates and
+            deletions by domain, unless the query's own domain names one of its fields, or the query
+            says ``with_archived()``.
+        needs: Names of fields that are fetched with every record, even if ``only()`` leaves them
+            out.
+        classes: The classes of its records, if there are several.
         below: Finds the records below others in the tree that the model's records form.
     """
 
@@ -72,7 +79,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class CombinedReading:
-    """What all features and plugins change in how the documents of one model are read."""
+    """The changes of all features and plugins to how one model's documents are read."""
 
     base_domains: tuple[tuple[frozenset[str], Domain], ...] = ()
     """Each base domain, with the fields that it names."""
@@ -81,7 +88,7 @@ class CombinedReading:
     below: Below | None = None
 
     def narrowed(self, domain: Domain) -> Domain:
-        """A query's domain, with the base domains of whose fields it names none."""
+        """Add to a query's domain each base domain of which it names no field."""
         named = domain.paths()
         for fields, base in self.base_domains:
             if fields.isdisjoint(named):
@@ -90,14 +97,14 @@ class CombinedReading:
 
 
 def combined(model: str, found: Iterable[tuple[str, object]]) -> CombinedReading | None:
-    """Put together what plugins gave for one model; None where none gave anything.
+    """Combine the readings that plugins returned for one model; return None if there are none.
 
     Args:
         model: The model's name, for messages.
-        found: Each plugin's name, and what its ``register_reading`` returned.
+        found: Each plugin's name, and the result of its ``register_reading``.
 
     Raises:
-        PluginError: Something is no Reading, or two decide on the classes of the records.
+        PluginError: A result is no Reading, or two decide on the classes of the records.
     """
     base_domains: list[tuple[frozenset[str], Domain]] = []
     needs: frozenset[str] = frozenset()
@@ -129,24 +136,24 @@ def combined(model: str, found: Iterable[tuple[str, object]]) -> CombinedReading
     return CombinedReading(tuple(base_domains), needs, classes, below)
 
 
-# -- records that are made before they are asked for -----------------------------------------------
+# -- records that are made while the server works --------------------------------------------------
 
 Look = Callable[[list["Document"]], list["Document"]]
 
-# So few documents are no part that another one follows, and not every search wants records.
+# A smaller part is the last one of its result, and not every search needs records.
 _FEW = 1_000
 
 
 def blank(model: type[BaseModel], count: int) -> list[Any]:
-    """Records without a state."""
+    """Make records that have no state yet."""
     return list(map(object.__new__, repeat(model, count)))
 
 
 class PreparedRecords(list["Document"]):
-    """The documents of a large result, and their records, still blank.
+    """The documents of a large result, together with blank records for them.
 
-    The records of a part are made while the server prepares the next one, which takes 3 % off a
-    search. A layer that gives other documents gives a list of its own, and loses nothing but that.
+    The records of a part are made while the server prepares the next part, which saves 3 % of a
+    search. A layer that changes the documents returns a list of its own and loses only this saving.
     """
 
     __slots__ = ("_look", "_model", "_records")
@@ -157,7 +164,7 @@ class PreparedRecords(list["Document"]):
         self._records: list[Any] = []
 
     def part(self, documents: list[Document]) -> list[Document]:
-        """Look at a part, and make its records."""
+        """Process a part of the documents, and make its records."""
         if self._look is not None:
             documents = self._look(documents)
         if len(documents) > _FEW:
@@ -165,7 +172,7 @@ class PreparedRecords(list["Document"]):
         return documents
 
     def take(self, model: type[BaseModel]) -> list[Any]:
-        """A blank record for each document. Those that were made are given away once."""
+        """Return a blank record for each document. The prepared records are returned only once."""
         records, self._records = self._records, []
         missing = len(self) - len(records)
         if missing < 0 or model is not self._model:

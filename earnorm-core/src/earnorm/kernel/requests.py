@@ -1,8 +1,8 @@
-"""Requests: other answers of a search than its documents as one list.
+"""Requests: answers of a search other than a list of its documents.
 
-A request travels as a note on the search. The layers narrow the search as any other, and its ``serve`` takes
-the place of fetching at their end. A layer that answers by itself passes such an operation on: it asks whether
-``op.request`` is None.
+A request travels as a note on the search. The layers narrow the search as usual; at their end
+``serve`` runs instead of fetching the documents. A layer that answers searches itself must pass on
+an operation whose ``op.request`` is not None.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """One kind of answer. A request is of one search, unless it keeps nothing.
+    """One kind of answer. Each search needs its own request, unless the request keeps no state.
 
     Attributes:
-        reads_documents: The database is asked for documents.
+        reads_documents: True if the database is asked for documents.
     """
 
     __slots__ = ()
@@ -32,38 +32,39 @@ class Request:
 
     @property
     def is_under_way(self) -> bool:
-        """The answer has begun with an earlier operation: nobody looks at the domain again."""
+        """True if an earlier operation has begun the answer: the domain is not read again."""
         return False
 
     def check(self, op: Operation, other: Request | None = None) -> None:
-        """Refuse an operation that the request does not go with.
+        """Refuse an operation that cannot be combined with the request.
 
         Args:
             op: The operation.
-            other: What is asked of it besides.
+            other: Another request on the same operation.
 
         Raises:
-            NotSupported: The two do not go together.
+            NotSupported: They cannot be combined.
         """
 
     async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
-        """Answer the operation as its layers have made it.
+        """Answer the operation after its layers have changed it.
 
         Args:
             bound: Its model.
-            op: The operation. What it selects, the functions of ``kernel.searches`` ask the database for.
+            op: The operation. The functions of ``kernel.searches`` fetch its documents.
 
         Returns:
-            The documents, as a search without a request gives them; empty where the answer is left elsewhere.
+            The documents, as a search without a request gives them; empty if the request keeps
+            the answer.
         """
         raise NotImplementedError
 
 
 class Stream(Request):
-    """The batches of a cursor, one by each of the operations that share the request.
+    """The batches of a cursor: each operation that shares the request fetches the next one.
 
-    Each batch travels through the layers as a search of its own, so a layer that filters or
-    refuses documents needs no second implementation for streams.
+    Each batch passes through the layers as a separate search, so a layer that filters or refuses
+    documents needs no second implementation for streams.
     """
 
     __slots__ = ("batch_size", "cursor")
@@ -74,11 +75,11 @@ class Stream(Request):
 
     @property
     def is_under_way(self) -> bool:
-        """The cursor is open."""
+        """True if the cursor is open."""
         return self.cursor is not None
 
     async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
-        """Fetch the next batch; empty at the end."""
+        """Fetch the next batch; it is empty at the end."""
         if self.cursor is None:
             self.cursor = await searches.open_cursor(bound, op, self.batch_size)
         documents = await self.cursor.next_batch()
@@ -93,7 +94,8 @@ class Stream(Request):
 
 
 class PipelineCapture(Request):
-    """Captures the restricted pipeline of a search, so that another model's search can look it up on the server."""
+    """Captures the restricted pipeline of a search, so that another search can use it in a
+    lookup."""
 
     __slots__ = ("stages",)
     reads_documents = False
@@ -118,10 +120,10 @@ class DryRun(Request):
         self.filter: Mapping[str, Any] = {}
 
     async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
-        """Keep the two.
+        """Keep the operation and the filter.
 
         Raises:
-            NotSupported: No filter holds the condition.
+            NotSupported: No filter can express the condition.
         """
         if searches.STAGES in op.notes:
             raise NotSupported(
@@ -133,22 +135,22 @@ class DryRun(Request):
 
 @dataclass(frozen=True, slots=True)
 class GroupSpec:
-    """What ``group`` asks for."""
+    """The keys and aggregates of a group."""
 
     keys: Mapping[str, str]
-    """Result name to the stored path that is grouped by."""
+    """The stored path to group by, by result name."""
     aggregates: Mapping[str, str]
-    """Result name to the stored path that is computed with; empty for a plain number of records."""
+    """The stored path to aggregate, by result name; an empty path counts records."""
     stages: tuple[Mapping[str, Any], ...]
-    """The pipeline behind the leading ``$match``; it names its results ``k0…`` and ``a0…``."""
+    """The pipeline after the leading ``$match``; it names its results ``k0…`` and ``a0…``."""
 
     @property
     def paths(self) -> frozenset[str]:
-        """Every stored path that is looked at."""
+        """Every stored path that the group reads."""
         return frozenset(filter(None, (*self.keys.values(), *self.aggregates.values())))
 
     def rows(self, found: Iterable[Document]) -> list[dict[str, Any]]:
-        """The results of the stages under their result names."""
+        """Return the rows of the pipeline with result names instead of ``k0…`` and ``a0…``."""
         columns = [(name, f"k{number}") for number, name in enumerate(self.keys)]
         columns += [(name, f"a{number}") for number, name in enumerate(self.aggregates)]
         return [{name: row.get(column) for name, column in columns} for row in found]
