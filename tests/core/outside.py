@@ -93,7 +93,7 @@ class Revisions:
 
 def add_count(declaration: Declaration) -> None:
     """Give the model the field."""
-    declaration.add_field("_count", fields.Int(default=0))
+    declaration.add_field("_count", fields.Int(default=0, readonly=True, copy=False))
 
 
 def expect(batch: ValueBatch) -> None:

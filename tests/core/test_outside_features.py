@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from earnorm import App, ConcurrencyError, Int, Sequence, String, mixins, models
+from earnorm import App, ConcurrencyError, Int, Sequence, String, ValidationError, mixins, models
 
 from . import outside
 from .conftest import drop
@@ -85,3 +85,13 @@ async def test_a_lost_update_is_refused(app: App) -> None:
     assert await Counted.search([("stock", "=", 4)]).update({"stock": 6}) == 1
     with pytest.raises(ConcurrencyError):
         await mine.write({"stock": 7})
+
+
+async def test_nobody_writes_a_count_and_a_copy_begins_anew(app: App) -> None:
+    record = await Counted.create({"stock": 1})
+    with pytest.raises(ValidationError, match="can be set only on a new record"):
+        await record.write({"_count": 7})
+    await record.write({"stock": 2})
+    copy = await record.copy()
+    assert (record.__dict__["_count"], copy.__dict__["_count"]) == (1, 0)
+    assert "_count" not in record.to_dict()
