@@ -6,7 +6,7 @@ import pytest
 
 import earnorm
 from earnorm import App, String, models
-from earnorm.features.on_delete.plugin import _key, _without
+from earnorm.features.on_delete.plugin import _key, _without_references
 
 
 class Stone(models.BaseModel):
@@ -63,7 +63,7 @@ def test_ids_are_taken_out_of_a_list_in_linear_time() -> None:
     items = [Compared(f"id{n}") for n in range(500)]
     gone = [Compared(f"id{n}") for n in range(250, 750)]
     Compared.times = 0
-    assert _without({"a": [{"b": items}]}, ["a", "b"], frozenset(map(_key, gone))) == {
+    assert _without_references({"a": [{"b": items}]}, ["a", "b"], frozenset(map(_key, gone))) == {
         "a": [{"b": items[:250]}]
     }
     assert Compared.times < 3_000

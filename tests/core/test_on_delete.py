@@ -307,7 +307,7 @@ def test_a_declaration_that_contradicts_itself_is_refused() -> None:
 
 def test_elements_are_emptied_at_any_depth() -> None:
     value = [{"a": [{"b": 1}, {"b": 2}]}, {"a": None}, {}]
-    assert on_delete._without(value, ["a", "b"], [1]) == [
+    assert on_delete._without_references(value, ["a", "b"], [1]) == [
         {"a": [{"b": None}, {"b": 2}]},
         {"a": None},
         {},

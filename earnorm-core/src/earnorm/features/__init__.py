@@ -1,4 +1,4 @@
-"""The built-in features: plugins of the core, each whole in its folder, on the hooks that everybody has."""
+"""The built-in features: plugins of the core, each in its own folder, with the usual hooks."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -19,7 +19,8 @@ FEATURES: Final[Mapping[str, str]] = {
     "slow_queries": "earnorm.features.slow_queries.plugin:SlowQueriesPlugin",
     "timestamps": "earnorm.features.timestamps.plugin:TimestampsPlugin",
 }
-"""Each feature's name, and where its class lies; imported when an App is made, as entry points are."""
+"""The import path of each feature's class, by its name; an App imports it as it does entry
+points."""
 
 ATTRIBUTES: Final[Mapping[str, str]] = {
     "_indexes": "earnorm.features.indexes.declaring:merge",
@@ -29,9 +30,10 @@ ATTRIBUTES: Final[Mapping[str, str]] = {
     "_versioned": "earnorm.features.revisions.declaring:add_revision",
     "_parent_store": "earnorm.features.trees.declaring:add_path",
 }
-"""The class attributes that declare more than their value, each with the function that does it, as the class is made."""
+"""The class attributes that change the class, each with the function that is called for it when the
+class is made."""
 
 FIELD_OPTIONS: Final[Mapping[str, str]] = {
     "computed": "earnorm.features.computed.computing:declare",
 }
-"""The options of fields whose classes are looked at, each with the function that does it."""
+"""The field options that change the model's class, each with the function that is called for it."""

@@ -1,4 +1,4 @@
-"""Archive several records, and bring them back."""
+"""Archiving and restoring several records at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 async def set_active(records: RecordSet[Any], active: bool) -> int:
-    """Write whether the records are active; how many were written.
+    """Set the ``active`` field of records, and return the number of records that were written.
 
     Raises:
-        ConfigurationError: The model is no ``mixins.SoftDelete``.
+        ConfigurationError: The model does not inherit from ``mixins.SoftDelete``.
     """
     if not records._model._soft_delete:
         raise ConfigurationError(f"{records._model._name} cannot archive: mixins.SoftDelete can")

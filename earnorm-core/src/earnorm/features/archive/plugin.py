@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.views import ModelView
 
-# A document from before the model could archive has no such key: it is not archived.
+# A document that is older than the model's mixin has no such key, and counts as not archived.
 NOT_ARCHIVED: Final = condition("active", "!=", False)
 
 
 class ArchivePlugin:
-    """Narrows the queries of models that can archive."""
+    """Adds the condition "not archived" to the searches of models that can archive."""
 
     api = API
     name = "archive"
@@ -25,10 +25,10 @@ class ArchivePlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Models whose records can be archived."""
+        """Return ``_soft_delete`` if the model's records can be archived."""
         return "_soft_delete" if model.attribute("_soft_delete") else None
 
     @hookimpl
     def register_reading(self, app: App, model: ModelView) -> Reading | None:
-        """Models that can archive only."""
+        """Return the condition, for models that can archive."""
         return Reading(base_domain=NOT_ARCHIVED) if model.attribute("_soft_delete") else None

@@ -1,4 +1,4 @@
-"""``created_by`` and ``updated_by``: the acting principal's id, filled in on every way to the database."""
+"""``created_by`` and ``updated_by``: creates and writes set them to the acting principal's id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REFUSED = "says who acted, and takes nobody else's id; earnorm.system(reason=..
 
 
 class AuthorsPlugin:
-    """Sets the fields that say who acted."""
+    """Sets the author fields of each document."""
 
     api = API
     name = "authors"
@@ -25,16 +25,16 @@ class AuthorsPlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Models with fields that say who acted."""
+        """Return the model's first author field."""
         return next((f"the field {f.name!r}" for f in _authors_of(model)), None)
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Models with such fields only: every other one keeps its way."""
+        """Return the step, for models with author fields only: the others pay nothing for it."""
         fields = _authors_of(model)
         if fields:
-            # What is computed has no author.
-            return [Step(Stage.STAMP, "authors", _Signing(fields), ALL & ~Way.DERIVED)]
+            # A write of computed values has no author.
+            return [Step(Stage.STAMP, "authors", _SetAuthors(fields), ALL & ~Way.DERIVED)]
         return ()
 
 
@@ -42,21 +42,21 @@ def _authors_of(model: ModelView) -> list[Author]:
     return [f for f in model.fields.values() if f.stored and isinstance(f, Author)]
 
 
-class _Signing:
+class _SetAuthors:
     def __init__(self, fields: Sequence[Author]) -> None:
         self._fields = fields
         self._on_writes = [field for field in fields if field.on_write]
 
     def __call__(self, batch: DocumentBatch) -> None:
         principal = batch.env.principal
-        who = None if principal is None else principal.id
+        author = None if principal is None else principal.id
         if not batch.env.system:
-            self._refuse_others(batch, who)
+            self._refuse_others(batch, author)
         for field in self._fields if batch.op.name == "create" else self._on_writes:
-            batch.fill(field.name, who)
+            batch.fill(field.name, author)
 
-    def _refuse_others(self, batch: DocumentBatch, who: str | None) -> None:
+    def _refuse_others(self, batch: DocumentBatch, author: str | None) -> None:
         for field in self._fields:
             for row in batch.rows:
-                if row.has(field.name) and row.get(field.name) != who:
+                if row.has(field.name) and row.get(field.name) != author:
                     row.refuse(field.name, _REFUSED, "author")

@@ -1,7 +1,7 @@
 """Pydantic models made from a model's fields: request and response bodies, and JSON Schema.
 
-They say what a value may be; what a rule of the model says (``validators=``, ``@validates``, ``@constrains``) is
-checked where the record is written, once, and not again on what is read.
+They check the types and bounds of values. The model's own rules (``validators=``, ``@validates``,
+``@constrains``) are checked once, when the record is written, and not when it is read.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from earnorm.model.structures import Structure
 
 
-_MADE: WeakKeyDictionary[type[Structure], dict[tuple[object, ...], type[pydantic.BaseModel]]] = (
+_MODELS: WeakKeyDictionary[type[Structure], dict[tuple[object, ...], type[pydantic.BaseModel]]] = (
     WeakKeyDictionary()
 )
-"""The models made so far, by class and by what was asked for."""
+"""The pydantic models made so far, by class and by the arguments."""
 
 
 class Body(pydantic.BaseModel):
-    """The base of every body: it also takes a record, as ``Out.model_validate(record)``."""
+    """The base class of every body. It also takes a record: ``Out.model_validate(record)``."""
 
     model_config = pydantic.ConfigDict(from_attributes=True, protected_namespaces=())
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _of_record(cls, value: Any) -> Any:
-        # Not by attribute: FieldNotLoaded is an AttributeError, which pydantic would take for a
-        # missing value and fill a default in.
+        # pydantic must not read the attributes itself: FieldNotLoaded is an AttributeError, which
+        # pydantic would take for a missing value and replace by the default.
         if not is_record(value):
             return value
         return dict(_values(value, cls.model_fields))
@@ -51,16 +51,19 @@ def body_model(
     optional: Iterable[str] | bool,
     name: str | None,
 ) -> type[pydantic.BaseModel]:
-    """See ``BaseModel.pydantic_model``; the same class for the same arguments."""
-    wanted = None if include is None else tuple(_names(include))
-    unwanted = None if exclude is None else frozenset(_names(exclude))
-    loose = optional if isinstance(optional, bool) else frozenset(_names(optional))
-    key = (wanted, unwanted, loose, name)
-    made = _MADE.setdefault(cls, {})
-    found = made.get(key)
-    if found is None:
-        found = made[key] = _make(cls, wanted, unwanted, loose, name)
-    return found
+    """Make a pydantic model, or return the one made before with the same arguments.
+
+    See ``BaseModel.pydantic_model``.
+    """
+    included = None if include is None else tuple(_names(include))
+    excluded = None if exclude is None else frozenset(_names(exclude))
+    optional_names = optional if isinstance(optional, bool) else frozenset(_names(optional))
+    key = (included, excluded, optional_names, name)
+    models = _MODELS.setdefault(cls, {})
+    model = models.get(key)
+    if model is None:
+        model = models[key] = _make(cls, included, excluded, optional_names, name)
+    return model
 
 
 def _names(names: Iterable[str]) -> Iterable[str]:
@@ -79,22 +82,22 @@ def _make(
     if names is None:
         names = list(serializing.public_names(schema))
     if include is None:
-        # What cannot be written is no part of what is sent; a response may ask for it by name.
+        # A request cannot contain a field that nobody can write; a response may include it by name.
         names = [n for n in names if n not in schema.fields or _is_written(schema.fields[n])]
     if not isinstance(optional, bool):
         known = serializing.public_names(schema)
         optional = frozenset(serializing.checked(schema, known, optional, "optional"))
     fields: dict[str, Any] = {}
-    for each in names:
-        if each in schema.fields:
-            loose = optional if isinstance(optional, bool) else each in optional
-            fields[each] = _field(schema.fields[each], loose)
-        elif hasattr(cls, "_id"):  # an embedded object has none
+    for field_name in names:
+        if field_name in schema.fields:
+            is_optional = optional if isinstance(optional, bool) else field_name in optional
+            fields[field_name] = _field(schema.fields[field_name], is_optional)
+        elif hasattr(cls, "_id"):  # an embedded object has no id
             fields["id"] = (str | None, _ID)
-    plain = include is None and exclude is None and optional is False
-    title = name or (cls.__name__ if plain else f"{cls.__name__}Part")
+    is_whole = include is None and exclude is None and optional is False
+    title = name or (cls.__name__ if is_whole else f"{cls.__name__}Part")
     with warnings.catch_warnings():
-        # A field may be named as one of pydantic's own methods ("json", "copy"): it wins.
+        # A field may have the name of one of pydantic's methods ("json", "copy"): the field wins.
         warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
         return pydantic.create_model(
             title, __base__=Body, __module__=cls.__module__, __doc__=cls.__doc__, **fields
@@ -105,22 +108,22 @@ _ID: Any = pydantic.Field(default=None, title="Id", json_schema_extra={"readOnly
 
 
 def _field(field: Field[Any, Any], optional: bool) -> tuple[Any, Any]:
-    kind = _shown(field)
+    annotation = _annotation(field)
     is_read_only = field.generated or not (field.assignable and _is_given(field))
     optional = optional or is_read_only
     if optional or not field.required:
-        kind = kind | None
-    about: dict[str, Any] = {"title": field.string, "description": field.help or None}
+        annotation = annotation | None
+    info: dict[str, Any] = {"title": field.string, "description": field.help or None}
     if is_read_only:
-        about["json_schema_extra"] = {"readOnly": True}
+        info["json_schema_extra"] = {"readOnly": True}
     if optional or (field.default is None and not field.required):
-        return kind, pydantic.Field(default=None, **about)
+        return annotation, pydantic.Field(default=None, **info)
     if field.default is None:
-        return kind, pydantic.Field(**about)
+        return annotation, pydantic.Field(**info)
     if callable(field.default) or field.mutable:
         factory: Any = field.default_value
-        return kind, pydantic.Field(default_factory=factory, validate_default=True, **about)
-    return kind, pydantic.Field(default=field.default, validate_default=True, **about)
+        return annotation, pydantic.Field(default_factory=factory, validate_default=True, **info)
+    return annotation, pydantic.Field(default=field.default, validate_default=True, **info)
 
 
 def _is_written(field: Field[Any, Any]) -> bool:
@@ -131,16 +134,16 @@ def _is_given(field: Field[Any, Any]) -> bool:
     return field.is_given or not field.is_derived
 
 
-def _shown(field: Field[Any, Any]) -> Any:
-    """The field's annotation; where pydantic has no JSON Schema for it, one that lets all pass."""
-    kind = field.json_annotation()
+def _annotation(field: Field[Any, Any]) -> Any:
+    """Return the field's annotation, with a JSON Schema for any value if pydantic has none."""
+    annotation = field.json_annotation()
     try:
-        pydantic.TypeAdapter(kind).json_schema(mode="serialization")
-        pydantic.TypeAdapter(kind).json_schema(mode="validation")
+        pydantic.TypeAdapter(annotation).json_schema(mode="serialization")
+        pydantic.TypeAdapter(annotation).json_schema(mode="validation")
     except PydanticInvalidForJsonSchema:
-        form = pydantic.PlainSerializer(field.to_json, when_used="json-unless-none")
-        return Annotated[kind, form, pydantic.WithJsonSchema({})]
-    return kind
+        serializer = pydantic.PlainSerializer(field.to_json, when_used="json-unless-none")
+        return Annotated[annotation, serializer, pydantic.WithJsonSchema({})]
+    return annotation
 
 
 def _values(record: Structure, names: Mapping[str, object]) -> Iterable[tuple[str, Any]]:
@@ -151,7 +154,7 @@ def _values(record: Structure, names: Mapping[str, object]) -> Iterable[tuple[st
             yield name, getattr(record, "id", None)
         elif field is not None:
             value = serializing.read(record, field)
-            if value is MISSING:  # records that point here: reading their ids says how to load them
+            if value is MISSING:  # inverse relations: the error of getattr() says how to load them
                 value = getattr(record, name)
             ids = getattr(type(value), "ids", None)
             yield name, value if ids is None else value.ids

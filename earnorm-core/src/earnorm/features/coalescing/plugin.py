@@ -1,10 +1,11 @@
-"""Many gets at once as one query: what a data loader does, for every get by id.
+"""Joins gets by id that run at the same time into one query, as a data loader does.
 
-Off unless asked for: ``App(..., coalesce=True)``, or a block of ``earnorm.coalescing()``. The first
-get of a loop's tick goes out at once, so a lone get waits for nobody; those that follow in the same
-tick become one ``$in``. While such a query is under way, the first one joins the others as well:
-where there was a crowd, there will be one again when its answer comes, and a get that always runs
-ahead of it costs a query of its own each time. Figures are in docs/performance.md.
+It is off unless ``App(..., coalesce=True)`` or a block of ``earnorm.coalescing()`` turns it on. The
+first get in a tick of the event loop is sent at once, so that a single get never waits; the later
+ones of the same tick become one ``$in``. While a joined query is running, the first get waits for
+the others too: tasks that asked together usually ask together again when the answer comes, and a
+first get that is always sent alone costs one more query each time. Figures are in
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -30,27 +31,27 @@ if TYPE_CHECKING:
 
 _Waiter = asyncio.Future[list[dict[str, Any]]]
 _Wait = tuple[list[Any], _Waiter]
-"""The ids that somebody asks for, and where the documents go."""
+"""The ids that one caller asks for, and the future that receives their documents."""
 
-_asked: ContextVar[bool] = ContextVar("earnorm_coalescing", default=False)
+_is_on: ContextVar[bool] = ContextVar("earnorm_coalescing", default=False)
 
 
 @contextmanager
 def coalescing() -> Iterator[None]:
-    """Inside the block, gets by id of one tick of the event loop become one query.
+    """Join the gets by id of one tick of the event loop into one query, inside the block.
 
-    Same results and errors as without it. Tasks that the block starts are part of it; inside of a
+    Results and errors are the same as without it. Tasks that the block starts take part; inside a
     transaction nothing is joined.
     """
-    token = _asked.set(True)
+    token = _is_on.set(True)
     try:
         yield
     finally:
-        _asked.reset(token)
+        _is_on.reset(token)
 
 
 class CoalescingPlugin:
-    """Joins gets by id, within the access rules: security has narrowed each domain before."""
+    """Joins gets by id after the security layer has added the access rules to each domain."""
 
     api = API
     name = "coalescing"
@@ -59,9 +60,9 @@ class CoalescingPlugin:
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Inside a cache, which answers what it knows without any query."""
+        """Return the layer. It lies inside the cache, which answers known ids without a query."""
         if operation == "search":
-            return [(Layer.COALESCE, _Gets(model, app.settings.coalesce))]
+            return [(Layer.COALESCE, _JoinGets(model, app.settings.coalesce))]
         return ()
 
 
@@ -70,10 +71,10 @@ class _Batch:
     """Gets that wait for the end of the tick.
 
     Attributes:
-        op: The first of them; the others differ in nothing but the id.
-        call_next: Where they go.
-        rest: What beside the id each of their domains demands.
-        waiting: Who waits for which ids.
+        op: The first of them; the others differ from it only in the id.
+        call_next: The next layer, which gets the joined search.
+        rest: The part of their domains that is not about the id; the same for all of them.
+        waiting: The callers that wait, each with its ids.
     """
 
     op: Operation
@@ -82,63 +83,68 @@ class _Batch:
     waiting: list[_Wait] = field(default_factory=list[_Wait])
 
 
-class _Gets:
-    """The layer of one model."""
+class _JoinGets:
+    """The layer that joins the gets of one model."""
 
     def __init__(self, model: type[BaseModel], always: bool) -> None:
         self._schema = model._schema
         self._always = always
-        self._hot: set[Hashable] = set()
-        """Of what a get went out in this tick, or several are under way as one query."""
-        self._open: dict[Hashable, _Batch] = {}
+        self._joining: set[Hashable] = set()
+        """The keys whose next get waits for others: a get was sent in this tick, or a joined query
+        runs."""
+        self._batches: dict[Hashable, _Batch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, op: Operation, call_next: Call) -> Awaitable[Any]:
-        """Not a coroutine itself: where nothing is joined it costs one call."""
-        if not (self._always or _asked.get()) or op.env.database_session is not None:
+        """Join a get with others, or pass the operation on.
+
+        This is no coroutine itself, so that an operation that is not joined costs one call.
+        """
+        if not (self._always or _is_on.get()) or op.env.database_session is not None:
             return call_next(op)
-        asked = self._by_ids(op)
-        return call_next(op) if asked is None else self._join(op, call_next, *asked)
+        split = self._by_ids(op)
+        return call_next(op) if split is None else self._join(op, call_next, *split)
 
     def _by_ids(self, op: Operation) -> tuple[list[Any], Domain] | None:
-        """The ids that a search asks for, and the rest of its domain."""
+        """Return the ids of a search and the rest of its domain; None if it is no get by id."""
         options = op.options
         if options.order or options.offset or op.request is not None:
             return None
-        named = split_ids(op.domain, self._schema)
-        if named is None or (options.limit and (options.limit != 1 or len(named[0]) != 1)):
+        split = split_ids(op.domain, self._schema)
+        if split is None or (options.limit and (options.limit != 1 or len(split[0]) != 1)):
             return None
-        return named
+        return split
 
     async def _join(self, op: Operation, call_next: Call, ids: list[Any], rest: Domain) -> Any:
         loop = asyncio.get_running_loop()
-        # Plain gets are told apart by the rest alone: options hash with all that they have.
+        # For a plain get the rest alone is the key, because hashing options reads all their fields.
         key = rest if op.options is ONE else (op.options, rest)
-        batch = self._open.get(key)
+        batch = self._batches.get(key)
         if batch is None:
-            if key not in self._hot:
-                self._hot.add(key)
-                loop.call_soon(self._hot.discard, key)
+            if key not in self._joining:
+                self._joining.add(key)
+                loop.call_soon(self._joining.discard, key)
                 return await call_next(op)
-            batch = self._open[key] = _Batch(op, call_next, rest)
+            batch = self._batches[key] = _Batch(op, call_next, rest)
             loop.call_soon(self._send, key)
         future: _Waiter = loop.create_future()
         batch.waiting.append((ids, future))
         return await future
 
     def _send(self, key: Hashable) -> None:
-        # A task of its own: whoever is cancelled leaves the others' query alone.
-        batch = self._open.pop(key)
+        # The query runs in its own task, so that a cancelled caller does not cancel it for the
+        # others.
+        batch = self._batches.pop(key)
         task = asyncio.ensure_future(self._load(batch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if len(batch.waiting) > 1:
-            self._hot.add(key)
-            # Called when those who waited have gone on, and have asked for what they need next.
-            task.add_done_callback(lambda _: self._hot.discard(key))
+            self._joining.add(key)
+            # This callback runs after the waiting tasks have continued and sent their next gets.
+            task.add_done_callback(lambda _: self._joining.discard(key))
 
     async def _load(self, batch: _Batch) -> None:
-        ids = dict.fromkeys(pk for each, _ in batch.waiting for pk in each)
+        ids = dict.fromkeys(pk for asked, _ in batch.waiting for pk in asked)
         domain = condition("_id", "in", list(ids))
         if batch.rest is not Domain.TRUE:
             domain &= batch.rest
@@ -152,13 +158,13 @@ class _Gets:
             if not isinstance(error, Exception):
                 raise
             return
-        found = {document["_id"]: document for document in documents}
+        by_id = {document["_id"]: document for document in documents}
         given: set[Any] = set()
         for wanted, future in batch.waiting:
             if future.done():
                 continue
-            # A record adopts its document: whoever comes next needs one of its own.
+            # A record keeps the document it is made of, so each further caller needs a copy.
             future.set_result(
-                [freeze(found[pk]) if pk in given else found[pk] for pk in wanted if pk in found]
+                [freeze(by_id[pk]) if pk in given else by_id[pk] for pk in wanted if pk in by_id]
             )
             given.update(wanted)

@@ -1,4 +1,4 @@
-"""The database's query plan of a search, in words.
+"""The database's query plan of a search, described in words.
 
 Attached by ``Query.explain``.
 """

@@ -1,4 +1,4 @@
-"""``await query.explain()``: asks for the plan of a search as its layers have made it."""
+"""``await query.explain()``: asks for the plan of a search after its layers have changed it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Explanation(Request):
-    """Asks for the query plan of a search instead of its documents, and holds it.
+    """Asks for the query plan of a search instead of its documents, and keeps the plan.
 
     Args:
-        verbosity: MongoDB's own: ``"queryPlanner"``, or ``"executionStats"`` with figures.
+        verbosity: MongoDB's name: ``"queryPlanner"``, or ``"executionStats"`` with figures.
     """
 
     __slots__ = ("plan", "verbosity")
@@ -31,7 +31,7 @@ class Explanation(Request):
         self.plan: Document = {}
 
     async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
-        """Keep the plan."""
+        """Ask the database for the plan, and keep it."""
         self.plan = await searches.explain(bound, op, self.verbosity)
         return []
 

@@ -1,6 +1,6 @@
-"""A search's query plan, in words: which index it uses, what it sorts, what it costs.
+"""The query plan of a search in words: its indexes, its sort, its cost.
 
-The server's own plan is kept as it came; this only reads it.
+The server's own plan is kept unchanged; this module only reads it.
 https://www.mongodb.com/docs/manual/reference/explain-results/
 """
 
@@ -15,8 +15,8 @@ _SCANS: Final = frozenset({"COLLSCAN"})
 _BY_ID: Final = frozenset({"IDHACK", "CLUSTERED_IXSCAN", "EXPRESS_CLUSTERED_IXSCAN"})
 _SORTS: Final = frozenset({"SORT"})
 _NOTHING: Final = frozenset({"EOF"})
-# Where a stage keeps the stages below it. Anything else in a plan is about the stage itself.
-_BELOW: Final = (
+# The keys under which a stage has the stages below it; every other key is about the stage itself.
+_CHILD_KEYS: Final = (
     "inputStage",
     "inputStages",
     "queryPlan",
@@ -30,10 +30,10 @@ _BELOW: Final = (
 
 
 class Plan(Mapping[str, Any]):
-    """What ``await query.explain()`` gives. A mapping: the server's own plan; ``str()``: the same in words.
+    """The server's plan of a query as a mapping; ``str()`` describes it in words.
 
     Attributes:
-        raw: The server's plan as it came.
+        raw: The server's plan, unchanged.
     """
 
     __slots__ = ("_stages", "raw")
@@ -51,31 +51,31 @@ class Plan(Mapping[str, Any]):
 
     @property
     def indexes(self) -> tuple[str, ...]:
-        """The names of the indexes that are used, each once; ``_id_`` for the one on the id."""
-        found = [
+        """The names of the indexes that are used, each once; ``_id_`` is the index on the id."""
+        names = [
             str(stage.get("indexName", "_id_"))
             for stage in self._stages
             if "indexName" in stage or stage["stage"] in _BY_ID
         ]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(names))
 
     @property
     def uses_index(self) -> bool:
-        """Every part of the search goes through an index (or can match nothing at all)."""
-        known = self.indexes or _NOTHING.intersection(self.stages)
-        return bool(known) and not self.scans_collection
+        """True if every part of the search uses an index (or cannot match any record)."""
+        index_or_eof = self.indexes or _NOTHING.intersection(self.stages)
+        return bool(index_or_eof) and not self.scans_collection
 
     @property
     def scans_collection(self) -> bool:
-        """It reads the whole collection, or a part of the search does."""
+        """True if the search, or a part of it, reads the whole collection."""
         return not _SCANS.isdisjoint(self.stages)
 
     @property
     def sorts_in_memory(self) -> bool:
-        """The order does not come from an index: what matches is sorted before the first is returned."""
+        """True if no index gives the order, so that all matches are sorted before the first one."""
         return not _SORTS.isdisjoint(self.stages)
 
-    # -- what it cost, for ``system`` only ----------------------------------------------------
+    # -- the cost, for ``system`` only --------------------------------------------------------
 
     def _figure(self, name: str) -> int | None:
         figure = self.raw.get("executionStats", {}).get(name)
@@ -83,22 +83,22 @@ class Plan(Mapping[str, Any]):
 
     @property
     def documents_examined(self) -> int | None:
-        """How many documents were read; None unless ``system`` asked."""
+        """The number of documents that were read; None unless ``system`` asked."""
         return self._figure("totalDocsExamined")
 
     @property
     def keys_examined(self) -> int | None:
-        """How many index entries were read; None unless ``system`` asked."""
+        """The number of index entries that were read; None unless ``system`` asked."""
         return self._figure("totalKeysExamined")
 
     @property
     def returned(self) -> int | None:
-        """How many documents were returned; None unless ``system`` asked."""
+        """The number of documents that were returned; None unless ``system`` asked."""
         return self._figure("nReturned")
 
     @property
     def milliseconds(self) -> int | None:
-        """How long the server took; None unless ``system`` asked."""
+        """The time that the server took, in milliseconds; None unless ``system`` asked."""
         return self._figure("executionTimeMillis")
 
     # -- in words -----------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Plan(Mapping[str, Any]):
 
     @override
     def __repr__(self) -> str:
-        # The plan itself quotes the search's values.
+        # The whole plan would show the values of the search.
         return f"<Plan: {self._access()}>"
 
     # -- the server's plan --------------------------------------------------------------------
@@ -157,14 +157,14 @@ _OTHER_ACCESS: Final = frozenset({"TEXT_MATCH", "TEXT", "GEO_NEAR_2DSPHERE", "GE
 
 
 def _stages(node: object) -> Iterator[Mapping[str, Any]]:
-    """Every stage of a plan, outermost first, whatever engine made it and on whichever shard."""
+    """Yield every stage of a plan of any engine and shard, outermost first."""
     if isinstance(node, list):
-        for each in cast("list[object]", node):
-            yield from _stages(each)
+        for item in cast("list[object]", node):
+            yield from _stages(item)
     elif isinstance(node, Mapping):
         stage = cast("Mapping[str, Any]", node)
         if "stage" in stage:
             yield stage
-        for name in _BELOW:
+        for name in _CHILD_KEYS:
             if name in stage:
                 yield from _stages(stage[name])

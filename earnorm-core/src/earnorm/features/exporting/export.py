@@ -1,7 +1,7 @@
 """Records as a table of pandas, Polars or Arrow: a column for each field, typed by the field.
 
-None of the libraries is imported before it is asked for. Columns are collected from documents in
-stored form, batch by batch, so that no record is made for a row.
+A library is imported only when its table is made. Columns are collected from documents in stored
+form, batch by batch, so that no record is made for a row.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from earnorm.model.schema import Schema
 
-# The first that fits; what fits none is JSON.
+# The first entry that fits a field counts; a field that fits none becomes JSON.
 _KINDS: Final[tuple[tuple[type[Any] | tuple[type[Any], ...], str], ...]] = (
     (Boolean, "bool"),
     (Int, "int"),
@@ -73,39 +73,39 @@ class Column:
                 else tuple(whole.parts.values())
             )
             self.parts = [Column(part.name.rpartition(".")[2], part) for part in parts]
-        self._plain = _CONVERT.get(self.kind)
+        self._converter = _CONVERTERS.get(self.kind)
 
     def add(self, document: Mapping[str, Any]) -> None:
-        """Take the value of one document."""
-        self.values.append(self._of(document))
+        """Add the value of one document."""
+        self.values.append(self._value_in(document))
 
-    def _of(self, document: Mapping[str, Any]) -> Any:
+    def _value_in(self, document: Mapping[str, Any]) -> Any:
         value = document.get(self.field.db_name, MISSING)
-        if value is MISSING:  # as a record would read it
+        if value is MISSING:  # a record would read the default as well
             default = self.field.default_value()
             value = None if default is None else self.field.encode(default)
         return self.convert(value)
 
     def convert(self, value: Any) -> Any:
-        """A stored value as it stands in the table."""
+        """Convert a stored value to the table's form."""
         if value is None:
             return None
-        if self._plain is not None:
-            return self._plain(value)
+        if self._converter is not None:
+            return self._converter(value)
         if self.kind == "list" and self.item is not None and isinstance(value, list):
             return list(map(self.item.convert, value))
         if self.kind == "struct" and isinstance(value, dict):
-            return {part.name: part._of(value) for part in self.parts}
+            return {part.name: part._value_in(value) for part in self.parts}
         if self.kind == "decimal":
             return self._decimal(value)
         return self.field.decode(value)
 
     def _decimal(self, value: Any) -> Any:
-        found = self.field.decode(value)
-        if not found.is_finite():
-            return None  # a column of decimals has no NaN
-        self.places = max(self.places, -found.as_tuple().exponent)
-        return found
+        number = self.field.decode(value)
+        if not number.is_finite():
+            return None  # a column of decimals cannot contain NaN
+        self.places = max(self.places, -number.as_tuple().exponent)
+        return number
 
 
 def _json(value: Any) -> str:
@@ -116,7 +116,7 @@ def _utc(value: Any) -> Any:
     return value.replace(tzinfo=datetime.UTC) if isinstance(value, datetime.datetime) else value
 
 
-_CONVERT: Final[Mapping[str, Callable[[Any], Any]]] = {
+_CONVERTERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(("bool", "int", "float"), lambda value: value),
     "text": str,
     "binary": bytes,
@@ -130,8 +130,8 @@ class Table:
     """Columns that grow document by document.
 
     Args:
-        schema: The model's.
-        names: The fields to take; None means all that are stored.
+        schema: The model's schema.
+        names: The fields to take; None means all stored fields.
     """
 
     def __init__(self, schema: Schema, names: Collection[str] | None = None) -> None:
@@ -143,17 +143,17 @@ class Table:
         ]
 
     def add(self, documents: Iterable[Mapping[str, Any]]) -> None:
-        """Take these documents in."""
+        """Add the values of documents."""
         for document in documents:
             for column in self._columns:
                 column.add(document)
 
     def pandas(self) -> pandas.DataFrame:
-        """As a pandas DataFrame."""
+        """Make a pandas DataFrame of the columns."""
         pd = library("pandas")
         frame: pandas.DataFrame = pd.DataFrame(
             {
-                column.name: self._built(
+                column.name: self._build(
                     column, lambda c: pd.Series(c.values, dtype=_PANDAS.get(c.kind, "object"))
                 )
                 for column in self._columns
@@ -162,31 +162,31 @@ class Table:
         return frame
 
     def polars(self) -> polars.DataFrame:
-        """As a Polars DataFrame."""
+        """Make a Polars DataFrame of the columns."""
         pl = library("polars")
         frame: polars.DataFrame = pl.DataFrame(
             [
-                self._built(column, lambda c: pl.Series(c.name, c.values, _polars_type(pl, c)))
+                self._build(column, lambda c: pl.Series(c.name, c.values, _polars_type(pl, c)))
                 for column in self._columns
             ]
         )
         return frame
 
     def arrow(self) -> pyarrow.Table:
-        """As an Arrow table."""
+        """Make an Arrow table of the columns."""
         pa = library("pyarrow", extra="arrow")
         arrays = {
-            column.name: self._built(column, lambda c: pa.array(c.values, _arrow_type(pa, c)))
+            column.name: self._build(column, lambda c: pa.array(c.values, _arrow_type(pa, c)))
             for column in self._columns
         }
         table: pyarrow.Table = pa.table(arrays)
         return table
 
-    def _built(self, column: Column, build: Callable[[Column], Any]) -> Any:
+    def _build(self, column: Column, build: Callable[[Column], Any]) -> Any:
         try:
             return build(column)
         except Exception as error:
-            # Each library has errors of its own, and their texts quote the value.
+            # Each library raises its own errors, and their texts show the value.
             message = f"holds a value that is no {column.kind} ({type(error).__name__})"
             raise ValidationError(
                 self._schema.name,
@@ -195,7 +195,7 @@ class Table:
 
 
 def library(name: str, *, extra: str = "") -> Any:
-    """A library that the core does not depend on.
+    """Import a library that the core does not depend on.
 
     Raises:
         ConfigurationError: It is not installed; the message names the extra.
@@ -220,7 +220,7 @@ _PANDAS: Final = {
     "duration": "timedelta64[ms]",
     "json": "string",
 }
-"""dtypes that know unset values; decimals, lists and structures are Python objects."""
+"""The dtypes that allow unset values; decimals, lists and structures are Python objects."""
 
 _POLARS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "text": lambda pl: pl.String,

@@ -1,4 +1,4 @@
-"""Queries and RecordSets as tables: what ``to_pandas()``, ``to_polars()`` and ``to_arrow()`` of the two do."""
+"""Queries and RecordSets as tables: ``to_pandas()``, ``to_polars()`` and ``to_arrow()`` of both."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
 
 
 def table_of(records: RecordSet[Any]) -> Table:
-    """Collect the fields that all of the records have loaded."""
-    schema, every = records._model._schema, list(records)
-    fetches = [record._fetch for record in every if record.is_stored]
+    """Make a table of records, with the fields that are loaded in all of them."""
+    schema, all_records = records._model._schema, list(records)
+    fetches = [record._fetch for record in all_records if record.is_stored]
     names = {f.name for f in schema.stored if all(fetch.has(f.name) for fetch in fetches)}
     table = Table(schema, names)
-    table.add(record._stored() for record in every)
+    table.add(record._stored() for record in all_records)
     return table
 
 
 async def query_to_pandas(query: Query[Any]) -> pandas.DataFrame:
     """Load a query as a pandas DataFrame; see ``Query.to_pandas``."""
     library("pandas")
-    return (await _loaded(query)).pandas()
+    return (await _load(query)).pandas()
 
 
 async def query_to_polars(query: Query[Any]) -> polars.DataFrame:
     """Load a query as a Polars DataFrame; see ``Query.to_polars``."""
     library("polars")
-    return (await _loaded(query)).polars()
+    return (await _load(query)).polars()
 
 
 async def query_to_arrow(query: Query[Any]) -> pyarrow.Table:
     """Load a query as an Arrow table; see ``Query.to_arrow``."""
     library("pyarrow", extra="arrow")
-    return (await _loaded(query)).arrow()
+    return (await _load(query)).arrow()
 
 
-async def _loaded(query: Query[Any]) -> Table:
-    """Load a query batch by batch, without a record for each row."""
+async def _load(query: Query[Any]) -> Table:
+    """Load a query batch by batch, without making a record for each row."""
     bound, op = query._operation("search", current_env(), Stream(BATCH))
     table = Table(bound.schema, op.options.fields)
-    async with aclosing(batches(op)) as found:
-        async for documents in found:
+    async with aclosing(batches(op)) as cursor:
+        async for documents in cursor:
             table.add(documents)
     return table

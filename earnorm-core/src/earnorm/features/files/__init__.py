@@ -1,4 +1,4 @@
-"""The content of ``File`` fields: in GridFS, with its record.
+"""The content of ``File`` fields, which lies in GridFS and is deleted with its record.
 
-Attached by the type of value that a ``File`` field gives, and by a layer around deletions.
+Attached by the type of a ``File`` field's values, and by a layer around deletions.
 """

@@ -1,4 +1,4 @@
-"""The content of File fields goes with its record, whichever way the record is deleted."""
+"""Deletes the content of File fields with its record, whatever operation deletes the record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REASON = "find the files of records that are deleted"
 
 
 class FilesPlugin:
-    """Deletes files with their records."""
+    """Deletes the files of records that are deleted."""
 
     api = API
     name = "files"
@@ -32,29 +32,30 @@ class FilesPlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Models with files."""
+        """Return the model's first File field."""
         return next((f"the field {f.name!r}" for f in file_fields(model.fields)), None)
 
     @hookimpl
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Models with files only: every other one keeps its way."""
+        """Return the layer, for models with File fields only: the others pay nothing for it."""
         files = file_fields(model._schema.fields)
         if files and operation == "unlink":
-            # Innermost but for a cache: what an outer layer leaves out is not deleted.
-            return [(Layer.CONTENT, _Unlinking(files))]
+            # Only a cache lies further inside: a record that an outer layer excludes keeps its
+            # file.
+            return [(Layer.CONTENT, _DeleteFiles(files))]
         return ()
 
 
-class _Unlinking:
+class _DeleteFiles:
     def __init__(self, fields: tuple[File, ...]) -> None:
         self._fields = fields
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
         has_file = reduce(or_, (condition(f"{f.name}.id", "!=", None) for f in self._fields))
         names = frozenset({"_id", *(field.name for field in self._fields)})
-        look = op.child(
+        search = op.child(
             "search",
             op.model,
             op.domain & has_file,
@@ -62,10 +63,11 @@ class _Unlinking:
             origin="files",
             env=op.env.replace(system=True, reason=_REASON),
         )
-        documents = await op.app.execute(look)
+        documents = await op.app.execute(search)
         result = await call_next(op)
         for field in self._fields:
-            # Which of them are really gone is asked again: one may have been left alone.
+            # discard() asks again which records still exist, because some may not have been
+            # deleted.
             ids = files_of(documents, field)
             if ids:
                 op.after_durable(partial(discard, op.app, op.model, field, ids))

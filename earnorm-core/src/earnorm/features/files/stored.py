@@ -1,8 +1,8 @@
-"""The content of File fields: streams in and out, replacing, deleting, and finding what is left over.
+"""The content of File fields: reading, writing, replacing, deleting, and removing orphans.
 
-GridFS is no part of a transaction. So the new content is stored first, then the record is written
-to point at it, and the old content is deleted once that is durable. What goes wrong in between
-leaves at worst content that no record points at; :func:`remove_orphans` finds it.
+GridFS does not take part in transactions. So the new content is stored first, then the record is
+written to point at it, and the old content is deleted when that write is durable. An error in
+between leaves at worst content that no record points at; :func:`remove_orphans` deletes it.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("earnorm")
 
-_PIECE = 256 * 1024  # bytes asked of a file object at once
-_UP_TO_DATE = Concerns(read_preference="primary")  # a secondary may not know the newest file yet
+_PIECE = 256 * 1024  # bytes that are read from a file object at once
+_PRIMARY = Concerns(read_preference="primary")  # a secondary may not know the newest file yet
 _REASON = "the content of a file that no record points at"
 
 
 class Readable(Protocol):
-    """A file object, of Python (``open(path, "rb")``) or async (an upload of a web framework)."""
+    """A file object of Python (``open(path, "rb")``), or an async one (an upload in a web app)."""
 
     def read(self, size: int, /) -> Any:
-        """Up to so many bytes, or an awaitable of them; none at the end."""
+        """Return at most ``size`` bytes, or an awaitable of them; empty at the end."""
         ...
 
 
 Source = bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes] | Readable
-"""What a file can be written from."""
+"""The kinds of objects that a file can be written from."""
 
 
 class StoredFile(SelfDescribed):
-    """The file of one record's field; false where there is none. Made on each read of the field.
+    """The file in one record's field; false if there is none. Each read of the field makes one.
 
-    Everything it says is what the record was loaded with; content is read when it is asked for, and
-    only where the record is still readable for who is acting, and still has this very file.
+    The description is the one that the record was loaded with. The content is read on demand, and
+    only if the acting principal can still read the record and the record still has this file.
     """
 
     __slots__ = ("_field", "_record")
@@ -75,35 +75,35 @@ class StoredFile(SelfDescribed):
 
     @property
     def length(self) -> int:
-        """Bytes; 0 where there is no file."""
+        """The number of bytes; 0 if there is no file."""
         return int(self._part("length") or 0)
 
     @property
     def content_type(self) -> str | None:
         """The content type, as it was given."""
-        found: str | None = self._part("content_type")
-        return found
+        value: str | None = self._part("content_type")
+        return value
 
     @property
     def filename(self) -> str | None:
-        """The name, as it was given: no path to trust."""
-        found: str | None = self._part("filename")
-        return found
+        """The name, as it was given; do not trust it as a path."""
+        value: str | None = self._part("filename")
+        return value
 
     @property
     def sha256(self) -> str | None:
         """The content's digest in hexadecimal digits."""
-        found: str | None = self._part("sha256")
-        return found
+        value: str | None = self._part("sha256")
+        return value
 
     @property
     def uploaded_at(self) -> datetime.datetime | None:
-        """When the content was stored."""
-        found: datetime.datetime | None = self._part("uploaded_at")
-        return None if found is None else found.replace(tzinfo=datetime.UTC)
+        """The time when the content was stored."""
+        value: datetime.datetime | None = self._part("uploaded_at")
+        return None if value is None else value.replace(tzinfo=datetime.UTC)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """The description, without the content; None where there is no file."""
+        """Return the description, without the content; None if there is no file."""
         if not self:
             return None
         names = ("filename", "content_type", "length", "sha256", "uploaded_at")
@@ -115,7 +115,7 @@ class StoredFile(SelfDescribed):
     # -- reading ------------------------------------------------------------------------------
 
     async def chunks(self, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
-        """The content in pieces, from byte ``start`` up to ``stop`` (the end without it).
+        """Yield the content in pieces, from byte ``start`` to before ``stop`` (None: to the end).
 
         Raises:
             NotFound: There is no file, the record cannot be read (any more), its file was replaced
@@ -131,11 +131,11 @@ class StoredFile(SelfDescribed):
         return self.chunks()
 
     async def read(self) -> bytes:
-        """The whole content, in memory. Errors as for :meth:`chunks`."""
+        """Read the whole content into memory. The errors are those of :meth:`chunks`."""
         return b"".join([piece async for piece in self.chunks()])
 
     def open(self, start: int = 0, stop: int | None = None) -> FileReader:
-        """A reader of so many bytes at a time. Errors come with the first ``read``."""
+        """Make a reader that returns a given number of bytes; its first ``read`` raises errors."""
         return FileReader(self.chunks(start, stop))
 
     async def _check_readable(self) -> None:
@@ -143,13 +143,13 @@ class StoredFile(SelfDescribed):
         if not self:
             raise NotFound(f"{type(record).__name__}.{field.name}: the record has no file")
         env = env_of([record])
-        look = Operation("search", type(record), env, condition("_id", "=", record.pk))
+        search = Operation("search", type(record), env, condition("_id", "=", record.pk))
         names = frozenset({"_id", field.name})
-        look = look.replace(options=Options(limit=1, fields=names))
-        found = await env.app.execute(look)
-        if not found:
+        search = search.replace(options=Options(limit=1, fields=names))
+        documents = await env.app.execute(search)
+        if not documents:
             raise NotFound(f"{type(record)._name}: the record with the file does not exist")
-        stored = found[0].get(field.db_name)
+        stored = documents[0].get(field.db_name)
         if not isinstance(stored, dict) or stored.get("_id") != self._part("_id"):
             raise NotFound(
                 f"{type(record).__name__}.{field.name}: the file was replaced or deleted since the "
@@ -164,7 +164,7 @@ class StoredFile(SelfDescribed):
     async def write(
         self, source: Source, *, filename: str | None = None, content_type: str | None = None
     ) -> StoredFile:
-        """Store new content, in the database and here, and delete the old one.
+        """Store new content, update the record in the database and here, and delete the old one.
 
         Args:
             source: Bytes, an (async) iterable of bytes, or a file object; read once, in pieces.
@@ -173,7 +173,7 @@ class StoredFile(SelfDescribed):
 
         Raises:
             ValidationError: The record is not saved, or content or description are not acceptable.
-            NotFound: The record does not exist any more (or not for who is acting).
+            NotFound: The record does not exist any more, or the acting principal cannot see it.
             ConcurrencyError: Somebody else replaced the file first.
         """
         record, field = self._record, self._field
@@ -202,17 +202,17 @@ class StoredFile(SelfDescribed):
             await self._point_at(env, meta)
         except BaseException:
             if env.transaction is None:
-                # The answer may have been lost and not the write, so whether it is used is asked.
+                # The write may have succeeded though its answer was lost, so discard() asks first.
                 await asyncio.shield(discard(env.app, type(record), field, [id]))
             raise
         await discard_when_durable(env, type(record), field, [old])
         return self
 
     async def delete(self) -> None:
-        """Delete the file, in the database and here; harmless where there is none.
+        """Delete the file in the database and here; does nothing if there is none.
 
         Raises:
-            NotFound: The record does not exist any more (or not for who is acting).
+            NotFound: The record does not exist any more, or the acting principal cannot see it.
             ConcurrencyError: Somebody else replaced the file first.
         """
         old = self._part("_id")
@@ -236,20 +236,20 @@ class StoredFile(SelfDescribed):
         allowed = self._field.content_types
         if content_type is not None and not isinstance(content_type, str):
             raise self._refusal("a content type is a text such as image/png", "content_type")
-        plain = (content_type or "").partition(";")[0].strip().lower()
-        if allowed and not any(fnmatch.fnmatchcase(plain, kind) for kind in allowed):
+        media_type = (content_type or "").partition(";")[0].strip().lower()
+        if allowed and not any(fnmatch.fnmatchcase(media_type, kind) for kind in allowed):
             raise self._refusal(f"content type {' or '.join(allowed)} is allowed", "content_type")
 
     async def _within_size(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        most, length = self._field.max_size, 0
+        max_size, length = self._field.max_size, 0
         async for piece in pieces:
             if not isinstance(piece, bytes | bytearray | memoryview):
                 raise self._refusal(
                     f"a file's content is bytes, not {type(piece).__name__}", "bytes_type"
                 )
             length += len(piece)
-            if most is not None and length > most:
-                raise self._refusal(f"at most {most} bytes are allowed", "too_long")
+            if max_size is not None and length > max_size:
+                raise self._refusal(f"at most {max_size} bytes are allowed", "too_long")
             yield bytes(piece)
 
     def _refusal(self, message: str, kind: str) -> ValidationError:
@@ -257,17 +257,17 @@ class StoredFile(SelfDescribed):
         return ValidationError(type(self._record)._name, [detail])
 
     async def _point_at(self, env: Env, meta: dict[str, Any] | None) -> None:
-        """Write the description with the record, if it still has the file that is known here."""
+        """Write the description to the record, if it still has the file that is known here."""
         from earnorm.model.writing.records import (
-            write_stored,  # which records, too, are written with
+            write_stored,  # it writes whole records as well
         )
 
         record, field = self._record, self._field
         model = type(record)
         expect = {f"{field.db_name}._id": self._part("_id")}
         if not await write_stored(record, {field.db_name: meta}, expect):
-            look = Operation("search", model, env, condition("_id", "=", record.pk), None, ONE)
-            if not await env.app.execute(look):
+            search = Operation("search", model, env, condition("_id", "=", record.pk), None, ONE)
+            if not await env.app.execute(search):
                 raise NotFound(f"{model._name}: the record to write does not exist")
             raise ConcurrencyError(
                 f"{model._name}: the file of {field.name!r} was replaced since the record was "
@@ -276,23 +276,23 @@ class StoredFile(SelfDescribed):
         record.__dict__[field.name] = meta
 
     def __repr__(self) -> str:
-        # No filename: it may be what must not reach a log.
-        what = f"{self.length} bytes" if self else "no file"
-        return f"<StoredFile {self._field.model_name}.{self._field.name}: {what}>"
+        # The filename is left out, because it may be something that must not get into a log.
+        content = f"{self.length} bytes" if self else "no file"
+        return f"<StoredFile {self._field.model_name}.{self._field.name}: {content}>"
 
 
 File.value_type = StoredFile
 
 
 class FileReader:
-    """Reads a file's content, so many bytes at a time."""
+    """Reads a file's content, a given number of bytes at a time."""
 
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:
         self._pieces = pieces
         self._buffer = bytearray()
 
     async def read(self, size: int = -1) -> bytes:
-        """The next ``size`` bytes, fewer at the end, none behind it; all the rest without it."""
+        """Return the next ``size`` bytes: fewer near the end, none at the end; -1 is the rest."""
         while size < 0 or len(self._buffer) < size:
             piece = await anext(self._pieces, None)
             if piece is None:
@@ -304,7 +304,7 @@ class FileReader:
         return data
 
     async def close(self) -> None:
-        """Let go of the server's cursor."""
+        """Release the server's cursor."""
         close = getattr(self._pieces, "aclose", None)
         if close is not None:
             await close()
@@ -324,7 +324,7 @@ async def _pieces(source: Any) -> AsyncIterator[bytes]:
     if isinstance(source, bytes | bytearray | memoryview):
         yield bytes(source)
     elif hasattr(source, "read"):
-        async for piece in _of_file_object(source):
+        async for piece in _file_object_pieces(source):
             yield piece
     elif isinstance(source, AsyncIterable):
         async for piece in source:
@@ -346,8 +346,9 @@ async def _pieces(source: Any) -> AsyncIterator[bytes]:
         )
 
 
-async def _of_file_object(source: Readable) -> AsyncIterator[bytes]:
-    # A plain file object blocks; where its read() is a coroutine function there is no need for a thread.
+async def _file_object_pieces(source: Readable) -> AsyncIterator[bytes]:
+    # A plain file object blocks and needs a thread; one whose read() is a coroutine function does
+    # not.
     if asyncio.iscoroutinefunction(source.read):
         while piece := await source.read(_PIECE):
             yield piece
@@ -356,19 +357,21 @@ async def _of_file_object(source: Readable) -> AsyncIterator[bytes]:
             yield piece
 
 
-# -- what no record points at ---------------------------------------------------------------------
+# -- content that no record points at -------------------------------------------------------------
 
 
 def store_of(app: App, model: type[BaseModel], field: File) -> FileStore:
-    """The bucket of a field."""
+    """Return the bucket of a field."""
     return app.backend.files(field.bucket or f"{model._collection}.{field.db_name}")
 
 
 async def discard(
     app: App, model: type[BaseModel], field: File, ids: Sequence[ObjectId | None]
 ) -> None:
-    """Delete content that records pointed at, where none does any more. A failure is logged: the
-    content is left over, and :func:`remove_orphans` finds it."""
+    """Delete the content that no record points at any more.
+
+    A failure is only logged: :func:`remove_orphans` deletes the content that is left over.
+    """
     try:
         await _delete_unused(app, model, field, [id for id in ids if id is not None])
     except Exception:
@@ -380,7 +383,7 @@ async def discard(
 async def discard_when_durable(
     env: Env, model: type[BaseModel], field: File, ids: Sequence[ObjectId | None]
 ) -> None:
-    """As ``discard``; in a transaction once that is committed."""
+    """Call ``discard`` now, or in a transaction after its commit."""
     if not any(ids):
         return
     if env.transaction is None:
@@ -396,10 +399,10 @@ async def _delete_unused(
         return 0
     env = app.env.replace(system=True, reason=_REASON)
     domain = Domain([(f"{field.name}.id", "in", list(ids))])
-    look = Operation("search", model, env, domain)
-    options = Options(fields=frozenset({"_id", field.name}), concerns=_UP_TO_DATE)
-    look = look.replace(options=options)
-    used = {document[field.db_name]["_id"] for document in await app.execute(look)}
+    search = Operation("search", model, env, domain)
+    options = Options(fields=frozenset({"_id", field.name}), concerns=_PRIMARY)
+    search = search.replace(options=options)
+    used = {document[field.db_name]["_id"] for document in await app.execute(search)}
     unused = [id for id in ids if id not in used]
     await store_of(app, model, field).delete(unused)
     return len(unused)
@@ -410,15 +413,15 @@ async def remove_orphans(
 ) -> int:
     """Delete the content of a model's File fields that no record points at.
 
-    Such content is left by a process that died between storing a file and writing its record, and
-    by documents that were deleted past this library.
+    Such content is left over when a process dies between storing a file and writing its record, and
+    when documents are deleted without this library.
 
     Args:
         model: The model.
-        older_than: Leave younger files alone: their record may be about to be written.
+        older_than: Keep younger files: their records may still be written.
 
     Returns:
-        How many files were deleted.
+        The number of files that were deleted.
     """
     app = current_env().app
     bound = app.bind(model)
@@ -431,11 +434,11 @@ async def remove_orphans(
 
 
 def file_fields(fields: Mapping[str, Field[Any, Any]]) -> tuple[File, ...]:
-    """Those of a model's fields that are files."""
+    """Return the File fields among a model's fields."""
     return tuple(field for field in fields.values() if isinstance(field, File))
 
 
 def files_of(documents: Iterable[dict[str, Any]], field: File) -> list[ObjectId]:
-    """The ids of the files that documents point at."""
+    """Return the ids of the files that documents point at."""
     stored = [document.get(field.db_name) for document in documents]
-    return [cast(ObjectId, each["_id"]) for each in stored if isinstance(each, dict)]
+    return [cast(ObjectId, value["_id"]) for value in stored if isinstance(value, dict)]

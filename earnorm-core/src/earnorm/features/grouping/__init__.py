@@ -1,4 +1,4 @@
-"""Groups with aggregates, and MongoDB's own pipelines over what a query is about.
+"""Groups with aggregates, and MongoDB's own pipelines over the records of a query.
 
 Attached by ``Query.group`` and ``Query.aggregate``.
 """

@@ -1,7 +1,7 @@
-"""What ``group()`` can compute: Sum, Avg, Min, Max, Count, First, Last, AddToSet, Stats.
+"""The aggregates of ``group()``: Sum, Avg, Min, Max, Count, First, Last, AddToSet, Stats.
 
-Each is a small class: the accumulators of MongoDB's ``$group`` that it needs, what becomes of them
-afterwards, and the field that decodes the result. ``grouping`` puts them together.
+Each is a small class with the accumulators that it needs in MongoDB's ``$group``, the expression
+that makes its result of them, and the field that decodes the result. ``grouping`` combines them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class HasPath(Protocol):
 
     @property
     def path(self) -> str:
-        """Its path from the model."""
+        """The field's path from the model."""
         ...
 
 
@@ -40,15 +40,16 @@ PathLike = str | HasPath
 
 
 def path_of(value: object) -> str | None:
-    """The path that a text or a field means; None for anything else."""
+    """Return the path that a text or a field means; None for anything else."""
     if isinstance(value, str):
         return value
-    found = getattr(value, "path", None)
-    return found if isinstance(found, str) else None
+    path = getattr(value, "path", None)
+    return path if isinstance(path, str) else None
 
 
-# The database leaves what is no number out of a sum in silence; these never hold one.
-_NO_NUMBERS = (
+# The database silently ignores values that are no numbers; fields of these classes never hold
+# numbers.
+_NOT_NUMERIC = (
     *(
         String,
         Boolean,
@@ -70,78 +71,78 @@ class Aggregate:
     """One computed value of each group.
 
     Args:
-        path: The field whose values are looked at.
+        path: The field whose values are used.
     """
 
     operator: ClassVar[str]
     """The accumulator, e.g. ``$sum``."""
     of_numbers: ClassVar[bool] = False
-    """Only numbers can be computed with."""
+    """True if the values must be numbers."""
     of_lists: ClassVar[bool] = False
-    """A whole list can be the value."""
+    """True if a whole list can be the value."""
     by_order: ClassVar[bool] = False
-    """The result depends on the order of the records."""
+    """True if the result depends on the order of the records."""
     ignores_unset: ClassVar[bool] = False
-    """The accumulator passes over null and missing values by itself."""
+    """True if the accumulator itself ignores null and missing values."""
 
     def __init__(self, path: PathLike) -> None:
         self.argument: Any = path
 
     @property
     def path(self) -> str:
-        """The field's path; empty where none is needed.
+        """The field's path; empty if the aggregate needs none.
 
         Raises:
             ValidationError: The argument is no path.
         """
-        found = path_of(self.argument)
-        if found is None:
+        text = path_of(self.argument)
+        if text is None:
             message = f'{type(self).__name__}() takes a field\'s path here, e.g. "amount"'
             raise ValidationError("group", [{"loc": (), "msg": message, "type": "group"}])
-        return found
+        return text
 
     def refusal(self, field: Field[Any, Any]) -> str:
-        """Why it cannot be computed over this field; empty where it can."""
-        if self.of_numbers and isinstance(field, _NO_NUMBERS):
+        """Return the reason why it cannot be computed over this field; empty if it can."""
+        if self.of_numbers and isinstance(field, _NOT_NUMERIC):
             return f"{field.name} holds no numbers ({type(field).__name__})"
         return ""
 
     def accumulators(self, value: Any) -> Accumulators:
-        """What ``$group`` keeps, for the expression of the field's value."""
+        """Return the accumulators of ``$group``, for the expression of the field's value."""
         return {"": {self.operator: value}}
 
     def result(self, column: str) -> Any:
-        """The expression of the result, from the columns that ``$group`` kept."""
+        """Return the expression of the result, made of the columns that ``$group`` kept."""
         return f"${column}"
 
     def field(self, field: Field[Any, Any] | None) -> Field[Any, Any]:
-        """The field that the result is a value of: it decodes it, and ``having`` compares by it."""
+        """Return the field that decodes the result, and by which ``having`` compares it."""
         assert field is not None  # only Count has no path
         return field
 
     def decode(self, value: Any, field: Field[Any, Any]) -> Any:
-        """The result's Python value, from its stored form."""
+        """Convert the result from its stored form to its Python value."""
         return None if value is None else field.decode(value)
 
     def nothing(self) -> Any:
-        """The result, in stored form, where no record matches."""
+        """Return the result, in stored form, for the case that no record matches."""
         return None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({path_of(self.argument)!r})"
 
 
-def _named(field: Field[Any, Any], name: str) -> Field[Any, Any]:
+def _with_name(field: Field[Any, Any], name: str) -> Field[Any, Any]:
     field.__set_name__(Aggregate, name)
     return field
 
 
-_WHOLE = _named(Int(), "number")
-_FLOAT = _named(Float(), "number")
+_INT = _with_name(Int(), "number")
+_FLOAT = _with_name(Float(), "number")
 
 
 class Sum(Aggregate):
-    """The sum of a field's values; 0 where there are none."""
+    """The sum of a field's values; 0 if there are none."""
 
     operator = "$sum"
     of_numbers = True
@@ -152,7 +153,7 @@ class Sum(Aggregate):
 
 
 class Avg(Aggregate):
-    """The mean of a field's values; None where there are none."""
+    """The mean of a field's values; None if there are none."""
 
     operator = "$avg"
     of_numbers = True
@@ -173,8 +174,8 @@ class _Extreme(Aggregate, Bounding):
 class Min(_Extreme):
     """The lowest of some values.
 
-    In ``group()``: of a field's values, unset ones left out; None where there are none. In
-    ``write()``: of the stored value and this one, which is set where nothing is.
+    In ``group()``: of a field's values without the unset ones; None if there are none. In
+    ``write()``: of the stored value and this one; if nothing is stored, this one.
 
     Args:
         argument: In ``group()`` the field's path, in ``write()`` a value.
@@ -187,8 +188,8 @@ class Min(_Extreme):
 class Max(_Extreme):
     """The highest of some values.
 
-    In ``group()``: of a field's values; None where there are none. In ``write()``: of the stored
-    value and this one, which is set where nothing is.
+    In ``group()``: of a field's values; None if there are none. In ``write()``: of the stored
+    value and this one; if nothing is stored, this one.
 
     Args:
         argument: In ``group()`` the field's path, in ``write()`` a value.
@@ -199,7 +200,7 @@ class Max(_Extreme):
 
 
 class First(Aggregate):
-    """The value of the group's first record, by the query's order (by id where it has none)."""
+    """The value of the group's first record in the query's order (without one, ordered by id)."""
 
     operator = "$first"
     of_lists = True
@@ -207,7 +208,7 @@ class First(Aggregate):
 
 
 class Last(Aggregate):
-    """The value of the group's last record, by the query's order (by id where it has none)."""
+    """The value of the group's last record in the query's order (without one, ordered by id)."""
 
     operator = "$last"
     of_lists = True
@@ -215,10 +216,10 @@ class Last(Aggregate):
 
 
 class AddToSet(Aggregate, AddingToSet):
-    """Each value once.
+    """A set of values, each once.
 
-    In ``group()``: the different values of a field as a list in their order, unset ones left out.
-    In ``write()``: append the items that a list does not have; an unset one is made.
+    In ``group()``: the different values of a field as a sorted list, without the unset ones. In
+    ``write()``: appends the items that a list does not have; an unset list is created.
 
     Args:
         *items: In ``group()`` the field's path, in ``write()`` the items.
@@ -234,20 +235,20 @@ class AddToSet(Aggregate, AddingToSet):
         return f"<{type(self).__name__}>"  # the items may be values
 
     def decode(self, value: Any, field: Field[Any, Any]) -> Any:  # noqa: D102
-        # The database gives them in no order.
-        found = sorted((item for item in value if item is not None), key=bson_key)
-        return [field.decode(item) for item in found]
+        # The database returns the values of a set in no particular order.
+        values = sorted((item for item in value if item is not None), key=bson_key)
+        return [field.decode(item) for item in values]
 
     def nothing(self) -> Any:  # noqa: D102
         return []
 
 
 class Count(Aggregate):
-    """How many records; with a path, how many in which it is set.
+    """The number of records; with a path, of those in which the field is set.
 
     Args:
         path: The field that has to be set.
-        distinct: Count the different values that it has instead.
+        distinct: Count the field's different values instead.
     """
 
     of_lists = True
@@ -272,17 +273,18 @@ class Count(Aggregate):
         return {"$size": {"$filter": {"input": f"${column}", "as": "value", "cond": is_set}}}
 
     def field(self, field: Field[Any, Any] | None) -> Field[Any, Any]:  # noqa: D102
-        return _WHOLE
+        return _INT
 
     def nothing(self) -> Any:  # noqa: D102
         return 0
 
 
 class Stats(Aggregate):
-    """``{"count", "sum", "min", "max", "avg", "stddev"}`` of a field's values, in one.
+    """The ``count``, ``sum``, ``min``, ``max``, ``avg`` and ``stddev`` of a field's values.
 
-    ``count`` is of the records in which it is set; ``stddev`` is that of the whole population.
-    In ``having`` and ``order`` its parts are named ``"price.avg"``, for ``price=Stats("price")``.
+    ``count`` counts the records in which the field is set; ``stddev`` is that of the whole
+    population. ``having`` and ``order`` name a part as ``"price.avg"``, for
+    ``price=Stats("price")``.
     """
 
     of_numbers = True
@@ -309,10 +311,10 @@ class Stats(Aggregate):
 
     @staticmethod
     def part(name: str, field: Field[Any, Any]) -> tuple[Field[Any, Any], Any]:
-        """One part's field, and the function that decodes its value."""
+        """Return one part's field, and the function that decodes the part's value."""
         part = Stats.PARTS.get(name)
         if part is None:
-            return (_WHOLE if name == "count" else _FLOAT), lambda value: value
+            return (_INT if name == "count" else _FLOAT), lambda value: value
         own = part.field(field)
         return own, lambda value: part.decode(value, own)
 

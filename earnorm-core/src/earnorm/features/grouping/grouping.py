@@ -1,4 +1,4 @@
-"""From ``group(...)``'s arguments to a GroupSpec, and from its rows to Python values."""
+"""Makes a GroupSpec of the arguments of ``group(...)``, and Python values of its rows."""
 
 from __future__ import annotations
 
@@ -40,38 +40,38 @@ class _Key:
     reached: ExpressionPath
     expression: Any
     zone: ZoneInfo | None = None
-    """The time zone of a bucket of date-times."""
+    """The time zone of the key, if it is a bucket of date-times."""
 
     @property
     def alone(self) -> Any:
-        """The expression of the only key of a group."""
+        """The expression of the key if it is the group's only one."""
         reached = self.reached
         return reached.plain if self.expression is reached.expression else self.expression
 
     def decode(self, value: Any) -> Any:
         if value is None:
             return None
-        found = self.reached.field.decode(value)
-        return found if self.zone is None else found.astimezone(self.zone)
+        decoded = self.reached.field.decode(value)
+        return decoded if self.zone is None else decoded.astimezone(self.zone)
 
 
 class Grouping:
-    """One call of ``group()``: what is asked of the database, and how its rows are read.
+    """One call of ``group()``: makes its pipeline, and decodes its rows.
 
     Args:
-        schema: The model's.
-        env: Whose time zone (``context["tz"]``) the buckets of dates follow.
-        operators: The App's, for ``having``.
-        keys: What to group by.
-        aggregates: Result names to what is computed.
+        schema: The model's schema.
+        env: The buckets of dates follow its time zone (``context["tz"]``).
+        operators: The App's operators, for ``having``.
+        keys: The paths to group by.
+        aggregates: The aggregates by the names of their results.
         having: A domain over the result names.
-        order: Result names, as for a query; the keys decide what it leaves open.
-        limit: At most so many rows; 0 means all.
-        across: Takes the paths that lead into other records.
+        order: Result names, as for a query; rows that are equal in it are ordered by the keys.
+        limit: The most rows to return; 0 means all.
+        across: Records the paths that lead into other records.
 
     Raises:
-        DomainError: A path that is no field, or a condition that doesn't fit.
-        ValidationError: A value that is no key or aggregate, or a name used twice.
+        DomainError: A path is no field, or a condition does not fit.
+        ValidationError: A value is no key or aggregate, or a name is used twice.
     """
 
     def __init__(
@@ -90,18 +90,18 @@ class Grouping:
         self._schema = schema
         self._across = across
         self._keys: dict[str, _Key] = {}
-        for name, path in _named(keys):
+        for name, path in _names_and_paths(keys):
             if name in self._keys:
-                raise _refused(name, "is a key already")
+                raise _error(name, "is a key already")
             self._keys[name] = self._key(name, path, env)
         self._aggregates: dict[str, tuple[Aggregate, ExpressionPath | None]] = {}
-        unwound = [each for key in self._keys.values() for each in key.reached.lists]
+        unwound = [list_path for key in self._keys.values() for list_path in key.reached.lists]
         self._unwound = tuple(dict.fromkeys(unwound))
         for name, aggregate in aggregates.items():
             self._aggregates[name] = self._checked(name, aggregate)
         self.name = schema.name
         self._having = Domain(having)
-        self._fits = matcher(self._having, self, operators)
+        self._having_matches = matcher(self._having, self, operators)
         self.spec = GroupSpec(
             keys={name: key.reached.db_path for name, key in self._keys.items()},
             aggregates={
@@ -113,7 +113,7 @@ class Grouping:
 
     @property
     def needs_order(self) -> bool:
-        """Whether the records' order decides a result."""
+        """True if a result depends on the order of the records."""
         return any(aggregate.by_order for aggregate, _ in self._aggregates.values())
 
     # -- keys and aggregates ------------------------------------------------------------------
@@ -143,33 +143,35 @@ class Grouping:
             trunc["timezone"] = zone.key
             return _Key(name, reached, {"$dateTrunc": trunc}, zone)
         if isinstance(field, Date) and unit != "hour":
-            return _Key(name, reached, {"$dateTrunc": trunc})  # a day is one in every zone
+            return _Key(name, reached, {"$dateTrunc": trunc})  # a date is the same in every zone
         kind = type(field).__name__
         raise DomainError(f"{path} is a {kind}; it has no buckets by the {unit}")
 
     def _checked(self, name: str, aggregate: Aggregate) -> tuple[Aggregate, ExpressionPath | None]:
         if name in self._keys:
-            raise _refused(name, "is a key already")
+            raise _error(name, "is a key already")
         if not isinstance(aggregate, Aggregate):
-            raise _refused(name, f'{name}= takes an aggregate, e.g. {name}=Sum("price")')
+            raise _error(name, f'{name}= takes an aggregate, e.g. {name}=Sum("price")')
         path = aggregate.path
         if not path:
             return aggregate, None
         reached = self._expression_path(path)
-        whole = [each for each in reached.lists if each not in self._unwound]
-        if whole and not (aggregate.of_lists and reached.ends_at_list and len(whole) == 1):
-            raise _refused(
+        whole_lists = [list_path for list_path in reached.lists if list_path not in self._unwound]
+        if whole_lists and not (
+            aggregate.of_lists and reached.ends_at_list and len(whole_lists) == 1
+        ):
+            raise _error(
                 name,
-                f"{path!r} leads through the list {whole[0]!r}; group by a path through it as well, "
+                f"{path!r} leads through the list {whole_lists[0]!r}; group by a path through it as well, "
                 f"or use aggregate() with $unwind",
             )
-        if whole:
+        if whole_lists:
             reached = ExpressionPath(
                 reached.expression, reached.db_path, self._field(path), reached.lists, True
             )
         refusal = aggregate.refusal(reached.field)
         if refusal:
-            raise _refused(name, refusal)
+            raise _error(name, refusal)
         return aggregate, reached
 
     def _field(self, path: str) -> Any:
@@ -186,8 +188,8 @@ class Grouping:
         group: dict[str, Any] = {"_id": keys or None}
         columns: dict[str, Any] = {name: f"$_id.{name}" for name in keys}
         if len(keys) == 1:
-            # By itself a key needs no document around it, and a missing one is null already: two
-            # thirds of the time.
+            # A single key needs no document around it, and a missing value is null already: this
+            # takes two thirds of the time.
             [key] = self._keys.values()
             group["_id"], columns["k0"] = key.alone, "$_id"
         for number, (aggregate, reached) in enumerate(self._aggregates.values()):
@@ -201,7 +203,7 @@ class Grouping:
         yield {"$group": group}
         yield {"$project": {"_id": 0, **columns}} if columns else {"$project": {"_id": 1}}
         if not keys:
-            return  # one row at most: ``rows`` looks at it, the one of no records included
+            return  # there is one row at most, and ``rows`` checks it, also if no record matches
         if self._having is not Domain.TRUE:
             yield {"$match": to_filter(self._having, self, operators)}
         sort = {self.resolve(name).db_path: direction for name, direction in order}
@@ -212,19 +214,19 @@ class Grouping:
             yield {"$limit": limit}
 
     def substitute(self, path: str) -> None:
-        """Results are what they are."""
+        """Return None: a result name stands for no other condition."""
 
     def crossing(self, path: str) -> None:
-        """Results lead nowhere."""
+        """Return None: a result name leads into no other record."""
 
     def resolve(self, path: str) -> Path:
-        """A result name, for ``having`` and ``order``; see :class:`earnorm.domain.schema.Schema`."""
+        """Resolve a result name of ``having`` or ``order``; see ``domain.schema.Schema``."""
         for number, key in enumerate(self._keys.values()):
             if key.name == path:
                 return Path(f"k{number}", key.reached.field)
         name, _, part = path.partition(".")
-        for number, (known, (aggregate, reached)) in enumerate(self._aggregates.items()):
-            if known != name:
+        for number, (result_name, (aggregate, reached)) in enumerate(self._aggregates.items()):
+            if result_name != name:
                 continue
             field = aggregate.field(reached.field if reached else None)
             if isinstance(aggregate, Stats):
@@ -240,23 +242,23 @@ class Grouping:
 
     # -- rows ---------------------------------------------------------------------------------
 
-    def rows(self, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The rows of a group operation in Python values."""
+    def rows(self, stored_rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Decode the rows of a group operation to Python values."""
         if not self._keys:
-            row = found[0] if found else self._row_of_nothing()
+            row = stored_rows[0] if stored_rows else self._empty_row()
             columns = {f"a{n}": row[name] for n, name in enumerate(self._aggregates)}
-            found = [row] if self._fits(columns) else []
-        rows = [dict(row) for row in found]
+            stored_rows = [row] if self._having_matches(columns) else []
+        rows = [dict(row) for row in stored_rows]
         for name, decode in self._decoders():
             for row in rows:
                 row[name] = decode(row[name])
         return rows
 
-    def _row_of_nothing(self) -> dict[str, Any]:
+    def _empty_row(self) -> dict[str, Any]:
         return {name: aggregate.nothing() for name, (aggregate, _) in self._aggregates.items()}
 
     def _decoders(self) -> Iterator[tuple[str, Callable[[Any], Any]]]:
-        """Of the columns whose values are not read as they are stored."""
+        """Yield the name and the decoder of each column whose stored values must be converted."""
         for name, key in self._keys.items():
             if key.reached.field.converts:
                 yield name, key.decode
@@ -266,17 +268,17 @@ class Grouping:
                 yield name, partial(aggregate.decode, field=field)
 
 
-def _named(keys: Sequence[GroupKey]) -> Iterator[tuple[str, str]]:
+def _names_and_paths(keys: Sequence[GroupKey]) -> Iterator[tuple[str, str]]:
     for key in keys:
         pairs: Mapping[Any, Any] = key if isinstance(key, Mapping) else {path_of(key): key}
         for name, value in pairs.items():
             path = path_of(value)
             if path is None or not isinstance(name, str):
-                raise _refused("group", f"{type(value).__name__} is no field's path to group by")
+                raise _error("group", f"{type(value).__name__} is no field's path to group by")
             yield name, path
 
 
-def _refused(name: str, message: str) -> ValidationError:
+def _error(name: str, message: str) -> ValidationError:
     text = message if message.startswith(f"{name}=") else f"{name}: {message}"
     detail: ErrorDetail = {"loc": (name,), "msg": text, "type": "group"}
     return ValidationError("group", [detail])
@@ -290,7 +292,7 @@ async def group(
     order: Order,
     limit: int,
 ) -> list[dict[str, Any]]:
-    """Group what a query finds; see ``Query.group``."""
+    """Group the records of a query; see ``Query.group``."""
     env = current_env()
     across = Across(env.app.bind(query._model))
     bound, op = query._operation("group", env, across=across)

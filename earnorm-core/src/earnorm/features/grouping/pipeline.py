@@ -1,7 +1,8 @@
-"""``Query.aggregate()``: MongoDB's own pipeline, kept inside what the query and the access rules show.
+"""``Query.aggregate()``: MongoDB's own pipeline over the records that query and rules allow.
 
-Stages are allowed by name. Whatever writes, runs JavaScript or tells of the server is none of them.
-Another collection is named by its model, and its own layers decide which of its records are seen.
+Stages are allowed by name. No allowed stage writes, runs JavaScript or gives facts about the
+server. A pipeline names another collection by its model; that model's layers decide which records
+it sees.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 Stage = Mapping[str, Any]
 
 MAX_LEVELS: Final = 80
-"""Levels of nesting; a server takes 200, and the leading stages need some."""
+"""The most levels of nesting; a server allows 200, and the leading stages need some of them."""
 
-_PLAIN: Final = (
+_ALLOWED: Final = (
     *("$addFields", "$bucket", "$bucketAuto", "$count", "$densify", "$fill", "$group", "$limit"),
     *("$match", "$project", "$redact", "$replaceRoot", "$replaceWith", "$sample", "$set"),
     *("$setWindowFields", "$skip", "$sort", "$sortByCount", "$unset", "$unwind"),
@@ -42,14 +43,14 @@ _REASONS: Final = {
     "$vectorSearch": _FIRST,
     "$documents": "it reads no record of the model",
 }
-_TELLS = "it tells of the server, not of the model's records"
+_SERVER_FACTS = "it tells of the server, not of the model's records"
 _JAVASCRIPT: Final = frozenset({"$where", "$function", "$accumulator"})
 
 
 class Aggregation:
-    """The rows of a pipeline: ``await`` it for a list, or stream them with ``async for``.
+    """The rows of a pipeline: ``await`` gives a list, ``async for`` streams them.
 
-    Rows are in stored form: what the pipeline gives, as the driver decodes it (naive UTC
+    Rows are in stored form: the output of the pipeline, as the driver decodes it (naive UTC
     date-times, ``Decimal128``, ids as ``ObjectId``).
     """
 
@@ -73,7 +74,7 @@ class Aggregation:
         return rows
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
-        """Stream the rows in batches, with constant memory here."""
+        """Stream the rows in batches, so that this process needs constant memory."""
         stream = Stream(self._batch)
         op = (await self._operation()).with_note(REQUEST, stream)
         try:
@@ -88,23 +89,23 @@ class Aggregation:
 
 
 def aggregation(query: Query[Any], pipeline: Sequence[Stage]) -> Aggregation:
-    """Make the aggregation of what a query finds; see ``Query.aggregate``."""
+    """Make the aggregation over the records of a query; see ``Query.aggregate``."""
     env = current_env()
     _, op = query._operation("group", env)
     return Aggregation(env, op, pipeline, BATCH)
 
 
 async def compiled(env: Env, subject: str, pipeline: Sequence[Stage]) -> list[Stage]:
-    """The pipeline as the database takes it: checked, with collections in the place of models.
+    """Check a pipeline, and replace the names of models by those of their collections.
 
     Args:
-        env: Who asks; the other models' rules are those of this principal.
+        env: The environment; its principal decides which records of other models are seen.
         subject: The model's name, for messages.
         pipeline: MongoDB's stages.
 
     Raises:
-        ValidationError: A stage that is not allowed, JavaScript, or a model that does not exist.
-        AccessDenied: The principal may not read another model that is named.
+        ValidationError: A stage is not allowed, contains JavaScript, or names an unknown model.
+        AccessDenied: The principal may not read another model that the pipeline names.
     """
     return await _Compiler(env, subject).stages(pipeline, ())
 
@@ -125,30 +126,30 @@ class _Compiler:
             self._refuse(loc, f"a pipeline is a list of stages, not a {type(pipeline).__name__}")
         if len(loc) > MAX_LEVELS:
             self._refuse(loc[:3], "pipelines are nested too deeply")
-        found: list[Stage] = []
+        compiled_stages: list[Stage] = []
         for position, stage in enumerate(pipeline):
-            where = (*loc, position)
+            stage_loc = (*loc, position)
             if not isinstance(stage, Mapping) or len(stage) != 1:
-                self._refuse(where, 'a stage is a dict of one key, e.g. {"$match": {...}}')
+                self._refuse(stage_loc, 'a stage is a dict of one key, e.g. {"$match": {...}}')
             ((name, value),) = stage.items()
-            special = self._special.get(name)
-            if special is not None:
-                value = await special(value, (*where, name))
-            elif name in _PLAIN:
-                self._check(value, (*where, name))
+            compile_value = self._special.get(name)
+            if compile_value is not None:
+                value = await compile_value(value, (*stage_loc, name))
+            elif name in _ALLOWED:
+                self._check(value, (*stage_loc, name))
             else:
-                self._refuse_stage(name, where)
-            found.append({name: value})
-        return found
+                self._refuse_stage(name, stage_loc)
+            compiled_stages.append({name: value})
+        return compiled_stages
 
     def _refuse_stage(self, name: object, loc: tuple[str | int, ...]) -> NoReturn:
-        known = {*_PLAIN, *self._special}
+        known = {*_ALLOWED, *self._special}
         if not isinstance(name, str):
             self._refuse(loc, "a stage's name is a text")
         reason = _REASONS.get(name)
         if reason is None:
             hint = nearest(name, known) if len(name) < 40 else ""
-            reason = hint.removeprefix("; ") or _TELLS
+            reason = hint.removeprefix("; ") or _SERVER_FACTS
         self._refuse(loc, f"the stage {name[:40]} is not allowed here: {reason}")
 
     def _check(self, value: Any, loc: tuple[str | int, ...], level: int = 0) -> None:
@@ -169,13 +170,15 @@ class _Compiler:
 
     async def _facet(self, value: Any, loc: tuple[str | int, ...]) -> Any:
         facets = self._mapping(value, loc)
-        return {name: await self.stages(each, (*loc, str(name))) for name, each in facets.items()}
+        return {
+            name: await self.stages(stages, (*loc, str(name))) for name, stages in facets.items()
+        }
 
     async def _lookup(self, value: Any, loc: tuple[str | int, ...]) -> Any:
         spec = self._mapping(value, loc)
         rest = {k: v for k, v in spec.items() if k not in ("from", "pipeline")}
         self._check(rest, loc)
-        collection, leading = await self._other(spec.get("from"), (*loc, "from"))
+        collection, leading = await self._foreign(spec.get("from"), (*loc, "from"))
         own = await self.stages(spec.get("pipeline", ()), (*loc, "pipeline"))
         self._refuse_hidden(spec.get("foreignField"), leading, loc)
         stages = [*leading, *own]
@@ -185,15 +188,15 @@ class _Compiler:
 
     async def _union_with(self, value: Any, loc: tuple[str | int, ...]) -> Any:
         spec = {"coll": value} if isinstance(value, str) else self._mapping(value, loc)
-        self._only(spec, {"coll", "pipeline"}, loc)
-        collection, leading = await self._other(spec.get("coll"), (*loc, "coll"))
+        self._refuse_unknown(spec, {"coll", "pipeline"}, loc)
+        collection, leading = await self._foreign(spec.get("coll"), (*loc, "coll"))
         own = await self.stages(spec.get("pipeline", ()), (*loc, "pipeline"))
         return {"coll": collection, "pipeline": [*leading, *own]}
 
     async def _graph_lookup(self, value: Any, loc: tuple[str | int, ...]) -> Any:
         spec = self._mapping(value, loc)
         self._check(spec, loc)
-        collection, leading = await self._other(spec.get("from"), (*loc, "from"))
+        collection, leading = await self._foreign(spec.get("from"), (*loc, "from"))
         conditions = [stage["$match"] for stage in leading if "$match" in stage]
         if len(conditions) < len(leading):
             raise NotSupported(
@@ -207,8 +210,8 @@ class _Compiler:
             result["restrictSearchWithMatch"] = {"$and": conditions}
         return result
 
-    async def _other(self, name: Any, loc: tuple[str | int, ...]) -> tuple[str, list[Stage]]:
-        """Another model's collection, and the stages that its layers put before everything else."""
+    async def _foreign(self, name: Any, loc: tuple[str | int, ...]) -> tuple[str, list[Stage]]:
+        """Return another model's collection, and the leading stages that its layers add."""
         if not isinstance(name, str):
             self._refuse(loc, 'names another model by its name, e.g. "core.author"')
         env = self._env
@@ -224,12 +227,15 @@ class _Compiler:
     def _refuse_hidden(
         self, field: object, leading: Sequence[Stage], loc: tuple[str | int, ...]
     ) -> None:
-        # The server compares the foreign field before it runs the pipeline that hides it.
+        # The server compares the foreign field before it runs the pipeline that would hide the
+        # field.
         shown = next((stage["$project"] for stage in leading if "$project" in stage), None)
         if shown is not None and field is not None and str(field).partition(".")[0] not in shown:
             self._refuse(loc, "the foreign field is hidden from you")
 
-    def _only(self, spec: Mapping[str, Any], known: set[str], loc: tuple[str | int, ...]) -> None:
+    def _refuse_unknown(
+        self, spec: Mapping[str, Any], known: set[str], loc: tuple[str | int, ...]
+    ) -> None:
         for key in spec:
             if key not in known:
                 self._refuse(loc, f"no such option {str(key)[:40]!r}{nearest(str(key), known)}")

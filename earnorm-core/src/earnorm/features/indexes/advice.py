@@ -1,9 +1,9 @@
-"""Which index a query's shape lacks: equality first, then the order, then the range (MongoDB's ESR guideline).
+"""Advises an index for a query's shape: equality, then order, then range (MongoDB's ESR guideline).
 
 https://www.mongodb.com/docs/manual/tutorial/equality-sort-range-guideline/
 
-An advice is a guess from names and operators. ``try_out`` checks it against the server's own planner, on a
-sample of the collection's documents in a scratch collection that is dropped afterwards.
+The advice is guessed from names and operators. ``try_out`` checks it with the server's own planner,
+on a sample of the collection's documents in a scratch collection that is dropped afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 EQUAL: Final = ("=", "=?", "in")
 RANGE: Final = {">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
 MOST_KEYS: Final = 6
-"""An index over more fields than these costs every write more than it saves most reads."""
+"""The most fields of an advised index: a longer one costs each write more than it saves most
+reads."""
 SAMPLE: Final = 1000
 SCRATCH: Final = "earnorm_advice_"
 
@@ -36,15 +37,15 @@ Keys: TypeAlias = tuple[tuple[str, int | str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What can be said of one shape.
+    """The advice about one shape.
 
     Attributes:
         shape: The shape.
-        indexes: The indexes that it lacks; empty where one serves it already, or none would help.
-        reason: Why, in words.
-        declaration: What to write into ``_indexes``.
-        before: The plan without the indexes, where it was tried.
-        after: The plan with them, where it was tried.
+        indexes: The indexes that it lacks; empty if an existing one serves it, or none would help.
+        reason: The reason, in words.
+        declaration: The text to write into ``_indexes``.
+        before: The plan without the indexes, if they were tried.
+        after: The plan with them, if they were tried.
     """
 
     shape: QueryShape
@@ -56,13 +57,16 @@ class Advice:
 
     @property
     def helps(self) -> bool | None:
-        """Whether the planner took an advised index and examined less, or sorted no more; None untried."""
+        """True if the planner used an advised index and examined less, or no longer sorted.
+
+        None if the advice was not tried.
+        """
         if self.before is None or self.after is None:
             return None
         before, after = self.before, self.after
-        taken = not {spec.name for spec in self.indexes}.isdisjoint(after.indexes)
-        fewer = (after.documents_examined or 0) < (before.documents_examined or 0)
-        return taken and (fewer or (before.sorts_in_memory and not after.sorts_in_memory))
+        is_used = not {spec.name for spec in self.indexes}.isdisjoint(after.indexes)
+        examines_less = (after.documents_examined or 0) < (before.documents_examined or 0)
+        return is_used and (examines_less or (before.sorts_in_memory and not after.sorts_in_memory))
 
     def __str__(self) -> str:
         lines = [str(self.shape), f"  {self.reason}"]
@@ -75,8 +79,8 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What one branch asks of an index, in stored paths."""
+class _NeededKeys:
+    """The stored paths that an index for one branch should have."""
 
     equal: tuple[str, ...]
     order: tuple[tuple[str, int], ...]
@@ -93,24 +97,24 @@ class _Wanted:
         return tuple(keys[:MOST_KEYS])
 
     def is_served_by(self, keys: Keys) -> bool:
-        """The index begins with the equalities in any order, then has the order, or else a range."""
+        """Return True if the keys begin with the equalities, then have the order or a range."""
         count = len(self.equal)
         if {path for path, _ in keys[:count]} != set(self.equal):
             return False
         rest = keys[count : count + len(self.order)]
         if self.order:
-            turned = tuple((path, -way) for path, way in self.order)
-            return rest in (self.order, turned)
+            reversed_order = tuple((path, -direction) for path, direction in self.order)
+            return rest in (self.order, reversed_order)
         return not self.ranges or (len(keys) > count and keys[count][0] in self.ranges)
 
 
 def advise(bound: BoundModel, shape: QueryShape, existing: Iterable[Document]) -> Advice:
-    """What a shape lacks, given the indexes that exist.
+    """Find the indexes that a shape lacks.
 
     Args:
         bound: The model.
         shape: The shape of an operation on it.
-        existing: The collection's indexes as the server lists them.
+        existing: The collection's indexes, as the server lists them.
     """
     usable = [
         index.keys
@@ -120,7 +124,7 @@ def advise(bound: BoundModel, shape: QueryShape, existing: Iterable[Document]) -
     specs: dict[Keys, IndexSpec] = {}
     reasons: list[str] = []
     for branch in shape.branches:
-        wanted = _wanted(bound.schema, branch, shape.order)
+        wanted = _needed_keys(bound.schema, branch, shape.order)
         keys = wanted.keys()
         if "_id" in wanted.equal:
             reasons.append("the index on the id serves it")
@@ -128,7 +132,9 @@ def advise(bound: BoundModel, shape: QueryShape, existing: Iterable[Document]) -
             reasons.append(
                 "no index helps: it has no order, and no condition that an index can narrow"
             )
-        elif serving := next((each for each in usable if wanted.is_served_by(each)), None):
+        elif serving := next(
+            (existing_keys for existing_keys in usable if wanted.is_served_by(existing_keys)), None
+        ):
             reasons.append(f"the index on {shown(serving)} serves it")
         elif len(arrays := [path for path, _ in keys if _is_in_list(bound.schema, path)]) > 1:
             reasons.append(f"no index can have both lists, {' and '.join(arrays)}, among its keys")
@@ -136,7 +142,7 @@ def advise(bound: BoundModel, shape: QueryShape, existing: Iterable[Document]) -
             specs[keys] = IndexSpec(keys)
             reasons.append(f"it lacks an index on {shown(keys)}")
     chosen = tuple(specs.values())
-    # An "or" without an index for one of its branches reads the whole collection all the same.
+    # An "or" reads the whole collection as soon as one of its branches has no index.
     if any(reason.startswith("no index") for reason in reasons):
         chosen = ()
     return Advice(
@@ -147,20 +153,20 @@ def advise(bound: BoundModel, shape: QueryShape, existing: Iterable[Document]) -
     )
 
 
-def _wanted(schema: Schema, branch: Sequence[tuple[str, str]], order: Keys) -> _Wanted:
+def _needed_keys(schema: Schema, branch: Sequence[tuple[str, str]], order: Keys) -> _NeededKeys:
     equal: dict[str, int] = {}
     ranges: dict[str, None] = {}
     for path, operator in branch:
         try:
             stored = schema.path_of(path)
         except DomainError:
-            continue  # it lies in another collection
+            continue  # the field lies in another collection
         if operator in EQUAL:
-            # `in` after `=`: it is several equalities
+            # `in` comes after `=`, because it is several equalities
             equal[stored] = max(equal.get(stored, 0), int(operator == "in"))
         elif operator in RANGE:
             ranges[stored] = None
-    return _Wanted(
+    return _NeededKeys(
         tuple(sorted(equal, key=lambda path: equal[path])),
         tuple((path, int(way)) for path, way in order if path not in equal),
         tuple(path for path in ranges if path not in equal),
@@ -168,7 +174,7 @@ def _wanted(schema: Schema, branch: Sequence[tuple[str, str]], order: Keys) -> _
 
 
 def _is_in_list(schema: Schema, stored: str) -> bool:
-    """A part of the path is a list: an index on it has an entry for each item."""
+    """Return True if a part of the path is a list, so that an index has an entry for each item."""
     current: Schema | None = schema
     for name in stored.split("."):
         if current is None:
@@ -189,7 +195,7 @@ def _declaration(schema: Schema, keys: Keys) -> str:
     return f"Index({written})"
 
 
-# -- trying it out --------------------------------------------------------------------------------
+# -- trying advice --------------------------------------------------------------------------------
 
 
 async def try_out(
@@ -199,17 +205,17 @@ async def try_out(
     *,
     sample: int = SAMPLE,
 ) -> Advice:
-    """Ask the server's planner before and after, on a scratch collection with a sample of the documents.
+    """Get the server's plans without and with the indexes, on a sample of the documents.
 
-    The scratch collection lies in the same database, is named ``earnorm_advice_…``, holds copies of at
-    most ``sample`` documents, and is dropped whatever happens. The values of the search are those of one
-    of these documents. Patterns and negations are left out of it.
+    The sample lies in a scratch collection of the same database, named ``earnorm_advice_…``, with
+    copies of at most ``sample`` documents. It is dropped also after an error. The values of the
+    search are taken from one of these documents; patterns and negations are left out of the search.
 
     Args:
         bound: The model.
-        advice: What to try.
+        advice: The advice to try.
         scratch_of: Gives a collection by its name.
-        sample: How many documents to copy.
+        sample: The number of documents to copy.
 
     Raises:
         NotSupported: The backend has no query plans.
@@ -238,13 +244,13 @@ async def _copy_indexes(source: Collection, scratch: Collection) -> None:
         index = existing_index(document)
         if index.name == "_id_":
             continue
-        # Uniqueness and expiry are no part of a plan, and the latter would delete the sample.
+        # Uniqueness and expiry do not change a plan, and expiry would delete the sample.
         left_out = {"unique", "expireAfterSeconds"}
         options = {k: v for k, v in index.options.items() if k not in left_out}
         try:
             await scratch.create_indexes([IndexSpec(index.keys, {**options, "name": index.name})])
         except EarnORMError:
-            continue  # the trial is the stricter for it
+            continue  # without this index the trial is only stricter
 
 
 async def _condition(schema: Schema, shape: QueryShape, scratch: Collection) -> dict[str, Any]:
@@ -275,11 +281,11 @@ def _branch(
 
 
 def _value(document: object, stored: str) -> Any:
-    found: Any = document
+    current: Any = document
     for name in stored.split("."):
-        while isinstance(found, list):
-            found = found[0] if found else None
-        found = found.get(name) if isinstance(found, Mapping) else None
-    while isinstance(found, list):
-        found = found[0] if found else None
-    return found
+        while isinstance(current, list):
+            current = current[0] if current else None
+        current = current.get(name) if isinstance(current, Mapping) else None
+    while isinstance(current, list):
+        current = current[0] if current else None
+    return current

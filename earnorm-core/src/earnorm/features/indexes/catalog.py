@@ -1,7 +1,7 @@
-"""``app.indexes``: what an App's models declare against what its database has, and how to bring them together.
+"""``app.indexes``: compares the declared indexes of an App's models with those of its database.
 
-Works on collections, not on models: models that share one have their indexes there side by side, and none
-of them is another's surplus.
+It works on collections, not on models: a collection that several models share has the indexes of
+all of them, and the index of one model is not unused because another model does not declare it.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ Models = Iterable["type[BaseModel]"]
 
 @dataclass(frozen=True, slots=True)
 class IndexDiff:
-    """One collection: what its models declare against what is there.
+    """The difference between the declarations of one collection's models and the database.
 
     Attributes:
         collection: The collection's name.
-        models: The names of the models that are kept in it.
-        exists: Whether it exists.
-        ok: Declared, and there.
-        missing: Declared, and not there.
-        different: Declared, and something else stands in its place.
-        unused: There, and not declared.
-        options: In words, where the collection is not kept as declared (``_options``).
-        search: Vector-search indexes that are declared and not there.
-        notes: What could not be compared, and why.
+        models: The names of the models whose records it has.
+        exists: True if the collection exists.
+        ok: Indexes that are declared and exist.
+        missing: Indexes that are declared and do not exist.
+        different: Declared indexes in whose place a different one exists.
+        unused: Indexes that exist and are not declared.
+        options: The differences between the collection and its ``_options``, in words.
+        search: Vector-search indexes that are declared and do not exist.
+        notes: Things that could not be compared, with the reason.
     """
 
     collection: str
@@ -75,11 +75,11 @@ class IndexDiff:
 
     @property
     def is_in_step(self) -> bool:
-        """Nothing is missing, different or undeclared."""
+        """True if nothing is missing, different or undeclared."""
         return not (self.missing or self.different or self.unused or self.options or self.search)
 
     def lines(self) -> list[str]:
-        """The differences, a line each."""
+        """Return the differences, one on each line."""
         return [
             *(f"missing: {described(spec)}" for spec in self.missing),
             *(f"missing: vector-search index {spec.name!r}" for spec in self.search),
@@ -95,14 +95,14 @@ class IndexDiff:
 
 @dataclass(frozen=True, slots=True)
 class IndexAction:
-    """One step that was taken, or would be.
+    """One action that was carried out, or that a dry run would carry out.
 
     Attributes:
-        kind: ``create``, ``modify`` (in place), ``replace`` (drop and create), ``drop``, or ``leave``: a
-            difference that was not to be touched.
+        kind: ``create``, ``modify`` (in place), ``replace`` (drop and create), ``drop``, or
+            ``leave`` (a difference that stays).
         collection: The collection's name.
         index: The index's name; empty for the collection itself.
-        detail: What and why, in words.
+        detail: The index or the options, and the difference, in words.
         is_done: False after a dry run, and for ``leave``.
     """
 
@@ -117,40 +117,44 @@ class IndexAction:
 
 
 def described(spec: IndexSpec) -> str:
-    """A declared index in words, without the values of its condition."""
+    """Describe a declared index in words, without the values of its condition."""
     options = sorted(spec.options.keys() - {"name"})
     return f"{spec.name!r} on {shown(spec.keys)}" + (f" [{', '.join(options)}]" if options else "")
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """A collection and the models in it."""
+class _CollectionModels:
+    """A collection, and the models whose records it has."""
 
     collection: Collection
     bound: list[BoundModel]
 
     def indexes(self) -> list[IndexSpec]:
-        found: dict[object, IndexSpec] = {}
-        for each in self.bound:
-            for spec in declared_indexes(each.model, each.operators):
-                known = found.setdefault((spec.keys, spec.name), spec)
+        specs: dict[object, IndexSpec] = {}
+        for bound_model in self.bound:
+            for spec in declared_indexes(bound_model.model, bound_model.operators):
+                known = specs.setdefault((spec.keys, spec.name), spec)
                 if known != spec:
                     names = " and ".join(b.model._name for b in self.bound)
                     raise ConfigurationError(
                         f"{self.collection.name}: {names} share the collection and declare the index "
                         f"{spec.name!r} with different options"
                     )
-        return list(found.values())
+        return list(specs.values())
 
     def search_indexes(self) -> list[SearchIndexSpec]:
-        found = {s.name: s for each in self.bound for s in declared_search_indexes(each.model)}
-        return list(found.values())
+        specs = {
+            s.name: s
+            for bound_model in self.bound
+            for s in declared_search_indexes(bound_model.model)
+        }
+        return list(specs.values())
 
     def options(self) -> Mapping[str, Any] | None:
-        for each in self.bound:
-            declared = declared_options(each.model)
+        for bound_model in self.bound:
+            declared = declared_options(bound_model.model)
             if declared is not None:
-                return create_options(each.model, declared)
+                return create_options(bound_model.model, declared)
         return None
 
 
@@ -160,20 +164,20 @@ class IndexCatalog:
     def __init__(self, app: App) -> None:
         self._app = app
 
-    def _kept(self, models: Models | None) -> list[_Kept]:
-        found: dict[str, _Kept] = {}
-        chosen = None if models is None else {self._app.bind(m).collection.name for m in models}
+    def _by_collection(self, models: Models | None) -> list[_CollectionModels]:
+        groups: dict[str, _CollectionModels] = {}
+        names = None if models is None else {self._app.bind(m).collection.name for m in models}
         for model in self._app.known_models():
             try:
                 bound = self._app.bind(model)
             except EarnORMError:
                 if models is not None and model in models:
                     raise
-                continue  # a model that cannot be used here says so when it is used
+                continue  # a model that this App cannot use raises the error when it is used
             name = bound.collection.name
-            if chosen is None or name in chosen:
-                found.setdefault(name, _Kept(bound.collection, [])).bound.append(bound)
-        return [found[name] for name in sorted(found)]
+            if names is None or name in names:
+                groups.setdefault(name, _CollectionModels(bound.collection, [])).bound.append(bound)
+        return [groups[name] for name in sorted(groups)]
 
     async def diff(self, models: Models | None = None) -> list[IndexDiff]:
         """Compare each collection with what its models declare; nothing is changed.
@@ -184,99 +188,101 @@ class IndexCatalog:
         Raises:
             ConfigurationError: A declaration is malformed.
         """
-        return [(await self._look(kept))[0] for kept in self._kept(models)]
+        return [(await self._compare(group))[0] for group in self._by_collection(models)]
 
-    async def _look(self, kept: _Kept) -> tuple[IndexDiff, list[Document]]:
-        declared, options = kept.indexes(), kept.options()
-        description = await kept.collection.describe()
-        existing = [] if description is None else await kept.collection.list_indexes()
+    async def _compare(self, group: _CollectionModels) -> tuple[IndexDiff, list[Document]]:
+        declared, options = group.indexes(), group.options()
+        description = await group.collection.describe()
+        existing = [] if description is None else await group.collection.list_indexes()
         series = (description or {}).get("options", {}).get("timeseries")
         if series:
             existing = [index for index in existing if not _is_of_series(index, series)]
         collation = (description or {"options": options or {}})["options"].get("collation")
-        found: Comparison = compare(declared, existing, collation)
+        comparison: Comparison = compare(declared, existing, collation)
         notes: list[str] = []
-        search = await self._missing_search_indexes(kept, notes)
-        unlike: tuple[str, ...] = ()
+        search = await self._missing_search_indexes(group, notes)
+        option_differences: tuple[str, ...] = ()
         if description is not None and options is not None:
-            unlike = differences(options, description)
+            option_differences = differences(options, description)
         diff = IndexDiff(
-            collection=kept.collection.name,
-            models=tuple(each.model._name for each in kept.bound),
+            collection=group.collection.name,
+            models=tuple(bound_model.model._name for bound_model in group.bound),
             exists=description is not None,
-            ok=found.ok,
-            missing=found.missing,
-            different=found.different,
-            unused=found.unused,
-            options=unlike,
+            ok=comparison.ok,
+            missing=comparison.missing,
+            different=comparison.different,
+            unused=comparison.unused,
+            options=option_differences,
             search=search,
             notes=tuple(notes),
         )
         return diff, existing
 
     async def _missing_search_indexes(
-        self, kept: _Kept, notes: list[str]
+        self, group: _CollectionModels, notes: list[str]
     ) -> tuple[SearchIndexSpec, ...]:
-        wanted = kept.search_indexes()
+        wanted = group.search_indexes()
         if not wanted:
             return ()
         try:
-            existing = {each["name"] for each in await kept.collection.list_search_indexes()}
+            existing = {index["name"] for index in await group.collection.list_search_indexes()}
         except NotSupported as error:
             notes.append(f"vector search: {error}")
             return ()
-        return tuple(each for each in wanted if each.name not in existing)
+        return tuple(index for index in wanted if index.name not in existing)
 
     async def sync(
         self, models: Models | None = None, *, replace: bool = False, dry_run: bool = False
     ) -> list[IndexAction]:
-        """Create what is missing. What differs stays as it is unless ``replace`` asks for more.
+        """Create what is missing, and with ``replace`` also change what differs.
 
         Args:
             models: Only their collections; None means every model of the App.
-            replace: Change an index that differs: in place where the database can, else dropped and
-                created again (and put back if the new one cannot be created).
-            dry_run: Only say what would be done.
+            replace: Change an index that differs: in place if the database can, else by dropping
+                and creating it (if the new one cannot be created, the old one is restored).
+            dry_run: Only return the actions, without carrying them out.
 
         Returns:
-            Each step, and as ``leave`` each difference that was not touched.
+            Each action, and as ``leave`` each difference that stays.
 
         Raises:
             ConfigurationError: The database refuses an index.
         """
         actions: list[IndexAction] = []
-        for kept in self._kept(models):
-            diff, existing = await self._look(kept)
+        for group in self._by_collection(models):
+            diff, existing = await self._compare(group)
             by_name = {index["name"]: index for index in existing}
-            settled = [_settling(diff.collection, d, replace, dry_run) for d in diff.different]
+            changes = [_change(diff.collection, d, replace, dry_run) for d in diff.different]
             if not dry_run:
-                await _settle(kept.collection, settled, by_name)
-            actions += await self._create(kept, diff, dry_run)
-            actions += [action for _, action in settled]
+                await _carry_out(group.collection, changes, by_name)
+            actions += await self._create(group, diff, dry_run)
+            actions += [action for _, action in changes]
             if diff.options:
-                said = f"the collection: {'; '.join(diff.options)}"
-                actions.append(IndexAction("leave", diff.collection, "", said, False))
+                detail = f"the collection: {'; '.join(diff.options)}"
+                actions.append(IndexAction("leave", diff.collection, "", detail, False))
         return actions
 
-    async def _create(self, kept: _Kept, diff: IndexDiff, dry_run: bool) -> list[IndexAction]:
+    async def _create(
+        self, group: _CollectionModels, diff: IndexDiff, dry_run: bool
+    ) -> list[IndexAction]:
         actions: list[IndexAction] = []
-        name, options = diff.collection, kept.options()
+        name, options = diff.collection, group.options()
         if not diff.exists and options is not None:
-            said = f"the collection with {', '.join(sorted(options)) or 'no options'}"
-            actions.append(IndexAction("create", name, "", said, not dry_run))
+            detail = f"the collection with {', '.join(sorted(options)) or 'no options'}"
+            actions.append(IndexAction("create", name, "", detail, not dry_run))
             if not dry_run:
-                await kept.collection.create(options)
+                await group.collection.create(options)
         for spec in diff.missing:
             actions.append(
                 IndexAction("create", name, spec.name, f"index {described(spec)}", not dry_run)
             )
         for search in diff.search:
-            said = f"vector-search index {search.name!r}"
-            actions.append(IndexAction("create", name, search.name, said, not dry_run))
+            detail = f"vector-search index {search.name!r}"
+            actions.append(IndexAction("create", name, search.name, detail, not dry_run))
         if not dry_run:
-            await kept.collection.create_indexes(diff.missing)
+            await group.collection.create_indexes(diff.missing)
             if diff.search:
-                await kept.collection.create_search_indexes(diff.search)
+                await group.collection.create_search_indexes(diff.search)
         return actions
 
     async def drop_unused(
@@ -286,14 +292,14 @@ class IndexCatalog:
 
         Args:
             models: Only their collections; None means every model of the App.
-            dry_run: Only say what would be dropped.
+            dry_run: Only return the actions, without dropping an index.
         """
         actions: list[IndexAction] = []
-        for kept in self._kept(models):
-            diff, _ = await self._look(kept)
+        for group in self._by_collection(models):
+            diff, _ = await self._compare(group)
             for index in diff.unused:
                 if not dry_run:
-                    await kept.collection.drop_index(index.name)
+                    await group.collection.drop_index(index.name)
                 actions.append(
                     IndexAction("drop", diff.collection, index.name, f"index {index}", not dry_run)
                 )
@@ -302,28 +308,28 @@ class IndexCatalog:
     async def advise(
         self, shapes: Iterable[QueryShape], *, verify: bool = False, sample: int = SAMPLE
     ) -> list[Advice]:
-        """Which indexes these shapes of queries lack.
+        """Find the indexes that shapes of queries lack.
 
         Args:
             shapes: From ``app.services["slow_queries"].shapes()``, a file of them, or ``shape()``.
-            verify: Ask the server's planner before and after, on a scratch collection with a sample of
-                the documents; see :func:`earnorm.features.indexes.advice.try_out`.
-            sample: How many documents to copy for it.
+            verify: Get the server's plans without and with the indexes, on a scratch collection
+                with a sample of the documents; see :func:`earnorm.features.indexes.advice.try_out`.
+            sample: The number of documents to copy for it.
         """
-        found: list[Advice] = []
+        result: list[Advice] = []
         for shape in shapes:
             bound = self._app.bind(self._app.model(shape.model))
             advice = advise(bound, shape, await bound.collection.list_indexes())
             if verify:
                 collection = self._app.backend.collection
                 advice = await try_out(bound, advice, collection, sample=sample)
-            found.append(advice)
-        return found
+            result.append(advice)
+        return result
 
     def shape(
         self, model: type[BaseModel], domain: DomainSource = None, order: Order = None
     ) -> QueryShape:
-        """The shape of a search.
+        """Return the shape of a search.
 
         Raises:
             DomainError: The domain or the order is malformed.
@@ -333,13 +339,13 @@ class IndexCatalog:
         known = {*bound.schema.fields, "id", "pk"}
         for name in sorted(op.domain.paths() - known):
             raise DomainError(f"{bound.model._name} has no field {name!r}{nearest(name, known)}")
-        found = shape_of(op)
-        assert found is not None  # a search has one
-        return found
+        query_shape = shape_of(op)
+        assert query_shape is not None  # every search has a shape
+        return query_shape
 
 
 def _is_of_series(index: Document, series: Mapping[str, Any]) -> bool:
-    """Since MongoDB 6.3 the server gives a time series an index of its own."""
+    """Return True for the index that MongoDB itself creates for a time series since 6.3."""
     keys = [*index["key"]]
     return keys == [series.get("metaField"), series.get("timeField")] and set(
         index["key"].values()
@@ -347,7 +353,7 @@ def _is_of_series(index: Document, series: Mapping[str, Any]) -> bool:
 
 
 def _is_modifiable(difference: IndexDifference) -> bool:
-    # An index becomes a TTL index in place, and never again another.
+    # The server can make an index a TTL index in place, but cannot undo that in place.
     was_ttl_only = (
         "expireAfterSeconds" in difference.options
         and "expireAfterSeconds" not in difference.declared.options
@@ -355,37 +361,37 @@ def _is_modifiable(difference: IndexDifference) -> bool:
     return difference.options <= {"hidden", "expireAfterSeconds"} and not was_ttl_only
 
 
-def _changes(difference: IndexDifference) -> dict[str, Any]:
+def _changed_options(difference: IndexDifference) -> dict[str, Any]:
     options = difference.declared.options
     defaults: dict[str, Any] = {"hidden": False}
     return {name: options.get(name, defaults.get(name)) for name in sorted(difference.options)}
 
 
-def _settling(
+def _change(
     collection: str, difference: IndexDifference, replace: bool, dry_run: bool
 ) -> tuple[IndexDifference, IndexAction]:
     kind: Literal["modify", "replace", "leave"] = "leave"
     if replace:
         kind = "modify" if _is_modifiable(difference) else "replace"
-    said, is_done = f"index {difference}", replace and not dry_run
-    return difference, IndexAction(kind, collection, difference.existing.name, said, is_done)
+    detail, is_done = f"index {difference}", replace and not dry_run
+    return difference, IndexAction(kind, collection, difference.existing.name, detail, is_done)
 
 
-async def _settle(
+async def _carry_out(
     collection: Collection,
-    settled: Sequence[tuple[IndexDifference, IndexAction]],
+    changes: Sequence[tuple[IndexDifference, IndexAction]],
     existing: Mapping[str, Document],
 ) -> None:
-    for difference, action in settled:
+    for difference, action in changes:
         if action.kind == "modify":
-            await collection.modify_index(difference.existing.name, _changes(difference))
-    await _replace(collection, [d for d, action in settled if action.kind == "replace"], existing)
+            await collection.modify_index(difference.existing.name, _changed_options(difference))
+    await _replace(collection, [d for d, action in changes if action.kind == "replace"], existing)
 
 
 async def _replace(
     collection: Collection, different: Sequence[IndexDifference], existing: Mapping[str, Document]
 ) -> None:
-    """Drop all, then create all: a new one may want the name or the keys of another old one."""
+    """Drop all, then create all: a new index may have the name or the keys of another old one."""
     try:
         for difference in different:
             await collection.drop_index(difference.existing.name)
@@ -395,7 +401,7 @@ async def _replace(
             try:
                 await collection.create_indexes([_spec_of(existing[difference.existing.name])])
             except ConfigurationError:
-                continue  # its successor was created before another one was refused
+                continue  # its replacement was created before the server refused another one
         raise
 
 

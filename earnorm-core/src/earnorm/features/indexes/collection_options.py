@@ -1,6 +1,6 @@
-"""How a model's collection is kept: capped, time series, collation, clustered, pre-images.
+"""The options of a model's collection: capped, time series, collation, clustered, pre-images.
 
-Created when the collection is missing; compared, and never changed, when it exists.
+A missing collection is created with them; an existing one is only compared, and never changed.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ GRANULARITIES: Final = ("seconds", "minutes", "hours")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionOptions:
-    """How a model's collection is kept, for ``_options``; a mapping of these names will do as well.
+    """The options of a model's collection, for ``_options``; a mapping of these names works too.
 
     Attributes:
-        capped_size: Keep at most so many bytes; the oldest documents go.
-        capped_max: And at most so many documents.
+        capped_size: The most bytes to keep; the oldest documents are removed.
+        capped_max: The most documents to keep, in addition.
         time_field: The field with the time of a measurement: makes a time-series collection.
-        meta_field: Of a time series: the field that says what was measured.
+        meta_field: Of a time series: the field that names the source of a measurement.
         granularity: Of a time series: ``"seconds"``, ``"minutes"`` or ``"hours"`` between measurements.
-        expire_after: Of a time series or a clustered collection: delete documents so long after their
-            time (seconds or a timedelta).
-        collation: How texts compare unless an index or a query says otherwise: a locale, or MongoDB's
-            own mapping.
-        clustered: Keep the documents in the order of their ``_id``, without an index of its own for it.
-        pre_images: Let change streams tell what a document was before it changed.
+        expire_after: Of a time series or a clustered collection: the age at which documents are
+            deleted (seconds or a timedelta).
+        collation: The comparison of texts, unless an index or a query has its own: a locale, or
+            MongoDB's own mapping.
+        clustered: Store the documents in the order of their ``_id``, without a separate index for
+            it.
+        pre_images: Change streams can give each document as it was before a change.
 
     Raises:
         ConfigurationError: Options are malformed, or do not go together.
@@ -88,10 +89,10 @@ class CollectionOptions:
 
 
 def declared_options(model: type[BaseModel]) -> CollectionOptions | None:
-    """What the model's ``_options`` say; None where it says nothing.
+    """Read the model's ``_options``; None if it has none.
 
     Raises:
-        ConfigurationError: They are malformed.
+        ConfigurationError: The options are malformed.
     """
     source: object = model._options
     if source is None or isinstance(source, CollectionOptions):
@@ -100,7 +101,7 @@ def declared_options(model: type[BaseModel]) -> CollectionOptions | None:
         raise ConfigurationError(
             f"{model.__name__}._options are CollectionOptions(…) or a mapping, not {source!r}"
         )
-    known = [each.name for each in fields(CollectionOptions)]
+    known = [option.name for option in fields(CollectionOptions)]
     for name in source:
         if name not in known:
             raise ConfigurationError(
@@ -113,34 +114,34 @@ def declared_options(model: type[BaseModel]) -> CollectionOptions | None:
 
 
 def create_options(model: type[BaseModel], options: CollectionOptions) -> dict[str, Any]:
-    """The options of MongoDB's ``create`` command.
+    """Make the options of MongoDB's ``create`` command.
 
     Raises:
-        ConfigurationError: A field of a time series is not one of the model.
+        ConfigurationError: The model does not have a field of the time series.
     """
-    found: dict[str, Any] = {}
+    command_options: dict[str, Any] = {}
     if options.capped_size is not None:
-        found |= {"capped": True, "size": options.capped_size}
+        command_options |= {"capped": True, "size": options.capped_size}
         if options.capped_max is not None:
-            found["max"] = options.capped_max
+            command_options["max"] = options.capped_max
     if options.time_field is not None:
         series = {"timeField": _stored_name(model, "time_field", options.time_field)}
         if options.meta_field is not None:
             series["metaField"] = _stored_name(model, "meta_field", options.meta_field)
         if options.granularity is not None:
             series["granularity"] = options.granularity
-        found["timeseries"] = series
+        command_options["timeseries"] = series
     expire_after = seconds("expire_after", options.expire_after)
     if expire_after is not None:
-        found["expireAfterSeconds"] = expire_after
+        command_options["expireAfterSeconds"] = expire_after
     collation = collation_of(options.collation)
     if collation is not None:
-        found["collation"] = collation
+        command_options["collation"] = collation
     if options.clustered:
-        found["clusteredIndex"] = {"key": {"_id": 1}, "unique": True}
+        command_options["clusteredIndex"] = {"key": {"_id": 1}, "unique": True}
     if options.pre_images:
-        found["changeStreamPreAndPostImages"] = {"enabled": True}
-    return found
+        command_options["changeStreamPreAndPostImages"] = {"enabled": True}
+    return command_options
 
 
 def _stored_name(model: type[BaseModel], option: str, name: str) -> str:
@@ -151,11 +152,11 @@ def _stored_name(model: type[BaseModel], option: str, name: str) -> str:
 
 
 def differences(declared: Mapping[str, Any], existing: Document) -> tuple[str, ...]:
-    """In words, where a collection that exists is not as declared.
+    """Return the differences between an existing collection and its declaration, in words.
 
     Args:
         declared: The options of MongoDB's ``create`` command.
-        existing: What the server says of the collection.
+        existing: The server's description of the collection.
     """
     wanted, found = _normal(declared), _normal(existing.get("options", {}))
     return tuple(
@@ -184,17 +185,17 @@ _COMPARED: Final = (
 
 
 def _normal(options: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: value for key, value in options.items() if key in _COMPARED}
-    if found.get("size"):  # the server rounds up to a multiple of 256
-        found["size"] = -(-found["size"] // 256) * 256
+    normal = {key: value for key, value in options.items() if key in _COMPARED}
+    if normal.get("size"):  # the server rounds up to a multiple of 256
+        normal["size"] = -(-normal["size"] // 256) * 256
     series = options.get("timeseries")
     if series:
-        found |= {key: series.get(key) for key in ("timeField", "metaField") if key in series}
-        found["granularity"] = series.get("granularity", "seconds")
-    if "collation" in found:
-        found["collation"] = normal_collation(found["collation"], of_collection=True)
+        normal |= {key: series.get(key) for key in ("timeField", "metaField") if key in series}
+        normal["granularity"] = series.get("granularity", "seconds")
+    if "collation" in normal:
+        normal["collation"] = normal_collation(normal["collation"], of_collection=True)
     if options.get("clusteredIndex"):
-        found["clustered"] = True
+        normal["clustered"] = True
     images = options.get("changeStreamPreAndPostImages") or {}
-    found["changeStreamPreAndPostImages"] = bool(images.get("enabled"))
-    return {key: value for key, value in found.items() if value is not None and value is not False}
+    normal["changeStreamPreAndPostImages"] = bool(images.get("enabled"))
+    return {key: value for key, value in normal.items() if value is not None and value is not False}

@@ -1,7 +1,7 @@
-"""Whether an index that exists is the one that was declared: exact, and blind only to what means nothing.
+"""Compares existing indexes with declared ones exactly, ignoring differences without effect.
 
-The order of keys and their directions count. What the server adds by itself (``v``, the defaults of a
-collation, of text and of 2d indexes, the key ``_fts``) does not.
+The order of keys and their directions count. Properties that the server adds (``v``, the defaults
+of a collation, of text and of 2d indexes, the key ``_fts``) do not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COLLATION_DEFAULTS: Final[Mapping[str, Any]] = {
     "normalization": False,
     "backwards": False,
 }
-# Every locale of MongoDB 6.0 was asked for the defaults of an index.
+# These defaults were read from a MongoDB 6.0 server, with an index for each of its locales.
 _NORMALIZED: Final = "as bn my el gu he hi ig kn km kok mr or ps fa fa_AF pa si ta te th vi yi yo"
 _OF_LOCALE: Final[Mapping[str, Mapping[str, Any]]] = {
     **{locale: {"normalization": True} for locale in _NORMALIZED.split()},
@@ -36,11 +36,12 @@ _OF_LOCALE: Final[Mapping[str, Mapping[str, Any]]] = {
     "fr_CA": {"backwards": True},
 }
 _OF_COLLECTION: Final = frozenset({"fr_CA"})
-"""A collection's own collation has the defaults of its locale here only; elsewhere the common ones."""
+"""The locales whose defaults also apply to a collection's own collation; others get the common
+ones."""
 
 _TEXT_DEFAULTS: Final = {"default_language": "english", "language_override": "language"}
 _2D_DEFAULTS: Final = {"bits": 26, "min": -180.0, "max": 180.0}
-# Set by the server, or without an effect; a declaration that names a version is about creation only.
+# The server sets these itself, or they have no effect; a declared version counts at creation only.
 _IGNORED: Final = frozenset(
     {
         "v",
@@ -60,9 +61,9 @@ class ExistingIndex:
     """An index as the server lists it.
 
     Attributes:
-        name: Its name.
+        name: The index's name.
         keys: Its keys in order; those of a text index as ``("_fts", "text"), ("_ftsx", 1)``.
-        options: Its other properties as the server gives them.
+        options: Its other properties, as the server gives them.
     """
 
     name: str
@@ -75,13 +76,13 @@ class ExistingIndex:
 
 @dataclass(frozen=True, slots=True)
 class IndexDifference:
-    """A declared index, and the one in the database that is in its place and is not the same.
+    """A declared index, and the different one that the database has in its place.
 
     Attributes:
-        declared: What the model says.
-        existing: What the database has.
-        what: Each thing that differs, in words.
-        options: The names of the things that differ: options, ``keys`` and ``name``.
+        declared: The index of the model.
+        existing: The index of the database.
+        what: Each difference, in words.
+        options: The names of what differs: options, ``keys`` and ``name``.
     """
 
     declared: IndexSpec
@@ -91,7 +92,7 @@ class IndexDifference:
 
     @property
     def is_harmless(self) -> bool:
-        """Only the name differs, or whether it is hidden: nothing that a query's result depends on."""
+        """True if only ``name`` or ``hidden`` differs, which changes no query's result."""
         return self.options <= {"name", "hidden"}
 
     def __str__(self) -> str:
@@ -100,7 +101,7 @@ class IndexDifference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was declared against what exists."""
+    """The result of comparing declared indexes with existing ones."""
 
     ok: tuple[IndexSpec, ...]
     missing: tuple[IndexSpec, ...]
@@ -115,17 +116,17 @@ def compare(
 ) -> Comparison:
     """Compare a model's indexes with those of its collection.
 
-    An index of other name that is the same otherwise is the declared one, unless the declaration
-    names itself. The index on ``_id`` is never part of it.
+    An index that differs in its name only counts as the declared one, unless the declaration gives
+    a name. The index on ``_id`` is not compared.
 
     Args:
-        declared: What the model says.
-        existing: What the server lists.
-        collation: The collection's own collation, which an index without one follows.
+        declared: The indexes of the model.
+        existing: The indexes, as the server lists them.
+        collation: The collection's own collation, which applies to an index without one.
     """
     rest = [existing_index(index) for index in existing if not _is_of_id(index)]
     if collation is None:
-        # The index on _id always follows it.
+        # The index on _id always has the collection's collation.
         collation = next(
             (i["collation"] for i in existing if "collation" in i and _is_of_id(i)), None
         )
@@ -133,12 +134,12 @@ def compare(
     ok: list[IndexSpec] = []
     different: list[IndexDifference] = []
     missing: list[IndexSpec] = []
-    open_: list[tuple[IndexSpec, _Identity]] = []
+    unmatched: list[tuple[IndexSpec, _Identity]] = []
     for spec, identity in wanted:
         same = [e for e in rest if _identity_of(e) == identity]
         found = next((e for e in same if e.name == spec.name), same[0] if same else None)
         if found is None:
-            open_.append((spec, identity))
+            unmatched.append((spec, identity))
             continue
         rest.remove(found)
         if found.name != spec.name and "name" in spec.options:
@@ -146,8 +147,8 @@ def compare(
             different.append(IndexDifference(spec, found, what, frozenset({"name"})))
         else:
             ok.append(spec)
-    for spec, identity in open_:
-        # What stands in its place: an index of its name, else one on its keys.
+    for spec, identity in unmatched:
+        # The index in its place is the one with its name, else one on its keys.
         found = next((e for e in rest if e.name == spec.name), None) or next(
             (e for e in rest if _identity_of(e).keys == identity.keys), None
         )
@@ -160,7 +161,7 @@ def compare(
 
 
 def shown(keys: Iterable[tuple[str, int | str]]) -> str:
-    """Keys in words: ``name, -age, title (text)``."""
+    """Describe keys in words: ``name, -age, title (text)``."""
     words: Mapping[int | str, str] = {1: "{}", -1: "-{}"}
     return ", ".join(words.get(kind, f"{{}} ({kind})").format(path) for path, kind in keys)
 
@@ -172,7 +173,7 @@ _Options: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """Keys as the server stores them, and every option that means something, defaults filled in."""
+    """The keys as the server stores them, and all options with an effect, with their defaults."""
 
     keys: Keys
     options: _Options
@@ -188,7 +189,7 @@ def _identity(spec: IndexSpec, collation: Mapping[str, Any] | None) -> _Identity
 def _normal_identity(keys: Keys, options: Mapping[str, Any]) -> _Identity:
     text = [path for path, kind in keys if kind == "text" and path != "_fts"]
     if text:
-        # As a server keeps them: the paths are in the weights only.
+        # The server keeps the paths of a text index in its weights only.
         first = next(n for n, (_, kind) in enumerate(keys) if kind == "text")
         plain = [(path, kind) for path, kind in keys if kind != "text"]
         keys = (*plain[:first], ("_fts", "text"), ("_ftsx", 1), *plain[first:])
@@ -201,7 +202,7 @@ def _identity_of(existing: ExistingIndex) -> _Identity:
 
 
 def existing_index(index: Document) -> ExistingIndex:
-    """An index from what the server lists."""
+    """Make an ExistingIndex of an index that the server lists."""
     keys = tuple((path, _kind(kind)) for path, kind in _items(index["key"]))
     options = {key: value for key, value in index.items() if key not in ("key", "name", "v", "ns")}
     return ExistingIndex(index["name"], keys, options)
@@ -212,7 +213,7 @@ def _items(keys: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _kind(kind: Any) -> int | str:
-    # An old shell stored directions as doubles.
+    # Old versions of the mongo shell stored directions as doubles.
     return kind if isinstance(kind, str) else int(kind)
 
 
@@ -222,23 +223,23 @@ def _is_of_id(index: Document) -> bool:
 
 def _normal(keys: Keys, options: Mapping[str, Any]) -> _Options:
     kinds = {kind for _, kind in keys}
-    found: _Options = {}
+    normal: _Options = {}
     for name, value in options.items():
         if name in _IGNORED or value is None or value is False:
             continue
-        found[name] = _NORMAL.get(name, canonical)(value)
+        normal[name] = _NORMAL.get(name, canonical)(value)
     for kind, defaults in (("text", _TEXT_DEFAULTS), ("2d", _2D_DEFAULTS)):
         if kind in kinds:
-            found = {**{name: canonical(value) for name, value in defaults.items()}, **found}
-    if found.get("collation") is None:
-        found.pop("collation", None)
-    return found
+            normal = {**{name: canonical(value) for name, value in defaults.items()}, **normal}
+    if normal.get("collation") is None:
+        normal.pop("collation", None)
+    return normal
 
 
 def normal_collation(
     collation: Mapping[str, Any] | None, *, of_collection: bool = False
 ) -> Mapping[str, Any] | None:
-    """A collation with its defaults; None for the simple one, which is none."""
+    """Return a collation with its defaults; None for ``simple``, which means no collation."""
     if not collation or collation.get("locale") == "simple":
         return None
     language = str(collation["locale"]).partition("@")[0]
@@ -249,24 +250,28 @@ def normal_collation(
 
 
 def _normal_filter(value: Any) -> Any:
-    """A filter with its implicit ``$eq``; the order of its conditions means nothing."""
+    """Write out the implicit ``$eq`` of a filter; its mappings compare in any order of keys."""
     if not isinstance(value, Mapping):
         return canonical(value)
-    found: dict[str, Any] = {}
-    for key, each in value.items():
+    normal: dict[str, Any] = {}
+    for key, condition in value.items():
         if key in ("$and", "$or"):
-            found[key] = [_normal_filter(part) for part in each]
+            normal[key] = [_normal_filter(part) for part in condition]
         elif key.startswith("$"):
-            found[key] = canonical(each)
-        elif isinstance(each, Mapping) and each and all(k.startswith("$") for k in each):
-            found[key] = _normal_filter(each)
+            normal[key] = canonical(condition)
+        elif (
+            isinstance(condition, Mapping)
+            and condition
+            and all(k.startswith("$") for k in condition)
+        ):
+            normal[key] = _normal_filter(condition)
         else:
-            found[key] = {"$eq": canonical(each)}
-    return found
+            normal[key] = {"$eq": canonical(condition)}
+    return normal
 
 
 def canonical(value: Any) -> Any:
-    """A value by which two equal ones compare equal: numbers by value, everything else by its BSON."""
+    """Return a key that is equal for equal values: numbers by value, other values by their BSON."""
     if isinstance(value, bool):
         return ("bool", value)
     if isinstance(value, int | float):
@@ -308,14 +313,14 @@ def _difference(spec: IndexSpec, declared: _Identity, existing: ExistingIndex) -
     for name in sorted({*declared.options, *found.options}):
         if declared.options.get(name) != found.options.get(name):
             names.add(name)
-            what.append(_worded(name, spec.options, existing.options, declared, found))
+            what.append(_in_words(name, spec.options, existing.options, declared, found))
     if "name" in spec.options and existing.name != spec.name:
         names.add("name")
         what.append(f"the name {spec.name!r} is declared")
     return IndexDifference(spec, existing, tuple(what), frozenset(names))
 
 
-def _worded(
+def _in_words(
     name: str,
     declared: Mapping[str, Any],
     existing: Mapping[str, Any],
@@ -323,14 +328,16 @@ def _worded(
     found: _Identity,
 ) -> str:
     if name == "partialFilterExpression":
-        # Its values are data: they stay out of reports.
+        # The values of the condition are data, which must not get into reports.
         if name not in declared:
             return "it covers some documents only (partialFilterExpression), which is not declared"
         return "its condition (partialFilterExpression) is not the declared one"
 
-    def said(own: Mapping[str, Any], normal: _Identity) -> str:
+    def described(own: Mapping[str, Any], normal: _Identity) -> str:
         if name not in normal.options:
             return "not set"
         return repr(own[name]) if name in own else "its default"
 
-    return f"{name} is declared as {said(declared, wanted)}, and is {said(existing, found)}"
+    return (
+        f"{name} is declared as {described(declared, wanted)}, and is {described(existing, found)}"
+    )

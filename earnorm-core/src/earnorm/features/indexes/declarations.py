@@ -1,7 +1,7 @@
-"""What a model declares about its indexes: ``Index``, ``VectorSearchIndex`` and the short forms of ``_indexes``.
+"""Declarations of indexes: ``Index``, ``VectorSearchIndex`` and the forms of ``_indexes``.
 
-Declarations become the ``IndexSpec`` that a backend creates. What exists already is compared in
-``index_comparison``, and brought in step in ``catalog``.
+A declaration becomes the ``IndexSpec`` that a backend creates. ``comparison`` compares it with the
+existing indexes, and ``catalog`` changes those to match.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
 
 KINDS: Final = frozenset({"text", "2d", "2dsphere", "hashed"})
-"""What may stand in a key beside a direction (1 or -1)."""
+"""The kinds of a key; a direction (1 or -1) is allowed as well."""
 
 Key: TypeAlias = str | tuple[str, int | str] | Mapping[str, int | str]
 """``"email"``, ``"-created_at"``, ``("title", "text")`` or ``{"location": "2dsphere"}``."""
@@ -51,7 +51,8 @@ _SERVER_OPTIONS: Final = frozenset(
         "background",
     }
 )
-# https://www.mongodb.com/docs/manual/core/index-partial/: no negation, no regular expression.
+# MongoDB allows no negation and no regular expression here:
+# https://www.mongodb.com/docs/manual/core/index-partial/
 _PARTIAL_OPERATORS: Final = frozenset(
     {"$eq", "$exists", "$gt", "$gte", "$lt", "$lte", "$type", "$and", "$or", "$in"}
 )
@@ -63,18 +64,19 @@ class Index:
     Args:
         *keys: Field paths in order: ``"email"``, ``"-created_at"`` (descending), ``("title", "text")``,
             ``{"location": "2dsphere"}``, ``("token", "hashed")``, ``"$**"`` or ``"attributes.$**"``
-            (every field there is, or every one below a path).
-        unique: No two documents share the keys' values.
+            (every field of the document, or every one below a path).
+        unique: No two documents may have the same values of the keys.
         sparse: Leave out documents without the keys.
-        partial: Index only the records of this domain: ``[("active", "=", True)]``. The database knows
-            ``=``, ``in``, ``<`` and the like here, and neither negations nor patterns.
-        expire_after: Delete documents so long after the date in their only key (TTL).
-        weights: Of a text index: how much a match in a field counts (1 where it is not said).
+        partial: Index only the records of this domain: ``[("active", "=", True)]``. The database
+            allows ``=``, ``in``, ``<`` and the like here, but neither negations nor patterns.
+        expire_after: Delete documents at this time after the date in their only key (TTL).
+        weights: Of a text index: the weight of a match in each field (default: 1).
         language: Of a text index: the language of its stop words and stems (default: english).
         language_field: Of a text index: the key that names a document's own language (default: language).
         projection: Of ``"$**"``: the only fields to index, or a mapping of field paths to True or False.
-        collation: How texts compare: a locale, or MongoDB's own mapping.
-        hidden: Kept up to date and not used by queries, to try out what dropping it would do.
+        collation: The comparison of texts: a locale, or MongoDB's own mapping.
+        hidden: Writes update the index but queries do not use it, to test the effect of dropping
+            it.
         name: The index's name (default: made of its keys).
 
     Raises:
@@ -136,15 +138,15 @@ class Index:
 
 
 class VectorSearchIndex:
-    """An index for ``$vectorSearch``, where the server has it (Atlas, or a server with its search process).
+    """An index for ``$vectorSearch``, which needs Atlas or a server with its search process.
 
-    A server without it is no error: the App logs a warning and goes on.
+    A server without it is no error: the App logs a warning and continues.
 
     Args:
         path: The field that holds the vector.
-        dimensions: How many numbers a vector has.
+        dimensions: The number of numbers in a vector.
         similarity: ``"cosine"``, ``"euclidean"`` or ``"dotProduct"``.
-        filters: Field paths that a search may narrow by.
+        filters: Field paths by which a search may filter.
         quantization: ``"scalar"`` or ``"binary"``, or None.
         name: The index's name.
 
@@ -186,55 +188,55 @@ class VectorSearchIndex:
 
 
 IndexEntry: TypeAlias = Index | VectorSearchIndex | Mapping[str, Any]
-"""What ``_indexes`` may list."""
+"""An entry of ``_indexes``."""
 
 
 def declared_indexes(
     model: type[BaseModel], operators: Mapping[str, Operator] = OPERATORS
 ) -> list[IndexSpec]:
-    """The indexes of a model: from ``unique`` and ``index`` of its fields, then from ``_indexes``.
+    """Return a model's indexes: from its fields' ``unique`` and ``index``, then from ``_indexes``.
 
     An entry of ``_indexes`` is an :class:`Index`, ``{"email": 1}`` (keys in order; 1, -1 or a kind such as
     ``"text"``), or ``{"keys": [("email", 1)], "unique": True, …}`` with the options of :class:`Index` or
-    MongoDB's own. One for the same keys as a field's own takes its place.
+    MongoDB's own. An entry for the same key as a field's own index replaces that index.
 
     Raises:
         ConfigurationError: An entry is malformed.
     """
-    found: dict[object, IndexSpec] = {spec.keys: spec for spec in _of_fields(model)}
-    of_fields = set(found)
+    specs: dict[object, IndexSpec] = {spec.keys: spec for spec in _field_indexes(model)}
+    of_fields = set(specs)
     for entry in model._indexes:
         if isinstance(entry, VectorSearchIndex):
             continue
-        spec = _of_entry(model, entry, operators)
+        spec = _entry_index(model, entry, operators)
         key: object = spec.keys
         if key in of_fields:
-            # `unique=True` on the field and {"email": 1} in _indexes mean one unique index
+            # `unique=True` on the field together with {"email": 1} in _indexes is one unique index
             of_fields.discard(key)
-            spec = IndexSpec(spec.keys, _merged(found[key].options, spec.options))
-        elif key in found and spec != found[key]:
-            key = (spec.keys, spec.name)  # a second one that differs in collation or condition
-        found[key] = spec
-    return list(found.values())
+            spec = IndexSpec(spec.keys, _merged(specs[key].options, spec.options))
+        elif key in specs and spec != specs[key]:
+            key = (spec.keys, spec.name)  # a second index may differ in collation or condition
+        specs[key] = spec
+    return list(specs.values())
 
 
 def entry_name(model: type[BaseModel], entry: IndexEntry) -> str:
-    """The name of the index that an entry of ``_indexes`` declares."""
+    """Return the name of the index that an entry of ``_indexes`` declares."""
     if isinstance(entry, VectorSearchIndex):
         return entry.name
-    return _of_entry(model, entry, OPERATORS).name
+    return _entry_index(model, entry, OPERATORS).name
 
 
 def _merged(of_field: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     merged = {**of_field, **options}
-    # The server takes one of the two; the entry's own wins.
+    # The server allows only one of the two; the option of the entry wins.
     if "sparse" in merged and "partialFilterExpression" in merged:
         merged.pop("sparse" if "partialFilterExpression" in options else "partialFilterExpression")
     return merged
 
 
 def declared_search_indexes(model: type[BaseModel]) -> list[SearchIndexSpec]:
-    """The vector-search indexes of a model."""
+    """Return the vector-search indexes of a model."""
     return [
         _search_spec(model, entry)
         for entry in model._indexes
@@ -255,10 +257,10 @@ def _search_spec(model: type[BaseModel], index: VectorSearchIndex) -> SearchInde
     return SearchIndexSpec(index.name, "vectorSearch", {"fields": [vector, *filters]})
 
 
-# -- of fields ------------------------------------------------------------------------------------
+# -- indexes of fields ----------------------------------------------------------------------------
 
 
-def _of_fields(model: type[BaseModel]) -> Iterator[IndexSpec]:
+def _field_indexes(model: type[BaseModel]) -> Iterator[IndexSpec]:
     for field in model._schema.stored:
         if field.name == "_id":
             continue
@@ -268,32 +270,35 @@ def _of_fields(model: type[BaseModel]) -> Iterator[IndexSpec]:
         options = _unique_options(model, field) if field.unique else {}
         if sparse:
             options = {**options, "sparse": True}
-            options.pop("partialFilterExpression", None)  # the server takes one of the two
+            options.pop("partialFilterExpression", None)  # the server allows only one of the two
         yield IndexSpec(((field.db_name, 1 if field.unique else field.index_kind),), options)
 
 
 def _unique_options(model: type[BaseModel], field: Field[Any, Any]) -> dict[str, Any]:
-    """Unset values must not collide: a partial index leaves null and missing out, and the planner
-    still uses it for a value of the field's own type."""
+    """Return options of a unique index in which unset values do not collide.
+
+    A partial index leaves out null and missing values, and the planner still uses it for a value of
+    the field's own type.
+    """
     everywhere = model._root is None or field.name in model._root._schema.fields
     if field.required and not field.sparse and everywhere:
         return {"unique": True}
-    # A required field of one of several classes in a collection is missing in the others, never null.
+    # In a collection of several classes, a required field is missing in the others but never null.
     if field.required or field.sparse or field.index_floor is MISSING:
         return {"unique": True, "sparse": True}
     floor = {field.db_name: {"$gte": field.index_floor}}
     return {"unique": True, "partialFilterExpression": floor}
 
 
-# -- of entries -----------------------------------------------------------------------------------
+# -- entries of _indexes --------------------------------------------------------------------------
 
 
-def _of_entry(
+def _entry_index(
     model: type[BaseModel], entry: object, operators: Mapping[str, Operator]
 ) -> IndexSpec:
     try:
         index, raw = _read(entry)
-        options = {**index.options, **_resolved(model, index, operators), **raw}
+        options = {**index.options, **_field_options(model, index, operators), **raw}
     except ConfigurationError as error:
         raise ConfigurationError(f"{model.__name__}._indexes: {error}") from error.__cause__
     if index.name is not None:
@@ -302,7 +307,7 @@ def _of_entry(
 
 
 def _read(entry: object) -> tuple[Index, dict[str, Any]]:
-    """An entry as an Index, and the options that stand in it in MongoDB's own words."""
+    """Read an entry as an Index, and its options that are named as in MongoDB."""
     if isinstance(entry, Index):
         return entry, {}
     if not _is_mapping(entry) or not entry:
@@ -319,7 +324,7 @@ def _read(entry: object) -> tuple[Index, dict[str, Any]]:
         if name not in _SERVER_OPTIONS:
             known = _SERVER_OPTIONS | _OWN_OPTIONS
             raise ConfigurationError(f"unknown option {name!r}{nearest(name, known)}")
-    raw.pop("background", None)  # without a meaning since MongoDB 4.2
+    raw.pop("background", None)  # it has no effect since MongoDB 4.2
     return Index(*[_as_key(pair) for pair in pairs], **own), raw
 
 
@@ -344,10 +349,10 @@ def _as_key(pair: object) -> Any:
     return tuple(cast("list[object]", pair)) if isinstance(pair, list) else pair
 
 
-def _resolved(
+def _field_options(
     model: type[BaseModel], index: Index, operators: Mapping[str, Operator]
 ) -> dict[str, Any]:
-    """The options that name fields, in stored paths."""
+    """Return the options that name fields, with the stored paths of the fields."""
     options: dict[str, Any] = {}
     if index.weights:
         options["weights"] = {_stored_path(model, p): w for p, w in index.weights.items()}
@@ -360,17 +365,17 @@ def _resolved(
             condition = to_filter(index.partial, model._schema, operators)
         except DomainError as error:
             raise ConfigurationError(f"{index!r}: partial: {error}") from error
-        foreign = sorted(_operators_in(condition) - _PARTIAL_OPERATORS)
-        if foreign or not condition:
+        refused = sorted(_operators_in(condition) - _PARTIAL_OPERATORS)
+        if refused or not condition:
             raise ConfigurationError(
                 f"{index!r}: the database cannot keep a partial index for this condition "
-                f"({', '.join(foreign) or 'it is always true'}); it knows =, in, <, <=, >, >=, & and |, and "
+                f"({', '.join(refused) or 'it is always true'}); it knows =, in, <, <=, >, >=, & and |, and "
                 f"neither negations nor patterns"
             )
         options["partialFilterExpression"] = condition
     kinds = {kind for _, kind in index.keys}
     if kinds & {"text", "2d"} and "collation" not in index.options and model._options is not None:
-        # Under a collection's own collation these kinds have to say that they follow none.
+        # These kinds support no collation, so they must refuse a collation of the collection.
         options["collation"] = dict(SIMPLE)
     return options
 
@@ -433,7 +438,7 @@ def _pairs_of(key: object) -> Iterator[tuple[object, object]]:
 
 
 def _is_kind(kind: object) -> TypeGuard[int | str]:
-    # True is 1 to Python and another thing to a reader
+    # True == 1 in Python, but nobody writes True as a direction.
     return (type(kind) is int and kind in (1, -1)) or (isinstance(kind, str) and kind in KINDS)
 
 
@@ -448,10 +453,10 @@ def _flag(name: str, value: object) -> bool:
 
 
 def seconds(name: str, value: float | datetime.timedelta | None) -> int | None:
-    """A time in whole seconds, as MongoDB keeps it.
+    """Return a time in whole seconds, as MongoDB stores it.
 
     Raises:
-        ConfigurationError: It is no time, or negative.
+        ConfigurationError: The value is no time, or is negative.
     """
     if value is None:
         return None
@@ -464,10 +469,10 @@ def seconds(name: str, value: float | datetime.timedelta | None) -> int | None:
 
 
 def collation_of(value: object) -> dict[str, Any] | None:
-    """A collation in MongoDB's own form.
+    """Return a collation in MongoDB's own form.
 
     Raises:
-        ConfigurationError: It is no locale and no mapping with one.
+        ConfigurationError: The value is neither a locale nor a mapping with one.
     """
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""What a class body says of its collection: indexes are those of all bases, rules are checked as they are written."""
+"""``_indexes`` and ``_validation`` of a class: merges the bases' indexes, checks the rules."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ ACTIONS: Final[Mapping[Strictness, Literal["error", "warn"]]] = {"strict": "erro
 
 
 def merge(declaration: Declaration) -> None:
-    """Let ``_indexes`` have those of the class and of all its bases, those of a base first."""
+    """Set ``_indexes`` to the indexes of all bases and then those of the class."""
     model = declaration.model
     if len(model.__bases__) == 1 and "_indexes" not in declaration.body:
-        return  # it has its base's
+        return  # the class inherits those of its only base
     merged: list[Any] = []
     for ancestor in reversed(model.__mro__):
         entries = vars(ancestor).get("_indexes", ())
         if not isinstance(entries, list | tuple):
-            return  # malformed: whoever reads it says so
+            return  # the code that reads a malformed value raises the error
         merged += [e for e in entries if not any(e is known for known in merged)]
     model._indexes = merged
 
 
 def refuse_unknown(declaration: Declaration) -> None:
-    """Look at ``_validation`` where it is written.
+    """Check the value of ``_validation`` when the class is made.
 
     Raises:
-        TypeError: It is neither ``"strict"`` nor ``"warn"`` nor None.
+        TypeError: The value is neither ``"strict"`` nor ``"warn"`` nor None.
     """
     if declaration.value not in ACTIONS:
         raise TypeError(

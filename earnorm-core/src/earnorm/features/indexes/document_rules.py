@@ -1,7 +1,7 @@
-"""``_validation``: the server, too, holds a collection's documents to the model's fields.
+"""``_validation``: the server also checks a collection's documents against the model's fields.
 
-It sees what other programs write as well. Types, required values, bounds and choices are checked there; patterns and
-the model's own validators are not.
+So it checks the writes of other programs as well. It checks types, required values, bounds and
+choices, but not patterns and the model's own validators.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ log = logging.getLogger("earnorm.validation")
 
 
 def document_rules(model: type[BaseModel]) -> dict[str, Any]:
-    """The validator of a model's collection: a query expression with MongoDB's ``$jsonSchema``.
+    """Make the validator of a model's collection: a query with MongoDB's ``$jsonSchema``.
 
-    Keys that the model doesn't declare are let pass: another version of the program may have them.
+    It allows keys that the model doesn't declare: another version of the program may have them.
     """
     return {"$jsonSchema": model._schema.stored_schema()}
 
 
 async def keep_rules(model: type[BaseModel], collection: Collection) -> None:
-    """Let the collection's validator be what the model asks for; nothing where it asks for none.
+    """Set the collection's validator for the model's ``_validation``; do nothing if it is None.
 
     Raises:
         ConfigurationError: The server refuses the validator.
     """
-    asked = model._validation
-    if asked is None:
+    strictness = model._validation
+    if strictness is None:
         return
     try:
-        changed = await collection.set_validator(document_rules(model), ACTIONS[asked])
+        changed = await collection.set_validator(document_rules(model), ACTIONS[strictness])
     except NotSupported as error:
         log.warning("%s: documents are validated by the program only: %s", model.__name__, error)
         return

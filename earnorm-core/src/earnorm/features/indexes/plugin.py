@@ -1,4 +1,4 @@
-"""Collections and indexes are made ready before a model's first operation."""
+"""Prepares collections and indexes before a model's first operation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class IndexesPlugin:
-    """Creates what a model declares and the database lacks."""
+    """Creates the indexes and collections that a model declares and the database does not have."""
 
     api = API
     name = "indexes"
@@ -21,7 +21,7 @@ class IndexesPlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Models that declare indexes, rules or options of their collection."""
+        """Return the declaration of indexes, options or rules that the model has."""
         for name in ("_indexes", "_options", "_validation"):
             if model.attribute(name):
                 return name

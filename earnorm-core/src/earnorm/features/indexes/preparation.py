@@ -1,7 +1,7 @@
-"""What a model needs in the database before its first operation: its collection and its indexes.
+"""Creates a model's collection and indexes before its first operation.
 
-Nothing is dropped or changed here. Everything may run in several processes at once: the server makes an
-index or a collection once, and whoever comes second finds what is there.
+Nothing is dropped or changed here. Several processes may run this at once: the server creates an
+index or a collection once, and the second process finds it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ HINT = "'earnorm indexes diff' shows it all"
 async def prepare(
     model: type[BaseModel], collection: Collection, operators: Mapping[str, Operator]
 ) -> None:
-    """Create what is declared and missing; say where something exists that is not as declared.
+    """Create what is declared and missing, and log what exists and differs from its declaration.
 
     Raises:
-        ConfigurationError: A declaration is malformed, or an index stands in the way of a declared one.
+        ConfigurationError: A declaration is malformed, or an existing index prevents a declared
+            one.
     """
     await _prepare_collection(model, collection)
     await keep_rules(model, collection)
@@ -44,8 +45,8 @@ async def prepare(
 async def _prepare_collection(model: type[BaseModel], collection: Collection) -> None:
     if model._options is None:
         return
-    # Few models have options, and few databases an index that is not as declared: what is about them is
-    # not loaded for the others.
+    # Few models have options, and few databases have an index that differs, so the code for them is
+    # imported only when it is needed.
     from earnorm.features.indexes.collection_options import (
         create_options,
         declared_options,
@@ -55,42 +56,42 @@ async def _prepare_collection(model: type[BaseModel], collection: Collection) ->
     options = declared_options(model)
     assert options is not None
     wanted = create_options(model, options)
-    found = await collection.describe()
-    if found is None:
+    description = await collection.describe()
+    if description is None:
         try:
             if await collection.create(wanted):
                 return
         except NotSupported as error:
             log.warning("%s; the collection is a plain one", error)
             return
-        found = await collection.describe()  # another process was first
-    unlike = differences(wanted, found or {})
-    if unlike:
+        description = await collection.describe()  # another process has created it
+    different = differences(wanted, description or {})
+    if different:
         log.warning(
             "the collection %s exists and is not as %s declares it: %s",
             collection.name,
             model.__name__,
-            "; ".join(unlike),
+            "; ".join(different),
         )
 
 
 async def _prepare_indexes(collection: Collection, indexes: Sequence[IndexSpec]) -> None:
     try:
-        # In the common case one round trip, whether they exist or not.
+        # This usually takes one round trip, for existing and for missing indexes.
         await collection.create_indexes(indexes)
     except ConfigurationError as refusal:
         from earnorm.features.indexes.comparison import compare
 
-        found = compare(indexes, await collection.list_indexes())
-        serious = [difference for difference in found.different if not difference.is_harmless]
-        if serious or not found.different:
-            raise _explained(collection.name, serious, refusal) from refusal.__cause__
-        for difference in found.different:
+        comparison = compare(indexes, await collection.list_indexes())
+        serious = [difference for difference in comparison.different if not difference.is_harmless]
+        if serious or not comparison.different:
+            raise _explanation(collection.name, serious, refusal) from refusal.__cause__
+        for difference in comparison.different:
             log.warning("%s: index %s; %s", collection.name, difference, HINT)
-        await collection.create_indexes(found.missing)
+        await collection.create_indexes(comparison.missing)
 
 
-def _explained(
+def _explanation(
     name: str, serious: Sequence[IndexDifference], refusal: ConfigurationError
 ) -> ConfigurationError:
     if not serious:
@@ -107,14 +108,14 @@ async def _prepare_search_indexes(model: type[BaseModel], collection: Collection
     if not wanted:
         return
     try:
-        existing: set[Any] = {each["name"] for each in await collection.list_search_indexes()}
-        missing = [each for each in wanted if each.name not in existing]
+        existing: set[Any] = {index["name"] for index in await collection.list_search_indexes()}
+        missing = [index for index in wanted if index.name not in existing]
         if missing:
             await collection.create_search_indexes(missing)
     except NotSupported as error:
         log.warning(
             "%s: the vector-search index %s was not created: %s",
             model.__name__,
-            ", ".join(repr(each.name) for each in wanted),
+            ", ".join(repr(index.name) for index in wanted),
             error,
         )

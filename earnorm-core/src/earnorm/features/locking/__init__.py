@@ -1,4 +1,4 @@
-"""Locks of records that a transaction reads, until it ends: ``search(...).lock()``.
+"""Locks on the records that a transaction reads, until it ends: ``search(...).lock()``.
 
 Attached by ``Query.lock``.
 """

@@ -1,8 +1,8 @@
-"""``search(...).lock()``: records that no other transaction may write before this one ends.
+"""``search(...).lock()``: no other transaction may write the records before this one ends.
 
-MongoDB has no lock that a reader could take. It does have write conflicts: of two transactions that
-write one document, the later one fails at once, with a transient error. So a lock is a write of a
-field of its own, which no model declares and nobody sees.
+MongoDB has no lock for readers, but it has write conflicts: if two transactions write one document,
+the later one fails at once, with a transient error. So a lock is a write to a separate key of the
+document, which no model declares and no record shows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from earnorm.kernel.operations import Operation
 
 LOCK: Final = "_lock"
-"""The stored key that counts the locks."""
+"""The stored key that counts the locks of a document."""
 
 
 class Lock(Request):
@@ -30,11 +30,11 @@ class Lock(Request):
     __slots__ = ()
 
     def check(self, op: Operation, other: Request | None = None) -> None:
-        """Refuse what cannot be locked.
+        """Refuse an operation that cannot lock.
 
         Raises:
-            TransactionError: No transaction is running, whose end would be the end of the lock.
-            NotSupported: It is not a search of whole records.
+            TransactionError: No transaction is running, and a lock lasts until the end of one.
+            NotSupported: The operation is not a search for records.
         """
         if op.name != "search" or other is not None:
             raise NotSupported(
@@ -48,7 +48,7 @@ class Lock(Request):
             )
 
     async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
-        """Fetch the documents, and lock them."""
+        """Fetch the documents of the search, and lock them."""
         self.check(op)
         documents = await searches.documents(bound, op)
         await lock(bound.collection, documents, op)
@@ -59,8 +59,8 @@ async def lock(collection: Collection, documents: Sequence[Document], op: Operat
     """Write the lock of each document.
 
     Raises:
-        TransactionError: Another transaction has written or locked one since this one began;
-            transient, so ``@transactional`` tries again.
+        TransactionError: Another transaction has written or locked a document since this one began.
+            The error is transient, so ``@transactional`` tries again.
     """
     pks = [document["_id"] for document in documents]
     for chunk in chunks(pks):

@@ -1,1 +1,1 @@
-"""What a deletion means for the records that point at what is deleted."""
+"""``on_delete``: restrict a deletion, or empty or delete the records that point at deleted ones."""

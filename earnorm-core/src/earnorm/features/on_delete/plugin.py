@@ -1,12 +1,14 @@
-"""``on_delete``: what a deletion means for the records that point at what is deleted.
+"""``on_delete``: a deletion restricts, empties or deletes the records that point at deleted ones.
 
-A layer of ``unlink``, so that every way to delete passes it: a record, a RecordSet, a query, a batch.
-Where a model is pointed at by a field that says ``on_delete``, its deletions are looked through to the
-end first: whatever is restricted stops all of it. Then ids are taken out, then records deleted, those
-that point before those that are pointed at. All is one transaction where the backend has them.
+It is a layer of ``unlink``, so that it sees every deletion: of a record, a RecordSet, a query, a
+batch. If a field with ``on_delete`` points at a model, the layer first collects all consequences of
+a deletion; one restricted record stops the whole deletion. Then the layer empties fields, and then
+it deletes records, each one before the records that it points at. All this is one transaction if
+the backend has them.
 
-What follows from a deletion is done as the system, for a reason that names its origin: who may delete
-a customer deletes what hangs on it, and every other layer (an audit, a cache) sees each operation.
+The system carries out the consequences, for a reason that names the deleted model: a principal that
+may delete a customer also deletes the records that depend on it. Every other layer (an audit, a
+cache) sees each operation.
 """
 
 from __future__ import annotations
@@ -44,13 +46,13 @@ _ID = frozenset({"_id"})
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A field that points at a model and says what a deletion means.
+    """A field with ``on_delete`` that points at a model.
 
     Attributes:
         bound: The model that has the field.
         path: The field's path.
         field: The field.
-        in_list: A list of embedded objects lies on the way.
+        in_list: True if the path leads through a list of embedded objects.
     """
 
     bound: BoundModel
@@ -59,7 +61,7 @@ class Pointer:
     in_list: bool
 
     def values(self, model: str, pks: Sequence[Any]) -> list[Any]:
-        """What the field holds where it points at these records."""
+        """Return the values of the field that point at these records."""
         if isinstance(self.field, Reference):
             return [{"model": model, "id": pk} for pk in pks]
         return list(pks)
@@ -69,7 +71,7 @@ class Pointer:
 
 
 class OnDeletePlugin:
-    """Carries out what ``on_delete`` says."""
+    """Carries out the ``on_delete`` of fields."""
 
     api = API
     name = "on_delete"
@@ -77,65 +79,66 @@ class OnDeletePlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Models with a relation that says what a deletion of its target means."""
+        """Return the model's first relation with ``on_delete``."""
         on_delete = (path for path, f in relations_of(model.fields) if f.on_delete is not None)
         return next((f"on_delete of the field {path!r}" for path in on_delete), None)
 
     def __init__(self) -> None:
         self._pointers: dict[str, list[Pointer]] = {}
-        self._any: list[Pointer] = []
+        self._to_any_model: list[Pointer] = []
         self._version = -1
 
     @hookimpl
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Deletions of every model: one that points at it may be defined later."""
+        """Return the layers for every model: a model that points at it may be defined later."""
         if operation == "unlink":
             return [
-                # Outside of the audit, so that its entries are part of the transaction.
-                (Layer.TRANSACTION, in_transaction_if(self._concerns)),
+                # The transaction lies outside the audit, so that it contains the audit's entries.
+                (Layer.TRANSACTION, in_transaction_if(self._has_consequences)),
                 (Layer.CONSEQUENCES, self._enforce),
             ]
         return ()
 
     def pointers(self, app: App, model: type[BaseModel]) -> Sequence[Pointer]:
-        """The fields that point at a model and say what its deletion means."""
+        """Return the fields with ``on_delete`` that point at a model."""
         if self._version != registry.version():
-            self._pointers, self._any = {}, []
+            self._pointers, self._to_any_model = {}, []
             self._version = registry.version()
-            for each in app.known_models():
+            for model_class in app.known_models():
                 try:
-                    bound = app.bind(each)
+                    bound = app.bind(model_class)
                 except EarnORMError:
-                    continue  # a model that cannot be used here says so when it is used
+                    continue  # a model that this App cannot use raises the error when it is used
                 for pointer in _pointers_of(bound, bound.schema.fields):
                     for name in pointer.field.names():
                         self._pointers.setdefault(name, []).append(pointer)
                     if not pointer.field.names():
-                        self._any.append(pointer)
+                        self._to_any_model.append(pointer)
         named = (p for name in ModelView(model).names for p in self._pointers.get(name, ()))
-        return [*named, *self._any]
+        return [*named, *self._to_any_model]
 
-    def _concerns(self, op: Operation) -> bool:
-        # The consequences of what the feature deletes itself are taken care of already.
+    def _has_consequences(self, op: Operation) -> bool:
+        # The consequences of a deletion that the feature makes itself are collected already.
         return op.origin != _ORIGIN and bool(self.pointers(op.app, op.model))
 
     async def _enforce(self, op: Operation, call_next: Call) -> Any:
-        if not self._concerns(op):
+        if not self._has_consequences(op):
             return await call_next(op)
         env = op.env.replace(system=True, reason=f"on_delete: {op.model._name} is deleted")
         make = partial(op.child, origin=_ORIGIN, env=env)
         limit = 0 if op.options.many else 1
-        look = make("search", op.model, op.domain, options=Options(fields=_ID, limit=limit))
-        pks = [document["_id"] for document in await op.app.execute(look)]
+        search = make("search", op.model, op.domain, options=Options(fields=_ID, limit=limit))
+        pks = [document["_id"] for document in await op.app.execute(search)]
         if not pks:
             return await call_next(op)
         consequences = await Consequences.of(self, op.app, make, op.model, pks)
         await consequences.carry_out()
         deleted = 0
         for chunk in chunks(pks):
-            # Only what was looked at: a record that came in between may be pointed at.
+            # Delete only the records that were checked: others may point at one that was added
+            # since.
             deleted += await call_next(op.replace(domain=op.domain & condition("_id", "in", chunk)))
         return deleted
 
@@ -146,30 +149,30 @@ def _pointers_of(
     prefix: str = "",
     in_list: bool = False,
 ) -> Iterator[Pointer]:
-    for name, each in fields.items():
-        if isinstance(each, Relation):
-            if each.on_delete is None:
+    for name, relation in fields.items():
+        if isinstance(relation, Relation):
+            if relation.on_delete is None:
                 continue
-            yield Pointer(bound, prefix + name, each, in_list)
-        elif each.structure is not None:
-            inside = each.structure._schema.fields
-            listed = in_list or isinstance(each, List)
-            yield from _pointers_of(bound, inside, f"{prefix}{name}.", listed)
+            yield Pointer(bound, prefix + name, relation, in_list)
+        elif relation.structure is not None:
+            inside = relation.structure._schema.fields
+            inside_list = in_list or isinstance(relation, List)
+            yield from _pointers_of(bound, inside, f"{prefix}{name}.", inside_list)
 
 
 @dataclass(eq=False)
 class Consequences:
-    """Everything that follows from a deletion."""
+    """All changes that follow from a deletion."""
 
     app: App
     make: Callable[..., Operation]
-    """Makes an operation for the sake of the deletion."""
+    """Makes an operation that is part of the deletion."""
     doomed: dict[str, dict[Any, None]]
-    """Ids that will be deleted, by the model's name."""
+    """The ids that will be deleted, by the model's name."""
     batches: list[tuple[type[BaseModel], list[Any]]] = field(default_factory=list[Any])
-    """What is deleted beside the records themselves, what is pointed at before what points."""
+    """The other records to delete; each one stands after the records that it points at."""
     emptied: list[tuple[Pointer, list[Any], list[Any]]] = field(default_factory=list[Any])
-    """Fields to empty, in which records, and the values to take out."""
+    """The fields to empty, each with the ids of its records and the values to remove."""
 
     @classmethod
     async def of(
@@ -180,56 +183,57 @@ class Consequences:
         model: type[BaseModel],
         pks: Sequence[Any],
     ) -> Consequences:
-        """Look through all that points at the records, and at what is deleted with them.
+        """Collect the records that point at the deleted ones, and at those deleted with them.
 
         Raises:
             ValidationError: A field restricts the deletion.
         """
-        found = cls(app, make, {model._name: dict.fromkeys(pks)})
+        consequences = cls(app, make, {model._name: dict.fromkeys(pks)})
         restricted: list[tuple[Pointer, list[Any]]] = []
         queue: list[tuple[type[BaseModel], list[Any]]] = [(model, list(pks))]
         for target, ids in queue:
             for pointer in plugin.pointers(app, target):
                 values = pointer.values(target._name, ids)
-                pointing = await found._pointing(pointer, values)
+                pointing = await consequences._find_pointing(pointer, values)
                 if not pointing:
                     continue
                 if pointer.field.on_delete == "restrict":
                     restricted.append((pointer, pointing))
                 elif pointer.field.on_delete == "set_null":
-                    found.emptied.append((pointer, pointing, values))
+                    consequences.emptied.append((pointer, pointing, values))
                 else:
-                    known = found.doomed.setdefault(pointer.bound.model._name, {})
+                    known = consequences.doomed.setdefault(pointer.bound.model._name, {})
                     new = [pk for pk in pointing if pk not in known]
                     if new:
                         known.update(dict.fromkeys(new))
-                        found.batches.append((pointer.bound.model, new))
+                        consequences.batches.append((pointer.bound.model, new))
                         queue.append((pointer.bound.model, new))
         for pointer, pointing in restricted:
-            if found._survivors(pointer, pointing):
-                # Neither whose it is nor how many: the acting principal may not see them.
+            if consequences._kept(pointer, pointing):
+                # The message gives no ids and no number: the acting principal may not see the
+                # records.
                 raise ValidationError(
                     model._name,
                     [{"loc": (), "msg": f"{pointer} still points at it", "type": "restricted"}],
                 )
-        return found
+        return consequences
 
-    def _survivors(self, pointer: Pointer, pks: Iterable[Any]) -> list[Any]:
+    def _kept(self, pointer: Pointer, pks: Iterable[Any]) -> list[Any]:
         doomed = self.doomed.get(pointer.bound.model._name, {})
         return [pk for pk in pks if pk not in doomed]
 
-    async def _pointing(self, pointer: Pointer, values: Sequence[Any]) -> list[Any]:
-        found: dict[Any, None] = {}
+    async def _find_pointing(self, pointer: Pointer, values: Sequence[Any]) -> list[Any]:
+        pks: dict[Any, None] = {}
         for chunk in chunks(values):
             domain = condition(pointer.path, "in", chunk)
             op = self.make("search", pointer.bound.model, domain, options=Options(fields=_ID))
-            found.update((document["_id"], None) for document in await self.app.execute(op))
-        return list(found)
+            pks.update((document["_id"], None) for document in await self.app.execute(op))
+        return list(pks)
 
     async def carry_out(self) -> None:
-        """Empty fields, then delete: the last found first, so that nothing points at what is gone."""
+        """Empty fields, then delete the batches, last one first, so that no reference breaks."""
         for pointer, pointing, values in self.emptied:
-            survivors = self._survivors(pointer, pointing)
+            survivors = self._kept(pointer, pointing)
             for pks in chunks(survivors):
                 await self._empty(pointer, pks, values)
         for model, pks in reversed(self.batches):
@@ -248,44 +252,44 @@ class Consequences:
                 update = Update({"$pull": {path: {"$in": list(chunk)}}})
                 await self.app.execute(op.replace(values=update))
         else:
-            # It may point elsewhere by now.
+            # The record may point at another one by now, so the condition checks the old value.
             for chunk in chunks(values):
-                still = domain & condition(pointer.path, "in", chunk)
+                pointing = domain & condition(pointer.path, "in", chunk)
                 update = Update({"$set": {path: None}})
-                await self.app.execute(op.replace(domain=still, values=update))
+                await self.app.execute(op.replace(domain=pointing, values=update))
 
     async def _empty_in_lists(
         self, op: Operation, path: str, pointer: Pointer, values: Sequence[Any]
     ) -> None:
-        """The elements that point there, and no others: read, changed, and written where unchanged."""
+        """Read lists of embedded objects, remove the values, and write the lists if unchanged."""
         root, _, rest = path.partition(".")
         name = pointer.path.partition(".")[0]
         options = Options(fields=frozenset({"_id", name}))
-        look = op.replace(name="search", options=options)
+        search = op.replace(name="search", options=options)
         updates = PerRecord()
         gone = frozenset(map(_key, values))
-        for document in await self.app.execute(look):
-            new = _without(document.get(root), rest.split("."), gone)
+        for document in await self.app.execute(search):
+            new = _without_references(document.get(root), rest.split("."), gone)
             updates[document["_id"]] = Update({"$set": {root: new}}, {root: document.get(root)})
         await self.app.execute(op.replace(values=updates))
 
 
 def _key(value: Any) -> Hashable:
-    """What two ids, or two values of a ``Reference``, have in common exactly where they are equal."""
+    """Return a hashable key that is equal for equal ids, or equal values of a ``Reference``."""
     if isinstance(value, dict):
-        return frozenset((name, _key(each)) for name, each in value.items())
+        return frozenset((name, _key(part)) for name, part in value.items())
     if isinstance(value, Hashable):
         return value
-    return repr(value)  # no id of a record
+    return repr(value)  # such a value is no record's id
 
 
-def _without(value: Any, path: Sequence[str], gone: AbstractSet[Hashable]) -> Any:
-    """A copy of a stored value in which what lies at the path no longer points at these (their keys)."""
+def _without_references(value: Any, path: Sequence[str], gone: AbstractSet[Hashable]) -> Any:
+    """Copy a stored value without the references at a path whose keys are in ``gone``."""
     if isinstance(value, list) and path:
-        return [_without(item, path, gone) for item in value]
+        return [_without_references(item, path, gone) for item in value]
     if isinstance(value, dict) and path:
         name, *rest = path
-        return {k: _without(v, rest, gone) if k == name else v for k, v in value.items()}
+        return {k: _without_references(v, rest, gone) if k == name else v for k, v in value.items()}
     if path:
         return value
     if isinstance(value, list):

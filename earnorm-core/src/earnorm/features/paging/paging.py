@@ -1,4 +1,4 @@
-"""Pages of a query: numbered ones, and keyset cursors that stay right while records come and go."""
+"""Pages of a query: by number, or by keyset cursors, which stay right when records come or go."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="BaseModel")
 
 MAX_CURSOR: Final = 4096
-"""Most characters of a cursor: it travels in addresses, and a longer one is none of ours."""
+"""The most characters of a cursor. It is part of URLs; a longer one does not come from this
+module."""
 
 _VERSION: Final = 1
 _DIGEST: Final = 12
@@ -47,8 +48,8 @@ class Page(Generic[M]):
     Attributes:
         records: The page's records.
         number: The page's number, from 1.
-        size: Most records on a page.
-        total: How many records match in all.
+        size: The most records on a page.
+        total: The number of all records that match.
     """
 
     records: RecordSet[M]
@@ -58,7 +59,7 @@ class Page(Generic[M]):
 
     @property
     def pages(self) -> int:
-        """How many pages there are."""
+        """The number of pages."""
         return -(-self.total // self.size)
 
 
@@ -68,10 +69,9 @@ class CursorPage(Generic[M]):
 
     Attributes:
         records: The page's records, in the query's order.
-        next: What ``paginate(after=…)`` takes for the page behind this one; None where this is the
-            last.
-        previous: What ``paginate(before=…)`` takes for the page before this one; None where this is
-            the first.
+        next: The cursor for ``paginate(after=…)`` that gives the next page; None on the last page.
+        previous: The cursor for ``paginate(before=…)`` that gives the page before; None on the
+            first page.
     """
 
     records: RecordSet[M]
@@ -83,12 +83,12 @@ class Keyset:
     """A complete order of a model's records, and positions in it as cursors.
 
     Args:
-        schema: The model's.
+        schema: The model's schema.
         order: Paths with 1 or -1; the id is appended, so that no two records share a position.
 
     Raises:
-        DomainError: An unknown field.
-        ValidationError: A field that gives no single value to sort by.
+        DomainError: A field is unknown.
+        ValidationError: A field has no single value to sort by.
     """
 
     def __init__(self, schema: Schema, order: Sequence[tuple[str, int]]) -> None:
@@ -98,9 +98,9 @@ class Keyset:
         """Stored paths with their directions."""
         for path, direction in order:
             if self._add(path, direction):
-                break  # ids are unique: nothing behind them matters
+                break  # ids are unique, so later keys have no effect
         else:
-            # In the direction of the last key: an index that serves one can be read backwards.
+            # The id takes the direction of the last key, so that one index serves both directions.
             self._add("_id", order[-1][1] if order else 1)
         names = repr((schema.name, self.order)).encode()
         self._fingerprint = hashlib.sha256(names).digest()
@@ -126,26 +126,26 @@ class Keyset:
 
     @property
     def fields(self) -> frozenset[str]:
-        """The names of the fields whose values make a position."""
+        """The names of the fields whose values form a position."""
         return frozenset(
             self._schema.resolve(path.partition(".")[0]).field.name for path in self._paths
         )
 
     def reversed_order(self) -> tuple[tuple[str, int], ...]:
-        """The same records backwards."""
+        """Return the order that gives the same records backwards."""
         return tuple((path, -direction) for path, direction in self.order)
 
     def position(self, document: Mapping[str, Any]) -> list[Any]:
-        """A document's values in the order's keys.
+        """Return a document's values of the order's keys.
 
         Raises:
-            ValidationError: One of them is a list or an object.
+            ValidationError: A value is a list or an object.
         """
         values: list[Any] = []
         for path, (db_path, _) in zip(self._paths, self.order, strict=True):
             value: Any = document
             for part in db_path.split("."):
-                value = value.get(part) if type(value) is dict else _no_value(value)
+                value = value.get(part) if type(value) is dict else _list_or_none(value)
             if type(value) not in PLAIN_STORED:
                 self._refuse(
                     "order",
@@ -156,10 +156,10 @@ class Keyset:
         return values
 
     def cursor(self, position: Sequence[Any]) -> str:
-        """A position as opaque text.
+        """Encode a position as opaque text.
 
         Raises:
-            ValidationError: Its values are too long.
+            ValidationError: The values are too long.
         """
         payload = bson.encode({"v": _VERSION, "k": list(position)}, codec_options=_CODEC)
         text = base64.urlsafe_b64encode(self._digest(payload) + payload).rstrip(b"=").decode()
@@ -168,14 +168,14 @@ class Keyset:
         return text
 
     def read(self, name: str, cursor: object) -> list[Any]:
-        """The position that a cursor means.
+        """Decode a cursor to its position.
 
         Args:
-            name: The argument, for messages.
-            cursor: What a client handed in.
+            name: The argument's name, for messages.
+            cursor: The text that a client sent.
 
         Raises:
-            ValidationError: It is none that this query gave.
+            ValidationError: This query did not make the cursor.
         """
         if not isinstance(cursor, str) or not cursor or len(cursor) > MAX_CURSOR:
             self._refuse(name, "is no cursor: hand in the text that paginate() gave")
@@ -186,12 +186,12 @@ class Keyset:
             digest, payload = raw[:_DIGEST], raw[_DIGEST:]
             if digest != self._digest(payload):
                 raise ValueError
-            found = bson.decode(payload, codec_options=_CODEC)
-            values = found["k"]
-            known = found["v"] == _VERSION and len(values) == len(self.order)
+            content = bson.decode(payload, codec_options=_CODEC)
+            values = content["k"]
+            is_valid = content["v"] == _VERSION and len(values) == len(self.order)
         except (ValueError, KeyError, TypeError, OverflowError, BSONError):
-            known, values = False, []
-        if not known or any(type(value) not in PLAIN_STORED for value in values):
+            is_valid, values = False, []
+        if not is_valid or any(type(value) not in PLAIN_STORED for value in values):
             self._refuse(
                 name,
                 "is a cursor of another query or order, or it was changed; begin at the first page",
@@ -199,19 +199,19 @@ class Keyset:
         return list(values)
 
     def _digest(self, payload: bytes) -> bytes:
-        # Finds what was cut, swapped or taken from elsewhere. It is no secret, and none is needed:
-        # a cursor only says where to go on inside what the query and the rules show anyway.
+        # The digest detects a cursor that was cut, changed or made for another query. It needs no
+        # secret key: a cursor only gives a position among records that the query shows anyway.
         return hashlib.sha256(self._fingerprint + payload).digest()[:_DIGEST]
 
     def beyond(self, position: Sequence[Any], *, backwards: bool = False) -> Domain:
-        """The records behind a position, or before it."""
-        found = Domain.FALSE
+        """Return the domain of the records after a position, or before it."""
+        domain = Domain.FALSE
         same = Domain.TRUE
         for path, (_, direction), value in zip(self._paths, self.order, position, strict=True):
-            ahead = (direction > 0) is not backwards
-            found |= same & condition(path, AFTER if ahead else BEFORE, value)
+            is_after = (direction > 0) is not backwards
+            domain |= same & condition(path, AFTER if is_after else BEFORE, value)
             same &= condition(path, BESIDE, value)
-        return found.simplify()
+        return domain.simplify()
 
     def _refuse(self, name: str, message: str) -> NoReturn:
         text = f"{name}: {message}" if name == "order" else f"{name}= {message}"
@@ -220,13 +220,13 @@ class Keyset:
         ) from None
 
 
-def _no_value(value: Any) -> Any:
-    # A list on the way: handed on, so that it is refused; anything else has no fields.
+def _list_or_none(value: Any) -> Any:
+    # A list is passed on, so that the caller refuses it; any other value has no fields.
     return value if type(value) is list else None
 
 
 async def numbered_page(query: Query[M], number: int, size: int) -> Page[M]:
-    """Load a page by its number, and count them all; see ``Query.page``."""
+    """Load a page by its number, and count all records; see ``Query.page``."""
     if number < 1 or size < 1:
         raise ValueError("page() takes a number and a size from 1")
     total = await query.limit(0).offset(0).count()
@@ -237,13 +237,13 @@ async def numbered_page(query: Query[M], number: int, size: int) -> Page[M]:
 async def cursor_page(
     query: Query[M], size: int, after: str | None, before: str | None
 ) -> CursorPage[M]:
-    """Load the page behind or before a cursor; see ``Query.paginate``.
+    """Load the page after or before a cursor; see ``Query.paginate``.
 
     Args:
         query: The whole search.
-        size: Most records on the page.
-        after: The cursor that the page lies behind, or None.
-        before: The cursor that it lies before, or None.
+        size: The most records on the page.
+        after: The page begins after this cursor, or None.
+        before: The page ends before this cursor, or None.
     """
     if type(size) is not int or size < 1 or (after is not None and before is not None):
         raise ValueError("paginate() takes a size from 1, and a cursor after or before, not both")
@@ -259,20 +259,20 @@ async def cursor_page(
     fields = op.options.fields
     options = op.options.replace(
         order=keyset.reversed_order() if backwards else keyset.order,
-        limit=size + 1,  # one more tells whether there is another page
+        limit=size + 1,  # one more record shows whether there is another page
         fields=None if fields is None else fields | keyset.fields,
     )
-    found: list[Document] = await op.app.execute(op.replace(domain=domain, options=options))
-    positions = [keyset.position(document) for document in found][:size]
-    is_more = len(found) > size
-    found = found[:size]
+    documents: list[Document] = await op.app.execute(op.replace(domain=domain, options=options))
+    positions = [keyset.position(document) for document in documents][:size]
+    has_more = len(documents) > size
+    documents = documents[:size]
     if backwards:
-        found.reverse()
+        documents.reverse()
         positions.reverse()
-    has_next = backwards or is_more
-    has_previous = is_more if backwards else after is not None
+    has_next = backwards or has_more
+    has_previous = has_more if backwards else after is not None
     return CursorPage(
-        await query._records(bound, found, options.fields),
+        await query._records(bound, documents, options.fields),
         keyset.cursor(positions[-1]) if positions and has_next else None,
         keyset.cursor(positions[0]) if positions and has_previous else None,
     )

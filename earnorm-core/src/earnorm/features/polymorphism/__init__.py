@@ -1,5 +1,6 @@
-"""Several classes in one collection, told apart by a discriminator.
+"""Several classes in one collection, distinguished by a discriminator.
 
-Attached by ``register_reading`` (the class of each record) and by two layers that narrow operations and hand them
-on. Builds on the extension of models in ``model/``.
+Attached by ``register_reading`` (the class of each record) and by two layers, which restrict
+operations and pass them to the classes of the records. Builds on the extension of models in
+``model/``.
 """

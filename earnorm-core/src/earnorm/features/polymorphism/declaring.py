@@ -1,4 +1,4 @@
-"""What ``_discriminator`` makes of a class: the root of a family, or a member of its base's."""
+"""``_discriminator``: makes a class the root of a family, or a member of its base's family."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def join_family(declaration: Declaration) -> None:
-    """Make a class a member of the family of its base, or the root of one of its own.
+    """Make a class a member of its base's family, or the root of a new family.
 
     Raises:
-        TypeError: What it declares doesn't fit the family.
+        TypeError: A declaration of the class doesn't fit the family.
     """
     if not declaration.is_model:
         return

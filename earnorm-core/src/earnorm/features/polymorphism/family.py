@@ -1,7 +1,8 @@
-"""Several classes in one collection, told apart by a discriminator: ``_discriminator = "kind"``.
+"""Several classes in one collection, distinguished by a discriminator: ``_discriminator = "kind"``.
 
-The class that names the discriminator is the root; it and its subclasses are the members of the family. A member
-searches its own records and those of its subclasses, and each record is of the class that its document names.
+The class that names the discriminator is the root; it and its subclasses are the members of the
+family. A member searches its own records and those of its subclasses; each record has the class
+that its document names.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ R = TypeVar("R", bound="BaseModel")
 
 
 def is_family(records: Sequence[BaseModel]) -> bool:
-    """Whether the records are of several classes of one family."""
+    """Return True if the records have several classes of one family."""
     first = type(records[0]) if records else None
     if first is None or first._root is None:
         return False
@@ -36,7 +37,7 @@ def is_family(records: Sequence[BaseModel]) -> bool:
 
 
 def by_class(records: Iterable[R]) -> list[list[R]]:
-    """The records of each class, in their order."""
+    """Group records by their class, and keep their order."""
     groups: dict[type, list[R]] = {}
     for record in records:
         groups.setdefault(type(record), []).append(record)
@@ -44,7 +45,7 @@ def by_class(records: Iterable[R]) -> list[list[R]]:
 
 
 def class_of(records: Sequence[BaseModel]) -> type[BaseModel]:
-    """The class of records of one model; of several in a family, the nearest that all of them are."""
+    """Return the class of records; for several classes of a family, their nearest common base."""
     first = type(records[0])
     if not is_family(records):
         return first
@@ -57,7 +58,7 @@ def class_of(records: Sequence[BaseModel]) -> type[BaseModel]:
 
 
 class Family:
-    """A member and its subclasses, as one App sees them; classes defined later join.
+    """A member and its subclasses in one App; classes that are defined later are added.
 
     Args:
         app: The App.
@@ -82,19 +83,19 @@ class Family:
         version = registry.version()
         if version == self._version:
             return
-        self._version = version  # before anything is bound, which comes back here
-        everyone = {self._base, self._root, *self._app.known_models()}
-        family = [model for model in everyone if model._root is self._root]
+        self._version = version  # it is set first, because bind() calls this method again
+        all_models = {self._base, self._root, *self._app.known_models()}
+        family = [model for model in all_models if model._root is self._root]
         self._fields = _fields_of(family)
         self._keys = {f.db_name: 1 for f in self._fields.values() if f.stored}
         members: dict[str, BoundModel] = {self._base._kind: self._app.bind(self._model)}
         for model in family:
             if not issubclass(model, self._base) or model is self._base:
                 continue
-            other = members.setdefault(model._kind, self._app.bind(model))
-            if other.model is not self._app.bind(model).model:
+            existing = members.setdefault(model._kind, self._app.bind(model))
+            if existing.model is not self._app.bind(model).model:
                 raise ConfigurationError(
-                    f"{other.model._name} and {model._name} are both told by "
+                    f"{existing.model._name} and {model._name} are both told by "
                     f"{self._discriminator}={model._kind!r}; give one another _kind"
                 )
         self._members = members
@@ -102,23 +103,23 @@ class Family:
 
     @property
     def members(self) -> Mapping[str, BoundModel]:
-        """The member and its subclasses, by what the discriminator says."""
+        """The member and its subclasses, by the values of the discriminator."""
         self._refresh()
         return self._members
 
     def others(self) -> dict[str, BoundModel]:
-        """The subclasses, by what the discriminator says."""
+        """Return the subclasses, by the values of the discriminator."""
         own = self._base._kind
         return {kind: member for kind, member in self.members.items() if kind != own}
 
     def of_kinds(self, kinds: Iterable[str]) -> Domain:
-        """The records of these kinds."""
+        """Return the domain of the records of these kinds."""
         return condition(self._discriminator, "in", sorted(kinds))
 
-    # -- as the read path asks; see ``earnorm.kernel.reading.RecordClasses`` -------------------
+    # -- for the read path; see ``earnorm.kernel.reading.RecordClasses`` -----------------------
 
     def of(self, documents: Sequence[Document]) -> list[type[BaseModel]]:
-        """The class that each document names; what no class knows (any more) is a record of the member."""
+        """Return the class of each document; for an unknown discriminator, the member's class."""
         self._refresh()
         models, default, key = self._models, self._model, self._key
         return [
@@ -127,7 +128,7 @@ class Family:
         ]
 
     def find_field(self, name: str) -> Field[Any, Any] | None:
-        """A field that some class of the family declares."""
+        """Return the field of this name that a class of the family declares, or None."""
         self._refresh()
         return self._fields.get(name)
 
@@ -138,40 +139,43 @@ class Family:
         return self._keys
 
     def bases(self) -> list[BoundModel]:
-        """The member itself and the members that it is a part of."""
+        """Return the member itself and its bases in the family."""
         return [self._app.bind(cls) for cls in self._model.__mro__ if vars(cls).get("_kind")]
 
     def below(self) -> list[tuple[Domain, BoundModel]]:
-        """The subclasses, each with the records that it is about, those of its own subclasses included."""
+        """Return each subclass with the domain of its records and of those of its subclasses."""
         return [
             (self.of_kinds(family_of(member).members), member) for member in self.others().values()
         ]
 
 
 def family_of(bound: BoundModel) -> Family:
-    """The family of a member."""
+    """Return the family of a member."""
     family = bound.classes
     assert isinstance(family, Family)
     return family
 
 
 def _fields_of(family: Iterable[type[BaseModel]]) -> dict[str, Field[Any, Any]]:
-    """The fields of all classes; one name means the same in each, so that a condition can name it."""
-    found: dict[str, tuple[type[BaseModel], Field[Any, Any]]] = {}
+    """Collect the fields of all classes, and refuse a name or key that differs between classes.
+
+    So a condition can use a name without naming a class.
+    """
+    fields: dict[str, tuple[type[BaseModel], Field[Any, Any]]] = {}
     keys: dict[str, tuple[type[BaseModel], str]] = {}
-    for model in sorted(family, key=lambda each: each._name):
+    for model in sorted(family, key=lambda model_class: model_class._name):
         for name, field in model._schema.fields.items():
-            other, known = found.setdefault(name, (model, field))
+            other, known = fields.setdefault(name, (model, field))
             if form_of(known) != form_of(field):
                 raise ConfigurationError(
                     f"{other._name}.{name} and {model._name}.{name} are kept in one collection and "
                     f"store different things; give one another name"
                 )
             if field.stored:
-                other, taken = keys.setdefault(field.db_name, (model, name))
-                if taken != name:
+                other, other_name = keys.setdefault(field.db_name, (model, name))
+                if other_name != name:
                     raise ConfigurationError(
-                        f"{other._name}.{taken} and {model._name}.{name} are kept in one collection "
+                        f"{other._name}.{other_name} and {model._name}.{name} are kept in one collection "
                         f"and stored as {field.db_name!r} both; give one another db_name"
                     )
-    return {name: field for name, (_, field) in found.items()}
+    return {name: field for name, (_, field) in fields.items()}

@@ -1,5 +1,8 @@
-"""Several classes in one collection: a member's operations are about its own kinds, and what the root changes is
-changed as a record of its own class, so that the layers of each class see it."""
+"""Layers for several classes in one collection.
+
+A member's operations are restricted to its own kinds. An operation of the root changes each record
+by an operation of the record's own class, so that the layers of that class see it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PolymorphismPlugin:
-    """Narrows the operations of a member, and hands changes to the classes that they are about."""
+    """Restricts the operations of a member, and passes changes to the classes of their records."""
 
     api = API
     name = "polymorphism"
@@ -29,12 +32,12 @@ class PolymorphismPlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Models that share a collection with others."""
+        """Return ``_discriminator`` if the model has one."""
         return "_discriminator" if model.attribute("_discriminator") else None
 
     @hookimpl
     def register_reading(self, app: App, model: ModelView) -> Reading | None:
-        """Records of the class that each document names; the discriminator is always fetched."""
+        """Return the family, which gives records their class; it needs the discriminator's value."""
         if model.attribute("_root") is None:
             return None
         needs = frozenset({model.attribute("_discriminator")})
@@ -44,38 +47,39 @@ class PolymorphismPlugin:
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Models with a discriminator only: every other one keeps its way."""
+        """Yield the layers, for models with a discriminator only: the others pay nothing for it."""
         if model._root is None or operation == "create":
             return
         if model._identity != model._name:
-            # Outside of everything, so that rules, audits and caches see what it is about.
-            yield Layer.FAMILY, _narrow
+            # This is the outermost layer, so that rules, audits and caches see the restricted
+            # domain.
+            yield Layer.FAMILY, _restrict
         if operation in ("write", "unlink"):
-            # Inside of the rules, which refuse all of it or nothing.
-            yield Layer.MEMBERS, _hand_on
+            # This layer lies inside the rules, which refuse the operation as a whole or not at all.
+            yield Layer.MEMBERS, _split_by_class
 
 
-async def _narrow(op: Operation, call_next: Call) -> Any:
+async def _restrict(op: Operation, call_next: Call) -> Any:
     family = family_of(op.app.bind(op.model))
     return await call_next(op.replace(domain=op.domain & family.of_kinds(family.members)))
 
 
-async def _hand_on(op: Operation, call_next: Call) -> int:
+async def _split_by_class(op: Operation, call_next: Call) -> int:
     family = family_of(op.app.bind(op.model))
     others = family.others()
     if not others:
-        done: int = await call_next(op)
-        return done
-    # The bulk that an operation waits for is sent as a whole; these have to go by themselves.
+        count: int = await call_next(op)
+        return count
+    # A bulk write sends its operations together, but these parts must be sent one by one.
     part = op.replace(notes={k: v for k, v in op.notes.items() if k is not SENDER})
     part = part.with_note(JUDGED, True)
-    done = 0
-    for kind, each in others.items():
-        if done and not op.options.many:
-            return done
+    count = 0
+    for kind, member in others.items():
+        if count and not op.options.many:
+            return count
         domain = op.domain & family.of_kinds([kind])
-        done += await op.app.execute(part.replace(model=each.model, domain=domain))
-    if done and not op.options.many:
-        return done
+        count += await op.app.execute(part.replace(model=member.model, domain=domain))
+    if count and not op.options.many:
+        return count
     rest: int = await call_next(op.replace(domain=op.domain & ~family.of_kinds(others)))
-    return done + rest
+    return count + rest

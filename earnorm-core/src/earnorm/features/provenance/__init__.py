@@ -1,4 +1,5 @@
-"""Which package each field, index, rule and declaration of a model comes from.
+"""The packages that the fields, indexes, rules and declarations of a model come from.
 
-Attached by ``App.parts`` and the command ``earnorm models``. Builds on ``indexes``, which reads declared indexes.
+Attached by ``App.parts`` and the command ``earnorm models``. Builds on ``indexes``, which reads
+declared indexes.
 """

@@ -1,6 +1,6 @@
-"""What a model of an App consists of, and whose each part is: fields, indexes, rules and declarations.
+"""The parts of a model (fields, indexes, rules and declarations), with the package of each.
 
-It needs no database, so that what installing or removing a plugin changes can be told beforehand.
+This needs no database, so that the effect of installing or removing a plugin is known before.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Part:
     Attributes:
         model: The model's name.
         kind: ``field``, ``index``, ``rule`` (a method under ``@constrains`` or ``@validates``), or
-            ``declaration`` (what a plugin reads of the class, such as ``_rules``).
-        name: How it is called.
-        detail: What it is, e.g. the field's kind.
-        origin: The package that brings it; of a field that is overridden, the one that wins.
-        overrides: The packages whose part it takes the place of.
+            ``declaration`` (a class attribute that a plugin reads, such as ``_rules``).
+        name: The part's name.
+        detail: A description, e.g. the class of a field.
+        origin: The package of the part; of an overridden field, the one that wins.
+        overrides: The packages whose parts it replaces.
     """
 
     model: str
@@ -65,11 +65,11 @@ class Contributions:
 
 
 def parts_of(app: App, model: type[BaseModel]) -> list[Part]:
-    """The parts of a model.
+    """Return the parts of a model.
 
     Args:
-        app: The App that sees it.
-        model: Its class in this App (``app.model(name)``).
+        app: The App with the model.
+        model: The model's class in this App (``app.model(name)``).
     """
     origins = app.origins
     return [
@@ -81,7 +81,7 @@ def parts_of(app: App, model: type[BaseModel]) -> list[Part]:
 
 
 def difference(before: list[Part], after: list[Part]) -> Contributions:
-    """What comes and what goes between two lists of parts."""
+    """Return the parts that are added and removed between two lists of parts."""
     return Contributions(
         tuple(part for part in after if part not in before),
         tuple(part for part in before if part not in after),
@@ -96,8 +96,8 @@ def _part(
     classes: list[type],
     origins: Origins,
 ) -> Part:
-    named = list(dict.fromkeys(map(origins.of, classes)))
-    return Part(model._name, kind, name, detail, named[0], tuple(named[1:]))
+    packages = list(dict.fromkeys(map(origins.of, classes)))
+    return Part(model._name, kind, name, detail, packages[0], tuple(packages[1:]))
 
 
 def _fields(model: type[BaseModel], origins: Origins) -> Iterator[Part]:
@@ -142,5 +142,5 @@ def _base_model(model: type[BaseModel]) -> type[Any]:
 
 
 def _label(item: object) -> str:
-    named = getattr(item, "name", None) or getattr(item, "role", None)
-    return f"{type(item).__name__} {named}" if isinstance(named, str) else type(item).__name__
+    label = getattr(item, "name", None) or getattr(item, "role", None)
+    return f"{type(item).__name__} {label}" if isinstance(label, str) else type(item).__name__

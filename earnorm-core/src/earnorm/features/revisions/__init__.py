@@ -1,4 +1,4 @@
-"""``_versioned``: a lost update is refused.
+"""``_versioned``: refuses lost updates.
 
-Attached by ``register_reading`` (the count is always fetched) and by two document steps.
+Attached by ``register_reading`` (the revision is always fetched) and by two document steps.
 """

@@ -1,4 +1,4 @@
-"""The revision that a versioned model's records carry."""
+"""The field with the revision of a versioned model's records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def add_revision(declaration: Declaration) -> None:
     """Add the field ``_revision`` for ``_versioned = True``.
 
     Raises:
-        TypeError: An extension says so of a model that doesn't: its records are written in other Apps, too.
+        TypeError: An extension makes a model versioned that is not; other Apps also write its
+            records.
     """
     base = declaration.base
     if base is not None and not base._versioned:

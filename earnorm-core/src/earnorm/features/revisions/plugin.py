@@ -1,7 +1,7 @@
 """Optimistic locking: a model with ``_versioned = True`` refuses a lost update.
 
-The record's ``revision`` is part of the condition of its own write; where it has changed in the
-meantime nothing matches, and the write raises ``ConcurrencyError`` (``NotFound`` where the record was
+The record's ``revision`` is part of the condition of its write. If the revision has changed in the
+meantime, nothing matches, and the write raises ``ConcurrencyError`` (``NotFound`` if the record was
 deleted). A record's deletion has the same condition.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class RevisionsPlugin:
-    """Counts every write of a versioned model, and checks the count where a record is saved."""
+    """Increments the revision in every write of a versioned model, and checks it in each save."""
 
     api = API
     name = "revisions"
@@ -31,41 +31,41 @@ class RevisionsPlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Versioned models."""
+        """Return ``_versioned`` if the model is versioned."""
         return "_versioned" if model.attribute("_versioned") else None
 
     @hookimpl
     def register_reading(self, app: App, model: ModelView) -> Reading | None:
-        """Versioned models only: the count is always fetched, so that every record can be saved."""
+        """Return the revision as a field to always fetch, so that every record can be saved."""
         return Reading(needs=frozenset({REVISION})) if model.attribute("_versioned") else None
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Versioned models only: every other one keeps its way."""
+        """Return the steps, for versioned models only: the others pay nothing for them."""
         if model.attribute("_versioned"):
-            # Values that are kept in step are no change of the record in its own right: nobody's
-            # update is lost.
+            # Writes of derived values do not count as changes of the record, because they overwrite
+            # no user's update.
             return [
                 Step(Stage.PLAN, "revisions", _expect, _OF_RECORDS),
-                Step(Stage.GUARD, "revisions", _count, CHANGES, on="write"),
+                Step(Stage.GUARD, "revisions", _increment, CHANGES, on="write"),
                 Step(Stage.CONFIRM, "revisions", _check, CHANGES, on="write"),
             ]
         return ()
 
 
 _OF_RECORDS = Way.SAVE | Way.WRITE | Way.EACH | Way.BULK | Way.UNLINK
-"""The ways on which records are known, with what was read of them."""
+"""The ways that write or delete records whose values have been read."""
 
 
 def _expect(batch: ValueBatch) -> None:
     for row in batch.rows:
         revision = row.read(REVISION)
-        if revision is not MISSING:  # of a ghost nothing was read that could be outdated
-            # None stands for a document from before the model was versioned: it has no revision.
+        if revision is not MISSING:  # a ghost has no values that could be outdated
+            # None means a document that is older than the versioning: it has no revision.
             row.expect(REVISION, revision)
 
 
-def _count(batch: DocumentBatch) -> None:
+def _increment(batch: DocumentBatch) -> None:
     batch.increase(REVISION)
 
 
@@ -75,9 +75,9 @@ async def _check(batch: DocumentBatch) -> None:
     if matched >= expected:
         return
     lost = expected - matched
-    # Whose revision differs still exists; what doesn't exist was deleted.
-    changed: int = await op.app.execute(op.child("count", op.model, op.domain, origin="revisions"))
-    if changed > matched:
+    # A record that still exists has another revision; one that does not exist was deleted.
+    existing: int = await op.app.execute(op.child("count", op.model, op.domain, origin="revisions"))
+    if existing > matched:
         raise ConcurrencyError(
             f"{batch.model.name}: {lost} of {expected} records were changed or deleted since they "
             f"were read; refresh() them and try again"

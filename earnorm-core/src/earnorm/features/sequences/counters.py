@@ -1,8 +1,9 @@
-"""Sequences: running numbers that no two records share, kept in one document each.
+"""Sequences: running numbers, each given out once; each sequence is one document.
 
-``next`` of a fast sequence is one find-and-modify outside of any transaction: nobody waits, and what a rollback took
-is lost. A gap-free one counts inside the running transaction, so that its number is given back with a rollback; two
-transactions that use it conflict, and ``@transactional`` runs the later one again.
+``next`` of a fast sequence is one find-and-modify outside any transaction: nobody waits, and a
+rollback loses the number. A gap-free sequence counts inside the running transaction, so that a
+rollback also takes the number back; two transactions that use it conflict, and ``@transactional``
+runs the later one again.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ _VALUE = frozenset({"value"})
 
 
 @functools.cache
-def _counters() -> type[BaseModel]:
-    """The model of the counters, made when the first sequence is used: whoever has none has no such collection."""
+def _counter_model() -> type[BaseModel]:
+    """Make the counters' model on first use: an App without sequences has no collection for it."""
 
     class SequenceCounter(BaseModel):
         """The last number of each sequence."""
@@ -43,29 +44,29 @@ def _counters() -> type[BaseModel]:
 
 
 class NumberSequence:
-    """A sequence of the current App, by its name; see :func:`sequence`."""
+    """A named sequence of the current App; see :func:`sequence`."""
 
     def __init__(self, name: str, gap_free: bool) -> None:
         self.name = name
         self.gap_free = gap_free
 
     async def next(self) -> int:
-        """The next number; the first one is 1.
+        """Return the next number; the first one is 1.
 
         Raises:
-            TransactionError: It is gap-free, and no transaction is running.
+            TransactionError: The sequence is gap-free, and no transaction is running.
         """
         return (await self.take(1))[0]
 
     async def take(self, count: int) -> range:
-        """So many numbers at once, one after the other, in one round trip."""
+        """Return the next ``count`` numbers, in one round trip."""
         if type(count) is not int or count < 1:
             raise ValueError("take() needs a number from 1")
         env = self._env()
         last = await self._add(env, count)
         while last is None:
             try:
-                await self._begin(env, count)
+                await self._create(env, count)
             except DuplicateKey:  # another task was faster
                 last = await self._add(env, count)
             else:
@@ -73,14 +74,14 @@ class NumberSequence:
         return range(last - count + 1, last + 1)
 
     async def last(self) -> int:
-        """The number that was given last; 0 before the first one."""
+        """Return the number that was given last; 0 before the first one."""
         env = current_env().replace(system=True, reason=_REASON)
         op = Operation("search", _model(env), env, condition("_id", "=", self.name))
-        found = await env.app.execute(op)
-        return int(found[0]["value"]) if found else 0
+        documents = await env.app.execute(op)
+        return int(documents[0]["value"]) if documents else 0
 
     def _env(self) -> Env:
-        # Counting needs no right of the acting principal's own.
+        # The acting principal needs no access right for counting.
         env = current_env().replace(system=True, reason=_REASON)
         if not self.gap_free:
             return env.replace(transaction=None, session=None)
@@ -104,7 +105,7 @@ class NumberSequence:
         await env.app.execute(op)
         return None if returned.document is None else int(returned.document["value"])
 
-    async def _begin(self, env: Env, count: int) -> None:
+    async def _create(self, env: Env, count: int) -> None:
         document = {"_id": self.name, "value": count}
         await env.app.execute(Operation("create", _model(env), env, values=[document]))
 
@@ -113,10 +114,10 @@ class NumberSequence:
 
 
 def sequence(name: str, *, gap_free: bool = False) -> NumberSequence:
-    """A sequence of the current App: ``await earnorm.sequence("invoice").next()``.
+    """Return a sequence of the current App: ``await earnorm.sequence("invoice").next()``.
 
     Args:
-        name: Its name; it begins with 1 when it is first used.
+        name: The sequence's name; the first use of a new name gives 1.
         gap_free: Count in the running transaction, so that a rollback leaves no gap. The same sequence
             must always be used in the same way.
     """
@@ -126,4 +127,4 @@ def sequence(name: str, *, gap_free: bool = False) -> NumberSequence:
 
 
 def _model(env: Env) -> type[BaseModel]:
-    return env.app.bind(_counters()).model
+    return env.app.bind(_counter_model()).model

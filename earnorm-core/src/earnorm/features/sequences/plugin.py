@@ -1,4 +1,4 @@
-"""Sequence fields: numbered when records are created, with one round trip for each counter of a batch."""
+"""Sequence fields: numbers new records, with one round trip for each counter of a batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SequencesPlugin:
-    """Fills Sequence fields in."""
+    """Sets the Sequence fields of new records."""
 
     api = API
     name = "sequences"
@@ -25,15 +25,15 @@ class SequencesPlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Models with Sequence fields."""
+        """Return the model's first Sequence field."""
         return next((f"the field {f.name!r}" for f in _numbered(model)), None)
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Models with such fields only: every other one keeps its way."""
+        """Return the step, for models with Sequence fields only: the others pay nothing for it."""
         fields = _numbered(model)
         if fields:
-            return [Step(Stage.STAMP, "sequences", _Numbering(fields), on="create")]
+            return [Step(Stage.STAMP, "sequences", _SetNumbers(fields), on="create")]
         return ()
 
 
@@ -41,7 +41,7 @@ def _numbered(model: ModelView) -> list[Sequence]:
     return [f for f in model.fields.values() if f.stored and isinstance(f, Sequence)]
 
 
-class _Numbering:
+class _SetNumbers:
     def __init__(self, fields: list[Sequence]) -> None:
         self._fields = fields
 

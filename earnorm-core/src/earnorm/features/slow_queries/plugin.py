@@ -1,8 +1,8 @@
-"""Slow-query advice: notes the operations that took long, by shape, and never by value.
+"""Slow queries: records the shapes of operations that took long, and never their values.
 
-Off unless the App is given ``slow_query=`` (seconds). Then each operation of every model is timed around
-all that lies below the layer OBSERVE: other layers, driver, server. What the shapes lack,
-``app.indexes.advise`` and ``earnorm indexes advise`` say.
+It is off unless the App has ``slow_query=`` (seconds). Then it measures the time of each operation
+of every model below the layer OBSERVE: other layers, driver, server. ``app.indexes.advise`` and
+``earnorm indexes advise`` name the indexes that the shapes lack.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("earnorm.slow_queries")
 
 SHAPES = 500
-"""Most shapes that are remembered; a new one takes the place of the one that cost least."""
+"""The most shapes to remember; a new one replaces the one that took the least time."""
 
 
 @dataclass(slots=True)
 class SlowShape:
-    """What is known of one shape.
+    """The slow operations of one shape.
 
     Attributes:
         shape: Field names and operators.
-        count: How many slow operations had it.
-        seconds: How long they took together.
-        worst: How long the slowest took.
+        count: The number of slow operations.
+        seconds: The time that they took together.
+        worst: The time that the slowest one took, in seconds.
     """
 
     shape: QueryShape
@@ -58,85 +58,87 @@ class SlowQueries:
     def __init__(self, threshold: float, limit: int = SHAPES) -> None:
         self.threshold = threshold
         self._limit = limit
-        self._found: dict[QueryShape, SlowShape] = {}
+        self._shapes: dict[QueryShape, SlowShape] = {}
 
     def note(self, shape: QueryShape, seconds: float) -> None:
         """Count a slow operation."""
-        found = self._found.get(shape)
-        if found is None:
-            if len(self._found) >= self._limit:
-                cheapest = min(self._found.values(), key=lambda each: each.seconds)
-                del self._found[cheapest.shape]
-            found = self._found[shape] = SlowShape(shape)
-        found.count += 1
-        found.seconds += seconds
-        found.worst = max(found.worst, seconds)
+        slow_shape = self._shapes.get(shape)
+        if slow_shape is None:
+            if len(self._shapes) >= self._limit:
+                cheapest = min(self._shapes.values(), key=lambda known: known.seconds)
+                del self._shapes[cheapest.shape]
+            slow_shape = self._shapes[shape] = SlowShape(shape)
+        slow_shape.count += 1
+        slow_shape.seconds += seconds
+        slow_shape.worst = max(slow_shape.worst, seconds)
 
     def shapes(self) -> list[SlowShape]:
-        """Every shape, the one that took most time first."""
-        return sorted(self._found.values(), key=lambda each: -each.seconds)
+        """Return all shapes, the one that took the most time first."""
+        return sorted(self._shapes.values(), key=lambda slow_shape: -slow_shape.seconds)
 
     def clear(self) -> None:
-        """Forget them."""
-        self._found.clear()
+        """Forget all shapes."""
+        self._shapes.clear()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the shapes as lines of JSON, for ``earnorm indexes advise --shapes``; no value is in them."""
+        """Write the shapes, without values, as JSON lines: ``earnorm indexes advise --shapes``."""
         lines = [
             json.dumps(
                 {
-                    **each.shape.to_json(),
-                    "count": each.count,
-                    "seconds": round(each.seconds, 3),
-                    "worst": round(each.worst, 3),
+                    **slow_shape.shape.to_json(),
+                    "count": slow_shape.count,
+                    "seconds": round(slow_shape.seconds, 3),
+                    "worst": round(slow_shape.worst, 3),
                 }
             )
-            for each in self.shapes()
+            for slow_shape in self.shapes()
         ]
         target = Path(path)
-        part = target.with_name(f"{target.name}.{os.getpid()}")
-        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        part.replace(target)  # a reader sees the old file or the new one, never a half
+        temporary = target.with_name(f"{target.name}.{os.getpid()}")
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        temporary.replace(
+            target
+        )  # so a reader sees the old file or the new one, never a part of it
 
 
 class SlowQueriesPlugin:
-    """Times operations where the App was given ``slow_query=``."""
+    """Measures the time of operations if the App has ``slow_query=``."""
 
     api = API
     name = "slow_queries"
 
     def __init__(self) -> None:
-        self._noted: SlowQueries | None = None
+        self._slow_queries: SlowQueries | None = None
 
     @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
-        """The shapes, where they are collected."""
+        """Return the collected shapes as a service, if the App has ``slow_query=``."""
         threshold = app.settings.slow_query
         if threshold is None:
             return {}
-        self._noted = SlowQueries(threshold)
-        return {"slow_queries": self._noted}
+        self._slow_queries = SlowQueries(threshold)
+        return {"slow_queries": self._slow_queries}
 
     @hookimpl
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Nothing at all where it is off."""
-        if self._noted is None or operation == "create":
+        """Return the layer that measures, unless the feature is off."""
+        if self._slow_queries is None or operation == "create":
             return ()
-        return [(Layer.OBSERVE, _Watch(self._noted))]
+        return [(Layer.OBSERVE, _Measure(self._slow_queries))]
 
     @hookimpl
     def shutdown(self, app: App) -> None:
-        """Write the shapes where a file is named for them."""
+        """Write the shapes to ``slow_query_file``, if the App has one."""
         path = app.settings.slow_query_file
-        if self._noted is not None and path is not None:
-            self._noted.save(path)
+        if self._slow_queries is not None and path is not None:
+            self._slow_queries.save(path)
 
 
-class _Watch:
+class _Measure:
     def __init__(self, noted: SlowQueries) -> None:
-        self._noted = noted
+        self._slow_queries = noted
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
         started = perf_counter()
@@ -144,11 +146,11 @@ class _Watch:
             return await call_next(op)
         finally:
             seconds = perf_counter() - started
-            if seconds >= self._noted.threshold:
-                self._tell(op, seconds)
+            if seconds >= self._slow_queries.threshold:
+                self._report(op, seconds)
 
-    def _tell(self, op: Operation, seconds: float) -> None:
+    def _report(self, op: Operation, seconds: float) -> None:
         shape = shape_of(op)
         if shape is not None:
-            self._noted.note(shape, seconds)
+            self._slow_queries.note(shape, seconds)
             log.warning("slow operation, %.3f s: %s", seconds, shape)

@@ -1,6 +1,6 @@
 """The shape of an operation: its field names and operators, and none of its values.
 
-What a log may say of a query, and all that an index has to know of it.
+A log may contain a shape, and a shape is enough to choose an index.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from earnorm.kernel.operations import Operation
 Pair = tuple[str, str]
 """A field path and an operator."""
 BRANCHES = 8
-"""More alternatives than these are one part of the shape that no single index serves."""
+"""The most alternatives of an "or" in a shape; more of them become one that no index can serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class QueryShape:
         model: The model's name.
         operation: search, count, group, write or unlink.
         text: The condition in words: ``state = ? and age > ?``.
-        branches: The conditions that hold together, once for each alternative of an "or".
+        branches: The conditions that are true together, one tuple for each alternative of an "or".
         order: Stored paths with 1 or -1.
-        is_limited: At most so many records were asked for.
+        is_limited: True if the operation has a limit.
     """
 
     model: str
@@ -48,7 +48,7 @@ class QueryShape:
         return "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON, for a file of shapes."""
+        """Return the shape as JSON values, for a file of shapes."""
         return {
             "model": self.model,
             "operation": self.operation,
@@ -60,27 +60,27 @@ class QueryShape:
 
     @classmethod
     def from_json(cls, source: str) -> QueryShape:
-        """A shape from a line of such a file.
+        """Read a shape from a line of such a file.
 
         Raises:
-            ConfigurationError: The line is none.
+            ConfigurationError: The line is no shape.
         """
         try:
-            found = json.loads(source)
+            values = json.loads(source)
             return cls(
-                str(found["model"]),
-                str(found["operation"]),
-                str(found["text"]),
-                tuple(tuple((str(p), str(o)) for p, o in branch) for branch in found["branches"]),
-                tuple((str(path), int(way)) for path, way in found["order"]),
-                bool(found["is_limited"]),
+                str(values["model"]),
+                str(values["operation"]),
+                str(values["text"]),
+                tuple(tuple((str(p), str(o)) for p, o in branch) for branch in values["branches"]),
+                tuple((str(path), int(way)) for path, way in values["order"]),
+                bool(values["is_limited"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(f"not a query shape: {type(error).__name__}") from None
 
 
 def shape_of(op: Operation) -> QueryShape | None:
-    """The shape of an operation; None for one that searches nothing."""
+    """Return the shape of an operation; None if it searches nothing."""
     request = op.request
     if op.name == "create" or (request is not None and not request.reads_documents):
         return None
@@ -108,13 +108,13 @@ def _text(node: Domain) -> str:
 
 
 def _branches(node: Domain) -> tuple[tuple[Pair, ...], ...]:
-    """The alternatives that an index could serve; what is nested deeper or negated is left to the filter."""
+    """Return the alternatives that an index could serve, without deeper or negated conditions."""
     if isinstance(node, Or):
         branches = [branch for child in node.children for branch in _branches(child)]
         return tuple(dict.fromkeys(branches)) if len(branches) <= BRANCHES else ((),)
     terms: Sequence[Domain] = node.children if isinstance(node, And) else (node,)
     common = tuple((term.path, term.operator) for term in terms if isinstance(term, Condition))
     choices = [term for term in terms if isinstance(term, Or)]
-    if len(choices) == 1 and len(found := _branches(choices[0])) <= BRANCHES:
-        return tuple(dict.fromkeys((*common, *branch) for branch in found))
+    if len(choices) == 1 and len(alternatives := _branches(choices[0])) <= BRANCHES:
+        return tuple(dict.fromkeys((*common, *branch) for branch in alternatives))
     return (common,)

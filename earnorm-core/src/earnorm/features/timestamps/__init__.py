@@ -1,4 +1,4 @@
-"""``auto_now`` and ``auto_now_add``: fields that the clock sets.
+"""``auto_now`` and ``auto_now_add``: fields that are set to the current time.
 
 Attached by a document step.
 """

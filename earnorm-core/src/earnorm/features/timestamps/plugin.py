@@ -1,7 +1,7 @@
-"""``auto_now`` and ``auto_now_add``: the clock's fields, filled in on every way to the database.
+"""``auto_now`` and ``auto_now_add``: every create and write sets these fields to the current time.
 
-The step is the one place that sets them: ``save``, ``Query.update``, batches and a plugin's own operations pass it.
-A value that is given explicitly stands.
+Only this step sets them: ``save``, ``Query.update``, batches and a plugin's own operations run
+through it. It keeps a value that is given explicitly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NEW = Way.CREATE | Way.CREATE_MANY
 
 
 class TimestampsPlugin:
-    """Sets the fields that the clock sets."""
+    """Sets the fields with ``auto_now`` or ``auto_now_add``."""
 
     api = API
     name = "timestamps"
@@ -29,15 +29,15 @@ class TimestampsPlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Models with fields that the clock sets."""
+        """Return the first field with ``auto_now`` or ``auto_now_add``."""
         return next((f"the field {f.name!r}" for f in _generated(model)), None)
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Models with such fields only: every other one keeps its way."""
+        """Return the step, for models with such fields only: the others pay nothing for it."""
         fields = _generated(model)
         if fields:
-            return [Step(Stage.STAMP, "timestamps", _Stamping(fields))]
+            return [Step(Stage.STAMP, "timestamps", _SetTimes(fields))]
         return ()
 
 
@@ -46,7 +46,7 @@ def _generated(model: ModelView) -> list[Moment[Any, Any]]:
     return [field for field in moments if field.generated]
 
 
-class _Stamping:
+class _SetTimes:
     def __init__(self, fields: Sequence[Moment[Any, Any]]) -> None:
         self._fields = fields
         self._on_writes = [field for field in fields if field.auto_now]

@@ -1,4 +1,4 @@
-"""The field that keeps the path of a node's ancestors, and what a tree needs beside it."""
+"""The field with the path of a node's ancestors, and the check that a model is a tree."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def add_path(declaration: Declaration) -> None:
 
 
 def check_tree(model: type[BaseModel]) -> None:
-    """Refuse a model that asks for paths and is no tree.
+    """Refuse a model with ``_parent_store`` that is no tree.
 
     Raises:
-        ConfigurationError: ``_parent_name`` names no Many2one to the model itself, or one without ``on_delete``.
+        ConfigurationError: ``_parent_name`` names no Many2one to the model itself, or one without
+            ``on_delete``.
     """
     name, fields = model._parent_name, model._schema.fields
     field = fields.get(name)

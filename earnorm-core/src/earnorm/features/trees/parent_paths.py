@@ -1,7 +1,8 @@
 """The materialised paths of trees: ``a/b/c/`` for the node c below b below a.
 
-A model with ``_parent_store = True`` keeps them in ``_parent_path``, so that what lies below a node is
-one range of an index. The ``parent_store`` layer keeps them in step; here is what they are.
+A model with ``_parent_store = True`` stores them in ``_parent_path``, so that the nodes below a
+node are one range of an index. The steps in ``plugin`` keep them up to date; this module computes,
+finds and stores them.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ _BATCH: Final = 10_000  # updates of one bulk write
 
 
 def step(pk: Any) -> str:
-    """An id as a part of a path."""
+    """Return an id as a part of a path."""
     return str(pk).replace("%", "%25").replace("/", "%2F") + "/"
 
 
 def below(path: str) -> Domain:
-    """The node with this path and all below it: a range, since "0" comes after "/"."""
+    """Return the domain of a node and all below it: a range, because "0" is the next after "/"."""
     return Condition(PATH, ">=", path) & Condition(PATH, "<", path[:-1] + "0")
 
 
 def cycle(bound: BoundModel, parent: str) -> ValidationError:
-    """What is said where a node would lie below itself."""
+    """Make the error for a node that would lie below itself."""
     message = "a record cannot lie below itself: this parent is the record, or lies below it"
     return ValidationError(bound.model._name, [{"loc": (parent,), "msg": message, "type": "cycle"}])
 
@@ -46,18 +47,18 @@ def cycle(bound: BoundModel, parent: str) -> ValidationError:
 async def nodes(
     bound: BoundModel, env: Env, domain: Domain, limit: int = 0
 ) -> dict[Any, tuple[Any, str | None]]:
-    """The parent and the path of every node that matches, by its id."""
+    """Return the parent and the path of each matching node, by the node's id."""
     parent = bound.schema.fields[parent_name(bound)]
     options = Options(fields=frozenset({"_id", PATH, parent.name}), limit=limit)
     op = Operation("search", bound.model, env, domain, options=options)
-    found = await env.app.execute(op)
-    return {d["_id"]: (d.get(parent.db_name), d.get(PATH)) for d in found}
+    documents = await env.app.execute(op)
+    return {d["_id"]: (d.get(parent.db_name), d.get(PATH)) for d in documents}
 
 
 async def paths_of(bound: BoundModel, env: Env, pks: Iterable[Any]) -> dict[Any, str]:
-    """The paths of nodes by their ids; one that does not exist is left out.
+    """Return the paths of nodes by their ids; a node that does not exist is left out.
 
-    A path that is not stored yet (the model kept none before) follows from the parents.
+    A path that is not stored yet (because the model had none before) is computed from the parents.
     """
     known: dict[Any, tuple[Any, str | None]] = {}
     wanted = list(dict.fromkeys(pks))
@@ -69,8 +70,8 @@ async def paths_of(bound: BoundModel, env: Env, pks: Iterable[Any]) -> dict[Any,
             known.update(await nodes(bound, env, Condition("_id", "in", chunk)))
         above = (parent for parent, path in known.values() if path is None and parent is not None)
         missing = [pk for pk in dict.fromkeys(above) if pk not in asked]
-    found = placed({pk: parent for pk, (parent, _) in known.items()}, _stored(known), bound)
-    return {pk: found[pk] for pk in wanted if pk in known}
+    paths = placed({pk: parent for pk, (parent, _) in known.items()}, _stored(known), bound)
+    return {pk: paths[pk] for pk in wanted if pk in known}
 
 
 def _stored(known: Mapping[Any, tuple[Any, str | None]]) -> dict[Any, str]:
@@ -80,24 +81,24 @@ def _stored(known: Mapping[Any, tuple[Any, str | None]]) -> dict[Any, str]:
 def placed(
     parents: Mapping[Any, Any], paths: Mapping[Any, str], bound: BoundModel
 ) -> dict[Any, str]:
-    """The path of every node, from the parent of each and the paths that are known.
+    """Compute the path of every node from the parents and the known paths.
 
     Raises:
         ValidationError: The parents form a cycle.
     """
-    found = dict(paths)
+    placed_paths = dict(paths)
     for start in parents:
         trail: dict[Any, None] = {}
         node = start
-        while node is not None and node not in found:
+        while node is not None and node not in placed_paths:
             if node in trail:
                 raise cycle(bound, parent_name(bound))
             trail[node] = None
             node = parents.get(node)
-        path = "" if node is None else found[node]
+        path = "" if node is None else placed_paths[node]
         for pk in reversed(trail):
-            path = found[pk] = path + step(pk)
-    return found
+            path = placed_paths[pk] = path + step(pk)
+    return placed_paths
 
 
 async def store(
@@ -107,9 +108,9 @@ async def store(
 
     Args:
         bound: The model.
-        env: Who writes.
+        env: The environment of the writes.
         paths: The paths.
-        parent: The operation that they follow from.
+        parent: The operation that changed the paths.
     """
     notes: dict[Note[Any], Any] = {ORIGIN: "parent_store", WAY: Way.DERIVED}
     if parent is not None:
@@ -123,10 +124,10 @@ async def store(
 
 
 async def descendants(bound: BoundModel, env: Env, starts: Sequence[Any]) -> list[Any] | None:
-    """The ids of nodes and of all below them; None where a path is not stored."""
-    found = await nodes(bound, env, Condition("_id", "in", starts))
-    paths = [path for _, path in found.values() if path is not None]
-    if len(paths) < len(found):
+    """Return the ids of nodes and of all nodes below them; None if a path is not stored."""
+    known = await nodes(bound, env, Condition("_id", "in", starts))
+    paths = [path for _, path in known.values() if path is not None]
+    if len(paths) < len(known):
         return None
     if not paths:
         return list(starts)
@@ -135,8 +136,9 @@ async def descendants(bound: BoundModel, env: Env, starts: Sequence[Any]) -> lis
 
 
 async def rebuild_parent_paths(model: type[BaseModel]) -> int:
-    """Write the paths of all records of a model with ``_parent_store`` that are not what their parents
-    say: after the model began to keep them, or after a write past the App. How many were written.
+    """Write all wrong paths of a model with ``_parent_store`` anew, and return their number.
+
+    Call it after the model gets ``_parent_store``, or after a write without the App.
 
     Raises:
         ConfigurationError: The model keeps no paths.

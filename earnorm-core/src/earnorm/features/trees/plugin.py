@@ -1,7 +1,8 @@
-"""``_parent_store``: keeps the paths of trees in step, on every way to the database.
+"""``_parent_store``: keeps the paths of trees up to date in every create and write.
 
-A node gets its path when it is created. A write of a parent moves the node with everything below it:
-one query for what moves, one bulk write for its paths, in one transaction where the backend has them.
+A node gets its path when it is created. A write of a parent moves the node with all nodes below it:
+one query for these nodes, one bulk write for their paths, in one transaction if the backend has
+them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class ParentStorePlugin:
-    """Keeps ``_parent_path`` of the models that ask for it."""
+    """Keeps ``_parent_path`` up to date, in models with ``_parent_store``."""
 
     api = API
     name = "parent_store"
@@ -45,12 +46,12 @@ class ParentStorePlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Models that keep the paths of their tree."""
+        """Return ``_parent_store`` if the model has it."""
         return "_parent_store" if model.attribute("_parent_store") else None
 
     @hookimpl
     def models_changed(self, app: App) -> None:
-        """Refuse a start with a model that asks for paths and is no tree."""
+        """Refuse to start with a model that has ``_parent_store`` and is no tree."""
         if not app.is_started:
             for model in app.usable_models():
                 if model._parent_store:
@@ -58,7 +59,7 @@ class ParentStorePlugin:
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Models with ``_parent_store = True`` only: every other one keeps its way."""
+        """Return the steps, for models with ``_parent_store`` only: the others pay nothing."""
         if not model.attribute("_parent_store"):
             return ()
         return [
@@ -69,11 +70,11 @@ class ParentStorePlugin:
 
     @hookimpl
     def register_reading(self, app: App, model: ModelView) -> Reading | None:
-        """Below a node of such a model lies a range of an index."""
+        """Return the way to find the nodes below a node, by a range of an index."""
         return Reading(below=descendants) if model.attribute("_parent_store") else None
 
 
-def _key(bound: BoundModel) -> str:
+def _parent_key(bound: BoundModel) -> str:
     return bound.schema.fields[parent_name(bound)].db_name
 
 
@@ -85,7 +86,7 @@ def _no_parent(bound: BoundModel) -> ValidationError:
 async def _place(batch: DocumentBatch) -> None:
     op = batch.op
     bound = op.app.bind(op.model)
-    key = _key(bound)
+    key = _parent_key(bound)
     parents = {document["_id"]: document.get(key) for document in batch.documents}
     outside = [p for p in parents.values() if p is not None and p not in parents]
     paths = {}
@@ -93,9 +94,9 @@ async def _place(batch: DocumentBatch) -> None:
         paths = await paths_of(bound, op.env.replace(system=True, reason=REASON), outside)
         if len(paths) < len(set(outside)):
             raise _no_parent(bound)
-    found = placed(parents, paths, bound)
+    placed_paths = placed(parents, paths, bound)
     for row in batch.rows:
-        row.put(PATH, found[row.pk])
+        row.put(PATH, placed_paths[row.pk])
 
 
 # -- moves ----------------------------------------------------------------------------------------
@@ -103,11 +104,11 @@ async def _place(batch: DocumentBatch) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How nodes move, by their ids.
+    """The paths of nodes that move, by the ids of the nodes.
 
     Attributes:
-        old: The paths that they and their new parents have.
-        new: The paths that they get.
+        old: The present paths of the nodes and of their new parents.
+        new: The new paths of the nodes.
     """
 
     old: Mapping[Any, str]
@@ -118,13 +119,13 @@ _PLAN: Note[_Plan] = Note("parent_store")
 
 
 def _writes_parent(op: Operation) -> bool:
-    return _key(op.app.bind(op.model)) in op.written
+    return _parent_key(op.app.bind(op.model)) in op.written
 
 
 async def _plan(batch: DocumentBatch) -> None:
     op = batch.operation
     bound = op.app.bind(op.model)
-    key = _key(bound)
+    key = _parent_key(bound)
     if key not in op.written:
         return
     env = op.env.replace(system=True, reason=REASON)
@@ -136,11 +137,11 @@ async def _plan(batch: DocumentBatch) -> None:
     }
     if not moved:
         return
-    named = {parent for parent in moved.values() if parent is not None}
-    old = await paths_of(bound, env, [*moved, *named])
-    if not named <= old.keys():
+    new_parents = {parent for parent in moved.values() if parent is not None}
+    old = await paths_of(bound, env, [*moved, *new_parents])
+    if not new_parents <= old.keys():
         raise _no_parent(bound)
-    batch.notes[_PLAN] = _Plan(old, _moved(bound, moved, old))
+    batch.notes[_PLAN] = _Plan(old, _new_paths(bound, moved, old))
 
 
 async def _move(batch: DocumentBatch) -> None:
@@ -155,7 +156,7 @@ async def _move(batch: DocumentBatch) -> None:
     paths = dict(new)
     for pk, (_, path) in (await nodes(bound, env, starts)).items():
         if path is not None and pk not in paths:
-            paths[pk] = _rebased(path, by_step, new, old)
+            paths[pk] = _new_path(path, by_step, new, old)
     await store(bound, env, paths, op)
     if batch.back is not None:
         for pk, path in new.items():
@@ -172,33 +173,36 @@ def _new_parent(op: Operation, pk: Any, key: str, before: Any) -> Any:
     return None if key in update.operators.get("$unset", {}) else before
 
 
-def _moved(bound: BoundModel, moved: Mapping[Any, Any], old: Mapping[Any, str]) -> dict[Any, str]:
-    """The new paths of the nodes that move, which may hang on each other.
+def _new_paths(
+    bound: BoundModel, moved: Mapping[Any, Any], old: Mapping[Any, str]
+) -> dict[Any, str]:
+    """Compute the new paths of nodes that move; one may move below another one that moves.
 
     Raises:
         ValidationError: A node would lie below itself.
     """
     by_step = {step(pk): pk for pk in moved}
-    # For each moved node the nearest moved one above its new parent; beyond it nothing changes.
-    hangs_on = {
+    # For each moved node, this has the nearest moved node above it; the path between stays the
+    # same.
+    moved_ancestors = {
         pk: None if parent is None else _nearest(old[parent], by_step)
         for pk, parent in moved.items()
     }
-    placed(hangs_on, {}, bound)  # raises where they hang on each other
-    found: dict[Any, str] = {}
+    placed(moved_ancestors, {}, bound)  # raises an error if the moves form a cycle
+    new_paths: dict[Any, str] = {}
 
     def path(pk: Any) -> str:
-        if pk not in found:
-            parent, anchor = moved[pk], hangs_on[pk]
+        if pk not in new_paths:
+            parent, anchor = moved[pk], moved_ancestors[pk]
             above = "" if parent is None else old[parent]
             if anchor is not None:
                 above = path(anchor) + above[len(old[anchor]) :]
-            found[pk] = above + step(pk)
-        return found[pk]
+            new_paths[pk] = above + step(pk)
+        return new_paths[pk]
 
     for pk in moved:
         path(pk)
-    return found
+    return new_paths
 
 
 def _nearest(path: str, by_step: Mapping[str, Any]) -> Any:
@@ -208,7 +212,7 @@ def _nearest(path: str, by_step: Mapping[str, Any]) -> Any:
     return None
 
 
-def _rebased(
+def _new_path(
     path: str, by_step: Mapping[str, Any], new: Mapping[Any, str], old: Mapping[Any, str]
 ) -> str:
     anchor = _nearest(path, by_step)

@@ -1,7 +1,8 @@
 """``Model.watch()``: change streams of records, as typed events.
 
-The domain that was asked for travels through the model's layers as a search does, and what they
-leave of it is what the server filters by; so nobody hears of records that it may not read.
+The given domain goes through the model's layers like that of a search. The server filters the
+changes by the domain that the layers have restricted, so nobody gets changes of records it may not
+read.
 """
 
 from __future__ import annotations
@@ -62,18 +63,19 @@ class ChangeEvent(Generic[M]):
     Attributes:
         kind: ``"create"``, ``"write"`` or ``"unlink"``.
         id: The record's id as text.
-        pk: Its id as it is stored.
-        record: The record: of a create as it was created, of a write as it is when the event is
-            read, later changes included (as it was then, where the collection keeps images:
-            ``CollectionOptions(pre_images=True)``). None for an unlink, and where it is gone already.
-        before: The record before the change, where ``watch(before=True)`` asked for it and the
-            collection keeps pre-images.
-        changed: The names of the fields that were set; of a create, and of a write that replaced
-            the whole document, those that it has.
+        pk: The record's id as it is stored.
+        record: The record: after a create as it was created, after a write as it is when the event
+            is read, with later changes (or as it was after the write, if the collection keeps
+            images: ``CollectionOptions(pre_images=True)``). None for an unlink, and if it no longer
+            exists.
+        before: The record before the change, with ``watch(before=True)`` and if the collection
+            keeps pre-images.
+        changed: The names of the fields that were set; for a create, and for a write that replaced
+            the whole document, all fields that it has.
         removed: The names of the fields that were unset.
-        token: Where to go on after this event: ``watch(resume_token=event.token)``. It holds the
-            record's id, so it is for whoever may have the event.
-        at: When it was written, in UTC.
+        token: Continues after this event: ``watch(resume_token=event.token)``. It contains the
+            record's id, so give it only to those who may see the event.
+        at: The time of the change, in UTC.
     """
 
     kind: Kind
@@ -87,16 +89,16 @@ class ChangeEvent(Generic[M]):
     at: datetime.datetime
 
     def __repr__(self) -> str:
-        # No values: a record may hold what must not reach a log.
+        # Values are left out, because a record may hold data that must not get into a log.
         return f"<ChangeEvent {self.kind} {self.id}>"
 
 
 class Watch(Generic[M]):
     """The changes of a model's records from now on; ``async for`` gives each as a ChangeEvent.
 
-    ``async with`` opens it before the block begins, so that nothing that the block writes is missed;
-    without it the stream begins with the first step of the iteration. It ends where the collection is
-    dropped or renamed, and otherwise never.
+    ``async with`` opens the stream before the block begins, so that no write of the block is
+    missed; without it the stream begins with the first step of the iteration. It ends only if the
+    collection is dropped or renamed.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class Watch(Generic[M]):
 
     @property
     def token(self) -> str | None:
-        """Where to go on after the latest event; None before the stream is open."""
+        """The token that continues after the latest event; None before the stream is open."""
         return None if self._token is None else _encoded(self._token)
 
     async def __aenter__(self) -> Self:
@@ -142,7 +144,7 @@ class Watch(Generic[M]):
         await self.close()
 
     async def close(self) -> None:
-        """Let the server drop the stream, which ends the iteration; harmless twice."""
+        """Close the stream on the server and end the iteration; harmless if called twice."""
         self._ended = True
         await self._drop()
 
@@ -159,7 +161,8 @@ class Watch(Generic[M]):
 
     async def __anext__(self) -> ChangeEvent[M]:
         while True:
-            # Kept until it is dealt with: whoever is cancelled in between gets it the next time.
+            # The change is kept until its event is made, so that a cancelled caller gets it next
+            # time.
             change = self._pending = self._pending or await self._next()
             event = await self._event(change)
             self._token, self._pending = change["_id"], None
@@ -175,18 +178,19 @@ class Watch(Generic[M]):
             env = current_env()
             if env.transaction is not None:
                 raise TransactionError("watch(): a transaction cannot watch; begin before it")
-            # A session would outlive its block here.
+            # The stream can last longer than the block of a session, so it does not use the
+            # session.
             self._env = env.replace(session=None)
         bound, _, self._filter = await self._allowed()
         self._outdated = False
         declared = declared_options(bound.model)
-        kept = declared is not None and declared.pre_images
+        has_images = declared is not None and declared.pre_images
         cursor = await bound.collection.watch(
             _pipeline(self._filter, self._token),
             resume_after=self._token,
-            # A filter looks at the whole document. A collection that keeps images has the one of
-            # that moment; else the server looks the document up when it gives the change.
-            full_document=("whenAvailable" if kept else "updateLookup")
+            # A filter needs the whole document. A collection that keeps images has the document as
+            # it was; otherwise the server looks it up when it sends the change.
+            full_document=("whenAvailable" if has_images else "updateLookup")
             if self._full_document or self._filter
             else None,
             before=self._before,
@@ -208,15 +212,16 @@ class Watch(Generic[M]):
                 continue
             if change is not None:
                 return change
-            # Without a change the server names a later place, at which nothing is missed either.
+            # Without a change the server gives a later token, from which no change is missed
+            # either.
             self._token = self._cursor.token or self._token
         await self.close()
         raise StopAsyncIteration
 
     async def _reconnect(self, error: ServerUnavailable) -> None:
-        """Take the stream up again behind the last event, until the patience is over."""
+        """Open the stream again after the last event; try for ``patience`` seconds."""
         if self._token is None:
-            raise error  # it was never open
+            raise error  # the stream was never open
         log.info("the change stream of %s broke off; it is taken up again", self._model._name)
         until = time.monotonic() + self._patience
         pause = _FIRST_PAUSE
@@ -230,10 +235,10 @@ class Watch(Generic[M]):
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    # -- what may be seen ---------------------------------------------------------------------
+    # -- visible changes ----------------------------------------------------------------------
 
     async def _allowed(self) -> tuple[BoundModel, Operation, Mapping[str, Any]]:
-        """The search that the layers make of the domain: which records, which fields; and its filter."""
+        """Return the search as the layers restrict it (its records and fields), and its filter."""
         assert self._env is not None
         bound = self._env.app.bind(self._model)
         dry_run = DryRun()
@@ -247,9 +252,10 @@ class Watch(Generic[M]):
         return bound, dry_run.op, dry_run.filter
 
     async def _event(self, change: Document) -> ChangeEvent[M] | None:
-        """What the principal may know of a change; None for nothing.
+        """Make the event with what the principal may see of a change; None if that is nothing.
 
-        The layers are asked again for each: a rule may depend on the time, or on other records.
+        Each change runs the layers again, because a rule may depend on the time or on other
+        records.
         """
         bound, op, condition = await self._allowed()
         document = change.get("fullDocument")
@@ -260,15 +266,15 @@ class Watch(Generic[M]):
             if before is not None and not matches(before):
                 before = None
             if condition != self._filter:
-                # What the server filters by is out of date: hold it to the rules of now, and let
-                # the server have those from the next change on.
+                # The server still filters by old rules: check this change by the present rules, and
+                # give these to the server from the next change on.
                 self._outdated = True
-                seen = before if kind == "unlink" else document
-                if seen is None or not matches(seen):
+                visible = before if kind == "unlink" else document
+                if visible is None or not matches(visible):
                     return None
         changed, removed = _names(bound, change, op.options.fields)
         if kind == "write" and not changed and not removed:
-            return None  # nothing that the model declares, or that may be seen
+            return None  # the write changed no declared field that the principal may see
         pk = change["documentKey"]["_id"]
         return ChangeEvent(
             kind=kind,
@@ -286,12 +292,12 @@ class Watch(Generic[M]):
         if document is None:
             return None
         known = projection(bound, op) or bound.schema.projection
-        seen = {key: value for key, value in document.items() if key in known}
-        record: M = hydrate(bound, [seen], op.options.fields)[0]
+        visible = {key: value for key, value in document.items() if key in known}
+        record: M = hydrate(bound, [visible], op.options.fields)[0]
         return record
 
     def __repr__(self) -> str:
-        # The domain's values may be what must not reach a log.
+        # The domain is left out, because its values may be data that must not get into a log.
         state = "closed" if self._cursor is None else "open"
         return f"<Watch {self._model.__name__} {state}>"
 
@@ -299,19 +305,19 @@ class Watch(Generic[M]):
 def _names(
     bound: BoundModel, change: Document, visible: frozenset[str] | None
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """The names of the fields that were set and unset, out of those that may be seen."""
+    """Return the names of the visible fields that were set, and of those that were unset."""
     description = change.get("updateDescription")
     if description is None:
         document: Document = change.get("fullDocument") or {}
         keys = set(document)
         return _fields(bound, keys, visible), frozenset()
-    cut = (each["field"] for each in description.get("truncatedArrays") or ())
-    changed = {path.partition(".")[0] for path in (*description["updatedFields"], *cut)}
+    truncated = (array["field"] for array in description.get("truncatedArrays") or ())
+    changed = {path.partition(".")[0] for path in (*description["updatedFields"], *truncated)}
     removed = description["removedFields"]
-    # A part of a field that was removed is a change of the field.
+    # If a part of a field was removed, the field was changed.
     changed |= {path.partition(".")[0] for path in removed if "." in path}
-    gone = {path for path in removed if "." not in path}
-    return _fields(bound, changed, visible), _fields(bound, gone, visible)
+    unset = {path for path in removed if "." not in path}
+    return _fields(bound, changed, visible), _fields(bound, unset, visible)
 
 
 def _fields(bound: BoundModel, keys: set[str], visible: frozenset[str] | None) -> frozenset[str]:
@@ -324,7 +330,7 @@ def _fields(bound: BoundModel, keys: set[str], visible: frozenset[str] | None) -
     )
 
 
-# -- what the server filters by -------------------------------------------------------------------
+# -- the server's filter --------------------------------------------------------------------------
 
 
 def _pipeline(
@@ -334,9 +340,9 @@ def _pipeline(
     if not condition:
         return [{"$match": known}]
     written = [kind for kind in _KINDS if kind != "delete"]
-    # A server that filters out the change which the token stands for does not find its place again.
-    # It gives only what comes behind it all the same.
-    place = [] if token is None else [{"_id": token}]
+    # The filter must allow the change of the token, or the server cannot find the position again.
+    # The server still gives only later changes.
+    resume_point = [] if token is None else [{"_id": token}]
     return [
         {"$match": known},
         {
@@ -344,32 +350,32 @@ def _pipeline(
                 "$or": [
                     {
                         "operationType": {"$in": written},
-                        "$and": _demanded("fullDocument", condition),
+                        "$and": _conditions("fullDocument", condition),
                     },
                     {
                         "operationType": "delete",
-                        "$and": _demanded("fullDocumentBeforeChange", condition),
+                        "$and": _conditions("fullDocumentBeforeChange", condition),
                     },
                     {"operationType": "invalidate"},
-                    *place,
+                    *resume_point,
                 ]
             }
         },
     ]
 
 
-def _demanded(document: str, condition: Mapping[str, Any]) -> list[dict[str, Any]]:
-    # Where there is no document, a negative condition would be true of it.
-    return [{document: {"$type": "object"}}, _below(document, condition)]
+def _conditions(document: str, condition: Mapping[str, Any]) -> list[dict[str, Any]]:
+    # A negative condition would be true if there were no document, so the document must exist.
+    return [{document: {"$type": "object"}}, _moved_filter(document, condition)]
 
 
-def _below(document: str, condition: Mapping[str, Any]) -> dict[str, Any]:
-    """A filter of documents as one of a field that holds the document."""
+def _moved_filter(document: str, condition: Mapping[str, Any]) -> dict[str, Any]:
+    """Move a filter of documents to a field that contains the document."""
     moved: dict[str, Any] = {}
     for key, value in condition.items():
         if key in ("$and", "$or", "$nor"):
             parts: Sequence[Mapping[str, Any]] = value
-            moved[key] = [_below(document, part) for part in parts]
+            moved[key] = [_moved_filter(document, part) for part in parts]
         elif key.startswith("$"):
             raise NotSupported(
                 f"watch(): the domain needs {key}, which change streams cannot filter by"
@@ -388,12 +394,12 @@ def _encoded(token: Mapping[str, Any]) -> str:
 
 def _decoded(model: type[BaseModel], token: str) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = bson.decode(base64.urlsafe_b64decode(token))
-        if "_data" not in found:
+        content: dict[str, Any] = bson.decode(base64.urlsafe_b64decode(token))
+        if "_data" not in content:
             raise ValueError
     except (binascii.Error, BSONError, ValueError, TypeError):
         message = "it is no token that an event of watch() or the watch itself has given"
         raise ValidationError(
             model._name, [{"loc": ("resume_token",), "msg": message, "type": "resume_token"}]
         ) from None
-    return found
+    return content
