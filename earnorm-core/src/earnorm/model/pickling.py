@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from earnorm.fields.base import MISSING, freeze
 from earnorm.kernel.environment import current_env
 from earnorm.model.reading.fetch import ID_ONLY
-from earnorm.model.reading.hydrate import hydrate, slots
+from earnorm.model.reading.hydrate import hydrate
+from earnorm.model.slots import set_state
 from earnorm.model.writing.tracking import changed_fields
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def reduced(record: BaseModel) -> tuple[Any, ...]:
 def _new(model: type[BaseModel], document: dict[str, Any]) -> BaseModel:
     bound_model = current_env().app.bind(model).model
     record = object.__new__(bound_model)
-    slots()[0](record, bound_model._schema.state(document))
+    set_state(record, bound_model._schema.state(document))
     return record
 
 

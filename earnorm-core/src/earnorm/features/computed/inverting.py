@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import NotFound, ValidationError
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, ValueBatch, Way
 from earnorm.model.reading.by_ids import by_ids
-from earnorm.model.reading.hydrate import hydrate, slots
+from earnorm.model.reading.hydrate import hydrate
+from earnorm.model.slots import set_state
 from earnorm.model.writing import records as writing
 from earnorm.model.writing.planning import is_change
 from earnorm.model.writing.sending import read_again
@@ -85,7 +86,6 @@ def _invert_new(batch: ValueBatch) -> None:
     if not batch.is_new:
         return
     bound, formulas = _bound(batch)
-    set_state, _ = slots()
     later = formulas.late_inverses if batch.takes_more else frozenset[str]()
     for row in batch.rows:
         if (formulas.inverses - later).isdisjoint(row.values):

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
 
 
-def slots() -> tuple[Callable[[Any, dict[str, Any]], None], Callable[[Any, Any], None]]:
-    """Return the setters of a record's ``__dict__`` and of its fetch."""
-    return set_state, set_fetch
-
-
 def hydrate(
     bound: BoundModel, documents: list[Document], loaded: frozenset[str] | None = None
 ) -> list[Any]:

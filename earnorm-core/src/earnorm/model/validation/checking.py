@@ -22,6 +22,7 @@ from earnorm.kernel.requests import Stream
 from earnorm.kernel.steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
+from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.validation.constraints import Rule, When, returned
 
 if TYPE_CHECKING:
@@ -94,17 +95,20 @@ async def check_rows(
     if rules is None:
         return []
     env = current_env()
-    problems = await _check_values(env, bound, when, subjects)
-    refused = {id(subject) for subject, _ in problems}
-    jobs = [
-        (subject, rule)
-        for subject in subjects
-        if id(subject) not in refused
-        for rule in rules.concerning(when, subject.values)
-    ]
-    problems += await _check_constraints(env, bound, jobs)
-    order = {id(subject): place for place, subject in enumerate(subjects)}
-    problems.sort(key=lambda problem: order[id(problem[0])])
+    # Plain loops and no function for each record: most records are checked, and found right, one at a time.
+    problems = await _check_values(env, bound, when, subjects) if rules.are_late else []
+    jobs: list[tuple[ValueRow, Rule]] = []
+    if rules.constraints:
+        refused = {id(subject) for subject, _ in problems} if problems else ()
+        for subject in subjects:
+            if id(subject) not in refused:
+                for rule in rules.concerning(when, subject.values):
+                    jobs.append((subject, rule))
+    if jobs:
+        problems += await _check_constraints(env, bound, jobs)
+    if problems:
+        order = {id(subject): place for place, subject in enumerate(subjects)}
+        problems.sort(key=lambda problem: order[id(problem[0])])
     return problems
 
 
@@ -122,7 +126,9 @@ async def refuse_problems(
     Raises:
         ValidationError: With the problems of all, in the order of their positions.
     """
-    found = problems + await check(bound, when, subjects)
+    found = problems
+    for _, detail in await check_rows(bound, when, subjects):
+        found = [*found, detail]
     if found:
         if problems and len(found) > len(problems):
             found.sort(key=lambda detail: int(detail["loc"][0]) if detail["loc"] else 0)
@@ -391,7 +397,7 @@ async def _call(
                 continue
             if inspect.isawaitable(found):
                 yield wait(subject, rule, found)
-            else:
+            elif hasattr(subject.preview, "_changes"):
                 _refuse_changes(subject, rule)
 
     await _run(env, pending())
@@ -422,13 +428,12 @@ async def _make_previews(
         known = subject.preview.__dict__
         if any(n not in known and not record._fetch.has(n) for n in rule.fields):
             incomplete[id(subject)] = subject
-    await _load(env, bound, list(incomplete.values()))
+    if incomplete:
+        await _load(env, bound, list(incomplete.values()))
 
 
 async def _load(env: Env, bound: BoundModel, subjects: Sequence[ValueRow]) -> None:
     """Fetch the records whole, with one query for all of them."""
-    if not subjects:
-        return
     pks = list(dict.fromkeys(subject.record.pk for subject in subjects if subject.record))
     found = await by_ids(bound, "_id", pks, env=env)
     documents = {document["_id"]: document for document in found}
@@ -445,9 +450,6 @@ async def _load(env: Env, bound: BoundModel, subjects: Sequence[ValueRow]) -> No
 
 
 def _preview(bound: BoundModel, state: State, fetch: Fetch | None) -> Any:
-    from earnorm.model.reading.hydrate import slots
-
-    set_state, set_fetch = slots()
     preview = object.__new__(bound.model)
     set_state(preview, state)
     if fetch is not None:

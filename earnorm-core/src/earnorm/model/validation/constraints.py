@@ -114,9 +114,10 @@ class Rules:
 
     Attributes:
         constraints: Its ``@constrains`` methods.
+        are_late: Some validators are asynchronous, so they are called before the record is written.
     """
 
-    __slots__ = ("_late", "_sync", "constraints")
+    __slots__ = ("_late", "_of_new", "_sync", "are_late", "constraints")
 
     def __init__(self, cls: type[Structure], found: Iterable[tuple[Declared, Rule]]) -> None:
         self.constraints: list[Rule] = []
@@ -134,6 +135,9 @@ class Rules:
             target = self._late if rule.is_async else self._sync
             for name in declared.fields:
                 target.setdefault(name, []).append((rule.on, _caller(cls, rule.method)))
+        self.are_late = bool(self._late)
+        # All values of a new record are new, so every constraint on creation concerns it.
+        self._of_new = [rule for rule in self.constraints if "create" in rule.on]
 
     def checks(self, field: Field[Any, Any], when: When) -> list[Callable[[Any], Any]]:
         """The synchronous ``@validates`` of a field, each of which gives the value to store."""
@@ -156,6 +160,8 @@ class Rules:
 
     def concerning(self, when: When, written: Collection[str]) -> list[Rule]:
         """The constraints that such a write must fulfil."""
+        if when == "create":
+            return self._of_new
         return [rule for rule in self.constraints if rule.concerns(when, written)]
 
 

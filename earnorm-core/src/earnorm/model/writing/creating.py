@@ -18,7 +18,7 @@ from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation
 from earnorm.kernel.steps import ValueBatch, ValueRow, ValueSteps, ValueWays, Way
 from earnorm.model.reading.fetch import Fetch
-from earnorm.model.reading.hydrate import slots
+from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.validation.checking import checked_new
 from earnorm.model.writing.handing_back import give_new, on_its_way
 from earnorm.model.writing.objectids import object_ids
@@ -72,8 +72,7 @@ class Creation:
 
     def make(self) -> list[Any]:
         """Make the records before they are stored, so that others can hold them."""
-        self.records = _blank(self.bound, self.values)
-        set_state, _ = slots()
+        self.records = _blank(self.bound, self.values, _are_dicts(self.values))
         deque(map(set_state, self.records, self.states), maxlen=0)
         return self.records
 
@@ -158,9 +157,9 @@ def placed(
     ]
 
 
-def _blank(bound: BoundModel, values: Values) -> list[Any]:
+def _blank(bound: BoundModel, values: Values, are_dicts: bool) -> list[Any]:
     """The records that were given, and new ones for the rest, without a state."""
-    if _are_dicts(values):
+    if are_dicts:
         return list(map(object.__new__, repeat(bound.model, len(values))))
     return [v if is_record(v) else object.__new__(bound.model) for v in values]
 
@@ -174,9 +173,10 @@ async def store(
 ) -> list[Any]:
     """Store states that were validated and have their ids; the records that were given, or new ones."""
     env = current_env()
+    are_dicts = _are_dicts(values)
     if records is None:
-        records = _blank(bound, values)
-    if not _are_dicts(values):
+        records = _blank(bound, values, are_dicts)
+    if not are_dicts:
         given: list[Any] = [value for value in values if is_record(value)]
         touch(env, given)
     op = on_its_way(bound, Operation("create", bound.model, env, values=documents), Way.CREATE)
@@ -190,7 +190,6 @@ def adopt(
 ) -> None:
     """Let records know that an operation stored them, with these states."""
     give_new(bound.schema, states, op)
-    set_state, set_fetch = slots()
     env = current_env()
     if env.transaction is not None:
         env.transaction.created(records)

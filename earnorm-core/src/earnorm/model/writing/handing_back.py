@@ -37,7 +37,8 @@ def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) ->
     if back.own:
         for state in states:
             for name, value in back.own.get(state["_id"], {}).items():
-                state[name] = fields[name].freeze(value)
+                # What cannot change in place needs no copy.
+                state[name] = fields[name].freeze(value) if fields[name].mutable else value
 
 
 def give_written(record: BaseModel, op: Operation, update: Update) -> None:
