@@ -13,8 +13,10 @@ import earnorm
 from earnorm import (
     App,
     BaseModel,
+    Domain,
     Int,
     Many2one,
+    NotFound,
     NotSupported,
     One2many,
     PluginError,
@@ -460,6 +462,43 @@ async def test_a_document_step_checks_on_every_way(opened: Opener) -> None:
         assert await Box.count() == 1 and (await Box.get(box.id)).number == 0
         ways = {way for _, way in plugin.seen}
         assert ways == {Way.CREATE, Way.WRITE, Way.UPDATE, Way.UPSERT, Way.EACH}
+
+
+class Locking:
+    """A step that leaves locked boxes alone, whatever a write asks for."""
+
+    api = 1
+    name = "locking"
+
+    @hookimpl
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
+        if model.name != "steps.box":
+            return []
+        return [
+            Step(Stage.JUDGE, "locking", self.narrow, on="write"),
+            Step(Stage.GUARD, "open", self.narrow_further, on="write"),
+        ]
+
+    def narrow(self, batch: DocumentBatch) -> None:
+        batch.narrow(Domain([("seen", "!=", "locked")]))
+
+    def narrow_further(self, batch: DocumentBatch) -> None:
+        batch.narrow(Domain([("code", "!=", "closed")]))
+        assert {c.path for c in batch.operation.domain.conditions()} >= {"seen", "code"}
+
+
+async def test_a_document_step_narrows_the_records_of_a_write(opened: Opener) -> None:
+    async with opened(plugins=[Locking()]):
+        values: list[dict[str, Any]] = [{"code": "a"}, {"code": "b", "seen": "locked"}]
+        free, locked, closed = await Box.create([*values, {"code": "closed"}])
+        assert await Box.search().update({"number": 1}) == 1
+        await free.write({"number": 2})
+        for box in (locked, closed):
+            with pytest.raises(NotFound):
+                await box.write({"number": 2})
+        with pytest.raises(NotFound):
+            await Box.write_many({free: {"number": 3}, locked: {"number": 3}})
+        assert (await Box.search(order="code")).mapped("number") == [3, 0, 0]
 
 
 async def test_what_follows_from_a_document_step_is_part_of_the_transaction(
