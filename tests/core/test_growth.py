@@ -7,6 +7,7 @@ import pytest
 import earnorm
 from earnorm import App, String, models
 from earnorm.features.on_delete.plugin import _key, _without_references
+from earnorm.kernel.catalog import Catalog
 
 
 class Stone(models.BaseModel):
@@ -18,14 +19,14 @@ async def test_transactions_do_not_look_through_the_models_again(
     server_app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[int] = []
-    through = App.known_models
+    through = Catalog.known
 
-    def counted(self: App) -> list[type[models.BaseModel]]:
+    def counted(self: Catalog) -> list[type[models.BaseModel]]:
         found = through(self)
         looked.append(len(found))
         return found
 
-    monkeypatch.setattr(App, "known_models", counted)
+    monkeypatch.setattr(Catalog, "known", counted)
     async with earnorm.transaction():
         await Stone.create({"name": "a"})
     first = len(looked)  # each part of the App that looks at the models does it once
