@@ -1,4 +1,4 @@
-"""App: one database, its plugins, its models as it sees them; the one way of operations to the database."""
+"""The kernel's App: one database with its plugins and models, and the only way to the database."""
 
 from __future__ import annotations
 
@@ -38,13 +38,15 @@ log = logging.getLogger("earnorm")
 
 
 class App:
-    """One database plus a selection of plugins: the kernel's part of :class:`earnorm.App`, which says what
-    the arguments are."""
+    """One database with a selection of plugins: the kernel's part of :class:`earnorm.App`.
+
+    The public class documents the arguments.
+    """
 
     features: ClassVar[Mapping[str, str]] = {}
-    """Plugins that are part of every App: each one's name, and its class as ``"module:Class"``."""
+    """The class of each plugin that is part of every App, by its name, as ``"module:Class"``."""
     left_out: ClassVar[Collection[str]] = ()
-    """Names of features that the App does without; a model that needs one is refused."""
+    """Names of features that the App leaves out; it refuses a model that needs one of them."""
     built_in_attributes: ClassVar[Collection[str]] = ()
     """The class attributes of models that have a meaning in every App."""
 
@@ -112,7 +114,7 @@ class App:
         self.services = Services()
         self.field_types: Mapping[str, type[Field[Any, Any]]] = {}
         self.operators: Mapping[str, Operator] = ALL_OPERATORS
-        # The App that everybody sees is the face's, which adds to this one.
+        # Every App is made from the public subclass, earnorm.App.
         self.env = Env(cast("application.App", self))
         self.hears_commits = self.loaded.implements("after_commit")
         self._failure_observers = self.loaded.implementations("operation_failed")
@@ -126,12 +128,12 @@ class App:
 
     @property
     def is_started(self) -> bool:
-        """Whether the App takes operations."""
+        """True if the App takes operations."""
         return self._lifecycle.loop is not None
 
     @property
     def plugins(self) -> Sequence[PluginInfo]:
-        """Every installed or selected plugin, and whether it is active here."""
+        """Every installed or selected plugin; each entry tells if it is active in this App."""
         return tuple(self.loaded.infos)
 
     @property
@@ -152,7 +154,7 @@ class App:
         )
 
     async def start(self) -> Self:
-        """Connect, let the plugins register what they bring, and take operations.
+        """Connect, call the plugins' register hooks, and take operations from then on.
 
         Raises:
             ConfigurationError: It is started already, or a relation names an unknown model.
@@ -163,7 +165,7 @@ class App:
         return self
 
     async def stop(self) -> None:
-        """Let the plugins close what they opened, then close the connections. Harmless twice.
+        """Shut the plugins down, then close the connections. A second call does nothing.
 
         Raises:
             PluginError: A plugin's shutdown failed; everything else was closed all the same.
@@ -186,8 +188,8 @@ class App:
             if token is not None:
                 environment._current.reset(token)
         except ValueError:
-            # Left in another context than it was entered in, as test fixtures are: that context
-            # ends with its own value, and there is nothing to take back here.
+            # The App was entered in another context, as in a test fixture: that context ends with
+            # its own value, so there is nothing to reset here.
             pass
         finally:
             await self.stop()
@@ -201,60 +203,63 @@ class App:
     # -- models -------------------------------------------------------------------------------
 
     def bind(self, model: type[BaseModel]) -> BoundModel:
-        """The model as this App sees it; made on its first use."""
+        """Return the model as this App sees it; the first call makes the BoundModel."""
         found = self._bound.get(model)
         return self.catalog.bind(model) if found is None else found
 
     def model(self, name: str) -> type[BaseModel]:
-        """A model's class by its name, with the extensions that this App's plugins bring.
+        """Return a model's class by its name, with the extensions of this App's plugins.
 
         Raises:
-            ConfigurationError: No such model.
+            ConfigurationError: There is no such model.
         """
         return self.bind(self.catalog.named(name)).model
 
     def find_model(self, name: str) -> type[BaseModel] | None:
-        """The definition of a model by its name, or None."""
+        """Return the definition of a model by its name, or None."""
         return self.catalog.find(name)
 
     def known_models(self) -> list[type[BaseModel]]:
-        """The models that are this App's own: all but those of plugins that it did not select."""
+        """Return the App's own models: all except those of plugins that it did not select."""
         return self.catalog.known()
 
     def extended(self, model: type[BaseModel]) -> type[BaseModel]:
-        """A model's class with the extensions that this App's plugins bring; nothing is made ready."""
+        """Return a model's class with the extensions of this App's plugins; it binds nothing."""
         return self.catalog.extended(model)
 
     def usable_models(self) -> Iterator[type[BaseModel]]:
-        """The classes of this App's own models, with all extensions; nothing is made ready. One that cannot be
-        used is left out: it says so when it is."""
+        """Yield the classes of this App's own models, with all extensions; it binds nothing.
+
+        A model that cannot be used is left out: it raises its error when it is used.
+        """
         return self.catalog.usable()
 
     def described(self) -> AbstractContextManager[None]:
-        """Inside the block ``parts`` can be asked of an App that is not started; nothing is connected."""
+        """Let ``parts`` work inside the block while the App is stopped; it connects to nothing."""
         return self.catalog.described()
 
     @property
     def origins(self) -> Origins:
-        """Whose class a class is: which plugin brings it, or which package."""
+        """The table that tells which plugin or package a class comes from."""
         return self.catalog.origins()
 
     def recompose(self) -> None:
-        """Ask the plugins for their layers again, where what they depend on has changed."""
+        """Ask the plugins for their layers again, after something that these depend on has
+        changed."""
         self.catalog.recompose()
 
     async def prepare_models(self) -> None:
-        """Create the declared indexes of every model defined so far; done once per model.
+        """Prepare the database for every model defined so far (e.g. its indexes), once per model.
 
-        An operation does it on its model's first use. A transaction does it before it begins:
-        MongoDB answers with a transient error where a collection appears while one runs.
+        An operation does it when its model is first used. A transaction does it before it begins,
+        because MongoDB returns a transient error if a collection appears during a transaction.
         """
         await self.catalog.prepare()
 
     def matcher(
         self, model: type[BaseModel], domain: DomainSource
     ) -> Callable[[Mapping[str, Any]], bool]:
-        """A predicate that tells, as the database would, whether a document in stored form matches.
+        """Return a predicate that matches a document in stored form as the database would.
 
         Raises:
             DomainError: An unknown field or operator.
@@ -265,10 +270,10 @@ class App:
     # -- operations ---------------------------------------------------------------------------
 
     async def execute(self, op: Operation) -> Any:
-        """Send an operation through its layers to the database: the only way there is.
+        """Send an operation through its layers to the database. There is no other way.
 
         Returns:
-            What :class:`Operation` says for its name.
+            The result that :class:`Operation` lists for its name.
         """
         # The common case needs neither a second call nor a lock.
         if asyncio.get_running_loop() is not self._lifecycle.loop:
@@ -287,7 +292,7 @@ class App:
         for plugin, hear in self._failure_observers:
             try:
                 hear(op=op, error=error)
-            except Exception:  # nothing may take the place of the error, or of a cancellation
+            except Exception:  # it must not replace the operation's error, or a cancellation
                 log.exception("plugin %r failed when it heard of a failed %s", plugin, op.name)
 
     def _refuse_loop(self) -> None:
@@ -304,16 +309,17 @@ class App:
             await self.loaded.broadcast("after_commit", self, operations)
 
     async def rolled_back(self, operations: Sequence[Operation]) -> None:
-        """Tell the plugins that these writes never were."""
+        """Tell the plugins that these writes were rolled back."""
         if operations:
             await self.loaded.broadcast("after_rollback", self, operations)
 
     def dangerous_raw(self, reason: str) -> Any:
-        """The driver's own database object, past every layer: no access rules, no audit, no cache
-        invalidation. Logged as a warning.
+        """Return the driver's own database object, which bypasses every layer.
+
+        It has no access rules, no audit and no cache invalidation. Each use is logged as a warning.
 
         Args:
-            reason: Why nothing else will do; it is logged.
+            reason: The reason why no other way works; it is logged.
         """
         if not reason.strip():
             raise ConfigurationError("dangerous_raw() needs a reason: it is logged")
@@ -321,7 +327,7 @@ class App:
         return self.backend.raw_database()
 
     async def health(self) -> dict[str, Mapping[str, object]]:
-        """The server's health under ``database``, and each plugin's own part under its name.
+        """Return the server's health under ``database``, and each plugin's part under its name.
 
         Never raises: what fails is reported as ``{"status": "failed", "error": …}``.
         """

@@ -1,4 +1,4 @@
-"""Class attributes that models declare something with, as plugins bring them."""
+"""Class attributes with which models declare something for plugins."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Attribute:
         name: Its name, which begins with one underscore, e.g. ``"_stamped"``.
         type: The class of its values, or a union of classes.
         default: The value of a model that doesn't have it.
-        declare: Called for each model that has another value, with what is known of its class: may add fields
-            and indexes, and refuse it. It sees one App's class of the model, so that other Apps don't have
-            them.
+        declare: A function for each model that has another value. It gets the declaration of the
+            class, may add fields and indexes, and may refuse the model. It sees one App's class of
+            the model, so other Apps don't have these fields.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class BroughtAttribute:
-    """An attribute with the name of the plugin that brings it."""
+    """An attribute with the name of its plugin."""
 
     plugin: str
     attribute: Attribute
@@ -45,14 +45,14 @@ class BroughtAttribute:
 def brought_attributes(
     loaded: LoadedPlugins, built_in: Collection[str]
 ) -> tuple[BroughtAttribute, ...]:
-    """The attributes that the plugins of an App bring.
+    """Return the attributes of an App's plugins.
 
     Args:
         loaded: The plugins.
-        built_in: Names that nobody else may use.
+        built_in: Names that plugins may not use.
 
     Raises:
-        PluginError: Something is no Attribute, or a name is malformed or taken.
+        PluginError: A result is no Attribute, or a name is malformed or taken.
     """
     found: dict[str, BroughtAttribute] = {}
     for plugin, given in loaded.collect("model_attributes"):
@@ -78,7 +78,7 @@ def brought_attributes(
 
 
 def value_of(attribute: Attribute, model: type[BaseModel]) -> Any:
-    """What a model says in an attribute.
+    """Return the value of an attribute on a model.
 
     Raises:
         ConfigurationError: It is of another type.

@@ -1,4 +1,4 @@
-"""One model as one App sees it: its class with the extensions, its collection, its composed layers."""
+"""One model in one App: its class with the extensions, its collection, its composed layers."""
 
 from __future__ import annotations
 
@@ -57,11 +57,12 @@ if TYPE_CHECKING:
 Observer = tuple[str, Callable[..., Any]]
 
 _NOTHING: Mapping[str, Any] = {}
-_ASKING = (Layer.ASK, Layer.RESOLVE)  # nothing in these waits until a write is durable
+_ASKING = (Layer.ASK, Layer.RESOLVE)  # no layer at these places uses op.after_durable()
 
 
 class BoundModel:
-    """A model in an App. ``calls`` composes an operation's layers once, on its first use."""
+    """A model in an App. It composes the layers of an operation once, on the operation's first
+    use."""
 
     def __init__(self, app: App, model: type[BaseModel]) -> None:
         self.app = app
@@ -69,9 +70,10 @@ class BoundModel:
         self.view = ModelView(model)
         given = app.loaded.collect("register_reading", app=app, model=self.view)
         self.reading = combined(model._name, given)
-        """What features and plugins change in how its documents are read; None where nobody does."""
+        """The changes of features and plugins to how its documents are read; None if there are
+        none."""
         self.classes = None if self.reading is None else self.reading.classes
-        """The classes of its records; None where all are of the model's own."""
+        """The classes of its records; None if all records are of the model's own class."""
         self.schema = (
             model._schema
             if self.classes is None
@@ -91,13 +93,14 @@ class BoundModel:
             DeclaredKeys(self.schema) if self.classes is None else SharedKeys(self.classes)
         )
         self.bulks_in_transaction = False
-        """A layer runs writes in transactions of its own; a bulk has to be one of them. See ``bulk``."""
+        """True if a layer runs writes in their own transactions: a ``bulk`` must then be one of
+        them."""
         self._preparing = asyncio.Lock()
         self._calls: dict[OperationName, Call] = {}
         self._steps: Sequence[Step] | None = None
 
     def filter(self, domain: Domain) -> dict[str, Any]:
-        """The MongoDB filter of a domain.
+        """Return the MongoDB filter of a domain.
 
         Raises:
             DomainError: An unknown field or operator, or a value that cannot be compared.
@@ -105,14 +108,15 @@ class BoundModel:
         return to_filter(domain, self.schema, self.operators)
 
     async def prepare(self) -> None:
-        """Let features and plugins make the database ready for the model's first operation, once per App."""
+        """Call ``prepare_model`` of features and plugins before the model's first operation in the
+        App."""
         async with self._preparing:
             if not self.is_prepared:
                 await self.app.loaded.notify("prepare_model", app=self.app, model=self.view)
                 self.is_prepared = True
 
     def call(self, name: OperationName) -> Call:
-        """The operation's layers folded around its core."""
+        """Return the function that runs an operation: its layers folded around its core."""
         found = self._calls.get(name)
         if found is None:
             layers = list(_layers(self.app.loaded, self.app, self.model, name))
@@ -141,7 +145,7 @@ class BoundModel:
         return found
 
     def steps(self) -> Sequence[Step]:
-        """The steps that features and plugins have in the model's write path, in order."""
+        """Return the steps of features and plugins in the model's write path, in order."""
         if self._steps is None:
             found = self.app.loaded.collect("register_steps", app=self.app, model=self.view)
             self._steps = in_order(
@@ -149,28 +153,28 @@ class BoundModel:
             )
         return self._steps
 
-    # Both are looked at by every write: as attributes of the instance they cost no call.
+    # Every write reads both of them; as cached attributes of the instance they cost no call.
     @cached_property
     def ways(self) -> ValueWays:
-        """The value steps by the way that values come."""
+        """The value steps for each way of writing."""
         return ValueWays.of(self.steps())
 
     @cached_property
     def has_document_steps(self) -> bool:
-        """Whether any step sees what is created or written in stored form."""
+        """True if any step works on created or written values in stored form."""
         return any(step.stage >= Stage.IDENTITY for step in self.steps())
 
     def recompose(self) -> None:
-        """Compose the layers anew on their next use."""
+        """Discard the composed layers and steps; the next use composes them again."""
         self._calls.clear()
         self._steps = None
         for name in ("ways", "has_document_steps"):
             self.__dict__.pop(name, None)
 
-    # -- where layers end and the backend begins ----------------------------------------------
+    # -- the core of the layers, which calls the backend --------------------------------------
 
     def collection_of(self, op: Operation) -> Collection:
-        """The collection, with the read and write concerns that the operation asks for."""
+        """Return the collection with the read and write concerns of the operation."""
         concerns = op.options.concerns
         if concerns is None:
             return self.collection
@@ -192,7 +196,7 @@ class BoundModel:
             return [document["_id"] for document in documents]
         await collection.insert(
             documents,
-            # In a transaction the first failure ends it, and what is sent after it hides the reason.
+            # The first failure ends a transaction; an error of a later document would hide it.
             ordered=op.options.ordered or op.env.transaction is not None,
             session=op.env.database_session,
             timeout=op.options.timeout or self.timeout,
@@ -205,8 +209,8 @@ class BoundModel:
         collection = self.collection if options.concerns is None else self.collection_of(op)
         session, timeout = op.env.database_session, options.timeout or self.timeout
         if isinstance(values, PerRecord):
-            # The domain stays part of each filter, since a layer may have narrowed it, but for the
-            # list of ids: each filter has its own, and a thousand lists of a thousand are 20 MB.
+            # The domain stays a part of each filter, since a layer may have narrowed it. Its list
+            # of ids is left out: each filter has its own id, and 1,000 lists of 1,000 are 20 MB.
             rest = self.filter(_beside_ids(op.domain, self.schema, values))
             updates = [
                 BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.statement)
@@ -242,7 +246,7 @@ class BoundModel:
     def _narrowed(
         self, condition: Mapping[str, Any], update: Update, exact: Mapping[str, Any] = _NOTHING
     ) -> dict[str, Any]:
-        """The condition, and what the update itself demands of a record."""
+        """Add the update's own demands on a record to a condition."""
         condition = _and(condition, {**exact, **update.expect})
         if update.where is not Domain.TRUE:
             condition = {"$and": [condition, self.filter(update.where)]}
@@ -270,7 +274,10 @@ class BoundModel:
 
 
 def _beside_ids(domain: Domain, schema: Schema, pks: PerRecord) -> Domain:
-    """The domain as it is left to ask of these records: without their ids, where it names all of them."""
+    """Return the part of the domain that these records must still match.
+
+    That is the domain without its list of ids, if the list contains all of these records.
+    """
     named = split_ids(domain, schema)
     if named is None:
         return domain
@@ -320,7 +327,7 @@ _STEP_WAYS: Mapping[str, Way] = {
 def _step_layers(
     view: ModelView, name: OperationName, steps: Sequence[Step]
 ) -> Iterator[PlacedLayer]:
-    """The layer of the model's document steps, and the one of the transaction that they ask for."""
+    """Yield the layer of the model's document steps, and of the transaction that they may need."""
     own = [
         step
         for step in steps
@@ -335,7 +342,7 @@ def _step_layers(
 
 
 class _Observation:
-    """The before and after hooks of one operation, as one layer: no path to the database skips
+    """The layer that calls the before and after hooks, so that every way to the database calls
     them."""
 
     def __init__(
@@ -353,7 +360,7 @@ class _Observation:
 
 
 def _noting_writes(core: Call) -> Call:
-    """Tell the transaction, or after_commit at once, what was written."""
+    """Record each write for its transaction, or report it to ``after_commit`` if there is none."""
 
     def call(op: Operation) -> Awaitable[Any]:
         transaction = op.env.transaction
@@ -373,7 +380,7 @@ def _noting_writes(core: Call) -> Call:
 
 
 def _naming_fields(core: Call, renamed: Mapping[str, str]) -> Call:
-    """Let an error name fields where the database knows stored keys."""
+    """Replace stored keys by field names in an error."""
     if not renamed:
         return core
 
@@ -418,7 +425,7 @@ def _announcing_denials(call: Call, observers: Sequence[Observer]) -> Call:
         try:
             return await call(op)
         except AccessDenied as error:
-            if not op.note(JUDGED):  # of a part: it is told of the whole, which somebody asked for
+            if not op.note(JUDGED):  # a denied part is announced by the whole operation
                 for plugin, observe in observers:
                     await settled(observe(op=op, error=error), plugin, "access_denied")
             raise

@@ -1,6 +1,6 @@
-"""The models as one App sees them: which are its own, who brings them, and their classes with all extensions.
+"""The models of one App: its own ones, the plugins that they come from, their extended classes.
 
-The definitions of the whole process lie in ``registry``; here is what one App's plugins make of them.
+``registry`` holds the definitions of the whole process; this module applies one App's plugins.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Catalog:
     """The models of one App.
 
     Attributes:
-        bound: Each class that was used, with its BoundModel.
-        brought: Each class that a plugin brings, with the plugin's name.
+        bound: The BoundModel of each class that was used.
+        brought: The plugin's name for each class that a plugin registered.
         extensions: The classes that plugins add to models, by the name of the model.
     """
 
@@ -63,11 +63,11 @@ class Catalog:
     # -- what plugins bring -------------------------------------------------------------------
 
     def open(self) -> None:
-        """Let the plugins register their models, and tell them which models there are.
+        """Register the plugins' models, and tell the plugins which models exist.
 
         Raises:
             PluginError: Two models or extensions clash.
-            ConfigurationError: A plugin refuses a model, e.g. for a relation that leads nowhere.
+            ConfigurationError: A plugin refuses a model, e.g. for a relation to an unknown model.
         """
         for plugin, models in self._app.loaded.collect("register_models", app=self._app):
             for model in models or ():
@@ -77,7 +77,7 @@ class Catalog:
             if base is None:
                 log.info("a plugin extends the model %r, which nobody has defined yet", target)
             else:
-                self.extended(base)  # what clashes stops the start
+                self.extended(base)  # a clash of extensions stops the start
         self._app.loaded.collect("models_changed", app=self._app, models=self.known())
 
     def _register(self, model: type[BaseModel], plugin: str) -> None:
@@ -93,14 +93,15 @@ class Catalog:
             )
 
     def close(self) -> None:
-        """Forget the models, as when the App stops."""
+        """Forget the models when the App stops."""
         self._prepared = -1
         for known in (self.bound, self._by_name, self.extensions, self._effective, self.brought):
             known.clear()
 
     @contextmanager
     def described(self) -> Iterator[None]:
-        """Inside the block models can be looked at though the App is not started."""
+        """Register the models inside the block, so that they can be read while the App is
+        stopped."""
         self.open()
         try:
             yield
@@ -115,28 +116,29 @@ class Catalog:
     # -- classes ------------------------------------------------------------------------------
 
     def definitions(self) -> Mapping[str, type[BaseModel]]:
-        """Every model that is defined in the process by its name, those of the App's plugins first."""
+        """Return every model of the process by name; a plugin's model wins over another of its
+        name."""
         return {**registry.definitions(), **self._by_name}
 
     def _is_own(self, name: str, model: type[BaseModel]) -> bool:
-        # The models of a plugin that this App did not select are none of its own.
+        # A model of a plugin that this App did not select is not the App's own.
         return not model._abstract and (
             name in self._by_name or model.__module__.partition(".")[0] not in self._plugin_packages
         )
 
     def known(self) -> list[type[BaseModel]]:
-        """The models that are the App's own: all but those of plugins that it did not select."""
+        """Return the App's own models: all except those of plugins that it did not select."""
         return [m for name, m in self.definitions().items() if self._is_own(name, m)]
 
     def find(self, name: str) -> type[BaseModel] | None:
-        """The definition of a model by its name, or None."""
+        """Return the definition of a model by its name, or None."""
         return self._by_name.get(name) or registry.definitions().get(name)
 
     def named(self, name: str) -> type[BaseModel]:
-        """The definition of a model by its name.
+        """Return the definition of a model by its name.
 
         Raises:
-            ConfigurationError: No such model.
+            ConfigurationError: There is no such model.
         """
         found = self.find(name)
         if found is None:
@@ -145,7 +147,7 @@ class Catalog:
         return found
 
     def extended(self, base: type[BaseModel]) -> type[BaseModel]:
-        """The model's class with the extensions that the App's plugins bring.
+        """Return the model's class with the extensions of the App's plugins.
 
         Raises:
             PluginError: Two of them clash.
@@ -158,7 +160,7 @@ class Catalog:
         return found
 
     def usable(self) -> Iterator[type[BaseModel]]:
-        """The App's classes of its own models, but of those that cannot be used: they say so when they are."""
+        """Yield the App's classes of its own models, except those that raise an error when used."""
         for model in self.known():
             try:
                 yield self.extended(model)
@@ -166,16 +168,16 @@ class Catalog:
                 continue
 
     def origins(self) -> Origins:
-        """Whose class a class is."""
+        """Return the table that tells which plugin or package a class comes from."""
         return Origins({info.name: info for info in self._app.loaded.infos}, self.brought)
 
     # -- bound models -------------------------------------------------------------------------
 
     def bind(self, model: type[BaseModel]) -> BoundModel:
-        """Make the BoundModel of a model that was not used yet.
+        """Make the BoundModel of a model that has none yet.
 
         Raises:
-            ConfigurationError: The model is abstract, or no part of this App.
+            ConfigurationError: The model is abstract, or not a part of this App.
         """
         if model._inherit is not None:
             return self._bind_extension(model, model._inherit)
@@ -192,13 +194,13 @@ class Catalog:
         try:
             self._app.loaded.collect("model_registered", app=self._app, model=effective)
         except BaseException:
-            for name in names:  # a model that a plugin refuses is refused again next time
+            for name in names:  # so that the next use asks the plugins again, and is refused too
                 del self.bound[name]
             raise
         return bound
 
     def _bind_extension(self, model: type[BaseModel], target: str) -> BoundModel:
-        """Let an extension stand for the model that it is a part of, in the Apps that have it."""
+        """Bind an extension to the BoundModel of the model that it extends, if this App has it."""
         if model not in self.brought:
             raise ConfigurationError(
                 f"{model.__name__} extends {target!r}, and no plugin of App {self._app.name!r} brings "
@@ -208,12 +210,12 @@ class Catalog:
         return bound
 
     def recompose(self) -> None:
-        """Let every model ask the plugins for their layers again."""
+        """Discard the composed layers of every model; the plugins are asked for them again."""
         for bound in self.bound.values():
             bound.recompose()
 
     async def prepare(self) -> None:
-        """Create the declared indexes of every model defined so far; done once per model."""
+        """Prepare the database for every model defined so far; done once per model."""
         version = registry.version()
         if self._prepared == version:
             return
@@ -222,14 +224,14 @@ class Catalog:
                 try:
                     bound = self._app.bind(model)
                 except EarnORMError:
-                    continue  # a model that cannot be used here says so when it is used
+                    continue  # a model that cannot be used here raises its error when it is used
                 await bound.prepare()
-        # Nothing to look through again, at each transaction, until another model is defined.
+        # A transaction calls this each time; it need not look again until a model is defined.
         self._prepared = version
 
 
 class Origins:
-    """Tells in one App which plugin or package a class is of."""
+    """The table of one App that tells which plugin or package a class comes from."""
 
     def __init__(
         self, plugins: Mapping[str, PluginInfo], brought: Mapping[type[BaseModel], str]
@@ -238,7 +240,7 @@ class Origins:
         self._brought = brought
 
     def of(self, cls: type) -> str:
-        """A distribution with its version and the plugin, or the package of the class."""
+        """Return the distribution with its version and the plugin, or the package of the class."""
         plugin = self._brought.get(cls)
         if plugin is None:
             package = cls.__module__.partition(".")[0]

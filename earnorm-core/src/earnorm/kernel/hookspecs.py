@@ -243,7 +243,7 @@ class Hooks:
         """Observe an error or a cancellation that ends an operation.
 
         The error is raised to the caller afterwards. Not async: a task that is being cancelled can
-        await nothing. Called in the task of the operation, also for operations that a layer made. An
+        await nothing. Called in the task of the operation, also for one that a layer made. An
         exception of this hook is logged. Unlike a layer that catches errors, this hook costs an
         operation that succeeds nothing.
         """

@@ -1,7 +1,8 @@
-"""The start and the stop of an App, and the order in which its plugins hear of them.
+"""The start and the stop of an App, and the order in which they call its plugins.
 
-A start asks for the driver's listeners, connects, lets the plugins register what they bring, and calls
-``startup`` of each. Whatever fails, who has started is shut down, and the connections are closed.
+A start asks for the driver's listeners, connects, calls the plugins' register hooks, and calls
+``startup`` of each plugin. If anything fails, the plugins that have started are shut down, and the
+connections are closed.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ class Lifecycle:
 
     Args:
         app: The App.
-        uri: The server's URI; empty where there is a client.
+        uri: The server's URI; empty if there is a client.
         client: A client that the application made itself.
-        driver: The driver's name; None for the default.
+        driver: The driver's name; None means the default.
 
     Attributes:
         backend: The driver adapter; None while the App is stopped.
-        loop: The event loop that the App takes operations on; None where it takes none.
+        loop: The event loop on which the App takes operations; None while it takes none.
     """
 
     def __init__(self, app: App, uri: str, client: object | None, driver: str | None) -> None:
@@ -51,7 +52,7 @@ class Lifecycle:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
-        """Connect, let the plugins register what they bring, and take operations; see ``App.start``."""
+        """Connect, call the plugins' register hooks, and take operations; see ``App.start``."""
         app = self._app
         if self.backend is not None:
             raise ConfigurationError(f"App {app.name!r} is started already")
@@ -67,7 +68,7 @@ class Lifecycle:
                     await settled(call(app=app), plugin, "startup")
                     started.add(plugin)
         except BaseException:
-            # Nothing stays half open: who has started is shut down, and the first error is the one told.
+            # Nothing stays half open, and the first error is the one that is raised.
             await self._shut_down(started)
             await self._drop_backend()
             raise
@@ -100,10 +101,10 @@ class Lifecycle:
         app.catalog.open()
 
     async def stop(self) -> None:
-        """Let the plugins close what they opened, then close the connections; see ``App.stop``."""
+        """Shut the plugins down, then close the connections; see ``App.stop``."""
         if self.backend is None:
             return
-        # Of the core's own plugins as well, which names() leaves out.
+        # The hook's implementations include the core's own plugins, which names() leaves out.
         every = {plugin for plugin, _ in self._app.loaded.implementations("shutdown")}
         failure = await self._shut_down(every)
         await self._drop_backend()
@@ -113,7 +114,8 @@ class Lifecycle:
             raise failure
 
     async def _shut_down(self, plugins: Collection[str]) -> PluginError | None:
-        """Call the shutdown of each of these plugins, whatever another's does; give the first failure."""
+        """Call the shutdown of each of these plugins, even if one fails; return the first
+        failure."""
         failure: PluginError | None = None
         with use_env(self._app.env):
             for plugin, call in self._app.loaded.implementations("shutdown"):
@@ -136,7 +138,7 @@ class Lifecycle:
 
 
 def _merged(app: App, hook: str) -> dict[str, Any]:
-    """What the plugins give by name, where no two may give the same."""
+    """Merge the mappings that plugins return from a hook; refuse a name that two of them have."""
     merged: dict[str, Any] = {}
     owners: dict[str, str] = {}
     for plugin, found in app.loaded.collect(hook, app=app):
@@ -167,6 +169,8 @@ def _operators(app: App) -> Mapping[str, Operator]:
 
 @functools.cache
 def _load_validation() -> None:
-    """Load what pydantic puts off until the first validator is made: 40 ms, which would hold up the event
-    loop in the middle of the first write."""
+    """Load the part of pydantic that it delays until the first validator is made.
+
+    That takes 40 ms, which would otherwise block the event loop during the first write.
+    """
     pydantic.TypeAdapter(Annotated[str, pydantic.StringConstraints(max_length=1)])

@@ -1,6 +1,6 @@
-"""Load plugins into an App: their classes, settings and instances, and the calls of their hooks.
+"""Loading of plugins into an App: their classes, settings and instances, and calls of their hooks.
 
-What a plugin may do stands in ``hookspecs``; which plugins there are, in ``plugins``.
+``hookspecs`` defines the hooks; ``plugins`` finds and selects the plugins.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def import_class(place: str) -> type:
-    """Import a class that is named as ``"module:Class"``, as entry points are."""
+    """Import a class by its place, which is written as in entry points: ``"module:Class"``."""
     module, _, name = place.partition(":")
     found: type = getattr(import_module(module), name)
     return found
 
 
 class LeftOut:
-    """A plugin that an App does without, though its class is at hand.
+    """A plugin that an App leaves out although its class can be imported.
 
     Args:
         kind: ``"feature"`` or ``"plugin"``.
@@ -66,14 +66,14 @@ class LeftOut:
 
     @property
     def asks(self) -> bool:
-        """Whether it says which models need it."""
+        """True if the plugin tells which models need it."""
         return self._needed_by is not None
 
     def refuse(self, model: ModelView, app: str) -> None:
-        """Refuse a model that needs it.
+        """Refuse a model that needs the plugin.
 
         Raises:
-            ConfigurationError: It does.
+            ConfigurationError: The model needs it.
         """
         what = self._needed_by(model) if self._needed_by is not None else None
         if what is not None:
@@ -84,34 +84,34 @@ class LeftOut:
 
 @dataclass(slots=True)
 class LoadedPlugins:
-    """The plugins of one App, registered with a PluginManager of its own."""
+    """The plugins of one App, registered with the App's own PluginManager."""
 
     manager: pluggy.PluginManager
     infos: list[PluginInfo] = field(default_factory=list[PluginInfo])
     left_out: Sequence[LeftOut] = ()
     hearing: frozenset[str] = frozenset()
-    """The names of the plugins that want to hear of the bookkeeping of others."""
+    """The names of the plugins that observe the bookkeeping models of others."""
     _found: dict[str, Sequence[Implementation]] = field(
         default_factory=dict[str, "Sequence[Implementation]"], init=False, repr=False
     )
 
     def of_type(self, kind: type[T]) -> T | None:
-        """The plugin that is a ``kind``; None where the App has none."""
+        """Return the plugin that is an instance of ``kind``; None if the App has none."""
         return next((p for p in self.manager.get_plugins() if isinstance(p, kind)), None)
 
     def names(self) -> list[str]:
-        """The names of the active plugins, in order."""
+        """Return the names of the active plugins, in order."""
         return [info.name for info in self.infos if info.status == "active"]
 
     def implements(self, hook: str) -> bool:
-        """Whether any plugin implements the hook."""
+        """Return whether any plugin implements the hook."""
         return bool(getattr(self.manager.hook, hook).get_hookimpls())
 
     def implementations(self, hook: str) -> Sequence[Implementation]:
-        """Each plugin's implementation by plugin name, taking every argument of the hook.
+        """Return each plugin's name and implementation of a hook, which takes all of its arguments.
 
-        Ordered by plugin name, so that nothing depends on the order of installation. Looked for once:
-        a commit asks for them each time.
+        They are sorted by plugin name, so that nothing depends on the order of installation. The
+        result is kept, because every commit asks for it.
         """
         known = self._found.get(hook)
         if known is None:
@@ -126,13 +126,16 @@ class LoadedPlugins:
         return sorted(found, key=lambda pair: pair[0])
 
     def observers(self, hook: str, *, bookkeeping: bool) -> Sequence[Implementation]:
-        """The implementations that hear of a model: those of bookkeeping models (``_bookkeeping``) are
-        heard of only by plugins that say ``hears_bookkeeping = True``."""
+        """Return the implementations of a hook that observe a model.
+
+        A bookkeeping model (``_bookkeeping``) is observed only by plugins with
+        ``hears_bookkeeping = True``.
+        """
         found = self.implementations(hook)
         return [each for each in found if each[0] in self.hearing] if bookkeeping else found
 
     def collect(self, hook: str, **arguments: object) -> list[tuple[str, Any]]:
-        """Call a synchronous hook: each plugin's name and its result."""
+        """Call a synchronous hook; return each plugin's name and its result."""
         return [(name, call(**arguments)) for name, call in self.implementations(hook)]
 
     async def notify(self, hook: str, **arguments: object) -> list[tuple[str, Any]]:
@@ -143,10 +146,10 @@ class LoadedPlugins:
         return results
 
     async def broadcast(self, hook: str, app: object, operations: Sequence[Operation]) -> None:
-        """Tell every plugin what became of operations, also where one of them fails.
+        """Tell every plugin the result of operations, even if one plugin fails.
 
         Raises:
-            EarnORMError: The first failure, after all were told.
+            EarnORMError: The first failure, after all plugins were called.
         """
         failure: EarnORMError | None = None
         plain = [op for op in operations if op.model._bookkeeping is None]
@@ -163,7 +166,7 @@ class LoadedPlugins:
 
 
 async def settled(result: Any, plugin: str, hook: str) -> Any:
-    """Await a hook's result where it is awaitable; an error says whose it is."""
+    """Await a hook's result if it is awaitable; an error names the plugin and the hook."""
     if not isinstance(result, Awaitable):
         return result
     try:
@@ -195,7 +198,7 @@ def _failure(plugin: str, hook: str, error: Exception) -> PluginError:
 
 
 def signature(hook: str) -> str:
-    """A hook with its expected signature, for messages."""
+    """Return a hook with its expected signature, for messages."""
     parameters = list(inspect.signature(getattr(Hooks, hook)).parameters)
     return f"{hook}({', '.join(parameters)})"
 
@@ -210,10 +213,10 @@ def load(
 
     Args:
         selection: The plugins that the App wants.
-        settings: Each plugin's keyword to ``init``.
-        built_in: The core's own plugins, which are always active: each one's name, and its class as
-            ``"module:Class"``.
-        left_out: Names of those that the App does without.
+        settings: Each plugin's keyword argument to ``init``.
+        built_in: The core's own plugins, which are active unless left out: the class of each by
+            its name, as ``"module:Class"``.
+        left_out: Names of core plugins that the App leaves out.
 
     Raises:
         PluginError: A plugin is not installed, fails to load, or breaks the contract.
@@ -253,7 +256,7 @@ def load(
     for row in survey(selection, known):
         if row.name not in active:
             loaded.infos.append(row)
-    # What is only named is not imported, so it cannot be asked.
+    # A plugin that is only named is not imported, so it cannot be asked which models need it.
     given = (each for each in selection.plugins or () if not isinstance(each, str))
     missing += [LeftOut("plugin", plugin_name(each), each) for each in given]
     loaded.left_out = tuple(each for each in missing if each.asks and each.name not in active)
@@ -287,7 +290,7 @@ def _instance(name: str, source: object, settings: object) -> Plugin:
 
 
 def load_class(name: str, point: importlib_metadata.EntryPoint) -> object:
-    """Import what an entry point names.
+    """Import the class of an entry point.
 
     Raises:
         PluginError: It cannot be imported.
@@ -307,7 +310,7 @@ def check_api(name: str, plugin: object) -> None:
     """Refuse a plugin that was written for another version of the contract.
 
     Raises:
-        PluginError: It was, or does not say for which.
+        PluginError: The plugin was written for another version, or names none.
     """
     api = getattr(plugin, "api", None)
     if api is None:
@@ -332,7 +335,7 @@ def _validated(name: str, model: type[pydantic.BaseModel], settings: object) -> 
     try:
         return model.model_validate(dict(settings or {}))
     except pydantic.ValidationError as error:
-        # The input is left out: a setting may be a password.
+        # The message leaves out the values, because a setting may be a password.
         problems = "; ".join(
             f"{'.'.join(map(str, p['loc']))}: {_setting_problem(p['type'], p['msg'], p['loc'], model)}"
             for p in error.errors(include_url=False, include_input=False)

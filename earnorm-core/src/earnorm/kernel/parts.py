@@ -1,7 +1,8 @@
 """Operations on more ids than one filter can hold, done in parts.
 
-Only for ids: no record has two, so the parts have no record in common, and no write moves one from
-one part to another. As with any update of many records, it is atomic inside a transaction only.
+Only a list of ids can be split: each record has one id, so the parts have no record in common, and
+no write moves a record from one part to another. Like any update of many records, the operation is
+atomic only inside a transaction.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ if TYPE_CHECKING:
     from earnorm.kernel.operations import Operation
 
 IS_PART: Note[bool] = Note("is_part")
-"""On an operation about some of the ids that another one names."""
+"""On an operation that is about some of the ids of another operation."""
 
 
 def parts(bound: BoundModel, op: Operation, refused: LongList) -> Iterator[Operation]:
-    """The operation in parts, each about some of the ids.
+    """Split the operation into parts, each about some of the ids.
 
     Raises:
-        LongList: (``refused``) Its domain is not about ids, or not only.
+        LongList: (``refused``) Its domain is not about ids, or not only about ids.
     """
     named = None if IS_PART in op.notes else split_ids(op.domain, bound.schema)
     if named is None:
-        raise refused  # of a part, another list is too long
+        raise refused  # a part is refused because of another long list, which cannot be split
     pks, rest = named
     op = op.with_note(IS_PART, True)
     for piece in chunks(pks):
@@ -45,7 +46,8 @@ async def search(
     op: Operation,
     refused: LongList,
 ) -> list[Document]:
-    """The documents of all parts; an order would be one of each part."""
+    """Return the documents of all parts; an order or an offset is refused, as each part has its
+    own."""
     if op.options.order or op.options.offset:
         raise refused
     found: list[Document] = []
@@ -80,7 +82,7 @@ async def change(
     op: Operation,
     refused: LongList,
 ) -> int:
-    """Write or delete part by part; only the first record where one is wanted."""
+    """Write or delete part by part; stop after the first record if only one is to be changed."""
     done = 0
     for part in parts(bound, op, refused):
         done += await write(part)
@@ -94,7 +96,7 @@ def _at_most(op: Operation, limit: int) -> Operation:
 
 
 class Cursors:
-    """A cursor over the parts, one after the other."""
+    """A cursor over all parts, one part after the other."""
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class Cursors:
         self._cursor: Cursor | None = None
 
     async def next_batch(self) -> list[Document]:
-        """The next documents; empty at the end."""
+        """Return the next documents; the list is empty at the end."""
         while self._op is not None and (self._left or not self._is_limited):
             if self._cursor is None:
                 part = _at_most(self._op, self._left)

@@ -1,4 +1,7 @@
-"""Find, select and list plugins; nothing of theirs is imported. Their way into an App stands in ``loading``."""
+"""Discovery and selection of plugins, by metadata only: no plugin is imported.
+
+``loading`` loads the selected plugins into an App.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ CORE_DISTRIBUTION = "earnorm-core"
 
 @dataclass(slots=True)
 class PluginInfo:
-    """What is known of one plugin, for ``earnorm plugins`` and ``app.plugins``."""
+    """The information about one plugin, for ``earnorm plugins`` and ``app.plugins``."""
 
     name: str
     distribution: str = ""
@@ -23,17 +26,17 @@ class PluginInfo:
     status: str = "available"
     """``active``, ``available`` (not yet decided), ``not selected`` or ``disabled``."""
     reason: str = ""
-    """Why it is not active."""
+    """The reason why it is not active."""
     hooks: tuple[str, ...] = ()
     """The hooks it implements; empty until it is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which plugins an App wants.
+    """The plugins that an App wants.
 
     Args:
-        plugins: Names, classes and instances; None means everything that is installed.
+        plugins: Names, classes and instances; None means every installed plugin.
         disabled: Names that are never loaded.
         required: Names that must be active; nothing outside the program can switch them off.
     """
@@ -50,13 +53,13 @@ class Selection:
         required: Iterable[str],
         environ: Mapping[str, str],
     ) -> Selection:
-        """Merge what the program asks for with ``EARNORM_PLUGINS`` and ``EARNORM_DISABLED_PLUGINS``.
+        """Merge the program's selection with ``EARNORM_PLUGINS`` and ``EARNORM_DISABLED_PLUGINS``.
 
-        The program's own ``plugins=`` wins over ``EARNORM_PLUGINS``; disabled names add up.
+        The program's own ``plugins=`` wins over ``EARNORM_PLUGINS``; all disabled names count.
 
         Raises:
             ConfigurationError: A required plugin is disabled from outside, or a text was given
-                where a list of names belongs.
+                instead of a list of names.
         """
         for keyword, value in (
             ("plugins", plugins),
@@ -87,7 +90,7 @@ def _names(text: str) -> list[str]:
 
 
 def plugin_name(plugin: object) -> str:
-    """A plugin's name: what it says of itself, or its class name without ``Plugin``."""
+    """Return a plugin's name: its ``name``, or its class name without ``Plugin``."""
     if isinstance(plugin, str):
         return plugin
     cls = plugin if isinstance(plugin, type) else type(plugin)
@@ -96,10 +99,10 @@ def plugin_name(plugin: object) -> str:
 
 
 def installed() -> dict[str, importlib_metadata.EntryPoint]:
-    """The installed plugins by name; nothing is imported.
+    """Return the installed plugins by name; nothing is imported.
 
     Raises:
-        PluginError: Two distributions register a plugin by the same name.
+        PluginError: Two distributions register plugins of the same name.
     """
     found: dict[str, importlib_metadata.EntryPoint] = {}
     for point in importlib_metadata.entry_points(group=GROUP):
@@ -114,7 +117,7 @@ def installed() -> dict[str, importlib_metadata.EntryPoint]:
 
 
 def distribution_of(point: importlib_metadata.EntryPoint) -> tuple[str, str]:
-    """The name and the version of the distribution that registers a plugin."""
+    """Return the name and the version of the distribution that registers a plugin."""
     distribution = point.dist
     return (distribution.name, distribution.version) if distribution else ("", "")
 
@@ -122,7 +125,7 @@ def distribution_of(point: importlib_metadata.EntryPoint) -> tuple[str, str]:
 def survey(
     selection: Selection, known: Mapping[str, importlib_metadata.EntryPoint] | None = None
 ) -> list[PluginInfo]:
-    """What is installed, and what this selection makes of it; reads metadata only."""
+    """List the installed plugins with their status in this selection; it reads metadata only."""
     rows: list[PluginInfo] = []
     named = None if selection.plugins is None else {plugin_name(p) for p in selection.plugins}
     for name, point in (installed() if known is None else known).items():
@@ -138,7 +141,7 @@ def survey(
 
 
 def install_hint(name: str) -> str:
-    """The command that brings a plugin."""
+    """Return the command that installs a plugin."""
     try:
         extras = importlib_metadata.metadata(CORE_DISTRIBUTION).get_all("Provides-Extra") or []
     except importlib_metadata.PackageNotFoundError:
@@ -150,7 +153,7 @@ def install_hint(name: str) -> str:
 def selected(
     selection: Selection, known: Mapping[str, importlib_metadata.EntryPoint]
 ) -> list[tuple[str, object]]:
-    """The selected plugins by name, in order: each a class, an instance, or the entry point of one.
+    """Return the selected plugins by name, in order: a class, an instance or an entry point each.
 
     Raises:
         PluginError: One is not installed, or two have one name.

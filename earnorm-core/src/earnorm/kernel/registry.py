@@ -1,7 +1,7 @@
-"""Model names to classes.
+"""The registry of model classes by name.
 
-One process-wide list of definitions, filled as classes are defined and read without I/O; each App
-resolves names against it and adds the extensions that its own plugins bring.
+One list of definitions for the whole process, filled as classes are defined and read without I/O.
+Each App looks names up in it and adds the extensions of its own plugins.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ _listeners: list[weakref.WeakMethod[Callable[[type[BaseModel]], None]]] = []
 
 
 def define(model: type[BaseModel]) -> None:
-    """Note a model's class; a later definition by the same name takes its place for look-ups by
-    name (a class that is at hand is always used itself)."""
+    """Register a model's class; a later definition of its name replaces it in look-ups by name.
+
+    Code that holds the class itself still uses that class.
+    """
     global _version
     _definitions[model._name] = model
     _version += 1
@@ -36,15 +38,15 @@ def define(model: type[BaseModel]) -> None:
 
 
 def listen(listener: Callable[[type[BaseModel]], None]) -> None:
-    """Call a method of an object for every model that is defined from now on, as long as the object lives."""
+    """Call a method for each model that is defined later, as long as the method's object lives."""
     _listeners.append(weakref.WeakMethod(listener))
 
 
 def version() -> int:
-    """A number that grows with every definition, for who keeps what follows from them."""
+    """Return a number that grows with each definition, so that callers can keep derived values."""
     return _version
 
 
 def definitions() -> Mapping[str, type[BaseModel]]:
-    """Every defined model by name."""
+    """Return every defined model by name."""
     return MappingProxyType(_definitions)

@@ -1,6 +1,6 @@
-"""The end of the layers for searches, counts and groups: what the database is asked, and how.
+"""The core of searches, counts and groups: the requests that they send to the database.
 
-A search sends a filter, or a pipeline where a layer has left one: ``STAGES``.
+A search sends a filter, or a pipeline if a layer has left one in the note ``STAGES``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Stages = tuple[Mapping[str, Any], ...]
 
 STAGES: Note[Stages] = Note("stages")
-"""On a search, count or group: the stages that select its documents, in the place of a filter of its domain."""
+"""On a search, count or group: the stages that select its documents, used instead of its domain."""
 
 
 # -- operations -----------------------------------------------------------------------------------
@@ -44,13 +44,13 @@ async def search(bound: BoundModel, op: Operation) -> list[Document]:
                 timeout=options.timeout or bound.timeout,
             )
     try:
-        # As bound.filter() does, for one call less; so are the collection and the projection below.
+        # The same as bound.filter(), with one call less; so are the collection and the projection.
         condition = to_filter(op.domain, bound.schema, bound.operators)
     except LongList as refused:
         return await parts.search(search, bound, op, refused)
     declared, is_whole = bound.declared, options.fields is None
     look = declared.only if is_whole else None
-    # Where documents tell which class each record is of, those are made at the end.
+    # If the class of a record depends on its document, the records are made at the end.
     plain = not options.limit and bound.classes is None
     prepared = PreparedRecords(bound.model, look) if plain else None
     collection = bound.collection if options.concerns is None else bound.collection_of(op)
@@ -94,7 +94,7 @@ async def count(bound: BoundModel, op: Operation) -> int:
 
 
 async def group(bound: BoundModel, op: Operation) -> list[Document]:
-    """Give the rows of a group or of a pipeline."""
+    """Return the rows of a group or of a pipeline."""
     request = op.request
     if request is not None:
         rows = await request.serve(bound, op)
@@ -117,7 +117,7 @@ async def documents(bound: BoundModel, op: Operation) -> list[Document]:
 
 
 async def open_cursor(bound: BoundModel, op: Operation, batch_size: int) -> Cursor:
-    """Open a cursor over what a search or a group selects."""
+    """Open a cursor over the documents of a search or the rows of a group."""
     options, collection = op.options, bound.collection_of(op)
     session, timeout = op.env.database_session, options.timeout or bound.timeout
     pipeline: list[Mapping[str, Any]] | None = None
@@ -161,13 +161,13 @@ async def explain(bound: BoundModel, op: Operation, verbosity: str) -> Document:
 
 
 def stages(bound: BoundModel, op: Operation) -> Stages:
-    """The stages that select the documents of an operation, before its order and window."""
+    """Return the stages that select the documents of an operation, before its order and window."""
     found = op.notes.get(STAGES)
     return found or ({"$match": bound.filter(op.domain)},)
 
 
 def hiding(bound: BoundModel, op: Operation) -> Stages:
-    """The stage that leaves out the fields which were not asked for, or which a layer hides."""
+    """Return the stage that removes fields that were not asked for, or that a layer hides."""
     return () if op.options.fields is None else ({"$project": projection(bound, op)},)
 
 
@@ -175,22 +175,22 @@ def hiding(bound: BoundModel, op: Operation) -> Stages:
 
 
 def projection(bound: BoundModel, op: Operation) -> Mapping[str, int] | None:
-    """The stored keys that a search fetches; None where it asks for whole documents."""
+    """Return the stored keys that a search fetches; None if it asks for whole documents."""
     names = op.options.fields
     if names is None:
         return bound.declared.projection
     fields = bound.schema.fields
-    # {"_id": 1} is always part of it, so that the projection is never empty (which means all)
+    # {"_id": 1} is always a part of it, because an empty projection would fetch all keys.
     return {"_id": 1, **{fields[name].db_name: 1 for name in names if fields[name].stored}}
 
 
 def _projected(bound: BoundModel, op: Operation) -> Mapping[str, Any]:
-    # Always one: the keys that stages have looked up are no part of the record.
+    # A pipeline always has a projection: keys that its stages looked up are not part of the record.
     return {"$project": projection(bound, op) or bound.schema.projection}
 
 
 def _window(op: Operation, order: Iterable[tuple[str, int]] | None = None) -> Stages:
-    """The order and the window of an operation as stages."""
+    """Return the order and the window of an operation as stages."""
     options = op.options
     found: list[Mapping[str, Any]] = []
     if options.order:
@@ -203,12 +203,12 @@ def _window(op: Operation, order: Iterable[tuple[str, int]] | None = None) -> St
 
 
 def _group_stages(bound: BoundModel, op: Operation) -> list[Mapping[str, Any]]:
-    """The stages that give the records which a group is about, and no more, and then its own."""
+    """Return the stages that select exactly the records of a group, followed by the group's own."""
     options, spec = op.options, op.options.group
     own = options.pipeline if spec is None else spec.stages
     assert own is not None
     order = options.order
     if order and not any(path == "_id" for path, _ in order):
-        # The id makes the order complete, so that a window is the same one each time.
+        # The id makes the order complete, so that each run selects the same window.
         order = (*order, ("_id", 1))
     return [*stages(bound, op), *_window(op, order), *hiding(bound, op), *own]

@@ -1,4 +1,4 @@
-"""Other ways to send a write than at once and by itself: notes that the end of the layers reads."""
+"""Notes that change how the core sends a write: with values returned, or together with others."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 class Returned:
-    """Asks a write of one record for some of its fields afterwards, in the same round trip, and holds them.
+    """Asks a write of one record for some of its fields after the write, in the same round trip.
 
-    A layer that hides fields takes them out of ``document`` when the write has come back.
+    A layer that hides fields removes them from ``document`` when the write has come back.
     """
 
     __slots__ = ("document", "fields")
 
     def __init__(self, fields: frozenset[str]) -> None:
         self.fields = fields
-        """Names of the fields that are asked for."""
+        """Names of the fields to return."""
         self.document: Document | None = None
-        """In stored form; None where nothing was written."""
+        """The record in stored form; None if nothing was written."""
 
 
 RETURNED: Note[Returned] = Note("returned")
-"""On a write with ``many=False``: the record's values afterwards are asked for."""
+"""On a write with ``many=False``: asks for the record's values after the write."""
 
 
 class Sender(Protocol):
@@ -36,15 +36,16 @@ class Sender(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether an operation that arrives waits for the others; later ones go their own way."""
+        """True while an arriving operation waits for the others; afterwards each is sent by
+        itself."""
         ...
 
     async def park(
         self, collection: Collection, op: Operation, requests: Sequence[BulkRequest]
     ) -> BulkCounts:
-        """Wait until all was sent; what became of these requests."""
+        """Wait until all statements were sent; return the counts of these requests."""
         ...
 
 
 SENDER: Note[Sender] = Note("sender")
-"""On a create, write or unlink: who sends it, together with others."""
+"""On a create, write or unlink: the object that sends it together with others."""

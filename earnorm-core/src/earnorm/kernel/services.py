@@ -21,7 +21,7 @@ class Services(Mapping[str, object]):
         """Offer a service.
 
         Raises:
-            PluginError: Another plugin offers one by that name.
+            PluginError: Another plugin offers a service of that name.
         """
         other = self._owners.get(name)
         if other is not None:
@@ -33,10 +33,10 @@ class Services(Mapping[str, object]):
         self._owners[name] = owner
 
     def of_type(self, kind: type[T]) -> T:
-        """The service that is a ``kind``.
+        """Return the service that is an instance of ``kind``.
 
         Raises:
-            PluginError: None is, or several are.
+            PluginError: There is none, or there are several.
         """
         found = [service for service in self._services.values() if isinstance(service, kind)]
         if len(found) != 1:

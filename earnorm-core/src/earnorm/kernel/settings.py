@@ -1,4 +1,4 @@
-"""The settings of an App: what it was made with, checked as it is made."""
+"""The settings of an App, checked when it is made."""
 
 from __future__ import annotations
 
@@ -22,32 +22,34 @@ _TIMES: Final = (
     "default_timeout",
     "slow_query",
 )
-# The plugins of this house, so that a misspelt keyword finds its neighbour before they are installed.
+# EarnORM's own plugins, so that a message can suggest one for a misspelt keyword before it is
+# installed.
 _HOUSE_PLUGINS: Final = ("audit", "cache", "pool", "security")
 
 
 @dataclass(frozen=True, slots=True)
 class AppSettings:
-    """What an App was made with. Times are in seconds; None leaves the driver's own default.
+    """The settings of an App. Times are in seconds; None means the driver's own default.
 
     Attributes:
         database: The database's name.
-        min_pool_size: Connections kept open.
-        max_pool_size: Most connections to one server.
-        pool_timeout: How long an operation waits for a connection.
-        max_lifetime: Age at which a connection is retired (the pool plugin does it).
-        idle_timeout: Idle time after which a connection is closed.
-        server_timeout: How long to look for a server before giving up.
-        client_options: Further options of the driver, in its own names.
+        min_pool_size: The number of connections that are kept open.
+        max_pool_size: The highest number of connections to one server.
+        pool_timeout: The longest time that an operation waits for a connection.
+        max_lifetime: The age at which the pool plugin closes a connection.
+        idle_timeout: The idle time after which a connection is closed.
+        server_timeout: The longest time to look for a server.
+        client_options: Further options of the driver, by the driver's names.
         create_indexes: Create declared collections and indexes on a model's first use.
-        coalesce: Let reads by id that wait at the same time share one query.
-        slow_query: Note operations that take so long or longer (``docs/indexes.md``); None notes none.
-        slow_query_file: The file that the shapes of slow operations are written to when the App stops.
-        read_concern: How settled the data must be that is read, e.g. ``"majority"``.
-        write_concern: How many members confirm a write: a number, ``"majority"``, or a mapping with
-            ``w``, ``j`` and ``wtimeout`` (milliseconds).
-        read_preference: Which members are read from, e.g. ``"secondaryPreferred"``.
-        default_timeout: How long a read or a write may take that says nothing else.
+        coalesce: Read ids that are asked for at the same time with one query.
+        slow_query: Record operations that take this time or longer (``docs/indexes.md``); None
+            records none.
+        slow_query_file: The file for the shapes of slow operations, written when the App stops.
+        read_concern: The read concern, e.g. ``"majority"``: only data that most members have.
+        write_concern: The members that confirm a write: a number, ``"majority"``, or a mapping
+            with ``w``, ``j`` and ``wtimeout`` (milliseconds).
+        read_preference: The members to read from, e.g. ``"secondaryPreferred"``.
+        default_timeout: The longest time of a read or a write that has no ``timeout`` of its own.
 
     Raises:
         ConfigurationError: A value is not valid.
@@ -81,11 +83,11 @@ class AppSettings:
             time = getattr(self, name)
             if time is not None and (not isinstance(time, int | float) or not time > 0):
                 raise ConfigurationError(f"{name} is a time in seconds above 0, not {time!r}")
-        _ = self.concerns  # an unknown value is an error of the App's maker
+        _ = self.concerns  # reading them refuses an unknown value when the App is made
 
     @property
     def concerns(self) -> Concerns | None:
-        """The three concerns, checked; None where none was given."""
+        """The read concern, write concern and read preference, checked; None if none was given."""
         return Concerns.of(
             "App",
             read_concern=self.read_concern,
@@ -94,7 +96,7 @@ class AppSettings:
         )
 
     def driver_options(self) -> dict[str, object]:
-        """These settings in the driver's names; times in milliseconds."""
+        """Return these settings by the driver's names; times are in milliseconds."""
         seconds = {
             "waitQueueTimeoutMS": self.pool_timeout,
             "maxIdleTimeMS": self.idle_timeout,
@@ -109,7 +111,7 @@ class AppSettings:
 
 
 def either(name: str, value: T | None, synonym: str, other: T | None) -> T | None:
-    """The value that was given under one of two names of a setting.
+    """Return the value that was given under one of two names of a setting.
 
     Raises:
         ConfigurationError: It was given under both.
@@ -123,8 +125,8 @@ def refuse_unknown(keywords: Mapping[str, object], taker: Callable[..., object])
     """Refuse keywords that are neither parameters of an App nor settings of a plugin.
 
     Args:
-        keywords: What was given beside the parameters.
-        taker: What has the parameters, so that the error finds the nearest one.
+        keywords: The keywords that are not parameters.
+        taker: The function with the parameters; the error suggests the nearest one.
 
     Raises:
         ConfigurationError: A value is neither a mapping nor a pydantic model.
@@ -132,6 +134,6 @@ def refuse_unknown(keywords: Mapping[str, object], taker: Callable[..., object])
     for keyword, value in keywords.items():
         if not isinstance(value, Mapping) and not hasattr(value, "model_fields_set"):
             parameters = inspect.signature(taker).parameters.values()
-            named = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
+            named = {param.name for param in parameters if param.kind is not param.VAR_KEYWORD}
             known = named | {*installed(), *_HOUSE_PLUGINS}
             raise ConfigurationError(f"unknown keyword {keyword!r}{nearest(keyword, known)}")

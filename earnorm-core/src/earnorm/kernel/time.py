@@ -1,4 +1,4 @@
-"""The clock that fields, steps and plugins ask."""
+"""The clock of fields, steps and plugins."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import datetime
 
 
 def clock() -> datetime.datetime:
-    """The current time, in UTC."""
+    """Return the current time, in UTC."""
     return datetime.datetime.now(datetime.UTC)

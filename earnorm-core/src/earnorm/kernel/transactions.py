@@ -1,4 +1,5 @@
-"""Transactions and sessions: the block, the retrying decorator, callbacks, and what happens to records on a rollback."""
+"""Transactions and sessions: blocks, the retrying decorator, callbacks, and the restoring of
+records."""
 
 from __future__ import annotations
 
@@ -35,14 +36,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RETRY_SECONDS: Final = 120.0
-"""How long a transaction is tried again, commits included; the figure of MongoDB's convenient API:
-https://github.com/mongodb/specifications/blob/master/source/transactions-convenient-api/transactions-convenient-api.md"""
+"""The seconds during which a transaction is tried again, commits included; the figure of MongoDB's
+convenient API:
+https://github.com/mongodb/specifications/blob/master/source/transactions-convenient-api/transactions-convenient-api.md
+"""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5  # seconds between two tries; of the same specification
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5  # seconds between two tries, from the same specification
 
 
 class Transaction:
-    """A running transaction: what its block yields; the Env inside carries it."""
+    """A running transaction. Its block yields it, and the Env inside holds it."""
 
     __slots__ = (
         "_before",
@@ -59,24 +62,25 @@ class Transaction:
     def __init__(self, session: Session, attempt: int = 1) -> None:
         self.session = session
         self.attempt = attempt
-        """Which try of :func:`transactional` it is, from 1."""
+        """The number of the try of :func:`transactional`, from 1."""
         self.doomed = False
-        """An inner block failed, so the whole will be rolled back."""
+        """True if an inner block failed: the whole transaction will be rolled back."""
         self.transient = False
-        """What doomed it may not happen again in another try."""
+        """True if the error that doomed it may not happen again in another try."""
         self.operations: list[Operation] = []
-        """What wrote inside it, for the hooks ``after_commit`` and ``after_rollback``."""
+        """The writes inside it, for the hooks ``after_commit`` and ``after_rollback``."""
         self.outcome = Outcome()
         self._before: dict[int, tuple[BaseModel, Callable[[], None]]] = {}
         self._created: list[Sequence[BaseModel]] = []
         self._callbacks: dict[str, list[Callback]] = {"after_commit": [], "after_rollback": []}
 
     def after_commit(self, callback: Callback) -> None:
-        """Call this once the whole transaction is durable, behind the plugins' hooks.
+        """Call a function once the whole transaction is durable, after the plugins' hooks.
 
         Args:
-            callback: Without arguments, sync or async. It runs outside of the transaction. What it
-                raises is logged, and stops neither the other callbacks nor the program.
+            callback: Without arguments, sync or async. It runs outside of the transaction. An
+                exception that it raises is logged, and stops neither the other callbacks nor the
+                program.
 
         Raises:
             TransactionError: The transaction is over.
@@ -84,7 +88,7 @@ class Transaction:
         self._register("after_commit", callback)
 
     def after_rollback(self, callback: Callback) -> None:
-        """Call this once the transaction was rolled back; as :meth:`after_commit`."""
+        """Call a function after the transaction was rolled back; as :meth:`after_commit`."""
         self._register("after_rollback", callback)
 
     def _register(self, when: str, callback: Callback) -> None:
@@ -95,16 +99,17 @@ class Transaction:
         self._callbacks[when].append(callback)
 
     def touch(self, record: BaseModel) -> None:
-        """Remember a record as it is, to bring it back if the transaction is rolled back."""
+        """Remember the state of a record, to restore it if the transaction is rolled back."""
         if id(record) not in self._before:
             self._before[id(record)] = (record, record._restorer())
 
     def created(self, records: Sequence[BaseModel]) -> None:
-        """These records did not exist before: a rollback makes them unsaved ones."""
+        """Note records that the transaction creates: a rollback makes them unsaved again."""
         self._created.append(records)
 
     def restore(self) -> None:
-        """Bring every touched record back to what it was, and mark what was read as stale."""
+        """Restore the state of every touched record, and mark all values that were read as
+        stale."""
         self.outcome.rolled_back = True
         for _, restore in self._before.values():
             restore()
@@ -123,11 +128,11 @@ class Transaction:
 
 
 async def after_commit(callback: Callback) -> None:
-    """Call this when the running transaction is durable, or at once where none is running.
+    """Call a function when the running transaction is durable, or at once if none is running.
 
     Args:
-        callback: See :meth:`Transaction.after_commit`. At once means as an ordinary call: what it
-            raises is raised here.
+        callback: See :meth:`Transaction.after_commit`. Outside of a transaction it is an ordinary
+            call: its exception is raised here.
     """
     running = current_env().transaction
     if running is None:
@@ -139,7 +144,7 @@ async def after_commit(callback: Callback) -> None:
 
 
 async def after_rollback(callback: Callback) -> None:
-    """Call this when the running transaction is rolled back; never where none is running."""
+    """Call a function when the running transaction is rolled back; never if none is running."""
     running = current_env().transaction
     if running is not None:
         running.after_rollback(callback)
@@ -147,14 +152,14 @@ async def after_rollback(callback: Callback) -> None:
 
 @asynccontextmanager
 async def session(*, causal: bool = True, snapshot: bool = False) -> AsyncIterator[None]:
-    """Do everything in the block in one session of the server, without a transaction.
+    """Run everything in the block in one session of the server, without a transaction.
 
     Args:
-        causal: A read sees what was written and read before it in the block, whichever member of
-            the replica set answers. Over failures too, that takes read and write concern
+        causal: A read sees all earlier reads and writes of the block, whichever member of the
+            replica set answers. This holds after failures only with read and write concern
             ``"majority"``.
-        snapshot: Every read in the block sees the database as it was at the first one; the server
-            refuses writes.
+        snapshot: Every read in the block sees the database as it was at the first read; the
+            server refuses writes.
 
     Raises:
         NotSupported: The backend or the server has no sessions.
@@ -176,23 +181,25 @@ def transaction(
     read_preference: ReadPreference | None = None,
     max_commit_time: float | None = None,
 ) -> AbstractAsyncContextManager[Transaction]:
-    """Do everything in the block, or nothing of it: ``async with earnorm.transaction():``.
+    """Run everything in the block in a transaction: all of it is done, or nothing.
 
-    A block inside another joins it: where the inner one fails, the whole is rolled back, also if
-    the error is caught in between (MongoDB has no savepoints). In-memory values of records that
-    were written go back to what they were; records that were read are stale.
+    Use it as ``async with earnorm.transaction():``. A block inside another joins its transaction:
+    if the inner block fails, the whole is rolled back, even if the error is caught in between
+    (MongoDB has no savepoints). A rollback restores the in-memory values of written records;
+    records that were read are stale.
 
     Args:
-        read_concern: ``"local"``, ``"majority"`` or ``"snapshot"``; else the App's, if it is one of these.
-        write_concern: A number of members, or ``"majority"``; else the App's.
-        read_preference: ``"primary"``: the only one that the server has in a transaction.
-        max_commit_time: Seconds that the server may work on the commit.
+        read_concern: ``"local"``, ``"majority"`` or ``"snapshot"``. The default is the App's, if
+            it is one of these.
+        write_concern: A number of members, or ``"majority"``. The default is the App's.
+        read_preference: ``"primary"``, the only one that the server allows in a transaction.
+        max_commit_time: Seconds that the server may take for the commit.
 
     Raises:
         NotSupported: The backend has no transactions.
         ConfigurationError: An option is not valid.
-        TransactionError: It could not be committed; ``.transient`` says whether to try again
-            (:func:`transactional` does that).
+        TransactionError: It could not be committed; ``.transient`` tells whether another try may
+            succeed (:func:`transactional` tries again).
     """
     return _block(
         {
@@ -232,7 +239,7 @@ async def _block(asked: Mapping[str, Any], attempt: int = 1) -> AsyncGenerator[T
     except BaseException as error:
         if running is not None:
             if isinstance(error, BatchRefused):
-                error.written = ()  # it was taken back with the rest
+                error.written = ()  # the rollback removed the written documents, too
             running.restore()
             try:
                 await env.app.rolled_back(running.operations)
@@ -247,7 +254,7 @@ async def _block(asked: Mapping[str, Any], attempt: int = 1) -> AsyncGenerator[T
 
 
 def _options(env: Env, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for, over the App's own concerns where a transaction may have them."""
+    """Return the given options, completed by the App's concerns that a transaction may have."""
     options = {name: value for name, value in asked.items() if value is not None}
     level, mode = options.get("read_concern"), options.get("read_preference")
     if isinstance(level, str) and level not in IN_TRANSACTIONS:
@@ -259,7 +266,7 @@ def _options(env: Env, asked: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"transaction(): read_preference={mode!r} is not valid; a transaction reads from the primary"
         )
-    # The client may prefer secondaries, and hands that on otherwise.
+    # Otherwise the driver would use the client's preference, which may be for secondaries.
     options.setdefault("read_preference", "primary")
     wider = env.app.settings.concerns
     if wider is not None:
@@ -273,14 +280,14 @@ def _options(env: Env, asked: Mapping[str, Any]) -> dict[str, Any]:
 def transactional(
     *, retries: int = 3, **options: Any
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
-    """Run an async function in a transaction, and again from its beginning after a transient error.
+    """Run an async function in a transaction; run it again after a transient error.
 
     Args:
-        retries: How often to try again before giving up; nothing is tried again after 120 seconds.
-        **options: As for :func:`transaction`.
+        retries: The highest number of further tries; there is none after 120 seconds.
+        **options: The same as for :func:`transaction`.
 
-    A call inside a running transaction joins it, and leaves retrying to the outermost. A commit of
-    unknown outcome is repeated by itself, not the function.
+    A call inside a running transaction joins it; only the outermost call tries again. After a
+    commit of unknown outcome only the commit is repeated, not the function.
     """
     if not isinstance(retries, int) or retries < 0:
         raise TypeError("@transactional(retries=3) takes a number of retries, from 0")
@@ -294,7 +301,7 @@ def transactional(
             if current_env().transaction is not None:
                 async with transaction(**options):
                     return await function(*args, **kwargs)
-            transaction(**options)  # an unknown option is said before anything starts
+            transaction(**options)  # this refuses an unknown option before anything starts
             until = time.monotonic() + RETRY_SECONDS
             for attempt in count(1):
                 running: Transaction | None = None
@@ -302,9 +309,9 @@ def transactional(
                     async with _block({**options, "commit_until": until}, attempt) as running:
                         return await function(*args, **kwargs)
                 except TransactionError as error:
-                    # Once it is committed, an error is one of a hook; it must not be done twice.
+                    # After the commit the error comes from a hook; the work must not be done twice.
                     done = running is not None and running.outcome.committed
-                    # Full jitter, so that two transactions that clashed do not clash again.
+                    # The pause is random, so that two transactions that clashed do not clash again.
                     longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1))
                     pause = random.uniform(0, longest)  # noqa: S311 - not for secrecy
                     late = time.monotonic() + pause > until
@@ -319,8 +326,11 @@ def transactional(
 
 
 async def atomic(work: Callable[[], Awaitable[R]]) -> R:
-    """Do all of the work or nothing of it: in the running transaction, or in one of its own, which is
-    tried again after a transient error. Where the backend has no transactions, just do it."""
+    """Run the work in the running transaction, or in its own one, so that all or nothing is done.
+
+    Its own transaction is tried again after a transient error. If the backend has no transactions,
+    the work runs without one.
+    """
     env = current_env()
     if env.transaction is None and "transactions" not in env.app.backend.capabilities:
         return await work()
@@ -333,7 +343,7 @@ async def atomic(work: Callable[[], Awaitable[R]]) -> R:
 
 
 async def in_transaction(op: Operation, call_next: Call) -> Any:
-    """Do an operation in its own transaction: the one that runs, or one that begins and ends with it."""
+    """Run an operation in the running transaction, or in one that begins and ends with it."""
     if op.env.transaction is not None:
         return await call_next(op)
 
@@ -347,7 +357,7 @@ async def in_transaction(op: Operation, call_next: Call) -> Any:
 
 
 def in_transaction_if(needs: Callable[[Operation], bool]) -> Middleware:
-    """A layer that does those operations in a transaction that need one."""
+    """Make a layer that runs an operation in a transaction if ``needs`` returns True for it."""
 
     def layer(op: Operation, call_next: Call) -> Awaitable[Any]:
         if op.env.transaction is None and needs(op):

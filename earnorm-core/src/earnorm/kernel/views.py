@@ -1,4 +1,4 @@
-"""Views: read-only faces of a model's declarations, for plugins and for programs about models."""
+"""Views: read-only objects with a model's declarations, for plugins and programs about models."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 
 class ModelView:
-    """A model's declarations, as one App sees them. A model may have fields of any name, so its class has no
-    public attributes of its own for them.
+    """A model's declarations in one App.
+
+    The model's class has no public attributes for them, because a model may have fields of any
+    name.
 
     Args:
         cls: The model's class.
@@ -31,8 +33,10 @@ class ModelView:
 
     @property
     def names(self) -> Sequence[str]:
-        """The names under which a record of the model is known: the model's own, and those of the bases whose
-        records are kept with its own, the nearest first."""
+        """The names under which a record of the model is known, the nearest first.
+
+        These are the model's own name and those of its bases in the same collection.
+        """
         definition = self.cls._base or self.cls
         own = definition._identity
         bases: Any = (c for c in definition.__mro__ if getattr(c, "_identity", None) == own)
@@ -40,8 +44,8 @@ class ModelView:
 
     @property
     def identity(self) -> str:
-        """The name under which its records are the same: its own, or that of the root where several classes
-        share a collection."""
+        """The name that identifies its records: its own, or the root's if classes share a
+        collection."""
         return self.cls._identity
 
     @property
@@ -51,17 +55,18 @@ class ModelView:
 
     @property
     def bookkeeping(self) -> str | None:
-        """The name of the plugin or feature whose own bookkeeping the records are; None for all other models."""
+        """The name of the plugin or feature that keeps its records for itself; None for other
+        models."""
         return self.cls._bookkeeping
 
     @property
     def is_abstract(self) -> bool:
-        """Whether it is only a base of other models."""
+        """True if it is only a base of other models."""
         return self.cls._abstract
 
     @property
     def extends(self) -> str | None:
-        """The name of the model that the class adds to; None where it is a model itself."""
+        """The name of the model that the class extends; None if it is a model itself."""
         return self.cls._inherit
 
     @property
@@ -76,29 +81,29 @@ class ModelView:
 
     @property
     def schema(self) -> Schema:
-        """What a domain about its records is compiled with."""
+        """The schema that domains about its records are compiled with."""
         return self.cls._schema
 
     @property
     def indexes(self) -> Sequence[Any]:
-        """The entries of its ``_indexes``, those of its bases and extensions included."""
+        """The entries of its ``_indexes``, including those of its bases and extensions."""
         return tuple(self.cls._indexes)
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """A class attribute such as ``_versioned``, its own or a base's."""
+        """Return a class attribute such as ``_versioned``, its own or a base's."""
         return getattr(self.cls, name, default)
 
     def declared(self, attribute: str, *, inherited: bool = True) -> Any:
-        """What the model declares under a class attribute, and what each extension adds to it.
+        """Return the model's declarations in a class attribute, and what extensions add to them.
 
-        Lists and tuples are joined, the model's own part first; None means that nobody declares any.
+        Lists and tuples are joined, the model's own part first; None means that there are none.
 
         Args:
             attribute: The attribute's name.
-            inherited: Whether what Python's base classes declare is a part.
+            inherited: Include the declarations of Python base classes.
 
         Returns:
-            The joined list; a value that is no list as it is, for its reader to refuse.
+            The joined list. A value that is no list is returned unchanged; its reader refuses it.
         """
         base = self.cls._base or self.cls
         found: Any = getattr(base, attribute, None) if inherited else vars(base).get(attribute)
@@ -112,7 +117,7 @@ class ModelView:
         return found
 
     def _extensions(self) -> list[type[BaseModel]]:
-        """The classes that extend it, in one App's class of it; the first to be reached comes last."""
+        """Return the extensions in one App's class of the model, in the reverse order of lookup."""
         if self.cls._base is None:
             return []
         return [c for c in reversed(self.cls.__mro__) if vars(c).get("_inherit") is not None]
@@ -128,5 +133,5 @@ class ModelView:
 
 
 def name_of(model: type[BaseModel] | BaseModel) -> str:
-    """The name of a model, by its class or one of its records."""
+    """Return the name of a model from its class or one of its records."""
     return model._name
