@@ -1,4 +1,5 @@
 """Many writes sent together: ``bulk()`` collects operations, ``create_many()`` sends batches of a stream.
 
-Attached by the class methods ``bulk`` and ``create_many``; the operations of a bulk carry a note with their sender.
+Attached by the class methods ``bulk`` and ``create_many``; the operations of a bulk have a note
+with their sender.
 """

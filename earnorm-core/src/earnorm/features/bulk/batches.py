@@ -34,26 +34,26 @@ _UNORDERED = Options(ordered=False)
 
 @dataclass(slots=True)
 class BatchResult:
-    """What became of a stream of values.
+    """The result of creating records from a stream of values.
 
     Attributes:
-        written: How many were stored.
-        errors: What was refused: each detail's ``loc`` begins with the position in the stream.
+        written: The number of records that were stored.
+        errors: The problems of refused values; each ``loc`` begins with the position in the stream.
     """
 
     written: int = 0
     errors: list[ErrorDetail] = field(default_factory=list[ErrorDetail])
     seen: int = 0
-    """How many were taken from the stream."""
+    """The number of values that were taken from the stream."""
 
     @property
     def positions(self) -> list[int]:
-        """The positions that were refused; every other one below ``seen`` was written."""
+        """The positions of refused values; every other one below ``seen`` was written."""
         return list(dict.fromkeys(int(detail["loc"][0]) for detail in self.errors))
 
     @property
     def refused(self) -> int:
-        """How many were refused."""
+        """The number of refused values."""
         return len(self.positions)
 
     def __repr__(self) -> str:
@@ -61,7 +61,7 @@ class BatchResult:
 
 
 class CreateMany:
-    """One run of ``create_many``. While a batch is sent, the next one is validated."""
+    """One run of ``create_many``: it validates a batch while the one before is sent."""
 
     def __init__(self, bound: BoundModel, ordered: bool, progress: Progress | None) -> None:
         self._bound = bound
@@ -71,15 +71,16 @@ class CreateMany:
         self.result = BatchResult()
 
     async def run(self, source: Source, size: int) -> BatchResult:
-        """Create everything.
+        """Create all records of a stream, in batches.
 
         Raises:
-            BatchRefused: Ordered: the first one that was refused; those before it were written.
+            BatchRefused: If ordered: the first refused value; those before it were written.
         """
         if type(size) is not int or size < 1:
             raise ValueError(f"batch_size is a whole number from 1, not {size!r}")
         sending: asyncio.Task[None] | None = None
-        # A transaction's session takes one operation at a time, and validating may ask the database.
+        # A transaction's session allows one operation at a time, and validation may query the
+        # database.
         is_alone = self._env.transaction is None
         try:
             async for batch in _batches(source, size):
@@ -96,7 +97,8 @@ class CreateMany:
                 await sending
         except BaseException as error:
             if sending is not None and not sending.done():
-                # What is under way is finished: a cancelled insert may have been stored or not.
+                # Wait for the running insert: after cancelling it, nobody would know what it
+                # stored.
                 await asyncio.wait([sending])
             if isinstance(error, EarnORMError) and not isinstance(error, ValidationError):
                 error.add_note(f"{self.result.written} records were written before")
@@ -106,7 +108,7 @@ class CreateMany:
     async def _check(
         self, batch: list[Values], start: int
     ) -> tuple[list[dict[str, Any]], list[int], list[ErrorDetail]]:
-        """The documents of a batch, their positions in the stream, and what is wrong with the rest."""
+        """Return a batch's valid documents, their positions in the stream, and the problems."""
         refused: list[ErrorDetail] = [
             {
                 "loc": (start + number,),
@@ -120,14 +122,14 @@ class CreateMany:
         positions = [p for p in range(start, start + len(batch)) if p not in wrong]
         while positions:
             try:
-                # One value alone would have no position in its errors; a batch of one has it here.
+                # The errors of a batch of one have no position; _located() adds it.
                 values = [batch[position - start] for position in positions]
                 creation = await prepared(self._bound, values, way=Way.CREATE_MANY)
                 return creation.documents, positions, refused
             except ValidationError as error:
-                found = _located(error.errors(), positions)
-                refused += found
-                wrong = {detail["loc"][0] for detail in found}
+                problems = _located(error.errors(), positions)
+                refused += problems
+                wrong = {detail["loc"][0] for detail in problems}
                 positions = [position for position in positions if position not in wrong]
                 if self._ordered:
                     first = min(int(detail["loc"][0]) for detail in refused)
@@ -146,9 +148,9 @@ class CreateMany:
         if self._ordered and refused:
             self._raise(refused)
         if self._progress is not None:
-            told = self._progress(result)
-            if inspect.isawaitable(told):
-                await told
+            awaitable = self._progress(result)
+            if inspect.isawaitable(awaitable):
+                await awaitable
 
     async def _insert(self, documents: list[dict[str, Any]], positions: list[int]) -> None:
         if not documents:
@@ -161,14 +163,14 @@ class CreateMany:
         except ValidationError as error:
             details = _located(error.errors(), positions)
             if not details:
-                raise  # not about a document
+                raise  # the error is not about a document
             written = error.written if isinstance(error, BatchRefused) else ()
             if self._ordered:
                 self.result.written += len(written or ())
                 self.result.errors += details
                 self._raise(details, error)
             if self._env.transaction is not None or written is None:
-                raise  # the server has given the transaction up, or nobody knows what was written
+                raise  # the server has aborted the transaction, or nobody knows what was written
             self.result.errors += details
             self.result.written += len(written)
             wrong = {detail["loc"][0] for detail in details}
@@ -178,8 +180,8 @@ class CreateMany:
                 for document, position in zip(documents, positions, strict=True)
                 if position not in wrong and position not in done
             ]
-            # A layer's own transaction took all of it back, and told of one refusal only: halves,
-            # so that a few refusals among many do not send the whole once for each.
+            # A layer's own transaction rolled everything back and reported only one refusal.
+            # Sending halves again avoids sending the whole batch once for each refused document.
             middle = (len(rest) + 1) // 2
             for half in (rest[:middle], rest[middle:]):
                 await self._insert([d for d, _ in half], [p for _, p in half])
@@ -188,24 +190,26 @@ class CreateMany:
 
     def _raise(self, details: list[ErrorDetail], cause: ValidationError | None = None) -> None:
         first = min(int(detail["loc"][0]) for detail in details)
-        told = [detail for detail in details if detail["loc"][0] == first]
+        first_details = [detail for detail in details if detail["loc"][0] == first]
         subject = self._bound.model._name
         written = range(self.result.written)
         if isinstance(cause, DuplicateKey):
-            raise BatchDuplicateKey(subject, told, fields=cause.fields, written=written) from None
-        raise BatchRefused(subject, told, written=written) from None
+            raise BatchDuplicateKey(
+                subject, first_details, fields=cause.fields, written=written
+            ) from None
+        raise BatchRefused(subject, first_details, written=written) from None
 
 
 def _located(details: list[ErrorDetail], positions: list[int]) -> list[ErrorDetail]:
-    """Problems with their positions in the stream; a batch of one has none of its own."""
-    found: list[ErrorDetail] = []
+    """Give problems their positions in the stream; those of a batch of one have no number."""
+    located: list[ErrorDetail] = []
     for detail in details:
         number, *rest = detail["loc"] or ("",)
         if isinstance(number, int):
-            found.append({**detail, "loc": (positions[number], *rest)})
+            located.append({**detail, "loc": (positions[number], *rest)})
         elif len(positions) == 1:
-            found.append({**detail, "loc": (positions[0], *detail["loc"])})
-    return found
+            located.append({**detail, "loc": (positions[0], *detail["loc"])})
+    return located
 
 
 async def _batches(source: Source, size: int) -> AsyncIterator[list[Values]]:

@@ -47,21 +47,21 @@ _RETRIES = 10
 
 
 class Bulk(Generic[M]):
-    """Collects what shall happen to records, and sends it at the end of its block::
+    """Collects changes of records, and sends them at the end of its block::
 
         async with User.bulk() as bulk:
             bulk.create({"name": "Ann"})
             bulk.write(bob, {"visits": Inc(1)})
             bulk.unlink(eve)
 
-    It is one call of the driver, and at most one command for each kind: first what is created, then
-    what is written, then what is deleted. Each kind is one operation for plugins. Where a plugin
-    runs operations in a transaction, all of it runs in one.
+    It makes one call of the driver, with at most one command for each kind: first the creations,
+    then the writes, then the deletions. Each kind is one operation for plugins. If a plugin runs
+    operations in a transaction, all of them run in one.
 
     Attributes:
-        created: How many were created.
-        written: How many were written.
-        deleted: How many were deleted.
+        created: The number of records that were created.
+        written: The number of records that were written.
+        deleted: The number of records that were deleted.
     """
 
     def __init__(self, bound: BoundModel, model: type[M]) -> None:
@@ -72,7 +72,7 @@ class Bulk(Generic[M]):
         self._is_expected = False
         self._new: list[ValueRow] = []
         self._values: dict[Any, ValueRow] = {}
-        self._gone: dict[Any, tuple[int, M]] = {}
+        self._deletions: dict[Any, tuple[int, M]] = {}
 
     # -- collecting ---------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ class Bulk(Generic[M]):
             values: A mapping of field values, or an unsaved record.
 
         Returns:
-            The record; it is stored once the block has ended.
+            The record; it is stored when the block has ended.
 
         Raises:
             ValidationError: A value is not acceptable.
@@ -102,7 +102,7 @@ class Bulk(Generic[M]):
         elif isinstance(values, self._model) and not values.is_stored:
             row.record = values
         else:
-            raise self._refused(position, "create() takes a dict or an unsaved record", "type")
+            raise self._error(position, "create() takes a dict or an unsaved record", "type")
         self._new.append(row)
         record: M = row.record
         return record
@@ -114,23 +114,23 @@ class Bulk(Generic[M]):
             ValidationError: A value is not acceptable, or clashes with an earlier call.
         """
         position = self._next()
-        given, plan, looked_at = self._checked(values)
+        given, plan, checked_row = self._checked(values)
         for record in self._stored(records, position):
-            if record.pk in self._gone:
-                raise self._refused(position, "the record is deleted in the same bulk", "conflict")
+            if record.pk in self._deletions:
+                raise self._error(position, "the record is deleted in the same bulk", "conflict")
             refuse_unsaved(self._bound, [record], plan)
             row = self._values.setdefault(record.pk, ValueRow({}, (position,), record))
             twice = row.values.keys() & given.keys()
             if twice:
                 message = f"{min(twice)!r} is written twice in the same bulk"
-                raise self._refused(position, message, "conflict")
+                raise self._error(position, message, "conflict")
             planned(self._bound.schema, {**row.values, **given})
             row.values = {**row.values, **given}
-            row.expected = {**row.expected, **looked_at.expected}
-            row.back = {**row.back, **looked_at.back}
+            row.expected = {**row.expected, **checked_row.expected}
+            row.back = {**row.back, **checked_row.back}
 
     def _checked(self, values: Mapping[str, Any]) -> tuple[Mapping[str, Any], Plan, ValueRow]:
-        """Bring values through the steps that see what was handed in, and check what is left of them."""
+        """Run the steps for the given values, and check the values that remain."""
         bound, steps = self._bound, self._bound.ways.bulk
         row = ValueRow({})
         if steps is None or not isinstance(values, Mapping) or not steps.concern((values,)):
@@ -149,27 +149,27 @@ class Bulk(Generic[M]):
         """Delete a record, or each of several, at the end of the block.
 
         Raises:
-            ValidationError: It is written in the same bulk.
+            ValidationError: A record is written in the same bulk.
         """
         position = self._next()
         for record in self._stored(records, position):
             if record.pk in self._values:
-                raise self._refused(position, "the record is written in the same bulk", "conflict")
-            self._gone.setdefault(record.pk, (position, record))
+                raise self._error(position, "the record is written in the same bulk", "conflict")
+            self._deletions.setdefault(record.pk, (position, record))
 
     def _next(self) -> int:
         self._calls += 1
         return self._calls - 1
 
     def _stored(self, records: M | RecordSet[M], position: int) -> Iterable[M]:
-        found: list[M] = [records] if isinstance(records, self._model) else list(records)  # type: ignore[arg-type] # a RecordSet is left
-        for record in found:
+        stored: list[M] = [records] if isinstance(records, self._model) else list(records)  # type: ignore[arg-type] # a RecordSet is left
+        for record in stored:
             if not isinstance(record, self._model) or not record.is_stored:
                 message = f"takes stored records of {self._bound.model._name}"
-                raise self._refused(position, message, "unsaved")
-        return found
+                raise self._error(position, message, "unsaved")
+        return stored
 
-    def _refused(self, position: int, message: str, kind: str) -> ValidationError:
+    def _error(self, position: int, message: str, kind: str) -> ValidationError:
         detail: ErrorDetail = {"loc": (position,), "msg": message, "type": kind}
         return ValidationError(self._bound.model._name, [detail])
 
@@ -189,7 +189,7 @@ class Bulk(Generic[M]):
 
     async def _send(self) -> None:
         records = [row.record for row in (*self._new, *self._values.values())]
-        records += [r for _, r in self._gone.values()]
+        records += [r for _, r in self._deletions.values()]
         if not records:
             return
         bound, is_inside = self._bound, env_of(records).transaction is not None
@@ -197,7 +197,7 @@ class Bulk(Generic[M]):
             try:
                 await self._send_together()
             except OwnTransactionError:
-                bound.bulks_in_transaction = True  # nothing was sent; from now on begin with one
+                bound.bulks_in_transaction = True  # nothing was sent; later bulks begin with one
             else:
                 return
         try:
@@ -209,7 +209,7 @@ class Bulk(Generic[M]):
     async def _send_together(self) -> None:
         bound, env = self._bound, current_env()
         creation = await self._creation()
-        # Rows of this attempt: validating changes them.
+        # Each attempt needs its own rows, because validation changes them.
         rows = [(_copy(row), pk) for pk, row in self._values.items()]
         changes, batch = await checked_each(bound, rows, Way.BULK, before=False)
         touch(env, [row.record for row in (*self._new, *self._values.values())])
@@ -225,9 +225,9 @@ class Bulk(Generic[M]):
             operations.append(on_its_way(bound, op, Way.BULK))
             await refuse_changes_outside(bound, operations[-1], changes)
         self._is_expected = False
-        if self._gone:
-            domain = condition("_id", "in", list(self._gone))
-            deletion = await unlinking(bound, [record for _, record in self._gone.values()])
+        if self._deletions:
+            domain = condition("_id", "in", list(self._deletions))
+            deletion = await unlinking(bound, [record for _, record in self._deletions.values()])
             if deletion is not None and any(row.expected for row in deletion.rows):
                 domain &= expectations(deletion.rows)
                 self._is_expected = True
@@ -255,7 +255,7 @@ class Bulk(Generic[M]):
         creation: Creation | None,
         changes: list[Change],
     ) -> None:
-        """Let the records know what became of them, and raise what went wrong."""
+        """Update the records by the results, and raise the first error."""
         failures: list[BaseException] = []
         if creation is not None:
             op, created = done["create"]
@@ -277,7 +277,7 @@ class Bulk(Generic[M]):
             else:
                 self.written = matched
                 if matched < len(changes):
-                    failures.append(await self._why(changes, len(changes) - matched))
+                    failures.append(await self._missing_error(changes, len(changes) - matched))
                 else:
                     await learn(self._bound, changes, op)
                     for change in changes:
@@ -288,46 +288,44 @@ class Bulk(Generic[M]):
                 failures.append(deleted)
             else:
                 self.deleted = deleted
-                if deleted < len(self._gone) and self._is_expected:
-                    failures += await self._left()
+                if deleted < len(self._deletions) and self._is_expected:
+                    failures += await self._undeleted()
         if failures:
-            # What a value was refused for says more than what followed from it.
+            # A refused value explains more than an error that follows from it.
             first = min(failures, key=lambda error: not isinstance(error, ValidationError))
             for other in failures:
                 if other is not first and str(other) != str(first):
                     first.add_note(f"also: {other}")
             raise first
 
-    async def _left(self) -> list[BaseException]:
-        """The error of versioned records that were changed, and so not deleted."""
+    async def _undeleted(self) -> list[BaseException]:
+        """Return the error of versioned records that were changed and therefore not deleted."""
         bound, env = self._bound, current_env()
-        domain = condition("_id", "in", list(self._gone))
-        left = await env.app.execute(Operation("count", bound.model, env, domain))
-        if not left:
+        domain = condition("_id", "in", list(self._deletions))
+        number = await env.app.execute(Operation("count", bound.model, env, domain))
+        if not number:
             return []
-        message = (
-            f"{left} of {len(self._gone)} records were changed since they were read and are left"
-        )
+        message = f"{number} of {len(self._deletions)} records were changed since they were read and are left"
         return [ConcurrencyError(f"{bound.model._name}: {message}; refresh() them and try again")]
 
-    async def _why(self, changes: list[Change], short: int) -> BaseException:
-        """Which records were not written: one more query."""
+    async def _missing_error(self, changes: list[Change], short: int) -> BaseException:
+        """Find the records that were not written, by one more query, and return the error."""
         bound, env = self._bound, current_env()
         pks = {change.pk: change.position for change in changes}
-        look = Operation("search", bound.model, env, condition("_id", "in", list(pks)))
-        look = look.replace(options=Options(fields=frozenset({"_id"})))
-        there = {document["_id"] for document in await env.app.execute(look)}
-        gone = [position for pk, position in pks.items() if pk not in there]
+        search = Operation("search", bound.model, env, condition("_id", "in", list(pks)))
+        search = search.replace(options=Options(fields=frozenset({"_id"})))
+        existing = {document["_id"] for document in await env.app.execute(search)}
+        gone = [position for pk, position in pks.items() if pk not in existing]
         await refuse_changes_outside(
-            bound, look, [change for change in changes if change.pk in there]
+            bound, search, [change for change in changes if change.pk in existing]
         )
-        where = f" (calls {', '.join(map(str, gone))})" if gone else ""
+        calls = f" (calls {', '.join(map(str, gone))})" if gone else ""
         return NotFound(
-            f"{bound.model._name}: {short} of {len(changes)} records to write do not exist{where}"
+            f"{bound.model._name}: {short} of {len(changes)} records to write do not exist{calls}"
         )
 
     def _located(self, error: BaseException, positions: list[int]) -> BaseException:
-        """The same error with the positions of the calls."""
+        """Return the same error with the positions of the calls."""
         if not isinstance(error, ValidationError):
             return error
         details: list[ErrorDetail] = []
@@ -346,7 +344,7 @@ class Bulk(Generic[M]):
     def __repr__(self) -> str:
         return (
             f"<Bulk {self._bound.model._name}: {len(self._new)} to create, "
-            f"{len(self._values)} to write, {len(self._gone)} to delete>"
+            f"{len(self._values)} to write, {len(self._deletions)} to delete>"
         )
 
 

@@ -1,4 +1,4 @@
-"""Where operations wait at the end of their layers until all of them are sent with one bulk write."""
+"""Collects operations at the end of their layers, and sends all of them with one bulk write."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 class OwnTransactionError(EarnORMError):
-    """A layer put an operation into a transaction of its own, so it cannot be sent with the others."""
+    """A layer runs an operation in a separate transaction, so it cannot be sent with the others."""
 
 
-# Which of a collector's operations runs here; tasks that a layer starts inherit it.
+# The number of the collector's operation that runs here; tasks that a layer starts inherit it.
 _owner: ContextVar[int] = ContextVar("earnorm_bulk_owner", default=-1)
 
 
 @dataclass(eq=False, slots=True)
-class _Parked:
+class _Waiting:
     owner: int
     op: Operation
     requests: Sequence[BulkRequest]
@@ -41,25 +41,25 @@ class _Parked:
 class Collector:
     """Sends writing operations together.
 
-    They start one after another, each travels through its layers and waits here; then one bulk
-    write is sent, and they go back one after another. So layers that use a transaction's session
-    never run at the same time.
+    The operations start one after another; each runs through its layers and then waits here. Then
+    one bulk write is sent, and the operations return one after another. So layers that use a
+    transaction's session never run at the same time.
 
     Args:
-        transaction: The transaction that all of it runs in.
+        transaction: The transaction in which all operations run.
     """
 
     def __init__(self, transaction: Transaction | None) -> None:
         self.is_open = True
-        """Whether an operation that arrives waits here; later ones go their own way."""
+        """True while operations that arrive wait here; after that they are sent by themselves."""
         self._transaction = transaction
-        self._parked: list[_Parked] = []
+        self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
 
     async def park(
         self, collection: Collection, op: Operation, requests: Sequence[BulkRequest]
     ) -> BulkCounts:
-        """Wait until the bulk write was sent; what became of these requests.
+        """Wait until the bulk write is sent, and return its counts for these requests.
 
         Raises:
             OwnTransactionError: The operation is in another transaction than the others.
@@ -69,27 +69,27 @@ class Collector:
                 f"{op.model._name}: {op.name} runs in a transaction of its own"
             )
         self._collection = collection
-        parked = _Parked(_owner.get(), op, requests, asyncio.get_running_loop().create_future())
-        self._parked.append(parked)
+        parked = _Waiting(_owner.get(), op, requests, asyncio.get_running_loop().create_future())
+        self._waiting.append(parked)
         self._arrived.set()
         return await parked.answer
 
     async def run(self, operations: Sequence[Operation]) -> list[Any]:
-        """The result of each operation, or the exception that it ended with.
+        """Send the operations, and return the result or the exception of each.
 
         Raises:
-            EarnORMError: An operation was refused on its way; nothing was sent.
+            EarnORMError: A layer refused an operation; nothing was sent.
         """
         tasks: list[asyncio.Task[Any]] = []
         try:
             for number, op in enumerate(operations):
                 tasks.append(await self._start(number, op))
                 if tasks[-1].done():
-                    tasks[-1].result()  # refused, or answered by a layer
+                    tasks[-1].result()  # a layer has refused or answered it
             await self._send()
             results: list[Any] = []
             for number, task in enumerate(tasks):
-                for parked in self._parked:
+                for parked in self._waiting:
                     if parked.owner == number:
                         self._answer(parked)
                 results += await asyncio.gather(task, return_exceptions=True)
@@ -102,7 +102,7 @@ class Collector:
                 await asyncio.wait(waiting)
 
     async def _start(self, number: int, op: Operation) -> asyncio.Task[Any]:
-        """Let an operation travel until it waits here, or is through."""
+        """Start an operation, and return its task when it waits here or has ended."""
         self._arrived.clear()
         op = op.with_note(SENDER, self)
         token = _owner.set(number)
@@ -122,12 +122,12 @@ class Collector:
         self.is_open = False
         self._counts = BulkCounts(0, 0, 0)
         self._error: BaseException | None = None
-        parked = self._parked
+        parked = self._waiting
         if not parked:
             return
-        requests = [request for each in parked for request in each.requests]
+        requests = [request for waiting in parked for request in waiting.requests]
         try:
-            # In a transaction the first failure ends it, and what is sent after it hides the reason.
+            # The first failure ends a transaction; later requests would fail and hide the reason.
             self._counts = await self._collection.bulk_write(
                 requests,
                 ordered=self._transaction is not None,
@@ -137,7 +137,7 @@ class Collector:
         except Exception as error:
             self._error = error
 
-    def _answer(self, parked: _Parked) -> None:
+    def _answer(self, parked: _Waiting) -> None:
         error = self._error
         if error is None:
             parked.answer.set_result(self._counts)
@@ -146,15 +146,15 @@ class Collector:
             parked.answer.set_exception(error)
             return
         start = 0
-        for each in self._parked:
-            if each is parked:
+        for other in self._waiting:
+            if other is parked:
                 break
-            start += len(each.requests)
+            start += len(other.requests)
         part = _part(error, start, len(parked.requests))
         if part is not None:
             parked.answer.set_exception(part)
             return
-        # The other kinds were written.
+        # The error is about other operations, so all requests of this one were written.
         number = len(parked.requests)
         matched = number if error.matched is None else error.matched
         deleted = number if error.deleted is None else error.deleted
@@ -162,16 +162,18 @@ class Collector:
 
 
 def _part(error: BatchRefused, start: int, size: int) -> BatchRefused | None:
-    """What an error says of some of its requests, with positions among them; None if nothing."""
+    """Return the part of an error about some requests, with positions among them, or None."""
     details: list[ErrorDetail] = [
-        {**each, "loc": (int(each["loc"][0]) - start, *each["loc"][1:])}
-        for each in error.errors()
-        if each["loc"] and start <= int(each["loc"][0]) < start + size
+        {**detail, "loc": (int(detail["loc"][0]) - start, *detail["loc"][1:])}
+        for detail in error.errors()
+        if detail["loc"] and start <= int(detail["loc"][0]) < start + size
     ]
     if not details:
         return None
     written = error.written
-    mine = None if written is None else [p - start for p in written if start <= p < start + size]
+    part_written = (
+        None if written is None else [p - start for p in written if start <= p < start + size]
+    )
     if isinstance(error, BatchDuplicateKey):
-        return BatchDuplicateKey(error.subject, details, fields=error.fields, written=mine)
-    return BatchRefused(error.subject, details, written=mine)
+        return BatchDuplicateKey(error.subject, details, fields=error.fields, written=part_written)
+    return BatchRefused(error.subject, details, written=part_written)

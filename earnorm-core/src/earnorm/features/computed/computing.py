@@ -1,6 +1,7 @@
-"""Computed and related fields of one class: what they depend on, their values in memory, their inverses.
+"""Computed and related fields of one class: their dependencies, values in memory and inverses.
 
-What other models' changes mean for stored ones stands in ``dependencies`` and ``recomputing``.
+``dependencies`` and ``recomputing`` treat the changes of other models that a stored field depends
+on.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ __all__ = ["Formula", "Formulas", "declare", "depends"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Substitute = Callable[[str, str, object], Domain]
-"""From the rest of a path, an operator and a value to a domain that means the same."""
+"""Makes a domain with the same meaning, from the rest of a path, an operator and a value."""
 _MARK: Final = "_earnorm_depends"
 
 
 def depends(*paths: str) -> Callable[[F], F]:
-    """What a ``compute=`` method reads: fields, and dotted paths across relations.
+    """Declare the fields, and dotted paths across relations, that a ``compute=`` method reads.
 
-    The method is one of a record and returns the field's value; it changes nothing. A path that it reads
-    and that is not named here is not loaded for it. An override adds its paths to those of the method
+    The method belongs to a record and returns the field's value; it changes nothing. A path that is
+    not named here is not loaded for the method. An override adds its paths to those of the method
     that it overrides. For a field with ``store=True`` the method may be a coroutine function.
 
     Args:
@@ -54,13 +55,13 @@ def depends(*paths: str) -> Callable[[F], F]:
 
 
 class Formula:
-    """How the value of one field of a class is made.
+    """The computation of one field of a class.
 
     Attributes:
         field: The field.
-        depends: The paths that it depends on.
-        is_async: Whether the method is a coroutine function.
-        value: Gives the value for a record as it is in memory; a coroutine where ``is_async``.
+        depends: The paths that the field depends on.
+        is_async: True if the method is a coroutine function.
+        value: Computes the value for a record in memory; a coroutine if ``is_async``.
     """
 
     __slots__ = ("_names", "depends", "field", "is_async", "method", "value")
@@ -73,7 +74,7 @@ class Formula:
         self._names = tuple(computed.related.split(".")) if computed.related else ()
         self.depends: tuple[str, ...] = (computed.related,) if self._names else ()
         self.is_async = False
-        # As a method caller it is no function of Python's own, and costs no call of one.
+        # A methodcaller is implemented in C, so that it costs no call of a Python function.
         self.value: Callable[[Any], Any] = (
             self._follow if self._names else methodcaller(self.method)
         )
@@ -88,7 +89,7 @@ class Formula:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The fields of the record itself that the paths begin with."""
+        """The fields of the record itself with which the paths begin."""
         return tuple(dict.fromkeys(path.partition(".")[0] for path in self.depends))
 
     def _follow(self, record: Any) -> Any:
@@ -108,19 +109,19 @@ def _paths_of(cls: type[Any], field: Field[Any, Any], method: str) -> tuple[str,
         raise TypeError(
             f"{cls.__name__}.{field.name}: compute={method!r} is no method{nearest(method, names)}"
         )
-    found: dict[str, None] = {}
+    all_paths: dict[str, None] = {}
     is_marked = False
     for ancestor in reversed(cls.__mro__):
         paths = getattr(vars(ancestor).get(method), _MARK, None)
         if paths is not None:
             is_marked = True
-            found.update(dict.fromkeys(paths))
+            all_paths.update(dict.fromkeys(paths))
     if not is_marked:
         raise TypeError(
             f"{cls.__name__}.{method} computes {field.name!r} and needs @depends(...) above it: what "
             f"it reads; @depends() where that is nothing"
         )
-    return tuple(found)
+    return tuple(all_paths)
 
 
 # -- all of a class -------------------------------------------------------------------------------
@@ -130,34 +131,35 @@ class Formulas:
     """The computed fields of one class; a class without any has None instead.
 
     Attributes:
-        by_name: How each is made, by the field's name.
-        stored: Those that lie in the document.
-        stale: The stored ones whose value is another when a field of the record itself changes.
-        inverses: The names of those that can be written.
+        by_name: The formula of each field, by the field's name.
+        stored: The formulas of the fields that are stored in the document.
+        stale: The stored fields that depend on a field of the record itself, by that field's name.
+        inverses: The names of the fields that can be written.
     """
 
     def __init__(self, cls: type[BaseModel], fields: Sequence[Field[Any, Any]]) -> None:
         self.by_name = {field.name: Formula(cls, field) for field in fields}
-        self.stored = tuple(each for each in self.by_name.values() if each.field.stored)
+        self.stored = tuple(formula for formula in self.by_name.values() if formula.field.stored)
         self.stale: dict[str, tuple[str, ...]] = {}
-        for each in self.stored:
-            for head in self._heads(each, {}):
-                self.stale[head] = (*self.stale.get(head, ()), each.field.name)
+        for formula in self.stored:
+            for head in self._heads(formula, {}):
+                self.stale[head] = (*self.stale.get(head, ()), formula.field.name)
         self.inverses = frozenset(
             field.name for field in fields if field.computed is not None and field.computed.inverse
         )
         self.late_inverses = frozenset(
             name for name in self.inverses if is_async(getattr(cls, _inverse(fields, name), None))
         )
-        """Those whose inverse is a coroutine function."""
+        """The names of the fields whose inverse is a coroutine function."""
         self.elsewhere = frozenset(
-            each.field.name
-            for each in self.stored
+            formula.field.name
+            for formula in self.stored
             if any(
-                getattr(cls._schema.fields.get(n), "to_many", False) for n in self._heads(each, {})
+                getattr(cls._schema.fields.get(n), "to_many", False)
+                for n in self._heads(formula, {})
             )
         )
-        """The stored ones that depend on records which point here."""
+        """The names of the stored fields that depend on records which point at this one."""
         self.substitutes: dict[str, Substitute] = {}
         for field in fields:
             assert field.computed is not None
@@ -165,7 +167,7 @@ class Formulas:
                 if not callable(getattr(cls, method, None)):
                     raise TypeError(f"{cls.__name__}.{field.name}: {method!r} is no method")
             if field.stored:
-                continue  # a stored value is searched as any other
+                continue  # a search finds a stored value as it does that of any other field
             if field.computed.search:
                 self.substitutes[field.name] = partial(_searched, cls, field)
             elif field.computed.related:
@@ -182,19 +184,19 @@ class Formulas:
     # -- in memory ----------------------------------------------------------------------------
 
     def following(self, names: Iterable[str]) -> Collection[str]:
-        """The names of the stored ones whose value is another when these fields change."""
-        return {each for name in names for each in self.stale.get(name, ())}
+        """Return the names of the stored fields whose values depend on these fields."""
+        return {stale_name for name in names for stale_name in self.stale.get(name, ())}
 
     def changed(self, record: Any, name: str) -> None:
-        """A field was assigned: what follows from it is computed when it is read."""
-        for each in self.stale.get(name, ()):
-            record.__dict__.pop(each, None)
+        """Remove the values that depend on an assigned field; the next read computes them."""
+        for stale_name in self.stale.get(name, ()):
+            record.__dict__.pop(stale_name, None)
 
     def read(self, record: Any, field: Field[Any, Any]) -> Any:
-        """The value of a computed field that the record's state lacks.
+        """Compute the value of a field that the record's state does not have.
 
         Raises:
-            FieldNotLoaded: Something that it depends on was not fetched.
+            FieldNotLoaded: A field that it depends on was not fetched.
         """
         formula = self.by_name[field.name]
         if not field.stored:
@@ -212,13 +214,13 @@ class Formulas:
         changes = getattr(record, "_changes", ())
         return any(field.name in self.stale.get(name, ()) for name in changes)
 
-    # -- what is written to them --------------------------------------------------------------
+    # -- writing ------------------------------------------------------------------------------
 
     def assign(self, record: Any, field: Field[Any, Any], value: Any) -> None:
-        """Hand an assigned value to the field's inverse.
+        """Call the field's inverse with an assigned value.
 
         Raises:
-            ValidationError: It has none, or one that has to be waited for.
+            ValidationError: The field has no inverse, or the inverse is a coroutine function.
         """
         if field.name not in self.inverses:
             raise ValidationError(type(record)._name, [not_written(field)])
@@ -231,14 +233,14 @@ class Formulas:
             )
 
     def invert(self, record: Any, name: str, value: Any) -> Any:
-        """Call a field's inverse; what it returns is an awaitable, or nothing."""
+        """Call a field's inverse, and return an awaitable or None."""
         computed = self.by_name[name].field.computed
         assert computed is not None
         record.__dict__.pop(name, None)
         return getattr(record, computed.inverse)(value)
 
     def settle_new(self, record: Any) -> None:
-        """Take the values for inverses out of a new record's validated state, and hand them on."""
+        """Take the values for inverses out of a new record's state, and call the inverses."""
         state = record.__dict__
         for name in self.inverses.intersection(state):
             self.assign(record, self.by_name[name].field, state.pop(name))
@@ -249,13 +251,13 @@ def _inverse(fields: Sequence[Field[Any, Any]], name: str) -> str:
 
 
 def declare(cls: type[BaseModel]) -> None:
-    """Note the computed fields that a class declares or inherits, in its schema.
+    """Add the computed fields of a class, declared or inherited, to its schema.
 
     Raises:
-        TypeError: A method is missing, or does not say what it depends on.
+        TypeError: A method is missing, or has no ``@depends``.
     """
     if cls._abstract or cls._inherit is not None:
-        return  # the model that it becomes a part of may have the method
+        return  # the class that uses this one may have the method
     fields = [field for field in cls._schema.fields.values() if field.computed is not None]
     cls._schema.derived = cls._schema.formulas = Formulas(cls, fields)
 
@@ -275,10 +277,10 @@ def _searched(
         raise DomainError(
             f"{field.model_name}.{field.name}: {field.computed.search}() takes no path"
         )
-    found = getattr(cls, field.computed.search)(operator, value)
-    if inspect.isawaitable(found) or found is NotImplemented or found is None:
-        getattr(found, "close", lambda: None)()
+    domain = getattr(cls, field.computed.search)(operator, value)
+    if inspect.isawaitable(domain) or domain is NotImplemented or domain is None:
+        getattr(domain, "close", lambda: None)()
         raise DomainError(
             f"{field.model_name}.{field.name}: {field.computed.search}({operator!r}, …) gives no domain"
         )
-    return Domain(found)
+    return Domain(domain)

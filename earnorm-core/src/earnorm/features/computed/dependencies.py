@@ -1,8 +1,9 @@
-"""What a change in one model means for stored computed fields of others: the graph of one App's models.
+"""The graph of an App's stored computed fields: the fields to compute again after a change.
 
-A path such as ``partner_id.country_id.vat`` is walked once. Each relation on it becomes a :class:`Step`, and
-each field, and each way to come or go, a :class:`Trigger`: which field of which model is to be computed again,
-and by which steps its records are found from the one that changed.
+A path such as ``partner_id.country_id.vat`` is read once. Each relation on it becomes a
+:class:`Step`. Each field, and each creation and deletion, gets a :class:`Trigger`: the field and
+model to compute again, and the steps that lead from the changed record to the records of that
+model.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class Step:
     Attributes:
         source: The model on this side.
         target: The model on the other side.
-        holder: The path of the field that holds ids: of the source where ``forward``, else of the target.
-        forward: The source's records hold the ids of the target's.
+        holder: The path of the field with the ids: in the source if ``forward``, else in the
+            target.
+        forward: True if the source's records have the ids of the target's.
     """
 
     source: str
@@ -54,7 +56,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A field to compute again, and how its records hang together with what changed."""
+    """A field to compute again, and the steps between its records and the changed one."""
 
     model: str
     field: str
@@ -62,7 +64,7 @@ class Trigger:
 
     @property
     def link(self) -> str | None:
-        """The field of the changed record that says whose it is, where there is one."""
+        """The field of the changed record that points at the records to compute, or None."""
         return self.steps[-1].head if self.steps and not self.steps[-1].forward else None
 
 
@@ -71,12 +73,14 @@ class Node:
     """One computed field in the graph.
 
     Attributes:
-        rank: Its turn: whatever it depends on in other records has a lower one, and as many fields of a
-            model as possible have the same, so that its records are read and written once.
-        place: Its position in an order in which nothing comes before what it depends on.
-        reads: The record's own fields that are read for it.
-        prefetch: Paths of relations that are loaded for it.
-        is_circular: A path leads back to its own model, so that records are loaded whole.
+        rank: The turn of the field. Fields of other records that it depends on have a lower rank.
+            As many fields of a model as possible have the same rank, so that its records are read
+            and written once.
+        place: The position in an order in which each field comes after those that it depends on.
+        reads: The record's own fields that the formula reads.
+        prefetch: The paths of the relations that the formula needs.
+        is_circular: True if a path leads back to the field's own model, so that records are loaded
+            whole.
     """
 
     key: Key
@@ -90,35 +94,35 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """How some stored fields of one model are computed, in one go."""
+    """The computation of some stored fields of one model, all together."""
 
     nodes: tuple[Node, ...]
     reads: frozenset[str] | None
-    """The record's own fields to load; None for all."""
+    """The record's own fields to load; None means all."""
     tree: Mapping[str, Any]
-    """Relations to load beside them."""
+    """The relations to load with them."""
     links: frozenset[str]
-    """Fields that lead from these records to others which depend on what is computed here."""
+    """The fields that lead from these records to others which depend on the computed fields."""
     reason: str
-    """Why the system computes them."""
+    """The reason for which the system computes the fields."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The fields."""
+        """The names of the fields."""
         return tuple(node.key[1] for node in self.nodes)
 
     @cached_property
     def loaded(self) -> frozenset[str] | None:
-        """The record's own fields to load, its id among them; None for all."""
+        """The record's own fields to load, with its id; None means all."""
         return None if self.reads is None else self.reads | {"_id"}
 
     @cached_property
     def is_async(self) -> bool:
-        """Whether any formula is a coroutine function."""
+        """True if a formula is a coroutine function."""
         return any(node.formula.is_async for node in self.nodes)
 
     def system(self, env: Env) -> Env:
-        """The Env in which the fields are computed."""
+        """Return the Env in which the fields are computed."""
         return replace(env, system=True, reason=self.reason)
 
 
@@ -126,7 +130,7 @@ class Graph:
     """The computed fields of an App's models.
 
     Args:
-        app: The App that sees the models.
+        app: The App with the models.
 
     Raises:
         ConfigurationError: Fields depend on each other in a circle, or on a path that does not exist.
@@ -136,7 +140,7 @@ class Graph:
         self._app = app
         self.nodes: dict[Key, Node] = {}
         self.written: dict[Key, dict[Trigger, None]] = {}
-        """What follows when a field is written."""
+        """The triggers of a write, by the written field."""
         self.created: dict[str, dict[Trigger, None]] = {}
         self.deleted: dict[str, dict[Trigger, None]] = {}
         self._edges: dict[Key, dict[Key, bool]] = {}
@@ -157,17 +161,17 @@ class Graph:
     # -- order --------------------------------------------------------------------------------
 
     def _connect(self, node: Node, model: str, path: str) -> None:
-        """Note the computed fields that a path meets; ``True`` where it went to other records before."""
+        """Record the computed fields on a path; ``True`` for those that lie in other records."""
         crossed = False
         while True:
             bound = self._bound(model)
             head, _, _rest = path.partition(".")
-            found = self._field(node, bound, head)
-            if found.computed is not None:
+            head_field = self._field(node, bound, head)
+            if head_field.computed is not None:
                 known = self._edges[node.key].get((model, head), False)
                 self._edges[node.key][model, head] = known or crossed
-                if not found.stored:
-                    return  # what it depends on are edges of its own
+                if not head_field.stored:
+                    return  # the field's own dependencies are separate edges
             crossing = bound.schema.crossing(path)
             if crossing is None or not crossing.rest:
                 return
@@ -190,7 +194,7 @@ class Graph:
                 (self.nodes[k].rank + crossed for k, crossed in edges.items()), default=0
             )
             last[key[0]] = max(last.get(key[0], 0), node.rank)
-        # As late as what depends on it allows.
+        # Each field now gets the highest rank that the fields depending on it allow.
         latest: dict[Key, int] = {}
         for key in reversed(order):
             node = self.nodes[key]
@@ -206,20 +210,20 @@ class Graph:
     ) -> None:
         bound = self._bound(model)
         head, _, rest = path.partition(".")
-        found = self._field(node, bound, head)
-        if found.computed is not None and not found.stored:
+        head_field = self._field(node, bound, head)
+        if head_field.computed is not None and not head_field.stored:
             formula = self.nodes[model, head].formula
-            if found.computed.related and rest:
-                self._walk(node, steps, model, f"{found.computed.related}.{rest}", prefix)
+            if head_field.computed.related and rest:
+                self._walk(node, steps, model, f"{head_field.computed.related}.{rest}", prefix)
             elif rest:
                 raise ConfigurationError(
-                    f"{_shown(node)}: @depends names {path!r}, but {model}.{head} is not stored, so nobody "
+                    f"{_path_of(node)}: @depends names {path!r}, but {model}.{head} is not stored, so nobody "
                     f"can find the records that it leads to; give it store=True"
                 )
-            for each in formula.depends:
-                self._walk(node, steps, model, each, prefix)
+            for dependency in formula.depends:
+                self._walk(node, steps, model, dependency, prefix)
             return
-        name = found.name
+        name = head_field.name
         if not steps:
             node.reads.add(name)
         elif model == node.key[0]:
@@ -230,23 +234,23 @@ class Graph:
             self._check_plain(node, bound, path)
             return
         here = crossing.path if crossing.owned else head
-        if found.structure is None and not isinstance(found, Relation):
+        if head_field.structure is None and not isinstance(head_field, Relation):
             if crossing.rest:
                 raise ConfigurationError(
-                    f"{_shown(node)}: @depends names {path!r}: the records of a list of relations are not "
+                    f"{_path_of(node)}: @depends names {path!r}: the records of a list of relations are not "
                     f"loaded together; use a Many2many"
                 )
             return
         if crossing.single and not crossing.rest:
-            return  # which record it is says the id
+            return  # the id in the field identifies the record
         node.prefetch.add(f"{prefix}{here}")
         for step in self._steps(bound, crossing):
             if step.forward:
                 self._note(self.written.setdefault((step.source, step.head), {}), node, steps)
             else:
-                back = (*steps, step)
-                self._note(self.written.setdefault((step.target, step.head), {}), node, back)
-                self._note(self.created.setdefault(step.target, {}), node, back)
+                back_steps = (*steps, step)
+                self._note(self.written.setdefault((step.target, step.head), {}), node, back_steps)
+                self._note(self.created.setdefault(step.target, {}), node, back_steps)
             steps = (*steps, step)
             self._note(self.deleted.setdefault(step.target, {}), node, steps)
         if crossing.rest:
@@ -270,9 +274,9 @@ class Graph:
         return [Step(model, target, inverse.name, forward=False)]
 
     @staticmethod
-    def _note(place: dict[Trigger, None], node: Node, steps: tuple[Step, ...]) -> None:
+    def _note(triggers: dict[Trigger, None], node: Node, steps: tuple[Step, ...]) -> None:
         if node.formula.field.stored:
-            place[Trigger(*node.key, steps)] = None
+            triggers[Trigger(*node.key, steps)] = None
 
     def _check_plain(self, node: Node, bound: BoundModel, path: str) -> None:
         if "." not in path:
@@ -280,14 +284,16 @@ class Graph:
         try:
             bound.schema.resolve(path)
         except DomainError as error:
-            raise ConfigurationError(f"{_shown(node)}: @depends names {path!r}: {error}") from None
+            raise ConfigurationError(
+                f"{_path_of(node)}: @depends names {path!r}: {error}"
+            ) from None
 
     def _field(self, node: Node, bound: BoundModel, head: str) -> Any:
         fields = bound.schema.fields
         found = fields.get({"id": "_id", "pk": "_id"}.get(head, head))
         if found is None:
             raise ConfigurationError(
-                f"{_shown(node)}: @depends names {head!r}, and {bound.model._name} has no such field"
+                f"{_path_of(node)}: @depends names {head!r}, and {bound.model._name} has no such field"
                 f"{nearest(head, fields)}"
             )
         return found
@@ -299,30 +305,32 @@ class Graph:
         return target_of(self._app, relation).model._name
 
     def _join_families(self) -> None:
-        """Let a change of a record count for what depends on the classes that its own is a part of."""
+        """Give each class the triggers of its bases, because its records are records of those."""
         for bound in _bound_models(self._app):
             model = bound.model._name
             for base in bound.view.names:
                 if base == model:
                     continue
-                for place in (self.created, self.deleted):
-                    place.setdefault(model, {}).update(place.get(base, {}))
+                for triggers_of in (self.created, self.deleted):
+                    triggers_of.setdefault(model, {}).update(triggers_of.get(base, {}))
                 for name in bound.schema.fields:
-                    # What lies in the record itself is a field of its own class as well.
-                    found = [t for t in self.written.get((base, name), ()) if t.steps]
-                    if found:
-                        self.written.setdefault((model, name), {}).update(dict.fromkeys(found))
+                    # A computed field of the record itself already has a trigger in its own class.
+                    triggers = [t for t in self.written.get((base, name), ()) if t.steps]
+                    if triggers:
+                        self.written.setdefault((model, name), {}).update(dict.fromkeys(triggers))
 
     # -- plans --------------------------------------------------------------------------------
 
     def plan(self, model: str, names: Iterable[str]) -> Plan:
-        """How these fields of a model are computed, and those of their rank on the same record that
-        depend on them."""
+        """Return the plan that computes fields of a model.
+
+        It includes fields of the same record and rank that depend on them.
+        """
         key = model, frozenset(names)
-        found = self._plans.get(key)
-        if found is None:
-            found = self._plans[key] = self._make_plan(*key)
-        return found
+        result = self._plans.get(key)
+        if result is None:
+            result = self._plans[key] = self._make_plan(*key)
+        return result
 
     def _make_plan(self, model: str, names: frozenset[str]) -> Plan:
         wanted = {self.nodes[model, name] for name in names}
@@ -354,7 +362,7 @@ class Graph:
 
 
 class Dependencies:
-    """The graph of an App's models, made again where models were defined since."""
+    """The graph of an App's models; it is made again if models were defined since."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -363,14 +371,15 @@ class Dependencies:
 
     @property
     def is_needed(self) -> bool:
-        """Whether the graph was asked for, and any model computes a field."""
+        """True if the graph was requested before, and a model has a computed field."""
         return self._graph is not None and bool(self._graph.nodes)
 
     def graph(self) -> Graph:
-        """The computed fields of the App's models.
+        """Return the graph of the App's models.
 
         Raises:
-            ConfigurationError: They depend on each other in a circle, or on a path that doesn't exist.
+            ConfigurationError: Fields depend on each other in a circle, or on a path that doesn't
+                exist.
         """
         if self._graph is None or self._version != registry.version():
             version = registry.version()
@@ -384,8 +393,8 @@ def _bound_models(app: App) -> Iterable[BoundModel]:
         try:
             yield app.bind(model)
         except EarnORMError:
-            continue  # a model that cannot be used here says so when it is used
+            continue  # a model that this App cannot use raises the error when it is used
 
 
-def _shown(node: Node) -> str:
+def _path_of(node: Node) -> str:
     return f"{node.key[0]}.{node.key[1]}"

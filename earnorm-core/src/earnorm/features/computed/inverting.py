@@ -1,4 +1,4 @@
-"""Values that are written to computed fields: the steps in which inverses turn them into values of other fields."""
+"""Writes of computed fields: steps whose inverses turn the values into values of other fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NEW = Way.CREATE | Way.CREATE_MANY | Way.BULK
 
 
 def inverse_steps(model: ModelView) -> Iterable[Step]:
-    """The steps of a model with computed fields: what is written to them, and what of them changes elsewhere."""
+    """Yield the steps that call inverses for written values, and those that read values again."""
     formulas = model.cls._schema.formulas
     if formulas is None:
         return
@@ -59,7 +59,7 @@ def inverse_steps(model: ModelView) -> Iterable[Step]:
             _read_elsewhere,
             Way.CREATE | Way.SAVE | Way.WRITE,
             after=("commands",),
-            names=(),  # only where other steps are about what is given
+            names=(),  # this step runs only if another step runs for the given values
         )
 
 
@@ -70,7 +70,7 @@ def _bound(batch: ValueBatch) -> tuple[BoundModel, Formulas]:
 
 
 def _refuse(batch: ValueBatch) -> None:
-    """An inverse is a method of a record that is known."""
+    """Refuse values for inverses if the records are unknown: an inverse is a record's method."""
     if batch.is_new:
         return
     _, formulas = _bound(batch)
@@ -82,7 +82,7 @@ def _refuse(batch: ValueBatch) -> None:
 
 
 def _invert_new(batch: ValueBatch) -> None:
-    """Call the inverses of a new record with its other values, and take what they set."""
+    """Call the inverses on a preview of a new record, and add the values that they set."""
     if not batch.is_new:
         return
     bound, formulas = _bound(batch)
@@ -103,7 +103,7 @@ def _invert_new(batch: ValueBatch) -> None:
 
 
 def _invert_late(batch: ValueBatch) -> None:
-    """Let inverses that have to be waited for follow the creation."""
+    """Call the inverses that are coroutine functions after the creation."""
     _, formulas = _bound(batch)
     for row in batch.rows:
         late = {n: row.values.pop(n) for n in formulas.late_inverses.intersection(row.values)}
@@ -112,8 +112,10 @@ def _invert_late(batch: ValueBatch) -> None:
 
 
 async def _invert_written(batch: ValueBatch) -> None:
-    """Call the inverses of each record as it is stored, with the other values of the write; what they set stands,
-    also against a value of the same write."""
+    """Call the inverses on each stored record with the other values of the write.
+
+    A value that an inverse sets wins over a value of the same write.
+    """
     bound, formulas = _bound(batch)
     rows = [row for row in batch.rows if not formulas.inverses.isdisjoint(row.values)]
     pks = list(dict.fromkeys(row.record.pk for row in rows))
@@ -145,25 +147,25 @@ async def _invert_written(batch: ValueBatch) -> None:
                 continue
         row.values.update(done[preview.pk])
     late = formulas.late_inverses & names
-    if late:  # they write other records, on which these depend
+    if late:  # such inverses write other records, on which fields of these may depend
         stored = {name for name in names if bound.schema.fields[name].stored}
-        batch.after(_Reading(batch, bound, formulas, frozenset(stored)))
+        batch.after(_ReadAgain(batch, bound, formulas, frozenset(stored)))
 
 
 def _read_elsewhere(batch: ValueBatch) -> None:
-    """Fetch what depends on records that are written after these."""
+    """Read the values again that depend on records which are written after these."""
     work = batch.work_after
-    reading = next((each for each in work if isinstance(each, _Reading)), None)
+    reading = next((call for call in work if isinstance(call, _ReadAgain)), None)
     if reading is not None:
         work.remove(reading)
         work.append(reading)
     elif work:
-        batch.after(_Reading(batch, *_bound(batch), frozenset()))
+        batch.after(_ReadAgain(batch, *_bound(batch), frozenset()))
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """Fetches stored computed values of a batch's records once all is written."""
+class _ReadAgain:
+    """Reads stored computed values of a batch's records again when everything is written."""
 
     batch: ValueBatch
     bound: BoundModel

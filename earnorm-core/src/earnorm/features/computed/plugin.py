@@ -1,8 +1,9 @@
-"""Stored computed fields: up to date after every way to create, write and delete.
+"""Keeps stored computed fields up to date in every create, write and delete.
 
-Steps of the models that such a field depends on, and of no other. A new record has its values in the same
-insert. A write whose own values are all that is needed has them in the same write; else they follow, with what
-other models' records depend on, in the same transaction where the backend has them.
+Only models that such a field depends on have the steps. A new record gets its computed values in
+the same insert. A write gets them in the same write if it has all the values that they need.
+Otherwise they are written afterwards, together with those of other models' records, in the same
+transaction if the backend has transactions.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class RecomputePlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Models with computed fields."""
+        """Return the model's first computed field."""
         return next(
             (f"the field {f.name!r}" for f in model.fields.values() if f.computed is not None), None
         )
@@ -62,8 +63,8 @@ class RecomputePlugin:
         self._dependencies: Dependencies | None = None
 
     def graph(self) -> Graph:
-        """The computed fields of the App's models; see :class:`Dependencies`."""
-        assert self._dependencies is not None  # no operation comes before the models are known
+        """Return the computed fields of the App's models; see :class:`Dependencies`."""
+        assert self._dependencies is not None  # the models are known before the first operation
         return self._dependencies.graph()
 
     def _depends(self) -> bool:
@@ -71,7 +72,7 @@ class RecomputePlugin:
 
     @hookimpl
     def models_changed(self, app: App, models: Sequence[type[BaseModel]]) -> None:
-        """Ask for steps again where a model is defined later: they know the models that depend on theirs."""
+        """Make the steps again if a model is defined later: steps depend on other models."""
         if not app.is_started:
             self._dependencies = Dependencies(app)
         elif any(map(_computes, models)) or self._depends():
@@ -79,13 +80,13 @@ class RecomputePlugin:
 
     @hookimpl
     def startup(self, app: App) -> None:
-        """Refuse circles and paths that lead nowhere, before the first operation."""
+        """Refuse circles and unknown paths, before the first operation."""
         if any(map(_computes, app.usable_models())):
             self.graph()
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Models with computed fields, or that a stored one depends on: every other one keeps its way."""
+        """Return the steps, for models with computed fields or on which a stored one depends."""
         bound, graph = app.bind(model.cls), self.graph()
         return [
             *inverse_steps(model),
@@ -97,7 +98,7 @@ class RecomputePlugin:
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Deletions of records that a stored computed value depends on."""
+        """Return the layers for deletions, for models on which a stored computed field depends."""
         if operation != "unlink":
             return ()
         triggers = self.graph().deleted.get(model._name)
@@ -105,7 +106,7 @@ class RecomputePlugin:
             return ()
         following = _Deleting(app.bind(model), self.graph(), triggers)
         return [
-            # Outside of the audit, so that its entries are part of the transaction.
+            # The transaction lies outside the audit, so that it contains the audit's entries.
             (Layer.TRANSACTION, in_transaction_if(_may_have_transaction)),
             (Layer.STEPS, following),
         ]
@@ -116,7 +117,7 @@ def _computes(model: type[BaseModel]) -> bool:
 
 
 def graph_of(app: App) -> Graph:
-    """The computed fields of an App's models.
+    """Return the computed fields of an App's models.
 
     Raises:
         ConfigurationError: The App leaves the feature out.
@@ -128,14 +129,14 @@ def graph_of(app: App) -> Graph:
 
 
 def _may_have_transaction(op: Operation) -> bool:
-    # A transaction has its own concerns, so an operation that asks for some has none.
+    # A transaction has its own concerns, so an operation with concerns cannot run in one.
     return op.options.concerns is None and op.origin != NAME
 
 
-def _held(
+def _ids_held(
     triggers: Iterable[Trigger], bound: BoundModel, documents: Iterable[Mapping[str, Any]]
 ) -> Links:
-    """The ids of other records that documents hold, by the field that says whose they are."""
+    """Return the ids that documents have of other records, by the field that has them."""
     links = {t.link: bound.schema.fields[t.link].db_name for t in triggers if t.link is not None}
     held: Links = {name: {} for name in links}
     for document in documents:
@@ -167,7 +168,7 @@ def _steps_of_creates(bound: BoundModel, graph: Graph) -> Iterator[Step]:
 
 
 class _Creating:
-    """Computes what belongs to other records, once there are new ones that point at them."""
+    """Computes fields of other records after new records that point at them are created."""
 
     def __init__(self, bound: BoundModel, graph: Graph, triggers: Mapping[Trigger, None]) -> None:
         self._bound, self._graph, self._triggers = bound, graph, triggers
@@ -187,7 +188,7 @@ class _Creating:
 
     async def follow(self, batch: DocumentBatch) -> None:
         documents: Any = batch.operation.values
-        held = _held(self._triggers, self._bound, documents)
+        held = _ids_held(self._triggers, self._bound, documents)
         if any(held.values()):
             follow = Recomputation(self._graph, batch.env, batch.op)
             await follow.mark(self._triggers, [each["_id"] for each in documents], held)
@@ -215,12 +216,12 @@ def _steps_of_writes(bound: BoundModel, graph: Graph) -> Iterable[Step]:
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What a write is about, as the records are before it.
+    """The records of a write as they are before it.
 
     Attributes:
-        triggers: What follows from it.
+        triggers: The triggers of the write.
         pks: The ids of the records.
-        held: The ids of other records that they hold.
+        held: The ids of other records that they have, by field.
     """
 
     triggers: Mapping[Trigger, None]
@@ -232,12 +233,12 @@ _BEFORE: Note[_Before] = Note("computed")
 
 
 class _Writing:
-    """Computes in the write itself what it brings all values for, and otherwise what follows from it.
+    """Computes fields in the write itself if it has all values they need, and otherwise afterwards.
 
     Args:
         bound: The model.
         graph: The computed fields of the App.
-        triggers: What follows when a field is written, by its stored key.
+        triggers: The triggers of each written field, by its stored key.
     """
 
     def __init__(
@@ -250,29 +251,29 @@ class _Writing:
             if bound.schema.fields[bound.schema.renamed.get(key, key)].generated
         )
 
-    def _followed(self, keys: Iterable[str]) -> dict[Trigger, None]:
-        found: dict[Trigger, None] = {}
+    def _triggers_of(self, keys: Iterable[str]) -> dict[Trigger, None]:
+        followed: dict[Trigger, None] = {}
         for key in keys:
-            found.update(self._triggers.get(key, _NOTHING))
-        return found
+            followed.update(self._triggers.get(key, _NOTHING))
+        return followed
 
     def needs_transaction(self, op: Operation) -> bool:
         if not _may_have_transaction(op):
             return False
-        # Steps that come later may fill in what they always do.
-        followed = self._followed(op.written | self._filled)
+        # Later steps may also write the fields that they always fill in.
+        followed = self._triggers_of(op.written | self._filled)
         return bool(followed) and self._plan_for(followed, _updates(op)) is None
 
     def _plan_for(
         self, triggers: Mapping[Trigger, None], updates: Collection[Update]
     ) -> Plan | None:
-        """How the values are computed in the write itself, where that brings all that they are made of."""
+        """Return the plan that computes the fields in the write itself; None if it lacks values."""
         if any(trigger.steps for trigger in triggers):
             return None
         bound, model = self._bound, self._bound.model._name
         plan = self._graph.plan(model, [trigger.field for trigger in triggers])
         own = {node.key[1] for node in plan.nodes}
-        if plan.tree or plan.reads is None or _goes_on(self._graph, model, own):
+        if plan.tree or plan.reads is None or _has_dependents(self._graph, model, own):
             return None
         needed = {bound.schema.fields[name].db_name for name in plan.reads - own}
         for update in updates:
@@ -285,7 +286,7 @@ class _Writing:
         if op.origin == NAME:
             return
         updates: list[Update] = [row.update for row in batch.rows if row.update is not None]
-        triggers = self._followed({key for update in updates for key in update.keys})
+        triggers = self._triggers_of({key for update in updates for key in update.keys})
         if not triggers:
             return
         bound = self._bound
@@ -295,31 +296,31 @@ class _Writing:
             return
         fields = bound.schema.fields
         for row, update in zip(batch.rows, updates, strict=True):
-            found = await computed_of_values(bound, plan, update.operators["$set"], op.env)
-            row.merge("$set", {fields[name].db_name: value for name, value in found.items()})
+            computed = await computed_of_values(bound, plan, update.operators["$set"], op.env)
+            row.merge("$set", {fields[name].db_name: value for name, value in computed.items()})
             if batch.back is not None:
                 pks = ids_of(op.domain, bound.schema) or () if row.pk is None else (row.pk,)
                 for pk in pks:
-                    batch.back.give(pk, found)
+                    batch.back.give(pk, computed)
 
     async def look(self, batch: DocumentBatch) -> None:
-        noted: _Before | None = batch.notes.get(_BEFORE)
-        if noted is not None:
-            pks, held = await _before(batch.op, self._bound, noted.triggers)
-            batch.notes[_BEFORE] = _Before(noted.triggers, pks, held)
+        before: _Before | None = batch.notes.get(_BEFORE)
+        if before is not None:
+            pks, held = await _before(batch.op, self._bound, before.triggers)
+            batch.notes[_BEFORE] = _Before(before.triggers, pks, held)
 
     async def follow(self, batch: DocumentBatch) -> None:
-        noted: _Before | None = batch.notes.get(_BEFORE)
-        if noted is None or not noted.pks:
+        before: _Before | None = batch.notes.get(_BEFORE)
+        if before is None or not before.pks:
             return
-        op, held = batch.operation, noted.held
+        op, held = batch.operation, before.held
         renamed = self._bound.schema.renamed
         written = {renamed.get(key, key) for key in op.written} & held.keys()
-        for name, ids in (await _after(op, self._bound, noted.pks, written)).items():
+        for name, ids in (await _after(op, self._bound, before.pks, written)).items():
             held[name].update(ids)
         follow = Recomputation(self._graph, op.env, op)
         follow.tell(op.model._name, batch.back)
-        await follow.mark(noted.triggers, noted.pks, held)
+        await follow.mark(before.triggers, before.pks, held)
         await follow.run()
 
 
@@ -330,8 +331,8 @@ def _updates(op: Operation) -> Collection[Update]:
     return [values] if isinstance(values, Update) else ()
 
 
-def _goes_on(graph: Graph, model: str, names: Iterable[str]) -> bool:
-    """Whether anything beyond these fields depends on one of them."""
+def _has_dependents(graph: Graph, model: str, names: Iterable[str]) -> bool:
+    """Return True if a field other than these depends on one of them."""
     known = set(names)
     return any(
         trigger.steps or trigger.field not in known
@@ -343,7 +344,7 @@ def _goes_on(graph: Graph, model: str, names: Iterable[str]) -> bool:
 async def _before(
     op: Operation, bound: BoundModel, triggers: Iterable[Trigger]
 ) -> tuple[list[Any], Links]:
-    """The ids of the records that the operation is about, and of those that they belong to."""
+    """Return the ids of the operation's records, and the ids that they have of other records."""
     links = {trigger.link for trigger in triggers if trigger.link is not None}
     values = op.values
     pks = list(values) if isinstance(values, PerRecord) else ids_of(op.domain, bound.schema)
@@ -355,18 +356,18 @@ async def _before(
         timeout=op.options.timeout,
     )
     env = op.env.replace(system=True, reason=_REASON)
-    look = op.child("search", op.model, op.domain, options=options, origin=NAME, env=env)
-    documents = await op.app.execute(look)
-    held = _held(triggers, bound, documents)
+    search = op.child("search", op.model, op.domain, options=options, origin=NAME, env=env)
+    documents = await op.app.execute(search)
+    held = _ids_held(triggers, bound, documents)
     return [document["_id"] for document in documents], held
 
 
 async def _after(
     op: Operation, bound: BoundModel, pks: Sequence[Any], names: Iterable[str]
 ) -> Links:
-    """The ids that fields hold which were written: as the write says, or as they are read."""
-    found: Links = {}
-    asked: list[str] = []
+    """Return the ids in written fields: those of the write's values if known, else by a search."""
+    ids_by_name: Links = {}
+    unknown: list[str] = []
     updates = _updates(op)
     for name in names:
         key = bound.schema.fields[name].db_name
@@ -374,22 +375,22 @@ async def _after(
         for update in updates:
             touching = [o for o, spec in update.operators.items() if _touches(spec, key)]
             if touching and (touching != ["$set"] or key not in update.operators["$set"]):
-                asked.append(name)
+                unknown.append(name)
                 break
             if touching:
                 given.update(dict.fromkeys(values_at(update.operators["$set"], key)))
-        found[name] = given
-    if asked:
+        ids_by_name[name] = given
+    if unknown:
         env = op.env.replace(system=True, reason=_REASON)
         for chunk in chunks(pks):
             domain = Condition("_id", "in", list(chunk))
-            options = Options(fields=frozenset({"_id", *asked}))
-            look = op.child("search", op.model, domain, None, options, origin=NAME, env=env)
-            for document in await op.app.execute(look):
-                for name in asked:
+            options = Options(fields=frozenset({"_id", *unknown}))
+            search = op.child("search", op.model, domain, None, options, origin=NAME, env=env)
+            for document in await op.app.execute(search):
+                for name in unknown:
                     ids = values_at(document, bound.schema.fields[name].db_name)
-                    found[name].update(dict.fromkeys(ids))
-    return found
+                    ids_by_name[name].update(dict.fromkeys(ids))
+    return ids_by_name
 
 
 def _touches(spec: Mapping[str, Any], key: str) -> bool:
@@ -400,7 +401,7 @@ def _touches(spec: Mapping[str, Any], key: str) -> bool:
 
 
 class _Deleting:
-    """The layer of deletions: computes what belonged to other records."""
+    """The layer of deletions: computes fields of the records that the deleted ones pointed at."""
 
     def __init__(self, bound: BoundModel, graph: Graph, triggers: Mapping[Trigger, None]) -> None:
         self._bound, self._graph, self._triggers = bound, graph, triggers

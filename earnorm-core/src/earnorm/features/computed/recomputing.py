@@ -1,7 +1,7 @@
-"""Computes stored fields anew: for new documents, for what a change means elsewhere, and for all of a model.
+"""Computes stored fields of new documents, of records that depend on a change, of whole models.
 
-Reads and writes here are the system's, for a reason that names the fields: whoever acts, a stored value is the
-same. A value is written where it differs.
+The system reads and writes here, for a reason that names the fields, so that a stored value does
+not depend on the acting principal. A value is written only if it differs.
 """
 
 from __future__ import annotations
@@ -66,18 +66,18 @@ NAME: Final = "computed"
 """The origin of the operations that the feature makes."""
 
 BATCH: Final = 10_000
-"""Records that are held, and written with one command, at a time."""
+"""The number of records that are in memory, and written with one command, at a time."""
 
-_AT_ONCE: Final = 2_000
-"""Records of one transaction, where a whole model is computed anew."""
+_TRANSACTION_SIZE: Final = 2_000
+"""The number of records in one transaction, when a whole model is computed."""
 
 _ID: Final = frozenset({"_id"})
 Held: TypeAlias = Mapping[str, Collection[Any]]
-"""By the field that leads to other records: the ids that it holds, or held before."""
+"""The ids that a field has, or had before the change, by the field that leads to other records."""
 
 
 def values_at(document: Mapping[str, Any], key: str) -> list[Any]:
-    """The ids under a stored key: of a Many2one, or of a list of ids."""
+    """Return the ids under a stored key: of a Many2one, or of a list of ids."""
     value = document.get(key)
     if value is None:
         return []
@@ -91,15 +91,15 @@ class NewValues:
     """Computes the stored fields of documents that are about to be created.
 
     Args:
-        bound: Their model.
-        plan: How all its stored fields are computed.
+        bound: The model of the documents.
+        plan: The computation of all its stored fields.
     """
 
     def __init__(self, bound: BoundModel, plan: Plan) -> None:
         self._bound, self._plan = bound, plan
-        # Records without relations have nothing to load together, so one serves all of them.
+        # Records without relations load nothing together, so one Fetch is enough for all of them.
         self._fetch = None if bound.schema.relations else Fetch(bound.app, plan.loaded)
-        # Nothing points at a record that does not exist yet.
+        # No record points at a record that does not exist yet, so these relations are empty.
         self._empty = [
             (each.name, target_of(bound.app, each).model)
             for each in bound.schema.to_many
@@ -108,18 +108,18 @@ class NewValues:
 
     @property
     def waits(self) -> bool:
-        """Whether something may have to be waited for: related records, or a coroutine."""
+        """True if the computation has to await something: related records, or a coroutine."""
         return bool(self._plan.tree) or self._plan.is_async
 
     def fill(self, batch: DocumentBatch) -> None:
-        """The step, where nothing has to be waited for."""
+        """Compute the fields of a batch, without awaiting anything."""
         documents, plan = batch.documents, self._plan
         records = self._records(documents)
         with use_env(plan.system(batch.op.env)):
-            self._put(batch, documents, map(_of_record, records, repeat(plan)))
+            self._put(batch, documents, map(_values_of, records, repeat(plan)))
 
     async def wait(self, batch: DocumentBatch) -> None:
-        """The step, where something may have to be waited for."""
+        """Compute the fields of a batch, and await related records and coroutines."""
         documents, plan = batch.documents, self._plan
         records = self._records(documents)
         with use_env(plan.system(batch.op.env)):
@@ -150,7 +150,7 @@ class NewValues:
 async def computed_of_values(
     bound: BoundModel, plan: Plan, values: Mapping[str, Any], env: Env
 ) -> dict[str, Any]:
-    """The plan's fields of a record that has these stored values, which are all that is needed."""
+    """Compute the plan's fields of a record from stored values, which are all that they need."""
     state = dict(bound.schema.state(dict(values)))
     with use_env(plan.system(env)):
         return (await _values(bound, plan, _records(bound, [state], plan)))[0]
@@ -173,17 +173,17 @@ def _records(
 
 
 async def _values(bound: BoundModel, plan: Plan, records: Sequence[Any]) -> list[dict[str, Any]]:
-    """The stored forms of the plan's fields for each record."""
+    """Compute the plan's fields of each record, in stored form."""
     if plan.tree:
         await prefetch(bound, records, plan.tree)
         _drop_dangling(bound, records, plan.tree)
     if plan.is_async:
-        return [await _of_record_later(record, plan) for record in records]
-    return [_of_record(record, plan) for record in records]
+        return [await _values_of_async(record, plan) for record in records]
+    return [_values_of(record, plan) for record in records]
 
 
-def _of_record(record: Any, plan: Plan) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _values_of(record: Any, plan: Plan) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     state = record.__dict__
     for name in plan.names:
         state.pop(name, None)
@@ -191,14 +191,14 @@ def _of_record(record: Any, plan: Plan) -> dict[str, Any]:
         try:
             value = node.formula.value(record)
         except Exception as error:
-            raise _refused(node, error) from _cause(error)
+            raise _error_of(node, error) from _cause(error)
         name = node.key[1]
-        state[name] = found[name] = _stored_form(node, record, value)
-    return found
+        state[name] = values[name] = _stored_form(node, record, value)
+    return values
 
 
-async def _of_record_later(record: Any, plan: Plan) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+async def _values_of_async(record: Any, plan: Plan) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     state = record.__dict__
     for name in plan.names:
         state.pop(name, None)
@@ -208,20 +208,20 @@ async def _of_record_later(record: Any, plan: Plan) -> dict[str, Any]:
             if node.formula.is_async:
                 value = await value
         except Exception as error:
-            raise _refused(node, error) from _cause(error)
+            raise _error_of(node, error) from _cause(error)
         name = node.key[1]
-        state[name] = found[name] = _stored_form(node, record, value)
-    return found
+        state[name] = values[name] = _stored_form(node, record, value)
+    return values
 
 
-def _refused(node: Node, error: Exception) -> EarnORMError:
+def _error_of(node: Node, error: Exception) -> EarnORMError:
     model, name = node.key
     method = node.formula.method
     if isinstance(error, FieldNotLoaded):
         return ConfigurationError(
             f"{model}.{name}: {method}() reads what its @depends does not name: {error}"
         )
-    # Not what it says: it may name values that the acting principal does not see.
+    # The error's text is left out: it may show values that the acting principal must not see.
     message = f"{method}() could not compute it: {type(error).__name__}"
     return ValidationError(model, [{"loc": (name,), "msg": message, "type": "compute"}])
 
@@ -231,7 +231,7 @@ def _cause(error: Exception) -> Exception | None:
 
 
 def _stored_form(node: Node, record: Any, value: Any) -> Any:
-    """A computed value, held to the field's type, in stored form."""
+    """Validate a computed value by the field's type, and return its stored form."""
     formula = node.formula
     if getattr(record, "_changes", None):
         raise TypeError(
@@ -254,41 +254,41 @@ def _stored_form(node: Node, record: Any, value: Any) -> Any:
 
 
 def _drop_dangling(bound: BoundModel, records: Sequence[Any], tree: Mapping[str, Any]) -> None:
-    """Let relations to records that do not exist be unset: a computed value is about what there is."""
+    """Unset relations to records that do not exist: a formula sees only existing records."""
     _drop(bound.schema, records, tree)
 
 
 def _drop(schema: Any, structures: Sequence[Any], tree: Mapping[str, Any]) -> None:
     for name, below in tree.items():
-        found = schema.fields[name]
-        if not isinstance(found, Relation):
+        relation = schema.fields[name]
+        if not isinstance(relation, Relation):
             if below:
-                _drop(found.structure._schema, inside(structures, found), below)
+                _drop(relation.structure._schema, inside(structures, relation), below)
             continue
         targets: dict[int, Any] = {}
-        for each in structures:
-            value = getattr(each, name)
-            if isinstance(found, ToMany):
-                targets.update((id(one), one) for one in value)
+        for structure in structures:
+            value = getattr(structure, name)
+            if isinstance(relation, ToMany):
+                targets.update((id(target_record), target_record) for target_record in value)
             elif value is not None and value.is_stored and value._fetch.is_ghost:
-                each.__dict__[name] = None
+                structure.__dict__[name] = None
             elif value is not None:
                 targets[id(value)] = value
         if below and targets:
             by_model: dict[Any, list[Any]] = {}
             for target in targets.values():
                 by_model.setdefault(type(target), []).append(target)
-            for model, there in by_model.items():
+            for model, target_records in by_model.items():
                 known = {n: d for n, d in below.items() if n in model._schema.fields}
-                _drop(model._schema, there, known)
+                _drop(model._schema, target_records, known)
 
 
-# -- what follows from a change -------------------------------------------------------------------
+# -- consequences of a change ---------------------------------------------------------------------
 
 
 @dataclass(eq=False)
 class _Marked:
-    """Fields of one model and rank, and the records to compute them for."""
+    """The fields to compute of one model and rank, and the records to compute them for."""
 
     fields: set[str] = field(default_factory=set[str])
     pks: dict[Any, None] = field(default_factory=dict[Any, None])
@@ -296,20 +296,20 @@ class _Marked:
 
 
 class Recomputation:
-    """Everything that follows from one operation, or from the recomputation of a model.
+    """All computations that follow from one operation, or from the recomputation of a model.
 
     Args:
         graph: The computed fields of the App.
-        env: Who acts, and in which transaction.
-        parent: The operation that it follows from.
-        write: Whether differing values are written; otherwise they are counted only.
+        env: The environment, with the principal and the transaction.
+        parent: The operation that causes the computations.
+        write: True to write differing values; False to count them only.
     """
 
     def __init__(
         self, graph: Graph, env: Env, parent: Operation | None = None, *, write: bool = True
     ) -> None:
         self.changed = 0
-        """How many records had another value."""
+        """The number of records that had another value."""
         self._notes: dict[Note[Any], Any] = {ORIGIN: NAME}
         if parent is not None:
             self._notes[PARENT] = parent
@@ -320,29 +320,29 @@ class Recomputation:
         self._told: tuple[str, HandBack] | None = None
 
     def tell(self, model: str, back: HandBack | None) -> None:
-        """Leave what the model's records have afterwards here, for who holds them."""
+        """Give the computed values of the model's records to ``back``, for records in memory."""
         self._told = None if back is None else (model, back)
 
     async def mark(self, triggers: Iterable[Trigger], pks: Sequence[Any], held: Held) -> None:
-        """Note what depends on changed records.
+        """Mark the fields and records that depend on changed records.
 
         Args:
-            triggers: What follows from their change.
-            pks: Their ids.
-            held: The ids of other records that they hold, or held before.
+            triggers: The triggers of the change.
+            pks: The ids of the changed records.
+            held: The ids of other records that they have, or had before.
         """
-        found: dict[tuple[Step, ...], tuple[Sequence[Any], Sequence[Domain]]] = {}
+        affected: dict[tuple[Step, ...], tuple[Sequence[Any], Sequence[Domain]]] = {}
         for trigger in triggers:
-            if trigger.steps not in found:
-                found[trigger.steps] = await self._affected(trigger.steps, pks, held)
-            ids, domains = found[trigger.steps]
+            if trigger.steps not in affected:
+                affected[trigger.steps] = await self._affected(trigger.steps, pks, held)
+            ids, domains = affected[trigger.steps]
             if ids or domains:
                 marked = self._of(trigger.model, trigger.field)
                 marked.pks.update(dict.fromkeys(ids))
                 marked.domains.update(dict.fromkeys(domains))
 
     def mark_ids(self, model: str, name: str, pks: Iterable[Any]) -> None:
-        """Note records whose field is to be computed."""
+        """Mark a field of records to be computed."""
         self._of(model, name).pks.update(dict.fromkeys(pks))
 
     def _of(self, model: str, name: str) -> _Marked:
@@ -354,7 +354,7 @@ class Recomputation:
     async def _affected(
         self, steps: tuple[Step, ...], pks: Sequence[Any], held: Held
     ) -> tuple[Sequence[Any], Sequence[Domain]]:
-        """The records at the beginning of the steps: their ids, or domains that find them."""
+        """Return the records at the beginning of the steps: their ids, or domains for them."""
         ids: Sequence[Any] = list(pks)
         env = self._env.replace(system=True, reason="recompute: what depends on changed records")
         for step in reversed(steps):
@@ -368,10 +368,10 @@ class Recomputation:
             else:
                 domains = [condition("_id", "in", list(chunk)) for chunk in chunks(ids)]
                 key = self._bound(step.target).schema.fields[step.head].db_name
-                found: dict[Any, None] = {}
+                holders: dict[Any, None] = {}
                 async for document in self._look(env, step.target, domains, _ID | {step.head}):
-                    found.update(dict.fromkeys(values_at(document, key)))
-                ids = list(found)
+                    holders.update(dict.fromkeys(values_at(document, key)))
+                ids = list(holders)
             if not ids:
                 return (), ()
         return ids, ()
@@ -392,9 +392,9 @@ class Recomputation:
     # -- passes -------------------------------------------------------------------------------
 
     async def run(self) -> int:
-        """Compute what is marked and all that follows; how many records had another value."""
+        """Compute all marked and dependent fields, and return the number of changed records."""
         while self._marked:
-            # Whatever it depends on in other records has a lower rank, and is done.
+            # The fields of other records that these depend on have a lower rank, so they are done.
             key = min(self._marked)
             await self._pass(key[1], self._marked.pop(key))
         return self.changed
@@ -425,7 +425,7 @@ class Recomputation:
     ) -> None:
         fields = bound.schema.fields
         keys = {node.key[1]: fields[node.key[1]].db_name for node in plan.nodes}
-        # The records adopt the documents and change them.
+        # The records keep the documents as their state and change them, so old values are copied.
         before = [
             {n: document.get(key, MISSING) for n, key in keys.items()} for document in documents
         ]
@@ -436,17 +436,17 @@ class Recomputation:
             records = hydrate(bound, documents, loaded)
             if records and records[0]._fetch.records is None:
                 records[0]._fetch.records = records
-            found = await _values(bound, plan, records)
+            computed = await _values(bound, plan, records)
         updates = PerRecord()
         differing: dict[str, list[int]] = {}
         unchanged: list[Any] = []
-        for number, (record, old, new) in enumerate(zip(records, before, found, strict=True)):
+        for number, (record, old, new) in enumerate(zip(records, before, computed, strict=True)):
             pk = record.__dict__["_id"]
-            other = {n: v for n, v in new.items() if not _is_same(old[n], v)}
-            for name in other:
+            changed_values = {n: v for n, v in new.items() if not _is_same(old[n], v)}
+            for name in changed_values:
                 differing.setdefault(name, []).append(number)
-            if other:
-                updates[pk] = Update({"$set": {keys[n]: v for n, v in other.items()}})
+            if changed_values:
+                updates[pk] = Update({"$set": {keys[n]: v for n, v in changed_values.items()}})
             else:
                 unchanged.append({"_id": pk})
             if self._told is not None and self._told[0] == bound.model._name:
@@ -469,8 +469,9 @@ class Recomputation:
             op = op.replace(notes={**self._notes, WAY: Way.DERIVED})
             await env.app.execute(op)
         if unchanged and env.transaction is not None:
-            # Of two transactions that change what one record depends on, the second must see the first:
-            # a write of the record itself makes them clash, so its value is locked where it stays.
+            # If two transactions change fields that one record depends on, the second must see the
+            # first. A write to that record makes them conflict, so a record whose value stays is
+            # locked.
             op = Operation("search", bound.model, env)
             await lock(bound.collection, unchanged, op)
 
@@ -510,13 +511,14 @@ Progress: TypeAlias = Callable[["Recomputed"], Awaitable[None] | None]
 
 @dataclass(slots=True)
 class Recomputed:
-    """What became of a recomputation.
+    """The result of a recomputation.
 
     Attributes:
         model: The model's name.
         fields: The fields that were computed.
-        seen: How many of its records were looked at.
-        changed: How many records had another value, those of other models that depend on it included.
+        seen: The number of the model's records that were computed.
+        changed: The number of records that had another value, with those of other models that
+            depend on it.
     """
 
     model: str
@@ -545,11 +547,11 @@ async def recompute(
                 f"{model}.{name} is no stored computed field, so there is nothing to recompute"
                 f"{nearest(name, stored)}"
             )
-    done = Recomputed(model, tuple(wanted))
+    result = Recomputed(model, tuple(wanted))
     if not wanted:
-        return done
-    stream = Stream(_AT_ONCE)
-    look = Operation(
+        return result
+    stream = Stream(_TRANSACTION_SIZE)
+    search = Operation(
         "search",
         bound.model,
         env.replace(system=True, reason=f"recompute {model}"),
@@ -557,7 +559,7 @@ async def recompute(
         options=Options(fields=_ID, order=(("_id", 1),)),
     ).with_note(REQUEST, stream)
     try:
-        while documents := await env.app.execute(look):
+        while documents := await env.app.execute(search):
             pks = [document["_id"] for document in documents]
 
             async def run(pks: Sequence[Any] = pks) -> int:
@@ -566,12 +568,12 @@ async def recompute(
                     follow.mark_ids(model, name, pks)
                 return await follow.run()
 
-            done.changed += await (run() if dry_run else atomic(run))
-            done.seen += len(pks)
+            result.changed += await (run() if dry_run else atomic(run))
+            result.seen += len(pks)
             if progress is not None:
-                told = progress(done)
-                if inspect.isawaitable(told):
-                    await told
+                awaitable = progress(result)
+                if inspect.isawaitable(awaitable):
+                    await awaitable
     finally:
         await stream.close()
-    return done
+    return result

@@ -1,1 +1,1 @@
-"""``_inherits``: a model with the fields of the record that it points at."""
+"""``_inherits``: a model also has the fields of the record that it points at."""

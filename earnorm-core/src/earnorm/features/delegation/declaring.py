@@ -1,4 +1,4 @@
-"""The fields that ``_inherits`` gives a class: related ones, of the record that a Many2one points at."""
+"""``_inherits``: adds related fields to a class, for the record that a Many2one points at."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def delegate(declaration: Declaration) -> None:
 
 
 def _add_fields(declaration: Declaration, parent: type[BaseModel], link: str) -> None:
-    # What a feature keeps in the parent for itself is no part of it for others.
+    # Private fields that a feature added to the parent are not delegated.
     hidden = {"_id", *(name for name in parent._schema.added if name.startswith("_"))}
     for field in parent._schema.fields.values():
         own = declaration.fields.get(field.name)

@@ -1,5 +1,8 @@
-"""Splits the values of models with ``_inherits``: each part goes to its own record, all in one transaction where
-there is one. Deleting the record leaves the other one."""
+"""Splits the values of models with ``_inherits``: each part is written to its own record.
+
+All writes are in one transaction if the backend has them. Deleting the record does not delete the
+other one.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from earnorm.kernel.views import ModelView
 
 Links = Mapping[str, frozenset[str]]
-"""The names of the fields that each relation brings."""
+"""The names of the delegated fields, by the relation that they come from."""
 
 
 class DelegationPlugin:
@@ -32,12 +35,12 @@ class DelegationPlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Models with the fields of records that they point at."""
+        """Return ``_inherits`` if the model has it."""
         return "_inherits" if model.attribute("_inherits") else None
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Models with ``_inherits`` only."""
+        """Return the steps, for models with ``_inherits``."""
         links: dict[str, set[str]] = {link: set() for link in model.attribute("_inherits").values()}
         for field in model.fields.values():
             if field.delegated:
@@ -48,7 +51,7 @@ class DelegationPlugin:
         split = _Split(delegated)
         names = frozenset[str]().union(*delegated.values())
         return [
-            # A new record has those that it delegates to made with it, whatever is given.
+            # A new record also needs new parent records, even if no delegated value is given.
             Step(Stage.SPLIT, "delegation", split.create, Way.CREATE),
             Step(Stage.SPLIT, "delegation", split.write, TAKING_MORE & ~Way.CREATE, names=names),
             Step(Stage.SPLIT, "delegation", split.refuse, ~TAKING_MORE, names=names),
@@ -60,58 +63,60 @@ class _Split:
         self._links = links
 
     def refuse(self, batch: ValueBatch) -> None:
-        """Where only one operation is possible, only the record's own values are written."""
+        """Refuse delegated values on ways that can make one operation only."""
         for row in batch.rows:
             for names in self._links.values():
-                for name in _taken(row, names):
+                for name in _take(row, names):
                     detail = not_written(batch.model.fields[name])
                     row.refuse(detail["loc"], detail["msg"], detail["type"])
 
     async def create(self, batch: ValueBatch) -> None:
-        """Let records be created together with those that they delegate to. Where the relation is given, the values
-        are written to the record that is there."""
+        """Create the records that new records delegate to.
+
+        If a relation has a value already, the delegated values are written to that existing record.
+        """
         bound = batch.env.app.bind(batch.model.cls)
         for link, names in self._links.items():
             parent = target_of(bound.app, bound.schema.fields[link])
             new: list[tuple[ValueRow, dict[str, Any]]] = []
             for row in batch.rows:
                 if row.record is not None:
-                    continue  # made by the constructor, which takes no values of others
-                theirs = _taken(row, names)
+                    continue  # the constructor made the record, and it takes no delegated values
+                parent_values = _take(row, names)
                 if row.values.get(link) is None:
-                    new.append((row, theirs))
-                elif theirs:
-                    await _write_existing(batch, row, parent, row.values[link], theirs)
+                    new.append((row, parent_values))
+                elif parent_values:
+                    await _write_existing(batch, row, parent, row.values[link], parent_values)
             if new:
                 await _create_parents(batch, link, parent, new)
 
     async def write(self, batch: ValueBatch) -> None:
-        """Let each part of a write go to its own records."""
+        """Write the delegated values to the records that they belong to."""
         for link, names in self._links.items():
-            # What several records get is theirs together: each of their parents is written once.
+            # Records that get the same values form a group, so that each parent is written once.
             groups: list[tuple[dict[str, Any], dict[Any, Any]]] = []
             for row in batch.rows:
-                theirs = _taken(row, names)
-                if not theirs:
+                parent_values = _take(row, names)
+                if not parent_values:
                     continue
                 parent = getattr(row.record, link)
                 if parent is None:
                     message = f"belongs to {link}, which is not set"
-                    row.refuse(next(iter(theirs)), message, "missing")
-                elif groups and _is_same(groups[-1][0], theirs):
+                    row.refuse(next(iter(parent_values)), message, "missing")
+                elif groups and _is_same(groups[-1][0], parent_values):
                     groups[-1][1][parent.pk] = parent
                 else:
-                    groups.append((theirs, {parent.pk: parent}))
-            for theirs, parents in groups:
+                    groups.append((parent_values, {parent.pk: parent}))
+            for parent_values, parents in groups:
                 try:
-                    run, _ = await writing.prepared_write(list(parents.values()), theirs)
+                    run, _ = await writing.prepared_write(list(parents.values()), parent_values)
                 except ValidationError as error:
                     batch.add_problems(error.errors())
                 else:
                     batch.before(run)
 
 
-def _taken(row: ValueRow, names: Iterable[str]) -> dict[str, Any]:
+def _take(row: ValueRow, names: Iterable[str]) -> dict[str, Any]:
     return {name: row.values.pop(name) for name in list(row.values) if name in names}
 
 
@@ -122,10 +127,10 @@ def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 async def _create_parents(
     batch: ValueBatch, link: str, parent: BoundModel, new: list[tuple[ValueRow, dict[str, Any]]]
 ) -> None:
-    """Check the records to delegate to, and make them, so that the relation has its value."""
+    """Check and make the records to delegate to, and set the relation to them."""
     try:
         creation = await creating.prepared(
-            parent, [theirs for _, theirs in new], [row.loc for row, _ in new]
+            parent, [parent_values for _, parent_values in new], [row.loc for row, _ in new]
         )
     except ValidationError as error:
         batch.add_problems(error.errors())
@@ -144,7 +149,7 @@ async def _write_existing(
         try:
             (given,) = parent.model.browse([given])
         except ValueError:
-            return  # the relation's own validation says so
+            return  # the relation's own validation raises the error
     try:
         run, _ = await writing.prepared_write([given], values)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Numbered pages, and pages behind a cursor.
+"""Numbered pages, and pages that begin or end at a cursor.
 
 Attached by ``Query.page`` and ``Query.paginate``.
 """

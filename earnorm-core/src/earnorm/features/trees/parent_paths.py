@@ -136,7 +136,7 @@ async def descendants(bound: BoundModel, env: Env, starts: Sequence[Any]) -> lis
 
 
 async def rebuild_parent_paths(model: type[BaseModel]) -> int:
-    """Write all wrong paths of a model with ``_parent_store`` anew, and return their number.
+    """Correct the wrong paths of a model with ``_parent_store``, and return their number.
 
     Call it after the model gets ``_parent_store``, or after a write without the App.
 

@@ -41,14 +41,14 @@ Values = Mapping[str, Any]
 Key = tuple[bytes, ...]
 
 _TRIES = 5
-"""How often create and write take turns. A record that is there for the index and not for the acting principal is
-never written: its duplicate key is what is told then."""
+"""The most times to write and create in turn. If the acting principal cannot see the existing
+record, it is never written, and after these tries the duplicate key is raised."""
 
 _CHUNK = 1000
 
 
-def _moved(detail: ErrorDetail, positions: Sequence[int]) -> ErrorDetail:
-    """A problem of some of the values with its position among all of them."""
+def _located(detail: ErrorDetail, positions: Sequence[int]) -> ErrorDetail:
+    """Give a problem of some values its position among all values."""
     number, *rest = detail["loc"] or ("",)
     if isinstance(number, int):
         return {**detail, "loc": (positions[number], *rest)}
@@ -56,11 +56,11 @@ def _moved(detail: ErrorDetail, positions: Sequence[int]) -> ErrorDetail:
 
 
 class Upsert:
-    """One model's upsert by the fields of a unique index.
+    """The upsert of one model by the fields of a unique index.
 
     Args:
         bound: The model.
-        on: Names of the fields that tell records apart.
+        on: The names of the fields that identify a record.
 
     Raises:
         ConfigurationError: No unique index has exactly these fields, so two records could be made.
@@ -95,13 +95,14 @@ class Upsert:
         """Write or create one record.
 
         Args:
-            values: What the record shall have; changes such as ``Inc(1)`` for one that exists.
-            new: What a new record gets beside it, or in the place of a change.
+            values: The values to write; changes such as ``Inc(1)`` apply to an existing record
+                only.
+            new: More values for a new record, also in place of changes.
 
         Returns:
-            The record, and whether it was created.
+            The record, and True if it was created.
         """
-        batch = await self._handed_in([ValueRow(values)])  # type: ignore[arg-type] # copied there
+        batch = await self._run_given_steps([ValueRow(values)])  # type: ignore[arg-type] # copied there
         (row,) = batch.rows
         batch.refuse()
         values = row.values
@@ -110,12 +111,13 @@ class Upsert:
         for last in range(_TRIES):
             pk = await self._write(domain, row, self._written(values))
             if pk is not None:
-                return _settled(batch, [await self._read(pk)])[0], False
+                return _with_results(batch, [await self._read(pk)])[0], False
             try:
                 (made,) = await create(self._bound, [created])
-                return _settled(batch, [made])[0], True
+                return _with_results(batch, [made])[0], True
             except DuplicateKey as error:
-                # Of this index: somebody was faster, and its record is written now.
+                # If the error is about this index, another task has created the record: write it
+                # now.
                 if frozenset(error.fields) != frozenset(self._on) or last == _TRIES - 1:
                     raise
         raise AssertionError("unreachable")
@@ -124,16 +126,16 @@ class Upsert:
         """Write or create many records, in a fixed number of round trips for each 1,000.
 
         Returns:
-            The records in the order given, and how many were created.
+            The records in the order of the values, and the number of created ones.
         """
-        batch = await self._handed_in([ValueRow(v, (n,)) for n, v in enumerate(values)])  # type: ignore[arg-type] # copied there
+        batch = await self._run_given_steps([ValueRow(v, (n,)) for n, v in enumerate(values)])  # type: ignore[arg-type] # copied there
         wanted: dict[Key, int] = {}
         for position, row in enumerate(batch.rows):
             try:
-                key = self._key(self._bound.schema.encode(self._found_by(row.values)))
+                key = self._key(self._bound.schema.encode(self._key_values(row.values)))
                 if wanted.setdefault(key, position) != position:
                     message = f"the same record as at position {wanted[key]}"
-                    raise self._refused(self._on, message, "conflict")
+                    raise self._error(self._on, message, "conflict")
             except ValidationError as error:
                 row.add_problems(error.errors())
         await self._check(batch)
@@ -146,10 +148,10 @@ class Upsert:
                 {key: wanted[key] for key in keys[start : start + _CHUNK]}, batch, new, pks
             )
         records = await self._read_all([pks[position] for position in range(len(values))])
-        return _settled(batch, records), created
+        return _with_results(batch, records), created
 
-    async def _handed_in(self, rows: list[ValueRow]) -> ValueBatch:
-        """Bring values through the steps that see what was handed in."""
+    async def _run_given_steps(self, rows: list[ValueRow]) -> ValueBatch:
+        """Run the steps for the given values."""
         bound = self._bound
         for row in rows:
             if isinstance(row.values, Mapping):
@@ -161,7 +163,7 @@ class Upsert:
         return batch
 
     async def _check(self, batch: ValueBatch) -> None:
-        """Check what would be written, before it is known which records exist."""
+        """Check the values that would be written, before it is known which records exist."""
         bound, steps = self._bound, self._bound.ways.upsert
         acceptable = [row for row in batch.rows if not row.problems]
         rows = [ValueRow(dict(self._written(row.values)), row.loc) for row in acceptable]
@@ -190,8 +192,8 @@ class Upsert:
                 changes, _ = await checked_each(bound, rows, Way.UPSERT, before=False)
                 await write_each(bound, changes, Way.UPSERT)
                 for row, _ in rows:
-                    whole = batch.rows[int(row.loc[0])]
-                    whole.back = {**whole.back, **row.back}
+                    given_row = batch.rows[int(row.loc[0])]
+                    given_row.back = {**given_row.back, **row.back}
             for key, pk in existing.items():
                 pks[pending.pop(key)] = pk
             if not pending:
@@ -206,12 +208,12 @@ class Upsert:
             try:
                 made = await create(bound, documents)
             except DuplicateKey as error:
-                # Somebody was faster, and its record is written next time: each try gets further, unless
-                # it is a record that cannot be seen.
+                # Another task has created a record, which the next try writes. Each try makes
+                # progress, unless the acting principal cannot see that record.
                 stuck = stuck + 1 if len(pending) == before else 0
                 if frozenset(error.fields) != frozenset(self._on) or stuck == _TRIES:
                     raise
-                # What was stored before it must not be written once more.
+                # The documents that were stored before the error must not be written again.
                 for number in getattr(error, "written", ()) or ():
                     pks[positions[number]] = documents[number].get("_id")
                     del pending[by_position[positions[number]]]
@@ -219,7 +221,7 @@ class Upsert:
                 continue
             except ValidationError as error:
                 raise ValidationError(
-                    error.subject, [_moved(detail, positions) for detail in error.errors()]
+                    error.subject, [_located(detail, positions) for detail in error.errors()]
                 ) from None
             created += len(made)
             pks.update((p, record.pk) for p, record in zip(positions, made, strict=True))
@@ -227,62 +229,63 @@ class Upsert:
         return created
 
     def _ids(self, number: int) -> list[dict[str, Any]]:
-        """Ids given beforehand, so that it is known which record became which."""
+        """Make ids for new documents, so that each stored record can be matched to its values."""
         if not isinstance(self._bound.schema.fields["_id"], ObjectIdField):
-            return [{} for _ in range(number)]  # the values have their own
+            return [{} for _ in range(number)]  # the values contain the ids
         return [{"_id": oid} for oid in object_ids(number)]
 
     async def _existing(
         self, pending: Mapping[Key, int], values: Sequence[Values]
     ) -> dict[Key, Any]:
         env, bound = current_env(), self._bound
-        asked = [self._found_by(values[position]) for position in pending.values()]
+        found_by = [self._key_values(values[position]) for position in pending.values()]
         if len(self._on) == 1:
             (name,) = self._on
-            domain = condition(name, "in", [each[name] for each in asked])
+            domain = condition(name, "in", [item[name] for item in found_by])
         else:
             domain = Or(self._domain(values[position]) for position in pending.values())
         op = Operation("search", bound.model, env, domain)
         op = op.replace(options=Options(fields=frozenset({"_id", *self._on})))
-        found = {self._key(document): document["_id"] for document in await env.app.execute(op)}
-        return {key: found[key] for key in pending if key in found}
+        ids = {self._key(document): document["_id"] for document in await env.app.execute(op)}
+        return {key: ids[key] for key in pending if key in ids}
 
     def _key(self, document: Mapping[str, Any]) -> Key:
-        """What tells a record from others; of its stored form, where text has been stripped and so on."""
+        """Return the key of a record, made of its stored form (text stripped, and so on)."""
         fields = self._bound.schema.fields
         return tuple(bson.encode({"": document.get(fields[name].db_name)}) for name in self._on)
 
     async def _read_all(self, pks: Sequence[Any]) -> list[Any]:
         bound = self._bound
         documents = await by_ids(bound, "_id", pks)
-        found = {record.pk: record for record in hydrate(bound, documents)}
-        missing = sum(pk not in found for pk in pks)
+        records = {record.pk: record for record in hydrate(bound, documents)}
+        missing = sum(pk not in records for pk in pks)
         if missing:
             raise NotFound(f"{bound.model._name}: {missing} records are not there any more")
-        return [found[pk] for pk in pks]
+        return [records[pk] for pk in pks]
 
-    def _found_by(self, values: Values) -> dict[str, Any]:
+    def _key_values(self, values: Values) -> dict[str, Any]:
         if not isinstance(values, Mapping):
-            raise self._refused((), "upsert() takes a dict of field values", "type")
+            raise self._error((), "upsert() takes a dict of field values", "type")
         given = {"_id" if name in ("id", "pk") else name: value for name, value in values.items()}
         for name in self._on:
             if given.get(name) is None or is_change(name, given[name]):
-                raise self._refused((name,), "a value is required to find the record by", "missing")
-        # As a new record would have them, so that both ways mean the same: text stripped, and so on.
+                raise self._error((name,), "a value is required to find the record by", "missing")
+        # Validate the values as for a new record (text stripped, and so on), so that write and
+        # create mean the same record.
         return self._bound.schema.validate_partial({name: given[name] for name in self._on})
 
     def _domain(self, values: Values) -> Domain:
         domain = Domain.TRUE
-        for name, value in self._found_by(values).items():
+        for name, value in self._key_values(values).items():
             domain &= condition(name, "=", value)
         return domain
 
-    def _refused(self, loc: tuple[str, ...], message: str, kind: str) -> ValidationError:
+    def _error(self, loc: tuple[str, ...], message: str, kind: str) -> ValidationError:
         detail: ErrorDetail = {"loc": loc, "msg": message, "type": kind}
         return ValidationError(self._bound.model._name, [detail])
 
     def _written(self, values: Values) -> Values:
-        """Without what finds the record, and what only a new one may be given."""
+        """Return the values to write, without those that find the record and read-only ones."""
         fields = self._bound.schema.fields
         on = {*self._on, *(("id", "pk") if "_id" in self._on else ())}
         return {
@@ -292,14 +295,14 @@ class Upsert:
         }
 
     async def _write(self, domain: Domain, row: ValueRow, values: Values) -> Any:
-        """Write the record that the domain names; its id, or None where there is none."""
+        """Write the record that matches the domain, and return its id; None if there is none."""
         env, bound = current_env(), self._bound
         plan = await self._plan(row, values)
         if not plan.operators:
             op = Operation("search", bound.model, env, domain)
             op = op.replace(options=Options(limit=1, fields=frozenset({"_id"})))
-            found = await env.app.execute(op)
-            return found[0]["_id"] if found else None
+            documents = await env.app.execute(op)
+            return documents[0]["_id"] if documents else None
         returned = Returned(frozenset({"_id"}))
         change = Update(plan.operators, expected(bound, row), plan.where)
         op = Operation("write", bound.model, env, domain, change)
@@ -336,20 +339,20 @@ class Upsert:
 async def upsert(
     bound: BoundModel, on: str | Sequence[str], values: Values, new: Values
 ) -> tuple[Any, bool]:
-    """See ``BaseModel.upsert``."""
+    """Write or create a record; see ``BaseModel.upsert``."""
     return await Upsert(bound, on).run(values, new)
 
 
 async def upsert_many(
     bound: BoundModel, on: str | Sequence[str], values: Sequence[Values], new: Values
 ) -> tuple[RecordSet[Any], int]:
-    """See ``BaseModel.upsert_many``."""
+    """Write or create several records; see ``BaseModel.upsert_many``."""
     records, created = await Upsert(bound, on).run_many(values, new)
     return RecordSet(bound.model, records), created
 
 
-def _settled(batch: ValueBatch, records: list[Any]) -> list[Any]:
-    """Let the records have what steps handed back."""
+def _with_results(batch: ValueBatch, records: list[Any]) -> list[Any]:
+    """Give the records the values that the steps return for them."""
     for row, record in zip(batch.rows, records, strict=True):
         row.record = record
         take_back(row)
