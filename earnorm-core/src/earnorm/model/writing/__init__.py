@@ -1,1 +1,1 @@
-"""The one write path: from values to operations."""
+"""The one write path: turns values into operations."""

@@ -1,7 +1,7 @@
 """Numbers that the server computes, and the bounds that their fields declare.
 
-Whether a result keeps the bounds is known to the server only, so it is a condition on the value
-before, and part of the write itself.
+Only the server knows the result, so the bounds become a condition on the old value, which is part
+of the write itself.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from earnorm.model.writing.places import Place, RefusedError
 
 Number = int | float | decimal.Decimal
 
-_DIGITS = 34  # of a Decimal128
+_DIGITS = 34  # the digits of a Decimal128
 
 
 def checked_number(change: str, field: Field[Any, Any], value: object) -> Any:
-    """The operand of a change of a number, of the field's own type.
+    """Return the operand of a number's change, converted to the field's own type.
 
     Raises:
         RefusedError: The field is no number, or has checks that the result could break.
@@ -48,7 +48,7 @@ def checked_number(change: str, field: Field[Any, Any], value: object) -> Any:
 
 
 def works_on(change: str, kinds: str, field: Field[Any, Any]) -> str:
-    """What is said where a change does not go with a field."""
+    """Return the message for a change that does not support the field's type."""
     return f"{change} works on {kinds} fields, and this is a {type(field).__name__}"
 
 
@@ -74,22 +74,31 @@ def within_bounds(
     moves_down: bool,
     turned: bool = False,
 ) -> Domain:
-    """The values whose ``result`` lies within the field's bounds; ``before`` is its inverse."""
+    """Return the condition on the old value that keeps ``result`` within the field's bounds.
+
+    Args:
+        place: The place of the number.
+        result: Computes the new value from the old one.
+        before: The inverse of ``result``; None where every old value gives the same result.
+        moves_up: The result can exceed the upper bound.
+        moves_down: The result can fall below the lower bound.
+        turned: A greater old value gives a smaller result.
+    """
     low, high = bounds(place.field)
     if low is None and high is None:
         return Domain.TRUE
     is_inside = (low is None or result(0) >= low) and (high is None or result(0) <= high)
-    if before is None:  # whatever it was, the result is the same
+    if before is None:  # every old value gives the same result
         return Domain.TRUE if is_inside else Domain.FALSE
-    known = Domain.TRUE
+    domain = Domain.TRUE
     for bound, matters, is_upper in ((high, moves_up, True), (low, moves_down, False)):
         if bound is not None and matters:
             upper_before = is_upper is not turned
             limit = _limit(bound, result, before, is_upper, upper_before)
-            known &= condition(place.path, "<=" if upper_before else ">=", limit)
-    if known is Domain.TRUE:
+            domain &= condition(place.path, "<=" if upper_before else ">=", limit)
+    if domain is Domain.TRUE:
         return Domain.TRUE if is_inside else condition(place.path, "exists", True)
-    return known | condition(place.path, "exists", False) if is_inside else known
+    return domain | condition(place.path, "exists", False) if is_inside else domain
 
 
 def _limit(
@@ -99,15 +108,18 @@ def _limit(
     is_upper: bool,
     upper_before: bool,
 ) -> Any:
-    """The outermost value whose result keeps the bound; the inverse is rounded, so step inwards."""
-    found = before(bound)
+    """Return the outermost old value whose result keeps the bound.
+
+    The inverse rounds, so its value moves inwards until the result keeps the bound.
+    """
+    limit = before(bound)
 
     def is_kept(value: Any) -> bool:
         return bool(result(value) <= bound if is_upper else result(value) >= bound)
 
-    while not is_kept(found):
-        found = _step(found, -1 if upper_before else 1)
-    return found
+    while not is_kept(limit):
+        limit = _step(limit, -1 if upper_before else 1)
+    return limit
 
 
 def _step(value: Any, direction: int) -> Any:
@@ -119,7 +131,8 @@ def _step(value: Any, direction: int) -> Any:
 
 
 def bounds(field: Any) -> tuple[Any, Any]:
-    """The lowest and the highest value of a number's field; None where there is none."""
+    """Return the lowest and the highest value of a numeric field; None where it has no such
+    bound."""
     low, high = field.min_value, field.max_value
     if isinstance(field, Decimal) and field.max_digits < _DIGITS:
         digits = field.max_digits - (field.decimal_places or 0)

@@ -1,4 +1,4 @@
-"""New records with the values of others, and values read from the database as dicts."""
+"""Copies of records, and stored values read as dicts."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> li
     """Create a copy of each record, with one insert.
 
     Args:
-        records: Records of one model, stored or not. What was not fetched of them is read.
-        default: Values in the place of the records' own.
+        records: Records of one model, stored or not. Fields that were not fetched are read.
+        default: Values that replace the records' own.
     """
     if not records:
         return []
     if is_mixed(records):
-        made = {
+        copy_of = {
             id(r): c
             for g in by_model(records)
             for r, c in zip(g, await copies(g, default), strict=True)
         }
-        return [made[id(record)] for record in records]
+        return [copy_of[id(record)] for record in records]
     env = env_of(records)
     bound = env.app.bind(type(records[0]))
     fields = [field for field in _copied(bound) if field.name not in default]
     missing = [record for record in records if not _has_all(record, fields)]
     names = frozenset({"_id", *(field.name for field in fields)})
-    stored = await _found(bound, missing, names) if missing else {}
+    stored_copies = await _read_stored(bound, missing, names) if missing else {}
     values = [
         {
             **{
-                field.name: _value(_source(record, field, stored), field)
+                field.name: _value(_source(record, field, stored_copies), field)
                 for field in fields
-                if field.name in _source(record, field, stored).__dict__
+                if field.name in _source(record, field, stored_copies).__dict__
             },
             **default,
         }
@@ -66,7 +66,7 @@ def _has_all(record: BaseModel, fields: Iterable[Field[Any, Any]]) -> bool:
 
 
 def _source(record: Any, field: Field[Any, Any], stored: Mapping[Any, Any]) -> Any:
-    """What has the field: the record, with its unsaved changes, or what was read of it."""
+    """Return the object that has the field's value: the record itself, or its freshly read copy."""
     if record.is_stored and not record._fetch.has(field.name) and field.name not in record.__dict__:
         return stored[record.pk]
     return record
@@ -79,13 +79,13 @@ def _value(record: Any, field: Field[Any, Any]) -> Any:
     return getattr(record, field.name)
 
 
-async def _found(
+async def _read_stored(
     bound: BoundModel, records: Sequence[BaseModel], names: frozenset[str] | None
 ) -> dict[Any, Any]:
-    """What the database has of these records, by their ids.
+    """Read these records from the database, and return them by id.
 
     Raises:
-        NotFound: Not of all.
+        NotFound: Some of them do not exist any more.
     """
     pks = list(dict.fromkeys(record.pk for record in records))
     documents = await by_ids(bound, "_id", pks, fields=names)
@@ -100,7 +100,7 @@ async def _found(
 async def read_values(
     records: Sequence[BaseModel], model: type[BaseModel], fields: Iterable[str] | None
 ) -> list[dict[str, Any]]:
-    """What the database has of some fields, as dicts in the order of the records."""
+    """Read some fields of the records as dicts, in the order of the records."""
     known = model._schema.fields
     wanted = None if fields is None else [*([fields] if isinstance(fields, str) else fields)]
     for name in wanted or ():
@@ -118,7 +118,7 @@ async def read_values(
     names = None
     if wanted is not None:
         names = frozenset({"_id", *(name for name in wanted if name not in ("id", "pk"))})
-    found = await _found(bound, records, names)
+    found = await _read_stored(bound, records, names)
     return [_as_dict(found[record.pk], wanted) for record in records]
 
 

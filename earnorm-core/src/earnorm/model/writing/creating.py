@@ -1,4 +1,4 @@
-"""From values and unsaved records to one create operation."""
+"""Turns values and unsaved records into one create operation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Values: TypeAlias = Sequence["Mapping[str, Any] | BaseModel"]
 
 
 async def create(bound: BoundModel, values: Values) -> list[Any]:
-    """Validate all, then store all with one insert; the records in the order given.
+    """Validate all, then store all with one insert; return the records in the order of the values.
 
     Args:
         bound: Their model.
@@ -52,15 +52,15 @@ async def create(bound: BoundModel, values: Values) -> list[Any]:
 
 @dataclass(eq=False, slots=True)
 class Creation:
-    """New records, checked, and what goes with them: nothing is written yet.
+    """Checked new records with the work that their creation needs; nothing is written yet.
 
     Attributes:
         bound: Their model.
-        values: What was given.
-        states: Their states, validated, with ids.
-        documents: The stored forms of these.
-        batch: What the model's steps made of it; None where none was about it.
-        records: The records, once they are made.
+        values: The values and unsaved records of the call.
+        states: Their validated states, with ids.
+        documents: The stored forms of the states.
+        batch: The batch of the model's steps; None where no step concerns these values.
+        records: The records; empty until they are made.
     """
 
     bound: BoundModel
@@ -77,11 +77,11 @@ class Creation:
         return self.records
 
     async def execute(self) -> list[Any]:
-        """Write all of it or nothing; the records in their order."""
+        """Write all or nothing; return the records in the order of the values."""
         return await self.run() if self.batch is None else await together(self.batch, self.run)
 
     async def run(self) -> list[Any]:
-        """Write all of it, as a part of what is a transaction already where it has to be one."""
+        """Write all; the caller has opened a transaction where one is needed."""
         if self.batch is None:
             await self._store()
         else:
@@ -102,13 +102,13 @@ async def prepared(
     locs: Sequence[tuple[str | int, ...]] | None = None,
     way: Way = Way.CREATE,
 ) -> Creation:
-    """Check new records, and all that goes with them.
+    """Check new records, and prepare the work that their creation needs.
 
     Args:
         bound: Their model.
         values: Dicts of values, and unsaved records.
-        locs: The place of each in what was handed in; None where they are that themselves.
-        way: How the values came: CREATE, CREATE_MANY or BULK.
+        locs: The location of each in the caller's input; None where ``values`` is that input.
+        way: The way of the values: CREATE, CREATE_MANY or BULK.
 
     Raises:
         ValidationError: With every problem found.
@@ -148,17 +148,19 @@ _STEPS: Mapping[Way, Callable[[ValueWays], ValueSteps | None]] = {
 def placed(
     details: Sequence[ErrorDetail], locs: Sequence[tuple[str | int, ...]]
 ) -> list[ErrorDetail]:
-    """Problems of a batch at their places in the outermost values, given the place of each record there."""
+    """Add each record's location in the caller's input to the problems of a batch."""
     if len(locs) == 1:
-        return [{**each, "loc": (*locs[0], *each["loc"])} for each in details]
+        return [{**detail, "loc": (*locs[0], *detail["loc"])} for detail in details]
     return [
-        {**each, "loc": (*locs[int(each["loc"][0])], *each["loc"][1:])} if each["loc"] else each
-        for each in details
+        {**detail, "loc": (*locs[int(detail["loc"][0])], *detail["loc"][1:])}
+        if detail["loc"]
+        else detail
+        for detail in details
     ]
 
 
 def _blank(bound: BoundModel, values: Values, are_dicts: bool) -> list[Any]:
-    """The records that were given, and new ones for the rest, without a state."""
+    """Return the given records, and new ones without a state in place of dicts."""
     if are_dicts:
         return list(map(object.__new__, repeat(bound.model, len(values))))
     return [v if is_record(v) else object.__new__(bound.model) for v in values]
@@ -171,7 +173,7 @@ async def store(
     documents: list[dict[str, Any]],
     records: list[Any] | None = None,
 ) -> list[Any]:
-    """Store states that were validated and have their ids; the records that were given, or new ones."""
+    """Store validated states that have ids; return the given records, or new ones."""
     env = current_env()
     are_dicts = _are_dicts(values)
     if records is None:
@@ -188,7 +190,7 @@ async def store(
 def adopt(
     bound: BoundModel, records: Sequence[BaseModel], states: Sequence[dict[str, Any]], op: Operation
 ) -> None:
-    """Let records know that an operation stored them, with these states."""
+    """Mark records as stored by an operation, with these states."""
     give_new(bound.schema, states, op)
     env = current_env()
     if env.transaction is not None:
@@ -198,7 +200,7 @@ def adopt(
     deque(map(set_fetch, records, repeat(fetch)), maxlen=0)
     embeds = bool(bound.schema.embedded)
     for record in records:
-        # One that was made of a dict just now has noted nothing yet.
+        # A record that was just made from a dict has noted no changes yet.
         if embeds or hasattr(record, "_changes") or hasattr(record, "_originals"):
             settle(record)
 
@@ -206,7 +208,7 @@ def adopt(
 async def checked_documents(
     bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseModel]
 ) -> Checked:
-    """The states of new records, each with its id, and their stored forms.
+    """Return the states of new records, each with its id, and their stored forms.
 
     Raises:
         ValidationError: With every problem of the batch and its position.
@@ -217,7 +219,7 @@ async def checked_documents(
 
 
 def documents_of(bound: BoundModel, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The stored forms of validated states."""
+    """Return the stored forms of validated states."""
     schema = bound.schema
     return states if schema.is_flat else [schema.document(state) for state in states]
 
@@ -231,9 +233,12 @@ def _are_dicts(
 def checked_states(
     bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseModel]
 ) -> list[dict[str, Any]]:
-    """The validated states. Records were validated by their constructor; only what was changed
-    since then is looked at again."""
-    if _are_dicts(values):  # the common case, without a look at each
+    """Return the validated states.
+
+    A record's constructor has validated it, so only a record that was changed since is validated
+    again.
+    """
+    if _are_dicts(values):  # the common case needs no loop over the values
         return _validate(bound, values, range(len(values)), values)
     plain: list[tuple[int, Mapping[str, Any]]] = []
     states: list[dict[str, Any]] = [{}] * len(values)
@@ -253,7 +258,7 @@ def checked_states(
 def _given(
     bound: BoundModel, position: int, value: Any, values: Sequence[object]
 ) -> tuple[Mapping[str, Any], bool]:
-    """The values that were given for one new record, and whether they are its state already."""
+    """Return the values given for one new record, and whether they are its validated state."""
     if isinstance(value, Mapping):
         return value, False
     base = bound.model._base or bound.model
@@ -274,11 +279,11 @@ def _given(
 def _loaded_values(record: Any) -> dict[str, Any]:
     state = record.__dict__
     schema = type(record)._schema
-    found = {f.name: getattr(record, f.name) for f in schema.stored if f.name in state}
-    # What another App's class of the model has beside it: refused as unknown, not left out in silence.
-    found |= {n: v for n, v in state.items() if n not in schema.fields and v is not None}
-    # What was assigned, as it is: commands cannot be read.
-    return found | {f.name: state[f.name] for f in schema.to_many if f.name in state}
+    values = {f.name: getattr(record, f.name) for f in schema.stored if f.name in state}
+    # Another App's class may have more fields; validation refuses them, so that no value is lost.
+    values |= {n: v for n, v in state.items() if n not in schema.fields and v is not None}
+    # Commands cannot be read as a value, so to-many fields are taken as they were assigned.
+    return values | {f.name: state[f.name] for f in schema.to_many if f.name in state}
 
 
 def _validate(
@@ -292,7 +297,7 @@ def _validate(
     try:
         return bound.schema.validate_many(batch)
     except ValidationError as error:
-        # Positions in the list that was given, records among the dicts included.
+        # The error names positions in the caller's list, which may hold records among the dicts.
         raise ValidationError(
             error.subject,
             [
@@ -310,7 +315,7 @@ def _refused(
 
 
 def give_ids(bound: BoundModel, states: list[dict[str, Any]]) -> None:
-    """Give every state that has none an id."""
+    """Give an id to every state that has none."""
     missing = [state for state in states if state.get("_id") is None]
     if not missing:
         return

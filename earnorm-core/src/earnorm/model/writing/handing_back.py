@@ -1,4 +1,4 @@
-"""Values that steps fill in on an operation's way, given to the records that wait for it."""
+"""Gives the records in memory the values that document steps filled in during an operation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def on_its_way(bound: BoundModel, op: Operation, way: Way) -> Operation:
-    """Note on an operation how its values came, and where its steps leave what the records shall hold.
+    """Note on an operation the way of its values, and a place for the values that its steps hand
+    back.
 
-    A model without document steps has no use for either.
+    A model without document steps needs neither note.
     """
     if not bound.has_document_steps:
         return op
@@ -25,7 +26,7 @@ def on_its_way(bound: BoundModel, op: Operation, way: Way) -> Operation:
 
 
 def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) -> None:
-    """Put what was filled in into the states of new records."""
+    """Put the values that steps filled in into the states of new records."""
     back = op.notes.get(HAND_BACK)
     if back is None:
         return
@@ -37,12 +38,13 @@ def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) ->
     if back.own:
         for state in states:
             for name, value in back.own.get(state["_id"], {}).items():
-                # What cannot change in place needs no copy.
+                # A value that cannot change in place needs no copy.
                 state[name] = fields[name].freeze(value) if fields[name].mutable else value
 
 
 def give_written(record: BaseModel, op: Operation, update: Update) -> None:
-    """Let a record hold what was filled in beside its own update, as far as it has loaded these fields."""
+    """Put the values that steps filled in beside the update into a record, where it has loaded the
+    fields."""
     back = op.notes.get(HAND_BACK)
     if not back:
         return
@@ -58,15 +60,15 @@ def give_written(record: BaseModel, op: Operation, update: Update) -> None:
     own = back.own.get(record.pk)
     if not own:
         return
-    unsaved = _follows_unsaved(record, written)
+    unsaved = _computed_from_unsaved(record, written)
     for name, value in own.items():
         if has(name) and name not in unsaved:
             record.__dict__[name] = fields[name].freeze(value)
             getattr(record, "_originals", {}).pop(name, None)
 
 
-def _follows_unsaved(record: BaseModel, written: Collection[str]) -> Collection[str]:
-    """The fields whose value in memory follows from what is not saved yet."""
+def _computed_from_unsaved(record: BaseModel, written: Collection[str]) -> Collection[str]:
+    """Return the fields whose value in memory is computed from unsaved changes."""
     schema = type(record)._schema
     if schema.derived is None:
         return ()

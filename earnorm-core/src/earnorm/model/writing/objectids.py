@@ -1,4 +1,4 @@
-"""ObjectIds by the thousand.
+"""Makes many ObjectIds at once.
 
 The driver makes one ObjectId per document in Python; for a bulk insert that costs more than
 validating the documents (1.27 × against 1.09 × of the raw insert, measured). The layout is that of
@@ -21,7 +21,8 @@ _counter = int.from_bytes(os.urandom(3), "big")
 
 
 def _reseed() -> None:
-    """A forked child must not go on with its parent's ids."""
+    """Draw new random bytes and a new counter, so that a forked child does not repeat its parent's
+    ids."""
     global _random, _counter, _lock
     _lock = threading.Lock()
     _random = os.urandom(5)
@@ -33,7 +34,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def object_ids(count: int) -> list[ObjectId]:
-    """``count`` fresh ObjectIds, ascending but for the counter's wrap-around."""
+    """Return ``count`` new ObjectIds, ascending except where the counter wraps around."""
     global _counter
     with _lock:
         first = _counter

@@ -1,4 +1,4 @@
-"""Different values for many records, in one round trip."""
+"""Writes different values to many records in one round trip."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Values = Mapping[str, Any]
 
 
 async def write_many(bound: BoundModel, values: Mapping[Any, Values]) -> int:
-    """Write to each record, given itself or by its id, its own values.
+    """Write to each record its own values; the keys are records or ids.
 
     Raises:
         ValidationError: With every problem and the record's position; nothing is written.
@@ -41,7 +41,7 @@ async def write_many(bound: BoundModel, values: Mapping[Any, Values]) -> int:
             pk, row.record = _target(bound, key)
             if seen.setdefault(pk, position) != position:
                 raise _refused(bound, f"the same record as at position {seen[pk]}", "conflict")
-            row.values = each  # type: ignore[assignment] # copied, once it is known to be a mapping
+            row.values = each  # type: ignore[assignment] # checked and copied in checked_each()
         except ValidationError as error:
             row.add_problems(error.errors())
         rows.append((row, pk))
@@ -57,19 +57,19 @@ async def checked_each(
     *,
     before: bool = True,
 ) -> tuple[list[Change], ValueBatch]:
-    """Check values of its own for each of some records.
+    """Check the values of several records, each with its own values.
 
     Args:
         bound: The model.
         rows: The values, each with the stored id of its record.
         way: EACH, BULK or UPSERT.
-        before: Whether the values have yet to go through the steps that see what was handed in.
+        before: Run the ``before`` steps as well, which see the values as they were handed in.
 
     Returns:
-        What each gets, where it is anything, and the batch of its steps.
+        The changes that write anything, and the batch of their steps.
 
     Raises:
-        ValidationError: With every problem and the record's place.
+        ValidationError: With every problem and the record's position.
     """
     batch = ValueBatch(current_env(), way, bound.view, [row for row, _ in rows])
     for row in batch.rows:
@@ -100,7 +100,7 @@ _STEPS: Mapping[Way, Callable[[ValueWays], ValueSteps | None]] = {
 async def _checked_plain(
     bound: BoundModel, rows: Sequence[tuple[ValueRow, Any]], batch: ValueBatch
 ) -> list[Change]:
-    """As ``checked_each``, where no step is about any of the values."""
+    """Do the work of ``checked_each`` where no step concerns the values."""
     changes: list[Change] = []
     for row, pk in rows:
         if row.problems:
@@ -136,7 +136,7 @@ def _refuse_unsaved(bound: BoundModel, row: ValueRow, plan: Plan) -> None:
 
 
 def _records(bound: BoundModel, rows: Sequence[tuple[ValueRow, Any]]) -> list[BaseModel]:
-    """The records, ghosts where only their ids were given."""
+    """Return the records; a ghost where only the id was given."""
     return [row.record or ghosts(bound, [pk])[0] for row, pk in rows]
 
 

@@ -1,8 +1,8 @@
-"""The one way of values to an operation: the steps of features and plugins, around the validation and the rules of
-the model. Calls that no step is about do not come here: they validate, and that is all.
+"""The one path of values to an operation: runs the steps of features and plugins around the model's
+validation and rules. A call that no step concerns validates its values and does not come here.
 
-What is created begins in ``creating``, what is written in ``records`` and ``per_record``; operations are sent by
-``sending``.
+New records begin in ``creating``, writes in ``records`` and ``per_record``; ``sending`` sends the
+operations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def names_of(values: Iterable[Any]) -> Iterable[Iterable[str]]:
-    """The names of the values that dicts and unsaved records give."""
+    """Return the names of the values in each dict or unsaved record."""
     return map(_names, values)
 
 
@@ -47,13 +47,13 @@ async def check_new(
     valid: Mapping[int, Mapping[str, Any]],
     give_ids: Callable[[BoundModel, list[dict[str, Any]]], None],
 ) -> None:
-    """Let the rows of new records become their states: through every step, validated, held to the rules, with ids.
+    """Turn rows of new records into states: run every step, validate, apply the rules, give ids.
 
     Args:
         bound: Their model.
         steps: Its steps.
         batch: The rows.
-        valid: By ``id()`` of a row, values that its record's constructor has validated already.
+        valid: By ``id()`` of a row, the values that its record's constructor has validated already.
         give_ids: Gives ids to states.
 
     Raises:
@@ -63,7 +63,7 @@ async def check_new(
     await run_value_steps(steps.before, batch)
     is_refused = bool(batch.problems)
     _validate(bound, [row for row in rows if not _is_same(row.values, valid.get(id(row)))])
-    if is_refused:  # the rules would see records that lack what was refused
+    if is_refused:  # the rules would see records without the refused values
         batch.refuse()
     batch.rows = [row for row in rows if not row.problems]
     await run_value_steps(steps.valid, batch)
@@ -78,7 +78,7 @@ async def check_new(
 
 
 def _validate(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
-    """Let the values become complete states; the problems of each are noted."""
+    """Validate the values into complete states, and note the problems of each row."""
     if not rows:
         return
     try:
@@ -96,7 +96,7 @@ def _validate(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
             refused.setdefault(int(number), []).append({**detail, "loc": tuple(rest)})
         for number, details in refused.items():
             rows[number].add_problems(details)
-        # The others have problems of another kind, maybe.
+        # The first pass may stop before it finds the problems of the other rows.
         _validate(bound, [row for number, row in enumerate(rows) if number not in refused])
         return
     for row, state in zip(rows, states, strict=True):
@@ -104,7 +104,7 @@ def _validate(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
 
 
 def _is_same(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
-    """Whether both have the same objects under the same names."""
+    """Return whether both have the same objects under the same names."""
     if one is other:
         return True
     if other is None or len(one) != len(other):
@@ -123,17 +123,19 @@ async def check_written(
     *,
     before: bool = True,
 ) -> list[Plan]:
-    """Bring what is to be written through every step, validated and held to the rules.
+    """Run every step on the values of a write, validate them and apply the rules.
 
     Args:
         bound: The model.
         steps: Its steps.
         batch: The rows.
-        records: Their records, for the rules; ghosts where only ids are known. None where nobody knows them.
-        before: Whether the values have yet to go through the steps that see what was handed in.
+        records: Their records, for the rules; ghosts where only ids are known. None for an update
+            by domain, where they are not known.
+        before: Run the ``before`` steps as well, which see the values as they were handed in.
 
     Returns:
-        A plan for each row. Those that get the same values, as in ``write()`` of several records, share one.
+        A plan for each row. Rows that get the same values, as in ``write()`` of several records,
+        share one plan.
 
     Raises:
         ValidationError: With every problem found.
@@ -154,7 +156,7 @@ async def check_written(
 
 
 def _share(batch: ValueBatch) -> bool:
-    """Whether all rows get the same values."""
+    """Return whether all rows get the same values."""
     if batch.way is not Way.WRITE and batch.way is not Way.UPDATE:
         return False
     rows = batch.rows
@@ -167,7 +169,7 @@ def _share(batch: ValueBatch) -> bool:
 
 
 def validate_written(bound: BoundModel, batch: ValueBatch) -> None:
-    """Validate the values of a write; the problems of each row are noted."""
+    """Validate the values of a write, and note the problems of each row."""
     if len(batch.rows) > 1 and _share(batch):
         try:
             values = validated(bound.schema, batch.rows[0].values)
@@ -205,18 +207,19 @@ async def _hold_to_rules(
 
 
 def _unencoded(values: Mapping[str, Any]) -> Plan:
-    """As much of a plan as the rules look at."""
+    """Return the part of a plan that the rules read."""
     if not has_changes(values):
         return Plan(values, {})
     changed = frozenset(name.partition(".")[0] for name in values if is_change(name, values[name]))
     return Plan({n: v for n, v in values.items() if not is_change(n, v)}, {}, unknown=changed)
 
 
-# -- what goes with an operation ------------------------------------------------------------------
+# -- the work around an operation -----------------------------------------------------------------
 
 
 async def carry_out(batch: ValueBatch, operate: Callable[[], Awaitable[T]]) -> T:
-    """Do the operation of a batch with all that goes with it, in their order."""
+    """Do the work before a batch's operation, the operation, and the work after it, in this
+    order."""
     for work in batch.work_before:
         await work()
     result = await operate()
@@ -231,12 +234,12 @@ async def carry_out(batch: ValueBatch, operate: Callable[[], Awaitable[T]]) -> T
 
 
 async def together(batch: ValueBatch, run: Callable[[], Awaitable[T]]) -> T:
-    """As one transaction, where anything goes with the operation."""
+    """Run in one transaction where the batch has work beside its operation."""
     return await atomic(run) if batch.has_work else await run()
 
 
 def take_back(row: ValueRow) -> None:
-    """Let a row's record hold what its steps handed back."""
+    """Put the values that a row's steps handed back into its record."""
     record = row.record
     if record is not None:
         for name, value in row.back.items():
@@ -245,7 +248,7 @@ def take_back(row: ValueRow) -> None:
 
 
 def expectations(rows: Iterable[ValueRow]) -> Domain:
-    """The records that still have what is expected of them, of those that the rows are about."""
+    """Return the domain of the rows' records that still have their expected values."""
     groups: dict[tuple[tuple[str, Any], ...], list[Any]] = {(): []}
     for row in rows:
         groups.setdefault(tuple(row.expected.items()), []).append(row.record.pk)

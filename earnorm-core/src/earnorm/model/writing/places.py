@@ -1,4 +1,4 @@
-"""Where in a document a dotted path leads, and what a value there must be."""
+"""Finds the place in a document that a dotted path names, and checks values for it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.model.schema import Schema
 
 _ALIASES = {"id": "_id", "pk": "_id"}
-# In a list, a comparison with None also looks for the position as a key in every other item, finds
-# none, and takes that for unset; "exists" does not.
+# In a list, MongoDB compares None also with a key of that position's name in every other item. No
+# item has such a key, so the comparison takes the place for unset; "exists" does not.
 _PRESENT = ("exists", True)
 
 
 class RefusedError(ValueError):
-    """Why a change cannot be applied at a place; becomes one detail of a ValidationError."""
+    """The reason why a change cannot be applied at a place; it becomes one detail of a
+    ValidationError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value stands: a field, or a path into one.
+    """The place of a value: a field, or a path into one.
 
     Attributes:
         path: The path as it was given.
         db_path: The stored path.
         field: The field of the value at the path.
         root: The name of the model's field that the path begins with.
-        inside: What a record must fulfil so that the path leads somewhere.
-        nullable: Whether None may stand there.
+        inside: The condition on a record under which the path exists.
+        nullable: None is a valid value there.
     """
 
     path: str
@@ -48,68 +49,75 @@ class Place:
     nullable: bool = True
 
     def checked(self, value: Any) -> Any:
-        """The stored form of a value for this place, validated as a plain value is.
+        """Validate a value as a whole field's value is validated, and return its stored form.
 
         Raises:
-            pydantic.ValidationError: It is not acceptable.
+            pydantic.ValidationError: The value is not valid.
         """
         return self.field.encode(adapter(self.field, self.nullable).validate_python(value))
 
 
 def find_place(schema: Schema, path: str) -> Place:
-    """Where a path leads.
+    """Find the place that a path names.
 
     Raises:
-        RefusedError: It leads nowhere, across a relation, or to what cannot be changed.
+        RefusedError: It names no field, crosses a relation, or names a value that cannot change.
     """
     head, *rest = path.split(".")
-    found = _field_of(schema, head)
-    db_path, walked, inside = found.db_name, found.name, Domain.TRUE
-    root, nullable = found.name, not found.required
+    current_field = _field_of(schema, head)
+    db_path, walked, inside = current_field.db_name, current_field.name, Domain.TRUE
+    root, nullable = current_field.name, not current_field.required
     for part in rest:
-        if isinstance(found, Embedded):
+        if isinstance(current_field, Embedded):
             inside &= condition(walked, *_PRESENT)
-            below: Schema = found.model._schema
-            if below.rules is not None:
+            inner_schema: Schema = current_field.model._schema
+            if inner_schema.rules is not None:
                 raise RefusedError(
-                    f"{found.model.__name__} has rules of its own, which look at the whole object: "
-                    f"write all of {walked!r}"
+                    f"{current_field.model.__name__} has rules of its own, "
+                    f"which look at the whole object: write all of {walked!r}"
                 )
-            found = _field_of(below, part)
-            part, step, nullable = found.name, found.db_name, not found.required
-        elif isinstance(found, List):
+            current_field = _field_of(inner_schema, part)
+            part, step, nullable = (
+                current_field.name,
+                current_field.db_name,
+                not current_field.required,
+            )
+        elif isinstance(current_field, List):
             if not part.isdecimal():
                 raise RefusedError(
                     f"{walked!r} is a list: name the position of an item, '{walked}.0.{part}'"
                 )
-            found, step, nullable = found._item, part, False
+            current_field, step, nullable = current_field._item, part, False
             inside &= condition(f"{walked}.{part}", *_PRESENT)
 
-        elif isinstance(found, Dict | Json):
-            texts: KeyTexts | None = getattr(found, "_texts", None)
-            found, step = getattr(found, "_values", None) or _free(path), _key(part, texts)
+        elif isinstance(current_field, Dict | Json):
+            texts: KeyTexts | None = getattr(current_field, "_texts", None)
+            current_field, step = (
+                getattr(current_field, "_values", None) or _free(path),
+                _key(part, texts),
+            )
             nullable = False
-        elif isinstance(found, Many2one):
+        elif isinstance(current_field, Many2one):
             raise RefusedError(f"the path crosses the relation {walked!r}; write the other record")
         else:
-            raise RefusedError(f"a {type(found).__name__} has no fields of its own")
+            raise RefusedError(f"a {type(current_field).__name__} has no fields of its own")
         db_path, walked = f"{db_path}.{step}", f"{walked}.{part}"
-    return Place(walked, db_path, found, root, inside, nullable)
+    return Place(walked, db_path, current_field, root, inside, nullable)
 
 
 def _field_of(schema: Schema, name: str) -> Any:
-    found = schema.fields.get(_ALIASES.get(name, name))
-    if found is None:
+    field = schema.fields.get(_ALIASES.get(name, name))
+    if field is None:
         raise RefusedError(f"unknown field {name!r}{nearest(name, schema.fields)}")
-    if found.computed is not None:
-        raise RefusedError(not_written(found)["msg"])
-    if not found.stored:
+    if field.computed is not None:
+        raise RefusedError(not_written(field)["msg"])
+    if not field.stored:
         raise RefusedError("it is not stored here; write the records themselves")
-    if not found.assignable:
-        raise RefusedError(found.how_to_write)
-    if found.readonly or found.name == "_id":
+    if not field.assignable:
+        raise RefusedError(field.how_to_write)
+    if field.readonly or field.name == "_id":
         raise RefusedError("can be set only on a new record")
-    return found
+    return field
 
 
 def _key(part: str, texts: KeyTexts | None) -> str:
@@ -129,8 +137,8 @@ def _free(path: str) -> Json[Any]:
 
 @functools.lru_cache(maxsize=4096)
 def adapter(field: Field[Any, Any], nullable: bool) -> pydantic.TypeAdapter[Any]:
-    """What validates one value of a field."""
+    """Return the pydantic adapter that validates one value of a field."""
     kind: Any = field.value_annotation()
-    # Optional, and not kind | None: an annotation need not be a class.
+    # An annotation need not be a class, so kind | None could fail where Optional works.
     optional: Any = Optional
     return pydantic.TypeAdapter(optional[kind] if nullable else kind)

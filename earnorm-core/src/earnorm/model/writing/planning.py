@@ -1,4 +1,5 @@
-"""From changes and dotted paths to one update: ``write({"views": Inc(1), "address.city": "Huế"})``."""
+"""Turns changes and dotted paths into one update: ``write({"views": Inc(1), "address.city":
+"Huế"})``."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _BESIDE_TOGGLE = frozenset({TOGGLE, "$set", "$inc", "$unset"})
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A condition that is part of a write, and what is said where a record does not fulfil it."""
+    """A condition that is part of a write, and the error detail for a record that does not fulfil
+    it."""
 
     domain: Domain
     detail: ErrorDetail
@@ -30,14 +32,14 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a write does, checked.
+    """The checked content of a write.
 
     Attributes:
-        values: Whole fields and the values that they get, as Python values.
+        values: The Python values of whole fields, by field name.
         operators: The update in stored form.
-        guards: What a record must fulfil for it.
+        guards: The conditions that a record must fulfil.
         unknown: Names of the fields whose values only the server knows afterwards.
-        inside: Those of them of which a part is changed.
+        inside: The names in ``unknown`` of fields of which only a part is changed.
     """
 
     values: Mapping[str, Any]
@@ -49,20 +51,20 @@ class Plan:
     @property
     def where(self) -> Domain:
         """The guards as one domain."""
-        found = Domain.TRUE
+        domain = Domain.TRUE
         for guard in self.guards:
-            found &= guard.domain
-        return found
+            domain &= guard.domain
+        return domain
 
 
 def is_change(path: str, value: object) -> bool:
-    """Whether this is not just a whole field and its value."""
+    """Return whether this is a change or a dotted path, and not a whole field with its value."""
     return isinstance(value, Change) or (isinstance(path, str) and "." in path)
 
 
 def has_changes(values: Mapping[str, Any]) -> bool:
-    """Whether there is more in it than whole fields and their values."""
-    # As is_change(), which would be a call for each value of every write.
+    """Return whether the values have a change or a dotted path."""
+    # This repeats is_change() because a write must not make one call for each value.
     for path, value in values.items():
         if isinstance(value, Change) or (isinstance(path, str) and "." in path):
             return True
@@ -70,7 +72,7 @@ def has_changes(values: Mapping[str, Any]) -> bool:
 
 
 def planned(schema: Schema, values: Mapping[str, Any]) -> Plan:
-    """The values of a write, checked.
+    """Check the values of a write, and return the plan.
 
     Raises:
         ValidationError: With every problem found.
@@ -84,7 +86,7 @@ def planned(schema: Schema, values: Mapping[str, Any]) -> Plan:
 
 
 def validated(schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a write: those of whole fields as they were validated, then changes and paths as they are.
+    """Return the values of a write: validated values of whole fields, then the changes and paths.
 
     Raises:
         ValidationError: With every problem found.
@@ -97,10 +99,10 @@ def validated(schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plan_of(schema: Schema, values: Mapping[str, Any]) -> Plan:
-    """The plan of values that were validated.
+    """Return the plan of validated values.
 
     Raises:
-        ValidationError: Two of them are about one place.
+        ValidationError: Two of them change the same place.
     """
     if not has_changes(values):
         return Plan(values, {"$set": schema.encode(values)} if values else {})
@@ -110,7 +112,7 @@ def plan_of(schema: Schema, values: Mapping[str, Any]) -> Plan:
 
 
 def _validated_parts(schema: Schema, values: Mapping[str, Any]) -> tuple[dict[str, Any], Plan]:
-    """The values of whole fields, and the plan of the rest. Everything that is wrong is told at once."""
+    """Return the values of whole fields and the plan of the rest; raise every problem at once."""
     problems: list[ErrorDetail] = []
     plain: dict[str, Any] = {}
     changes = Plan({}, {})
@@ -129,7 +131,7 @@ def _validated_parts(schema: Schema, values: Mapping[str, Any]) -> tuple[dict[st
 
 
 def _joined(schema: Schema, plain: Mapping[str, Any], changes: Plan) -> Plan:
-    """Let a plan of changes set whole fields as well."""
+    """Add values of whole fields to a plan of changes."""
     if not plain:
         return changes
     given = {**schema.encode(plain), **changes.operators.get("$set", {})}
@@ -149,7 +151,7 @@ def _refuse_others(schema: Schema, values: object) -> None:
 
 
 def checked_values(schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of whole fields of a record that exists, validated.
+    """Validate the values of whole fields of a record that exists.
 
     Raises:
         ValidationError: With every problem found.
@@ -168,16 +170,16 @@ def checked_values(schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str, Any]) -> Plan:
-    """Check changes and dotted paths, and put them, and nothing else, into operators.
+    """Check changes and dotted paths, and put only these into operators.
 
     Args:
         schema: The model's fields.
-        values: Paths with changes, or dotted paths with values.
-        plain: Whole fields with values that were validated already.
+        values: Changes by path, or values by dotted path.
+        plain: Validated values of whole fields, which must not overlap with a path.
 
     Raises:
-        ValidationError: With every problem found: an unknown path, one that cannot be changed, a
-            value that is not acceptable, two changes of one place.
+        ValidationError: With every problem found: an unknown path, a path that cannot be changed, a
+            value that is not valid, two changes of the same place.
     """
     problems: list[ErrorDetail] = []
     operators: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,8 @@
-"""From values and records that exist to write and unlink operations.
+"""Turns values and existing records into write and unlink operations.
 
-A record, a RecordSet and a query all write through here; what is new goes through ``creating``, values of its own for
-each of many records through ``per_record``.
+Records, RecordSets and queries all write through here. New records go through ``creating``;
+different
+values for each of many records go through ``per_record``.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 
 
 async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
-    """Write a record's own changes and these values, in one round trip; a new one takes them."""
+    """Write a record's own changes and these values in one round trip; a new record is created with
+    them."""
     if not record.is_stored:
         changes = [changes_are_written(n) for n, value in values.items() if is_change(n, value)]
         if changes:
@@ -59,7 +61,7 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
 
 
 async def save(records: Sequence[BaseModel]) -> int:
-    """Write each record's own changes, all in one round trip; how many were written."""
+    """Write each record's own changes in one round trip; return the number of records written."""
     if is_mixed(records):
         return sum([await save(group) for group in by_model(records)])
     changed = [(record, names) for record in records if (names := changed_fields(record))]
@@ -91,7 +93,7 @@ async def save(records: Sequence[BaseModel]) -> int:
 def _changes_of(
     bound: BoundModel, record: BaseModel, names: Sequence[str], loc: tuple[int, ...]
 ) -> ValueRow:
-    """A record's own changes as values to write."""
+    """Return a record's own changes as a row of values to write."""
     row = ValueRow({}, loc, record)
     state, to_many = record.__dict__, bound.schema.to_many_names
     assigned = [name for name in names if isinstance(state.get(name), ServerChange)]
@@ -99,7 +101,7 @@ def _changes_of(
         row.add_problems(map(changes_are_written, assigned))
         return row
     try:
-        # Commands cannot be read: they are taken as they were assigned.
+        # Commands cannot be read as a value, so to-many fields are taken as they were assigned.
         row.values = {n: state[n] if n in to_many else getattr(record, n) for n in names}
     except ValidationError as error:
         row.add_problems(error.errors())
@@ -118,14 +120,14 @@ def _validate_saved(bound: BoundModel, rows: Sequence[ValueRow]) -> list[ErrorDe
 
 
 async def _refuse(bound: BoundModel, rows: Sequence[ValueRow], problems: list[ErrorDetail]) -> None:
-    """Raise what is wrong, the rules of the model included."""
+    """Raise the problems, together with those that the model's rules find."""
     if problems or bound.schema.rules is not None:
         acceptable = [row for row in rows if not row.problems]
         await refuse_problems(bound, "write", acceptable, problems)
 
 
 async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
-    """Write checked changes with one operation, and let the records know."""
+    """Write checked changes with one operation, and update the records in memory."""
     schema = bound.schema
     updates: list[tuple[ValueRow, Update]] = []
     for row in rows:
@@ -139,9 +141,9 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
             domain = condition("_id", "=", row.record.pk)
             op = Operation("write", bound.model, env, domain, update, FIRST)
         else:
-            each = PerRecord({row.record.pk: update for row, update in updates})
+            updates_by_id = PerRecord({row.record.pk: update for row, update in updates})
             domain = condition("_id", "in", [row.record.pk for row, _ in updates])
-            op = Operation("write", bound.model, env, domain, each)
+            op = Operation("write", bound.model, env, domain, updates_by_id)
         op = on_its_way(bound, op, Way.SAVE)
         await check_matched(bound, op, await env.app.execute(op), len(updates))
         for row, update in updates:
@@ -152,13 +154,13 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
 
 
 def changes_are_written(name: str) -> ErrorDetail:
-    """What is said where a change was assigned, or given to a record that is not stored."""
+    """Return the error for a change that was assigned, or given to a record that is not stored."""
     message = f"a change is given to write() or save() of a stored record: save({{{name!r}: …}})"
     return {"loc": (name,), "msg": message, "type": "change"}
 
 
 async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
-    """Write the same values to every record; how many were written."""
+    """Write the same values to every record; return the number of records written."""
     if not records:
         return 0
     bound = _bound_of(records)
@@ -184,10 +186,11 @@ def _bound_of(records: Sequence[BaseModel]) -> BoundModel:
 async def prepared_write(
     records: Sequence[BaseModel], values: Mapping[str, Any]
 ) -> tuple[Callable[[], Awaitable[int]], bool]:
-    """Check a write, and all that goes with it.
+    """Check a write, and prepare the work around it.
 
     Returns:
-        What does all of it, and whether that is one operation; of several, the caller makes a transaction.
+        A function that does all the work, and whether that is one operation. The caller opens a
+        transaction for several.
 
     Raises:
         ValidationError: With every problem found.
@@ -197,7 +200,7 @@ async def prepared_write(
     if steps is None or not steps.need_transaction(values):
         batch, plans = await _checked_write(bound, steps, records, values)
         return (lambda: _carry_out(bound, batch, plans)), not batch.has_work
-    # What its steps do is part of the transaction. What can be refused before it, is.
+    # The steps run inside the transaction; refuse invalid values before it is opened.
     known = bound.schema.fields.keys() & values.keys()
     bound.schema.validate_partial({n: values[n] for n in known if not is_change(n, values[n])})
 
@@ -234,7 +237,7 @@ async def _carry_out(bound: BoundModel, batch: ValueBatch, plans: Sequence[Plan]
     touch(env_of(records), records)
 
     async def operate() -> int:
-        if plans[0] is plans[-1]:  # one for all of them
+        if plans[0] is plans[-1]:  # all records share one plan
             return await write_all(bound, records, plans[0], rows)
         changes = [Change(row, row.record.pk, plan) for row, plan in zip(rows, plans, strict=True)]
         await write_each(bound, changes, Way.WRITE)
@@ -274,12 +277,13 @@ async def _update(
 async def write_stored(
     record: BaseModel, values: Mapping[str, Any], expect: Mapping[str, Any]
 ) -> int:
-    """Write values in stored form to a record that still has others; how many records were written, 0 or 1.
+    """Write stored values to a record that still has the expected ones; return 1 if it was written,
+    else 0.
 
     Args:
         record: A stored record.
-        values: By stored keys.
-        expect: Stored keys or paths, with the stored values that must still be there.
+        values: Stored values by stored key.
+        expect: By stored key or path, the stored values that the record must still have.
     """
     bound = env_of([record]).app.bind(type(record))
     row = ValueRow({}, (), record)
@@ -303,7 +307,7 @@ async def write_stored(
 
 
 async def unlink(records: Sequence[BaseModel]) -> int:
-    """Delete the records; how many were there."""
+    """Delete the records; return the number deleted."""
     stored = [record for record in records if record.is_stored]
     if not stored:
         return 0
@@ -317,7 +321,8 @@ async def unlink(records: Sequence[BaseModel]) -> int:
 
 
 async def unlinking(bound: BoundModel, records: Sequence[BaseModel]) -> ValueBatch | None:
-    """The rows of records to delete, with what is expected of them; None where no step is about a deletion."""
+    """Return the batch of records to delete with their expected values; None where no step concerns
+    it."""
     steps = bound.ways.unlink
     if steps is None or not steps.concern(()):
         return None
@@ -337,14 +342,14 @@ async def _unlink(bound: BoundModel, records: Sequence[BaseModel], rows: Sequenc
         one = len(chunk) == 1
         domain = condition("_id", "=", chunk[0]) if one else condition("_id", "in", chunk)
         options = FIRST if one else PLAIN
-        same = Domain.TRUE
+        unchanged = Domain.TRUE
         if any(row.expected for row in rows):
             wanted = set(chunk)
-            same = expectations([row for row in rows if row.record.pk in wanted])
-        op = Operation("unlink", bound.model, env, domain & same, options=options)
+            unchanged = expectations([row for row in rows if row.record.pk in wanted])
+        op = Operation("unlink", bound.model, env, domain & unchanged, options=options)
         number: int = await env.app.execute(op)
         deleted += number
-        if number < len(chunk) and same is not Domain.TRUE:
+        if number < len(chunk) and unchanged is not Domain.TRUE:
             left: int = await env.app.execute(Operation("count", bound.model, env, domain))
             if left:
                 raise ConcurrencyError(

@@ -1,4 +1,4 @@
-"""From checked plans to write operations, and what the records know afterwards."""
+"""Turns checked plans into write operations, and updates the records in memory afterwards."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ async def write_all(
     plan: Plan,
     rows: Sequence[ValueRow] = (),
 ) -> int:
-    """Write one plan to every record, and let the records know; how many were written.
+    """Write one plan to every record and update them in memory; return the number written.
 
     Args:
         bound: Their model.
         records: The records.
-        plan: What they get.
-        rows: Their rows, where something is expected of them.
+        plan: The plan.
+        rows: Their rows, where they must still have expected values.
     """
     if not plan.operators:
         return len(records)
@@ -55,13 +55,13 @@ async def write_all(
             update = Update(plan.operators, expected(bound, rows[0]), plan.where)
         op = Operation("write", bound.model, env, condition("_id", "=", pks[0]), update, FIRST)
     elif rows and any(row.expected for row in rows):
-        each = PerRecord(
+        updates = PerRecord(
             {
                 row.record.pk: Update(plan.operators, expected(bound, row), plan.where)
                 for row in rows
             }
         )
-        op = Operation("write", bound.model, env, condition("_id", "in", pks), each)
+        op = Operation("write", bound.model, env, condition("_id", "in", pks), updates)
     else:
         op = Operation("write", bound.model, env, condition("_id", "in", pks), update)
     returned = Returned(plan.unknown) if plan.unknown and is_one else None
@@ -80,7 +80,7 @@ async def write_all(
 
 
 def expected(bound: BoundModel, row: ValueRow) -> Mapping[str, Any]:
-    """What a row's record must still have, by stored keys."""
+    """Return the values that a row's record must still have, by stored key."""
     if not row.expected:
         return row.expected
     fields = bound.schema.fields
@@ -88,7 +88,7 @@ def expected(bound: BoundModel, row: ValueRow) -> Mapping[str, Any]:
 
 
 def refuse_unsaved(bound: BoundModel, records: Sequence[BaseModel], plan: Plan) -> None:
-    """Refuse a path into a field that was changed here: the change would be lost without a word."""
+    """Refuse a path into a field with unsaved changes, which the write would lose silently."""
     inside = plan.inside
     for record in records if inside else ():
         for name in inside.intersection(changed_fields(record)):
@@ -99,31 +99,32 @@ def refuse_unsaved(bound: BoundModel, records: Sequence[BaseModel], plan: Plan) 
 
 
 async def refuse_outside(bound: BoundModel, op: Operation, guards: Sequence[Guard]) -> None:
-    """Raise where a record does not fulfil what the write demands of it.
+    """Raise where a record does not fulfil a guard of the write.
 
-    It is a condition of the write as well, so a record that changes in between is left alone.
+    The write has the guards as conditions as well, so it skips a record that changes in between.
     """
     problems: list[ErrorDetail] = []
     for guard in guards:
         domain = op.domain & ~guard.domain
-        look = Operation("count", bound.model, op.env, domain, options=_ANY)
-        if await op.app.execute(look):
+        count = Operation("count", bound.model, op.env, domain, options=_ANY)
+        if await op.app.execute(count):
             problems.append(guard.detail)
     if problems:
         raise ValidationError(bound.model._name, problems)
 
 
-# -- a plan for each ------------------------------------------------------------------------------
+# -- a plan for each record -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one record gets.
+    """The write to one record.
 
     Attributes:
-        row: Its row: the record, where it was given itself and not just its id, and its place in what was given.
+        row: Its row, with its location in the caller's input, and with the record unless only an id
+            was given.
         pk: The record's stored id.
-        plan: The values, checked.
+        plan: The checked values.
     """
 
     row: ValueRow
@@ -132,25 +133,25 @@ class Change:
 
     @property
     def position(self) -> int:
-        """The record's place in what was given."""
+        """The record's position in the caller's input."""
         return int(self.row.loc[0]) if self.row.loc else 0
 
 
 def updates_of(bound: BoundModel, changes: Sequence[Change]) -> PerRecord:
-    """The changes as an operation carries them."""
+    """Return the updates of all changes, by the records' ids."""
     return PerRecord(
         {
-            each.pk: Update(each.plan.operators, expected(bound, each.row), each.plan.where)
-            for each in changes
+            change.pk: Update(change.plan.operators, expected(bound, change.row), change.plan.where)
+            for change in changes
         }
     )
 
 
 async def write_each(bound: BoundModel, changes: Sequence[Change], way: Way = Way.EACH) -> None:
-    """Write every change with one operation, and let the records know.
+    """Write every change with one operation, and update the records in memory.
 
     Raises:
-        ValidationError: A record does not fulfil what its change demands.
+        ValidationError: A record does not fulfil a guard of its change.
         NotFound: Some do not exist; the others were written.
     """
     changes = [change for change in changes if change.plan.operators]
@@ -167,7 +168,7 @@ async def write_each(bound: BoundModel, changes: Sequence[Change], way: Way = Wa
 
 
 async def learn(bound: BoundModel, changes: Sequence[Change], op: Operation) -> None:
-    """Let the records hold what was written; what only the server knows is fetched for all at once."""
+    """Update the records in memory; fetch in one query the values that only the server knows."""
     unknown: dict[BaseModel, frozenset[str]] = {}
     for change in changes:
         record = change.row.record
@@ -181,41 +182,41 @@ async def learn(bound: BoundModel, changes: Sequence[Change], op: Operation) -> 
 async def refuse_changes_outside(
     bound: BoundModel, op: Operation, changes: Sequence[Change]
 ) -> None:
-    """Raise where a record does not fulfil what its change demands."""
+    """Raise where a record does not fulfil a guard of its change."""
     guarded = {change.pk: change for change in changes if change.plan.guards}
     if not guarded:
         return
     outside = Domain.FALSE
     for pk, change in guarded.items():
         outside |= condition("_id", "=", pk) & ~change.plan.where
-    look = Operation("search", bound.model, op.env, outside)
-    look = look.replace(options=Options(fields=frozenset({"_id"})))
-    found = [guarded[document["_id"]] for document in await op.app.execute(look)]
-    if found:
+    search = Operation("search", bound.model, op.env, outside)
+    search = search.replace(options=Options(fields=frozenset({"_id"})))
+    refused = [guarded[document["_id"]] for document in await op.app.execute(search)]
+    if refused:
         raise ValidationError(
             bound.model._name,
             [
                 {**guard.detail, "loc": (change.position, *guard.detail["loc"])}
-                for change in sorted(found, key=lambda change: change.position)
+                for change in sorted(refused, key=lambda change: change.position)
                 for guard in change.plan.guards
             ],
         )
 
 
-# -- sending, and what comes of it ----------------------------------------------------------------
+# -- sending, and the results ---------------------------------------------------------------------
 
 
 async def send(
     bound: BoundModel, op: Operation, expected: int, refuse: Callable[[], Awaitable[None]]
 ) -> None:
-    """Execute a write of known records, and say what is wrong where not all of them were written.
+    """Execute a write of known records, and raise where not all of them were written.
 
     Args:
         bound: Their model.
         op: The write.
-        expected: How many records there are.
-        refuse: Raises where a record does not fulfil what the write demands of it. Of several it is
-            asked beforehand, so that none of them is written.
+        expected: The number of records.
+        refuse: Raises where a record does not fulfil a guard of the write. For several records it is
+            called before the write, so that none of them is written.
     """
     if expected > 1:
         await refuse()
@@ -233,7 +234,7 @@ async def check_matched(bound: BoundModel, op: Operation, matched: int, expected
     """Raise where a write matched fewer records than it should have.
 
     Raises:
-        ConcurrencyError: Some of them do not have any more what was expected of them.
+        ConcurrencyError: Some of them no longer have the expected values.
         NotFound: Some do not exist.
     """
     if matched >= expected:
@@ -242,7 +243,7 @@ async def check_matched(bound: BoundModel, op: Operation, matched: int, expected
     values = op.values
     updates = values.values() if isinstance(values, PerRecord) else (values,)
     if any(isinstance(update, Update) and update.expect for update in updates):
-        # Those that have changed still exist; the others were deleted.
+        # The count tells changed records, which still exist, from deleted ones.
         left: int = await op.app.execute(Operation("count", bound.model, op.env, op.domain))
         if left > matched:
             raise ConcurrencyError(
@@ -257,12 +258,12 @@ async def check_matched(bound: BoundModel, op: Operation, matched: int, expected
 
 
 def take(bound: BoundModel, record: BaseModel, plan: Plan, op: Operation) -> None:
-    """Let a record hold what an operation wrote by a plan, as far as it is known here."""
+    """Put the values of a written plan into a record, except those that only the server knows."""
     give_written(record, op, Update(plan.operators))
     fields = bound.schema.fields
     for name, value in plan.values.items():
         field = fields[name]
-        # Each record has a value of its own: one list in two records would be changed in both.
+        # Each record gets its own copy, because one list in two records would change in both.
         own = field.decode(field.freeze(field.encode(value))) if field.mutable else value
         record.__dict__[name] = own
         forget_change(record, name)
@@ -282,7 +283,7 @@ def _take_stored(
 
 
 async def read_again(bound: BoundModel, unknown: Mapping[BaseModel, frozenset[str]]) -> None:
-    """Fetch what only the server knows; a record that is not found has these fields not loaded.
+    """Fetch the values that only the server knows; unload them where the record is not found.
 
     Args:
         bound: The records' model.
@@ -294,9 +295,9 @@ async def read_again(bound: BoundModel, unknown: Mapping[BaseModel, frozenset[st
     pks = list(dict.fromkeys(record.pk for record in unknown))
     names = frozenset({"_id"}).union(*unknown.values())
     documents = await by_ids(bound, "_id", pks, env=env, fields=names)
-    found = {document["_id"]: document for document in documents}
+    documents_by_id = {document["_id"]: document for document in documents}
     for record, names in unknown.items():
-        document = found.get(record.pk)
+        document = documents_by_id.get(record.pk)
         _take_stored(bound, record, document or {}, names)
         if document is None:
             fetch = record._fetch

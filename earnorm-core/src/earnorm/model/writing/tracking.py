@@ -1,4 +1,4 @@
-"""What a record holds against what is stored: its changes, and whose record it is."""
+"""Tracks the changes of a record against its stored values, and finds the Env of records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def embedded_objects(record: Structure) -> Iterator[Structure]:
-    """The embedded objects that were read or assigned; one never read is still a plain dict."""
+    """Yield the embedded objects that were read or assigned; one never read is still a plain
+    dict."""
     state = record.__dict__
     for field in type(record)._schema.embedded:
         value = state.get(field.name)
@@ -25,7 +26,8 @@ def embedded_objects(record: Structure) -> Iterator[Structure]:
 
 
 def changed_fields(record: Structure) -> list[str]:
-    """The names of the fields whose values differ from what was loaded, mutable ones included."""
+    """Return the names of the fields whose values differ from the loaded ones, mutable values
+    included."""
     names: list[str] = list(getattr(record, "_changes", ()))
     fields, state = type(record)._schema.fields, record.__dict__
     for name, original in getattr(record, "_originals", {}).items():
@@ -33,7 +35,7 @@ def changed_fields(record: Structure) -> list[str]:
             continue
         value = state.get(name)
         if original is MISSING:
-            # A default that was read: written once it was filled.
+            # Reading an unset field gave its default, which is a change only if it was altered.
             if value != fields[name].default_value():
                 names.append(name)
         elif not same(fields[name].encode(value), original):
@@ -48,7 +50,7 @@ def changed_fields(record: Structure) -> list[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two stored values are equal and of the same types (1, 1.0 and True differ)."""
+    """Return whether two stored values are equal and of the same types (1, 1.0 and True differ)."""
     if type(one) is not type(other):
         return False
     if type(one) is dict:
@@ -59,7 +61,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def settle(record: Structure) -> None:
-    """What the record holds is what is stored now."""
+    """Mark all values that the record holds as stored."""
     for embedded in embedded_objects(record):
         settle(embedded)
     changes = getattr(record, "_changes", None)
@@ -69,23 +71,23 @@ def settle(record: Structure) -> None:
     if originals:
         fields, state = type(record)._schema.fields, record.__dict__
         for name in originals:
-            # A copy again: somebody may hold the list and change it in place later.
+            # The copy must be new, because the list may be changed in place later.
             field = fields[name]
             originals[name] = field.freeze(field.encode(state.get(name)))
 
 
 def forget_change(record: Structure, name: str) -> None:
-    """One field of the record holds what is stored now."""
+    """Mark one field of the record as stored."""
     getattr(record, "_changes", {}).pop(name, None)
     getattr(record, "_originals", {}).pop(name, None)
 
 
 def env_of(records: Sequence[BaseModel], *, stale: bool = False) -> Env:
-    """The current Env, if its App is the one that the records belong to.
+    """Return the current Env, and refuse records of another App.
 
     Args:
-        records: What is to be written, or read again.
-        stale: Whether records will do that were read in a transaction that was rolled back.
+        records: The records to write, or to read again.
+        stale: Accept records that were read in a transaction that was rolled back.
 
     Raises:
         ConfigurationError: Another App is current.
@@ -110,14 +112,14 @@ def env_of(records: Sequence[BaseModel], *, stale: bool = False) -> Env:
 
 
 def touch(env: Env, records: Sequence[BaseModel]) -> None:
-    """Let a running transaction remember the records as they are."""
+    """Make a running transaction remember the records as they are."""
     if env.transaction is not None:
         for record in records:
             env.transaction.touch(record)
 
 
 def touch_older(records: Sequence[BaseModel]) -> None:
-    """Let a running transaction remember those records that were there before it."""
+    """Make a running transaction remember the records that are older than it."""
     env = find_env()
     if env is not None and env.transaction is not None:
         outcome = env.transaction.outcome

@@ -23,9 +23,9 @@ from earnorm.model.writing.places import Place, RefusedError, adapter
 
 
 class Change:
-    """What the server shall do to a value, instead of a value: the base of ``Inc``, ``Push`` …
+    """A change that the server makes to a value: the base of ``Inc``, ``Push`` …
 
-    Given to ``write``, ``save`` and ``Query.update`` in the place of a value.
+    ``write``, ``save`` and ``Query.update`` take it in the place of a value.
     """
 
     __slots__ = ()
@@ -34,20 +34,20 @@ class Change:
     """MongoDB's update operator."""
 
     def operand(self, place: Place) -> Any:
-        """What the operator is given, in stored form.
+        """Return the operand of the operator, in stored form.
 
         Raises:
-            RefusedError: The field's kind or its checks do not go with this change.
-            pydantic.ValidationError: A value in it is not acceptable.
+            RefusedError: The field's type or its checks do not allow this change.
+            pydantic.ValidationError: A value in it is not valid.
         """
         raise NotImplementedError
 
     def within(self, place: Place) -> Domain:
-        """What a value must be so that the result stays within the field's bounds."""
+        """Return the condition on the old value that keeps the result within the field's bounds."""
         return Domain.TRUE
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"  # no values: they may be what must not reach a log
+        return f"<{type(self).__name__}>"  # the values may be secret and must not reach a log
 
 
 # -- numbers --------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ class Inc(Change):
     The bounds of the field are part of the write: a result outside of them is refused.
 
     Args:
-        amount: What is added; negative to subtract.
+        amount: The number to add; negative to subtract.
     """
 
     __slots__ = ("amount",)
@@ -85,10 +85,10 @@ class Inc(Change):
 
 
 class Mul(Change):
-    """Multiply a number; an unset one becomes 0. Bounds as for :class:`Inc`.
+    """Multiply a number; an unset one becomes 0. Bounds work as for :class:`Inc`.
 
     Args:
-        factor: What it is multiplied by.
+        factor: The factor.
     """
 
     __slots__ = ("factor",)
@@ -126,10 +126,10 @@ class Mul(Change):
 
 
 class Bounding(Change):
-    """The change that ``Min`` and ``Max`` are, beside computing over a group: see ``aggregation``.
+    """The base of ``Min`` and ``Max`` as changes; ``aggregation`` also lets them compute over groups.
 
     Attributes:
-        argument: The value; validated as a plain value is.
+        argument: The value; validated as a whole field's value is.
     """
 
     __slots__ = ()
@@ -158,7 +158,7 @@ class Unset(Change):
 
 
 class CurrentDate(Change):
-    """Set the server's own time, whatever the clock of this machine says."""
+    """Set the server's own time, independent of this machine's clock."""
 
     __slots__ = ()
     operator = "$currentDate"
@@ -174,9 +174,9 @@ class CurrentDate(Change):
 
 
 class Toggle(Change):
-    """Flip a Boolean: whatever the server has at that moment. An unset one counts as its default.
+    """Flip the Boolean that the server has at that moment. An unset one counts as its default.
 
-    In one write it goes together with values of whole fields and with ``Inc``, and nothing else.
+    The same write may hold values of whole fields and ``Inc`` beside it, and nothing else.
     """
 
     __slots__ = ()
@@ -203,7 +203,13 @@ class OfItems(Change):
         self.items = items
 
     def checked_items(self, place: Place, *, grows: bool | None) -> list[Any]:
-        """The items in stored form; ``grows`` says which length of the list they endanger."""
+        """Return the items in stored form.
+
+        Args:
+            place: The place of the list.
+            grows: True if the list may become too long, False if it may become too short, None for
+                neither.
+        """
         inner = _list_item(self, place.field, grows=grows)
         return [inner.encode(adapter(inner, False).validate_python(item)) for item in self.items]
 
@@ -219,19 +225,19 @@ def _list_item(change: Change, field: Any, *, grows: bool | None) -> Field[Any, 
             f"{'validators' if field.validators else limit}; read the record, change it and save() "
             f"it"
         )
-    found: Field[Any, Any] = item
-    return found
+    field_of_items: Field[Any, Any] = item
+    return field_of_items
 
 
 class Push(OfItems):
-    """Append items to a list; an unset one is made.
+    """Append items to a list; an unset list is created.
 
     Args:
         *items: Each validated by the field of the list's items.
-        position: Where they are put in; 0 is the beginning. The end without it.
+        position: The position of the first new item; 0 is the beginning. The default is the end.
         sort: 1 or -1 to sort the whole list afterwards, or for a list of embedded objects a
             mapping of their fields, ``{"score": -1}``.
-        slice: How many items are kept, from the beginning, or with a minus sign from the end.
+        slice: The number of items to keep, from the beginning, or with a minus sign from the end.
     """
 
     __slots__ = ("position", "slice", "sort")
@@ -281,7 +287,7 @@ class Push(OfItems):
 
 
 class AddingToSet(OfItems):
-    """The change that ``AddToSet`` is, beside computing over a group: see ``aggregation``."""
+    """The base of ``AddToSet`` as a change; ``aggregation`` also lets it compute over groups."""
 
     __slots__ = ()
 
