@@ -18,6 +18,9 @@ _ROOMS = (
     "earnorm-core/src/earnorm/exceptions.py",
     "earnorm-core/src/earnorm/features",
     "earnorm-core/src/earnorm/fields",
+    "earnorm-core/src/earnorm/model/relations",
+    "earnorm-core/src/earnorm/model/validation",
+    "earnorm-core/src/earnorm/model/writing",
     "earnorm-pool",
     "earnorm-security",
 )

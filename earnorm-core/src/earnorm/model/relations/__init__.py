@@ -1,1 +1,1 @@
-"""Relations: ghosts, prefetches, links and commands."""
+"""Relations: ghosts, prefetching, links and commands."""

@@ -1,10 +1,10 @@
-"""Commands on to-many fields: the step that turns them into records to create, link and change together with a write.
+"""Commands on to-many fields: steps that create, link and change other records with a write.
 
 Everything is checked before anything is written: values, nested ones included, and the existence of
-records that are linked or updated. Then all is written in one transaction where the backend has
-them; where it has none, in an order that leaves no id of a record that does not exist yet.
+records that are linked or updated. Then all is written in one transaction if the backend has
+transactions; if not, in an order that never stores the id of a record that does not exist yet.
 
-What new records begin with stands in ``nested``, how links are kept in ``linking``.
+``nested`` handles the commands of new records; ``linking`` writes the links.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OF_MANY = "commands are for create(), write() and save(): they may take many op
 
 
 def command_steps(model: ModelView) -> Iterable[Step]:
-    """The steps of a model with to-many fields."""
+    """Yield the steps of a model with to-many fields."""
     names = frozenset(field.name for field in model.fields.values() if isinstance(field, ToMany))
     if names:
         others = ~TAKING_MORE
@@ -45,7 +45,7 @@ def command_steps(model: ModelView) -> Iterable[Step]:
 
 
 def _refuse(batch: ValueBatch) -> None:
-    """Where only one operation is possible, a list of ids is all that can be stored."""
+    """Refuse commands where only one operation is possible, which can store only a list of ids."""
     bound = batch.env.app.bind(batch.model.cls)
     message = _OF_NEW if batch.is_new else _OF_A_QUERY if batch.way is Way.UPDATE else _OF_MANY
     for row in batch.rows:
@@ -80,7 +80,7 @@ def _taken(bound: BoundModel, row: ValueRow, *, is_new: bool) -> Given:
 def _together(
     bound: BoundModel, rows: Sequence[ValueRow]
 ) -> Iterable[tuple[list[ValueRow], Given]]:
-    """The rows that have been given the same commands, with these."""
+    """Return groups of rows that got the same commands, each with these commands."""
     groups: dict[tuple[int, ...], tuple[list[ValueRow], Given]] = {}
     for row in rows:
         given = _taken(bound, row, is_new=False)
@@ -92,7 +92,7 @@ def _together(
 
 @dataclass(eq=False)
 class _Rewriting:
-    """Some records that get the same commands: what comes before their write, and what comes after it."""
+    """The commands of some records that share them: plans the work before and after their write."""
 
     bound: BoundModel
     batch: ValueBatch
@@ -103,7 +103,7 @@ class _Rewriting:
         return [row.record for row in self.rows]
 
     async def plan(self, given: Given) -> None:
-        """Check the commands, and note what they do."""
+        """Check the commands, and note their work in the batch."""
         for field in self.bound.schema.to_many:
             commands = given.get(field.name)
             if commands is None:
@@ -127,11 +127,11 @@ class _Rewriting:
 
     @property
     def _loc(self) -> tuple[str | int, ...]:
-        # What all records of a write are given has no position among them.
+        # All records of a write() get the same values, so no record's position applies.
         return () if self.batch.way is Way.WRITE else self.rows[0].loc
 
     async def _plan_updates(self, field: ToMany[Any], commands: Sequence[Command]) -> None:
-        """The updates of linked records."""
+        """Plan the updates of linked records."""
         target = target_of(self.bound.app, field)
         for index, command in enumerate(commands):
             if command.kind != "update":
@@ -170,7 +170,7 @@ class _Rewriting:
             batch.after(lambda: linking.delete(target, change.deleted))
 
     async def _plan_elsewhere(self, field: ToMany[Any], commands: Commands) -> None:
-        """Links that the other model, or a link model, holds."""
+        """Plan links that the other model, or a link model, stores."""
         app, after = self.bound.app, self.batch.after
         pks = list(dict.fromkeys(record.pk for record in self.records))
         target = target_of(app, field)
@@ -209,5 +209,5 @@ class _Rewriting:
 
 def _forget(records: Sequence[Any], field: ToMany[Any]) -> None:
     for record in records:
-        record.__dict__.pop(field.name, None)  # read anew, it is not loaded
+        record.__dict__.pop(field.name, None)  # the next read gives an unloaded value
         getattr(record, "_changes", {}).pop(field.name, None)

@@ -1,7 +1,7 @@
-"""Ghosts: records and RecordSets that know what they stand for, and load for all siblings at once.
+"""Ghosts: unloaded records and RecordSets that load together with all their siblings.
 
-Records that one query gave know each other (their :class:`Fetch`), and so do the embedded objects in
-one field of them: what one of them asks for is asked for all of them, with one query.
+Records of one query share a :class:`Fetch`, and so do the embedded objects in one field of them. A
+field that one of them needs is loaded for all of them, with one query.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
 
 
-# -- what is at the other end ---------------------------------------------------------------------
+# -- the model at the other end -------------------------------------------------------------------
 
 
 def target_of(app: App, field: Field[Any, Any]) -> BoundModel:
-    """The model at the other end of a relation, as the App sees it."""
+    """Return the model at the other end of a relation, as the App binds it."""
     assert isinstance(field, Relation)
     return bound_of(app, field.comodel)
 
 
 def bound_of(app: App, model: type[Any] | str) -> BoundModel:
-    """A model as the App sees it, by its class or its name."""
+    """Return a model as the App binds it, by its class or its name."""
     return app.bind(app.model(model) if isinstance(model, str) else model)
 
 
 def link_of(app: App, owner: str, field: Many2many[Any]) -> tuple[BoundModel, Any, Any]:
-    """The link model of a Many2many, and its two Many2ones: to the model itself, and to the other.
+    """Return the link model of a Many2many, and its Many2ones to the own and to the other model.
 
     Args:
-        app: The App that sees the models.
+        app: The App that binds the models.
         owner: The ``_name`` of the field's own model.
         field: A Many2many with ``through``.
 
@@ -57,23 +57,23 @@ def link_of(app: App, owner: str, field: Many2many[Any]) -> tuple[BoundModel, An
     """
     assert field.through is not None
     bound = bound_of(app, field.through)
-    found = [
+    ends = [
         link_end(bound.schema.fields, bound.model._name, field, "near", owner, field.near),
         link_end(
             bound.schema.fields, bound.model._name, field, "far", field.comodel_name, field.far
         ),
     ]
-    return bound, found[0], found[1]
+    return bound, ends[0], ends[1]
 
 
 def link_end(
     fields: Any, link: str, field: Many2many[Any], option: str, model: str, named: str | None
 ) -> Many2one[Any, Any]:
-    """The Many2one of a link model that points at one end."""
+    """Return the Many2one of a link model that points at one end."""
     ends = {
-        name: each
-        for name, each in fields.items()
-        if isinstance(each, Many2one) and each.comodel_name == model
+        name: field_of_link
+        for name, field_of_link in fields.items()
+        if isinstance(field_of_link, Many2one) and field_of_link.comodel_name == model
     }
     if named is not None:
         if named in ends:
@@ -92,20 +92,20 @@ def link_end(
 
 
 def inverse_of(bound: BoundModel, field: ToMany[Any]) -> Any:
-    """The field of the other model that a relation reads backwards.
+    """Return the field of the other model of which a relation is the inverse.
 
     Raises:
         ConfigurationError: There is no such field.
     """
     name = field.inverse or ""
-    found = bound.schema.fields.get(name)
+    inverse = bound.schema.fields.get(name)
     kind = Many2one if isinstance(field, One2many) else Many2many
-    if not isinstance(found, kind) or not found.stored:
+    if not isinstance(inverse, kind) or not inverse.stored:
         raise ConfigurationError(
             f"{field.model_name}.{field.name}: {bound.model._name} has no {kind.__name__} named "
             f"{name!r}{nearest(name, bound.schema.fields)}"
         )
-    return found
+    return inverse
 
 
 # -- making ghosts --------------------------------------------------------------------------------
@@ -117,20 +117,21 @@ def _app_of(structure: Any) -> App:
 
 
 def ghost_of(structure: Any, field: Relation[Any, Any], pk: Any) -> BaseModel:
-    """The record that a Many2one or a Reference points at, not loaded yet; shared by all siblings."""
+    """Return the record that a Many2one or a Reference points at, not loaded yet; all siblings
+    share it."""
     fetch: Fetch | None = getattr(structure, "_fetch", None)
     key, comodel = field.name, field.comodel
-    if not comodel:  # a Reference: each of its models has a group of its own
+    if not comodel:  # a Reference has one group for each of its models
         comodel, pk = pk["model"], pk["id"]
         key = f"{key}:{comodel}"
     if fetch is None:
         ghost: BaseModel = ghosts(bound_of(current_env().app, comodel), [pk])[0]
         return ghost
     group = fetch.related.get(key) or _group(structure, fetch, field, key)
-    found = group.by_id.get(pk)
-    if found is None:
-        (found,) = _join(group, bound_of(fetch.app, comodel), [pk])
-    return cast("BaseModel", found)
+    record = group.by_id.get(pk)
+    if record is None:
+        (record,) = _join(group, bound_of(fetch.app, comodel), [pk])
+    return cast("BaseModel", record)
 
 
 def _group(structure: Any, fetch: Fetch, field: Relation[Any, Any], key: str) -> Fetch:
@@ -146,7 +147,7 @@ def _name_of(structure: Any) -> str:
 
 
 def _join(group: Fetch, bound: BoundModel, pks: Iterable[Any]) -> list[Any]:
-    """The ghosts of a group with these ids; those that it lacks are made."""
+    """Return the ghosts of a group with these ids, and make the missing ones."""
     missing = [pk for pk in dict.fromkeys(pks) if pk not in group.by_id]
     assert group.records is not None
     for pk, ghost in zip(missing, ghosts(bound, missing), strict=True):
@@ -157,10 +158,10 @@ def _join(group: Fetch, bound: BoundModel, pks: Iterable[Any]) -> list[Any]:
 
 
 def make_ghosts(structures: Iterable[Any], field: Many2one[Any, Any]) -> list[Any]:
-    """Read a Many2one of many records at once; the records that it points at, each once.
+    """Read a Many2one of many records at once; return the records that it points at, each once.
 
-    What reading it of one after another would make, in a fraction of the time: it is most of what
-    a prefetch costs.
+    The result is the same as reading record by record, in a fraction of the time. This is most of
+    the cost of a prefetch.
     """
     name, new_ghost = field.name, ghost_maker()
     pointed: dict[int, Any] = {}
@@ -171,7 +172,7 @@ def make_ghosts(structures: Iterable[Any], field: Many2one[Any, Any]) -> list[An
         state = structure.__dict__
         value = state.get(name)
         if value is None:
-            # Not there: reading tells whether it is unset or was not fetched.
+            # A missing value may be unset or not fetched; only reading the attribute tells which.
             value = None if name in state else getattr(structure, name)
         elif type(value) is ObjectId or not is_record(value):
             own: Fetch | None = getattr(structure, "_fetch", None)
@@ -205,7 +206,8 @@ def _completer(siblings: Callable[[], list[Any]], field: Field[Any, Any]) -> Cal
 
 
 def ghosts_of(record: Any, field: ToMany[Any], value: Any) -> RecordSet[Any]:
-    """The value of a to-many field: what was assigned, or records that are not loaded yet."""
+    """Return the value of a to-many field: the assigned members, or records that are not loaded
+    yet."""
     model = target_of(_app_of(record), field).model
     origin = f"{type(record)._name}.{field.name}"
     if value is None and not field.stored:
@@ -215,11 +217,11 @@ def ghosts_of(record: Any, field: ToMany[Any], value: Any) -> RecordSet[Any]:
         value = record._absent(field) or []
     if not record.is_stored or (value is not None and not all(map(_is_id, value))):
         return _assigned(record, field, model, value)
-    found: RecordSet[Any] = RecordSet(
+    records: RecordSet[Any] = RecordSet(
         model, None, load=lambda: load_many(record, field), origin=origin, pks=value
     )
-    record.__dict__[field.name] = found
-    return found
+    record.__dict__[field.name] = records
+    return records
 
 
 def _is_id(item: Any) -> bool:
@@ -227,10 +229,10 @@ def _is_id(item: Any) -> bool:
 
 
 def _assigned(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> RecordSet[Any]:
-    """A RecordSet of assigned records and ids; the field itself checks them when it is saved.
+    """Return a RecordSet of assigned records and ids; the field checks them when it is saved.
 
     Raises:
-        FieldNotLoaded: There are commands among them whose records do not exist yet.
+        FieldNotLoaded: Some are commands whose records do not exist yet.
     """
     members: list[Any] = []
     for item in value or ():
@@ -241,13 +243,13 @@ def _assigned(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> 
                 f"carries them out"
             )
         members += named
-    members = [each if is_record(each) else field.operand(each) for each in members]
+    members = [member if is_record(member) else field.operand(member) for member in members]
     made = iter(ghosts(_app_of(record).bind(model), [e for e in members if not is_record(e)]))
-    return RecordSet(model, [each if is_record(each) else next(made) for each in members])
+    return RecordSet(model, [member if is_record(member) else next(made) for member in members])
 
 
 def _named(item: Any) -> Sequence[Any] | None:
-    """The records that a command links, where nothing else is to be done."""
+    """Return the records that a command links; None where it does other work."""
     if not isinstance(item, Command):
         return None
     if item.kind == "create":
@@ -259,7 +261,7 @@ def _named(item: Any) -> Sequence[Any] | None:
 
 
 def note_inside(structure: Any, field: Field[Any, Any], value: Any) -> None:
-    """Let the embedded objects that were read know each other, and those of all siblings."""
+    """Connect the embedded objects of a field with each other and with those of all siblings."""
     outer: Fetch | None = getattr(structure, "_fetch", None)
     if outer is None:
         return
@@ -267,17 +269,17 @@ def note_inside(structure: Any, field: Field[Any, Any], value: Any) -> None:
     if inner is None:
         inner = outer.inside[field.name] = Fetch(outer.app)
         inner.peers = lambda: inside(outer.siblings(structure, field.name), field)
-    for each in _flat(value):
-        object.__setattr__(each, "_fetch", inner)
+    for embedded in _flat(value):
+        object.__setattr__(embedded, "_fetch", inner)
 
 
 def inside(structures: Iterable[Any], field: Field[Any, Any]) -> list[Any]:
-    """The embedded objects in one field of these records or embedded objects."""
+    """Return the embedded objects in one field of these records or embedded objects."""
     return [
-        each
+        embedded
         for structure in structures
         if structure.__dict__.get(field.name) is not None
-        for each in _flat(getattr(structure, field.name))
+        for embedded in _flat(getattr(structure, field.name))
     ]
 
 
@@ -293,7 +295,7 @@ def _flat(value: Any) -> Iterable[Any]:
 
 
 async def load_ghost(record: Any) -> Any:
-    """Load a ghost together with its siblings; a record that is loaded is given back as it is.
+    """Load a ghost together with its siblings, and return the record; a loaded one is unchanged.
 
     Raises:
         NotFound: It does not exist (or not for the acting principal).
@@ -308,13 +310,14 @@ async def load_ghost(record: Any) -> Any:
 
 
 async def load_group(ghost: Any) -> None:
-    """Load a ghost and all that are to load with it; those that are not found stay ghosts."""
+    """Load a ghost and its group with one query; records that are not found stay ghosts."""
     fetch: Fetch = ghost._fetch
     await _once(fetch, "", lambda: _load_ghosts(fetch, type(ghost)))
 
 
 async def _once(fetch: Fetch, key: str, load: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Tasks that ask for the same at the same time share one load; a cancelled one leaves it be."""
+    """Run one load for all tasks that need it at the same time; cancelling one task does not stop
+    it."""
     task = fetch.loading.get(key)
     if task is None:
         task = fetch.loading[key] = asyncio.ensure_future(load())
@@ -350,11 +353,11 @@ async def _load_many(record: BaseModel, field: ToMany[Any]) -> None:
     fetch = record._fetch
     own_app(fetch.app)
     waiting: list[tuple[Any, RecordSet[Any]]] = []
-    for each in fetch.siblings(record, field.name):
-        if each.is_stored and type(each.__dict__.get(field.name)) is not Commands:
-            value = getattr(each, field.name)
+    for sibling in fetch.siblings(record, field.name):
+        if sibling.is_stored and type(sibling.__dict__.get(field.name)) is not Commands:
+            value = getattr(sibling, field.name)
             if value._records is None and value._load is not None:
-                waiting.append((each, value))
+                waiting.append((sibling, value))
     if field.stored:
         await _load_listed(record, field, [value for _, value in waiting])
     elif isinstance(field, Many2many) and field.through is not None:
@@ -366,7 +369,7 @@ async def _load_many(record: BaseModel, field: ToMany[Any]) -> None:
 async def _load_listed(
     record: BaseModel, field: ToMany[Any], waiting: Sequence[RecordSet[Any]]
 ) -> None:
-    """RecordSets that know their ids: one query for all of them."""
+    """Load RecordSets that know their ids with one query."""
     fetch = record._fetch
     bound = target_of(fetch.app, field)
     group = fetch.related.get(field.name) or _group(record, fetch, field, field.name)
@@ -374,23 +377,22 @@ async def _load_listed(
     if any(ghost._fetch.is_ghost for each in members for ghost in each):
         await _load_ghosts(group, bound.model)
     for value, each in zip(waiting, members, strict=True):
-        # What is not there, or not for the acting principal, is left out.
+        # A record that does not exist, or not for the acting principal, stays a ghost.
         value._become([ghost for ghost in each if not ghost._fetch.is_ghost])
 
 
 async def _load_inverse(
     app: App, field: ToMany[Any], waiting: list[tuple[Any, RecordSet[Any]]]
 ) -> None:
-    """The records whose inverse field points at these: one query."""
+    """Load the records whose inverse field points at these records with one query."""
     bound = target_of(app, field)
     inverse = inverse_of(bound, field)
     parents = {parent.pk: parent for parent, _ in waiting}
     children: dict[Any, list[Any]] = {pk: [] for pk in parents}
     order = _order(bound, field.order)
     found = await by_ids(bound, inverse.name, list(parents), order=order)
-    documents = {
-        document["_id"]: document for document in found
-    }  # in one list of ids, then another
+    # A Many2many child of several parents may be found once for each chunk of their ids.
+    documents = {document["_id"]: document for document in found}
     for child in hydrate(bound, list(documents.values())):
         value = child.__dict__[inverse.name]
         if isinstance(inverse, Many2one):
@@ -407,7 +409,7 @@ async def _load_inverse(
 async def _load_through(
     record: BaseModel, field: Many2many[Any], waiting: list[tuple[Any, RecordSet[Any]]]
 ) -> None:
-    """The links, then what they point at: two queries."""
+    """Load the links, then the records that they point at, with two queries."""
     app = record._fetch.app
     bound, near, far = link_of(app, record._name, field)
     linked: dict[Any, list[Any]] = {parent.pk: [] for parent, _ in waiting}
@@ -420,16 +422,16 @@ async def _load_through(
         value._pks = list(dict.fromkeys(linked[parent.pk]))
     await _load_listed(record, field, [value for _, value in waiting])
     for _, value in waiting:
-        value._pks = None  # nothing of it is stored here
+        value._pks = None  # the record itself stores no ids of this field
 
 
 def _order(bound: BoundModel, order: str | None) -> tuple[tuple[str, int], ...]:
-    """Stored paths with their directions."""
+    """Return stored paths with their directions."""
     return tuple((bound.schema.path_of(path), way) for path, way in parse_order(order))
 
 
 def own_app(app: App) -> None:
-    """Refuse to load records of another App than the current one."""
+    """Refuse to load records of an App that is not the current one."""
     if current_env().app is not app:
         raise ConfigurationError(
             f"the records belong to App {app.name!r}, and App {current_env().app.name!r} is "

@@ -1,5 +1,7 @@
-"""How links of a to-many field are written, by where they are held: in the record's own list, in a field
-of the other model, or in a link model."""
+"""Writes the links of a to-many field.
+
+The record's own list, a field of the other model, or a link model stores them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ _ID = frozenset({"_id"})
 
 
 async def require(bound: BoundModel, pks: Sequence[Any]) -> None:
-    """Raise ``NotFound`` where one of the records does not exist (or not for the acting principal)."""
+    """Raise ``NotFound`` where one of the records does not exist (or not for the acting
+    principal)."""
     wanted = list(dict.fromkeys(pks))
     found = len(await by_ids(bound, "_id", wanted, fields=_ID))
     if found < len(wanted):
@@ -42,7 +45,7 @@ async def require(bound: BoundModel, pks: Sequence[Any]) -> None:
 
 
 async def delete(bound: BoundModel, pks: Sequence[Any], where: Domain = Domain.TRUE) -> None:
-    """Delete the records that match as well."""
+    """Delete the records with these ids that match the domain."""
     for chunk in chunks(pks):
         domain = condition("_id", "in", chunk) & where
         await _execute(Operation("unlink", bound.model, current_env(), domain))
@@ -61,13 +64,16 @@ async def _execute(op: Operation) -> Any:
 
 
 async def point_at(bound: BoundModel, inverse: Any, owners: Mapping[Any, Sequence[Any]]) -> None:
-    """Let records of the other model point at their new owners: one operation for all of them."""
+    """Set the new owners in records of the other model, with one operation."""
     if isinstance(inverse, Many2one):
-        updates = {pk: Update({"$set": {inverse.db_name: each[-1]}}) for pk, each in owners.items()}
+        updates = {
+            pk: Update({"$set": {inverse.db_name: owner_pks[-1]}})
+            for pk, owner_pks in owners.items()
+        }
     else:
         updates = {
-            pk: Update({"$addToSet": {inverse.db_name: {"$each": list(each)}}})
-            for pk, each in owners.items()
+            pk: Update({"$addToSet": {inverse.db_name: {"$each": list(owner_pks)}}})
+            for pk, owner_pks in owners.items()
         }
     domain = condition("_id", "in", list(owners))
     await _execute(Operation("write", bound.model, current_env(), domain, PerRecord(updates)))
@@ -78,7 +84,8 @@ async def point_at(bound: BoundModel, inverse: Any, owners: Mapping[Any, Sequenc
 
 @dataclass(eq=False)
 class ListChange:
-    """What commands do to a stored list of ids: a new list, or ids that join and go."""
+    """The change that commands make to a stored list of ids: a new list, or ids to add and to
+    remove."""
 
     whole: list[Any] | None = None
     added: list[Any] = field(default_factory=list[Any])
@@ -87,7 +94,8 @@ class ListChange:
 
     @classmethod
     def of(cls, commands: Sequence[Command], made: Mapping[int, Any]) -> ListChange:
-        """The commands in their order; ``made`` has the ids of records that they create."""
+        """Return the change of commands in their order; ``made`` has the ids of the records that
+        they create."""
         change = cls()
         for index, command in enumerate(commands):
             if command.kind == "set":
@@ -113,16 +121,17 @@ class ListChange:
 
     def _remove(self, pk: Any) -> None:
         if self.whole is not None:
-            self.whole = [each for each in self.whole if each != pk]
+            self.whole = [listed for listed in self.whole if listed != pk]
             return
         if pk in self.added:
             self.added.remove(pk)
         if pk not in self.removed:
             self.removed.append(pk)
 
-    async def write(self, bound: BoundModel, each: ToMany[Any], records: Sequence[Any]) -> None:
-        """Let ids go, then join: the database does not take both for one list at once."""
-        name = each.db_name
+    async def write(self, bound: BoundModel, relation: ToMany[Any], records: Sequence[Any]) -> None:
+        """Write the removals, then the additions, because MongoDB refuses both for one list in one
+        update."""
+        name = relation.db_name
         by_pk: dict[Any, list[Any]] = {}
         for record in records:
             by_pk.setdefault(record.pk, []).append(record)
@@ -141,30 +150,30 @@ class ListChange:
         if self.added:
             yield Update({"$addToSet": {name: {"$each": self.added}}})
 
-    def show(self, records: Iterable[Any], each: ToMany[Any]) -> None:
-        """The same to what the records hold, where they hold the list."""
+    def show(self, records: Iterable[Any], relation: ToMany[Any]) -> None:
+        """Apply the change to the lists in memory."""
         for record in records:
-            value = record.__dict__.get(each.name)
-            getattr(record, "_changes", {}).pop(each.name, None)
+            value = record.__dict__.get(relation.name)
+            getattr(record, "_changes", {}).pop(relation.name, None)
             if value is not None:
-                stored = each.encode(value)
+                stored = relation.encode(value)
                 known = [pk for pk in stored if pk not in self.removed]
-                record.__dict__[each.name] = list(dict.fromkeys([*known, *self.added]))
+                record.__dict__[relation.name] = list(dict.fromkeys([*known, *self.added]))
 
 
-# -- links that are held elsewhere ----------------------------------------------------------------
+# -- links that another model stores --------------------------------------------------------------
 
 
 class Ends(Protocol):
-    """The links of some records, wherever they are held."""
+    """The links of some records in a field that does not store them itself."""
 
     @property
     def copies(self) -> Sequence[Any]:
-        """For each of these a record of its own is created."""
+        """The values to pass to ``new``: a command creates one record for each of them."""
         ...
 
     def new(self, value: Any, pk: Any) -> Any:
-        """The values of a record to create, for one of ``copies``."""
+        """Return the values of a record to create, for one of ``copies``."""
         ...
 
     async def check(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
@@ -176,104 +185,104 @@ class Ends(Protocol):
         ...
 
     async def unlink(self, pks: Sequence[Any]) -> None:
-        """Take the links to these ids away."""
+        """Remove the links to these ids."""
         ...
 
     async def keep_only(self, pks: Sequence[Any]) -> None:
-        """Take every other link away."""
+        """Remove every other link."""
         ...
 
     async def delete(self, pks: Sequence[Any]) -> None:
-        """Delete the linked ones of these records."""
+        """Delete those of these records that are linked."""
         ...
 
 
-def ends_of(bound: BoundModel, each: ToMany[Any], pks: Sequence[Any]) -> Ends:
-    """The links of some records in a field that does not store them itself."""
-    if isinstance(each, Many2many):
-        return (Backward if each.through is None else Through)(bound, each, pks)
-    return Owned(bound, each, pks)
+def ends_of(bound: BoundModel, relation: ToMany[Any], pks: Sequence[Any]) -> Ends:
+    """Return the links of some records in a field that does not store them itself."""
+    if isinstance(relation, Many2many):
+        return (Backward if relation.through is None else Through)(bound, relation, pks)
+    return Owned(bound, relation, pks)
 
 
 class Owned:
     """A One2many: each record of the other model has one owner."""
 
-    def __init__(self, bound: BoundModel, each: ToMany[Any], pks: Sequence[Any]) -> None:
-        self.target = target_of(bound.app, each)
-        self.inverse = inverse_of(self.target, each)
+    def __init__(self, bound: BoundModel, relation: ToMany[Any], pks: Sequence[Any]) -> None:
+        self.target = target_of(bound.app, relation)
+        self.inverse = inverse_of(self.target, relation)
         self.pks = list(pks)
         self.copies: Sequence[Any] = self.pks
         self.mine = condition(self.inverse.name, "in", self.pks)
 
     def new(self, value: Any, pk: Any) -> Any:
-        """The values with their owner."""
+        """Return the values with their owner."""
         if isinstance(value, Mapping):
             return {**value, self.inverse.name: pk}
         setattr(value, self.inverse.name, pk)
         return value
 
     async def check(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
-        """Every record may change its owner."""
+        """Accept all links, because every record may change its owner."""
 
     async def link(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
-        """The last of several owners gets them."""
+        """Set the last of several owners in these records."""
         await point_at(self.target, self.inverse, dict.fromkeys(links, self.pks[-1:]))
 
     async def unlink(self, pks: Sequence[Any]) -> None:
-        """Let go of these."""
+        """Remove these records from their owners."""
         for chunk in chunks(pks):
-            await self._let_go(condition("_id", "in", chunk) & self.mine)
+            await self._remove_owners(condition("_id", "in", chunk) & self.mine)
 
     async def keep_only(self, pks: Sequence[Any]) -> None:
-        """Let go of all others."""
-        await self._let_go(condition("_id", "not in", list(pks)) & self.mine)
+        """Remove all other records from their owners."""
+        await self._remove_owners(condition("_id", "not in", list(pks)) & self.mine)
 
-    async def _let_go(self, domain: Domain) -> None:
+    async def _remove_owners(self, domain: Domain) -> None:
         if self.inverse.required or getattr(self.inverse, "on_delete", None) == "cascade":
             await _execute(Operation("unlink", self.target.model, current_env(), domain))
         else:
             await change(self.target, domain, "$set", {self.inverse.db_name: None})
 
     async def delete(self, pks: Sequence[Any]) -> None:
-        """Those of them that belong to these records."""
+        """Delete those of these records that have one of the owners."""
         await delete(self.target, pks, self.mine)
 
 
 class Backward(Owned):
     """The other side of a Many2many that stores ids."""
 
-    def __init__(self, bound: BoundModel, each: ToMany[Any], pks: Sequence[Any]) -> None:
-        super().__init__(bound, each, pks)
+    def __init__(self, bound: BoundModel, relation: ToMany[Any], pks: Sequence[Any]) -> None:
+        super().__init__(bound, relation, pks)
         self.copies = [None]
 
     def new(self, value: Any, pk: Any) -> Any:
-        """The values with all of these records."""
+        """Return the values with the ids of all owners."""
         return super().new(value, list(self.pks))
 
     async def link(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
-        """Add these records to the lists of those."""
+        """Add the owners to the lists of these records."""
         await point_at(self.target, self.inverse, dict.fromkeys(links, self.pks))
 
-    async def _let_go(self, domain: Domain) -> None:
+    async def _remove_owners(self, domain: Domain) -> None:
         await change(self.target, domain, "$pull", {self.inverse.db_name: {"$in": self.pks}})
 
 
 class Through:
-    """Links that are records themselves."""
+    """A Many2many with a link model, whose links are records."""
 
-    def __init__(self, bound: BoundModel, each: Many2many[Any], pks: Sequence[Any]) -> None:
-        self.target = target_of(bound.app, each)
-        self.links, self.near, self.far = link_of(bound.app, bound.model._name, each)
+    def __init__(self, bound: BoundModel, relation: Many2many[Any], pks: Sequence[Any]) -> None:
+        self.target = target_of(bound.app, relation)
+        self.links, self.near, self.far = link_of(bound.app, bound.model._name, relation)
         self.pks = list(pks)
         self.copies: Sequence[Any] = [None]
         self.mine = condition(self.near.name, "in", self.pks)
 
     def new(self, value: Any, pk: Any) -> Any:
-        """The values as they are: the link is made afterwards."""
+        """Return the values unchanged, because the link is created afterwards."""
         return value
 
     async def check(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
-        """The values of the links are acceptable."""
+        """Validate the values of the links."""
         pairs = [(near, far) for far in links for near in self.pks]
         await creating.prepared(self.links, self._values(pairs, links))
 
@@ -283,7 +292,7 @@ class Through:
         return [{**links[far], self.near.name: near, self.far.name: far} for near, far in pairs]
 
     async def link(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
-        """Create the links that do not exist; those that do get the values."""
+        """Create the missing links, and write the values to the existing ones."""
         domain = self.mine & condition(self.far.name, "in", list(links))
         env = current_env()
         existing = await _execute(Operation("search", self.links.model, env, domain))
@@ -314,6 +323,6 @@ class Through:
         await _execute(Operation("unlink", self.links.model, current_env(), domain))
 
     async def delete(self, pks: Sequence[Any]) -> None:
-        """The links, then the linked records."""
+        """Delete the links, then the linked records."""
         await self.unlink(pks)
         await delete(self.target, pks)

@@ -1,4 +1,5 @@
-"""Records to create together with the records that commands on their to-many fields create and link."""
+"""Commands on the to-many fields of new records: creates and links other records together with
+them."""
 
 from __future__ import annotations
 
@@ -25,12 +26,12 @@ Given = dict[str, Commands]
 def take(bound: BoundModel, state: dict[str, Any]) -> Given:
     """Take the commands out of one validated state."""
     given: Given = {}
-    for each in bound.schema.to_many:
-        value = state.get(each.name)
+    for relation in bound.schema.to_many:
+        value = state.get(relation.name)
         if isinstance(value, Commands):
-            given[each.name] = state.pop(each.name)
-        elif not each.stored and each.name in state:  # None, and a RecordSet that was loaded
-            del state[each.name]
+            given[relation.name] = state.pop(relation.name)
+        elif not relation.stored and relation.name in state:  # None or a loaded RecordSet
+            del state[relation.name]
     return given
 
 
@@ -38,28 +39,31 @@ def take(bound: BoundModel, state: dict[str, Any]) -> Given:
 
 
 async def plan(bound: BoundModel, batch: ValueBatch, given: Sequence[Given]) -> None:
-    """Check the commands of new records, which have their ids, and note what goes with the creation."""
+    """Check the commands of new records that have their ids, and note the work around the
+    creation."""
     planning = _Planning(bound, batch)
-    for each in bound.schema.to_many:
+    for relation in bound.schema.to_many:
         members: list[_Member] = []
         for row, commands in zip(batch.rows, given, strict=True):
-            members += _members(row, each, commands.get(each.name, ()))
+            members += _members(row, relation, commands.get(relation.name, ()))
         touched = [
-            row for row, commands in zip(batch.rows, given, strict=True) if each.name in commands
+            row
+            for row, commands in zip(batch.rows, given, strict=True)
+            if relation.name in commands
         ]
         if not touched or batch.problems:
             continue
-        if each.stored:
-            await planning.listed(each, members, touched)
-        elif isinstance(each, Many2many) and each.through is not None:
-            await planning.through(each, members)
+        if relation.stored:
+            await planning.listed(relation, members, touched)
+        elif isinstance(relation, Many2many) and relation.through is not None:
+            await planning.through(relation, members)
         else:
-            await planning.inverse(each, members)
+            await planning.inverse(relation, members)
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A record that a new record is to be linked with: one to create, or the id of one."""
+    """A record to link with a new record: the id of one, or the values of one to create."""
 
     owner: ValueRow
     loc: tuple[str | int, ...]
@@ -68,25 +72,25 @@ class _Member:
     link: Mapping[str, Any] | None = None
 
 
-def _members(row: ValueRow, each: ToMany[Any], commands: Sequence[Command]) -> list[_Member]:
-    found: list[_Member] = []
+def _members(row: ValueRow, relation: ToMany[Any], commands: Sequence[Command]) -> list[_Member]:
+    members: list[_Member] = []
     for index, command in enumerate(commands):
-        loc = (*row.loc, each.name, index)
+        loc = (*row.loc, relation.name, index)
         if command.kind == "create":
-            found.append(_Member(row, loc, new=command.values))
+            members.append(_Member(row, loc, new=command.values))
         elif command.kind == "link":
-            found += [_Member(row, loc, pk, link=command.values) for pk in command.records]
+            members += [_Member(row, loc, pk, link=command.values) for pk in command.records]
         elif command.kind == "set":
-            found = [_Member(row, loc, pk) for pk in command.records]
+            members = [_Member(row, loc, pk) for pk in command.records]
         else:
             message = f"a new record has nothing to {command.kind}"
-            row.refuse((each.name, index), message, "command")
-    return found
+            row.refuse((relation.name, index), message, "command")
+    return members
 
 
 @dataclass(eq=False, slots=True)
 class _Planning:
-    """What goes with a creation."""
+    """Plans the work around a creation, field by field."""
 
     bound: BoundModel
     batch: ValueBatch
@@ -101,13 +105,14 @@ class _Planning:
             return None
 
     async def _targets(
-        self, each: ToMany[Any], members: Sequence[_Member]
+        self, relation: ToMany[Any], members: Sequence[_Member]
     ) -> tuple[creating.Creation | None, list[Any]]:
-        """The new records of the other model, and the id of every member; no ids where something is wrong."""
+        """Return the new records of the other model, and the id of every member; no ids after a
+        problem."""
         news = [member for member in members if member.new is not None]
         if not news:
             return None, [member.pk for member in members]
-        target = target_of(self.bound.app, each)
+        target = target_of(self.bound.app, relation)
         child = await self._create(target, [member.new for member in news], news)
         if child is None:
             return None, []
@@ -116,30 +121,30 @@ class _Planning:
         return child, [member.pk if member.new is None else next(made) for member in members]
 
     async def listed(
-        self, each: ToMany[Any], members: Sequence[_Member], touched: Sequence[ValueRow]
+        self, relation: ToMany[Any], members: Sequence[_Member], touched: Sequence[ValueRow]
     ) -> None:
-        """A list of ids in the new record."""
-        _, pks = await self._targets(each, members)
+        """Store the ids in the new record."""
+        _, pks = await self._targets(relation, members)
         if self.batch.problems:
             return
         lists: dict[int, dict[Any, None]] = {id(row): {} for row in touched}
         for member, pk in zip(members, pks, strict=True):
             lists[id(member.owner)][pk] = None
         for row in touched:
-            row.values[each.name] = list(lists[id(row)])
+            row.values[relation.name] = list(lists[id(row)])
 
-    async def through(self, each: Many2many[Any], members: Sequence[_Member]) -> None:
-        """Links that are records themselves."""
-        _, pks = await self._targets(each, members)
+    async def through(self, relation: Many2many[Any], members: Sequence[_Member]) -> None:
+        """Plan the creation of link records."""
+        _, pks = await self._targets(relation, members)
         if self.batch.problems:
             return
-        link, near, far = link_of(self.bound.app, self.bound.model._name, each)
+        link, near, far = link_of(self.bound.app, self.bound.model._name, relation)
         pairs: dict[tuple[Any, Any], _Member] = {}
         for member, pk in zip(members, pks, strict=True):
             pairs[member.owner.values["_id"], pk] = member
         known = [member.pk for member in members if member.new is None]
         if known:
-            await linking.require(target_of(self.bound.app, each), known)
+            await linking.require(target_of(self.bound.app, relation), known)
         if pairs:
             values = [
                 {**(member.link or {}), near.name: owner, far.name: pk}
@@ -149,10 +154,10 @@ class _Planning:
             if child is not None:
                 self.batch.after(child.run)
 
-    async def inverse(self, each: ToMany[Any], members: Sequence[_Member]) -> None:
-        """Records that point at the new one."""
-        target = target_of(self.bound.app, each)
-        inverse = inverse_of(target, each)
+    async def inverse(self, relation: ToMany[Any], members: Sequence[_Member]) -> None:
+        """Plan the records that point at the new ones."""
+        target = target_of(self.bound.app, relation)
+        inverse = inverse_of(target, relation)
         news = [member for member in members if member.new is not None]
         if news:
             values = [_pointing(m.new, inverse, m.owner.values["_id"]) for m in news]
@@ -162,27 +167,27 @@ class _Planning:
             self.batch.after(child.run)
             if len(news) == len(members):
                 owners = [member.owner for member in news]
-                self.batch.settle(lambda: _show(each, child, owners))
-        found: dict[Any, list[Any]] = {}
+                self.batch.settle(lambda: _show(relation, child, owners))
+        owners_by_pk: dict[Any, list[Any]] = {}
         for member in members:
             if member.new is None:
-                found.setdefault(member.pk, []).append(member.owner.values["_id"])
-        if found:
-            await linking.require(target, list(found))
-            self.batch.after(lambda: linking.point_at(target, inverse, found))
+                owners_by_pk.setdefault(member.pk, []).append(member.owner.values["_id"])
+        if owners_by_pk:
+            await linking.require(target, list(owners_by_pk))
+            self.batch.after(lambda: linking.point_at(target, inverse, owners_by_pk))
 
 
-def _show(each: ToMany[Any], child: creating.Creation, owners: Sequence[ValueRow]) -> None:
-    """Let the new records know the ones that were created for them."""
-    found: dict[int, tuple[ValueRow, list[Any]]] = {}
+def _show(relation: ToMany[Any], child: creating.Creation, owners: Sequence[ValueRow]) -> None:
+    """Put the created records into the field of the new records that own them."""
+    by_owner: dict[int, tuple[ValueRow, list[Any]]] = {}
     for owner, record in zip(owners, child.records, strict=True):
-        found.setdefault(id(owner), (owner, []))[1].append(record)
-    for owner, records in found.values():
-        owner.record.__dict__[each.name] = RecordSet(child.bound.model, records)
+        by_owner.setdefault(id(owner), (owner, []))[1].append(record)
+    for owner, records in by_owner.values():
+        owner.record.__dict__[relation.name] = RecordSet(child.bound.model, records)
 
 
 def _pointing(value: Any, inverse: Any, pk: Any) -> Any:
-    """The values of a new record that is to point at this one."""
+    """Return the values of a record to create, with a pointer to its owner."""
     pointer = pk if isinstance(inverse, Many2one) else [pk]
     if isinstance(value, Mapping):
         return {**value, inverse.name: pointer}

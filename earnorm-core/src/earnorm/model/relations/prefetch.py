@@ -1,4 +1,5 @@
-"""Relations as a whole: whether their other ends exist, and paths of them that load in advance."""
+"""Relations of whole models: checks that their other ends exist, and loads paths of them in
+advance."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ Fields = Mapping[str, Field[Any, Any]]
 
 
 def relations_of(fields: Fields, prefix: str = "") -> Iterator[tuple[str, Relation[Any, Any]]]:
-    """The relations of a model with their paths, those in embedded objects included."""
+    """Yield the relations of a model with their paths, those in embedded objects included."""
     for name, field in fields.items():
         if isinstance(field, Relation):
             yield prefix + name, field
@@ -40,14 +41,14 @@ def relations_of(fields: Fields, prefix: str = "") -> Iterator[tuple[str, Relati
 
 
 def check_relations(models: Iterable[type[BaseModel]], known: Mapping[str, Fields]) -> None:
-    """Find relations whose other end does not exist.
+    """Refuse relations whose other end does not exist.
 
     Args:
-        models: The models whose relations are looked at.
+        models: The models whose relations are checked.
         known: The fields of every model by its name, those that plugins add included.
 
     Raises:
-        ConfigurationError: Naming the model, the field and the nearest name.
+        ConfigurationError: It names the model, the field and the nearest name.
     """
     for model in models:
         for path, field in relations_of(known.get(model._name) or model._schema.fields):
@@ -96,7 +97,7 @@ def _check_other_side(
 
 
 def prefetch_tree(paths: Iterable[str]) -> dict[str, Any]:
-    """Dotted paths as nested mappings: each relation once per level."""
+    """Return dotted paths as nested mappings, with each relation once per level."""
     tree: dict[str, Any] = {}
     for path in paths:
         level = tree
@@ -106,10 +107,10 @@ def prefetch_tree(paths: Iterable[str]) -> dict[str, Any]:
 
 
 async def prefetch(bound: BoundModel, records: Sequence[Any], tree: Mapping[str, Any]) -> None:
-    """Load the relations of a tree: one query per relation and level.
+    """Load the relations of a tree, with one query per relation and level.
 
     Raises:
-        DomainError: A name that is no relation.
+        DomainError: A name is not that of a relation.
     """
     await _prefetch(bound.app, bound.schema, records, tree)
 
@@ -125,7 +126,7 @@ async def _prefetch(
         elif field is not None and field.structure is not None and below:
             await _prefetch(app, field.structure._schema, inside(structures, field), below)
         else:
-            relations = [each.name for each in schema.relations]
+            relations = [relation.name for relation in schema.relations]
             raise DomainError(
                 f"prefetch: {schema.name} has no relation {name!r}{nearest(name, relations)}"
             )
@@ -140,7 +141,7 @@ async def _prefetch_relation(
     if field.comodel:
         await _prefetch(app, target_of(app, field).schema, targets, below)
         return
-    by_model: dict[Any, list[Any]] = {}  # a Reference: the models that have such a relation
+    by_model: dict[Any, list[Any]] = {}  # a Reference points at records of several models
     for target in targets:
         by_model.setdefault(type(target), []).append(target)
     for model, records in by_model.items():

@@ -1,8 +1,9 @@
-"""The trees that a model's records form by pointing at their parents: what lies below, what above.
+"""The trees of records that point at their parents: finds descendants and ancestors.
 
-Which relation that is says the model's ``_parent_name``; without it, ``parent_id``. A walk goes level
-by level and never visits a record twice, so cycles end it. It runs with access rules off, since, as
-in Odoo, they apply to the search that asks; what it gives are ids only.
+The model's ``_parent_name`` names that relation; the default is ``parent_id``. A walk goes level by
+level and never visits a record twice, so cycles end it. It runs with access rules off because, as
+in
+Odoo, they apply to the search that uses the result; the walk returns only ids.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _REASON: Final = "domain: the ids of a tree, for child_of and parent_of"
 
 
 def parent_name(bound: BoundModel) -> str:
-    """The name of the relation from a record to its parent.
+    """Return the name of the relation from a record to its parent.
 
     Raises:
         DomainError: The model has no such relation to itself.
@@ -39,9 +40,9 @@ def parent_name(bound: BoundModel) -> str:
 
 
 async def walk(bound: BoundModel, env: Env, starts: Iterable[Any], *, upwards: bool) -> list[Any]:
-    """The ids of the start records and of all that lie below (``upwards``: above) them.
+    """Return the ids of the start records and of all their descendants (``upwards``: ancestors).
 
-    The one place where a tree is followed, unless a feature knows a shorter way.
+    A feature that stores paths may answer instead, with fewer queries.
     """
     parent = parent_name(bound)
     env = env.replace(system=True, reason=_REASON)
@@ -49,17 +50,17 @@ async def walk(bound: BoundModel, env: Env, starts: Iterable[Any], *, upwards: b
         known = await bound.reading.below(bound, env, list(dict.fromkeys(starts)))
         if known is not None:
             return known
-    asked, told = ("_id", parent) if upwards else (parent, "_id")
-    key = bound.schema.fields[told].db_name
+    by_field, to_field = ("_id", parent) if upwards else (parent, "_id")
+    key = bound.schema.fields[to_field].db_name
     seen = dict.fromkeys(starts)
     frontier = list(seen)
     while frontier:
-        found: dict[Any, None] = {}
-        fields = frozenset({"_id", told})
-        for document in await by_ids(bound, asked, frontier, env=env, fields=fields):
+        pks: dict[Any, None] = {}
+        fields = frozenset({"_id", to_field})
+        for document in await by_ids(bound, by_field, frontier, env=env, fields=fields):
             value = document.get(key)
-            found.update(dict.fromkeys(value if isinstance(value, list) else [value]))
-        found.pop(None, None)
-        frontier = [pk for pk in found if pk not in seen]
+            pks.update(dict.fromkeys(value if isinstance(value, list) else [value]))
+        pks.pop(None, None)
+        frontier = [pk for pk in pks if pk not in seen]
         seen.update(dict.fromkeys(frontier))
     return list(seen)

@@ -1,1 +1,1 @@
-"""Rules that values are held to before they are written."""
+"""The rules that values must fulfil before they are written."""

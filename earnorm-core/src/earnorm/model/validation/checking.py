@@ -1,7 +1,8 @@
-"""Holds records to the rules of their model before they are written: what is asynchronous, and ``@constrains``.
+"""Checks records against their model's asynchronous validators and ``@constrains`` before a write.
 
-Each constraint sees a preview: an object of the model with the values that the record will have. The record itself
-is not touched, so a refused write leaves nothing behind.
+Each constraint sees a preview: an object of the model with the values that the record will have.
+The
+record itself does not change, so a refused write leaves it as it was.
 """
 
 from __future__ import annotations
@@ -34,11 +35,9 @@ if TYPE_CHECKING:
 
 Loc = tuple[str | int, ...]
 
-_AT_ONCE: Final = (
-    10  # coroutines of one batch; a session serves one at a time, so one in a transaction
-)
+_AT_ONCE: Final = 10  # a transaction runs one, because a session serves one operation at a time
 _BATCH: Final = 2000
-_MOST_PROBLEMS: Final = 1000  # of an update by domain, which may match any number of records
+_MOST_PROBLEMS: Final = 1000  # an update by domain may match any number of records
 
 
 async def checked_new(
@@ -46,10 +45,10 @@ async def checked_new(
     values: Sequence[Any],
     validate: Callable[[BoundModel, Sequence[Any]], list[State]],
 ) -> list[State]:
-    """The states of new records, held to every rule.
+    """Validate new records, check them against every rule, and return their states.
 
     Raises:
-        ValidationError: With the problems of all, whichever rule found them.
+        ValidationError: With the problems of all records and rules.
     """
     if bound.schema.rules is None:
         return validate(bound, values)
@@ -63,7 +62,7 @@ async def checked_new(
         places = [place for place in places if place not in refused]
         if len(values) == 1 or not refused or not places:
             raise
-        try:  # the others have problems of another kind, maybe
+        try:  # the first pass may stop before it finds the problems of the other records
             states = validate(bound, [values[place] for place in places])
         except ValidationError:
             raise error from None
@@ -77,25 +76,25 @@ async def checked_new(
 
 
 async def check(bound: BoundModel, when: When, subjects: Sequence[ValueRow]) -> list[ErrorDetail]:
-    """As ``check_rows``: the problems alone."""
+    """Return only the problems that ``check_rows`` finds."""
     return [detail for _, detail in await check_rows(bound, when, subjects)]
 
 
 async def check_rows(
     bound: BoundModel, when: When, subjects: Sequence[ValueRow]
 ) -> list[tuple[ValueRow, ErrorDetail]]:
-    """Hold the records to what is asynchronous and to the constraints; the problems found, each with whose it is.
+    """Run asynchronous validators and constraints; return each problem with its row.
 
     Args:
         bound: Their model.
-        when: Whether they are new.
+        when: ``create`` for new records, or ``write``.
         subjects: The records, with validated values; asynchronous validators replace these in place.
     """
     rules = bound.schema.rules
     if rules is None:
         return []
     env = current_env()
-    # Plain loops and no function for each record: most records are checked, and found right, one at a time.
+    # Loops without a function call per record keep the common case fast, which is one valid record.
     problems = await _check_values(env, bound, when, subjects) if rules.are_late else []
     jobs: list[tuple[ValueRow, Rule]] = []
     if rules.constraints:
@@ -115,38 +114,39 @@ async def check_rows(
 async def refuse_problems(
     bound: BoundModel, when: When, subjects: Sequence[ValueRow], problems: list[ErrorDetail]
 ) -> None:
-    """Hold the records to the rules.
+    """Check the records against the rules, and raise all problems.
 
     Args:
         bound: Their model.
-        when: Whether they are new.
+        when: ``create`` for new records, or ``write``.
         subjects: The records, with validated values.
-        problems: What was found of other records of the batch.
+        problems: Problems that were found in other records of the batch.
 
     Raises:
-        ValidationError: With the problems of all, in the order of their positions.
+        ValidationError: With the problems of all records, in the order of their positions.
     """
-    found = problems
+    all_problems = problems
     for _, detail in await check_rows(bound, when, subjects):
-        found = [*found, detail]
-    if found:
-        if problems and len(found) > len(problems):
-            found.sort(key=lambda detail: int(detail["loc"][0]) if detail["loc"] else 0)
-        raise ValidationError(bound.model._name, found)
+        all_problems = [*all_problems, detail]
+    if all_problems:
+        if problems and len(all_problems) > len(problems):
+            all_problems.sort(key=lambda detail: int(detail["loc"][0]) if detail["loc"] else 0)
+        raise ValidationError(bound.model._name, all_problems)
 
 
 async def checked_plan(
     bound: BoundModel, plan: Plan, records: Sequence[BaseModel] | None = None
 ) -> Plan:
-    """The plan of a write of the same values, held to the rules: values once, constraints for each record.
+    """Check a plan for several records: its values once, the constraints for each record.
 
     Args:
         bound: The model.
-        plan: What will be written.
-        records: What it is written to; None for an update by domain, see ``narrowed``.
+        plan: The plan of the write.
+        records: The records to write; None for an update by domain, see ``narrowed``.
 
     Raises:
-        ValidationError: With every problem, or where a rule must know a value that only the server will.
+        ValidationError: With every problem, or where a rule must know a value that only the server
+            computes.
     """
     rules = bound.schema.rules
     if rules is None:
@@ -170,14 +170,14 @@ async def checked_plan(
 async def checked_plans(
     bound: BoundModel, given: Sequence[tuple[Loc, Plan, BaseModel]]
 ) -> tuple[list[Plan], list[ErrorDetail]]:
-    """Plans of a batch, each for a record of its own, held to the rules.
+    """Check the plans of a batch, each of which has its own record.
 
     Args:
         bound: The model.
-        given: The place in the batch, what will be written, and to which record.
+        given: The location in the batch, the plan and the record of each write.
 
     Returns:
-        The plans in their order, and the problems; the plans mean nothing where there are any.
+        The plans in their order, and the problems; where there are problems, ignore the plans.
     """
     rules = bound.schema.rules
     if rules is None:
@@ -195,7 +195,7 @@ async def checked_plans(
         plans.append(plan)
     problems += await check(bound, "write", subjects)
     pairs = zip(plans, subjects, strict=True)
-    return [_with_values(bound, rules, plan, each.values) for plan, each in pairs], problems
+    return [_with_values(bound, rules, plan, subject.values) for plan, subject in pairs], problems
 
 
 def _refuse_hindering(bound: BoundModel, rules: Rules, plan: Plan) -> None:
@@ -213,16 +213,20 @@ def _refuse_hindering(bound: BoundModel, rules: Rules, plan: Plan) -> None:
 async def _check_records(
     bound: BoundModel, rules: Rules, subjects: Sequence[ValueRow]
 ) -> list[ErrorDetail]:
-    """The problems of records that get the same values, in their order."""
-    jobs = [(each, rule) for each in subjects for rule in rules.concerning("write", each.values)]
+    """Return the problems of records that get the same values, in the order of the records."""
+    jobs = [
+        (subject, rule)
+        for subject in subjects
+        for rule in rules.concerning("write", subject.values)
+    ]
     found = await _check_constraints(current_env(), bound, jobs)
-    order = {id(each): place for place, each in enumerate(subjects)}
+    order = {id(subject): place for place, subject in enumerate(subjects)}
     found.sort(key=lambda problem: order[id(problem[0])])
     return [detail for _, detail in found]
 
 
 def _with_values(bound: BoundModel, rules: Rules, plan: Plan, values: State) -> Plan:
-    """The plan with what asynchronous validators returned."""
+    """Return the plan with the values that asynchronous validators returned."""
     late = rules.late("write", values)
     if not late:
         return plan
@@ -232,8 +236,9 @@ def _with_values(bound: BoundModel, rules: Rules, plan: Plan, values: State) -> 
 
 
 async def narrowed(op: Operation, bound: BoundModel, values: Mapping[str, Any]) -> list[Operation]:
-    """An update by domain that a constraint concerns: the same for the ids of the records that match, after
-    each was checked with its new values. Where none is concerned, the operation itself.
+    """Check every record that an update by domain matches, and return updates of these ids.
+
+    Return the operation itself where no constraint concerns the values.
 
     Raises:
         ValidationError: Each problem's ``loc`` begins with the record's id.
@@ -245,7 +250,7 @@ async def narrowed(op: Operation, bound: BoundModel, values: Mapping[str, Any]) 
     pks: list[Any] = []
     problems: list[ErrorDetail] = []
     async for records in _matching(op, bound):
-        subjects = [ValueRow(dict(values), (str(each.pk),), each) for each in records]
+        subjects = [ValueRow(dict(values), (str(matched.pk),), matched) for matched in records]
         jobs = [(subject, rule) for subject in subjects for rule in concerning]
         problems += [detail for _, detail in await _check_constraints(op.env, bound, jobs)]
         if len(problems) >= _MOST_PROBLEMS:
@@ -286,11 +291,11 @@ async def _check_values(
             if value is None or name in wrong:
                 continue
             try:
-                found = call(value)
-                found = await found if inspect.isawaitable(found) else found
-                subject.values[name] = returned(fields[name], found)
+                result = call(value)
+                result = await result if inspect.isawaitable(result) else result
+                subject.values[name] = returned(fields[name], result)
             except DomainError:
-                raise  # a mistake in the validator's own search
+                raise  # the validator's own search is wrong, not the value
             except (ValueError, AssertionError) as error:
                 wrong.add(name)
                 problems.extend((subject, d) for d in _details(error, subject.loc, (name,)))
@@ -307,13 +312,13 @@ async def _check_values(
 def _details(error: Exception, loc: Loc, names: Loc) -> list[ErrorDetail]:
     if isinstance(error, ValidationError):
         return [{**detail, "loc": (*loc, *detail["loc"])} for detail in error.errors()]
-    said = getattr(error, "message", None)  # a PydanticCustomError fills its template in
+    said = getattr(error, "message", None)  # a PydanticCustomError fills in its template there
     message = said() if callable(said) else str(error)
     return [{"loc": (*loc, *names), "msg": str(message), "type": "constraint"}]
 
 
 async def _run(env: Env, coroutines: Iterable[Any]) -> None:
-    """Wait for all, some at once; where one fails, none is left running."""
+    """Wait for all coroutines, several at a time; where one fails, leave none running."""
     waiting = iter(coroutines)
 
     async def work() -> None:
@@ -352,7 +357,7 @@ async def _check_constraints(
         return []
     await _make_previews(env, bound, jobs)
     problems, unread = await _call(env, jobs)
-    if unread:  # a constraint reads a field that it doesn't name: load those records whole
+    if unread:  # a constraint read a field that it does not name, so the record is loaded whole
         await _load(env, bound, [subject for subject, _ in unread])
         more, _ = await _call(env, unread, last=True)
         problems += more
@@ -386,17 +391,17 @@ async def _call(
 
     def pending() -> Iterator[Any]:
         for subject, rule in jobs:
-            if subject.preview is None:  # it is gone: the write says so
+            if subject.preview is None:  # the record was deleted, and the write reports that
                 continue
             try:
-                found = getattr(subject.preview, rule.method)()
+                result = getattr(subject.preview, rule.method)()
             except DomainError:
                 raise
             except (ValueError, AssertionError, FieldNotLoaded) as error:
                 refused(error, subject, rule)
                 continue
-            if inspect.isawaitable(found):
-                yield wait(subject, rule, found)
+            if inspect.isawaitable(result):
+                yield wait(subject, rule, result)
             elif hasattr(subject.preview, "_changes"):
                 _refuse_changes(subject, rule)
 
@@ -433,20 +438,20 @@ async def _make_previews(
 
 
 async def _load(env: Env, bound: BoundModel, subjects: Sequence[ValueRow]) -> None:
-    """Fetch the records whole, with one query for all of them."""
+    """Fetch the whole records with one query."""
     pks = list(dict.fromkeys(subject.record.pk for subject in subjects if subject.record))
-    found = await by_ids(bound, "_id", pks, env=env)
-    documents = {document["_id"]: document for document in found}
-    together: list[Any] | None = [] if bound.schema.relations else None
-    fetch = Fetch(bound.app, None, together)
+    stored = await by_ids(bound, "_id", pks, env=env)
+    documents = {document["_id"]: document for document in stored}
+    siblings: list[Any] | None = [] if bound.schema.relations else None
+    fetch = Fetch(bound.app, None, siblings)
     for subject in subjects:
         document = documents.get(subject.record and subject.record.pk)
         subject.preview = None
         if document is not None:
             state = {**bound.schema.state(dict(document)), **subject.values}
             subject.preview = _preview(bound, state, fetch)
-            if together is not None:
-                together.append(subject.preview)
+            if siblings is not None:
+                siblings.append(subject.preview)
 
 
 def _preview(bound: BoundModel, state: State, fetch: Fetch | None) -> Any:
@@ -458,7 +463,7 @@ def _preview(bound: BoundModel, state: State, fetch: Fetch | None) -> Any:
 
 
 def _stored_state(record: BaseModel) -> State:
-    """What was read of a record, without the changes that are not saved."""
+    """Return the state of a record as it was read, without unsaved changes."""
     state = dict(record.__dict__)
     changes: Mapping[str, Any] = getattr(record, "_changes", {})
     originals: Mapping[str, Any] = getattr(record, "_originals", {})

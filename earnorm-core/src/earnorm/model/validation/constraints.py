@@ -1,8 +1,10 @@
 """Rules of a model as methods: ``@validates`` for one value, ``@constrains`` for a record.
 
-In this order, on every way to the database: the field's type, its synchronous ``validators=``, synchronous
-``@validates`` methods, then what is asynchronous of both, then ``@constrains``. Nothing is written before all of it
-has passed for every record. What collects the rules of a class stands first here, what applies them after it.
+Every write runs them in this order: the field's type, its synchronous ``validators=``, synchronous
+``@validates`` methods, then the asynchronous ones of both, then ``@constrains``. Nothing is written
+before all of them have passed for every record. This module first collects the rules of a class,
+and
+then applies them.
 """
 
 from __future__ import annotations
@@ -30,12 +32,12 @@ _MARK: Final = "_earnorm_rule"
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a decorator noted on a method.
+    """The arguments of a decorator, noted on its method.
 
     Attributes:
         kind: ``validates`` or ``constrains``.
-        fields: The fields it is about.
-        on: The operations it holds for.
+        fields: The fields of the rule.
+        on: The operations that the rule checks.
     """
 
     kind: str
@@ -44,12 +46,14 @@ class Declared:
 
 
 def validates(*fields: str, on: Iterable[When] = BOTH) -> Callable[[F], F]:
-    """A method that gets a value of these fields and returns the value to store, or raises ``ValueError``.
+    """Declare a method that checks a value of these fields.
+
+    It gets the value and returns the value to store, or raises ``ValueError``.
 
     It is called for each value that is set (never for None), after the field's own checks. It sees no record, since
-    an update by domain has none; a rule about several fields is a :func:`constrains`. It may be a coroutine
-    function, which the constructor passes by: it is called when the record is created or written. An override
-    by the same name takes its place, and may call it with ``super()``.
+    an update by domain has none; a rule about several fields is a :func:`constrains`. It may be a
+    coroutine function, which the constructor does not call: it is called when the record is created
+    or written. An override of the same name replaces it, and may call it with ``super()``.
 
     Args:
         *fields: Names of fields.
@@ -59,14 +63,15 @@ def validates(*fields: str, on: Iterable[When] = BOTH) -> Callable[[F], F]:
 
 
 def constrains(*fields: str, on: Iterable[When] = BOTH) -> Callable[[F], F]:
-    """A method that raises ``ValueError`` where a record must not be stored as ``self`` is.
+    """Declare a method that raises ``ValueError`` where a record must not be stored as ``self`` is.
 
-    ``self`` shows the record as it will be: the new values, and the stored ones for the rest, loaded where they
-    were not fetched. It may be a coroutine function and ask the database. It is called before anything is
-    written, for every new record, and for a record of which one of the fields is written. It changes nothing.
+    ``self`` shows the record as it will be: the new values, and the stored values of the other
+    fields, loaded where they were not fetched. The method may be a coroutine function and read the
+    database. It is called before anything is written, for every new record and for a record of which
+    one of the fields is written. It changes nothing.
 
     Args:
-        *fields: Names of fields; none means that every write is checked.
+        *fields: Names of fields; without any, every write is checked.
         on: ``create``, ``write``, or both.
     """
     return _declaring("constrains", fields, on)
@@ -75,9 +80,9 @@ def constrains(*fields: str, on: Iterable[When] = BOTH) -> Callable[[F], F]:
 def _declaring(kind: str, fields: tuple[Any, ...], on: Iterable[When]) -> Callable[[F], F]:
     if not all(isinstance(name, str) for name in fields) or (kind == "validates" and not fields):
         raise TypeError(f'@{kind} takes the names of fields: @{kind}("email")')
-    asked = {on} if isinstance(on, str) else {*on}
-    when: frozenset[When] = frozenset(each for each in BOTH if each in asked)
-    if not when or len(asked) > len(when):
+    given_words = {on} if isinstance(on, str) else {*on}
+    when: frozenset[When] = frozenset(word for word in BOTH if word in given_words)
+    if not when or len(given_words) > len(when):
         raise TypeError(f"@{kind}: on= is 'create', 'write' or both, not {on!r}")
     rule = Declared(kind, fields, when)
 
@@ -103,18 +108,22 @@ class Rule:
     is_async: bool
 
     def concerns(self, when: When, written: Collection[str]) -> bool:
-        """Whether such a write must be checked. A new record always: all of its values are new."""
+        """Return whether such a write must be checked.
+
+        A new record always is, because all of its values are new.
+        """
         if when not in self.on:
             return False
         return when == "create" or not self.fields or not self.fields.isdisjoint(written)
 
 
 class Rules:
-    """The rules of one class; a class without any has None instead.
+    """The rules of one class; a class without rules has None instead.
 
     Attributes:
         constraints: Its ``@constrains`` methods.
-        are_late: Some validators are asynchronous, so they are called before the record is written.
+        are_late: Some validators are asynchronous, so they are called before a write and not when a
+            value is set.
     """
 
     __slots__ = ("_late", "_of_new", "_sync", "are_late", "constraints")
@@ -122,7 +131,7 @@ class Rules:
     def __init__(self, cls: type[Structure], found: Iterable[tuple[Declared, Rule]]) -> None:
         self.constraints: list[Rule] = []
         self._sync: dict[str, list[tuple[frozenset[When], Callable[[Any], Any]]]] = {}
-        # What is asynchronous, in the order in which it is called.
+        # The asynchronous validators stand in the order in which they are called.
         self._late: dict[str, list[tuple[frozenset[When], Callable[[Any], Any]]]] = {}
         both = frozenset(BOTH)
         for field in cls._schema.stored:
@@ -140,7 +149,8 @@ class Rules:
         self._of_new = [rule for rule in self.constraints if "create" in rule.on]
 
     def checks(self, field: Field[Any, Any], when: When) -> list[Callable[[Any], Any]]:
-        """The synchronous ``@validates`` of a field, each of which gives the value to store."""
+        """Return the synchronous ``@validates`` methods of a field, each of which returns the value
+        to store."""
         return [
             partial(_check, call, field)
             for on, call in self._sync.get(field.name, ())
@@ -148,25 +158,25 @@ class Rules:
         ]
 
     def late(self, when: When, names: Iterable[str]) -> list[tuple[str, Callable[[Any], Any]]]:
-        """What is asynchronous about the values of these fields."""
+        """Return the asynchronous validators of these fields, each with its field's name."""
         return [(n, call) for n in names for on, call in self._late.get(n, ()) if when in on]
 
     def hindering(self, name: str) -> str | None:
-        """A rule that must know the field's whole new value; None where no rule does."""
+        """Return the rule that must know the field's whole new value; None where no rule must."""
         if name in self._sync or name in self._late:
             return "a validator"
         found = self.concerning("write", (name,))
         return found[0].method + "()" if found else None
 
     def concerning(self, when: When, written: Collection[str]) -> list[Rule]:
-        """The constraints that such a write must fulfil."""
+        """Return the constraints that such a write must fulfil."""
         if when == "create":
             return self._of_new
         return [rule for rule in self.constraints if rule.concerns(when, written)]
 
 
 def rules_of(cls: type[Structure]) -> Rules | None:
-    """The rules that a class declares or inherits; those of a base class are called first.
+    """Return the rules that a class declares or inherits; those of a base class come first.
 
     Raises:
         TypeError: A rule names an unknown field, or is asynchronous where nothing can wait for it.
@@ -181,20 +191,21 @@ def rules_of(cls: type[Structure]) -> Rules | None:
 
 
 def declared_rules(cls: type[Structure]) -> dict[str, Declared]:
-    """What was declared above each rule of a class, by the method's name; those of a base come first."""
+    """Return the declaration of each rule of a class, by the method's name; those of a base come
+    first."""
     declared: dict[str, Declared] = {}
     for ancestor in reversed(cls.__mro__):
         for name, value in vars(ancestor).items():
             rule = getattr(value, _MARK, None)
             if isinstance(rule, Declared):
                 declared[name] = rule
-    # check = None takes an inherited rule away
+    # A class removes an inherited rule with "check = None".
     return {name: rule for name, rule in declared.items() if callable(getattr(cls, name))}
 
 
 def _refuse_unknown(cls: type[Structure], found: Iterable[tuple[Declared, Rule]]) -> None:
     if getattr(cls, "_abstract", False) or getattr(cls, "_inherit", None) is not None:
-        return  # the model that it becomes a part of may have the field
+        return  # the extended model may have the field
     fields = cls._schema.fields
     for declared, rule in found:
         for name in declared.fields:
@@ -212,19 +223,19 @@ def _refuse_unknown(cls: type[Structure], found: Iterable[tuple[Declared, Rule]]
 
 
 def _refuse_nested(cls: type[Structure]) -> bool:
-    """Whether a field has asynchronous validators."""
-    late = False
+    """Refuse asynchronous validators inside a field; return whether a field itself has some."""
+    has_late = False
     for field in cls._schema.stored:
-        late = late or bool(field.async_validators)
-        inner = field if not hasattr(cls, "save") else _item_of(field)
-        while inner is not None:
-            if inner.async_validators:
+        has_late = has_late or bool(field.async_validators)
+        inner_field = field if not hasattr(cls, "save") else _item_of(field)
+        while inner_field is not None:
+            if inner_field.async_validators:
                 raise TypeError(
                     f"{cls.__name__}.{field.name}: asynchronous validators stand on a model's own field, "
                     f"not on the items of one nor inside an embedded object"
                 )
-            inner = _item_of(inner)
-    return late
+            inner_field = _item_of(inner_field)
+    return has_late
 
 
 def _item_of(field: Any) -> Field[Any, Any] | None:
@@ -235,7 +246,7 @@ def _item_of(field: Any) -> Field[Any, Any] | None:
 
 
 class _ValueOnly(Fetch):
-    """What ``self`` of a ``@validates`` method knows: there is no record."""
+    """The loading state of ``self`` in a ``@validates`` method, where no record exists."""
 
     def __init__(self) -> None:
         super().__init__(None, frozenset())  # type: ignore[arg-type] # it belongs to no App
@@ -264,15 +275,15 @@ def _caller(cls: type[Structure], method: str) -> Callable[[Any], Any]:
 
 
 def _check(call: Callable[[Any], Any], field: Field[Any, Any], value: Any) -> Any:
-    # None came from an earlier one of the chain, which makes the field unset.
+    # An earlier validator may have returned None, which unsets the field.
     return returned(field, call(value)) if value is not None else None
 
 
 def returned(field: Field[Any, Any], value: Any) -> Any:
-    """What a validator gave, where it can be stored.
+    """Return a validator's result, and refuse one that cannot be stored.
 
     Raises:
-        ValueError: None for a field that needs a value.
+        ValueError: The result is None, and the field needs a value.
     """
     if inspect.isawaitable(value):
         getattr(value, "close", lambda: None)()
@@ -283,10 +294,10 @@ def returned(field: Field[Any, Any], value: Any) -> Any:
 
 
 def check_embedded(value: Structure, rules: Rules) -> None:
-    """The constraints of an embedded object, which are synchronous.
+    """Run the constraints of an embedded object, which are synchronous.
 
     Raises:
-        ValueError: What a constraint raised.
+        ValueError: A constraint raised it.
     """
     for rule in rules.constraints:
         getattr(value, rule.method)()
