@@ -1,6 +1,6 @@
 """EarnORM: an async ORM for MongoDB whose kernel is small and whose features are plugins.
 
-Everything public is named here.
+This module names everything that is public.
 """
 
 from importlib import import_module
@@ -274,10 +274,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    # Offered by the pool plugin; its own type is earnorm_pool.Pool, which the core cannot import.
+    # The pool plugin offers it; its type is earnorm_pool.Pool, which the core cannot import.
     pool: Any
 else:
-    # What a class body doesn't name, or seldom: imported when it is first asked for, so that importing
+    # Class bodies seldom need these names. Each is imported on its first use, so that importing
     # models is quick.
     _LATER = {
         "application": "App AppSettings close init",
@@ -302,7 +302,7 @@ else:
     _MODULES = {name: module for module, names in _LATER.items() for name in names.split()}
 
     def __getattr__(name):
-        """A name of ``_LATER``, or a service of the current App's plugins: ``earnorm.pool`` is
+        """Return a name of ``_LATER``, or a service: ``earnorm.pool`` is
         ``app.services["pool"]``."""
         if name in _MODULES:
             module = import_module(f"earnorm.{_MODULES[name]}")

@@ -1,6 +1,6 @@
-"""The App that applications make: the kernel's App with the built-in features, and the default one of a process.
+"""The App of applications: the kernel's App with the built-in features, and the default App.
 
-Each method here hands over to the room that does the work.
+Each method calls the package that does the work.
 """
 
 from __future__ import annotations
@@ -46,39 +46,41 @@ class App(kernel.App):
     Args:
         mongo_uri: ``mongodb://``, ``mongodb+srv://``, or ``mongomock://`` for an in-memory database.
         database: The database's name.
-        client: A client that the application made itself, instead of a URI; it is never closed.
+        client: A client that the application made itself, instead of a URI. The App never closes it.
         driver: ``"pymongo"`` (the default) or ``"motor"``; also ``EARNORM_DRIVER``.
-        plugins: Names, classes and instances; without it ``EARNORM_PLUGINS``, else all installed.
+        plugins: Names, classes and instances; the default is ``EARNORM_PLUGINS``, or all that are
+            installed.
         disabled: Names of plugins that are never loaded; ``EARNORM_DISABLED_PLUGINS`` adds to it.
-        required: Names of plugins that must be active, and cannot be switched off from outside.
-        name: How messages call this App (default: the database's name).
-        min_pool_size: Connections kept open.
-        max_pool_size: Most connections to one server.
-        pool_timeout: How long an operation waits for a connection.
-        max_lifetime: Age at which a connection is retired (the pool plugin does it).
+        required: Names of plugins that must be active; nothing outside can switch them off.
+        name: The name of this App in messages (default: the database's name).
+        min_pool_size: The number of connections that are kept open.
+        max_pool_size: The highest number of connections to one server.
+        pool_timeout: The longest time that an operation waits for a connection.
+        max_lifetime: The age at which the pool plugin closes a connection.
         pool_max_lifetime: Another name of ``max_lifetime``.
-        idle_timeout: Idle time after which a connection is closed.
+        idle_timeout: The idle time after which a connection is closed.
         pool_idle_timeout: Another name of ``idle_timeout``.
-        server_timeout: How long to look for a server before giving up.
-        default_timeout: How long a read or a write may take that says nothing else.
-        client_options: Further options of the driver, in its own names.
+        server_timeout: The longest time to look for a server.
+        default_timeout: The longest time of a read or a write that has no ``timeout`` of its own.
+        client_options: Further options of the driver, by the driver's names.
         create_indexes: Create declared collections and indexes on a model's first use.
-        coalesce: Let reads by id that wait at the same time share one query.
-        slow_query: Note operations that take so long or longer (``docs/indexes.md``); None notes none.
-        slow_query_file: The file that the shapes of slow operations are written to when the App stops.
-        read_concern: How settled the data must be that is read, e.g. ``"majority"``.
-        write_concern: How many members confirm a write: a number, ``"majority"``, or a mapping with
-            ``w``, ``j`` and ``wtimeout`` (milliseconds).
-        read_preference: Which members are read from, e.g. ``"secondaryPreferred"``.
-        **plugin_settings: One keyword per plugin with that plugin's settings, a mapping or its own
-            pydantic model: ``cache={"max_records": 1000}``.
+        coalesce: Read ids that are asked for at the same time with one query.
+        slow_query: Record operations that take this time or longer (``docs/indexes.md``); None
+            records none.
+        slow_query_file: The file for the shapes of slow operations, written when the App stops.
+        read_concern: The read concern, e.g. ``"majority"``: only data that most members have.
+        write_concern: The members that confirm a write: a number, ``"majority"``, or a mapping
+            with ``w``, ``j`` and ``wtimeout`` (milliseconds).
+        read_preference: The members to read from, e.g. ``"secondaryPreferred"``.
+        **plugin_settings: One keyword per plugin with that plugin's settings, as a mapping or as
+            an instance of its pydantic model: ``cache={"max_records": 1000}``.
 
     Raises:
         ConfigurationError: A keyword is unknown or its value not valid.
         PluginError: A plugin is not installed, fails to load, or breaks the contract.
     """
 
-    # The feature of models themselves comes with the list: nobody can do without it.
+    # The model feature is not in FEATURES, because no App can leave it out.
     features: ClassVar[Mapping[str, str]] = {
         "model": "earnorm.model.plugin:ModelPlugin",
         **FEATURES,
@@ -87,19 +89,20 @@ class App(kernel.App):
 
     @property
     def indexes(self) -> IndexCatalog:
-        """What the models declare against what the database has: ``diff``, ``sync``, ``drop_unused``."""
+        """The declared indexes compared with those of the database: ``diff``, ``sync``,
+        ``drop_unused``."""
         from earnorm.features.indexes.catalog import IndexCatalog
 
         return IndexCatalog(self)
 
     def parts(self, name: str | None = None) -> list[Part]:
-        """The fields, indexes, rules and declarations of a model, each with the package that it is of.
+        """Return the fields, indexes, rules and declarations of a model, each with its package.
 
         Args:
             name: The model's name; None means every model of this App.
 
         Raises:
-            ConfigurationError: No such model.
+            ConfigurationError: There is no such model.
         """
         from earnorm.features.provenance.provenance import parts_of
 
@@ -107,9 +110,9 @@ class App(kernel.App):
         return [part for model in found for part in parts_of(self, self.extended(model))]
 
     def check(self, model: type[BaseModel], domain: DomainSource) -> None:
-        """Refuse a domain that no search of the model could use; nothing is asked of the database.
+        """Refuse a domain that no search of the model could use; the database is not asked.
 
-        The part about other records is checked as far as their models are defined already.
+        Conditions about other records are checked as far as their models are defined already.
 
         Raises:
             DomainError: An unknown field or operator, or a value that doesn't fit.
@@ -119,16 +122,18 @@ class App(kernel.App):
     async def resolve(
         self, model: type[BaseModel], domain: DomainSource, *, env: Env | None = None
     ) -> Domain:
-        """An equivalent domain without conditions about other records, for whoever matches single
-        documents, or asks on behalf of somebody else.
+        """Return an equivalent domain without conditions about other records.
 
-        The sub-queries are operations of the other models, with their access rules, for the acting
-        principal; a layer that resolves a domain of its own hands in ``env.replace(system=True, …)``.
+        Use it to match single documents, or to search on behalf of another principal. The
+        sub-queries
+        are operations of the other models, with their access rules, for the acting principal. A
+        layer
+        that resolves its own domain passes ``env.replace(system=True, …)``.
 
         Args:
-            model: What the domain is about.
-            domain: The domain; one that asks about no other records is given back as it is.
-            env: Who asks (default: the current Env).
+            model: The model that the domain is about.
+            domain: The domain; one without conditions about other records is returned unchanged.
+            env: The Env of the sub-queries (default: the current Env).
 
         Raises:
             DomainError: An unknown field or operator.
@@ -145,19 +150,20 @@ class App(kernel.App):
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> Recomputed:
-        """Compute stored fields anew, as where a formula was changed, and write the values that differ.
+        """Compute stored fields again, e.g. after a formula changed, and write values that differ.
 
-        Reads in batches, each in a transaction of its own where the backend has them.
+        It reads in batches, each in its own transaction if the backend has transactions.
 
         Args:
             model: The model.
             fields: Names of stored computed fields; None means all.
-            domain: Which records; None means all.
-            dry_run: Only count what differs. What would follow from it elsewhere is not counted.
-            progress: Called after each batch with the result so far; may be async.
+            domain: The records; None means all.
+            dry_run: Only count the values that differ. Changes that would follow elsewhere are not
+                counted.
+            progress: A function that gets the result so far after each batch; may be async.
 
         Raises:
-            ConfigurationError: A name is none of a stored computed field.
+            ConfigurationError: A name is not that of a stored computed field.
         """
         env = find_env()
         with use_env(self.env if env is None or env.app is not self else env):
@@ -174,7 +180,7 @@ class App(kernel.App):
 def _taking_arguments_of(
     make: Callable[_Arguments, object],
 ) -> Callable[[Callable[..., T]], Callable[_Arguments, T]]:
-    """Give a function the parameters of what it makes, for type checkers and for ``help()``."""
+    """Give a function the parameters of another, for type checkers and for ``help()``."""
 
     def decorate(function: Callable[..., T]) -> Callable[_Arguments, T]:
         function.__signature__ = inspect.signature(make)  # type: ignore[attr-defined]
@@ -185,7 +191,7 @@ def _taking_arguments_of(
 
 @_taking_arguments_of(App)
 async def init(*arguments: Any, **keywords: Any) -> App:
-    """Start the process's default App. The arguments are those of :class:`App`.
+    """Start the process's default App, with the arguments of :class:`App`.
 
     Raises:
         ConfigurationError: The default App is started already, or an argument is not valid.
@@ -205,7 +211,7 @@ async def init(*arguments: Any, **keywords: Any) -> App:
 
 
 async def close() -> None:
-    """Stop the default App; harmless where none is started."""
+    """Stop the default App; it does nothing if none is started."""
     env = get_default()
     if env is not None:
         await env.app.stop()

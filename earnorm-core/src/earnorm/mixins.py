@@ -1,4 +1,4 @@
-"""Ready abstract bases: ``class Invoice(mixins.SoftDelete, mixins.Timestamps, BaseModel)``."""
+"""Abstract bases for models: ``class Invoice(mixins.SoftDelete, mixins.Timestamps, BaseModel)``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Authors", "SoftDelete", "Timestamps"]
 
 
 class Timestamps(BaseModel):
-    """When the record was created, and when it was written last; in UTC, on every write path."""
+    """The times of the creation and of the last write, in UTC, set on every way of writing."""
 
     _abstract = True
 
@@ -23,7 +23,8 @@ class Timestamps(BaseModel):
 
 
 class Authors(BaseModel):
-    """Who created the record, and who wrote it last: the ids of principals, on every write path."""
+    """The ids of the principals that created and last wrote the record, set on every way of
+    writing."""
 
     _abstract = True
 
@@ -34,9 +35,10 @@ class Authors(BaseModel):
 class SoftDelete(BaseModel):
     """Records that can be archived: searches leave them out unless they are asked for.
 
-    A search, count, group, update or delete of a query is about records that are not archived, unless its
-    domain names ``active`` or it says ``with_archived()``. What is known by its id is loaded and written
-    all the same: relations, ``get``, ``browse``, a record's own write. ``unlink`` deletes.
+    A search, count, group, update or delete of a query is about records that are not archived,
+    unless its domain names ``active`` or it says ``with_archived()``. Access by id still loads and
+    writes archived records: relations, ``get``, ``browse``, a record's own write. ``unlink``
+    deletes.
     """
 
     _abstract = True
@@ -46,7 +48,7 @@ class SoftDelete(BaseModel):
 
     @classmethod
     def with_archived(cls) -> Query[Self]:
-        """A query of all records, archived ones included."""
+        """Return a query of all records, archived ones included."""
         return cls.search().with_archived()
 
     async def archive(self) -> Self:
@@ -54,5 +56,5 @@ class SoftDelete(BaseModel):
         return await self.write({"active": False})
 
     async def unarchive(self) -> Self:
-        """Let searches find the record again."""
+        """Make searches find the record again."""
         return await self.write({"active": True})

@@ -1,4 +1,4 @@
-"""Old paths of modules: pickles of version 0.1 name them, and so do plugins that were written for it."""
+"""Old paths of modules, for pickles of version 0.1 and for plugins that were written for it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ MOVED: Final = {
     "writing": "model.writing",
     "writing.updates": "model.writing.updates",
 }
-"""Where a module of version 0.1 lies now; both without ``earnorm.`` before them."""
+"""The new path of each module of version 0.1; both are written without ``earnorm.``."""
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds a moved module under its old path; asked only for modules that nobody else finds."""
+    """Finds a moved module by its old path. Python asks it after all other finders."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
@@ -55,11 +55,11 @@ class MovedModules(MetaPathFinder, Loader):
         )
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Leave the making of the module to Python."""
+        """Leave the creation of the module to Python."""
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Let the module give the names of the one that took its place."""
+        """Make the module return the names of its replacement."""
         new = f"earnorm.{MOVED[module.__name__.removeprefix('earnorm.')]}"
 
         def find(name: str) -> object:
@@ -71,6 +71,6 @@ class MovedModules(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Let the old paths be imported; harmless twice."""
+    """Make the old paths importable; a second call does nothing."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
         sys.meta_path.append(MovedModules())

@@ -1,11 +1,12 @@
-"""The face for plugin authors: everything that a plugin may import and that an application doesn't need.
+"""The public module for plugin authors: all names that plugins need and applications do not.
 
-A plugin imports this module, ``earnorm`` itself, and the public rooms ``earnorm.domain``, ``earnorm.fields``,
-``earnorm.models`` and ``earnorm.exceptions``, which are names of this module as well::
+A plugin imports this module, ``earnorm`` itself, and the public modules ``earnorm.domain``,
+``earnorm.fields``, ``earnorm.models`` and ``earnorm.exceptions``, which are also names of this
+module::
 
     from earnorm.plugin import Layer, fields, hookimpl, models
 
-The contract itself, every hook with its signature, stands in ``docs/plugins.md``.
+``docs/plugins.md`` is the contract: every hook with its signature.
 """
 
 from earnorm import domain, exceptions, fields, models

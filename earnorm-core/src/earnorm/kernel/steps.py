@@ -1,8 +1,9 @@
-"""Steps: the places of the write path where features and plugins do their part.
+"""Steps: the parts of features and plugins in the write path, and the places where they run.
 
-*Value steps* run where people hand in values (a constructor's record, ``create``, ``write`` …) and end in an
-Operation. *Document steps* are one layer, ``Layer.STEPS``: they see every create and write, whoever made it, in
-stored form. What they fill in is handed back to the records that wait for the operation.
+*Value steps* run on the values that a caller hands in (to a constructor, ``create``, ``write`` …),
+before there is an Operation. *Document steps* are one layer, ``Layer.STEPS``: they see every create
+and write in stored form, whoever made it. The values that they fill in are handed back to the
+records that wait for the operation.
 """
 
 from __future__ import annotations
@@ -44,58 +45,63 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Stage(IntEnum):
-    """The order of the steps. Stages below 100 are about values, below 200 about documents; the rest follows the
-    store."""
+    """The order of the steps: value steps are below 100, document steps below 200.
+
+    The steps from 200 on run after the store has answered.
+    """
 
     ALIAS = 10
-    """Values under other names."""
+    """Translate values that are given under other names."""
     CLASS = 20
-    """Which class of a family a record is of."""
+    """Choose the class of a record, if several share a collection."""
     SPLIT = 30
-    """Values that belong to other records."""
+    """Take out values that belong to other records."""
     DEFAULT = 40
-    """Values that nobody gave."""
+    """Fill in values that were not given."""
     VALIDATE = 50
-    """Types, choices, validators: the built-in part comes first, so steps see values that are valid. What they
-    leave is held to the rules of the model."""
+    """Check types, choices and validators. The built-in part comes first, so steps see valid
+    values.
+    The rules of the model check the values that steps leave.
+    """
     PLAN = 60
-    """What is done together with the operation: other records that are created, linked or written. All values are
-    valid, and new records have their ids."""
+    """Plan the work that goes with the operation: other records to create, link or write.
+    All values are valid, and new records have their ids.
+    """
     IDENTITY = 110
-    """Ids."""
+    """Assign ids."""
     STAMP = 120
-    """Times, authors, numbers, and what plugins fill in."""
+    """Fill in times, authors, numbers, and the values of plugins."""
     COMPUTE = 130
-    """Stored computed values, from all that was given and filled in."""
+    """Compute stored values from all values that were given and filled in."""
     CONSTRAIN = 140
-    """Checks that see the whole document."""
+    """Check the whole document."""
     JUDGE = 150
-    """Access rules, about what will be stored."""
+    """Check access rules against the document that will be stored."""
     GUARD = 160
-    """Conditions that the stored record must still fulfil."""
+    """Add conditions that the stored record must still fulfil."""
     CONFIRM = 205
-    """Checks of what the store answered."""
+    """Check the answer of the store."""
     PROPAGATE = 210
-    """What follows elsewhere: computed values of other records, the paths of a tree."""
+    """Update other records: their computed values, the paths of a tree."""
     SETTLE = 220
-    """What the records here have to know."""
+    """Update the record objects in memory."""
     DURABLE = 230
-    """What may happen only once the write is durable."""
+    """Do work that may only happen once the write is durable."""
 
 
 class Way(Flag):
-    """How values reach the database."""
+    """The ways on which values reach the database."""
 
     CREATE = auto()
     """``create()`` and the ``save()`` of a new record."""
     CREATE_MANY = auto()
     """``create_many()``."""
     SAVE = auto()
-    """The ``save()`` of stored records: their own changes."""
+    """``save()`` of stored records: their own changes."""
     WRITE = auto()
-    """``write()``: the same values for each of some records."""
+    """``write()``: the same values for each of the records."""
     EACH = auto()
-    """``write_many()``: values of its own for each record."""
+    """``write_many()``: separate values for each record."""
     UPDATE = auto()
     """``search(...).update()``: the same values for all that match a domain."""
     UPSERT = auto()
@@ -105,38 +111,42 @@ class Way(Flag):
     UNLINK = auto()
     """``unlink()`` of records; there are no values."""
     DERIVED = auto()
-    """Values that a feature keeps in step with what was written elsewhere; no change in its own right."""
+    """Values that a feature keeps equal to values written elsewhere; nobody asked for this change
+    itself."""
 
 
 CHANGES: Final = Way.SAVE | Way.WRITE | Way.EACH | Way.UPDATE | Way.UPSERT | Way.BULK
 """The ways of a write that somebody asked for."""
 TAKING_MORE: Final = Way.CREATE | Way.SAVE | Way.WRITE | Way.UNLINK
-"""The ways on which other operations may go with the one that is asked for, in one transaction."""
+"""The ways on which other operations may join the operation, in one transaction."""
 ALL: Final = reduce(or_, Way)
 
 WAY: Note[Way] = Note("way")
-"""On which way an operation came; without it a create counts as CREATE, a write as UPDATE."""
+"""The way on which an operation came; without this note a create counts as CREATE, a write as
+UPDATE."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the write path of a model, as ``register_steps`` gives it.
+    """One step in the write path of a model, as ``register_steps`` returns it.
 
     Attributes:
-        stage: Where it stands.
-        name: What errors call it.
-        run: Gets the batch; a coroutine function may wait. A step of a stage below 100 gets a
-            :class:`ValueBatch`, one of the others a :class:`DocumentBatch`.
+        stage: Its place in the order.
+        name: Its name in errors.
+        run: The function that gets the batch; it may be a coroutine function. A step of a stage
+            below 100 gets a :class:`ValueBatch`, any other a :class:`DocumentBatch`.
         ways: The ways on which it runs.
-        on: The operation that a document step is about; None means both, creates and writes.
+        on: The operation of a document step; None means both, create and write.
         after: Names of steps of the same stage that run before it.
-        names: Of a value step, the names of the values that it is about: a call in which none of them is given
-            passes it by, and a model that has no other steps pays nothing for such a call. None: every call;
-            an empty one: every call that another step is about.
-        atomic: Whether an operation has to be one transaction with what its steps do. Of a value step it is asked
-            with None, before any step runs; then all that the steps do is part of the transaction.
-        also_refused: Behind the store: also where the database refused a part of a batch, and no transaction
-            took back the rest.
+        names: For a value step, the names of the values that it is about. A call that gives none
+            of them skips the step, and a model with no other steps pays nothing for such a call.
+            None means every call; an empty collection means every call that another step is about.
+        atomic: Returns whether an operation and the work of its steps must be one transaction. For
+            a
+            value step it is called with None, before any step runs, and the transaction then
+            contains all work of the steps.
+        also_refused: For a step after the store: it also runs if the database refused a part of a
+            batch and no transaction rolled back the rest.
     """
 
     stage: Stage
@@ -154,7 +164,7 @@ def checked_steps(plugin: str, found: object) -> list[Step]:
     """Check what a plugin's ``register_steps`` returned.
 
     Raises:
-        PluginError: It is no list of steps.
+        PluginError: The result is no list of steps.
     """
     steps: list[Any] = list(found) if isinstance(found, Iterable) else [found]
     for step in steps:
@@ -167,7 +177,7 @@ def checked_steps(plugin: str, found: object) -> list[Step]:
 
 
 def in_order(steps: Iterable[Step]) -> list[Step]:
-    """Sort steps by stage, then by what they come after, then by name.
+    """Sort steps by stage, then by their ``after``, then by name.
 
     Raises:
         PluginError: Steps come after each other in a circle.
@@ -187,22 +197,24 @@ def in_order(steps: Iterable[Step]) -> list[Step]:
     return found
 
 
-# -- what is handed back --------------------------------------------------------------------------
+# -- values for waiting records -------------------------------------------------------------------
 
 
 class HandBack:
-    """Stored values that steps and layers filled in, for the records that wait for an operation. A layer that hides
-    fields takes them out when the operation has come back."""
+    """Stored values that steps and layers filled in, for the records that wait for an operation.
+
+    A layer that hides fields removes them when the operation has come back.
+    """
 
     __slots__ = ("added", "common", "own")
 
     def __init__(self) -> None:
         self.common: dict[str, Any] = {}
-        """Field names and stored values that every record got which had none of its own."""
+        """Stored values by field name, for every record that had no value of its own."""
         self.own: dict[Any, dict[str, Any]] = {}
-        """By the record's stored id, names and stored values."""
+        """Stored values by field name, by the record's stored id."""
         self.added: dict[str, int] = {}
-        """Field names, and by how much the number of every record has grown."""
+        """By field name, the amount by which the number of every record has grown."""
 
     def give(self, pk: Any, values: Mapping[str, Any]) -> None:
         """Hand values back to one record."""
@@ -213,24 +225,25 @@ class HandBack:
 
 
 HAND_BACK: Note[HandBack] = Note("hand_back")
-"""Where steps leave values for the records of an operation; not there where no record waits."""
+"""The object that collects values for the waiting records; missing if no record waits."""
 
 
 # -- values ---------------------------------------------------------------------------------------
 
 
 class ValueRow:
-    """The values of one record, as they were handed in and as earlier steps left them.
+    """The values of one record, as they were given and as earlier steps changed them.
 
     Attributes:
-        values: Names or dotted paths, with values. A step may change it. From ``Stage.VALIDATE`` on they are valid,
-            and complete where the record is new.
-        loc: The place of the record in what was handed in; empty for a single one.
-        record: The record that they were handed to; a new one once it is stored. None where there is none.
-        expected: What the stored record must still have; see ``expect``.
-        back: Names and Python values that the record gets once the operation is done.
-        problems: What is wrong with the values.
-        preview: The record as the rules of its model see it; None before they are asked.
+        values: Values by name or dotted path. A step may change it. From ``Stage.VALIDATE`` on the
+            values are valid, and complete if the record is new.
+        loc: The position of the record in the given values; empty for a single record.
+        record: The record that the values were given to; None if there is none. For a new record it
+            is set once the record is stored.
+        expected: Stored values that the record must still have; see ``expect``.
+        back: Python values by name that the record gets once the operation is done.
+        problems: The problems of the values.
+        preview: The record that the rules of its model check; None before that.
     """
 
     __slots__ = ("back", "expected", "loc", "preview", "problems", "record", "values")
@@ -243,16 +256,16 @@ class ValueRow:
         self.preview: Any = None
 
     def take(self, name: str, default: Any = MISSING) -> Any:
-        """Take a value out, so that nothing further on sees it; the default where it was not given."""
+        """Remove a value, so that no later step sees it, and return it; else return the default."""
         return self.values.pop(name, default)
 
     def fill(self, name: str, value: Any) -> None:
-        """Give a value to a field that was given none."""
+        """Set a field that was given no value."""
         if self.values.get(name) is None:
             self.values[name] = value
 
     def read(self, name: str) -> Any:
-        """The stored value of a plain field that the record was read with; MISSING where it was not fetched."""
+        """Return the stored value with which the record was read; MISSING if it was not fetched."""
         fetch = getattr(self.record, "_fetch", None)
         return MISSING if fetch is None or not fetch.has(name) else self.record.__dict__.get(name)
 
@@ -266,41 +279,42 @@ class ValueRow:
         self.expected = {**self.expected, name: value}
 
     def hand_back(self, name: str, value: Any) -> None:
-        """Let the record hold a value once the operation is done.
+        """Set a value on the record once the operation is done.
 
         Args:
             name: A field's name.
-            value: The value, as reading the field gives it.
+            value: The value, as reading the field returns it.
         """
         self.back = {**self.back, name: value}
 
     def refuse(self, loc: str | Loc, message: str, kind: str) -> None:
-        """Note a problem; the operation is refused with all of them.
+        """Add a problem; the operation is refused with all problems.
 
         Args:
-            loc: The field's name, or the place inside the record's values.
-            message: What is wrong, and what to do.
+            loc: The field's name, or the position inside the record's values.
+            message: The problem and its remedy.
             kind: The problem's type, a short code.
         """
         inside = (loc,) if isinstance(loc, str) else loc
         self.add_problems([{"loc": inside, "msg": message, "type": kind}])
 
     def add_problems(self, details: Iterable[ErrorDetail]) -> None:
-        """Note problems at places inside the record's values."""
+        """Add problems at positions inside the record's values."""
         more: list[ErrorDetail] = [{**each, "loc": (*self.loc, *each["loc"])} for each in details]
         self.problems = [*self.problems, *more]
 
 
 class ValueBatch:
-    """The values of one call, on their way to an operation.
+    """The values of one call, before they become an operation.
 
     Attributes:
-        env: Who acts.
-        way: How the values came.
+        env: The Env of the call.
+        way: The way on which the values came.
         model: The model.
-        rows: The values of each record. In ``write()`` of several records every one has the same; a step may
-            tell them apart. In an update by domain there is one row, without a record.
-        is_new: Whether the records are to be created.
+        rows: The values of each record. In ``write()`` of several records all rows have the same
+            values; a step may change them separately. An update by domain has one row, without a
+            record.
+        is_new: True if the records are to be created.
     """
 
     __slots__ = (
@@ -326,21 +340,24 @@ class ValueBatch:
 
     @property
     def takes_more(self) -> bool:
-        """Whether other operations may go with this one, in one transaction: see ``before``."""
+        """True if other operations may join this one, in one transaction; see ``before``."""
         return self.way in TAKING_MORE
 
     def before(self, work: Work) -> None:
-        """Do something before the operation, in one transaction with it."""
+        """Add work to do before the operation, in one transaction with it."""
         self._check_takes_more()
         self.work_before.append(work)
 
     def after(self, work: Work) -> None:
-        """Do something after the operation, in one transaction with it. A new record is its row's by then."""
+        """Add work to do after the operation, in one transaction with it.
+
+        By then the row of a new record has its record.
+        """
         self._check_takes_more()
         self.work_after.append(work)
 
     def settle(self, call: Callable[[], object]) -> None:
-        """Call something once all of it is done, to let objects here know."""
+        """Add a function to call when everything is done, to update objects in memory."""
         self.settling.append(call)
 
     def _check_takes_more(self) -> None:
@@ -352,11 +369,11 @@ class ValueBatch:
 
     @property
     def has_work(self) -> bool:
-        """Whether anything goes with the operation."""
+        """True if other work joins the operation."""
         return bool(self.work_before or self.work_after)
 
     def add_problems(self, details: Iterable[ErrorDetail]) -> None:
-        """Note problems at places in what was handed in."""
+        """Add problems at positions in the given values."""
         by_loc = {row.loc: row for row in self.rows}
         depth = len(self.rows[0].loc) if self.rows else 0
         for detail in details:
@@ -368,17 +385,17 @@ class ValueBatch:
 
     @property
     def problems(self) -> list[ErrorDetail]:
-        """The problems of all rows, in their order, and others."""
+        """The problems of all rows, in their order, followed by all others."""
         found: list[ErrorDetail] = []
         for row in self.rows:
             found += row.problems
         return found + self._more
 
     def refuse(self) -> None:
-        """Raise if there is any problem.
+        """Raise an error if there are problems.
 
         Raises:
-            ValidationError: With all of them.
+            ValidationError: With all problems.
         """
         problems = self.problems
         if problems:
@@ -386,28 +403,30 @@ class ValueBatch:
 
 
 class ValueSteps:
-    """The value steps of one model on one way, in the parts between which the model does its own."""
+    """The value steps of one model on one way, in three parts; the model does its own work
+    between."""
 
     __slots__ = ("_atomic", "_is_always", "_names", "before", "plan", "valid")
 
     def __init__(self, steps: Sequence[Step]) -> None:
         ready = [_ready(step, (), 0) for step in steps]
         self.before = [each for each in ready if each.step.stage < Stage.VALIDATE]
-        """Those that see what was handed in."""
+        """The steps that see the values as they were given."""
         self.valid = [each for each in ready if Stage.VALIDATE <= each.step.stage < Stage.PLAN]
-        """Those that see valid values."""
+        """The steps that see valid values."""
         self.plan = [each for each in ready if each.step.stage >= Stage.PLAN]
-        """Those that see what will be written."""
+        """The steps that see the values that will be written."""
         self._atomic = [step for step in steps if step.atomic is not None]
         self._is_always = any(step.names is None for step in steps)
         self._names = frozenset(name for step in steps for name in step.names or ())
 
     def concern(self, values: Iterable[Iterable[str]]) -> bool:
-        """Whether any step is about one of these values, each of them given by its names."""
+        """Return whether any step is about one of these values, each given by its names."""
         return self._is_always or any(not self._names.isdisjoint(each) for each in values)
 
     def need_transaction(self, values: Iterable[str]) -> bool:
-        """Whether what the steps do with values of these names has to be one transaction with the operation."""
+        """Return whether the steps' work for these names and the operation must be one
+        transaction."""
         for step in self._atomic:
             if step.names is None or not frozenset(step.names).isdisjoint(values):
                 assert step.atomic is not None
@@ -417,7 +436,7 @@ class ValueSteps:
 
 
 async def run_value_steps(steps: Sequence[_Ready], batch: ValueBatch) -> None:
-    """Run some of a model's value steps."""
+    """Run a part of a model's value steps."""
     for ready in steps:
         if _is_about(ready.step, batch):
             result: Any = ready.step.run(batch)
@@ -426,7 +445,7 @@ async def run_value_steps(steps: Sequence[_Ready], batch: ValueBatch) -> None:
 
 
 def run_value_steps_now(steps: Sequence[_Ready], batch: ValueBatch) -> None:
-    """As ``run_value_steps``, where nothing can wait.
+    """Run a part of a model's value steps without waiting.
 
     Raises:
         NotSupported: A step waits.
@@ -454,7 +473,7 @@ def _is_about(step: Step, batch: ValueBatch) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ValueWays:
-    """The value steps of one model by the way of the values; None on ways that have none."""
+    """The value steps of one model for each way; None for a way without steps."""
 
     create: ValueSteps | None
     create_many: ValueSteps | None
@@ -468,7 +487,7 @@ class ValueWays:
 
     @classmethod
     def of(cls, steps: Iterable[Step]) -> ValueWays:
-        """Sort a model's steps by their ways."""
+        """Group a model's steps by their ways."""
         own = [step for step in steps if step.stage < Stage.IDENTITY]
         return cls(*(_value_steps(own, way) for way in _VALUE_WAYS))
 
@@ -488,13 +507,13 @@ def _value_steps(steps: Sequence[Step], way: Way) -> ValueSteps | None:
 
 
 class DocumentRow:
-    """One document that is created, or one change of records that exist, in stored form.
+    """One document to create, or one change of existing records, in stored form.
 
     Attributes:
-        document: The document, for a create; else None. A step may change it.
-        update: The change, for a write; else None.
-        pk: The record's stored id; None where a change is about all that match a domain.
-        position: The place in the operation's values.
+        document: The document of a create; None for a write. A step may change it.
+        update: The change of a write; None for a create.
+        pk: The record's stored id; None if a change is about all records that match a domain.
+        position: The position in the operation's values.
     """
 
     __slots__ = ("_batch", "document", "pk", "position", "update")
@@ -511,8 +530,10 @@ class DocumentRow:
         self.document, self.update = document, update
 
     def get(self, name: str) -> Any:
-        """The stored value that a field gets by this operation; MISSING where it gets none, or where only the
-        server will know it."""
+        """Return the stored value that the operation gives a field.
+
+        MISSING if it gives none, or if only the server will know the value.
+        """
         key = self._batch.key(name)
         if self.document is not None:
             return self.document.get(key, MISSING)
@@ -520,7 +541,8 @@ class DocumentRow:
         return self.update.operators.get("$set", {}).get(key, MISSING)
 
     def has(self, name: str) -> bool:
-        """Whether the operation gives the field a value (None is none, in a create) or changes it."""
+        """Return whether the operation changes the field or gives it a value (None in a create is
+        none)."""
         key = self._batch.key(name)
         if self.document is not None:
             return self.document.get(key) is not None
@@ -528,12 +550,12 @@ class DocumentRow:
         return key in self.update.keys
 
     def fill(self, name: str, value: Any) -> None:
-        """Give a value to a field that the operation gives none, and hand it back to the record."""
+        """Set a field that the operation gives no value, and hand the value back to the record."""
         if not self.has(name):
             self.put(name, value)
 
     def put(self, name: str, value: Any) -> None:
-        """Give a field a value, whatever was given, and hand it back to the record."""
+        """Set a field, even if a value was given, and hand the value back to the record."""
         batch = self._batch
         known = batch.fields[name]
         stored = known.encode(value)
@@ -545,13 +567,13 @@ class DocumentRow:
             self.hand_back(name, stored)
 
     def merge(self, operator: str, values: Mapping[str, Any]) -> None:
-        """Let the change apply one of MongoDB's update operators as well, to stored keys."""
+        """Add one of MongoDB's update operators to the change, with stored keys."""
         assert self.update is not None
         self.update = self.update.merged(operator, values)
         self._batch.is_changed = True
 
     def hand_back(self, name: str, value: Any) -> None:
-        """Let the record that waits for the operation hold a stored value; nothing is written by it."""
+        """Set a stored value on the record that waits for the operation; this writes nothing."""
         back = self._batch.back
         if back is None:
             return
@@ -561,7 +583,7 @@ class DocumentRow:
             back.give(self.pk, {name: value})
 
     def refuse(self, loc: str | Loc, message: str, kind: str) -> None:
-        """Note a problem; the operation is refused with all of its stage.
+        """Add a problem; the operation is refused with all problems of the stage.
 
         Args:
             loc: The field's name, or the place inside the record.
@@ -574,17 +596,17 @@ class DocumentRow:
 
 
 class DocumentBatch:
-    """A create or a write on its way to the store, in stored form.
+    """A create or a write in stored form, before and after the store.
 
     Attributes:
         op: The operation, as it came to the steps.
         model: The model.
-        way: How the values came.
-        back: Where values for the waiting records are left; None where none waits.
+        way: The way on which the values came.
+        back: The collected values for the waiting records; None if no record waits.
         fields: The model's fields by name.
-        problems: What steps refuse; the operation is refused with all of a stage.
-        result: The operation's result, for steps behind the store.
-        notes: Values that one step leaves for another of the same operation.
+        problems: The problems that steps add; the operation is refused with all of a stage.
+        result: The operation's result, for steps after the store.
+        notes: Values that one step leaves for another step of the same operation.
     """
 
     __slots__ = (
@@ -619,29 +641,30 @@ class DocumentBatch:
 
     @property
     def now(self) -> datetime.datetime:
-        """The time that the whole operation counts as, in UTC."""
+        """The one time of the whole operation, in UTC."""
         if self._now is None:
             self._now = clock()
         return self._now
 
     @property
     def env(self) -> Env:
-        """Who acts."""
+        """The Env of the operation."""
         return self.op.env
 
     @property
     def is_many(self) -> bool:
-        """Whether the operation has several documents, or changes of its own for several records."""
+        """True if there are several documents, or separate changes for several records."""
         values = self.op.values
         return not isinstance(values, Update) and values is not None and len(values) > 1
 
     def key(self, name: str) -> str:
-        """The stored key of a field."""
+        """Return the stored key of a field."""
         return self.fields[name].db_name
 
     @property
     def documents(self) -> list[Document]:
-        """The documents of a create: the operation's own copies, which steps may change."""
+        """The documents of a create. They are the operation's own copies, which steps may
+        change."""
         if self._documents is None:
             assert isinstance(self.op.values, list)
             self._documents = list(map(dict, self.op.values))
@@ -650,7 +673,7 @@ class DocumentBatch:
 
     @property
     def rows(self) -> Sequence[DocumentRow]:
-        """A row for each document, or for each change."""
+        """One row for each document, or for each change."""
         if self._rows is None:
             values = self.op.values
             if isinstance(values, list):
@@ -669,7 +692,7 @@ class DocumentBatch:
         return self._rows
 
     def fill(self, name: str, value: Any) -> None:
-        """Give the same value to the field of every row that has none, and hand it back."""
+        """Set a field in every row that has no value for it, and hand the value back."""
         known = self.fields[name]
         key, stored = known.db_name, known.encode(value)
         if isinstance(self.op.values, list):
@@ -685,12 +708,12 @@ class DocumentBatch:
             self.back.common[name] = stored
 
     def narrow(self, domain: Domain) -> None:
-        """Demand more of the records that a write is about, as a part of the write itself."""
+        """Restrict a write to the records that match a domain, as a part of the write itself."""
         known = self.op.domain if self._narrowed is None else self._narrowed
         self._narrowed = known & domain
 
     def increase(self, name: str, by: int = 1) -> None:
-        """Add to a number of every record that a write is about, and let the records here know."""
+        """Increase a number of every record of a write, and update the record objects in memory."""
         key = self.fields[name].db_name
         for row in self.rows:
             row.merge("$inc", {key: by})
@@ -699,7 +722,7 @@ class DocumentBatch:
 
     @property
     def operation(self) -> Operation:
-        """The operation with what the steps made of it."""
+        """The operation with the changes of the steps."""
         op = self.op if self._narrowed is None else replace(self.op, domain=self._narrowed)
         if not self.is_changed:
             return op
@@ -715,7 +738,7 @@ class DocumentBatch:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A step, with what is known of it before any batch comes."""
+    """A step with its properties that are the same for every batch."""
 
     step: Step
     waits: bool
@@ -728,7 +751,7 @@ class DocumentSteps:
 
     Args:
         model: The model.
-        default: The way of operations that do not say on which they came.
+        default: The way of an operation that has no ``WAY`` note.
         steps: The model's document steps for this operation, in order.
     """
 
@@ -746,15 +769,15 @@ class DocumentSteps:
 
     @property
     def may_need_transaction(self) -> bool:
-        """Whether any step has a say in whether an operation needs a transaction."""
+        """True if any step can demand a transaction."""
         return bool(self._atomic)
 
     def needs_transaction(self, op: Operation) -> bool:
-        """Whether the operation has to be one transaction with what the steps do."""
+        """Return whether the operation and the work of its steps must be one transaction."""
         return any(ask(op) for ask in self._atomic)
 
     def __call__(self, op: Operation, call_next: Call) -> Awaitable[Any]:
-        """Run the steps around the rest of the operation's way."""
+        """Run the steps before and after the rest of the operation."""
         way = op.notes.get(WAY, self._default)
         batch = DocumentBatch(op, self._model, self._fields, way)
         if not self._is_plain:
@@ -771,7 +794,7 @@ class DocumentSteps:
         try:
             batch.result = await call_next(batch.operation)
         except BatchRefused:
-            if batch.env.transaction is None:  # some of it may have been stored
+            if batch.env.transaction is None:  # a part of the batch may have been stored
                 await _run([r for r in self._after if r.step.also_refused], batch, way)
             raise
         await _run(self._after, batch, way)
