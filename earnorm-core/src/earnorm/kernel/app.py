@@ -235,7 +235,8 @@ class App:
         return self.catalog.usable()
 
     def described(self) -> AbstractContextManager[None]:
-        """Let ``parts`` work inside the block while the App is stopped; it connects to nothing."""
+        """Make ``parts`` usable inside the block while the App is stopped; it connects to
+        nothing."""
         return self.catalog.described()
 
     @property
