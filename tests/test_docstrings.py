@@ -23,6 +23,7 @@ _ROOMS = (
     "earnorm-core/src/earnorm/files.py",
     "earnorm-core/src/earnorm/kernel",
     "earnorm-core/src/earnorm/mixins.py",
+    "earnorm-core/src/earnorm/model/reading",
     "earnorm-core/src/earnorm/model/relations",
     "earnorm-core/src/earnorm/model/validation",
     "earnorm-core/src/earnorm/model/writing",

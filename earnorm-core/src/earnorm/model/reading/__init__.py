@@ -1,1 +1,1 @@
-"""The one read path: from documents to records."""
+"""The one read path: turns documents into records."""

@@ -1,8 +1,8 @@
 """Orders and group keys that lie in other records: ``order("author_id.name")``.
 
-The server looks the values up, with the filter that the other model's layers leave: a record that may
-not be read counts as one without a value. That is a lookup for each record that matches, so a domain
-should leave few; docs/performance.md has figures.
+The server looks the values up with the filter of the other model's layers, so a record that may not
+be read counts as one without a value. This costs one lookup per matching record, so a domain should
+leave few records; docs/performance.md has figures.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 _NAME = "__across"
 
 ACROSS: Note[tuple[tuple[str, str], ...]] = Note("across")
-"""Keys in the order and the group of an operation that stand for paths into other records, with those paths."""
+"""The keys that stand for paths into other records in an operation's order and group, with these
+paths."""
 
 
 class Across:
-    """The paths of one operation that lead into other records, each under a key of its own.
+    """The paths of one operation that lead into other records, each with its own key.
 
     Args:
-        bound: The model that the operation is about.
+        bound: The model of the operation.
     """
 
     def __init__(self, bound: BoundModel) -> None:
@@ -39,17 +40,17 @@ class Across:
 
     @property
     def paths(self) -> tuple[tuple[str, str], ...]:
-        """Keys with their paths, as ``ACROSS`` holds them."""
+        """The keys with their paths, in the form of ``ACROSS``."""
         return tuple([(key, path) for path, key in self._keys.items()])
 
     def leads_away(self, path: str) -> bool:
-        """Whether the value at the end of a path lies in another record."""
+        """Return whether the value at the end of a path lies in another record."""
         schema = self._bound.schema
         crossing = schema.crossing(path) if schema.may_cross else None
         return crossing is not None and bool(crossing.rest)
 
     def key(self, path: str) -> str:
-        """The stored path to use for a path: its own, or the key under which it is looked up.
+        """Return the stored path of a path, or the key under which the server looks it up.
 
         Raises:
             DomainError: No such field, or the path leads to several records.
@@ -60,7 +61,7 @@ class Across:
         return self._keys.setdefault(path, f"{_NAME}{len(self._keys)}")
 
     def field(self, path: str) -> Any:
-        """The field at the end of a path.
+        """Return the field at the end of a path.
 
         Raises:
             DomainError: As for ``key``.
@@ -78,7 +79,7 @@ class Across:
 async def lookups(
     bound: BoundModel, env: Env, paths: tuple[tuple[str, str], ...]
 ) -> list[Mapping[str, Any]]:
-    """The stages that add the value of each path under its key.
+    """Return the stages that add the value of each path under its key.
 
     Raises:
         AccessDenied: A model on the way may not be read.
@@ -98,11 +99,11 @@ async def _lookup(bound: BoundModel, env: Env, key: str, path: str) -> list[Mapp
         *await _lookup(target, env, key, crossing.rest),
         {"$project": {"_id": 0, key: 1}},
     ]
-    found = {
+    lookup = {
         "from": target.collection.name,
         "localField": crossing.local,
         "foreignField": "_id",
         "pipeline": pipeline,
         "as": key,
     }
-    return [{"$lookup": found}, {"$set": {key: {"$first": f"${key}.{key}"}}}]
+    return [{"$lookup": lookup}, {"$set": {key: {"$first": f"${key}.{key}"}}}]

@@ -1,4 +1,4 @@
-"""Reading dotted paths of records in memory, and what is sorted, grouped and mapped by them."""
+"""Reads dotted paths of records in memory, and sorts, groups and maps records by them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ Key = Callable[[Any], Any]
 
 
 def reader(path: str) -> Key:
-    """What reads the value at a dotted path of a record; lists on the way are flattened.
+    """Return a function that reads a dotted path of a record; lists on the way are flattened.
 
-    Raises (when it reads):
+    Raises (when the function reads):
         DomainError: No such field.
         FieldNotLoaded: A field on the way was not fetched.
     """
     names = path.split(".")
 
     def read(record: Any) -> Any:
-        found: Any = record
+        value: Any = record
         for name in names:
-            if found is None:
+            if value is None:
                 return None
-            if is_recordset(found):
-                found = found.mapped(name)
-            elif isinstance(found, list):
-                found = _flat(_read_one(item, name) for item in found if item is not None)
+            if is_recordset(value):
+                value = value.mapped(name)
+            elif isinstance(value, list):
+                value = _flat(_read_one(item, name) for item in value if item is not None)
             else:
-                found = _read_one(found, name)
-        return found
+                value = _read_one(value, name)
+        return value
 
     return read
 
@@ -53,17 +53,17 @@ def _read_one(owner: Any, name: str) -> Any:
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:
-    found: list[Any] = []
+    flat: list[Any] = []
     for value in values:
         if isinstance(value, list):
-            found += value
+            flat += value
         else:
-            found.append(value)
-    return found
+            flat.append(value)
+    return flat
 
 
 def is_true(value: object) -> bool:
-    """Whether a value is true; of several, any of them."""
+    """Return whether a value is true; for a list, whether any item is."""
     return any(value) if isinstance(value, list) else bool(value)
 
 
@@ -73,37 +73,38 @@ def is_true(value: object) -> bool:
 def by_fields(
     records: Sequence[Any], order: Order, reverse: bool, nulls: Nulls | None
 ) -> list[Any]:
-    """A stable sort by paths; see ``RecordSet.sorted``."""
+    """Sort records by paths with a stable sort; see ``RecordSet.sorted``."""
     if nulls not in (None, "first", "last"):
         raise ValueError(f'nulls is "first", "last" or None, not {nulls!r}')
-    found = list(records)
+    result = list(records)
     for path, direction in reversed(parse_order(order or "id")):
-        read, down = reader(path), (direction < 0) is not reverse
-        # In a sort that is turned round, what shall come first has to rank highest.
-        null_rank = 0 if nulls is None else int((nulls == "last") is not down) * 2
+        read, descending = reader(path), (direction < 0) is not reverse
+        # A descending sort puts the highest rank first, so None's rank depends on the direction.
+        null_rank = 0 if nulls is None else int((nulls == "last") is not descending) * 2
 
         def rank(
-            record: Any, read: Key = read, null_rank: int = null_rank, down: bool = down
+            record: Any, read: Key = read, null_rank: int = null_rank, descending: bool = descending
         ) -> tuple[int, Any]:
-            value = _comparable(read(record), down)
+            value = _comparable(read(record), descending)
             return (null_rank, 0) if value is None else (1, value)
 
         try:
-            found.sort(key=rank, reverse=down)
+            result.sort(key=rank, reverse=descending)
         except TypeError:
             raise DomainError(
                 f"sorted({path!r}): these values have no order among each other; pass a callable"
             ) from None
-    return found
+    return result
 
 
-def _comparable(value: Any, down: bool) -> Any:
-    """A value as it is sorted: a record by its id, several by the lowest, or downwards the highest."""
+def _comparable(value: Any, descending: bool) -> Any:
+    """Return the value to sort by: a record's id, and of a list the lowest (descending: highest)
+    value."""
     if is_recordset(value):
         value = list(value)
     if isinstance(value, list):
-        several = [each for item in value if (each := _comparable(item, down)) is not None]
-        return (max(several) if down else min(several)) if several else None
+        several = [key for item in value if (key := _comparable(item, descending)) is not None]
+        return (max(several) if descending else min(several)) if several else None
     return value.pk if is_record(value) else value
 
 
@@ -111,57 +112,57 @@ def _comparable(value: Any, down: bool) -> Any:
 
 
 def group(records: Iterable[Any], key: str | Key) -> dict[Any, list[Any]]:
-    """Records by the value of a callable, or at a path."""
+    """Group records by the result of a callable, or by the value at a path."""
     read = key if callable(key) else reader(key)
-    found: dict[Any, list[Any]] = {}
+    groups: dict[Any, list[Any]] = {}
     for record in records:
         value = read(record)
         try:
-            found.setdefault(value, []).append(record)
+            groups.setdefault(value, []).append(record)
         except TypeError:
             raise DomainError(
                 f"grouped(): a {type(value).__name__} cannot be the key of a group; pass a callable"
             ) from None
-    return found
+    return groups
 
 
 def map_path(records: RecordSet[Any], path: str) -> Any:
-    """The values at a path; a RecordSet without duplicates where it ends at a relation."""
-    found: Any = records
+    """Return the values at a path; a RecordSet without duplicates where it ends at a relation."""
+    current: Any = records
     model: type[Any] | None = records._model
     for name in path.split("."):
         if model is None:
-            found = _flat(_read_one(item, name) for item in _flat(found) if item is not None)
+            current = _flat(_read_one(item, name) for item in _flat(current) if item is not None)
             continue
         field = model._schema.fields.get(name)
-        values = [_read_one(record, name) for record in found]
+        values = [_read_one(record, name) for record in current]
         if isinstance(field, Relation):
             model = _comodel(field, values)
-            found = _union(model, values)
+            current = _union(model, values)
         else:
             if field is None and name not in ("id", "pk"):
                 known = model._schema.fields
                 raise DomainError(
                     f"{model._schema.name} has no field {name!r}{nearest(name, known)}"
                 )
-            model, found = None, values
-    return found
+            model, current = None, values
+    return current
 
 
 def _union(model: type[Any], values: Iterable[Any]) -> RecordSet[Any]:
-    from earnorm.model.recordset import RecordSet  # which maps with the functions here
+    from earnorm.model.recordset import RecordSet  # recordset imports this module
 
-    found: dict[Any, None] = {}
+    members: dict[Any, None] = {}
     for value in values:
         if is_recordset(value):
-            found.update(dict.fromkeys(value))
+            members.update(dict.fromkeys(value))
         elif value is not None:
-            found[value] = None
-    return RecordSet(model, list(found))
+            members[value] = None
+    return RecordSet(model, list(members))
 
 
 def _comodel(field: Relation[Any, Any], values: Iterable[Any]) -> type[Any]:
-    """The model at the other end, as the App sees it; without an App as it was defined."""
+    """Return the model at the other end as the App binds it; without an App, as it was defined."""
     for value in values:
         if is_record(value):
             return type(value)

@@ -1,4 +1,4 @@
-"""Documents by many ids, in as few searches as filters allow."""
+"""Finds documents by many ids, in as few searches as the size of a filter allows."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ async def by_ids(
     order: tuple[tuple[str, int], ...] = (),
     fields: frozenset[str] | None = None,
 ) -> list[Document]:
-    """The documents whose value at the path is one of the ids.
+    """Return the documents whose value at the path is one of the ids.
 
     Args:
         bound: Their model.
         path: ``"_id"``, or a field that holds ids.
         pks: The ids, each once.
-        env: Who asks; the current Env unless one is given.
-        order: Stored paths with 1 or -1; it is an order within each search.
+        env: The Env of the searches; the default is the current one.
+        order: Stored paths with 1 or -1; it holds within each search, not across them.
         fields: Names of the fields to fetch; None means all.
     """
     env = env or current_env()
     options = Options(order=order, fields=fields)
-    found: list[Document] = []
+    documents: list[Document] = []
     for chunk in chunks(pks):
         domain = condition(path, "in", chunk)
         op = Operation("search", bound.model, env, domain, options=options)
-        found += await env.app.execute(op)
-    return found
+        documents += await env.app.execute(op)
+    return documents

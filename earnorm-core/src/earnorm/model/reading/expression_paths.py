@@ -1,4 +1,5 @@
-"""Field paths in the database's own expressions: ``"address.city"`` as ``"$address.city"``."""
+"""Turns field paths into the database's own expressions: ``"address.city"`` into
+``"$address.city"``."""
 
 from __future__ import annotations
 
@@ -22,11 +23,11 @@ class ExpressionPath:
     """A field path, resolved for the database's own expressions.
 
     Attributes:
-        expression: The value at its end, null where there is none.
+        expression: The expression of the value, which is null where there is none.
         db_path: The stored path.
-        field: The field at its end; of a list's items where the list is taken apart.
+        field: The field at the end; for a list, the field of its items.
         lists: The stored paths of the lists on the way, the outermost first.
-        ends_at_list: Whether the last of them is the value itself.
+        ends_at_list: The value itself is a list.
     """
 
     expression: Any
@@ -37,7 +38,8 @@ class ExpressionPath:
 
     @property
     def plain(self) -> Any:
-        """The value at its end, or nothing, for what takes the two alike."""
+        """The expression without the null, for operators that treat null and a missing value
+        alike."""
         return f"${self.db_path}"
 
 
@@ -47,17 +49,17 @@ def expression_path(schema: Schema, path: str) -> ExpressionPath:
     Raises:
         DomainError: No such field, or a path that an expression cannot follow.
     """
-    found = schema.resolve(path)
-    db_path = found.db_path
-    # In an expression, unlike in a filter, a part with a $ is an operator or a variable.
+    resolved = schema.resolve(path)
+    db_path = resolved.db_path
+    # Unlike a filter, an expression reads a part with a $ as an operator or a variable.
     if any(not part or part.startswith("$") or "\0" in part for part in db_path.split(".")):
         raise DomainError(f"{path!r} is no path that a group can look at")
     lists = tuple(_lists(schema, path))
-    field: Any = found.field
+    field: Any = resolved.field
     ends_at_list = isinstance(field, List | Set | ToMany | Vector)
     while isinstance(field, List | Set):
         field = field._item
-    # A missing value and null are two groups to the database, and one here.
+    # The database makes two groups of a missing value and null, and a group here must be one.
     return ExpressionPath({"$ifNull": [f"${db_path}", None]}, db_path, field, lists, ends_at_list)
 
 
@@ -70,11 +72,11 @@ def _lists(schema: Schema, path: str) -> Iterator[str]:
                 f"{path!r}: a group looks at every item of a list; aggregate() reaches one by its "
                 f"position ($arrayElemAt)"
             )
-        found = schema.resolve(name)
-        field: Any = found.field
-        prefix += found.db_path
+        resolved = schema.resolve(name)
+        field: Any = resolved.field
+        prefix += resolved.db_path
         if isinstance(field, ToMany | Vector):
-            yield prefix  # ids, and numbers; they are their own items
+            yield prefix  # ids and numbers have no field of their items
             return
         while isinstance(field, List | Set):
             yield prefix

@@ -1,4 +1,5 @@
-"""What a record knows of the fetch that it came from: its App, the loaded fields, its siblings."""
+"""The loading state that records of one query share: their App, the loaded fields, their
+siblings."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ ID_ONLY = frozenset({"_id"})
 
 
 class Fetch:
-    """Shared by all records that one query gave; a record holds it in a slot.
+    """The loading state of all records of one query; each record holds it in a slot.
 
     Attributes:
         app: The App that the records belong to.
@@ -23,13 +24,13 @@ class Fetch:
         records: The records, where they have relations to load together (or are ghosts).
         related: The ghosts of each relation of these records, by the field's name.
         by_id: Ghosts by their stored id, so that two records that point at one share it.
-        loading: Loads under way, by relation ("" for the records themselves).
+        loading: The running loads, by relation ("" for the records themselves).
         is_mixed: The records may be of several classes of one collection.
-        origin: ``model.field`` of the relation that ghosts stand for, for messages.
-        complete: Makes the ghosts that nobody has touched yet, before all are loaded at once.
-        inside: What embedded objects know, by the name of the field that they stand in.
-        peers: The embedded objects that stand in one field of all the records fetched together.
-        seen_in: The transaction that it was made in.
+        origin: ``model.field`` of the relation that the ghosts come from, for messages.
+        complete: Makes the ghosts that were not read yet, before all are loaded at once.
+        inside: The loading state of embedded objects, by the name of the field that holds them.
+        peers: Returns the embedded objects in one field of all the records fetched together.
+        seen_in: The outcome of the transaction that made it; None outside of one.
     """
 
     __slots__ = (
@@ -65,28 +66,29 @@ class Fetch:
         self.seen_in = None if env is None or env.transaction is None else env.transaction.outcome
 
     def has(self, name: str) -> bool:
-        """Whether the field was fetched."""
+        """Return whether the field was fetched."""
         return self.loaded is None or name in self.loaded
 
     def siblings(self, one: Any, name: str) -> list[Any]:
-        """The records, or embedded objects, of which this field loads together with that of ``one``."""
-        found = self.peers() if self.peers is not None else self.records or [one]
+        """Return the records or embedded objects whose field loads together with that of
+        ``one``."""
+        structures = self.peers() if self.peers is not None else self.records or [one]
         if self.is_mixed:
-            return [each for each in found if name in type(each)._schema.fields]
-        return found
+            return [structure for structure in structures if name in type(structure)._schema.fields]
+        return structures
 
     @property
     def is_ghost(self) -> bool:
-        """Whether the records know their ids only."""
+        """True if the records have only their ids."""
         return self.loaded is ID_ONLY
 
     @property
     def is_stale(self) -> bool:
-        """Whether its values were seen in a transaction that was rolled back."""
+        """True if the values were read in a transaction that was rolled back."""
         return self.seen_in is not None and self.seen_in.rolled_back and not self.is_ghost
 
     def how_to_load(self, model: type[Any], name: str) -> str:
-        """The message of ``FieldNotLoaded``."""
+        """Return the message of ``FieldNotLoaded``."""
         if not self.is_ghost:
             return (
                 f"{model.__name__}.{name} was not fetched: add {name!r} to .only(...), "

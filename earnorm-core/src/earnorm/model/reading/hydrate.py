@@ -1,4 +1,4 @@
-"""From stored documents to records, and from ids to ghosts."""
+"""Turns stored documents into records, and ids into ghosts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def hydrate(
     bound: BoundModel, documents: list[Document], loaded: frozenset[str] | None = None
 ) -> list[Any]:
-    """Records that adopt the documents. No Python code runs per document: 0.2 µs each."""
+    """Return records that adopt the documents. No Python code runs per document: 0.2 µs each."""
     if bound.classes is not None:
         return _hydrate_by_class(bound, bound.classes, documents, loaded)
     model = bound.model
@@ -31,14 +31,14 @@ def hydrate(
     else:
         records = blank(model, len(documents))
     deque(map(set_state, records, bound.schema.states(documents)), maxlen=0)
-    together = bound.schema.relations or loaded is ID_ONLY
-    fetch = Fetch(bound.app, loaded, records if together else None)
+    are_siblings = bound.schema.relations or loaded is ID_ONLY
+    fetch = Fetch(bound.app, loaded, records if are_siblings else None)
     deque(map(set_fetch, records, repeat(fetch)), maxlen=0)
     return records
 
 
 def hydrate_one(bound: BoundModel, document: Document) -> Any:
-    """The record of one document: what ``hydrate`` gives, in half of the time."""
+    """Return the record of one document; the same as ``hydrate`` in half of the time."""
     if bound.classes is not None or bound.schema.relations:
         return hydrate(bound, [document])[0]
     record = object.__new__(bound.model)
@@ -50,9 +50,9 @@ def hydrate_one(bound: BoundModel, document: Document) -> Any:
 def states_of(
     bound: BoundModel, records: Sequence[BaseModel], documents: list[Document]
 ) -> list[dict[str, Any]]:
-    """The states that documents give to records which exist, before they are filled in.
+    """Return the states that documents give to existing records, before they are filled in.
 
-    Where a model's documents are of several classes, each record becomes one of the class of its document.
+    Where a model's documents are of several classes, each record gets the class of its document.
     """
     if bound.classes is None:
         return bound.schema.states(documents)
@@ -87,29 +87,29 @@ def _states(models: Sequence[type[BaseModel]], documents: list[Document]) -> lis
     groups: dict[type[BaseModel], list[Document]] = {}
     for model, document in zip(models, documents, strict=True):
         groups.setdefault(model, []).append(document)
-    if all(_are_states(model, each) for model, each in groups.items()):
+    if all(_are_states(model, group) for model, group in groups.items()):
         return documents
     return [_state(model, document) for model, document in zip(models, documents, strict=True)]
 
 
 def _are_states(model: type[BaseModel], documents: Sequence[Document]) -> bool:
-    """Whether the documents have no keys of other classes, and none that is called otherwise."""
+    """Return whether the documents have only keys of this class, all of them field names."""
     schema = model._schema
     return not schema.renamed and schema.is_known(set[str]().union(*documents))
 
 
 def _state(model: type[BaseModel], document: Document) -> dict[str, Any]:
     schema = model._schema
-    if not schema.is_known(document):  # keys of other classes
+    if not schema.is_known(document):  # the document has keys of other classes
         document = {k: v for k, v in document.items() if k in schema.projection}
     return schema.state(document)
 
 
-# -- records that exist, and ids -------------------------------------------------------------------
+# -- existing records, and ids ---------------------------------------------------------------------
 
 
 def fill(records: Sequence[BaseModel], states: Iterable[dict[str, Any]], fetch: Fetch) -> None:
-    """Give records that exist new states: ghosts that were loaded, records that were refreshed."""
+    """Give new states to existing records: loaded ghosts, and refreshed records."""
     touch_older(records)
     for record, state in zip(records, states, strict=True):
         set_state(record, state)
@@ -120,12 +120,12 @@ def fill(records: Sequence[BaseModel], states: Iterable[dict[str, Any]], fetch: 
 
 
 def ghosts(bound: BoundModel, pks: Iterable[Any]) -> list[Any]:
-    """Records that know only their ids, without asking the database."""
+    """Return records that have only their ids, without a query."""
     return hydrate(bound, [{"_id": pk} for pk in pks], ID_ONLY)
 
 
 def ghost_maker() -> Callable[[type[Any], Any, Fetch], Any]:
-    """A function that makes one ghost of a fetch that exists: of its class and its id."""
+    """Return a function that makes one ghost from its class, its id and an existing fetch."""
     new = object.__new__
 
     def make(model: type[Any], pk: Any, fetch: Fetch) -> Any:

@@ -1,6 +1,6 @@
-"""Domains about other records, judged on what is loaded: nothing is asked of the database.
+"""Evaluates domains about other records in memory, on loaded records and without a query.
 
-A ghost that would have to be known raises ``FieldNotLoaded``; a guess is never made.
+A ghost whose values are needed raises ``FieldNotLoaded``; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from earnorm.model.schema import Schema
 
 Judge = Callable[[Any], bool]
-"""Whether a record fulfils a domain."""
+"""A function that returns whether a record fulfils a domain."""
 
 
 def judge(
@@ -26,17 +26,17 @@ def judge(
     operators: Mapping[str, Operator],
     known: Sequence[BaseModel] = (),
 ) -> Judge:
-    """The test of a record by a domain that may follow relations.
+    """Return the test of a record by a domain that may follow relations.
 
     Args:
         model: The model of the records.
         domain: The condition.
         operators: The operators of the App.
-        known: Loaded records, among which the start of ``parent_of`` may be found by its id.
+        known: Loaded records, in which ``parent_of`` finds its start records by id.
 
     Raises:
         DomainError: An unknown field or operator.
-        FieldNotLoaded: (the test) The domain looks at something that was not fetched.
+        FieldNotLoaded: (the test) The domain needs a field or record that was not fetched.
     """
     return _Judges(operators, known).of(model._schema, domain)
 
@@ -88,10 +88,10 @@ class _Judges:
         judges: dict[type, Judge] = {}
 
         def fulfils(other: Any) -> bool:
-            found = judges.get(type(other))
-            if found is None:
-                found = judges[type(other)] = self.of(type(other)._schema, link.domain)
-            return found(other)
+            test = judges.get(type(other))
+            if test is None:
+                test = judges[type(other)] = self.of(type(other)._schema, link.domain)
+            return test(other)
 
         def linked(record: Any) -> bool:
             return any(fulfils(other) for other in _loaded(record, path)) is not link.negated
@@ -111,27 +111,29 @@ class _Judges:
         if place.pk in starts:
             return True
         if not tree.upwards:
-            return any(each.pk in starts for each in _upwards(place))
+            return any(ancestor.pk in starts for ancestor in _upwards(place))
         return any(
-            each == place for start in self._records(tree, model) for each in _upwards(start)
+            ancestor == place
+            for start in self._records(tree, model)
+            for ancestor in _upwards(start)
         )
 
     def _records(self, tree: Tree, model: type[Any]) -> Iterator[Any]:
-        """The start records themselves, whose parents are asked for."""
+        """Yield the start records, whose parents the domain needs."""
         by_id = {r.pk: r for r in self._known if isinstance(r, model)}
         operand = model._schema.fields["_id"].operand
         for start in tree.starts:
-            found = start if isinstance(start, model) else by_id.get(operand(start))
-            if found is None:
+            record = start if isinstance(start, model) else by_id.get(operand(start))
+            if record is None:
                 raise FieldNotLoaded(
                     f"{model.__name__}: the parents of a start of 'parent_of' are not loaded; give "
                     f"records that are, or 'await app.resolve(model, domain)' first"
                 )
-            yield found
+            yield record
 
 
 def _upwards(record: Any) -> Iterator[Any]:
-    """The records above, nearest first; each once."""
+    """Yield the ancestors of a record, the nearest first, each once."""
     parent: str = getattr(type(record), "_parent_name", "parent_id")
     if parent not in type(record)._schema.fields:
         raise DomainError(f"{type(record)._name} is no tree: it has no {parent!r}")
@@ -158,21 +160,21 @@ def _loaded(record: Any, path: str) -> Iterator[Any]:
 
 
 def _related(record: Any, path: str) -> Iterator[Any]:
-    """The records that a relation leads to, also one that lies in an embedded object."""
+    """Yield the records that a relation leads to, also one inside an embedded object."""
     places = [record]
     for name in path.split("."):
-        below: list[Any] = []
+        next_places: list[Any] = []
         for place in places:
             value = place if name.isdecimal() else getattr(place, name)
             if isinstance(value, list) or hasattr(type(value), "pks"):  # a list, or a RecordSet
-                below += value
+                next_places += value
             elif value is not None:
-                below.append(value)
-        places = below
-    for each in places:
-        if not hasattr(each, "is_stored"):
+                next_places.append(value)
+        places = next_places
+    for related in places:
+        if not hasattr(related, "is_stored"):
             raise FieldNotLoaded(
                 f"{type(record).__name__}: the records of {path!r} are not loaded; "
                 f"'await app.resolve(model, domain)' asks the database instead"
             )
-        yield each
+        yield related

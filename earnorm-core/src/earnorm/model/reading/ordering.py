@@ -1,4 +1,4 @@
-"""How an order is written: ``"-age,name"`` or ``["-age", "name"]``."""
+"""Parses orders: ``"-age,name"`` or ``["-age", "name"]``."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ Order = str | Sequence[str] | None
 
 
 def parse_order(*order: Order) -> tuple[tuple[str, int], ...]:
-    """Paths with 1 (ascending) or -1, in order.
+    """Return paths with 1 (ascending) or -1, in their order.
 
-    The first mention of a path decides; a driver would let the last one.
+    The first mention of a path decides; in a driver, the last one would.
     """
-    found: dict[str, int] = {}
-    for each in order:
-        parts = (each or "").split(",") if isinstance(each, str) or each is None else each
+    directions: dict[str, int] = {}
+    for one_order in order:
+        parts = (
+            (one_order or "").split(",")
+            if isinstance(one_order, str) or one_order is None
+            else one_order
+        )
         for part in map(str.strip, parts):
             if part:
-                found.setdefault(part.lstrip("-+"), -1 if part.startswith("-") else 1)
-    return tuple(found.items())
+                directions.setdefault(part.lstrip("-+"), -1 if part.startswith("-") else 1)
+    return tuple(directions.items())
 
 
 def checked_size(name: str, value: int) -> int:
-    """A limit or an offset, if it can be one.
+    """Return a limit or an offset, and refuse an invalid one.
 
     Raises:
-        ValueError: It is no whole number from 0.
+        ValueError: It is not a whole number from 0.
     """
     if type(value) is not int or value < 0:
         raise ValueError(f"{name} is a whole number from 0, not {value!r}")

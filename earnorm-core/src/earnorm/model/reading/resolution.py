@@ -1,11 +1,12 @@
-"""Conditions about other records, answered with sub-queries before a filter is made.
+"""Resolves conditions about other records with sub-queries, before a filter is made.
 
-A sub-query is an operation like any other: in the same Env, so in the same transaction, for the same
-principal, through every layer of the other model. Its answer takes the cheapest of three ways:
+A sub-query is a normal operation: it runs in the same Env, so in the same transaction and for the
+same principal, and through every layer of the other model. Its result is used in the cheapest of
+three ways:
 
-1. few records there fulfil the condition: their ids;
-2. many do, but few records here are asked about: the ids of those that the records here point at;
-3. many on both sides: all the ids there, up to what a filter can hold; beyond that, a ``$lookup``.
+1. Few other records fulfil the condition: use their ids.
+2. Many do, but this model's side has few records: use the ids of those that these records point at.
+3. Both sides have many: use all the ids, up to the size of a filter; beyond that, a ``$lookup``.
 
 The figures behind the limits are in docs/performance.md.
 """
@@ -40,22 +41,24 @@ if TYPE_CHECKING:
     from earnorm.kernel.environment import Env
 
 FEW: Final = 1_000
-"""So many ids there are fetched, whatever the size of the side here."""
+"""The number of other records up to which all ids are fetched, without counting this model's
+side."""
 FEW_HERE: Final = 10_000
-"""With more than FEW there: so many records here are asked about the other way round."""
+"""The number of this model's records up to which, with more than FEW others, their values limit the
+sub-query."""
 LARGEST: Final = 12_000_000
-"""Bytes that the ids of one filter may take; a server accepts 16 MB for a whole command."""
+"""The bytes that the ids of one filter may take; a server accepts 16 MB for a whole command."""
 _BATCH: Final = 10_000
 _FLAG: Final = "__link"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The records of an operation, with nothing left to ask of other models.
+    """The records that an operation selects, without conditions about other models.
 
     Attributes:
-        domain: An equivalent domain; where there are lookups it also looks at what they add.
-        first: The conditions that need no lookup, and so come before them.
+        domain: An equivalent domain; with lookups, it also has conditions on the fields they add.
+        first: The conditions that need no lookup, and so come before the lookups.
         lookups: ``$lookup`` stages, for conditions with more ids than a filter can hold.
     """
 
@@ -64,7 +67,7 @@ class Selection:
     lookups: tuple[Mapping[str, Any], ...] = ()
 
     def stages(self, bound: BoundModel) -> list[Mapping[str, Any]]:
-        """The pipeline that gives the selected documents."""
+        """Return the pipeline that selects the documents."""
         if not self.lookups:
             return [{"$match": bound.filter(self.domain)}]
         schema = _Flagged(bound.schema)
@@ -77,25 +80,25 @@ class Selection:
 
 
 async def resolve(bound: BoundModel, domain: Domain, env: Env) -> Domain:
-    """An equivalent domain without conditions about other records.
+    """Return an equivalent domain without conditions about other records.
 
     Raises:
-        NotSupported: A condition is fulfilled by more records than a filter can name.
+        NotSupported: More records fulfil a condition than a filter can name.
     """
     if not asks_others(domain, bound.schema, bound.operators):
         return domain
     resolver = _Resolver(bound, env)
-    found = await resolver.resolved(domain, bound.schema)
+    resolved = await resolver.resolved(domain, bound.schema)
     if resolver.lookups:
         raise NotSupported(
             f"{bound.model._name}: more related records fulfil the domain than a filter can name "
             f"({LARGEST // 1_000_000} MB of ids); search with the domain itself"
         )
-    return found
+    return resolved
 
 
 def check(bound: BoundModel, domain: Domain) -> None:
-    """Compile every condition, those about other records for their own models.
+    """Compile every condition; compile conditions about other records for their own models.
 
     Raises:
         DomainError: One of them is not valid.
@@ -111,7 +114,7 @@ def check(bound: BoundModel, domain: Domain) -> None:
             try:
                 target = bound if crossing is None else target_of(bound.app, crossing.field)
             except ConfigurationError:
-                continue  # not defined yet
+                continue  # the other model is not defined yet
             if isinstance(reading, Link):
                 check(target, reading.domain)
             else:
@@ -119,7 +122,7 @@ def check(bound: BoundModel, domain: Domain) -> None:
 
 
 async def select(bound: BoundModel, op: Operation) -> Selection:
-    """The records that an operation is about.
+    """Return the selection of an operation's records.
 
     Raises:
         DomainError: A condition of the domain isn't valid for the other model.
@@ -134,14 +137,14 @@ async def select(bound: BoundModel, op: Operation) -> Selection:
 
 
 class _Resolver:
-    """One domain on its way.
+    """Resolves one domain, and collects the lookups that it needs.
 
     Args:
-        bound: The model that the domain is about.
-        env: Who asks.
-        first: What the records are known to fulfil beside the conditions that are resolved; None
-            where nobody knows which records it will be about.
-        options: Those of the operation: sub-queries share its time limit and concerns.
+        bound: The model of the domain.
+        env: The Env of the sub-queries.
+        first: The conditions that the records fulfil beside the resolved ones; None where the
+            records are not known.
+        options: The operation's options: sub-queries share its time limit and concerns.
     """
 
     def __init__(
@@ -154,7 +157,7 @@ class _Resolver:
         self._here: dict[str, list[Any] | None] = {}
 
     async def resolved(self, node: Domain, schema: Schema) -> Domain:
-        """The domain with every relational condition replaced by one on ids."""
+        """Return the domain with every relational condition replaced by one on ids."""
         if isinstance(node, Condition):
             return await self._condition(node, schema)
         if isinstance(node, And | Or):
@@ -192,15 +195,16 @@ class _Resolver:
         crossing = tree.crossing
         bound = self._bound if crossing is None else target_of(self._bound.app, crossing.field)
         starts = tree.ids(bound.schema.fields["_id"])
-        found = await walk(bound, self._env, starts, upwards=tree.upwards)
-        if not self._fits(found):
+        pks = await walk(bound, self._env, starts, upwards=tree.upwards)
+        if not self._fits(pks):
             raise NotSupported(
                 f"{bound.model._name}: the tree has more records than a filter can name"
             )
-        return Condition(tree.path, "in", found)
+        return Condition(tree.path, "in", pks)
 
     async def _keys(self, link: Link) -> list[Any] | None:
-        """The values of the relation that fulfil it; None where no filter can hold them."""
+        """Return the values of the relation that fulfil the condition; None where no filter can
+        hold them."""
         target, wanted, key = self._ends(link)
         foreign = target.schema.fields[key]
         options = Options(
@@ -210,40 +214,40 @@ class _Resolver:
             concerns=self._concerns,
         )
         op = Operation("search", target.model, self._env, wanted, options=options)
-        found = await self._env.app.execute(op)
-        if len(found) <= FEW:
-            return self._counted(_values(found, foreign.db_name))
+        documents = await self._env.app.execute(op)
+        if len(documents) <= FEW:
+            return self._if_they_fit(_values(documents, foreign.db_name))
         here = await self._keys_here(link.crossing)
         if here is not None:
-            asked = And((wanted, Condition(foreign.name, "in", here)))
-            op = op.replace(domain=asked, options=options.replace(limit=0))
-            return self._counted(_values(await self._env.app.execute(op), foreign.db_name))
+            narrowed = And((wanted, Condition(foreign.name, "in", here)))
+            op = op.replace(domain=narrowed, options=options.replace(limit=0))
+            return self._if_they_fit(_values(await self._env.app.execute(op), foreign.db_name))
         return await self._all(op, foreign.db_name)
 
     def _ends(self, link: Link) -> tuple[BoundModel, Domain, str]:
-        """The model that holds the other end of the join, what its records fulfil, and the name of the
-        field that this model's value is compared with."""
+        """Return the other end of the join: its model, the domain of its records, and its field's
+        name."""
         field = link.crossing.field
         if not getattr(field, "through", None):
             return target_of(self._bound.app, field), link.domain, field.join.foreign
         between, near, far = link_of(self._bound.app, self._bound.model._name, field)
         return between, Condition(far.name, "any", link.domain), near.name
 
-    def _counted(self, keys: list[Any]) -> list[Any] | None:
+    def _if_they_fit(self, keys: list[Any]) -> list[Any] | None:
         return keys if self._fits(keys) else None
 
     def _fits(self, keys: Sequence[Any]) -> bool:
-        # Below that the driver's own limits are far away.
+        # So few ids are far below the limit, so an estimate saves encoding them.
         size = 20 * len(keys) if len(keys) <= FEW else len(bson.encode({"": list(keys)}))
         self._left -= size
         return self._left >= 0 or not self._can_look_up
 
     @property
     def _can_look_up(self) -> bool:
-        return "explain" in self._bound.app.backend.capabilities  # a server, which has limits
+        return "explain" in self._bound.app.backend.capabilities  # only a server has these limits
 
     async def _keys_here(self, crossing: Crossing) -> list[Any] | None:
-        """What the relation holds in the records here, where those are few."""
+        """Return the relation's values in this model's records; None where these are too many."""
         if self._first is None:
             return None
         local = _without_positions(crossing.local)
@@ -260,22 +264,23 @@ class _Resolver:
         return self._here[local]
 
     async def _all(self, op: Operation, key: str) -> list[Any] | None:
-        """Every id there, read in batches; None as soon as they are too many."""
+        """Read all ids in batches; return None as soon as they are too many."""
         stream = Stream(_BATCH)
         op = op.replace(options=op.options.replace(limit=0)).with_note(REQUEST, stream)
-        found: dict[Any, None] = {}
+        keys: dict[Any, None] = {}
         try:
             while documents := await self._env.app.execute(op):
-                found.update(dict.fromkeys(_values(documents, key)))
-                # An id takes 12 bytes at least, and with its position more than 16.
-                if 16 * len(found) > self._left and self._can_look_up:
+                keys.update(dict.fromkeys(_values(documents, key)))
+                # An id takes at least 12 bytes, and more than 16 with its position in the list.
+                if 16 * len(keys) > self._left and self._can_look_up:
                     return None
         finally:
             await stream.close()
-        return self._counted(list(found))
+        return self._if_they_fit(list(keys))
 
     async def _lookup(self, link: Link, schema: Schema) -> Domain:
-        """Let the server look, with the filter that the other model's layers leave."""
+        """Add a lookup on the server, with the filter of the other model's layers; return its
+        condition."""
         if schema is not self._bound.schema:
             raise NotSupported(
                 f"{self._bound.model._name}: more related records fulfil the condition inside 'elem' "
@@ -301,7 +306,7 @@ class _Resolver:
                 one=True,
             )
         )
-        # An empty list is where nobody fits.
+        # The lookup gives an empty list where no record fulfils the condition.
         return Condition(name, "=" if link.negated else "!=", [])
 
 
@@ -316,7 +321,7 @@ async def lookup(
     *,
     one: bool,
 ) -> Mapping[str, Any]:
-    """A ``$lookup`` of the other model's records, restricted by that model's own layers."""
+    """Return a ``$lookup`` of the other model's records, restricted by that model's own layers."""
     capture = PipelineCapture()
     await env.app.execute(
         Operation("search", target.model, env, domain).with_note(REQUEST, capture)
@@ -336,35 +341,36 @@ async def lookup(
 
 
 def _without_positions(path: str) -> str:
-    """``lines.0.product_id`` as ``lines.product_id``: projections and lookups know no positions."""
+    """Return ``lines.product_id`` for ``lines.0.product_id``: projections and lookups know no
+    positions."""
     return ".".join(part for part in path.split(".") if not part.isdecimal())
 
 
 def _values(documents: Iterable[Mapping[str, Any]], path: str) -> list[Any]:
-    """The different values that a path leads to, without None."""
+    """Return the different values that a path leads to, without None."""
     if path == "_id":
         return [document["_id"] for document in documents]
     names = path.split(".")
-    found: dict[Any, None] = {}
+    values: dict[Any, None] = {}
     for document in documents:
-        _collect(document, names, 0, found)
-    found.pop(None, None)
-    return list(found)
+        _collect(document, names, 0, values)
+    values.pop(None, None)
+    return list(values)
 
 
-def _collect(value: Any, names: list[str], position: int, found: dict[Any, None]) -> None:
+def _collect(value: Any, names: list[str], position: int, values: dict[Any, None]) -> None:
     if isinstance(value, list):
         for item in value:
-            _collect(item, names, position, found)
+            _collect(item, names, position, values)
     elif position == len(names):
         if not isinstance(value, dict):
-            found[value] = None
+            values[value] = None
     elif isinstance(value, Mapping):
-        _collect(value.get(names[position]), names, position + 1, found)
+        _collect(value.get(names[position]), names, position + 1, values)
 
 
 class _Flagged:
-    """A model's schema, plus what lookups add to its documents."""
+    """A model's schema with the fields that lookups add to its documents."""
 
     def __init__(self, schema: Schema) -> None:
         self.name = schema.name

@@ -1,5 +1,8 @@
-"""The layer of ASK and RESOLVE: conditions about other records become conditions about this one, or stages of a
-pipeline where a filter could not hold the answer; so do orders and group keys that lie in other records."""
+"""The layer of ASK and RESOLVE: resolves conditions, orders and group keys in other records.
+
+A condition about other records becomes one about this record, or a pipeline stage where a filter
+could not hold the ids.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.operations import Call, Operation
 
-_BATCH: Final = 100_000  # ids that are read at once
+_BATCH: Final = 100_000  # ids in one batch
 
 
 class ResolveLayer:
-    """Resolves what the operations of one model ask of other records, before a filter is made of it."""
+    """Resolves an operation's conditions about other records, before a filter is made of them."""
 
     def __init__(self, bound: BoundModel) -> None:
         self._bound = bound
@@ -35,11 +38,12 @@ class ResolveLayer:
         )
 
     def __call__(self, op: Operation, call_next: Call) -> Awaitable[Any]:
-        """Resolve the operation's domain, and pass it on."""
+        """Resolve the operation's domain, and call the next layer."""
         return self.around(call_next)(op)
 
     def around(self, call_next: Call) -> Call:
-        """Give the call of the layer: one function, and no coroutine, where nothing is asked of other records."""
+        """Return the layer's call: where it resolves nothing, it costs one function call and no
+        coroutine."""
         schema, operators, plain, resolve = (
             self._schema,
             self._operators,
@@ -52,7 +56,7 @@ class ResolveLayer:
             domain = op.domain
             for node in domain.children if type(domain) is And else (domain,):
                 if type(node) is Condition:
-                    # A path that was resolved once lies in this model's documents.
+                    # Only paths inside this model's documents get into resolved_paths.
                     if node.path in known and node.operator in plain:
                         continue
                 elif node is TRUE:
@@ -72,7 +76,7 @@ class ResolveLayer:
             return await call_next(op)
         bound, across = self._bound, op.note(ACROSS)
         if across and op.name not in ("search", "group"):
-            # How many there are, or which are changed, depends on no order.
+            # The order changes neither a count nor which records a write changes.
             across, op = None, op.replace(options=op.options.replace(order=()))
         selection = await select(bound, op) if asks else Selection(op.domain)
         added = await lookups(bound, op.env, across) if across else []
@@ -83,7 +87,7 @@ class ResolveLayer:
         return await call_next(op.with_note(STAGES, (*selection.stages(bound), *added)))
 
     async def _change(self, op: Operation, selection: Selection, call_next: Call) -> int:
-        """Write or delete in chunks of ids, which are all known before the first is written."""
+        """Write or delete in chunks of ids, after all ids were read."""
         bound = self._bound
         stages = [*selection.stages(bound), {"$project": {"_id": 1}}]
         if not op.options.many:
@@ -99,7 +103,7 @@ class ResolveLayer:
             pks += [document["_id"] for document in documents]
         done = 0
         for chunk in chunks(pks):
-            # What needs no other record is asked again, as part of the write itself.
+            # The write repeats the conditions about its own record, which may have changed since.
             part = op.replace(domain=selection.first & Condition("_id", "in", chunk))
             if isinstance(op.values, PerRecord):
                 own = {pk: op.values[pk] for pk in chunk if pk in op.values}

@@ -1,4 +1,4 @@
-"""Records as dicts and as JSON. Nothing here asks the database: a relation that is not loaded stays an id."""
+"""Turns records into dicts and JSON without a query: a relation that is not loaded stays an id."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ if TYPE_CHECKING:
 
 Names: TypeAlias = Iterable[str] | None
 
-_SCALARS = (str, int, bool)  # what is its own JSON form, and cannot change in place
+_SCALARS = (str, int, bool)  # these types are their own JSON form, and cannot change in place
 _GETTERS = frozenset(vars(kind)["__get__"] for kind in (Field, ConvertingField, MutableField))
 
 
 class SelfDescribed:
-    """A value that says itself what it is as a dict."""
+    """A value that makes its own dict."""
 
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any] | None:
-        """A dict of Python values; None where the value is none."""
+        """Return a dict of Python values; None where the value is empty."""
         raise NotImplementedError
 
 
 class Serializer:
-    """One way to write records down.
+    """Turns records into dicts, with one form of their values.
 
     Args:
-        form: The form of a field's value, which is never None nor a record.
-        depth: How many relations deep a loaded record is written with its fields; beyond, as its id.
+        form: Returns the form of a field's value, which is neither None nor a record.
+        depth: The number of nested relations whose loaded records become dicts; deeper ones, ids.
     """
 
     def __init__(self, form: Callable[[Field[Any, Any], Any], Any], depth: int) -> None:
         self._form = form
         self._depth = depth
-        self._path: list[BaseModel] = []  # a record inside itself is given as its id
+        self._path: list[BaseModel] = []  # a record inside itself becomes its id
 
     def record(self, record: BaseModel, include: Names = None, exclude: Names = None) -> Any:
-        """A record: its id, then its fields."""
+        """Return a record as a dict: its id, then its fields."""
         schema = type(record)._schema
         names = chosen(schema, include, exclude)
-        found: dict[str, Any] = {"id": record.id} if names is None or "id" in names else {}
+        result: dict[str, Any] = {"id": record.id} if names is None or "id" in names else {}
         self._path.append(record)
         try:
-            self._fill(found, record, names, wanted=include is not None)
+            self._fill(result, record, names, wanted=include is not None)
         finally:
             self._path.pop()
-        return found
+        return result
 
     def embedded(self, record: Structure) -> dict[str, Any]:
-        """An embedded object: its fields."""
-        found: dict[str, Any] = {}
-        self._fill(found, record, None, wanted=False)
-        return found
+        """Return an embedded object as a dict of its fields."""
+        result: dict[str, Any] = {}
+        self._fill(result, record, None, wanted=False)
+        return result
 
     def _fill(
         self,
-        found: dict[str, Any],
+        result: dict[str, Any],
         record: Structure,
         names: Collection[str] | None,
         wanted: bool,
@@ -75,7 +75,7 @@ class Serializer:
                 continue
             value = state.get(name)
             if type(value) in _SCALARS and name in schema.as_it_is:
-                found[name] = value
+                result[name] = value
                 continue
             try:
                 value = read(record, field)
@@ -84,7 +84,7 @@ class Serializer:
                     raise
                 continue
             if value is not MISSING:
-                found[name] = self._value(field, value)
+                result[name] = self._value(field, value)
 
     def _value(self, field: Field[Any, Any], value: Any) -> Any:
         if value is None:
@@ -95,24 +95,29 @@ class Serializer:
         if hasattr(value, "is_stored"):
             related = self._related(value)
             if isinstance(field, Reference) and not isinstance(related, dict):
-                return f"{type(value)._name},{related}"  # an id alone would not say whose
+                return f"{type(value)._name},{related}"  # an id alone does not name the model
             return related
         return self._form(field, value)
 
     def _related(self, record: BaseModel) -> Any:
         fetch = getattr(record, "_fetch", None)
         is_ghost = fetch is not None and fetch.is_ghost
-        if is_ghost or len(self._path) > self._depth or any(record is each for each in self._path):
+        if (
+            is_ghost
+            or len(self._path) > self._depth
+            or any(record is outer for outer in self._path)
+        ):
             return record.id
         return self.record(record)
 
 
 def read(record: Structure, field: Field[Any, Any]) -> Any:
-    """A field's value, without the copy that reading a mutable one keeps for ``save()``; MISSING for
-    records that point here and are not loaded.
+    """Return a field's value, without the copy for ``save()`` that reading a mutable value keeps.
+
+    The value is MISSING for an inverse relation that is not loaded.
 
     Raises:
-        FieldNotLoaded: It was not fetched.
+        FieldNotLoaded: The field was not fetched.
     """
     name = field.name
     stored = record.__dict__.get(name, MISSING)
@@ -120,7 +125,7 @@ def read(record: Structure, field: Field[Any, Any]) -> Any:
         if not field.stored and not is_recordset(stored):
             return MISSING
         value = getattr(record, name)
-        # Ids that are stored are known before their records are loaded.
+        # A relation that stores ids has them before its records are loaded.
         return value if field.stored or value._records is not None else MISSING
     if stored is not MISSING and type(field).__get__ in _GETTERS:
         return None if stored is None else field.decode(stored)
@@ -128,24 +133,24 @@ def read(record: Structure, field: Field[Any, Any]) -> Any:
 
 
 def as_dict(record: BaseModel, depth: int, include: Names, exclude: Names) -> dict[str, Any]:
-    """See ``BaseModel.to_dict``."""
-    found: dict[str, Any] = Serializer(_plain_form, depth).record(record, include, exclude)
-    return found
+    """Return a record as a dict; see ``BaseModel.to_dict``."""
+    result: dict[str, Any] = Serializer(_plain_form, depth).record(record, include, exclude)
+    return result
 
 
 def as_json(record: BaseModel, depth: int, include: Names, exclude: Names) -> dict[str, Any]:
-    """As ``as_dict``, with the JSON form of every value."""
-    found: dict[str, Any] = Serializer(_json_form, depth).record(record, include, exclude)
-    return found
+    """Return a record as a dict of JSON values; see ``BaseModel.to_json``."""
+    result: dict[str, Any] = Serializer(_json_form, depth).record(record, include, exclude)
+    return result
 
 
 def embedded_dict(record: Structure) -> dict[str, Any]:
-    """An embedded object as a dict of Python values."""
+    """Return an embedded object as a dict of Python values."""
     return Serializer(_plain_form, 0).embedded(record)
 
 
 def embedded_json(record: Structure) -> dict[str, Any]:
-    """An embedded object as a dict of JSON values."""
+    """Return an embedded object as a dict of JSON values."""
     return Serializer(_json_form, 0).embedded(record)
 
 
@@ -158,7 +163,7 @@ def _plain_form(field: Field[Any, Any], value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value of its own, that can be changed: embedded objects as dicts, records as ids."""
+    """Return an independent copy of a value, with embedded objects as dicts and records as ids."""
     if is_record(value):
         return value.id if hasattr(value, "is_stored") else embedded_dict(value)
     if isinstance(value, list):
@@ -173,7 +178,7 @@ def plain(value: Any) -> Any:
 
 
 def chosen(schema: Schema, include: Names, exclude: Names) -> Collection[str] | None:
-    """The names to write, ``id`` among them; None for all.
+    """Return the names to include, ``id`` among them; None for all.
 
     Raises:
         ValidationError: A name is unknown.
@@ -187,7 +192,7 @@ def chosen(schema: Schema, include: Names, exclude: Names) -> Collection[str] | 
 
 
 def public_names(schema: Schema) -> Mapping[str, None]:
-    """``id``, and the fields that are not the library's own, in their order."""
+    """Return ``id`` and the fields that are not the library's own, in their order."""
     names = ("id", *(name for name in schema.fields if not name.startswith("_")))
     return dict.fromkeys(names)
 
@@ -195,13 +200,13 @@ def public_names(schema: Schema) -> Mapping[str, None]:
 def checked(
     schema: Schema, known: Mapping[str, None], names: Iterable[str], option: str
 ) -> Mapping[str, None]:
-    """The names, where all of them are known.
+    """Return the names, and refuse unknown ones.
 
     Raises:
-        ValidationError: One is not.
+        ValidationError: A name is unknown.
     """
-    found = dict.fromkeys([names] if isinstance(names, str) else names)
-    unknown = [name for name in found if name not in known]
+    result = dict.fromkeys([names] if isinstance(names, str) else names)
+    unknown = [name for name in result if name not in known]
     if unknown:
         raise ValidationError(
             schema.name,
@@ -214,4 +219,4 @@ def checked(
                 for name in unknown
             ],
         )
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""Batches of a stream, the next of which is fetched while the current one is consumed."""
+"""The batches of a stream; the next one is fetched while the current one is consumed."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ BATCH: Final = 2000
 
 
 async def batches(op: Operation) -> AsyncGenerator[list[Document]]:
-    """The batches of a stream until one is empty; its cursor is closed at the end.
+    """Yield the batches of a stream until one is empty, and close its cursor at the end.
 
-    From the second one on, the server prepares the next batch while one is consumed. Two batches at
-    most are in memory, and nothing is fetched ahead for a consumer that leaves inside the first.
+    From the second batch on, the server prepares the next batch while one is consumed. At most two
+    batches are in memory, and nothing is fetched ahead for a consumer that stops inside the first.
 
     Args:
         op: A search whose request is a :class:`Stream`.
     """
     stream, execute = op.request, op.app.execute
     assert isinstance(stream, Stream)
-    # Not in a transaction, whose session serves one operation at a time.
+    # A transaction fetches nothing ahead, because its session serves one operation at a time.
     eager = op.env.database_session is None
-    coming: asyncio.Task[Any] | None = None
+    fetching: asyncio.Task[Any] | None = None
     try:
         batch: list[Document] = await execute(op)
         while batch:
             yield batch
-            batch = []  # it was consumed, and is gone before the next one comes
-            batch = await (execute(op) if coming is None else coming)
-            coming = None
+            batch = []  # the consumed batch is freed before the next one arrives
+            batch = await (execute(op) if fetching is None else fetching)
+            fetching = None
             if eager and batch:
-                coming = asyncio.create_task(execute(op))
-                await asyncio.sleep(0)  # let it send its request
+                fetching = asyncio.create_task(execute(op))
+                await asyncio.sleep(0)  # the task sends its request now
     finally:
-        if coming is not None:
-            # A driver drops the connection of an operation that is cancelled; one batch is waited for.
-            await asyncio.wait({coming})
-            if not coming.cancelled():
-                coming.exception()  # seen: the consumer is gone, or was told already
+        if fetching is not None:
+            # A driver drops the connection of a cancelled operation, so this waits for the batch.
+            await asyncio.wait({fetching})
+            if not fetching.cancelled():
+                fetching.exception()  # asyncio would log an error that nobody has retrieved
         await stream.close()
