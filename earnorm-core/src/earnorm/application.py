@@ -89,8 +89,7 @@ class App(kernel.App):
 
     @property
     def indexes(self) -> IndexCatalog:
-        """The declared indexes compared with those of the database: ``diff``, ``sync``,
-        ``drop_unused``."""
+        """The declared indexes against the database's: ``diff``, ``sync``, ``drop_unused``."""
         from earnorm.features.indexes.catalog import IndexCatalog
 
         return IndexCatalog(self)
@@ -106,8 +105,8 @@ class App(kernel.App):
         """
         from earnorm.features.provenance.provenance import parts_of
 
-        found = self.known_models() if name is None else [self.catalog.named(name)]
-        return [part for model in found for part in parts_of(self, self.extended(model))]
+        models = self.known_models() if name is None else [self.catalog.named(name)]
+        return [part for model in models for part in parts_of(self, self.extended(model))]
 
     def check(self, model: type[BaseModel], domain: DomainSource) -> None:
         """Refuse a domain that no search of the model could use; the database is not asked.

@@ -14,7 +14,7 @@ __all__ = ["Authors", "SoftDelete", "Timestamps"]
 
 
 class Timestamps(BaseModel):
-    """The times of the creation and of the last write, in UTC, set on every way of writing."""
+    """The times of the creation and of the last write, in UTC, on every write path."""
 
     _abstract = True
 
@@ -23,8 +23,7 @@ class Timestamps(BaseModel):
 
 
 class Authors(BaseModel):
-    """The ids of the principals that created and last wrote the record, set on every way of
-    writing."""
+    """The ids of the principals that created and last wrote the record, on every write path."""
 
     _abstract = True
 

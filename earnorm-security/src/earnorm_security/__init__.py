@@ -1,4 +1,4 @@
-"""The security plugin of EarnORM. What it exports is what it promises; the rest of the package is private."""
+"""The security plugin of EarnORM. The names exported here are public; all others are private."""
 
 from __future__ import annotations
 

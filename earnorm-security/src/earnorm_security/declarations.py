@@ -1,6 +1,6 @@
-"""The declarations of a model about its own security: rights (``_access``) and record rules (``_rules``).
+"""The security declarations of a model: rights (``_access``) and record rules (``_rules``).
 
-These are plain data; ``policy`` checks them when an App first sees the model.
+These are plain data; ``policy`` checks them when an App first uses the model.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ RuleDomain: TypeAlias = "Domain | list[object] | tuple[object, ...] | bool"
 
 RIGHTS: Final[tuple[Right, ...]] = ("read", "write", "create", "unlink")
 EVERYBODY: Final = "*"
-"""The role that everybody has, anonymous included."""
+"""The role that everybody has, with or without a principal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """The rights of one role on a model: ``_access = [Access("editor", read=True, write=True)]``.
 
-    Rights add up: a principal has what any of its roles has. What no row grants is denied.
+    Rights add up: a principal has the rights of all its roles. A right that no row grants is
+    denied.
 
     Attributes:
         role: A role's name; ``"*"`` means everybody, anonymous included.
@@ -42,17 +43,17 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A restriction of the records that an operation may be about: ``_rules = [Rule("own", [...])]``.
+    """The records of a model that an operation may be about: ``_rules = [Rule("own", [...])]``.
 
-    Rules without roles are global: a record has to fulfil all of them, for everybody. Rules with roles widen each
-    other: a record has to fulfil one of those that are for a role of the principal. This is how
-    Odoo combines ``ir.rule`` records; unlike there, nothing passes where an operation has rules with
-    roles and none of them is for the principal.
+    Rules without roles are global: a record must pass all of them, for everybody. Rules with roles
+    are alternatives: a record must pass one rule that is for a role of the principal. Odoo combines
+    ``ir.rule`` records in the same way, with one difference: if an operation has rules with roles
+    and none of them is for the principal, no record passes.
 
     Attributes:
-        name: How messages call it; unique in its model.
-        domain: A domain, or a function that makes one from the Env of the operation. It is called on
-            every operation, so it must be quick and cannot be async.
+        name: Its name in messages; unique in its model.
+        domain: A domain, or a function that makes one from the Env of the operation. The function
+            is called on every operation, so it must be quick, and it cannot be async.
         roles: The roles that it is for; none means that it is global.
         operations: The rights that it restricts.
     """

@@ -1,7 +1,8 @@
-"""The layers: one per kind of operation, outermost, around every way to the database.
+"""The layers: one for each kind of operation, outermost, on every way to the database.
 
-What a principal cannot read doesn't exist for it: it is neither found nor counted, and a change or a
-deletion passes by it. What it can read but not change is refused, before anything is written.
+A record that a principal cannot read does not exist for it: it is neither found nor counted, and
+a change or a deletion skips it. An operation that would change a readable record without the
+right to change it is refused before anything is written.
 """
 
 from __future__ import annotations
@@ -26,26 +27,26 @@ _RULES = "security: the records that a rule refers to"
 
 
 class Reading:
-    """Narrows search, count and group to the records that may be read."""
+    """Restricts search, count and group to the records that may be read."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
-        """Pass the operation on, narrowed."""
+        """Pass the operation on, restricted."""
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "read", op.name)
             visible = _both(op.domain, await _reached(policy, op.env, "read"))
             if isinstance(op.request, Lock):
-                # What the caller asks of other records is answered as the caller.
+                # The caller's conditions on other records are resolved with the caller's rights.
                 visible = await op.app.resolve(policy.model, visible, env=op.env)
                 visible = await self._lockable(op, visible)
             op = op.replace(domain=visible)
         return await call_next(op)
 
     async def _lockable(self, op: Operation, visible: Domain) -> Domain:
-        """A lock keeps others from writing, so it takes the right to write each of the records."""
+        """Refuse a lock unless each record may be written, because a lock stops other writers."""
         policy = self._policy
         policy.require(op.env, "write", "lock")
         changeable = await _reached(policy, op.env, "write")
@@ -57,13 +58,13 @@ class Reading:
 
 
 class Creating:
-    """Refuses documents that the create rules cannot allow, whatever is filled in; all of them, when one is refused."""
+    """Refuses documents that no filled-in value can make allowed; one of them refuses all."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
-        """Refuse, or pass the operation on with the demand that its documents have to fulfil in the end."""
+        """Refuse, or pass the operation on with a demand on its final documents."""
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "create", op.name)
@@ -75,10 +76,10 @@ class Creating:
         return await call_next(op)
 
     def _is_open(self, op: Operation, allowed: Domain) -> bool:
-        """Say whether a document has to get a value yet that makes it allowed.
+        """Return whether a document still needs a filled-in value to be allowed.
 
         Raises:
-            AccessDenied: One cannot be allowed.
+            AccessDenied: A document cannot become allowed.
         """
         matches = op.app.matcher(op.model, allowed)
         residual: Residual | None = None
@@ -93,26 +94,27 @@ class Creating:
 
 
 class Changing:
-    """Narrows write and unlink to the records that may be changed, and refuses the readable rest."""
+    """Restricts write and unlink to readable records, and refuses if one must not be changed."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
-        """Refuse, or pass the operation on, narrowed, with the demand that its records have to fulfil in the end."""
+        """Refuse, or pass the operation on, restricted, with a demand on its final values."""
         if op.env.system or op.notes.get(JUDGED):
             return await call_next(op)
         policy, env, right = self._policy, op.env, RIGHT_OF[op.name]
         policy.require(env, right, op.name)
-        # What the caller asks of other records is answered as the caller; the check below is not.
+        # The caller's conditions on other records are resolved with the caller's rights; the check
+        # below runs as the system.
         op = op.replace(domain=await op.app.resolve(policy.model, op.domain, env=env))
         readable = await _reached(policy, env, "read")
         same = policy.reaches_the_same(env, "read", right)
         changeable = readable if same else await _reached(policy, env, right)
         visible = _both(op.domain, readable)
 
-        # Each demand is part of the write itself, so a record that changes between the check and
-        # the write is left alone. The check is there to refuse aloud what would be left alone.
+        # Each demand is a part of the write itself, so the write skips a record that changes
+        # between the check and the write. The check turns skipped records into an error.
         before = Domain.TRUE if same else changeable
         rest = self._rest(op, right, changeable)
         check, is_open = _both(before, rest), False
@@ -126,7 +128,10 @@ class Changing:
         return await call_next(op.replace(domain=_both(visible, check)))
 
     def _rest(self, op: Operation, right: Right, changeable: Domain) -> Domain:
-        """Make the condition, beside the rule itself, under which this write takes no record out of the rule."""
+        """Return the conditions on a record before this write so that it does not leave the rule.
+
+        The conditions of the rule itself are left out.
+        """
         updates = updates_of(op.values)
         if changeable is Domain.TRUE or not updates:
             return Domain.TRUE
@@ -136,14 +141,14 @@ class Changing:
             rest = residual.after(update)
             if rest is None:
                 raise self._policy.refusal(right, op.name, UNKNOWN)
-            # The rule itself is demanded anyway; it remains where a change does not concern it.
+            # The rest of a change of other fields is the rule itself, which is demanded anyway.
             if not residual.is_implied(rest):
                 residuals.setdefault(rest, []).append(pk)
         return together(residuals)
 
 
 def _is_filled_in(op: Operation) -> bool:
-    """Say whether steps of the model, or of a class below it, may fill values in before they are judged."""
+    """Return whether steps of the model or of its subclasses may fill in values before JUDGE."""
     bound = op.app.bind(op.model)
     below = [] if bound.classes is None else [each for _, each in bound.classes.below()]
     return any(
@@ -154,10 +159,10 @@ def _is_filled_in(op: Operation) -> bool:
 
 
 async def _reached(policy: Policy, env: Env, right: Right) -> Domain:
-    """Make the domain of the records that a right reaches, with nothing left to ask of other models.
+    """Return the records that a right reaches, without conditions about other models.
 
-    A rule means the same whoever may read the other records that it refers to, so they are asked for with
-    access rules off.
+    A rule may refer to records that the principal cannot read, so they are searched with access
+    rules off.
     """
     domain = policy.domain(env, right)
     if domain is Domain.TRUE or domain is Domain.FALSE:
@@ -166,7 +171,7 @@ async def _reached(policy: Policy, env: Env, right: Right) -> Domain:
 
 
 def layer_for(policy: Policy, operation: str) -> Reading | Creating | Changing:
-    """Make the layer that enforces a policy on one kind of operation."""
+    """Return the layer that enforces a policy on one kind of operation."""
     return _LAYERS[RIGHT_OF[operation]](policy)
 
 

@@ -1,7 +1,9 @@
-"""The step JUDGE: access rules judge what will be stored, values that other steps filled in included.
+"""The JUDGE step: access rules judge the final values, including those that other steps filled in.
 
-The outermost layer has refused what was asked for, and leaves a demand on the operation; an operation without one
-(of the system, or of a model whose rules reach everything) is not judged.
+The outermost layer refuses operations by the values that were asked for, and leaves a demand on the
+operation. An operation without a demand (of the system, or of a model whose rules allow all
+records)
+is not judged.
 """
 
 from __future__ import annotations
@@ -30,15 +32,15 @@ _DETAIL: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A demand on all records that an operation stores.
+    """The condition that every stored record must fulfil after an operation.
 
     Attributes:
-        policy: The rules that say so.
-        right: The right that was used.
-        allowed: The records that the right reaches, with nothing left to ask of other models. A write's own domain
-            demands as much of the records before it.
+        policy: The policy with the rules.
+        right: The right that the operation uses.
+        allowed: The records that the right reaches, without conditions about other models. A
+            write's own domain demands the same of the records before the write.
         asked: The values of the operation, as they were asked for.
-        is_open: The values that were asked for do not fulfil it by themselves; those that are filled in may.
+        is_open: True if the values that were asked for do not fulfil it, but filled-in values may.
     """
 
     policy: Policy
@@ -52,10 +54,10 @@ DEMAND: Final[Note[Demand]] = Note("security demand")
 
 
 async def judge(batch: DocumentBatch) -> None:
-    """Refuse an operation by whose final values a record would leave the rules.
+    """Refuse an operation whose final values would take a record out of the rules.
 
     Raises:
-        AccessDenied: They do not allow a document, or a change of a record.
+        AccessDenied: The rules do not allow a document, or a change of a record.
     """
     demand = batch.op.note(DEMAND)
     if demand is None:
@@ -69,7 +71,7 @@ async def judge(batch: DocumentBatch) -> None:
     rest = _left_open(op, demand)
     if rest is Domain.TRUE:
         return
-    # As for what was asked: the condition is a part of the write itself, and the check refuses aloud.
+    # As in the layer, the condition is a part of the write, and the check makes it an error.
     if await has_any(op, op.domain & ~rest):
         raise refusal(op, demand.policy, demand.right)
     batch.narrow(rest)
@@ -83,7 +85,7 @@ def _judge_documents(op: Operation, demand: Demand) -> None:
 
 
 def _left_open(op: Operation, demand: Demand) -> Domain:
-    """Make the condition on the records before the write that its domain does not demand yet."""
+    """Return the condition on the records before the write that its domain does not contain yet."""
     residual = Residual(op.app, op.model, demand.allowed)
     asked = updates_of(demand.asked)
     residuals: dict[Domain, list[Any]] = {}
@@ -107,12 +109,12 @@ def document_refusal(op: Operation, policy: Policy, position: int) -> AccessDeni
 
 
 def refusal(op: Operation, policy: Policy, right: Right) -> AccessDenied:
-    """Make the error for records that may be read and not be changed so."""
+    """Make the error for readable records that may not be changed in this way."""
     return policy.refusal(right, op.name, _DETAIL[right])
 
 
 async def has_any(op: Operation, domain: Domain) -> bool:
-    """Say whether such a record exists; asked in the operation's own transaction."""
+    """Return whether such a record exists, asked in the operation's own transaction."""
     simple = domain.simplify()
     if simple is Domain.FALSE:
         return False

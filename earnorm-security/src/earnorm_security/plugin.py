@@ -1,4 +1,5 @@
-"""The plugin: reads each model's declarations when the App first sees it, and hands out the layers."""
+"""The plugin: it checks each model's declarations when the App first uses it, and makes the
+layers."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ class SecuritySettings(pydantic.BaseModel):
     """``init(..., security={...})``.
 
     Attributes:
-        default: What a model without ``_access`` grants: ``"open"`` everything to everybody,
-            ``"closed"`` nothing to anybody but ``earnorm.system``.
+        default: The rights on a model without ``_access``: ``"open"`` grants everything to
+            everybody, ``"closed"`` grants nothing to anybody but ``earnorm.system``.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -40,7 +41,7 @@ class SecuritySettings(pydantic.BaseModel):
 
 
 class Security:
-    """The service ``app.services["security"]``: tells what somebody may do, without doing it."""
+    """The service ``app.services["security"]``: tells what a principal may do, without doing it."""
 
     def __init__(self, app: App, settings: SecuritySettings) -> None:
         self._app = app
@@ -48,17 +49,17 @@ class Security:
         self._policies: dict[type[BaseModel], Policy] = {}
 
     def can(self, env: Env, model: type[BaseModel] | str, operation: str) -> bool:
-        """Say whether the principal may do this with some record of the model, as far as roles tell.
+        """Return whether the principal may do this with some record of the model, judged by roles.
 
-        The rules say with which records, so an operation may still find or change none.
+        The rules decide which records, so an operation may still find or change none.
 
         Args:
-            env: The Env of whoever wants to do it; ``earnorm.current_env()`` is the one of who acts now.
+            env: The Env of the principal; ``earnorm.current_env()`` is the acting one.
             model: A model's class or name.
             operation: A right (read, write, create, unlink) or an operation (search, count …).
 
         Raises:
-            ConfigurationError: No such operation.
+            ConfigurationError: There is no such operation.
         """
         right = _RIGHTS.get(operation)
         if right is None:
@@ -68,7 +69,7 @@ class Security:
         return self.policy(self._app.model(name)).can(env, right)
 
     def policy(self, model: type[BaseModel]) -> Policy:
-        """Give the checked declarations of a model, as the App sees it."""
+        """Return the checked declarations of a model in this App."""
         policy = self._policies.get(model)
         if policy is None:
             policy = self._policies[model] = Policy(
@@ -78,8 +79,9 @@ class Security:
 
 
 class SecurityPlugin:
-    """Rights on models and rules on records, enforced on every operation in ``Layer.SECURITY``, and on what will be
-    stored in ``Stage.JUDGE``.
+    """Rights on models and rules on records.
+
+    ``Layer.SECURITY`` enforces them on every operation, and ``Stage.JUDGE`` on the final values.
 
     Args:
         settings: See :class:`SecuritySettings`.
@@ -89,19 +91,19 @@ class SecurityPlugin:
 
     def __init__(self, settings: SecuritySettings | None = None) -> None:
         self._settings = settings or SecuritySettings()
-        # By App, since an instance that is passed to several Apps keeps them apart.
+        # Several Apps may share one plugin instance, so each App has its own service.
         self._services: dict[App, Security] = {}
 
     @staticmethod
     @hookimpl
     def settings() -> type[pydantic.BaseModel]:
-        """Name the model of the settings."""
+        """Return the model of the settings."""
         return SecuritySettings
 
     @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
         """Offer ``app.services["security"]``."""
-        # A new one on each start: a restarted App may see other extensions of its models.
+        # Each start makes a new service, because a restarted App may have other extensions.
         security = self._services[app] = Security(app, self._settings)
         return {"security": security}
 
@@ -114,12 +116,12 @@ class SecurityPlugin:
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Place a layer around each operation; none on a model that declares nothing, unless it is closed."""
+        """Return a layer for the operation; none if the model allows everything to everybody."""
         policy = self._services[app].policy(model)
         return () if policy.is_void else ((Layer.SECURITY, layer_for(policy, operation)),)
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Place a step on a model with rules, which judges what will be stored."""
+        """Return the step that judges final values, for a model with rules."""
         policy = self._services[app].policy(model.cls)
         return (Step(Stage.JUDGE, "security", judge),) if policy.has_rules else ()

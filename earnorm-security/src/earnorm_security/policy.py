@@ -1,4 +1,5 @@
-"""The checked rights and rules of one model, and the domain of the records that a right reaches."""
+"""The checked rights and rules of one model: the roles of each right, and the records it
+reaches."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ RIGHT_OF: Final[dict[str, Right]] = {
     "write": "write",
     "unlink": "unlink",
 }
-"""The right that an operation needs."""
+"""The right that each operation needs."""
 
 T = TypeVar("T")
 _NOBODY: Final[frozenset[str]] = frozenset()
@@ -37,10 +38,11 @@ class Policy:
     """The checked declarations of one model.
 
     Args:
-        app: Checks the domains that are no functions.
-        model: The model's class as the App sees it.
-        default_open: What a model without ``_access`` grants: everything to everybody, or nothing.
-        policy_of: The policies of other models, for classes that share a collection.
+        app: The App that checks the domains that are not functions.
+        model: The model's class in this App.
+        default_open: The rights on a model without ``_access``: everything for everybody, or
+            nothing.
+        policy_of: Returns the policies of other models, for classes that share a collection.
 
     Raises:
         ConfigurationError: ``_access`` or ``_rules`` is malformed; the message names the model.
@@ -59,9 +61,9 @@ class Policy:
         view = ModelView(model)
         self._name = view.name
         self._shares_collection = app.bind(model).classes is not None
-        # What an extension says is added to what the model says.
+        # The declarations of an extension are added to those of the model.
         access: object = view.declared("_access")
-        # Of classes that share a collection each has its own rules, and those of its bases hold too.
+        # Each class that shares a collection has its own rules; domain() adds those of its bases.
         rules: object = view.declared("_rules", inherited=not self._shares_collection)
         every = frozenset({EVERYBODY}) if default_open else _NOBODY
         granted = dict.fromkeys(RIGHTS, every) if access is None else self._read_access(access)
@@ -76,23 +78,24 @@ class Policy:
 
     @property
     def is_void(self) -> bool:
-        """True where everybody may do everything, so that no operation needs a layer."""
+        """True if everybody may do everything, so that no operation needs a layer."""
         if self._shares_collection:
-            return False  # a class that shares the collection may have rules, and be defined later
+            return False  # a class with rules may be defined later in the same collection
         return not self._rules and all(EVERYBODY in roles for roles in self._granted.values())
 
     @property
     def has_rules(self) -> bool:
-        """True where a rule may restrict what is stored."""
+        """True if a rule may restrict the documents that are stored."""
         return bool(self._rules) or self._shares_collection
 
     # -- rights -------------------------------------------------------------------------------
 
     def missing(self, env: Env, right: Right) -> Right | None:
-        """Find the right that the principal lacks to use ``right``; None where it lacks none.
+        """Return the right that the principal lacks to use ``right``, or None if it lacks none.
 
-        A change or a deletion says how many records matched its domain, which is reading; so it
-        takes the right to read as well.
+        A change or a deletion returns the number of records that matched its domain, which is a
+        kind
+        of reading; so it needs the right to read, too.
         """
         needed: tuple[Right, ...] = (right,) if right in ("read", "create") else ("read", right)
         roles = _roles(env)
@@ -106,7 +109,7 @@ class Policy:
         """Refuse an operation whose right the principal lacks.
 
         Raises:
-            AccessDenied: It lacks the right, or the right to read that goes with it.
+            AccessDenied: It lacks the right, or the right to read that it needs as well.
         """
         lacking = self.missing(env, right)
         if lacking is not None:
@@ -117,7 +120,7 @@ class Policy:
             )
 
     def can(self, env: Env, right: Right) -> bool:
-        """Say whether the principal has the right, for some records at least, as far as roles tell."""
+        """Return whether the principal has the right for at least some records, judged by roles."""
         if env.system:
             return True
         if self.missing(env, right) is not None:
@@ -127,11 +130,12 @@ class Policy:
     # -- records ------------------------------------------------------------------------------
 
     def reaches_the_same(self, env: Env, one: Right, other: Right) -> bool:
-        """Say whether two rights reach the same records for the principal, as far as their rules tell at once."""
+        """Return whether two rights have the same rules, and so the same records, for the
+        principal."""
         return self._rules_of_all(env, one) == self._rules_of_all(env, other)
 
     def _rules_of_all(self, env: Env, right: Right) -> list[tuple[Rule, ...] | None]:
-        """The rules of each class that hold for the principal; None where nothing of the class is reached."""
+        """Return the principal's rules of each class; None for a class that it cannot reach."""
         bases, subclasses = self._family()
         policies = [(policy, True) for policy in bases]
         policies += [(policy, policy.missing(env, right) is None) for _, policy in subclasses]
@@ -140,12 +144,14 @@ class Policy:
     def _own_rules(self, env: Env, right: Right) -> tuple[Rule, ...] | None:
         for_roles = self._for_roles(env, right)
         if self._by_role[right] and not for_roles:
-            return None  # the rules are for other roles, so none of the records passes
+            return None  # all the rules are for other roles, so no record passes
         return (*self._global[right], *for_roles)
 
     def _family(self) -> tuple[list[Policy], list[tuple[Domain, Policy]]]:
-        """Give the policies of the model and its bases in its collection, and those of its subclasses, each with
-        the records that it is about."""
+        """Return the policies of the model and its bases in its collection, and of its subclasses.
+
+        Each policy of a subclass comes with the domain of its records.
+        """
         classes = self._app.bind(self.model).classes
         if classes is None:
             return [self], []
@@ -159,10 +165,12 @@ class Policy:
         return bases, subclasses
 
     def domain(self, env: Env, right: Right) -> Domain:
-        """Make the domain of the records that the right reaches for the principal, simplified.
+        """Return the records that the right reaches for the principal, simplified.
 
-        Of classes that share a collection: what the model's own rules and those of its bases allow,
-        and of a subclass's records those that its own rights and rules allow as well.
+        For classes that share a collection, these are the records that the model's own rules and
+        those
+        of its bases allow; the records of a subclass must be allowed by its own rights and rules,
+        too.
 
         Raises:
             PluginError: A rule's function failed, or returned no domain.
@@ -192,7 +200,7 @@ class Policy:
         return result.simplify()
 
     def refusal(self, right: Right, operation: str, detail: str) -> AccessDenied:
-        """Make the error for records that the rules keep from an operation. It tells nothing of them."""
+        """Make the error for records that the rules exclude; it reveals nothing about them."""
         names = [rule.name for rule in (*self._global[right], *self._by_role[right])]
         roles = sorted({role for rule in self._by_role[right] for role in rule.roles})
         for_roles = f"; its rules are for the role {_listed(roles)}" if roles else ""
@@ -215,7 +223,7 @@ class Policy:
         except EarnORMError:
             raise
         except Exception as error:
-            # Not AccessDenied: the rule is broken, and the operation doesn't take place.
+            # This is no AccessDenied, because the rule is broken; the operation is not done.
             raise PluginError(
                 f"{where}: its domain function raised {type(error).__name__}"
             ) from error
@@ -268,7 +276,7 @@ def _roles(env: Env) -> frozenset[str]:
 
 
 def _domain(source: object, where: str) -> Domain:
-    # None would be true: a function that forgot its return must not open the model.
+    # Domain(None) is always true, and a function without a return must not open the model.
     if not isinstance(source, Domain | list | tuple | bool):
         raise PluginError(
             f"{where}: a domain is a list of conditions, a Domain, True or False, "

@@ -1,8 +1,8 @@
-"""The part of a domain that a record must still fulfil so that it satisfies the domain after a change.
+"""Residuals: the domain that a record must match before a change to match another one after it.
 
-The conditions on values that the change sets are decided now; the rest of the domain stays. So the server answers
-about the record as it is, in the same write, whether the record leaves a rule. No record has to be read, changed in
-memory and trusted to stay as it was.
+Conditions on values that the change sets are decided at once; the rest of the domain stays. So the
+same write decides on the server, from the record as it is, whether the record leaves a rule. No
+record has to be read and changed in memory, nor has it to stay as it was.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from earnorm.domain import And, Condition, Not, Or
 from earnorm.plugin import PerRecord, Update
 
 _UNSET = object()
-_ANY_KEY = "*"  # the path of conditions about the whole record, such as a full-text search
+_ANY_KEY = "*"  # the path of a condition about the whole record, e.g. a full-text search
 
 
 class Residual:
     """The residuals of one domain.
 
     Args:
-        app: Its operators decide the conditions.
+        app: The App whose operators decide the conditions.
         model: The model that the domain is about.
-        domain: The domain that has to hold in the end.
+        domain: The domain that must hold after the change.
     """
 
     def __init__(self, app: App, model: type[BaseModel], domain: Domain) -> None:
@@ -40,16 +40,21 @@ class Residual:
         self._terms = frozenset(_terms(self._domain))
 
     def after(self, update: Update) -> Domain | None:
-        """Make the domain of the records that satisfy the whole domain once the update was applied to them.
+        """Return the domain of the records that satisfy the whole domain after the update.
 
         Args:
             update: The change, in stored form.
 
         Returns:
-            A domain about the records before the change, simplified; the whole domain itself where the change does
-            not concern it. None where the change does something to a field of the domain whose outcome isn't known
-            beforehand: an operator other than ``$set`` and ``$unset``, a part of a value (``$set`` of
-            ``address.city``), or anything where a condition is about the whole record.
+            A domain about the records before the change, simplified. It is the whole domain itself
+            if
+            the change does not concern it. It is None if the update changes a field of the domain
+            in a
+            way whose result isn't known beforehand: an operator other than ``$set`` and ``$unset``,
+            a
+            part of a value (``$set`` of ``address.city``), or any change if a condition is about
+            the
+            whole record.
         """
         values, unknown = _effect(update)
         if _ANY_KEY in self._looked_at or not unknown.isdisjoint(self._looked_at):
@@ -57,7 +62,7 @@ class Residual:
         return self._domain if self._looked_at.isdisjoint(values) else self._rest(values)
 
     def of_new(self, document: Mapping[str, Any]) -> Domain:
-        """Make the domain that a new document leaves open, for values that are filled in where it has none.
+        """Return the conditions that a new document leaves open for values that steps may fill in.
 
         Args:
             document: The document, in stored form.
@@ -65,7 +70,7 @@ class Residual:
         return self._rest({key: value for key, value in document.items() if value is not None})
 
     def is_implied(self, rest: Domain) -> bool:
-        """Say whether all records that satisfy the whole domain satisfy a residual, as far as its form tells."""
+        """Return whether the domain's terms contain those of a residual, and so imply it."""
         return self._terms.issuperset(_terms(rest))
 
     def _rest(self, values: Mapping[str, Any]) -> Domain:
@@ -86,17 +91,17 @@ class Residual:
 
 
 def updates_of(values: object) -> Mapping[Any, Update]:
-    """Give the updates of a write by the id of their record; under None the one for all that match."""
+    """Return the updates of a write by record id; an update for all that match is under None."""
     if isinstance(values, PerRecord):
         return values
     return {None: values} if isinstance(values, Update) else {}
 
 
 def together(residuals: Mapping[Domain, list[Any]]) -> Domain:
-    """Join the residuals of several records to one domain.
+    """Combine residuals into one domain that all records must fulfil.
 
     Args:
-        residuals: The ids of the records that a residual is about; None is the id of all that match.
+        residuals: For each residual the ids of its records; None is the id of all that match.
     """
     result = Domain.TRUE
     for rest, pks in residuals.items():
@@ -111,7 +116,7 @@ def _terms(domain: Domain) -> Iterable[Domain]:
 
 
 def _effect(update: Update) -> tuple[dict[str, Any], frozenset[str]]:
-    """Find the keys whose values are known afterwards, and those that change in another way."""
+    """Return the keys with their known new values, and the keys that change in another way."""
     values: dict[str, Any] = {}
     unknown: set[str] = set()
     for operator, spec in update.operators.items():

@@ -204,8 +204,8 @@ class App:
 
     def bind(self, model: type[BaseModel]) -> BoundModel:
         """Return the model as this App sees it; the first call makes the BoundModel."""
-        found = self._bound.get(model)
-        return self.catalog.bind(model) if found is None else found
+        bound = self._bound.get(model)
+        return self.catalog.bind(model) if bound is None else bound
 
     def model(self, name: str) -> type[BaseModel]:
         """Return a model's class by its name, with the extensions of this App's plugins.
@@ -235,8 +235,7 @@ class App:
         return self.catalog.usable()
 
     def described(self) -> AbstractContextManager[None]:
-        """Make ``parts`` usable inside the block while the App is stopped; it connects to
-        nothing."""
+        """Make ``parts`` usable inside the block while the App is stopped, without a connection."""
         return self.catalog.described()
 
     @property
@@ -245,8 +244,7 @@ class App:
         return self.catalog.origins()
 
     def recompose(self) -> None:
-        """Ask the plugins for their layers again, after something that these depend on has
-        changed."""
+        """Ask the plugins for their layers again, after a change of what they depend on."""
         self.catalog.recompose()
 
     async def prepare_models(self) -> None:

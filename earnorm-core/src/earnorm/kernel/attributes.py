@@ -54,27 +54,27 @@ def brought_attributes(
     Raises:
         PluginError: A result is no Attribute, or a name is malformed or taken.
     """
-    found: dict[str, BroughtAttribute] = {}
+    brought: dict[str, BroughtAttribute] = {}
     for plugin, given in loaded.collect("model_attributes"):
-        for each in given if isinstance(given, Iterable) else [given]:
-            if each is None:
+        for attribute in given if isinstance(given, Iterable) else [given]:
+            if attribute is None:
                 continue
-            if not isinstance(each, Attribute) or not isinstance(each.name, str):
+            if not isinstance(attribute, Attribute) or not isinstance(attribute.name, str):
                 raise PluginError(
-                    f"plugin {plugin!r}: model_attributes() gives Attributes, not {each!r}"
+                    f"plugin {plugin!r}: model_attributes() gives Attributes, not {attribute!r}"
                 )
-            if not each.name.startswith("_") or each.name.startswith("__"):
+            if not attribute.name.startswith("_") or attribute.name.startswith("__"):
                 raise PluginError(
                     f"plugin {plugin!r}: the name of a model's attribute begins with one underscore, "
-                    f"since others are for its fields: {each.name!r}"
+                    f"since others are for its fields: {attribute.name!r}"
                 )
-            other = found[each.name].plugin if each.name in found else "earnorm"
-            if each.name in found or each.name in built_in:
+            owner = brought[attribute.name].plugin if attribute.name in brought else "earnorm"
+            if attribute.name in brought or attribute.name in built_in:
                 raise PluginError(
-                    f"plugins {other!r} and {plugin!r} both bring the attribute {each.name!r} of models"
+                    f"plugins {owner!r} and {plugin!r} both bring the attribute {attribute.name!r} of models"
                 )
-            found[each.name] = BroughtAttribute(plugin, each)
-    return tuple(found.values())
+            brought[attribute.name] = BroughtAttribute(plugin, attribute)
+    return tuple(brought.values())
 
 
 def value_of(attribute: Attribute, model: type[BaseModel]) -> Any:

@@ -61,15 +61,14 @@ _ASKING = (Layer.ASK, Layer.RESOLVE)  # no layer at these places uses op.after_d
 
 
 class BoundModel:
-    """A model in an App. It composes the layers of an operation once, on the operation's first
-    use."""
+    """A model in an App. It composes the layers of an operation on its first use."""
 
     def __init__(self, app: App, model: type[BaseModel]) -> None:
         self.app = app
         self.model = model
         self.view = ModelView(model)
-        given = app.loaded.collect("register_reading", app=app, model=self.view)
-        self.reading = combined(model._name, given)
+        readings = app.loaded.collect("register_reading", app=app, model=self.view)
+        self.reading = combined(model._name, readings)
         """The changes of features and plugins to how its documents are read; None if there are
         none."""
         self.classes = None if self.reading is None else self.reading.classes
@@ -108,8 +107,7 @@ class BoundModel:
         return to_filter(domain, self.schema, self.operators)
 
     async def prepare(self) -> None:
-        """Call ``prepare_model`` of features and plugins before the model's first operation in the
-        App."""
+        """Call ``prepare_model`` of features and plugins, before the model's first operation."""
         async with self._preparing:
             if not self.is_prepared:
                 await self.app.loaded.notify("prepare_model", app=self.app, model=self.view)
@@ -117,8 +115,8 @@ class BoundModel:
 
     def call(self, name: OperationName) -> Call:
         """Return the function that runs an operation: its layers folded around its core."""
-        found = self._calls.get(name)
-        if found is None:
+        operation_call = self._calls.get(name)
+        if operation_call is None:
             layers = list(_layers(self.app.loaded, self.app, self.model, name))
             if name in _DEFAULT_WAYS:
                 layers += _step_layers(self.view, name, self.steps())
@@ -133,23 +131,23 @@ class BoundModel:
             core = cores[name]
             if name in _OBSERVED:
                 core = _naming_fields(core, self.schema.renamed)
-            core = compose(core, [each for each in layers if each.layer >= Layer.RESOLVE])
+            core = compose(core, [placed for placed in layers if placed.layer >= Layer.RESOLVE])
             if name in _OBSERVED:
                 core = _noting_writes(core)
-            call = compose(core, [each for each in layers if each.layer < Layer.RESOLVE])
-            if name in _OBSERVED and any(each.layer not in _ASKING for each in layers):
+            call = compose(core, [placed for placed in layers if placed.layer < Layer.RESOLVE])
+            if name in _OBSERVED and any(placed.layer not in _ASKING for placed in layers):
                 call = settling(call)
-            found = self._calls[name] = _announcing_denials(
+            operation_call = self._calls[name] = _announcing_denials(
                 call, self.app.loaded.implementations("access_denied")
             )
-        return found
+        return operation_call
 
     def steps(self) -> Sequence[Step]:
         """Return the steps of features and plugins in the model's write path, in order."""
         if self._steps is None:
-            found = self.app.loaded.collect("register_steps", app=self.app, model=self.view)
+            by_plugin = self.app.loaded.collect("register_steps", app=self.app, model=self.view)
             self._steps = in_order(
-                [step for plugin, given in found for step in checked_steps(plugin, given or ())]
+                [step for plugin, given in by_plugin for step in checked_steps(plugin, given or ())]
             )
         return self._steps
 
@@ -328,22 +326,21 @@ def _step_layers(
     view: ModelView, name: OperationName, steps: Sequence[Step]
 ) -> Iterator[PlacedLayer]:
     """Yield the layer of the model's document steps, and of the transaction that they may need."""
-    own = [
+    document_steps = [
         step
         for step in steps
         if step.stage >= Stage.IDENTITY and step.on in (None, name) and step.ways & _STEP_WAYS[name]
     ]
-    if not own:
+    if not document_steps:
         return
-    layer = DocumentSteps(view, _DEFAULT_WAYS[name], own)
+    layer = DocumentSteps(view, _DEFAULT_WAYS[name], document_steps)
     yield PlacedLayer(Layer.STEPS, "", layer)
     if layer.may_need_transaction:
         yield PlacedLayer(Layer.TRANSACTION, "", in_transaction_if(layer.needs_transaction))
 
 
 class _Observation:
-    """The layer that calls the before and after hooks, so that every way to the database calls
-    them."""
+    """The layer of the before and after hooks; every way to the database passes it."""
 
     def __init__(
         self, hooks: tuple[str, str], before: Sequence[Observer], after: Sequence[Observer]

@@ -81,27 +81,26 @@ class Catalog:
         self._app.loaded.collect("models_changed", app=self._app, models=self.known())
 
     def _register(self, model: type[BaseModel], plugin: str) -> None:
-        other = self.brought.setdefault(model, plugin)
+        owner = self.brought.setdefault(model, plugin)
         if model._inherit is not None:
             self.extensions.setdefault(model._inherit, []).append(Extension(plugin, model))
             return
-        first = self._by_name.setdefault(model._name, model)
-        if first is not model or other != plugin:
+        same_name = self._by_name.setdefault(model._name, model)
+        if same_name is not model or owner != plugin:
             raise PluginError(
-                f"plugins {self.brought[first]!r} and {plugin!r} both bring a model named "
+                f"plugins {self.brought[same_name]!r} and {plugin!r} both bring a model named "
                 f"{model._name!r}; give one another _name, or extend it with _inherit"
             )
 
     def close(self) -> None:
         """Forget the models when the App stops."""
         self._prepared = -1
-        for known in (self.bound, self._by_name, self.extensions, self._effective, self.brought):
-            known.clear()
+        for table in (self.bound, self._by_name, self.extensions, self._effective, self.brought):
+            table.clear()
 
     @contextmanager
     def described(self) -> Iterator[None]:
-        """Register the models inside the block, so that they can be read while the App is
-        stopped."""
+        """Register the models inside the block, to read them while the App is stopped."""
         self.open()
         try:
             yield
@@ -116,8 +115,7 @@ class Catalog:
     # -- classes ------------------------------------------------------------------------------
 
     def definitions(self) -> Mapping[str, type[BaseModel]]:
-        """Return every model of the process by name; a plugin's model wins over another of its
-        name."""
+        """Return every model of the process by name; plugins' models win over others."""
         return {**registry.definitions(), **self._by_name}
 
     def _is_own(self, name: str, model: type[BaseModel]) -> bool:
@@ -140,11 +138,11 @@ class Catalog:
         Raises:
             ConfigurationError: There is no such model.
         """
-        found = self.find(name)
-        if found is None:
+        model = self.find(name)
+        if model is None:
             known = {*self._by_name, *registry.definitions()}
             raise ConfigurationError(f"no model is named {name!r}{nearest(name, known)}")
-        return found
+        return model
 
     def extended(self, base: type[BaseModel]) -> type[BaseModel]:
         """Return the model's class with the extensions of the App's plugins.
@@ -152,12 +150,12 @@ class Catalog:
         Raises:
             PluginError: Two of them clash.
         """
-        found = self._effective.get(base)
-        if found is None:
-            found = self._effective[base] = base._in_app(
+        effective = self._effective.get(base)
+        if effective is None:
+            effective = self._effective[base] = base._in_app(
                 self.extensions.get(base._name, ()), self._app.attributes
             )
-        return found
+        return effective
 
     def usable(self) -> Iterator[type[BaseModel]]:
         """Yield the App's classes of its own models, except those that raise an error when used."""

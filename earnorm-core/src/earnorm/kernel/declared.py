@@ -40,7 +40,7 @@ class DeclaredKeys:
         elif self._is_known(_NO_KEYS.union(*documents)):
             return documents
         declared = self.projection = self._schema.projection
-        return [{k: v for k, v in each.items() if k in declared} for each in documents]
+        return [{k: v for k, v in document.items() if k in declared} for document in documents]
 
 
 class SharedKeys:
@@ -65,5 +65,5 @@ class SharedKeys:
         declared = self._classes.keys
         if documents and not declared.keys() >= _NO_KEYS.union(*documents):
             self._is_closed = True
-            return [{k: v for k, v in each.items() if k in declared} for each in documents]
+            return [{k: v for k, v in document.items() if k in declared} for document in documents]
         return documents

@@ -26,8 +26,7 @@ Callback = Callable[[], object]
 
 
 class Waiting(list[tuple[Callback, "Transaction | None"]]):
-    """The calls that wait for one operation, each with the transaction in which it was asked
-    for."""
+    """The calls that wait for one operation, each with its transaction."""
 
     is_over = False
 
@@ -69,8 +68,7 @@ def settling(write: Call) -> Call:
 
 
 async def called(call: Callback, when: str) -> None:
-    """Make a call, sync or async, and log an exception of it: the write before it is already
-    done."""
+    """Make a call, sync or async; log its exception, because the write is already done."""
     try:
         result = call()
         if inspect.isawaitable(result):

@@ -57,8 +57,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Env:
-    """The circumstances of an operation: who acts, in which App. Immutable; ``replace`` copies
-    it."""
+    """The circumstances of an operation: who acts, in which App. It is immutable."""
 
     app: App
     principal: Principal | None = None

@@ -114,8 +114,10 @@ class Hooks:
 
     @hookspec
     def register_services(self, app: App) -> Mapping[str, object]:
-        """Return objects that this plugin offers, by name: ``app.services["pool"]``,
-        ``earnorm.pool``."""
+        """Return the objects that this plugin offers, by name, e.g. ``app.services["pool"]``.
+
+        ``earnorm.pool`` is the same object of the current App.
+        """
         return {}
 
     @hookspec

@@ -77,8 +77,8 @@ class Lifecycle:
         settings = self._app.settings
         listeners = [
             listener
-            for _, found in self._app.loaded.collect("register_listeners", app=self._app)
-            for listener in found or ()
+            for _, offered in self._app.loaded.collect("register_listeners", app=self._app)
+            for listener in offered or ()
         ]
         server = ServerSettings(
             uri=self.uri,
@@ -105,8 +105,8 @@ class Lifecycle:
         if self.backend is None:
             return
         # The hook's implementations include the core's own plugins, which names() leaves out.
-        every = {plugin for plugin, _ in self._app.loaded.implementations("shutdown")}
-        failure = await self._shut_down(every)
+        plugins = {plugin for plugin, _ in self._app.loaded.implementations("shutdown")}
+        failure = await self._shut_down(plugins)
         await self._drop_backend()
         if environment.get_default() is self._app.env:
             environment.set_default(None)
@@ -114,8 +114,7 @@ class Lifecycle:
             raise failure
 
     async def _shut_down(self, plugins: Collection[str]) -> PluginError | None:
-        """Call the shutdown of each of these plugins, even if one fails; return the first
-        failure."""
+        """Call the shutdown of each of these plugins; return the first failure after all calls."""
         failure: PluginError | None = None
         with use_env(self._app.env):
             for plugin, call in self._app.loaded.implementations("shutdown"):
@@ -141,8 +140,8 @@ def _merged(app: App, hook: str) -> dict[str, Any]:
     """Merge the mappings that plugins return from a hook; refuse a name that two of them have."""
     merged: dict[str, Any] = {}
     owners: dict[str, str] = {}
-    for plugin, found in app.loaded.collect(hook, app=app):
-        for name, value in (found or {}).items():
+    for plugin, values in app.loaded.collect(hook, app=app):
+        for name, value in (values or {}).items():
             if name in owners:
                 raise PluginError(
                     f"plugins {owners[name]!r} and {plugin!r} both register {name!r} ({hook})"
@@ -155,8 +154,8 @@ def _merged(app: App, hook: str) -> dict[str, Any]:
 def _operators(app: App) -> Mapping[str, Operator]:
     owners = dict.fromkeys(ALL_OPERATORS, CORE_DISTRIBUTION)
     operators: dict[str, Operator] = {}
-    for plugin, found in app.loaded.collect("register_operators", app=app):
-        for op in found or ():
+    for plugin, offered in app.loaded.collect("register_operators", app=app):
+        for op in offered or ():
             if op.name in owners:
                 raise PluginError(
                     f"plugin {plugin!r} brings an operator {op.name!r}, "

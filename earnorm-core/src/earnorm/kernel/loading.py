@@ -46,8 +46,8 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 def import_class(place: str) -> type:
     """Import a class by its place, which is written as in entry points: ``"module:Class"``."""
     module, _, name = place.partition(":")
-    found: type = getattr(import_module(module), name)
-    return found
+    cls: type = getattr(import_module(module), name)
+    return cls
 
 
 class LeftOut:
@@ -75,10 +75,10 @@ class LeftOut:
         Raises:
             ConfigurationError: The model needs it.
         """
-        what = self._needed_by(model) if self._needed_by is not None else None
-        if what is not None:
+        needing_part = self._needed_by(model) if self._needed_by is not None else None
+        if needing_part is not None:
             raise ConfigurationError(
-                f"{model.name}: {what} needs the {self.kind} {self.name!r}, which App {app!r} leaves out"
+                f"{model.name}: {needing_part} needs the {self.kind} {self.name!r}, which App {app!r} leaves out"
             )
 
 
@@ -119,11 +119,11 @@ class LoadedPlugins:
         return known
 
     def _implementations(self, hook: str) -> Sequence[Implementation]:
-        found: list[Implementation] = []
+        implementations: list[Implementation] = []
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             name = str(implementation.plugin_name)
-            found.append((name, _named(name, hook, implementation)))
-        return sorted(found, key=lambda pair: pair[0])
+            implementations.append((name, _named(name, hook, implementation)))
+        return sorted(implementations, key=lambda pair: pair[0])
 
     def observers(self, hook: str, *, bookkeeping: bool) -> Sequence[Implementation]:
         """Return the implementations of a hook that observe a model.
@@ -131,8 +131,12 @@ class LoadedPlugins:
         A bookkeeping model (``_bookkeeping``) is observed only by plugins with
         ``hears_bookkeeping = True``.
         """
-        found = self.implementations(hook)
-        return [each for each in found if each[0] in self.hearing] if bookkeeping else found
+        implementations = self.implementations(hook)
+        return (
+            [pair for pair in implementations if pair[0] in self.hearing]
+            if bookkeeping
+            else implementations
+        )
 
     def collect(self, hook: str, **arguments: object) -> list[tuple[str, Any]]:
         """Call a synchronous hook; return each plugin's name and its result."""

@@ -59,8 +59,7 @@ class Update:
 
     @property
     def statement(self) -> Mapping[str, Any] | list[Mapping[str, Any]]:
-        """The update for the database: the operators, or a pipeline if operators cannot express
-        it."""
+        """The update for the database: operators, or a pipeline if operators cannot express it."""
         flips = self.operators.get(TOGGLE)
         if flips is None:
             return self.operators
@@ -227,8 +226,7 @@ class Operation:
 
     @property
     def attempt(self) -> int:
-        """The number of the running try of the ``@transactional`` function, from 1; 1 without
-        one."""
+        """The number of the current try of the ``@transactional`` function; 1 without one."""
         transaction = self.env.transaction
         return 1 if transaction is None else transaction.attempt
 

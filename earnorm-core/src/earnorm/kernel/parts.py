@@ -46,17 +46,16 @@ async def search(
     op: Operation,
     refused: LongList,
 ) -> list[Document]:
-    """Return the documents of all parts; an order or an offset is refused, as each part has its
-    own."""
+    """Return the documents of all parts; refuse an order, which each part would have alone."""
     if op.options.order or op.options.offset:
         raise refused
-    found: list[Document] = []
+    documents: list[Document] = []
     limit = op.options.limit
     for part in parts(bound, op, refused):
-        found += await read(bound, _at_most(part, limit - len(found)) if limit else part)
-        if limit and len(found) >= limit:
+        documents += await read(bound, _at_most(part, limit - len(documents)) if limit else part)
+        if limit and len(documents) >= limit:
             break
-    return found
+    return documents
 
 
 async def count(
@@ -68,12 +67,12 @@ async def count(
     """Count the matches of all parts, up to the limit."""
     if op.options.offset:
         raise refused
-    found, limit = 0, op.options.limit
+    total, limit = 0, op.options.limit
     for part in parts(bound, op, refused):
-        found += await read(bound, _at_most(part, limit - found) if limit else part)
-        if limit and found >= limit:
+        total += await read(bound, _at_most(part, limit - total) if limit else part)
+        if limit and total >= limit:
             break
-    return found
+    return total
 
 
 async def change(

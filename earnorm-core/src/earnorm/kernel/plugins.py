@@ -104,16 +104,16 @@ def installed() -> dict[str, importlib_metadata.EntryPoint]:
     Raises:
         PluginError: Two distributions register plugins of the same name.
     """
-    found: dict[str, importlib_metadata.EntryPoint] = {}
+    points: dict[str, importlib_metadata.EntryPoint] = {}
     for point in importlib_metadata.entry_points(group=GROUP):
-        other = found.get(point.name)
-        if other is not None and distribution_of(other) != distribution_of(point):
+        same_name = points.get(point.name)
+        if same_name is not None and distribution_of(same_name) != distribution_of(point):
             raise PluginError(
-                f"{distribution_of(other)[0]} and {distribution_of(point)[0]} both register a plugin "
+                f"{distribution_of(same_name)[0]} and {distribution_of(point)[0]} both register a plugin "
                 f"named {point.name!r}; uninstall one of them"
             )
-        found[point.name] = point
-    return dict(sorted(found.items()))
+        points[point.name] = point
+    return dict(sorted(points.items()))
 
 
 def distribution_of(point: importlib_metadata.EntryPoint) -> tuple[str, str]:
@@ -162,18 +162,20 @@ def selected(
     wanted = list(known) if selection.plugins is None else list(selection.plugins)
     wanted = [*wanted, *(name for name in sorted(selection.required) if name not in wanted)]
     chosen: dict[str, object] = {}
-    for each in wanted:
-        name = plugin_name(each)
+    for plugin in wanted:
+        name = plugin_name(plugin)
         if name in selection.disabled:
             continue
-        if isinstance(each, str):
-            if each not in known:
-                hint = nearest(each, known)
-                also = "" if not hint or each in hint else f"{hint}"
-                raise PluginError(f"plugin {each!r} is not installed: {install_hint(each)}{also}")
-            chosen.setdefault(name, known[each])
-        elif name in chosen and chosen[name] is not each:
+        if isinstance(plugin, str):
+            if plugin not in known:
+                hint = nearest(plugin, known)
+                also = "" if not hint or plugin in hint else f"{hint}"
+                raise PluginError(
+                    f"plugin {plugin!r} is not installed: {install_hint(plugin)}{also}"
+                )
+            chosen.setdefault(name, known[plugin])
+        elif name in chosen and chosen[name] is not plugin:
             raise PluginError(f"two plugins named {name!r} are selected; give one another name")
         else:
-            chosen[name] = each
+            chosen[name] = plugin
     return sorted(chosen.items())

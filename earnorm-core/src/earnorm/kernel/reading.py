@@ -31,8 +31,7 @@ class RecordClasses(Protocol):
         ...
 
     def find_field(self, name: str) -> Field[Any, Any] | None:
-        """Return a field that one of the classes in the collection declares, or None. For
-        conditions."""
+        """Return the field of this name in one of the collection's classes; for conditions."""
         ...
 
     @property
@@ -45,8 +44,7 @@ class RecordClasses(Protocol):
         ...
 
     def below(self) -> Sequence[tuple[Domain, BoundModel]]:
-        """Return each subclass, with the domain of its records (those of its own subclasses
-        included)."""
+        """Return each subclass with the domain of its records, its own subclasses' included."""
         ...
 
 
@@ -96,12 +94,12 @@ class CombinedReading:
         return domain
 
 
-def combined(model: str, found: Iterable[tuple[str, object]]) -> CombinedReading | None:
+def combined(model: str, by_plugin: Iterable[tuple[str, object]]) -> CombinedReading | None:
     """Combine the readings that plugins returned for one model; return None if there are none.
 
     Args:
         model: The model's name, for messages.
-        found: Each plugin's name, and the result of its ``register_reading``.
+        by_plugin: Each plugin's name, and the result of its ``register_reading``.
 
     Raises:
         PluginError: A result is no Reading, or two decide on the classes of the records.
@@ -112,7 +110,7 @@ def combined(model: str, found: Iterable[tuple[str, object]]) -> CombinedReading
     below: Below | None = None
     owner = ""
     is_changed = False
-    for plugin, reading in found:
+    for plugin, reading in by_plugin:
         if reading is None:
             continue
         if not isinstance(reading, Reading):

@@ -94,8 +94,7 @@ class Stream(Request):
 
 
 class PipelineCapture(Request):
-    """Captures the restricted pipeline of a search, so that another search can use it in a
-    lookup."""
+    """Captures the restricted pipeline of a search, for a lookup of another search."""
 
     __slots__ = ("stages",)
     reads_documents = False
@@ -149,8 +148,8 @@ class GroupSpec:
         """Every stored path that the group reads."""
         return frozenset(filter(None, (*self.keys.values(), *self.aggregates.values())))
 
-    def rows(self, found: Iterable[Document]) -> list[dict[str, Any]]:
+    def rows(self, documents: Iterable[Document]) -> list[dict[str, Any]]:
         """Return the rows of the pipeline with result names instead of ``k0…`` and ``a0…``."""
         columns = [(name, f"k{number}") for number, name in enumerate(self.keys)]
         columns += [(name, f"a{number}") for number, name in enumerate(self.aggregates)]
-        return [{name: row.get(column) for name, column in columns} for row in found]
+        return [{name: row.get(column) for name, column in columns} for row in documents]

@@ -162,8 +162,8 @@ async def explain(bound: BoundModel, op: Operation, verbosity: str) -> Document:
 
 def stages(bound: BoundModel, op: Operation) -> Stages:
     """Return the stages that select the documents of an operation, before its order and window."""
-    found = op.notes.get(STAGES)
-    return found or ({"$match": bound.filter(op.domain)},)
+    own_stages = op.notes.get(STAGES)
+    return own_stages or ({"$match": bound.filter(op.domain)},)
 
 
 def hiding(bound: BoundModel, op: Operation) -> Stages:
@@ -192,14 +192,14 @@ def _projected(bound: BoundModel, op: Operation) -> Mapping[str, Any]:
 def _window(op: Operation, order: Iterable[tuple[str, int]] | None = None) -> Stages:
     """Return the order and the window of an operation as stages."""
     options = op.options
-    found: list[Mapping[str, Any]] = []
+    window: list[Mapping[str, Any]] = []
     if options.order:
-        found.append({"$sort": dict(options.order if order is None else order)})
+        window.append({"$sort": dict(options.order if order is None else order)})
     if options.offset:
-        found.append({"$skip": options.offset})
+        window.append({"$skip": options.offset})
     if options.limit:
-        found.append({"$limit": options.limit})
-    return tuple(found)
+        window.append({"$limit": options.limit})
+    return tuple(window)
 
 
 def _group_stages(bound: BoundModel, op: Operation) -> list[Mapping[str, Any]]:

@@ -36,8 +36,7 @@ class Sender(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """True while an arriving operation waits for the others; afterwards each is sent by
-        itself."""
+        """True while an arriving operation waits for the others; a later one is sent alone."""
         ...
 
     async def park(

@@ -23,10 +23,10 @@ class Services(Mapping[str, object]):
         Raises:
             PluginError: Another plugin offers a service of that name.
         """
-        other = self._owners.get(name)
-        if other is not None:
+        first_owner = self._owners.get(name)
+        if first_owner is not None:
             raise PluginError(
-                f"plugins {other!r} and {owner!r} both offer a service named {name!r}; "
+                f"plugins {first_owner!r} and {owner!r} both offer a service named {name!r}; "
                 f"disable one of them"
             )
         self._services[name] = service
@@ -38,10 +38,12 @@ class Services(Mapping[str, object]):
         Raises:
             PluginError: There is none, or there are several.
         """
-        found = [service for service in self._services.values() if isinstance(service, kind)]
-        if len(found) != 1:
-            raise PluginError(f"{len(found)} services of this App are a {kind.__name__}, not one")
-        return found[0]
+        services = [service for service in self._services.values() if isinstance(service, kind)]
+        if len(services) != 1:
+            raise PluginError(
+                f"{len(services)} services of this App are a {kind.__name__}, not one"
+            )
+        return services[0]
 
     def __getitem__(self, name: str) -> object:
         try:

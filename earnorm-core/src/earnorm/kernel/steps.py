@@ -160,13 +160,13 @@ class Step:
     also_refused: bool = False
 
 
-def checked_steps(plugin: str, found: object) -> list[Step]:
+def checked_steps(plugin: str, returned: object) -> list[Step]:
     """Check what a plugin's ``register_steps`` returned.
 
     Raises:
         PluginError: The result is no list of steps.
     """
-    steps: list[Any] = list(found) if isinstance(found, Iterable) else [found]
+    steps: list[Any] = list(returned) if isinstance(returned, Iterable) else [returned]
     for step in steps:
         if not isinstance(step, Step) or not callable(step.run):
             raise PluginError(
@@ -183,7 +183,7 @@ def in_order(steps: Iterable[Step]) -> list[Step]:
         PluginError: Steps come after each other in a circle.
     """
     left = sorted(steps, key=lambda step: (step.stage, step.name))
-    found: list[Step] = []
+    ordered: list[Step] = []
     while left:
         stage = left[0].stage
         waiting = {step.name for step in left if step.stage == stage}
@@ -192,9 +192,9 @@ def in_order(steps: Iterable[Step]) -> list[Step]:
             raise PluginError(
                 f"steps come after each other in a circle: {', '.join(sorted(waiting))}"
             ).coded("circular_steps")
-        found.append(free[0])
+        ordered.append(free[0])
         left.remove(free[0])
-    return found
+    return ordered
 
 
 # -- values for waiting records -------------------------------------------------------------------
@@ -300,7 +300,9 @@ class ValueRow:
 
     def add_problems(self, details: Iterable[ErrorDetail]) -> None:
         """Add problems at positions inside the record's values."""
-        more: list[ErrorDetail] = [{**each, "loc": (*self.loc, *each["loc"])} for each in details]
+        more: list[ErrorDetail] = [
+            {**detail, "loc": (*self.loc, *detail["loc"])} for detail in details
+        ]
         self.problems = [*self.problems, *more]
 
 
@@ -386,10 +388,10 @@ class ValueBatch:
     @property
     def problems(self) -> list[ErrorDetail]:
         """The problems of all rows, in their order, followed by all others."""
-        found: list[ErrorDetail] = []
+        details: list[ErrorDetail] = []
         for row in self.rows:
-            found += row.problems
-        return found + self._more
+            details += row.problems
+        return details + self._more
 
     def refuse(self) -> None:
         """Raise an error if there are problems.
@@ -403,8 +405,7 @@ class ValueBatch:
 
 
 class ValueSteps:
-    """The value steps of one model on one way, in three parts; the model does its own work
-    between."""
+    """The value steps of one model on one way, in three parts with the model's own work between."""
 
     __slots__ = ("_atomic", "_is_always", "_names", "before", "plan", "valid")
 
@@ -425,8 +426,7 @@ class ValueSteps:
         return self._is_always or any(not self._names.isdisjoint(each) for each in values)
 
     def need_transaction(self, values: Iterable[str]) -> bool:
-        """Return whether the steps' work for these names and the operation must be one
-        transaction."""
+        """Return whether the work for these names must be in one transaction with the operation."""
         for step in self._atomic:
             if step.names is None or not frozenset(step.names).isdisjoint(values):
                 assert step.atomic is not None
@@ -499,8 +499,8 @@ _VALUE_WAYS: Final = (
 
 
 def _value_steps(steps: Sequence[Step], way: Way) -> ValueSteps | None:
-    found = [step for step in steps if way in step.ways]
-    return ValueSteps(found) if found else None
+    of_way = [step for step in steps if way in step.ways]
+    return ValueSteps(of_way) if of_way else None
 
 
 # -- documents ------------------------------------------------------------------------------------
@@ -541,8 +541,10 @@ class DocumentRow:
         return self.update.operators.get("$set", {}).get(key, MISSING)
 
     def has(self, name: str) -> bool:
-        """Return whether the operation changes the field or gives it a value (None in a create is
-        none)."""
+        """Return whether the operation changes the field or gives it a value.
+
+        None in a create is no value.
+        """
         key = self._batch.key(name)
         if self.document is not None:
             return self.document.get(key) is not None
@@ -557,13 +559,13 @@ class DocumentRow:
     def put(self, name: str, value: Any) -> None:
         """Set a field, even if a value was given, and hand the value back to the record."""
         batch = self._batch
-        known = batch.fields[name]
-        stored = known.encode(value)
+        field = batch.fields[name]
+        stored = field.encode(value)
         if self.document is not None:
-            self.document[known.db_name] = stored
+            self.document[field.db_name] = stored
         else:
-            self.merge("$set", {known.db_name: stored})
-        if known.stored:
+            self.merge("$set", {field.db_name: stored})
+        if field.stored:
             self.hand_back(name, stored)
 
     def merge(self, operator: str, values: Mapping[str, Any]) -> None:
@@ -663,8 +665,7 @@ class DocumentBatch:
 
     @property
     def documents(self) -> list[Document]:
-        """The documents of a create. They are the operation's own copies, which steps may
-        change."""
+        """The documents of a create: the operation's own copies, which steps may change."""
         if self._documents is None:
             assert isinstance(self.op.values, list)
             self._documents = list(map(dict, self.op.values))
@@ -678,8 +679,8 @@ class DocumentBatch:
             values = self.op.values
             if isinstance(values, list):
                 self._rows = [
-                    DocumentRow(self, position, each["_id"], each, None)
-                    for position, each in enumerate(self.documents)
+                    DocumentRow(self, position, document["_id"], document, None)
+                    for position, document in enumerate(self.documents)
                 ]
             elif isinstance(values, PerRecord):
                 self._rows = [
@@ -693,8 +694,8 @@ class DocumentBatch:
 
     def fill(self, name: str, value: Any) -> None:
         """Set a field in every row that has no value for it, and hand the value back."""
-        known = self.fields[name]
-        key, stored = known.db_name, known.encode(value)
+        field = self.fields[name]
+        key, stored = field.db_name, field.encode(value)
         if isinstance(self.op.values, list):
             for document in self.documents:
                 if document.get(key) is None:
@@ -709,8 +710,8 @@ class DocumentBatch:
 
     def narrow(self, domain: Domain) -> None:
         """Restrict a write to the records that match a domain, as a part of the write itself."""
-        known = self.op.domain if self._narrowed is None else self._narrowed
-        self._narrowed = known & domain
+        narrowed = self.op.domain if self._narrowed is None else self._narrowed
+        self._narrowed = narrowed & domain
 
     def increase(self, name: str, by: int = 1) -> None:
         """Increase a number of every record of a write, and update the record objects in memory."""

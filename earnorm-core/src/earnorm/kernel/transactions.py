@@ -108,8 +108,7 @@ class Transaction:
         self._created.append(records)
 
     def restore(self) -> None:
-        """Restore the state of every touched record, and mark all values that were read as
-        stale."""
+        """Restore the state of every touched record, and mark all values that were read stale."""
         self.outcome.rolled_back = True
         for _, restore in self._before.values():
             restore()

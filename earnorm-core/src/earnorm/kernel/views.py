@@ -38,14 +38,13 @@ class ModelView:
         These are the model's own name and those of its bases in the same collection.
         """
         definition = self.cls._base or self.cls
-        own = definition._identity
-        bases: Any = (c for c in definition.__mro__ if getattr(c, "_identity", None) == own)
+        identity = definition._identity
+        bases: Any = (c for c in definition.__mro__ if getattr(c, "_identity", None) == identity)
         return list(dict.fromkeys(c._name for c in bases if not c._abstract))
 
     @property
     def identity(self) -> str:
-        """The name that identifies its records: its own, or the root's if classes share a
-        collection."""
+        """The name that identifies its records: its own, or the root's in a shared collection."""
         return self.cls._identity
 
     @property
@@ -55,8 +54,7 @@ class ModelView:
 
     @property
     def bookkeeping(self) -> str | None:
-        """The name of the plugin or feature that keeps its records for itself; None for other
-        models."""
+        """The plugin or feature whose own bookkeeping its records are; None for other models."""
         return self.cls._bookkeeping
 
     @property
@@ -106,15 +104,17 @@ class ModelView:
             The joined list. A value that is no list is returned unchanged; its reader refuses it.
         """
         base = self.cls._base or self.cls
-        found: Any = getattr(base, attribute, None) if inherited else vars(base).get(attribute)
+        joined: Any = getattr(base, attribute, None) if inherited else vars(base).get(attribute)
         for extension in self._extensions():
             added = vars(extension).get(attribute)
             if added is None:
                 continue
             if not isinstance(added, list | tuple):
                 return added
-            found = [*(found or ()), *added] if isinstance(found, list | tuple | None) else found
-        return found
+            joined = (
+                [*(joined or ()), *added] if isinstance(joined, list | tuple | None) else joined
+            )
+        return joined
 
     def _extensions(self) -> list[type[BaseModel]]:
         """Return the extensions in one App's class of the model, in the reverse order of lookup."""
