@@ -1,1 +1,1 @@
-"""What a class body declares, and what a record, a RecordSet and a Query can do."""
+"""Model classes, and the reading and writing of their records, RecordSets and Queries."""

@@ -1,6 +1,6 @@
-"""BaseModel: what a model's class body declares, and what one record can do.
+"""BaseModel: the declarations of a model's class body, and the methods of one record.
 
-What records share with embedded objects lies in ``structures``.
+Its common base with embedded objects stands in ``structures``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from earnorm.model.writing.copying import copies
 from earnorm.model.writing.tracking import changed_fields
 from earnorm.model.writing.updates import Toggle
 
-# What few programs do (watch, upsert, batches, bulks) is imported by its method.
+# Few programs use watch, upsert, batches and bulks, so their methods import them.
 if TYPE_CHECKING:
     import pydantic
 
@@ -53,15 +53,15 @@ if TYPE_CHECKING:
     from earnorm.kernel.catalog import Extension
     from earnorm.model.reading.ordering import Order
 
-# Documents of one operation of create_many: at 1,000 the rate is 0.9 of this one's, at 10,000 it is no
-# higher, and the memory grows with it.
+# The documents of one operation of create_many: at 1,000 the rate is 0.9 of this one's; at 10,000 it
+# is no higher and needs more memory.
 _BATCH = 2000
 
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class Declared(Structure):
-    """What the classes of records and of embedded objects can say of themselves."""
+    """The class methods that models and embedded models share."""
 
     __slots__ = ()
 
@@ -74,15 +74,16 @@ class Declared(Structure):
         optional: Iterable[str] | bool = False,
         name: str | None = None,
     ) -> type[pydantic.BaseModel]:
-        """A pydantic model of the fields, for request and response bodies; made once per arguments.
+        """Return a pydantic model of the fields, for request and response bodies; made once per
+        arguments.
 
         It takes records (``Out.model_validate(record)``): ids as text, relations as ids, embedded
         objects nested. A field that cannot be written is part of it only where ``include`` names it.
 
         Args:
             include: Only these fields.
-            exclude: Not these, e.g. ``{"id"}`` for what a client sends.
-            optional: Fields that need not be given, or True for all: the body of a partial update.
+            exclude: Not these fields, e.g. ``{"id"}`` for a client's request.
+            optional: Optional fields, or True for all: the body of a partial update.
             name: The class's name, which an OpenAPI page shows.
 
         Raises:
@@ -96,10 +97,10 @@ class Declared(Structure):
     def json_schema(
         cls, *, mode: Literal["validation", "serialization"] = "validation"
     ) -> dict[str, Any]:
-        """The JSON Schema of :meth:`pydantic_model`.
+        """Return the JSON Schema of :meth:`pydantic_model`.
 
         Args:
-            mode: Of what is taken in (``validation``), or of what is given out.
+            mode: ``validation`` for the input, ``serialization`` for the output.
         """
         return cls.pydantic_model().model_json_schema(mode=mode)
 
@@ -112,26 +113,26 @@ class BaseModel(Declared):
         _collection: Its collection (default: the name, with dots as underscores).
         _indexes: Indexes beside those of ``unique`` and ``index``, e.g. ``[{"email": 1}]`` or
             ``[Index("email", unique=True)]``. Those of every base class are part of it.
-        _validation: ``"strict"`` or ``"warn"``: the server, too, refuses (or logs) documents that break the
-            rules of the fields, whoever writes them.
-        _options: How the collection is kept (``CollectionOptions``): capped, time series and the like.
+        _validation: ``"strict"`` or ``"warn"``: the server, too, refuses (or logs) documents that
+            break the rules of the fields, from every client.
+        _options: The options of the collection (``CollectionOptions``): capped, time series and others.
         _versioned: Refuse lost updates: writes carry a revision.
-        _read_concern, _write_concern, _read_preference: What its reads and writes ask of a replica
-            set, e.g. ``_read_preference = "secondaryPreferred"``; else the App's.
+        _read_concern, _write_concern, _read_preference: The demands of its reads and writes on a
+            replica set, e.g. ``_read_preference = "secondaryPreferred"``; else the App's.
         _parent_name: The Many2one to the own model that makes a tree (``"parent_id"``).
         _parent_store: Keep the path of each record's ancestors in ``_parent_path``.
-        _bookkeeping: The name of the plugin or feature whose own bookkeeping the records are: observers are
-            not told of them unless they ask; see ``docs/plugins.md``.
-        _soft_delete: Searches leave records out that are not ``active``; see ``mixins.SoftDelete``.
-        _discriminator: The field that tells the classes of one collection apart: the subclasses of
-            this one are kept with it; see ``docs/extension.md``.
-        _kind: What the field says of this class (default: its ``_name``).
+        _bookkeeping: The name of the plugin or feature that keeps its own data in these records:
+            observers are not told of them unless they ask; see ``docs/plugins.md``.
+        _soft_delete: Searches leave out records that are not ``active``; see ``mixins.SoftDelete``.
+        _discriminator: The field that distinguishes the classes of one collection: the subclasses of
+            this class share its collection; see ``docs/extension.md``.
+        _kind: The field's value for this class (default: its ``_name``).
         _inherits: Models whose fields this one has, each with the Many2one to its record:
             ``{"partner": "partner_id"}``.
         _abstract: A base for other models, without a collection.
         _inherit: The name of a model that this class extends; see ``hookspecs.register_models``.
 
-    The constructor validates what it is given, and raises ``ValidationError`` (a ``ValueError``).
+    The constructor validates its values, and raises ``ValidationError`` (a ``ValueError``).
     Nothing is stored before ``save()``.
     """
 
@@ -179,7 +180,7 @@ class BaseModel(Declared):
     @classmethod
     def _take_names(cls, body: Mapping[str, Any]) -> None:
         cls._abstract = body.get("_abstract", False)
-        if "_base" in body:  # one App's class of a model that its plugins add to
+        if "_base" in body:  # one App's class of a model that plugins extend
             return
         if cls._inherit is not None and "_inherit" in body:
             cls._name = f"{cls._inherit}+{cls.__name__}"
@@ -193,7 +194,7 @@ class BaseModel(Declared):
     def _in_app(
         cls, extensions: Sequence[Extension], attributes: Sequence[BroughtAttribute]
     ) -> type[BaseModel]:
-        """One App's class of the model; see :func:`class_in_app`."""
+        """Return one App's class of the model; see :func:`class_in_app`."""
         return class_in_app(cls, extensions, attributes)
 
     # -- one record ---------------------------------------------------------------------------
@@ -211,26 +212,29 @@ class BaseModel(Declared):
 
     @property
     def is_stored(self) -> bool:
-        """Whether the record came from the database or was saved."""
+        """True if the record came from the database or was saved."""
         return hasattr(self, "_fetch")
 
     @property
     def is_stale(self) -> bool:
-        """Whether the values were read in a transaction that was rolled back, so that they may never
-        have been. They can be read; ``refresh()`` before anything is written."""
+        """True if the values were read in a transaction that was rolled back, and may never have
+        existed.
+
+        They can be read; call ``refresh()`` before a write.
+        """
         return self.is_stored and self._fetch.is_stale
 
     @property
     def is_changed(self) -> bool:
-        """Whether ``save()`` would write something."""
+        """True if ``save()`` would write something."""
         return not self.is_stored or bool(changed_fields(self))
 
     def exists(self) -> bool:
-        """True: a record is not empty, as a RecordSet may be. Asks nothing of the database."""
+        """Return True, because a record is never empty as a RecordSet may be. No query is sent."""
         return True
 
     def ensure_one(self) -> Self:
-        """The record itself, so that a record can stand where a RecordSet of one is expected."""
+        """Return the record itself, so that it can be used like a RecordSet of one record."""
         return self
 
     def to_dict(
@@ -240,13 +244,13 @@ class BaseModel(Declared):
         include: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
     ) -> dict[str, Any]:
-        """The id as text, then the loaded fields as Python values; embedded objects as dicts.
+        """Return the id as text, then the loaded fields as Python values; embedded objects are dicts.
 
         Args:
-            depth: How many relations deep loaded records are dicts of their own; beyond, and where
-                a relation is not loaded, they are ids (text). Nothing is loaded.
+            depth: The number of nested relations whose loaded records become dicts. Deeper records,
+                and relations that are not loaded, become ids (text). Nothing is loaded.
             include: Only these fields.
-            exclude: Not these.
+            exclude: Not these fields.
 
         Raises:
             ValidationError: A name is unknown.
@@ -261,24 +265,26 @@ class BaseModel(Declared):
         include: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
     ) -> str:
-        """As :meth:`to_dict`, as JSON text: times in ISO 8601 (UTC, with Z), decimals, ids and UUIDs
-        as text, bytes in base64."""
+        """Return :meth:`to_dict` as JSON text.
+
+        Times are in ISO 8601 (UTC, with Z), decimals, ids and UUIDs are text, bytes are in base64.
+        """
         return json_text(serializing.as_json(self, depth, include, exclude))
 
     def _json_form(self) -> str | None:
         return self.id
 
     async def save(self, values: Mapping[str, Any] | None = None) -> Self:
-        """Store the record: create it, or write what was changed.
+        """Store the record: create it, or write its changes.
 
         Args:
-            values: What to write as well, in the same round trip; as for :meth:`write`.
+            values: More values to write in the same round trip; as for :meth:`write`.
 
         Raises:
-            ValidationError: A value is not acceptable; nothing is written.
+            ValidationError: A value is not valid; nothing is written.
             DuplicateKey: Another record has a value that must be unique.
             NotFound: The record does not exist any more (or not for the acting principal).
-            ConcurrencyError: The model is versioned and somebody else wrote it first.
+            ConcurrencyError: The model is versioned, and another write came first.
         """
         if values:
             await writing.save_with(self, values)
@@ -289,7 +295,8 @@ class BaseModel(Declared):
         return self
 
     async def write(self, values: Mapping[str, Any]) -> Self:
-        """Change some fields, in the database and here. Errors as for :meth:`save`.
+        """Change some fields, in the database and in this object. Raises the errors of
+        :meth:`save`.
 
         Args:
             values: Values by field, or by a dotted path into one (``{"address.city": "Huế"}``); a
@@ -299,17 +306,17 @@ class BaseModel(Declared):
         return self
 
     async def toggle(self, field: str) -> Self:
-        """Flip a Boolean, atomically on the server. Errors as for :meth:`write`."""
+        """Flip a Boolean, atomically on the server. Raises the errors of :meth:`write`."""
         return await self.write({field: Toggle()})
 
     async def copy(self, default: Mapping[str, Any] | None = None) -> Self:
         """Create a new record with this one's values, unsaved changes included.
 
-        Left out are fields with ``copy=False``, which unique ones are unless they say otherwise,
-        the id, and what lies in other records. A field that was not fetched is read first.
+        The copy leaves out the id, values that lie in other records, and fields with ``copy=False``,
+        the default of unique fields. A field that was not fetched is read first.
 
         Args:
-            default: Values in the place of the record's own.
+            default: Values that replace the record's own.
 
         Raises:
             ValidationError: A required field is left out, and has no default.
@@ -318,15 +325,15 @@ class BaseModel(Declared):
         return new
 
     async def read(self, fields: Iterable[str] | None = None) -> dict[str, Any]:
-        """What the database has of these fields; see :meth:`RecordSet.read`."""
+        """Return the stored values of these fields; see :meth:`RecordSet.read`."""
         return (await RecordSet(type(self), [self]).read(fields))[0]
 
     async def unlink(self) -> int:
-        """Delete the record; how many were deleted (0 where it was gone already)."""
+        """Delete the record; return the number deleted (0 if it did not exist any more)."""
         return await writing.unlink([self])
 
     async def refresh(self) -> Self:
-        """Load every field again; unsaved changes are dropped.
+        """Load every field again, and drop unsaved changes.
 
         Raises:
             NotFound: The record does not exist any more (or not for the acting principal).
@@ -365,7 +372,7 @@ class BaseModel(Declared):
         return hash((self._identity, self.pk)) if self.is_stored else object.__hash__(self)
 
     def __repr__(self) -> str:
-        # No values: a record may hold what must not reach a log.
+        # The values may be secret and must not reach a log.
         return f"<{type(self).__name__} {self.id or 'unsaved'}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -377,10 +384,10 @@ class BaseModel(Declared):
 
     @classmethod
     def of(cls, record: BaseModel) -> Self:
-        """The same record, known by this class: what an extension adds, for type checkers.
+        """Return the same record typed as this class, so that type checkers know an extension's fields.
 
         Raises:
-            ConfigurationError: This class is no part of the record's model in its App.
+            ConfigurationError: This class is not part of the record's model in its App.
         """
         if not isinstance(record, cls):
             raise ConfigurationError(
@@ -403,16 +410,16 @@ class BaseModel(Declared):
         read_concern: ReadConcern | None = None,
         read_preference: ReadPreference | None = None,
     ) -> Query[Self]:
-        """The records that match, as a query that runs when it is awaited or iterated.
+        """Return a query of the records that match, which runs when it is awaited or iterated.
 
         Args:
             domain: A list such as ``[("age", ">", 20)]``, an expression, or None for all.
             order: ``"-age,name"``; see ``Query.order``.
-            limit: At most so many; 0 means all.
-            offset: How many to leave out first.
+            limit: The most records to return; 0 means all.
+            offset: The number of records to leave out first.
             only: The fields to fetch.
             prefetch: Relations to load together with the records.
-            timeout: Seconds that it may take.
+            timeout: The time limit in seconds.
             read_concern: See ``Query.read_concern``.
             read_preference: See ``Query.read_preference``.
         """
@@ -430,15 +437,15 @@ class BaseModel(Declared):
 
     @classmethod
     async def find_one(cls, domain: DomainSource = None, *, order: Order = None) -> RecordSet[Self]:
-        """The first record that matches, as a RecordSet of none or one."""
+        """Return the first record that matches, as a RecordSet of none or one."""
         return await cls.search(domain, order=order, limit=1)
 
     @classmethod
     async def get(cls, id: object) -> Self:
-        """The record with this id (text or stored form).
+        """Return the record with this id (text or stored form).
 
         Raises:
-            NotFound: There is none, or not for the acting principal.
+            NotFound: It does not exist, or not for the acting principal.
         """
         env = current_env()
         bound = env.app.bind(cls)
@@ -451,19 +458,19 @@ class BaseModel(Declared):
 
     @classmethod
     def browse(cls, ids: Iterable[object]) -> RecordSet[Self]:
-        """Records by their ids, without asking the database: ghosts, in the order given."""
+        """Return records by their ids without a query: ghosts, in the given order."""
         if isinstance(ids, str):
             ids = [ids]
         bound = _bound(cls)
         operand = bound.schema.fields["_id"].operand
-        # The class as this App sees it is the model or a subclass of it.
+        # This App's class is the model or a subclass of it.
         return RecordSet(
-            cast(type[Self], bound.model), ghosts(bound, [operand(each) for each in ids])
+            cast(type[Self], bound.model), ghosts(bound, [operand(one_id) for one_id in ids])
         )
 
     @classmethod
     async def count(cls, domain: DomainSource = None) -> int:
-        """How many records match."""
+        """Return the number of records that match."""
         return await cls.search(domain).count()
 
     @classmethod
@@ -476,20 +483,20 @@ class BaseModel(Declared):
         before: bool = False,
         patience: float = 120.0,
     ) -> Watch[Self]:
-        """The changes of records that match, as they happen: ``async for event in User.watch():``.
+        """Return the changes of matching records as they happen: ``async for event in User.watch():``.
 
-        A write is told where the record matches after it; a deletion, where a domain or an access
-        rule says which records, only with ``before`` and where the record matched before it.
+        A write makes an event if the record matches after it. Where a domain or an access rule
+        restricts the records, a deletion makes one only with ``before``, if the record matched before it.
 
         Args:
-            domain: Which records; None for all.
-            resume_token: ``event.token`` of an earlier event, to go on behind it.
-            full_document: Give the record with a write as well (one more read on the server).
-            before: Give the record before the change, where the collection keeps pre-images.
-            patience: Seconds for which a stream that broke off is taken up again.
+            domain: The records to watch; None for all.
+            resume_token: ``event.token`` of an earlier event, to continue after it.
+            full_document: Include the record in the event of a write (one more read on the server).
+            before: Include the record before the change, where the collection keeps pre-images.
+            patience: The seconds for which a broken stream is opened again.
 
         Raises:
-            ValidationError: The token is none, or what followed it is gone; when it is opened.
+            ValidationError: The token is invalid, or the events after it are lost; when it is opened.
             NotSupported: The backend has no change streams; when it is opened.
         """
         from earnorm.features.watching.watching import Watch
@@ -545,17 +552,16 @@ class BaseModel(Declared):
         """Create any number of records from a stream of dicts, in bounded memory.
 
         Args:
-            values: An iterable or an async iterable; so many of it are held at a time as two
-                batches have.
-            batch_size: How many are created with one operation.
-            ordered: Stop at the first one that is refused; otherwise go on with the others.
+            values: An iterable or an async iterable; at most two batches of it are held at a time.
+            batch_size: The number of records that one operation creates.
+            ordered: Stop at the first refused record; otherwise continue with the others.
             progress: Called after each batch with the result so far; may be async.
 
         Returns:
-            How many were written, and what was refused.
+            The number of records written, and the refused ones.
 
         Raises:
-            BatchRefused: With ``ordered``: its position and why; every one before it was written.
+            BatchRefused: With ``ordered``: the position and the reason; all records before it were written.
         """
         from earnorm.features.bulk.batches import CreateMany
 
@@ -572,9 +578,9 @@ class BaseModel(Declared):
         """Write the record that has these values in ``on``, or create it.
 
         Args:
-            values: What it shall have. Read-only fields are given to a new record only.
-            on: The fields that tell records apart: those of a unique index.
-            new: What only a new record gets, e.g. the first value where ``values`` has a change
+            values: The values to write. Only a new record gets those of read-only fields.
+            on: The fields that identify a record: those of a unique index.
+            new: Values that only a new record gets, e.g. the first value where ``values`` has a change
                 such as ``Inc(1)``.
 
         Returns:
@@ -582,8 +588,8 @@ class BaseModel(Declared):
 
         Raises:
             ConfigurationError: No unique index has exactly these fields.
-            ValidationError: A value is not acceptable.
-            DuplicateKey: Another unique index refuses it, or the record is there and hidden.
+            ValidationError: A value is not valid.
+            DuplicateKey: Another unique index refuses it, or the record exists and is hidden.
         """
         from earnorm.features.upserts.upserts import upsert
 
@@ -597,10 +603,10 @@ class BaseModel(Declared):
         *,
         new: Mapping[str, Any] | None = None,
     ) -> tuple[RecordSet[Self], int]:
-        """As :meth:`upsert` for many, in a fixed number of round trips for each 1,000.
+        """Upsert many records as :meth:`upsert` does, in a fixed number of round trips for each 1,000.
 
         Returns:
-            The records in the order given, and how many were created.
+            The records in the given order, and the number of created ones.
         """
         from earnorm.features.upserts.upserts import upsert_many
 
@@ -608,13 +614,13 @@ class BaseModel(Declared):
 
     @classmethod
     async def write_many(cls, values: Mapping[Any, Mapping[str, Any]]) -> int:
-        """Write to many records, each its own values, in one round trip.
+        """Write to each of many records its own values, in one round trip.
 
         Args:
             values: Records or their ids, each with values as for :meth:`write`.
 
         Returns:
-            How many were written.
+            The number of records written.
 
         Raises:
             ValidationError: With every problem and the record's position; nothing is written.

@@ -1,7 +1,9 @@
-"""What the attributes of a class body declare beside its fields: each by a function of the feature that it is for.
+"""Runs the declarations of class attributes beside fields, by a function of the feature of each.
 
-The built-in features' functions run with the class body; which there are, the face says in a table of names, so
-that a feature is imported by the first class that uses it. Those of plugins run on one App's class of a model.
+The functions of built-in features run with the class body. The public package names them in a
+table,
+so that the first class that uses a feature imports it. Those of plugins run on one App's class of a
+model.
 """
 
 from __future__ import annotations
@@ -24,40 +26,42 @@ _options: dict[str, str] = {}
 
 
 def built_in(attributes: Mapping[str, str], options: Mapping[str, str]) -> None:
-    """Say which function declares what, as ``"module:function"`` each.
+    """Register the functions of class attributes and field options, each as ``"module:function"``.
 
     Args:
-        attributes: By class attribute: called with the :class:`Declaration` of each class in which it has
-            another value than in ``BaseModel``, in this order.
-        options: By attribute of a field: called with the class, once its schema is made, where a field has
-            another value there than None.
+        attributes: By class attribute, the function to call with the :class:`Declaration` of each
+            class
+            whose value differs from that of ``BaseModel``, in this order.
+        options: By attribute of a field, the function to call with the class, once its schema is
+            made,
+            where a field's value is not None.
     """
     _attributes.update(attributes)
     _options.update(options)
 
 
 @cache
-def _imported(place: str) -> Callable[[Any], None]:
-    module, _, name = place.partition(":")
-    found: Callable[[Any], None] = getattr(import_module(module), name)
-    return found
+def _imported(path: str) -> Callable[[Any], None]:
+    module, _, name = path.partition(":")
+    function: Callable[[Any], None] = getattr(import_module(module), name)
+    return function
 
 
 class _Refused(TypeError):
-    """A class body declares what cannot be."""
+    """A class body declares something that is not possible."""
 
 
 class Declaration:
-    """What a class body declares, while the class is being made.
+    """The declarations of a class body, while the class is being made.
 
     Args:
         model: The class.
-        body: The attributes of its own that the class body gave.
+        body: The attributes that the class body itself defines.
         fields: The fields so far, by name.
         reserved: Names that no field may have.
 
     Attributes:
-        attribute: The name of the attribute that is being declared.
+        attribute: The name of the attribute whose declaration runs.
     """
 
     def __init__(
@@ -70,29 +74,29 @@ class Declaration:
         self.model, self.body, self.fields = model, body, fields
         self.attribute = ""
         self.added = frozenset[str]().union(*(c._schema.added for c in _declared_bases(model)))
-        """The fields that no class body has, but a feature or a plugin added."""
+        """The fields that a feature or a plugin added, and no class body has."""
         self._reserved = reserved
 
     @property
     def value(self) -> Any:
-        """The value of the attribute that is being declared."""
+        """The value of the attribute whose declaration runs."""
         return getattr(self.model, self.attribute)
 
     @property
     def base(self) -> type[BaseModel] | None:
-        """The definition, where the class is one App's class of a model; else None."""
+        """The model's definition, if the class is one App's class of a model; else None."""
         return self.model._base
 
     @property
     def is_model(self) -> bool:
-        """Whether the class is a model of its own: no abstract base, no extension, no App's class of one."""
+        """True for a model itself: not an abstract base, an extension, or one App's class."""
         return self.base is None and not self.model._abstract and self.model._inherit is None
 
     def add_field(self, name: str, field: Field[Any, Any]) -> None:
-        """Give the class a field; one of this name takes the place of what it has.
+        """Add a field to the class; it replaces one of the same name.
 
         Raises:
-            TypeError: The name, or the key that it is stored under, is taken.
+            TypeError: The name or the stored key is taken.
         """
         known = self.fields.get(name)
         is_new = known is None and self.base is not None
@@ -111,7 +115,7 @@ class Declaration:
             self.added |= {name}
 
     def add_index(self, index: Any) -> None:
-        """Give the class an index, as an entry of ``_indexes``, unless it has the same."""
+        """Add an index to the class, as an entry of ``_indexes``, unless it has the same one."""
         if index not in self.model._indexes:
             self.model._indexes = (*self.model._indexes, index)
 
@@ -119,26 +123,26 @@ class Declaration:
         """Refuse the class.
 
         Args:
-            text: What is wrong, and what to do; the message begins with the class and the attribute.
+            text: The problem and its solution; the message begins with the class and the attribute.
         """
         raise _Refused(f"{self.model.__name__}.{self.attribute}: {text}")
 
-    # -- who declares -------------------------------------------------------------------------
+    # -- running the functions ----------------------------------------------------------------
 
     def run(self, defaults: type[BaseModel], brought: Sequence[BroughtAttribute]) -> None:
-        """Let everybody declare whose attribute has another value here.
+        """Run the function of each attribute whose value is not the default.
 
         Args:
-            defaults: The class that has the values which mean nothing.
-            brought: What plugins bring, for an App's class.
+            defaults: The class with the default values.
+            brought: The attributes that plugins bring, for an App's class.
         """
         for name, place in _attributes.items():
             if _differs(getattr(self.model, name), getattr(defaults, name)):
                 self.attribute = name
                 _imported(place)(self)
-        for each in brought:
-            if declares(each.attribute, self.model):
-                self._run_brought(each)
+        for brought_attribute in brought:
+            if declares(brought_attribute.attribute, self.model):
+                self._run_brought(brought_attribute)
 
     def _run_brought(self, brought: BroughtAttribute) -> None:
         plugin, attribute = brought.plugin, brought.attribute
@@ -158,7 +162,7 @@ class Declaration:
 
 
 def declare_options(model: type[BaseModel]) -> None:
-    """Let everybody look at a class whose fields have an option that is for them."""
+    """Run the function of each field option that a field of the class uses."""
     fields = model._schema.fields.values()
     for option, place in _options.items():
         if any(getattr(field, option) is not None for field in fields):
@@ -166,10 +170,10 @@ def declare_options(model: type[BaseModel]) -> None:
 
 
 def declares(attribute: Attribute, model: type[BaseModel]) -> bool:
-    """Whether the attribute of a plugin has something to declare for a model.
+    """Return whether a plugin's attribute has a function to run for a model.
 
     Raises:
-        ConfigurationError: Its value is of another type.
+        ConfigurationError: Its value is of the wrong type.
     """
     value = value_of(attribute, model)
     return attribute.declare is not None and _differs(value, attribute.default)

@@ -1,4 +1,6 @@
-"""The part that values which follow from others have in a record in memory, as a feature fulfils it."""
+"""The interface of fields whose values follow from other fields, for records in memory; a feature
+implements it.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,12 @@ class DerivedValues(Protocol):
 
     @property
     def substitutes(self) -> Mapping[str, Substitute]:
-        """By name, how a condition about such a field becomes one about others."""
+        """For each such field, by name, the way to turn a condition about it into one about other
+        fields."""
         ...
 
     def read(self, record: Any, field: Field[Any, Any]) -> Any:
-        """The value of such a field that a record's state lacks."""
+        """Return the value of such a field that a record's state lacks."""
         ...
 
     def assign(self, record: Any, field: Field[Any, Any], value: Any) -> None:
@@ -32,13 +35,13 @@ class DerivedValues(Protocol):
         ...
 
     def following(self, names: Iterable[str]) -> Collection[str]:
-        """The names of the stored fields whose values follow from these."""
+        """Return the names of the stored fields whose values follow from these."""
         ...
 
     def changed(self, record: Any, name: str) -> None:
-        """Note that a field was assigned, from which others may follow."""
+        """Note the assignment of a field from which other values may follow."""
         ...
 
     def settle_new(self, record: Any) -> None:
-        """Take what a new record was given for such fields, and let it settle what it has to."""
+        """Take the values that a new record was given for such fields, and finish the record."""
         ...

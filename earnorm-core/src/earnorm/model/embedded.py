@@ -45,22 +45,24 @@ class EmbeddedModel(Declared):
 
     @classmethod
     def _adopt(cls, document: dict[str, Any]) -> Self:
-        """An object with a stored document as its state; keys that are not declared stay out."""
-        found: Self = cls._adopter()(document)
-        return found
+        """Return an object with a stored document as its state, without keys that are not
+        declared."""
+        embedded: Self = cls._adopter()(document)
+        return embedded
 
     @classmethod
     def _adopter(cls) -> Callable[[dict[str, Any]], Any]:
-        """``_adopt`` with everything looked up before: fields read thousands of embedded objects."""
+        """Return ``_adopt`` with all lookups done, because fields read thousands of embedded
+        objects."""
         schema, is_known, new = cls._schema, cls._schema.is_known, object.__new__
         known, renamed = schema.projection, schema.renamed
 
         def adopt(document: dict[str, Any]) -> EmbeddedModel:
             if not is_known(document):
                 document = {key: value for key, value in document.items() if key in known}
-            found = new(cls)
-            set_state(found, schema.state(document) if renamed else document)
-            return found
+            embedded = new(cls)
+            set_state(embedded, schema.state(document) if renamed else document)
+            return embedded
 
         return adopt
 
@@ -70,7 +72,7 @@ class EmbeddedModel(Declared):
     ) -> core_schema.CoreSchema:
         def build(value: Any) -> Any:
             if isinstance(value, cls):
-                # What was read lazily is converted first, then everything is checked again.
+                # The fields may hold unconverted values, so they are read and then validated again.
                 return cls._checked(value)
             if isinstance(value, Mapping):
                 return cls(**value)
@@ -84,11 +86,11 @@ class EmbeddedModel(Declared):
         return cls(**{name: getattr(value, name) for name in names})
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as Python values, embedded objects as dicts."""
+        """Return the fields as Python values, with embedded objects as dicts."""
         return serializing.embedded_dict(self)
 
     def to_json(self) -> str:
-        """As ``to_dict``, as JSON text."""
+        """Return the fields as JSON text; see ``to_dict``."""
         return json_text(self._json_form())
 
     def _json_form(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Extension of a model by other packages: one App's class of it, what may not clash, and whose each part is.
+"""Extension of a model by plugins: makes one App's class of it, and refuses clashes.
 
-An extension is a class with ``_inherit``, which a plugin brings (``register_models``). The App's class is a
-subclass of the extensions and the model itself, so that ``super()`` goes from one to the next.
+An extension is a class with ``_inherit`` that a plugin brings (``register_models``). The App's
+class is
+a subclass of the extensions and of the model itself, so that ``super()`` goes from one to the next.
 """
 
 from __future__ import annotations
@@ -28,22 +29,23 @@ def class_in_app(
     extensions: Sequence[Extension],
     attributes: Sequence[BroughtAttribute],
 ) -> type[BaseModel]:
-    """One App's class of a model: the model itself, or a subclass with what the plugins add to it.
+    """Return one App's class of a model: the model itself, or a subclass with plugins' additions.
 
     Args:
         base: The model.
-        extensions: Classes that come before it.
-        attributes: What plugins may declare with.
+        extensions: The classes that extend it, which come before it in the order of methods.
+        attributes: The class attributes that plugins bring.
 
     Raises:
-        PluginError: Two of them add the same field differently, or one changes what a field stores.
+        PluginError: Two extensions add the same field differently, or one changes a field's stored
+            form.
         ConfigurationError: The model has a wrong value in one of the attributes.
     """
-    declaring = [each for each in attributes if declares(each.attribute, base)]
+    declaring = [attribute for attribute in attributes if declares(attribute.attribute, base)]
     if not extensions and not declaring:
         return base
     if "__new__" not in vars(base):
-        # Only now: the constructor of a model that nobody extends pays nothing for this.
+        # It is set only here, so that the constructor of an unextended model pays nothing for it.
         type.__setattr__(base, "__new__", _new_in_app)
     _check_fields(base, extensions)
     members: dict[str, Any] = {
@@ -59,24 +61,24 @@ def class_in_app(
     classes = tuple(dict.fromkeys(e.model for e in reversed(extensions)))
     make: Any = type(base)
     try:
-        found: type[BaseModel] = make(
+        app_class: type[BaseModel] = make(
             base.__name__, (*classes, base), members, brought_attributes=attributes
         )
     except TypeError as error:
         who = " and ".join(map(str, extensions))
         raise PluginError(f"model {base._name!r} cannot be extended by {who}: {error}") from error
-    return found
+    return app_class
 
 
 def _new_in_app(cls: type[BaseModel], /, **values: Any) -> BaseModel:
-    """A new record is of the class that the current App sees."""
+    """Make a new record of the class that the current App has for the model."""
     env = find_env()
     if env is not None and env.app.is_started and cls._base is None:
         cls = env.app.bind(cls).model
     return object.__new__(cls)
 
 
-# -- what may not clash ---------------------------------------------------------------------------
+# -- clashes --------------------------------------------------------------------------------------
 
 
 def _check_fields(base: type[BaseModel], extensions: Sequence[Extension]) -> None:
@@ -84,7 +86,7 @@ def _check_fields(base: type[BaseModel], extensions: Sequence[Extension]) -> Non
     brought: dict[str, tuple[Extension, Field[Any, Any]]] = {}
     stored = {f.db_name: (name, _place_of(base)) for name, f in own.items() if f.stored}
     for extension in extensions:
-        # What a feature gives to both it gives to both alike.
+        # A feature adds the same field to the model and to the extension, so these cannot clash.
         given = {"_id"} | (base._schema.added & extension.model._schema.added)
         for name, field in extension.model._schema.fields.items():
             before = own.get(name)
@@ -124,7 +126,8 @@ def _shown(field: Field[Any, Any]) -> str:
 
 
 def form_of(field: Field[Any, Any]) -> tuple[object, ...]:
-    """What a field stores and where; fields of one form read each other's values."""
+    """Return the stored form and place of a field; fields of the same form read each other's
+    values."""
     if isinstance(field, Relation):
         target = (type(field), *field.names(), getattr(field, "inverse", None))
         return (field.stored, field.db_name, target, getattr(field, "through", None))
@@ -147,7 +150,7 @@ def _is_same(one: object, other: object) -> bool:
     )
 
 
-# -- whose each part is ---------------------------------------------------------------------------
+# -- owners ---------------------------------------------------------------------------------------
 
 
 def _place_of(cls: type[BaseModel]) -> str:
@@ -155,5 +158,5 @@ def _place_of(cls: type[BaseModel]) -> str:
 
 
 def owners(model: type[BaseModel], name: str) -> Iterator[type]:
-    """The classes that define an attribute of a model, the one that wins first."""
+    """Yield the classes that define an attribute of a model, the one in effect first."""
     return (cls for cls in model.__mro__ if name in vars(cls))

@@ -1,4 +1,5 @@
-"""Records of several models in one list: subclasses that are kept and searched together."""
+"""Lists of records of several models: subclasses that share one collection and are searched
+together."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ R = TypeVar("R", bound="BaseModel")
 
 
 def is_mixed(records: Iterable[BaseModel]) -> bool:
-    """Whether the records are of several models."""
+    """Return whether the records are of several models."""
     classes: set[type[BaseModel]] = set(map(type, records))
-    # An App may have a class of its own for a model: one name, two classes.
+    # An App may have its own class of a model, so two classes with one name are one model.
     return len(classes) > 1 and len({cls._name for cls in classes}) > 1
 
 
 def by_model(records: Iterable[R]) -> list[list[R]]:
-    """The records of each model, in their order."""
+    """Group the records by model, in their order."""
     groups: dict[str, list[R]] = {}
     for record in records:
         groups.setdefault(type(record)._name, []).append(record)
@@ -27,14 +28,14 @@ def by_model(records: Iterable[R]) -> list[list[R]]:
 
 
 def model_of(records: Sequence[BaseModel]) -> type[BaseModel]:
-    """The model of some records: of several, the nearest that all of them are."""
+    """Return the model of some records; for several models, their nearest common one."""
     first: type[BaseModel] = type(records[0])
     if not is_mixed(records):
         return first
     kinds = set(map(type, records))
     for cls in first.__mro__:
         if cls.__dict__.get("_abstract") is False and getattr(cls, "_inherit", None) is None:
-            found: type[BaseModel] = cls
-            if all(issubclass(kind, found) for kind in kinds):
-                return found
+            model: type[BaseModel] = cls
+            if all(issubclass(kind, model) for kind in kinds):
+                return model
     return first

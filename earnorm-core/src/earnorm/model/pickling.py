@@ -1,7 +1,9 @@
-"""Copies and pickles of records: the stored form travels, and the record comes back in the current App.
+"""Copies and pickles records: the stored form travels, and the current App makes the record again.
 
-One App's class of a model cannot be imported, and what a record knows of its fetch belongs to a process. So
-``copy.copy``, ``copy.deepcopy`` and ``pickle`` take the model, the values and what was changed.
+One App's class of a model cannot be imported, and the loading state of a record belongs to one
+process. So ``copy.copy``, ``copy.deepcopy`` and ``pickle`` take the model, the values and the names
+of
+the changed fields.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def reduced(record: BaseModel) -> tuple[Any, ...]:
-    """What ``pickle`` needs to make the record again."""
+    """Return the data from which ``pickle`` makes the record again."""
     model = type(record)
     base = model._base or model
-    document = freeze(record._stored())  # a list in two records would be changed in both
+    document = freeze(record._stored())  # one list in two records would change in both
     if not record.is_stored:
         return _new, (base, document)
     fetch = record._fetch

@@ -1,4 +1,4 @@
-"""The plugin of the model room: what every App needs of it, whatever features it has."""
+"""The plugin of the model layer, which every App needs, with or without features."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 
 
 class ModelPlugin:
-    """Looks at the relations of an App's models, resolves what operations ask of other records, and has commands
-    carried out."""
+    """Checks relations, resolves conditions about other records, and carries out commands."""
 
     api = API
     name = "model"
 
     @hookimpl
     def models_changed(self, app: App, models: Sequence[type[BaseModel]]) -> None:
-        """Refuse a start with relations that lead nowhere. A model that is defined later may point at one
-        that comes after it, so nothing is said of it then."""
+        """Refuse to start with relations that point at no model or field.
+
+        After the start nothing is checked, because a new model may point at one that is defined
+        later.
+        """
         if app.is_started:
             return
         catalog = app.catalog
@@ -43,10 +45,10 @@ class ModelPlugin:
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Resolve domains where a path may lead from the model into others.
+        """Resolve domains of models with a path into another model.
 
-        Those of changes in two places: what their principal asks is answered before inner layers look at the
-        records as the system, and such a layer may ask in its turn.
+        Writes and deletions resolve them in two layers: the principal's own conditions before inner
+        layers read the records as the system, and then the conditions that such a layer adds.
         """
         bound = app.bind(model)
         if operation == "create" or not bound.schema.may_cross:
@@ -57,5 +59,5 @@ class ModelPlugin:
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Models with to-many fields take commands."""
+        """Yield the steps that carry out commands, for models with to-many fields."""
         return command_steps(model)

@@ -1,4 +1,4 @@
-"""Query: what ``search()`` returns before it is awaited."""
+"""Query: the result of ``search()`` before it is awaited."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.prefetch import prefetch, prefetch_tree
 from earnorm.model.writing import records as writing
 
-# Groups, pages, pipelines, tables and plans are imported by their methods: most programs do without.
+# Most programs use no groups, pages, pipelines, tables and plans, so their methods import them.
 if TYPE_CHECKING:
     import pandas
     import polars
@@ -42,7 +42,7 @@ M = TypeVar("M", bound="BaseModel")
 class Query(Generic[M]):
     """A search that runs when it is awaited (a RecordSet) or iterated with ``async for``.
 
-    Immutable: each method gives a new query. Awaiting one runs it, each time.
+    A query is immutable: each method returns a new one. Each ``await`` runs it again.
     """
 
     def __init__(
@@ -72,18 +72,18 @@ class Query(Generic[M]):
 
     def _with(self, /, **changes: object) -> Self:
         new: Self = object.__new__(type(self))
-        # A fifth of copy.copy(), which asks the class how it wants to be copied.
+        # This takes a fifth of the time of copy.copy(), which looks up the class's copy methods.
         new.__dict__.update(self.__dict__, **changes)
         return new
 
     # -- shaping ------------------------------------------------------------------------------
 
     def where(self, domain: object) -> Self:
-        """Only the records that match this as well."""
+        """Select only the records that match this domain as well."""
         return self._with(_domain=self._domain & Domain(domain))  # type: ignore[arg-type] # Domain() says what it takes
 
     def with_archived(self) -> Self:
-        """Archived records as well, where the model can archive (``mixins.SoftDelete``)."""
+        """Include archived records, if the model can archive (``mixins.SoftDelete``)."""
         return self._with(_is_whole=True)
 
     def order(self, *order: Order) -> Self:
@@ -91,11 +91,11 @@ class Query(Generic[M]):
         return self._with(_order=parse_order(*order))
 
     def limit(self, limit: int) -> Self:
-        """At most so many records; 0 means all."""
+        """Return at most this number of records; 0 means all."""
         return self._with(_limit=checked_size("limit", limit))
 
     def offset(self, offset: int) -> Self:
-        """Leave the first ones out."""
+        """Leave out this number of records at the beginning."""
         return self._with(_offset=checked_size("offset", offset))
 
     def only(self, *fields: str) -> Self:
@@ -107,24 +107,25 @@ class Query(Generic[M]):
         return self._with(_prefetch=(*self._prefetch, *paths))
 
     def timeout(self, seconds: float) -> Self:
-        """Bound the time that it may take, in seconds; of a stream, each batch.
+        """Limit the time of the query, in seconds; for a stream, the time of each batch.
 
-        Awaiting it raises ``OperationTimeout`` where it takes longer."""
+        Awaiting it raises ``OperationTimeout`` if it takes longer.
+        """
         return self._with(_timeout=_seconds(seconds))
 
     def read_concern(self, level: ReadConcern) -> Self:
-        """How settled the data must be that it reads: ``"majority"``, ``"linearizable"`` …"""
+        """Require a read concern of the data that it reads: ``"majority"``, ``"linearizable"`` …"""
         return self._asking(asked(read_concern=level))
 
     def write_concern(self, concern: WriteConcern) -> Self:
-        """How many members must confirm what ``update`` and ``delete`` write."""
+        """Set the members that must confirm the writes of ``update`` and ``delete``."""
         return self._asking(asked(write_concern=concern))
 
     def read_preference(self, mode: ReadPreference) -> Self:
-        """Which member it reads from: ``"secondary"``, ``"nearest"`` …
+        """Choose the member to read from: ``"secondary"``, ``"nearest"`` …
 
         Raises:
-            ConfigurationError: No such mode; of the other two, no such level or concern.
+            ConfigurationError: No such mode; the two methods above: no such level or concern.
         """
         return self._asking(asked(read_preference=mode))
 
@@ -132,11 +133,11 @@ class Query(Generic[M]):
         return self if concerns is None else self._with(_concerns=concerns.over(self._concerns))
 
     def lock(self) -> Self:
-        """Let no other transaction write the records before this one ends.
+        """Lock the records, so that no other transaction writes them before this one ends.
 
-        Nobody waits for a lock: of two transactions that lock or write the same record, the later
-        one fails at once with a transient error, and ``@transactional`` tries it again. Awaiting it
-        outside of a transaction raises ``TransactionError``.
+        No transaction waits for a lock: of two transactions that lock or write the same record, the
+        later one fails at once with a transient error, and ``@transactional`` tries it again. Awaiting
+        the query outside of a transaction raises ``TransactionError``.
         """
         from earnorm.features.locking.locking import Lock
 
@@ -201,40 +202,40 @@ class Query(Generic[M]):
         records = hydrate(bound, documents, fields)
         if self._prefetch:
             await prefetch(bound, records, prefetch_tree(self._prefetch))
-        # The class as this App sees it is the model or a subclass of it.
+        # This App's class is the model or a subclass of it.
         return RecordSet(cast(type[M], bound.model), records)
 
     async def __aiter__(self) -> AsyncIterator[M]:
         """Stream the records in batches, with constant memory."""
         bound, op = self._operation("search", current_env(), Stream(BATCH))
         tree = prefetch_tree(self._prefetch)
-        async with aclosing(batches(op)) as found:
-            async for documents in found:
+        async with aclosing(batches(op)) as stream:
+            async for documents in stream:
                 records = hydrate(bound, documents, op.options.fields)
                 if tree:
                     await prefetch(bound, records, tree)
                 for record in records:
                     yield record
-                del documents, records  # before the next ones come
+                del documents, records  # memory is freed before the next batch arrives
 
     async def count(self) -> int:
-        """How many records match (after offset, at most limit)."""
+        """Return the number of records that match (after offset, at most limit)."""
         env = current_env()
         _, op = self._operation("count", env)
         counted: int = await env.app.execute(op)
         return counted
 
     async def exists(self) -> bool:
-        """Whether any record matches."""
+        """Return whether any record matches."""
         return bool(await self.limit(1).count())
 
     async def first(self) -> M | None:
-        """The first record, or None."""
-        found = await self.limit(1)
-        return found[0] if found else None
+        """Return the first record, or None."""
+        records = await self.limit(1)
+        return records[0] if records else None
 
     async def page(self, number: int = 1, size: int = 50) -> Page[M]:
-        """One page, numbered from 1, and the total."""
+        """Return one page, numbered from 1, with the total."""
         from earnorm.features.paging.paging import numbered_page
 
         return await numbered_page(self, number, size)
@@ -242,21 +243,21 @@ class Query(Generic[M]):
     async def paginate(
         self, size: int = 50, *, after: str | None = None, before: str | None = None
     ) -> CursorPage[M]:
-        """The page behind or before a cursor; the first one without a cursor.
+        """Return the page after or before a cursor; without a cursor, the first page.
 
-        Unlike numbered pages it costs the same wherever it lies, and it neither repeats nor leaves
-        out a record while others are inserted and deleted. The id decides what the order leaves
-        open. A cursor may be given to a client: it only says where to go on, inside what the query
-        and the access rules show. It holds the last record's id and values that are ordered by.
+        Unlike a numbered page, its cost does not grow with its position, and it neither repeats nor
+        leaves out a record while others are inserted and deleted. Records that are equal in the order
+        are ordered by id. A client may get a cursor: it only marks a position in the records that the
+        query and the access rules show. It holds the last record's id and the values of its order.
 
         Args:
-            size: Most records on the page.
+            size: The most records on the page.
             after: A page's ``next``.
             before: A page's ``previous``.
 
         Raises:
-            ValidationError: A cursor that was changed or belongs to another query or order, or an
-                order by a list or by what lies in other records.
+            ValidationError: The cursor was changed or belongs to another query or order, or the query
+                is ordered by a list or by values in other records.
             NotSupported: The query has a limit or an offset.
         """
         from earnorm.features.paging.paging import cursor_page
@@ -271,20 +272,20 @@ class Query(Generic[M]):
         limit: int = 0,
         **aggregates: Aggregate,
     ) -> list[dict[str, Any]]:
-        """A row for each combination of the keys' values, in their order.
+        """Return a row for each combination of the keys' values, in their order.
 
         Args:
             *keys: Field paths, or buckets of dates: ``"created_at:month"`` (year, quarter, month,
-                week, day, hour). None makes one row of everything that matches. A record counts once
-                for each item of a list that a key leads through.
+                week, day, hour). Without keys, all records that match make one row. A record counts
+                once for each item of a list that a key leads through.
             having: A domain over the result names: ``[("total", ">", 100)]``.
-            order: Result names, ``"-total"``; the keys decide what it leaves open.
-            limit: At most so many rows; 0 means all.
+            order: Result names, ``"-total"``; rows that are equal in it are ordered by the keys.
+            limit: The most rows to return; 0 means all.
             **aggregates: Result names, e.g. ``total=Sum("price")``, ``number=Count()``.
 
         Raises:
-            DomainError: A path that is no field, or a condition that doesn't fit.
-            ValidationError: A value that is no aggregate, or a name used twice.
+            DomainError: A path names no field, or a condition does not fit its field.
+            ValidationError: A value is not an aggregate, or a name is used twice.
             NotSupported: The backend cannot compute it.
         """
         from earnorm.features.grouping.grouping import group
@@ -292,15 +293,15 @@ class Query(Generic[M]):
         return await group(self, keys, aggregates, having, order, limit)
 
     def aggregate(self, pipeline: Sequence[Stage]) -> Aggregation:
-        """MongoDB's own pipeline over the records that match: ``await`` it, or ``async for``.
+        """Return MongoDB's own pipeline over the records that match: ``await`` it, or ``async for``.
 
-        It begins with the query's condition as the access rules narrow it, then its order, window
+        It begins with the query's condition, restricted by the access rules, then its order, window
         and ``only()``. Fields have their stored names, and rows are in stored form. ``$lookup``,
         ``$unionWith`` and ``$graphLookup`` name another model (``"from": "core.author"``), whose own
-        rules hold. Writing and JavaScript are refused.
+        rules apply. Writing and JavaScript are refused.
 
         Raises:
-            ValidationError: A stage that is not allowed, JavaScript, or an unknown model.
+            ValidationError: A stage is not allowed or has JavaScript, or a model is unknown.
             NotSupported: The backend cannot compute it.
         """
         from earnorm.features.grouping.pipeline import aggregation
@@ -308,40 +309,40 @@ class Query(Generic[M]):
         return aggregation(self, pipeline)
 
     async def to_pandas(self) -> pandas.DataFrame:
-        """The records that match as a pandas DataFrame, a column for each field.
+        """Return the records that match as a pandas DataFrame, with a column for each field.
 
         Raises:
             ConfigurationError: pandas is not installed: ``pip install "earnorm-core[pandas]"``.
-            ValidationError: A stored value is none of its field.
+            ValidationError: A stored value is not valid for its field.
         """
         from earnorm.features.exporting.tables import query_to_pandas
 
         return await query_to_pandas(self)
 
     async def to_polars(self) -> polars.DataFrame:
-        """As ``to_pandas``, for Polars: ``pip install "earnorm-core[polars]"``."""
+        """Return a Polars DataFrame; see ``to_pandas``: ``pip install "earnorm-core[polars]"``."""
         from earnorm.features.exporting.tables import query_to_polars
 
         return await query_to_polars(self)
 
     async def to_arrow(self) -> pyarrow.Table:
-        """As ``to_pandas``, for an Arrow table: ``pip install "earnorm-core[arrow]"``."""
+        """Return an Arrow table; see ``to_pandas``: ``pip install "earnorm-core[arrow]"``."""
         from earnorm.features.exporting.tables import query_to_arrow
 
         return await query_to_arrow(self)
 
     async def update(self, values: Mapping[str, Any]) -> int:
-        """Write the same values to every record that matches; how many there were.
+        """Write the same values to every record that matches; return their number.
 
         Raises:
-            ValidationError: A value is not acceptable; nothing is written.
+            ValidationError: A value is not valid; nothing is written.
         """
         _, op = self._operation("write", current_env())
         self._refuse_window("update")
         return await writing.update(op, values)
 
     async def delete(self) -> int:
-        """Delete every record that matches; how many there were."""
+        """Delete every record that matches; return their number."""
         env = current_env()
         self._refuse_window("delete")
         _, op = self._operation("unlink", env)
@@ -353,11 +354,11 @@ class Query(Generic[M]):
             raise NotSupported(f"{what}() with a limit or an offset: {_WINDOW[what]}")
 
     async def explain(self) -> Plan:
-        """The database's query plan of this search, as the plugins' layers rewrite it.
+        """Return the database's query plan of this search, as the plugins' layers rewrite it.
 
-        ``str()`` of it says in words which index is used; it is also the server's own plan, a mapping.
-        Figures of its execution are part of it for ``system`` only: how many documents were looked
-        at tells of records that an access rule hides.
+        ``str()`` of it names the index in words; the object is also the server's own plan, a mapping.
+        Only ``system`` gets the figures of its execution, because the number of examined documents
+        reveals records that an access rule hides.
 
         Raises:
             NotSupported: The backend has no query plans.
@@ -367,7 +368,7 @@ class Query(Generic[M]):
         return await explain(self)
 
     def __repr__(self) -> str:
-        # The domain's values may be what must not reach a log.
+        # The domain's values may be secret and must not reach a log.
         return (
             f"<Query {self._model.__name__} by {', '.join(sorted(self._domain.paths())) or 'all'}>"
         )
@@ -382,7 +383,7 @@ _WINDOW = {
 
 
 def asked(**concern: object) -> Concerns | None:
-    """The concerns that a search was given; None where there are none.
+    """Return the concerns of a search's arguments; None where there are none.
 
     Raises:
         ConfigurationError: No such mode, level or concern.

@@ -27,7 +27,7 @@ from earnorm.model.writing.copying import copies, read_values
 from earnorm.model.writing.tracking import env_of
 from earnorm.model.writing.updates import Toggle
 
-# Tables and filtered_domain() are imported by their methods: most programs do without.
+# Most programs use no tables and no filtered_domain(), so their methods import the code.
 if TYPE_CHECKING:
     import pandas
     import polars
@@ -40,9 +40,9 @@ T = TypeVar("T")
 
 
 class RecordSet(Generic[M]):
-    """Ordered records of one model. Immutable; set operations give new ones.
+    """Ordered records of one model. It is immutable; set operations return new ones.
 
-    A relation that is not loaded is a RecordSet too: ``await`` it before it is read.
+    A relation that is not loaded is a RecordSet too: ``await`` it before you read it.
     """
 
     __slots__ = ("__weakref__", "_load", "_model", "_origin", "_pks", "_records")
@@ -60,7 +60,7 @@ class RecordSet(Generic[M]):
         self._records = records
         self._load = load
         self._origin = origin
-        # The ids that the relation stores, also those of records that were not found or not shown.
+        # These are the stored ids of the relation, also of records that do not exist or are hidden.
         self._pks = pks
 
     @property
@@ -77,7 +77,8 @@ class RecordSet(Generic[M]):
         self._records = records
 
     def _members(self) -> Sequence[Any]:
-        """What a field stores for it: the ids where it knows them, else the records."""
+        """Return the values that a field stores for it: the ids if it has them, else the
+        records."""
         return self._loaded if self._pks is None else self._pks
 
     def _of(self, records: Sequence[M]) -> RecordSet[M]:
@@ -108,8 +109,8 @@ class RecordSet(Generic[M]):
     @overload
     def __getitem__(self, index: slice) -> RecordSet[M]: ...
     def __getitem__(self, index: int | slice) -> M | RecordSet[M]:
-        found = self._loaded[index]
-        return self._of(found) if isinstance(found, Sequence) else found
+        selected = self._loaded[index]
+        return self._of(selected) if isinstance(selected, Sequence) else selected
 
     def __contains__(self, record: object) -> bool:
         return record in self._loaded
@@ -132,19 +133,20 @@ class RecordSet(Generic[M]):
         return [record.pk for record in self._loaded]
 
     def exists(self) -> bool:
-        """Whether there is any record here. Asks nothing of the database; see ``still_exists``."""
+        """Return whether there is any record here. No query is sent; see ``still_exists``."""
         return bool(self._loaded)
 
     @property
     def is_stale(self) -> bool:
-        """Whether any record was read in a transaction that was rolled back; see ``BaseModel.is_stale``."""
+        """True if any record was read in a transaction that was rolled back; see
+        ``BaseModel.is_stale``."""
         return any(record.is_stale for record in self._records or ())
 
     def ensure_one(self) -> M:
-        """The one record.
+        """Return the only record.
 
         Raises:
-            NotFound: There is none.
+            NotFound: There is no record.
             MultipleRecords: There are several.
         """
         records = self._loaded
@@ -157,11 +159,11 @@ class RecordSet(Generic[M]):
         )
 
     if not TYPE_CHECKING:
-        # Convenience for a RecordSet of one; not part of the typed surface.
+        # This is a convenience for a RecordSet of one record, and type checkers must not see it.
         def __getattr__(self, name):
             own = getattr(type(self), name, None)
             if isinstance(own, property):
-                # FieldNotLoaded is an AttributeError, so one raised in a property ends up here.
+                # FieldNotLoaded is an AttributeError, so Python calls this after a property raised it.
                 return own.fget(self)
             if name.startswith("_"):
                 raise AttributeError(name)
@@ -180,7 +182,7 @@ class RecordSet(Generic[M]):
         include: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
     ) -> list[dict[str, Any]]:
-        """Each record's loaded fields as Python values; see ``BaseModel.to_dict``."""
+        """Return each record's loaded fields as Python values; see ``BaseModel.to_dict``."""
         names = (_listed(include), _listed(exclude))
         return [serializing.as_dict(record, depth, *names) for record in self._loaded]
 
@@ -191,15 +193,16 @@ class RecordSet(Generic[M]):
         include: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
     ) -> str:
-        """As ``to_dict``, as the text of a JSON array."""
+        """Return the records as the text of a JSON array; see ``BaseModel.to_json``."""
         names = (_listed(include), _listed(exclude))
-        return json_text([serializing.as_json(each, depth, *names) for each in self._loaded])
+        return json_text([serializing.as_json(record, depth, *names) for record in self._loaded])
 
     def _json_form(self) -> list[str | None]:
         return self.ids
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The records as a pandas DataFrame, a column for each field that all of them have loaded.
+        """Return a pandas DataFrame of the records, with a column for each field that all of them
+        have loaded.
 
         Raises:
             ConfigurationError: pandas is not installed: ``pip install "earnorm-core[pandas]"``.
@@ -209,13 +212,13 @@ class RecordSet(Generic[M]):
         return table_of(self).pandas()
 
     def to_polars(self) -> polars.DataFrame:
-        """As ``to_pandas``, for Polars: ``pip install "earnorm-core[polars]"``."""
+        """Return a Polars DataFrame; see ``to_pandas``: ``pip install "earnorm-core[polars]"``."""
         from earnorm.features.exporting.tables import table_of
 
         return table_of(self).polars()
 
     def to_arrow(self) -> pyarrow.Table:
-        """As ``to_pandas``, for an Arrow table: ``pip install "earnorm-core[arrow]"``."""
+        """Return an Arrow table; see ``to_pandas``: ``pip install "earnorm-core[arrow]"``."""
         from earnorm.features.exporting.tables import table_of
 
         return table_of(self).arrow()
@@ -223,17 +226,19 @@ class RecordSet(Generic[M]):
     # -- choosing and arranging ---------------------------------------------------------------
 
     def filtered(self, key: str | Callable[[M], object]) -> RecordSet[M]:
-        """The records for which the callable, or the field at the dotted path, is true; of several
-        values at a path, any."""
+        """Return the records for which the callable, or the field at the dotted path, is true.
+
+        A path with several values is true if any of them is.
+        """
         test = key if callable(key) else reader(key)
         return self._of([record for record in self._loaded if is_true(test(record))])
 
     def filtered_domain(self, domain: DomainSource) -> RecordSet[M]:
-        """The records that match, as the database would judge; nothing is asked of it.
+        """Return the records that the database would match, without a query.
 
         Raises:
             DomainError: An unknown field or operator.
-            FieldNotLoaded: The domain looks at a field that was not fetched.
+            FieldNotLoaded: The domain needs a field that was not fetched.
         """
         from earnorm.model.reading.loaded import judge
 
@@ -250,9 +255,13 @@ class RecordSet(Generic[M]):
     @overload
     def mapped(self, key: Callable[[M], T]) -> list[T]: ...
     def mapped(self, key: str | Callable[[M], Any]) -> Any:
-        """The value of each record, with duplicates; where the path ends at a relation, a RecordSet
-        without duplicates. On the way through a relation each record counts once, as in Odoo, and
-        lists of embedded objects are flattened."""
+        """Return the value of each record, with duplicates; a path to a relation gives a RecordSet
+        without.
+
+        On the way through a relation each record counts once, as in Odoo, and lists of embedded
+        objects are
+        flattened.
+        """
         if callable(key):
             return [key(record) for record in self._loaded]
         return map_path(self, key)
@@ -264,13 +273,13 @@ class RecordSet(Generic[M]):
         *,
         nulls: Nulls | None = None,
     ) -> RecordSet[M]:
-        """A stable sort.
+        """Return the records sorted; the sort is stable.
 
         Args:
-            key: A callable, or paths: ``"-age,country_id.name"``. Without it, by id.
-            reverse: The other way round.
-            nulls: Where unset values stand, ``"first"`` or ``"last"`` in either direction. Without
-                it they are lowest, as in the database.
+            key: A callable, or paths: ``"-age,country_id.name"``. The default is the id.
+            reverse: Sort in the opposite direction.
+            nulls: The place of unset values in either direction, ``"first"`` or ``"last"``. By default
+                they are lowest, as in the database.
         """
         if callable(key):
             return self._of(sorted(self._loaded, key=key, reverse=reverse))
@@ -281,8 +290,11 @@ class RecordSet(Generic[M]):
     @overload
     def grouped(self, key: Callable[[M], T]) -> dict[T, RecordSet[M]]: ...
     def grouped(self, key: str | Callable[[M], Any]) -> dict[Any, RecordSet[M]]:
-        """RecordSets by the value of a callable or of the field at a dotted path. A relation loaded
-        in one of them is loaded in all: the records stay fetched together."""
+        """Return RecordSets by the value of a callable or of the field at a dotted path.
+
+        A relation loaded in one of them is loaded in all, because the records stay fetched
+        together.
+        """
         return {value: self._of(records) for value, records in group(self._loaded, key).items()}
 
     # -- algebra ------------------------------------------------------------------------------
@@ -292,8 +304,8 @@ class RecordSet(Generic[M]):
         if model is not None and (
             model._name == self._model._name or _is_kind_of(model, self._model)
         ):
-            found: Any = [other] if is_record(other) else other
-            return found._loaded if isinstance(found, RecordSet) else cast("Sequence[M]", found)
+            others: Any = [other] if is_record(other) else other
+            return others._loaded if isinstance(others, RecordSet) else cast("Sequence[M]", others)
         kind = (
             f"RecordSet[{other._model.__name__}]"
             if isinstance(other, RecordSet)
@@ -302,41 +314,41 @@ class RecordSet(Generic[M]):
         raise TypeError(f"RecordSet[{self._model.__name__}] {symbol} {kind}: not the same model")
 
     def __add__(self, other: RecordSet[M] | M) -> RecordSet[M]:
-        """Both in a row; duplicates stay."""
+        """Return the records of both, one after the other, with duplicates."""
         return self._of([*self._loaded, *self._other(other, "+")])
 
     def __or__(self, other: RecordSet[M] | M) -> RecordSet[M]:
-        """Union: no duplicates, in the order of first occurrence."""
+        """Return the union without duplicates, in the order of first occurrence."""
         return self._of(list(dict.fromkeys([*self._loaded, *self._other(other, "|")])))
 
     def __and__(self, other: RecordSet[M] | M) -> RecordSet[M]:
-        """Intersection: no duplicates, in the order of the left side."""
+        """Return the intersection without duplicates, in the order of the left side."""
         wanted = set(self._other(other, "&"))
         return self._of(list(dict.fromkeys(r for r in self._loaded if r in wanted)))
 
     def __sub__(self, other: RecordSet[M] | M) -> RecordSet[M]:
-        """Difference, in the order of the left side."""
+        """Return the difference, in the order of the left side."""
         unwanted = set(self._other(other, "-"))
         return self._of([record for record in self._loaded if record not in unwanted])
 
     def __le__(self, other: RecordSet[M] | M) -> bool:
-        """Every record is in the other."""
+        """Return whether every record is in the other."""
         return set(self._loaded) <= set(self._other(other, "<="))
 
     def __lt__(self, other: RecordSet[M] | M) -> bool:
-        """Every record is in the other, which has more."""
+        """Return whether every record is in the other, and the other has more."""
         return set(self._loaded) < set(self._other(other, "<"))
 
     def __ge__(self, other: RecordSet[M] | M) -> bool:
-        """It has every record of the other."""
+        """Return whether it has every record of the other."""
         return set(self._loaded) >= set(self._other(other, ">="))
 
     def __gt__(self, other: RecordSet[M] | M) -> bool:
-        """It has every record of the other, and more."""
+        """Return whether it has every record of the other, and more."""
         return set(self._loaded) > set(self._other(other, ">"))
 
     def __eq__(self, other: object) -> bool:
-        """The same records, in whatever order."""
+        """Return whether both have the same records, in any order."""
         if not isinstance(other, RecordSet) or other._model._identity != self._model._identity:
             return False
         return set(self._loaded) == set(other._loaded)
@@ -347,51 +359,51 @@ class RecordSet(Generic[M]):
     # -- writing ------------------------------------------------------------------------------
 
     async def write(self, values: Mapping[str, Any]) -> int:
-        """Write the same values to every record, in one round trip; how many were written.
+        """Write the same values to every record in one round trip; return the number written.
 
         Raises:
-            ValidationError: A value is not acceptable; nothing is written.
+            ValidationError: A value is not valid; nothing is written.
             NotFound: Some do not exist any more; the others were written.
             AccessDenied: A rule refuses it; nothing is written.
         """
         return await writing.write(self._loaded, values)
 
     async def save(self) -> int:
-        """Write each record's own changes, all in one round trip, and create the new ones.
+        """Write each record's own changes in one round trip, and create the new records.
 
-        Errors as for ``write``. How many were written or created.
+        Return the number of records written or created. Raises the errors of ``write``.
         """
         new = [record for record in self._loaded if not record.is_stored]
         stored = [record for record in self._loaded if record.is_stored]
         if not new:
             return await writing.save(stored)
         bound = current_env().app.bind(self._model)
-        creation = await creating.prepared(bound, new)  # before anything is written
+        creation = await creating.prepared(bound, new)  # an invalid record must stop all writes
         written = await writing.save(stored)
         await creation.execute()
         return written + len(new)
 
     async def toggle(self, field: str) -> int:
-        """Flip a Boolean of each record, atomically on the server; how many were written.
+        """Flip a Boolean of each record, atomically on the server; return the number written.
 
         Raises:
-            ValidationError: The field is no Boolean.
+            ValidationError: The field is not a Boolean.
             NotFound: Some do not exist any more; the others were written.
         """
         return await self.write({field: Toggle()})
 
     async def archive(self) -> int:
-        """Leave the records out of searches from now on; how many were written.
+        """Leave the records out of searches from now on; return the number written.
 
         Raises:
-            ConfigurationError: The model is no ``mixins.SoftDelete``.
+            ConfigurationError: The model does not inherit from ``mixins.SoftDelete``.
         """
         from earnorm.features.archive.archiving import set_active
 
         return await set_active(self, False)
 
     async def unarchive(self) -> int:
-        """Let searches find the records again; as ``archive``."""
+        """Include the records in searches again; return the number written, as ``archive`` does."""
         from earnorm.features.archive.archiving import set_active
 
         return await set_active(self, True)
@@ -401,11 +413,12 @@ class RecordSet(Generic[M]):
         return self._of(await copies(self._loaded, default or {}))
 
     async def read(self, fields: Iterable[str] | None = None) -> list[dict[str, Any]]:
-        """What the database has of these fields, as ``to_dict()`` gives it, in the order of the
-        records. The records themselves stay as they are.
+        """Read these fields from the database, as dicts like those of ``to_dict()``.
+
+        The dicts are in the order of the records, which themselves do not change.
 
         Args:
-            fields: Names; all without it. The id is always part of it.
+            fields: Names; the default is all. The id is always included.
 
         Raises:
             NotFound: A record does not exist any more (or not for the acting principal).
@@ -414,17 +427,17 @@ class RecordSet(Generic[M]):
         return await read_values(self._loaded, self._model, fields)
 
     async def unlink(self) -> int:
-        """Delete the records; how many there were."""
+        """Delete the records; return the number deleted."""
         return await writing.unlink(self._loaded)
 
     async def refresh(self) -> Self:
-        """Load every field again; unsaved changes are dropped.
+        """Load every field again, and drop unsaved changes.
 
         Raises:
             NotFound: A record does not exist any more (or not for the acting principal).
         """
-        found = await self._documents()
-        missing = [record for record in self._loaded if record.pk not in found]
+        documents = await self._documents()
+        missing = [record for record in self._loaded if record.pk not in documents]
         if missing:
             raise NotFound(
                 f"{self._model._name}: {len(missing)} of {len(self._loaded)} records do not exist "
@@ -433,17 +446,17 @@ class RecordSet(Generic[M]):
         app = current_env().app
         bound = app.bind(self._model)
         records = list(self._loaded)
-        states = states_of(bound, records, [dict(found[record.pk]) for record in records])
-        together = records if bound.schema.relations or bound.classes else None
-        fetch = Fetch(app, None, together)
+        states = states_of(bound, records, [dict(documents[record.pk]) for record in records])
+        siblings = records if bound.schema.relations or bound.classes else None
+        fetch = Fetch(app, None, siblings)
         fetch.is_mixed = bound.classes is not None
         fill(records, states, fetch)
         return self
 
     async def still_exists(self) -> RecordSet[M]:
-        """The records that the database still has (and shows to the acting principal)."""
-        found = await self._documents(only=frozenset())
-        return self._of([record for record in self._loaded if record.pk in found])
+        """Return the records that the database still has (and shows to the acting principal)."""
+        documents = await self._documents(only=frozenset())
+        return self._of([record for record in self._loaded if record.pk in documents])
 
     async def _documents(self, only: frozenset[str] | None = None) -> dict[Any, dict[str, Any]]:
         env = env_of(self._loaded, stale=True)
@@ -459,10 +472,10 @@ class RecordSet(Generic[M]):
 
 
 def _listed(names: Iterable[str] | None) -> Iterable[str] | None:
-    """Names that can be gone through once for each record."""
+    """Return names that can be iterated once for each record."""
     return names if names is None or isinstance(names, str) else list(names)
 
 
 def _is_kind_of(model: type[BaseModel], base: type[BaseModel]) -> bool:
-    """Whether a class is kept with another one in a collection, and its records are some of the other's."""
+    """Return whether a class shares another one's collection, as a subclass of it."""
     return model._identity == base._identity and issubclass(model, base._base or base)

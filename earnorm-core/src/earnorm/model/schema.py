@@ -1,4 +1,4 @@
-"""What a model's class body declares, compiled once: its fields, validators and stored form."""
+"""The schema of a model's class body, compiled once: its fields, validators and stored form."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _ALIASES = {"id": "_id", "pk": "_id"}
 
 
 class Schema:
-    """The fields of one class, and everything that follows from them.
+    """The fields of one class, with the validators, paths and stored forms made from them.
 
     Args:
         name: The model's name, for messages.
         fields: Fields by name, in the order of their declaration.
-        added: Names of those that no class body has, but a feature or a plugin added.
+        added: Names of the fields that a feature or a plugin added, and no class body has.
     """
 
     def __init__(
@@ -50,11 +50,13 @@ class Schema:
         self.to_many_names = frozenset(f.name for f in self.to_many)
         inside = tuple(f for f in stored if f.structure and f.structure._schema.relations)
         self.relations = relations + inside
-        """The relations, and the fields whose embedded objects have some: with one of them the
-        records of a fetch know each other."""
+        """The relations, and the fields whose embedded objects have relations.
+
+        With any of them, the records of a fetch hold each other as siblings.
+        """
         self.projection: Mapping[str, int] = {f.db_name: 1 for f in stored}
         self.is_known = frozenset(self.projection).issuperset
-        """Whether all of a document's keys are declared."""
+        """A function that returns whether all of a document's keys are declared."""
         self._encoders = tuple((f.db_name, f.encode) for f in stored if f.converts)
         self._transient = tuple(
             f.name for f in fields.values() if not f.stored and not f.is_derived
@@ -77,24 +79,24 @@ class Schema:
         self.resolved_paths: dict[str, Path] = {}
         self._crossings: dict[str, Crossing | None] = {}
         self.may_cross = any(map(_may_cross, fields.values()))
-        """Whether any path leads into another model."""
+        """True if any path leads into another model."""
         self._validators: dict[str, SchemaValidator] = {}
         self._find_field: Callable[[str], Field[Any, Any] | None] | None = None
         self._check_new: Callable[[Any], State] | None = None
         self._are_given = frozenset(f.name for f in _given(self)).issuperset
-        """Whether all of these names are fields that a new record can be given."""
+        """A function that returns whether a new record accepts values for all of these names."""
 
-    # -- validation: values that come from people ---------------------------------------------
+    # -- validation: values that come from callers --------------------------------------------
 
     def validate(self, values: Mapping[str, Any]) -> State:
-        """A complete, converted state for a new record.
+        """Return a complete, converted state for a new record.
 
         Raises:
             ValidationError: With every problem found.
         """
         check = self._check_new or self._new_checker()
         try:
-            # The constructor's way: nothing but what every new record needs.
+            # The constructor takes this fast path, with only the work that every new record needs.
             if self._are_given(values):
                 return check(values)
             state: State = self._validator("new").validate_python(self._unaliased(values))
@@ -103,17 +105,20 @@ class Schema:
         return state
 
     def _new_checker(self) -> Callable[[Any], State]:
-        # Of names that are known to be fields, pydantic need not tell which are none: 0.7 µs for ten
-        # fields instead of 1.0.
+        # The names are known to be fields, so pydantic need not look for unknown ones: 0.7 µs for
+        # ten fields instead of 1.0.
         check: Callable[[Any], State] = self._validator("named").validate_python
         self._check_new = check
         return check
 
     def validate_many(self, values: Sequence[Mapping[str, Any]]) -> list[State]:
-        """As ``validate``, for a batch in one call; problems carry their position in it."""
+        """Validate a batch as ``validate`` does, in one call; each problem has its position in the
+        batch."""
         batch = [
-            each if type(each) is dict and "id" not in each else self._unaliased(each)
-            for each in values
+            values_of_record
+            if type(values_of_record) is dict and "id" not in values_of_record
+            else self._unaliased(values_of_record)
+            for values_of_record in values
         ]
         try:
             states: list[State] = self._validator("many").validate_python(batch)
@@ -122,7 +127,8 @@ class Schema:
         return states
 
     def validate_partial(self, values: Mapping[str, Any]) -> State:
-        """Some fields of a record that exists: nothing is required, no default is filled in."""
+        """Validate some fields of an existing record: none is required, and no default is filled
+        in."""
         try:
             state: State = self._validator("partial").validate_python(self._unaliased(values))
         except pydantic.ValidationError as error:
@@ -131,29 +137,29 @@ class Schema:
 
     @staticmethod
     def _unaliased(values: Mapping[str, Any]) -> Mapping[str, Any]:
-        # Nearly always a dict; asking an ABC takes as long as validating one field does.
+        # The test for dict comes first, because one against an ABC takes as long as a field's validation.
         if (type(values) is dict or isinstance(values, Mapping)) and "id" in values:
             return {_ALIASES.get(key, key): value for key, value in values.items()}
         return values
 
     def _validator(self, form: str) -> SchemaValidator:
-        found = self._validators.get(form)
-        if found is None:
-            # Built on first use: an annotation may name classes that the module defines later.
+        validator = self._validators.get(form)
+        if validator is None:
+            # It is built on first use, because an annotation may name classes that are defined later.
             shape: Any = _shape(self, partial=form == "partial", named=form == "named")
             kind: Any = list.__class_getitem__(shape) if form == "many" else shape
             built = pydantic.TypeAdapter(kind).validator
             assert built is not None  # it is None only while its building is deferred
             # A pydantic plugin may wrap it in an object of the same methods.
-            found = self._validators[form] = cast(SchemaValidator, built)
-        return found
+            validator = self._validators[form] = cast(SchemaValidator, built)
+        return validator
 
     def _translate(self, error: pydantic.ValidationError) -> ValidationError:
         details: list[ErrorDetail] = []
         for problem in error.errors(include_url=False, include_input=False, include_context=True):
             loc, message, kind = problem["loc"], problem["msg"], problem["type"]
             raised = problem.get("ctx", {}).get("error")
-            if isinstance(raised, ValidationError):  # of an embedded object
+            if isinstance(raised, ValidationError):  # an embedded object raised it
                 for inner in raised.errors():
                     details.append({**inner, "loc": (*loc, *inner["loc"])})
                 continue
@@ -174,11 +180,12 @@ class Schema:
     # -- stored form --------------------------------------------------------------------------
 
     def document(self, state: State) -> dict[str, Any]:
-        """The stored form of a record's state. The state itself where nothing differs."""
+        """Return the stored form of a record's state, which is the state itself if nothing
+        differs."""
         if self.is_flat:
             return state
         if self.renamed:
-            # Keys keep their places, so that what was read and what is stored can be compared.
+            # The keys keep their order, because comparing a read and a stored document needs it.
             stored = self._db_names
             names = self._transient
             document = {stored.get(k, k): v for k, v in state.items() if k not in names}
@@ -193,12 +200,12 @@ class Schema:
         return document
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The stored form of some validated values."""
+        """Return the stored form of some validated values."""
         fields = self.fields
         return {fields[n].db_name: fields[n].encode(v) for n, v in values.items()}
 
     def stored_schema(self) -> dict[str, Any]:
-        """What every stored document is, in the terms of MongoDB's ``$jsonSchema``."""
+        """Return the rules of a stored document as MongoDB's ``$jsonSchema``."""
         required = [field.db_name for field in self.stored if field.required]
         properties = {f.db_name: f.stored_schema(nullable=not f.required) for f in self.stored}
         if "_id" in self.fields:
@@ -207,23 +214,27 @@ class Schema:
         return {"bsonType": "object", **({"required": required} if required else {}), **shown}
 
     def states(self, documents: list[dict[str, Any]]) -> list[State]:
-        """Documents as the ``__dict__`` of records: themselves, unless a field is stored under
-        another name. Unknown keys never come this far: every search names the declared ones."""
+        """Return documents as the states of records: the same objects unless a stored key is
+        renamed.
+
+        The documents have no unknown keys, because every search names the declared ones.
+        """
         return list(map(self.state, documents)) if self.renamed else documents
 
     def state(self, document: dict[str, Any]) -> State:
-        """As ``states``, for one document."""
+        """Return one document as the state of a record; see ``states``."""
         renamed = self.renamed
         return {renamed.get(k, k): v for k, v in document.items()} if renamed else document
 
     # -- domains ------------------------------------------------------------------------------
 
     def resolve(self, path: str) -> Path:
-        """See :class:`earnorm.domain.schema.Schema`."""
-        found = self.resolved_paths.get(path)
-        if found is None:
-            found = self.resolved_paths[path] = self._resolve(path)
-        return found
+        """Resolve a path to its field and stored path; see
+        :class:`earnorm.domain.schema.Schema`."""
+        resolved = self.resolved_paths.get(path)
+        if resolved is None:
+            resolved = self.resolved_paths[path] = self._resolve(path)
+        return resolved
 
     def _resolve(self, path: str) -> Path:
         head, _, rest = path.partition(".")
@@ -251,10 +262,10 @@ class Schema:
         if isinstance(field, Dict) and field._values is not None:
             return self._in_dict(field, rest, path)
         inner = self._inside(field, path)
-        if inner is None:  # a free-form value: any path, any JSON value
+        if inner is None:  # a free-form value accepts any path and any JSON value
             return Path(f"{field.db_name}.{rest}", _free(path))
         position, _, deeper = rest.partition(".")
-        if position.isdecimal() and deeper:  # lines.0.sku: the first line's
+        if position.isdecimal() and deeper:  # lines.0.sku: a field of the first line
             below = inner.resolve(deeper)
             return Path(f"{field.db_name}.{position}.{below.db_path}", below.field)
         below = inner.resolve(rest)
@@ -262,16 +273,18 @@ class Schema:
 
     def _field(self, head: str) -> Field[Any, Any] | None:
         name = head if head in self.fields else _ALIASES.get(head, head)
-        found = self.fields.get(name)
-        if found is None and self._find_field is not None:
+        field = self.fields.get(name)
+        if field is None and self._find_field is not None:
             return self._find_field(name)
-        return found
+        return field
 
     def widened(self, find_field: Callable[[str], Field[Any, Any] | None]) -> Self:
-        """A copy whose conditions may also name fields that this class doesn't declare.
+        """Return a copy whose conditions may also name fields that this class does not declare.
 
         Args:
-            find_field: Finds such a field by its name; asked each time, since there may be more later.
+            find_field: Finds such a field by its name. It is called each time, because fields may
+                be added
+                later.
         """
         copied = copy.copy(self)
         copied.resolved_paths, copied._crossings = {}, {}
@@ -279,7 +292,7 @@ class Schema:
         return copied
 
     def _in_dict(self, field: Dict[Any, Any, Any], rest: str, path: str) -> Path:
-        """One value of a Dict, by its key: ``prices.vn``."""
+        """Return the path of one value of a Dict, by its key: ``prices.vn``."""
         key, _, deeper = rest.partition(".")
         if not deeper:
             return Path(f"{field.db_name}.{key}", field._values)
@@ -302,17 +315,18 @@ class Schema:
         raise DomainError(f"{self.name}.{field.name} has no fields of its own ({path!r})")
 
     def substitute(self, path: str) -> Substitute | None:
-        """See :class:`earnorm.domain.schema.Schema`."""
+        """Return the substitute of a derived field; see :class:`earnorm.domain.schema.Schema`."""
         derived = self.derived
         return None if derived is None else derived.substitutes.get(path.partition(".")[0])
 
     def crossing(self, path: str) -> Crossing | None:
-        """See :class:`earnorm.domain.schema.Schema`."""
+        """Return the relation that a path crosses first; see
+        :class:`earnorm.domain.schema.Schema`."""
         try:
             return self._crossings[path]
         except KeyError:
-            found = self._crossings[path] = self._crossing(path)
-            return found
+            first_crossing = self._crossings[path] = self._crossing(path)
+            return first_crossing
 
     def _crossing(self, path: str) -> Crossing | None:
         head, _, rest = path.partition(".")
@@ -326,7 +340,7 @@ class Schema:
             if outer.stored:
                 single = field is outer and not field.to_many
                 return Crossing(field, here, local, rest, owned=True, single=single)
-            # The other side, or a model between the two, holds this record's id.
+            # The other model, or a link model, stores this record's id.
             return Crossing(field, "_id", "_id", rest, owned=False, single=False)
         if not isinstance(field, Embedded) or not rest:
             return None
@@ -343,12 +357,12 @@ class Schema:
         )
 
     def field_at(self, path: str) -> str:
-        """The name of the field that a path begins with."""
+        """Return the name of the field that a path begins with."""
         head = path.partition(".")[0]
         return _ALIASES.get(head, head)
 
     def path_of(self, name: str) -> str:
-        """The stored path of a field's path, e.g. for an order.
+        """Return the stored path of a field's path, e.g. for an order.
 
         Raises:
             DomainError: No such field.
@@ -360,7 +374,7 @@ class Schema:
 
 
 def _free(path: str) -> Json[Any]:
-    """The field of any JSON value inside a free-form one."""
+    """Return a field for any JSON value inside a free-form one."""
     free: Json[Any] = Json()
     free.__set_name__(Schema, path)
     return free
@@ -379,7 +393,8 @@ def _may_cross(field: Field[Any, Any]) -> bool:
 
 
 def _past_position(path: str, local: str, rest: str) -> tuple[str, str, str]:
-    """Take the position in a list into the path: ``lines`` with ``0.sku`` is ``lines.0`` with ``sku``."""
+    """Move a position in a list into the path: ``lines`` with ``0.sku`` becomes ``lines.0`` with
+    ``sku``."""
     position, _, deeper = rest.partition(".")
     if not position.isdecimal():
         return path, local, rest
@@ -387,11 +402,11 @@ def _past_position(path: str, local: str, rest: str) -> tuple[str, str, str]:
 
 
 def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
-    """A type whose pydantic schema is that of the model's state.
+    """Return a type whose pydantic schema is that of the model's state.
 
     Args:
-        partial: Of some fields of a record that exists.
-        named: Only fields are given, so that others need not be refused.
+        partial: Validate some fields of an existing record.
+        named: The caller passes only field names, so pydantic need not refuse others.
     """
 
     when: When = "write" if partial else "create"
@@ -402,7 +417,7 @@ def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
             cls, source: object, handler: pydantic.GetCoreSchemaHandler
         ) -> core_schema.CoreSchema:
             fields: dict[str, core_schema.TypedDictField] = {}
-            # Commands on what is not stored here are values as well; whoever writes takes them out.
+            # Commands on relations that are not stored here are values too; the write path takes them.
             elsewhere = tuple(f for f in schema.to_many if not f.stored)
             for field in (*_given(schema), *elsewhere):
                 inner = handler.generate_schema(field.value_annotation())
@@ -425,7 +440,7 @@ def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
 
 
 def _given(schema: Schema) -> Iterator[Field[Any, Any]]:
-    """The fields that a value can be handed in for."""
+    """Return the fields that accept a value from the caller."""
     return (field for field in schema.fields.values() if field.is_given)
 
 
@@ -438,7 +453,7 @@ def _with_default(
         return core_schema.with_default_schema(
             inner, default_factory=factory, validate_default=True
         )
-    # A constant is checked once, here; a mutable one is checked, and so copied, each time.
+    # A constant is checked once, here; a mutable one is checked each time, which also copies it.
     if not field.mutable:
         adapter = pydantic.TypeAdapter(field.value_annotation())
         try:

@@ -1,4 +1,5 @@
-"""The slots of records and embedded objects, and their setters: what hydration writes without running Python code."""
+"""The slots of records and embedded objects, and their setters for hydration without Python
+code."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 
 
 class Slots:
-    """The place of a structure's state, and of everything else that it knows."""
+    """The storage of a structure: its state in ``__dict__``, and everything else in slots."""
 
     __slots__ = ("__dict__", "__weakref__", "_changes", "_fetch", "_originals")
 
@@ -16,4 +17,4 @@ SLOTS = frozenset(Slots.__slots__)
 set_state: Callable[[Any, dict[str, Any]], None] = vars(Slots)["__dict__"].__set__
 """Set a structure's ``__dict__``: its state."""
 set_fetch: Callable[[Any, Any], None] = vars(Slots)["_fetch"].__set__
-"""Set the fetch that a record came from."""
+"""Set a structure's ``Fetch``, the loading state that records of one query share."""

@@ -1,7 +1,7 @@
-"""What records and embedded objects share: fields, assignment, change tracking.
+"""The common base of records and embedded objects: fields, assignment, change tracking.
 
-A structure adopts the decoded document as its ``__dict__``: reading a plain field is a plain attribute.
-Everything else that it knows lies in slots: which fetch it came from, what was changed.
+A structure takes the decoded document as its ``__dict__``, so reading a plain field is a plain
+attribute access. Slots hold everything else: the fetch of the record, and its changes.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 
 class Structure(Slots):
-    """What records and embedded objects share: fields, assignment, change tracking."""
+    """The common base of records and embedded objects: fields, assignment, change tracking."""
 
     __slots__ = ()
 
     _schema: ClassVar[Schema]
     _fields: ClassVar[Mapping[str, Field[Any, Any]]]
 
-    # Values before the first change, and stored copies of mutable values as they were read.
+    # _changes has values before their first change; _originals has stored copies of mutable values.
     _changes: dict[str, Any]
     _originals: dict[str, Any]
     _fetch: Fetch
 
-    # Without the slash Python compares each keyword with "self": 0.13 µs for ten of them.
+    # The slash saves comparing each keyword with "self": 0.13 µs for ten of them.
     def __init__(self, /, **values: Any) -> None:
         schema = type(self)._schema
         set_state(self, schema.validate(values))
@@ -78,20 +78,21 @@ class Structure(Slots):
         try:
             return self._changes
         except AttributeError:
-            found: dict[str, Any] = {}
-            object.__setattr__(self, "_changes", found)
-            return found
+            changes: dict[str, Any] = {}
+            object.__setattr__(self, "_changes", changes)
+            return changes
 
     def _originals_or_new(self) -> dict[str, Any]:
         try:
             return self._originals
         except AttributeError:
-            found: dict[str, Any] = {}
-            object.__setattr__(self, "_originals", found)
-            return found
+            originals: dict[str, Any] = {}
+            object.__setattr__(self, "_originals", originals)
+            return originals
 
     def _absent(self, field: Field[Any, Any]) -> Any:
-        """The value of a field that the state lacks: not fetched, or its default."""
+        """Return the default of a field that the state lacks, and refuse one that was not
+        fetched."""
         derived = type(self)._schema.derived
         if derived is not None and field.name in derived.by_name:
             return derived.read(self, field)
@@ -100,7 +101,7 @@ class Structure(Slots):
             raise FieldNotLoaded(fetch.how_to_load(type(self), field.name))
         default = field.default_value()
         if field.mutable and default is not None:
-            # The caller may change it in place, and save() has to notice.
+            # The caller may change it in place, and save() must notice that.
             self._originals_or_new()[field.name] = MISSING
             self.__dict__[field.name] = default
         return default
@@ -115,7 +116,7 @@ class Structure(Slots):
         note_inside(self, field, value)
 
     def _stored(self) -> State:
-        """The stored form."""
+        """Return the stored form of the state."""
         schema, state = type(self)._schema, self.__dict__
         originals: dict[str, Any] = getattr(self, "_originals", {})
         unwritten = {
@@ -123,7 +124,7 @@ class Structure(Slots):
             for name, original in originals.items()
             if original is MISSING and state[name] == schema.fields[name].default_value()
         }
-        if unwritten:  # a default that was only read is no change
+        if unwritten:  # a default that was only read is not a change
             state = {name: value for name, value in state.items() if name not in unwritten}
         return dict(schema.document(state))
 
@@ -153,31 +154,32 @@ _YIELDS = "_earnorm_yields"
 
 
 def yields_to_fields(method: F) -> F:
-    """Mark a method of records, new since others declare fields: a model's field may take its name.
+    """Mark a newer method of records, whose name a model's field may take.
 
-    The library itself calls such a method by the function behind it, never by its name on a record.
+    Models may have declared a field of that name before the method existed. So the library calls
+    the function behind such a method, and never the method by its name on a record.
     """
     setattr(method, _YIELDS, True)
     return method
 
 
 def reserved_names(cls: type) -> frozenset[str]:
-    """The names of a class that no field may have."""
+    """Return the names of a class that no field may have."""
     names = [name for name in dir(cls) if not name.startswith("__")]
-    return frozenset(n for n in names if not _yields(inspect.getattr_static(cls, n)))
+    return frozenset(n for n in names if not _is_marked(inspect.getattr_static(cls, n)))
 
 
-def _yields(attribute: object) -> bool:
+def _is_marked(attribute: object) -> bool:
     return hasattr(getattr(attribute, "__func__", attribute), _YIELDS)
 
 
 def declared_fields(cls: type, reserved: frozenset[str]) -> dict[str, Field[Any, Any]]:
-    """The fields of a class and its bases, by name.
+    """Return the fields of a class and its bases, by name.
 
     Raises:
         TypeError: A name is reserved, or something else hides a field of a base class.
     """
-    found: dict[str, Field[Any, Any]] = {}
+    fields: dict[str, Field[Any, Any]] = {}
     for ancestor in reversed(cls.__mro__):
         for name, value in vars(ancestor).items():
             if isinstance(value, Field):
@@ -186,9 +188,9 @@ def declared_fields(cls: type, reserved: frozenset[str]) -> dict[str, Field[Any,
                         f"{cls.__name__}.{name}: the name is taken by a method or property; choose "
                         f'another and keep the stored key with db_name="{name}"'
                     )
-                found[name] = value
-            elif name in found:
+                fields[name] = value
+            elif name in fields:
                 raise TypeError(
                     f"{cls.__name__}.{name} is a field of a base class, and hidden here"
                 )
-    return found
+    return fields
