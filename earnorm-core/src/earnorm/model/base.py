@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from earnorm.kernel.catalog import Extension
     from earnorm.model.reading.ordering import Order
 
-# The documents of one operation of create_many: at 1,000 the rate is 0.9 of this one's; at 10,000 it
-# is no higher and needs more memory.
+# The documents of one operation of create_many: at 1,000 the rate is 0.9 of this one's; at 10,000
+# it is no higher and needs more memory.
 _BATCH = 2000
 
 _SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -78,7 +78,7 @@ class Declared(Structure):
         arguments.
 
         It takes records (``Out.model_validate(record)``): ids as text, relations as ids, embedded
-        objects nested. A field that cannot be written is part of it only where ``include`` names it.
+        objects nested. A field that cannot be written is included only if ``include`` names it.
 
         Args:
             include: Only these fields.
@@ -115,7 +115,8 @@ class BaseModel(Declared):
             ``[Index("email", unique=True)]``. Those of every base class are part of it.
         _validation: ``"strict"`` or ``"warn"``: the server, too, refuses (or logs) documents that
             break the rules of the fields, from every client.
-        _options: The options of the collection (``CollectionOptions``): capped, time series and others.
+        _options: The options of the collection (``CollectionOptions``): capped, time series and
+            others.
         _versioned: Refuse lost updates: writes carry a revision.
         _read_concern, _write_concern, _read_preference: The demands of its reads and writes on a
             replica set, e.g. ``_read_preference = "secondaryPreferred"``; else the App's.
@@ -124,8 +125,8 @@ class BaseModel(Declared):
         _bookkeeping: The name of the plugin or feature that keeps its own data in these records:
             observers are not told of them unless they ask; see ``docs/plugins.md``.
         _soft_delete: Searches leave out records that are not ``active``; see ``mixins.SoftDelete``.
-        _discriminator: The field that distinguishes the classes of one collection: the subclasses of
-            this class share its collection; see ``docs/extension.md``.
+        _discriminator: The field that distinguishes the classes of one collection: the subclasses
+            of this class share its collection; see ``docs/extension.md``.
         _kind: The field's value for this class (default: its ``_name``).
         _inherits: Models whose fields this one has, each with the Many2one to its record:
             ``{"partner": "partner_id"}``.
@@ -244,7 +245,7 @@ class BaseModel(Declared):
         include: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
     ) -> dict[str, Any]:
-        """Return the id as text, then the loaded fields as Python values; embedded objects are dicts.
+        """Return the id as text and the loaded fields as Python values; embedded objects are dicts.
 
         Args:
             depth: The number of nested relations whose loaded records become dicts. Deeper records,
@@ -312,8 +313,8 @@ class BaseModel(Declared):
     async def copy(self, default: Mapping[str, Any] | None = None) -> Self:
         """Create a new record with this one's values, unsaved changes included.
 
-        The copy leaves out the id, values that lie in other records, and fields with ``copy=False``,
-        the default of unique fields. A field that was not fetched is read first.
+        The copy leaves out the id, values that lie in other records, and fields with
+        ``copy=False``, the default of unique fields. A field that was not fetched is read first.
 
         Args:
             default: Values that replace the record's own.
@@ -384,7 +385,7 @@ class BaseModel(Declared):
 
     @classmethod
     def of(cls, record: BaseModel) -> Self:
-        """Return the same record typed as this class, so that type checkers know an extension's fields.
+        """Return the same record, typed as this class for type checkers: with an extension's fields.
 
         Raises:
             ConfigurationError: This class is not part of the record's model in its App.
@@ -483,10 +484,11 @@ class BaseModel(Declared):
         before: bool = False,
         patience: float = 120.0,
     ) -> Watch[Self]:
-        """Return the changes of matching records as they happen: ``async for event in User.watch():``.
+        """Return the changes of matching records as a stream: ``async for event in User.watch():``.
 
         A write makes an event if the record matches after it. Where a domain or an access rule
-        restricts the records, a deletion makes one only with ``before``, if the record matched before it.
+        restricts the records, a deletion makes one only with ``before``, if the record matched
+        before it.
 
         Args:
             domain: The records to watch; None for all.
@@ -496,7 +498,8 @@ class BaseModel(Declared):
             patience: The seconds for which a broken stream is opened again.
 
         Raises:
-            ValidationError: The token is invalid, or the events after it are lost; when it is opened.
+            ValidationError: The token is invalid, or the events after it are lost; when it is
+                opened.
             NotSupported: The backend has no change streams; when it is opened.
         """
         from earnorm.features.watching.watching import Watch
@@ -561,7 +564,8 @@ class BaseModel(Declared):
             The number of records written, and the refused ones.
 
         Raises:
-            BatchRefused: With ``ordered``: the position and the reason; all records before it were written.
+            BatchRefused: With ``ordered``: the position and the reason; all records before it were
+                written.
         """
         from earnorm.features.bulk.batches import CreateMany
 
@@ -580,8 +584,8 @@ class BaseModel(Declared):
         Args:
             values: The values to write. Only a new record gets those of read-only fields.
             on: The fields that identify a record: those of a unique index.
-            new: Values that only a new record gets, e.g. the first value where ``values`` has a change
-                such as ``Inc(1)``.
+            new: Values that only a new record gets, e.g. the first value where ``values`` has a
+                change such as ``Inc(1)``.
 
         Returns:
             The record, and whether it was created.
@@ -603,7 +607,7 @@ class BaseModel(Declared):
         *,
         new: Mapping[str, Any] | None = None,
     ) -> tuple[RecordSet[Self], int]:
-        """Upsert many records as :meth:`upsert` does, in a fixed number of round trips for each 1,000.
+        """Upsert many records as :meth:`upsert` does; 1,000 take a fixed number of round trips.
 
         Returns:
             The records in the given order, and the number of created ones.

@@ -103,7 +103,7 @@ class Query(Generic[M]):
         return self._with(_only=_names(fields))
 
     def prefetch(self, *paths: str) -> Self:
-        """Load relations together with the records: ``prefetch("author_id", "comment_ids.author_id")``."""
+        """Load relations with the records: ``prefetch("author_id", "comment_ids.author_id")``."""
         return self._with(_prefetch=(*self._prefetch, *paths))
 
     def timeout(self, seconds: float) -> Self:
@@ -136,8 +136,8 @@ class Query(Generic[M]):
         """Lock the records, so that no other transaction writes them before this one ends.
 
         No transaction waits for a lock: of two transactions that lock or write the same record, the
-        later one fails at once with a transient error, and ``@transactional`` tries it again. Awaiting
-        the query outside of a transaction raises ``TransactionError``.
+        later one fails at once with a transient error, and ``@transactional`` tries it again.
+        Awaiting the query outside of a transaction raises ``TransactionError``.
         """
         from earnorm.features.locking.locking import Lock
 
@@ -246,9 +246,10 @@ class Query(Generic[M]):
         """Return the page after or before a cursor; without a cursor, the first page.
 
         Unlike a numbered page, its cost does not grow with its position, and it neither repeats nor
-        leaves out a record while others are inserted and deleted. Records that are equal in the order
-        are ordered by id. A client may get a cursor: it only marks a position in the records that the
-        query and the access rules show. It holds the last record's id and the values of its order.
+        leaves out a record while others are inserted and deleted. Records that are equal in the
+        order are ordered by id. A client may get a cursor: it only marks a position in the records
+        that the query and the access rules show. It holds the last record's id and the values of
+        its order.
 
         Args:
             size: The most records on the page.
@@ -256,8 +257,8 @@ class Query(Generic[M]):
             before: A page's ``previous``.
 
         Raises:
-            ValidationError: The cursor was changed or belongs to another query or order, or the query
-                is ordered by a list or by values in other records.
+            ValidationError: The cursor was changed or belongs to another query or order, or the
+                query is ordered by a list or by values in other records.
             NotSupported: The query has a limit or an offset.
         """
         from earnorm.features.paging.paging import cursor_page
@@ -293,12 +294,12 @@ class Query(Generic[M]):
         return await group(self, keys, aggregates, having, order, limit)
 
     def aggregate(self, pipeline: Sequence[Stage]) -> Aggregation:
-        """Return MongoDB's own pipeline over the records that match: ``await`` it, or ``async for``.
+        """Return MongoDB's own pipeline over the matching records: ``await`` it, or ``async for``.
 
         It begins with the query's condition, restricted by the access rules, then its order, window
         and ``only()``. Fields have their stored names, and rows are in stored form. ``$lookup``,
-        ``$unionWith`` and ``$graphLookup`` name another model (``"from": "core.author"``), whose own
-        rules apply. Writing and JavaScript are refused.
+        ``$unionWith`` and ``$graphLookup`` name another model (``"from": "core.author"``), whose
+        own rules apply. Writing and JavaScript are refused.
 
         Raises:
             ValidationError: A stage is not allowed or has JavaScript, or a model is unknown.
@@ -356,9 +357,9 @@ class Query(Generic[M]):
     async def explain(self) -> Plan:
         """Return the database's query plan of this search, as the plugins' layers rewrite it.
 
-        ``str()`` of it names the index in words; the object is also the server's own plan, a mapping.
-        Only ``system`` gets the figures of its execution, because the number of examined documents
-        reveals records that an access rule hides.
+        ``str()`` of it names the index in words; the object is also the server's own plan, a
+        mapping. Only ``system`` gets the figures of its execution, because the number of examined
+        documents reveals records that an access rule hides.
 
         Raises:
             NotSupported: The backend has no query plans.

@@ -163,7 +163,7 @@ class RecordSet(Generic[M]):
         def __getattr__(self, name):
             own = getattr(type(self), name, None)
             if isinstance(own, property):
-                # FieldNotLoaded is an AttributeError, so Python calls this after a property raised it.
+                # FieldNotLoaded is an AttributeError, so Python calls this when a property raises it.
                 return own.fget(self)
             if name.startswith("_"):
                 raise AttributeError(name)
@@ -278,8 +278,8 @@ class RecordSet(Generic[M]):
         Args:
             key: A callable, or paths: ``"-age,country_id.name"``. The default is the id.
             reverse: Sort in the opposite direction.
-            nulls: The place of unset values in either direction, ``"first"`` or ``"last"``. By default
-                they are lowest, as in the database.
+            nulls: The place of unset values in either direction, ``"first"`` or ``"last"``. By
+                default they are lowest, as in the database.
         """
         if callable(key):
             return self._of(sorted(self._loaded, key=key, reverse=reverse))

@@ -137,7 +137,7 @@ class Schema:
 
     @staticmethod
     def _unaliased(values: Mapping[str, Any]) -> Mapping[str, Any]:
-        # The test for dict comes first, because one against an ABC takes as long as a field's validation.
+        # The test for dict comes first: one against an ABC takes as long as validating a field.
         if (type(values) is dict or isinstance(values, Mapping)) and "id" in values:
             return {_ALIASES.get(key, key): value for key, value in values.items()}
         return values
@@ -145,7 +145,7 @@ class Schema:
     def _validator(self, form: str) -> SchemaValidator:
         validator = self._validators.get(form)
         if validator is None:
-            # It is built on first use, because an annotation may name classes that are defined later.
+            # The first use builds it: an annotation may name classes that are defined later.
             shape: Any = _shape(self, partial=form == "partial", named=form == "named")
             kind: Any = list.__class_getitem__(shape) if form == "many" else shape
             built = pydantic.TypeAdapter(kind).validator
@@ -417,7 +417,7 @@ def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
             cls, source: object, handler: pydantic.GetCoreSchemaHandler
         ) -> core_schema.CoreSchema:
             fields: dict[str, core_schema.TypedDictField] = {}
-            # Commands on relations that are not stored here are values too; the write path takes them.
+            # Commands on relations stored elsewhere are values too; the write path takes them out.
             elsewhere = tuple(f for f in schema.to_many if not f.stored)
             for field in (*_given(schema), *elsewhere):
                 inner = handler.generate_schema(field.value_annotation())

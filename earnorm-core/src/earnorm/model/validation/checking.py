@@ -88,7 +88,7 @@ async def check_rows(
     Args:
         bound: Their model.
         when: ``create`` for new records, or ``write``.
-        subjects: The records, with validated values; asynchronous validators replace these in place.
+        subjects: The records, with validated values, which asynchronous validators replace in place.
     """
     rules = bound.schema.rules
     if rules is None:

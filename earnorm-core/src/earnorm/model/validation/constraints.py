@@ -50,10 +50,11 @@ def validates(*fields: str, on: Iterable[When] = BOTH) -> Callable[[F], F]:
 
     It gets the value and returns the value to store, or raises ``ValueError``.
 
-    It is called for each value that is set (never for None), after the field's own checks. It sees no record, since
-    an update by domain has none; a rule about several fields is a :func:`constrains`. It may be a
-    coroutine function, which the constructor does not call: it is called when the record is created
-    or written. An override of the same name replaces it, and may call it with ``super()``.
+    It is called for each value that is set (never for None), after the field's own checks. It sees
+    no record, since an update by domain has none; a rule about several fields is a
+    :func:`constrains`. It may be a coroutine function, which the constructor does not call: it is
+    called when the record is created or written. An override of the same name replaces it, and may
+    call it with ``super()``.
 
     Args:
         *fields: Names of fields.
@@ -67,8 +68,8 @@ def constrains(*fields: str, on: Iterable[When] = BOTH) -> Callable[[F], F]:
 
     ``self`` shows the record as it will be: the new values, and the stored values of the other
     fields, loaded where they were not fetched. The method may be a coroutine function and read the
-    database. It is called before anything is written, for every new record and for a record of which
-    one of the fields is written. It changes nothing.
+    database. It is called before anything is written, for every new record and for a record of
+    which one of the fields is written. It changes nothing.
 
     Args:
         *fields: Names of fields; without any, every write is checked.

@@ -215,8 +215,8 @@ async def send(
         bound: Their model.
         op: The write.
         expected: The number of records.
-        refuse: Raises where a record does not fulfil a guard of the write. For several records it is
-            called before the write, so that none of them is written.
+        refuse: Raises where a record does not fulfil a guard of the write. For several records it
+            is called before the write, so that none of them is written.
     """
     if expected > 1:
         await refuse()

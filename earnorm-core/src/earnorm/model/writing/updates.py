@@ -126,7 +126,7 @@ class Mul(Change):
 
 
 class Bounding(Change):
-    """The base of ``Min`` and ``Max`` as changes; ``aggregation`` also lets them compute over groups.
+    """The base of ``Min`` and ``Max`` as changes, which ``aggregation`` also computes over groups.
 
     Attributes:
         argument: The value; validated as a whole field's value is.
@@ -287,7 +287,7 @@ class Push(OfItems):
 
 
 class AddingToSet(OfItems):
-    """The base of ``AddToSet`` as a change; ``aggregation`` also lets it compute over groups."""
+    """The base of ``AddToSet`` as a change, which ``aggregation`` also computes over groups."""
 
     __slots__ = ()
 
