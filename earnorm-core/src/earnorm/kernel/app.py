@@ -284,13 +284,13 @@ class App:
             return await bound.call(op.name)(op)
         except BaseException as error:
             if self._failure_observers:
-                self._failed(op, error)
+                self._report_failure(op, error)
             raise
 
-    def _failed(self, op: Operation, error: BaseException) -> None:
-        for plugin, hear in self._failure_observers:
+    def _report_failure(self, op: Operation, error: BaseException) -> None:
+        for plugin, observe in self._failure_observers:
             try:
-                hear(op=op, error=error)
+                observe(op=op, error=error)
             except Exception:  # it must not replace the operation's error, or a cancellation
                 log.exception("plugin %r failed when it heard of a failed %s", plugin, op.name)
 
@@ -328,7 +328,7 @@ class App:
     async def health(self) -> dict[str, Mapping[str, object]]:
         """Return the server's health under ``database``, and each plugin's part under its name.
 
-        Never raises: what fails is reported as ``{"status": "failed", "error": …}``.
+        Never raises: a failure is reported as ``{"status": "failed", "error": …}``.
         """
         report: dict[str, Mapping[str, object]] = {}
         try:

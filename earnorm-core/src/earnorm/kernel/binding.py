@@ -133,7 +133,7 @@ class BoundModel:
                 core = _naming_fields(core, self.schema.renamed)
             core = compose(core, [placed for placed in layers if placed.layer >= Layer.RESOLVE])
             if name in _OBSERVED:
-                core = _noting_writes(core)
+                core = _recording_writes(core)
             call = compose(core, [placed for placed in layers if placed.layer < Layer.RESOLVE])
             if name in _OBSERVED and any(placed.layer not in _ASKING for placed in layers):
                 call = settling(call)
@@ -209,7 +209,7 @@ class BoundModel:
         if isinstance(values, PerRecord):
             # The domain stays a part of each filter, since a layer may have narrowed it. Its list
             # of ids is left out: each filter has its own id, and 1,000 lists of 1,000 are 20 MB.
-            rest = self.filter(_beside_ids(op.domain, self.schema, values))
+            rest = self.filter(_without_ids(op.domain, self.schema, values))
             updates = [
                 BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.statement)
                 for pk, update in values.items()
@@ -271,7 +271,7 @@ class BoundModel:
         return f"<BoundModel {self.model._name} of {self.app!r}>"
 
 
-def _beside_ids(domain: Domain, schema: Schema, pks: PerRecord) -> Domain:
+def _without_ids(domain: Domain, schema: Schema, pks: PerRecord) -> Domain:
     """Return the part of the domain that these records must still match.
 
     That is the domain without its list of ids, if the list contains all of these records.
@@ -356,7 +356,7 @@ class _Observation:
         return result
 
 
-def _noting_writes(core: Call) -> Call:
+def _recording_writes(core: Call) -> Call:
     """Record each write for its transaction, or report it to ``after_commit`` if there is none."""
 
     def call(op: Operation) -> Awaitable[Any]:
@@ -364,10 +364,10 @@ def _noting_writes(core: Call) -> Call:
         if transaction is not None:
             transaction.operations.append(op)
         elif op.env.app.hears_commits:
-            return telling(op)
+            return recording(op)
         return core(op)
 
-    async def telling(op: Operation) -> Any:
+    async def recording(op: Operation) -> Any:
         try:
             return await core(op)
         finally:

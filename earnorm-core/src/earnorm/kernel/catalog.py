@@ -58,9 +58,9 @@ class Catalog:
         self._effective: dict[type[BaseModel], type[BaseModel]] = {}
         self._plugin_packages = {point.module.partition(".")[0] for point in installed().values()}
         self._prepared = -1
-        registry.listen(self._defined)
+        registry.listen(self._report_definition)
 
-    # -- what plugins bring -------------------------------------------------------------------
+    # -- models and extensions of plugins -----------------------------------------------------
 
     def open(self) -> None:
         """Register the plugins' models, and tell the plugins which models exist.
@@ -107,7 +107,7 @@ class Catalog:
         finally:
             self.close()
 
-    def _defined(self, model: type[BaseModel]) -> None:
+    def _report_definition(self, model: type[BaseModel]) -> None:
         """Tell the plugins of a running App that a model was defined."""
         if self._app.is_started and self._is_own(model._name, model):
             self._app.loaded.collect("models_changed", app=self._app, models=[model])

@@ -43,9 +43,8 @@ class Waiting(list[tuple[Callback, "Transaction | None"]]):
         for call, transaction in self:
             if transaction is None or transaction.outcome.committed:
                 await called(call, "after_durable")
-            elif (
-                not transaction.outcome.rolled_back
-            ):  # after a rollback the next try adds its own call
+            elif not transaction.outcome.rolled_back:
+                # After a rollback the next try adds its own call.
                 transaction.after_commit(call)
 
 

@@ -57,7 +57,10 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Env:
-    """The circumstances of an operation: who acts, in which App. It is immutable."""
+    """The circumstances of an operation: who acts, in which App.
+
+    It is immutable; ``replace`` makes a changed copy.
+    """
 
     app: App
     principal: Principal | None = None

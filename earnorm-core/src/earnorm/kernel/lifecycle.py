@@ -93,7 +93,7 @@ class Lifecycle:
     def _register(self) -> None:
         app = self._app
         app.services = Services()
-        app.field_types = _merged(app, "register_fields")
+        app.field_types = _merge_by_name(app, "register_fields")
         app.operators = _operators(app)
         for plugin, services in app.loaded.collect("register_services", app=app):
             for name, service in (services or {}).items():
@@ -136,7 +136,7 @@ class Lifecycle:
             await backend.close()
 
 
-def _merged(app: App, hook: str) -> dict[str, Any]:
+def _merge_by_name(app: App, hook: str) -> dict[str, Any]:
     """Merge the mappings that plugins return from a hook; refuse a name that two of them have."""
     merged: dict[str, Any] = {}
     owners: dict[str, str] = {}

@@ -122,7 +122,7 @@ class LoadedPlugins:
         implementations: list[Implementation] = []
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             name = str(implementation.plugin_name)
-            implementations.append((name, _named(name, hook, implementation)))
+            implementations.append((name, _by_keyword(name, hook, implementation)))
         return sorted(implementations, key=lambda pair: pair[0])
 
     def observers(self, hook: str, *, bookkeeping: bool) -> Sequence[Implementation]:
@@ -156,13 +156,13 @@ class LoadedPlugins:
             EarnORMError: The first failure, after all plugins were called.
         """
         failure: EarnORMError | None = None
-        plain = [op for op in operations if op.model._bookkeeping is None]
+        ordinary = [op for op in operations if op.model._bookkeeping is None]
         for name, call in self.implementations(hook):
-            told = operations if name in self.hearing else plain
-            if not told:
+            observed = operations if name in self.hearing else ordinary
+            if not observed:
                 continue
             try:
-                await settled(call(app=app, operations=told), name, hook)
+                await settled(call(app=app, operations=observed), name, hook)
             except EarnORMError as error:
                 failure = failure or error
         if failure is not None:
@@ -181,7 +181,7 @@ async def settled(result: Any, plugin: str, hook: str) -> Any:
         raise _failure(plugin, hook, error) from error
 
 
-def _named(name: str, hook: str, implementation: pluggy.HookImpl) -> Callable[..., Any]:
+def _by_keyword(name: str, hook: str, implementation: pluggy.HookImpl) -> Callable[..., Any]:
     function, takes = implementation.function, implementation.argnames
 
     def call(**arguments: object) -> Any:
@@ -261,9 +261,9 @@ def load(
         if row.name not in active:
             loaded.infos.append(row)
     # A plugin that is only named is not imported, so it cannot be asked which models need it.
-    given = (each for each in selection.plugins or () if not isinstance(each, str))
-    missing += [LeftOut("plugin", plugin_name(each), each) for each in given]
-    loaded.left_out = tuple(each for each in missing if each.asks and each.name not in active)
+    importable = (item for item in selection.plugins or () if not isinstance(item, str))
+    missing += [LeftOut("plugin", plugin_name(item), item) for item in importable]
+    loaded.left_out = tuple(item for item in missing if item.asks and item.name not in active)
     return loaded
 
 

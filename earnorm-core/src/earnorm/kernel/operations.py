@@ -63,15 +63,18 @@ class Update:
         flips = self.operators.get(TOGGLE)
         if flips is None:
             return self.operators
-        given = self.operators.get("$set", _NOTHING)
+        assigned = self.operators.get("$set", _NOTHING)
         added = self.operators.get("$inc", _NOTHING)
         removed = self.operators.get("$unset", _NOTHING)
         stages: list[Mapping[str, Any]] = [
             {
                 "$set": {
-                    **{key: {"$literal": value} for key, value in given.items()},
-                    **{key: {"$add": [_or(key, 0), {"$literal": n}]} for key, n in added.items()},
-                    **{key: {"$not": [_or(key, unset)]} for key, unset in flips.items()},
+                    **{key: {"$literal": value} for key, value in assigned.items()},
+                    **{
+                        key: {"$add": [_value_or(key, 0), {"$literal": n}]}
+                        for key, n in added.items()
+                    },
+                    **{key: {"$not": [_value_or(key, unset)]} for key, unset in flips.items()},
                 }
             }
         ]
@@ -83,7 +86,7 @@ class Update:
         return replace(self, operators={**self.operators, operator: spec})
 
 
-def _or(key: str, unset: Any) -> Mapping[str, Any]:
+def _value_or(key: str, unset: Any) -> Mapping[str, Any]:
     return {"$ifNull": [f"${key}", {"$literal": unset}]}
 
 
@@ -121,12 +124,12 @@ class Options:
 
     if not TYPE_CHECKING:
 
-        def __init__(self, /, **given):
+        def __init__(self, /, **options):
             # An option that is not given is read from the class. The __init__ of a dataclass would
             # set all of them one by one: 2.9 µs for each search, against 0.4.
-            if not _OPTIONS.issuperset(given):
-                raise TypeError(f"no such option: {', '.join(sorted(given.keys() - _OPTIONS))}")
-            self.__dict__.update(given)
+            if not _OPTIONS.issuperset(options):
+                raise TypeError(f"no such option: {', '.join(sorted(options.keys() - _OPTIONS))}")
+            self.__dict__.update(options)
 
     def replace(self, /, **changes: Any) -> Options:
         """Return a copy with some options changed."""
@@ -216,7 +219,7 @@ class Operation:
             name: As for an Operation, like the arguments that follow.
             model: The model's class.
             domain: The records that it is about.
-            values: What is created or written.
+            values: The documents of a create or the change of a write.
             options: How it is done.
             origin: The name of the plugin or feature that makes it.
             env: The Env that it acts in; None means the Env of this operation.

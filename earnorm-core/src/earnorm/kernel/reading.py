@@ -31,7 +31,7 @@ class RecordClasses(Protocol):
         ...
 
     def find_field(self, name: str) -> Field[Any, Any] | None:
-        """Return the field of this name in one of the collection's classes; for conditions."""
+        """Find a field by its name in one of the collection's classes, for conditions; or None."""
         ...
 
     @property
@@ -136,7 +136,7 @@ def combined(model: str, by_plugin: Iterable[tuple[str, object]]) -> CombinedRea
 
 # -- records that are made while the server works --------------------------------------------------
 
-Look = Callable[[list["Document"]], list["Document"]]
+RemoveKeys = Callable[[list["Document"]], list["Document"]]
 
 # A smaller part is the last one of its result, and not every search needs records.
 _FEW = 1_000
@@ -154,17 +154,17 @@ class PreparedRecords(list["Document"]):
     search. A layer that changes the documents returns a list of its own and loses only this saving.
     """
 
-    __slots__ = ("_look", "_model", "_records")
+    __slots__ = ("_model", "_records", "_remove_keys")
 
-    def __init__(self, model: type[BaseModel], look: Look | None) -> None:
+    def __init__(self, model: type[BaseModel], remove_keys: RemoveKeys | None) -> None:
         super().__init__()
-        self._model, self._look = model, look
+        self._model, self._remove_keys = model, remove_keys
         self._records: list[Any] = []
 
     def part(self, documents: list[Document]) -> list[Document]:
         """Process a part of the documents, and make its records."""
-        if self._look is not None:
-            documents = self._look(documents)
+        if self._remove_keys is not None:
+            documents = self._remove_keys(documents)
         if len(documents) > _FEW:
             self._records += blank(self._model, len(documents))
         return documents

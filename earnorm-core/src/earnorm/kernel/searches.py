@@ -49,10 +49,10 @@ async def search(bound: BoundModel, op: Operation) -> list[Document]:
     except LongList as refused:
         return await parts.search(search, bound, op, refused)
     declared, is_whole = bound.declared, options.fields is None
-    look = declared.only if is_whole else None
+    remove_keys = declared.only if is_whole else None
     # If the class of a record depends on its document, the records are made at the end.
     plain = not options.limit and bound.classes is None
-    prepared = PreparedRecords(bound.model, look) if plain else None
+    prepared = PreparedRecords(bound.model, remove_keys) if plain else None
     collection = bound.collection if options.concerns is None else bound.collection_of(op)
     documents = await collection.find(
         condition,
@@ -62,7 +62,7 @@ async def search(bound: BoundModel, op: Operation) -> list[Document]:
         limit=options.limit,
         session=op.env.database_session,
         timeout=options.timeout or bound.timeout,
-        each_part=look if prepared is None else prepared.part,
+        each_part=remove_keys if prepared is None else prepared.part,
     )
     if prepared is None:
         return documents

@@ -410,12 +410,12 @@ class ValueSteps:
     __slots__ = ("_atomic", "_is_always", "_names", "before", "plan", "valid")
 
     def __init__(self, steps: Sequence[Step]) -> None:
-        ready = [_ready(step, (), 0) for step in steps]
-        self.before = [each for each in ready if each.step.stage < Stage.VALIDATE]
+        prepared = [_prepared_step(step, (), 0) for step in steps]
+        self.before = [item for item in prepared if item.step.stage < Stage.VALIDATE]
         """The steps that see the values as they were given."""
-        self.valid = [each for each in ready if Stage.VALIDATE <= each.step.stage < Stage.PLAN]
+        self.valid = [item for item in prepared if Stage.VALIDATE <= item.step.stage < Stage.PLAN]
         """The steps that see valid values."""
-        self.plan = [each for each in ready if each.step.stage >= Stage.PLAN]
+        self.plan = [item for item in prepared if item.step.stage >= Stage.PLAN]
         """The steps that see the values that will be written."""
         self._atomic = [step for step in steps if step.atomic is not None]
         self._is_always = any(step.names is None for step in steps)
@@ -435,29 +435,29 @@ class ValueSteps:
         return False
 
 
-async def run_value_steps(steps: Sequence[_Ready], batch: ValueBatch) -> None:
+async def run_value_steps(steps: Sequence[_PreparedStep], batch: ValueBatch) -> None:
     """Run a part of a model's value steps."""
-    for ready in steps:
-        if _is_about(ready.step, batch):
-            result: Any = ready.step.run(batch)
-            if ready.waits:
+    for prepared in steps:
+        if _is_about(prepared.step, batch):
+            result: Any = prepared.step.run(batch)
+            if prepared.waits:
                 await result
 
 
-def run_value_steps_now(steps: Sequence[_Ready], batch: ValueBatch) -> None:
+def run_value_steps_now(steps: Sequence[_PreparedStep], batch: ValueBatch) -> None:
     """Run a part of a model's value steps without waiting.
 
     Raises:
         NotSupported: A step waits.
     """
-    for ready in steps:
-        if _is_about(ready.step, batch):
-            if ready.waits:
+    for prepared in steps:
+        if _is_about(prepared.step, batch):
+            if prepared.waits:
                 raise NotSupported(
-                    f"{batch.model.name}: the step {ready.step.name!r} waits, and what is handed to a bulk() is "
+                    f"{batch.model.name}: the step {prepared.step.name!r} waits, and what is handed to a bulk() is "
                     f"looked at at once; its ways= should leave BULK out"
                 )
-            ready.step.run(batch)
+            prepared.step.run(batch)
 
 
 def _is_about(step: Step, batch: ValueBatch) -> bool:
@@ -589,7 +589,7 @@ class DocumentRow:
 
         Args:
             loc: The field's name, or the place inside the record.
-            message: What is wrong, and what to do.
+            message: The problem and its remedy.
             kind: The problem's type, a short code.
         """
         inside = (loc,) if isinstance(loc, str) else loc
@@ -738,7 +738,7 @@ class DocumentBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
+class _PreparedStep:
     """A step with its properties that are the same for every batch."""
 
     step: Step
@@ -759,9 +759,9 @@ class DocumentSteps:
     def __init__(self, model: ModelView, default: Way, steps: Sequence[Step]) -> None:
         self._model, self._fields, self._default = model, model.fields, default
         before = [step for step in steps if step.stage < Stage.CONFIRM]
-        self._before = [_ready(step, before, number) for number, step in enumerate(before)]
+        self._before = [_prepared_step(step, before, number) for number, step in enumerate(before)]
         after = [step for step in steps if Stage.CONFIRM <= step.stage < Stage.DURABLE]
-        self._after = [_ready(step, after, number) for number, step in enumerate(after)]
+        self._after = [_prepared_step(step, after, number) for number, step in enumerate(after)]
         self._durable = [step for step in steps if step.stage >= Stage.DURABLE]
         self._atomic = [step.atomic for step in steps if step.atomic is not None]
         self._is_plain = not any(each.waits for each in self._before) and not (
@@ -783,10 +783,10 @@ class DocumentSteps:
         batch = DocumentBatch(op, self._model, self._fields, way)
         if not self._is_plain:
             return self._wait(batch, way, call_next)
-        for ready in self._before:
-            if way in ready.ways:
-                ready.step.run(batch)
-            if ready.ends_stage and batch.problems:
+        for prepared in self._before:
+            if way in prepared.ways:
+                prepared.step.run(batch)
+            if prepared.ends_stage and batch.problems:
                 raise ValidationError(self._model.name, batch.problems)
         return call_next(batch.operation)
 
@@ -805,17 +805,17 @@ class DocumentSteps:
         return batch.result
 
 
-async def _run(steps: Sequence[_Ready], batch: DocumentBatch, way: Way) -> None:
-    for ready in steps:
-        if way in ready.ways:
-            result: Any = ready.step.run(batch)
-            if ready.waits:
+async def _run(steps: Sequence[_PreparedStep], batch: DocumentBatch, way: Way) -> None:
+    for prepared in steps:
+        if way in prepared.ways:
+            result: Any = prepared.step.run(batch)
+            if prepared.waits:
                 await result
-        if ready.ends_stage and batch.problems:
+        if prepared.ends_stage and batch.problems:
             raise ValidationError(batch.model.name, batch.problems)
 
 
-def _ready(step: Step, steps: Sequence[Step], number: int) -> _Ready:
+def _prepared_step(step: Step, steps: Sequence[Step], number: int) -> _PreparedStep:
     call = step.run if inspect.isroutine(step.run) else getattr(step.run, "__call__", step.run)  # noqa: B004 - the function behind an object
     ends_stage = number + 1 >= len(steps) or steps[number + 1].stage != step.stage
-    return _Ready(step, inspect.iscoroutinefunction(call), step.ways, ends_stage)
+    return _PreparedStep(step, inspect.iscoroutinefunction(call), step.ways, ends_stage)

@@ -108,7 +108,7 @@ class Transaction:
         self._created.append(records)
 
     def restore(self) -> None:
-        """Restore the state of every touched record, and mark all values that were read stale."""
+        """Restore every touched record, and mark all values that were read as stale."""
         self.outcome.rolled_back = True
         for _, restore in self._before.values():
             restore()
@@ -267,12 +267,12 @@ def _options(env: Env, asked: Mapping[str, Any]) -> dict[str, Any]:
         )
     # Otherwise the driver would use the client's preference, which may be for secondaries.
     options.setdefault("read_preference", "primary")
-    wider = env.app.settings.concerns
-    if wider is not None:
-        if wider.read_concern in IN_TRANSACTIONS:
-            options.setdefault("read_concern", wider.read_concern)
-        if wider.write_concern is not None:
-            options.setdefault("write_concern", dict(wider.write_concern))
+    app_concerns = env.app.settings.concerns
+    if app_concerns is not None:
+        if app_concerns.read_concern in IN_TRANSACTIONS:
+            options.setdefault("read_concern", app_concerns.read_concern)
+        if app_concerns.write_concern is not None:
+            options.setdefault("write_concern", dict(app_concerns.write_concern))
     return options
 
 
