@@ -1,6 +1,6 @@
 """BaseModel: the declarations of a model's class body, and the methods of one record.
 
-Its common base with embedded objects stands in ``structures``.
+``structures`` has its common base with embedded objects.
 """
 
 from __future__ import annotations
@@ -74,8 +74,7 @@ class Declared(Structure):
         optional: Iterable[str] | bool = False,
         name: str | None = None,
     ) -> type[pydantic.BaseModel]:
-        """Return a pydantic model of the fields, for request and response bodies; made once per
-        arguments.
+        """Return a pydantic model of the fields, for HTTP bodies; it is made once per arguments.
 
         It takes records (``Out.model_validate(record)``): ids as text, relations as ids, embedded
         objects nested. A field that cannot be written is included only if ``include`` names it.
@@ -218,10 +217,9 @@ class BaseModel(Declared):
 
     @property
     def is_stale(self) -> bool:
-        """True if the values were read in a transaction that was rolled back, and may never have
-        existed.
+        """True if the values were read in a transaction that was rolled back.
 
-        They can be read; call ``refresh()`` before a write.
+        Such values may never have existed. They can be read; call ``refresh()`` before a write.
         """
         return self.is_stored and self._fetch.is_stale
 
@@ -296,8 +294,7 @@ class BaseModel(Declared):
         return self
 
     async def write(self, values: Mapping[str, Any]) -> Self:
-        """Change some fields, in the database and in this object. Raises the errors of
-        :meth:`save`.
+        """Change some fields, in the database and in this object. Errors are those of :meth:`save`.
 
         Args:
             values: Values by field, or by a dotted path into one (``{"address.city": "Huế"}``); a
@@ -307,7 +304,7 @@ class BaseModel(Declared):
         return self
 
     async def toggle(self, field: str) -> Self:
-        """Flip a Boolean, atomically on the server. Raises the errors of :meth:`write`."""
+        """Flip a Boolean, atomically on the server. Errors are those of :meth:`write`."""
         return await self.write({field: Toggle()})
 
     async def copy(self, default: Mapping[str, Any] | None = None) -> Self:

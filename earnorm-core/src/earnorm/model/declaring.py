@@ -1,9 +1,8 @@
 """Runs the declarations of class attributes beside fields, by a function of the feature of each.
 
 The functions of built-in features run with the class body. The public package names them in a
-table,
-so that the first class that uses a feature imports it. Those of plugins run on one App's class of a
-model.
+table, so that the first class that uses a feature imports it. Those of plugins run on one App's
+class of a model.
 """
 
 from __future__ import annotations
@@ -30,11 +29,9 @@ def built_in(attributes: Mapping[str, str], options: Mapping[str, str]) -> None:
 
     Args:
         attributes: By class attribute, the function to call with the :class:`Declaration` of each
-            class
-            whose value differs from that of ``BaseModel``, in this order.
+            class whose value differs from that of ``BaseModel``, in this order.
         options: By attribute of a field, the function to call with the class, once its schema is
-            made,
-            where a field's value is not None.
+            made, where a field's value is not None.
     """
     _attributes.update(attributes)
     _options.update(options)

@@ -1,6 +1,5 @@
-"""The interface of fields whose values follow from other fields, for records in memory; a feature
-implements it.
-"""
+"""The interface of a feature that computes field values from other fields, for records in
+memory."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ class DerivedValues(Protocol):
 
     @property
     def substitutes(self) -> Mapping[str, Substitute]:
-        """For each such field, by name, the way to turn a condition about it into one about other
+        """For each such field, by name, the way to rewrite a condition about it for other
         fields."""
         ...
 

@@ -45,15 +45,13 @@ class EmbeddedModel(Declared):
 
     @classmethod
     def _adopt(cls, document: dict[str, Any]) -> Self:
-        """Return an object with a stored document as its state, without keys that are not
-        declared."""
+        """Return an object with a stored document as its state, without undeclared keys."""
         embedded: Self = cls._adopter()(document)
         return embedded
 
     @classmethod
     def _adopter(cls) -> Callable[[dict[str, Any]], Any]:
-        """Return ``_adopt`` with all lookups done, because fields read thousands of embedded
-        objects."""
+        """Return ``_adopt`` with all lookups done: fields read thousands of embedded objects."""
         schema, is_known, new = cls._schema, cls._schema.is_known, object.__new__
         known, renamed = schema.projection, schema.renamed
 

@@ -1,8 +1,8 @@
 """Extension of a model by plugins: makes one App's class of it, and refuses clashes.
 
 An extension is a class with ``_inherit`` that a plugin brings (``register_models``). The App's
-class is
-a subclass of the extensions and of the model itself, so that ``super()`` goes from one to the next.
+class is a subclass of the extensions and of the model itself, so ``super()`` calls one after the
+other.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _shown(field: Field[Any, Any]) -> str:
 
 
 def form_of(field: Field[Any, Any]) -> tuple[object, ...]:
-    """Return the stored form and place of a field; fields of the same form read each other's
+    """Return the stored form and place of a field; fields of one form can read each other's
     values."""
     if isinstance(field, Relation):
         target = (type(field), *field.names(), getattr(field, "inverse", None))

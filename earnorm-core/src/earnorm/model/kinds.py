@@ -1,5 +1,4 @@
-"""Lists of records of several models: subclasses that share one collection and are searched
-together."""
+"""Lists of records of several models: subclasses that are stored and searched in one collection."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 One App's class of a model cannot be imported, and the loading state of a record belongs to one
 process. So ``copy.copy``, ``copy.deepcopy`` and ``pickle`` take the model, the values and the names
-of
-the changed fields.
+of the changed fields.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ def _stored(
 ) -> BaseModel:
     bound = current_env().app.bind(model)
     known = bound.schema.projection
-    shown = {key: value for key, value in document.items() if key in known}
-    record: BaseModel = hydrate(bound, [shown], ID_ONLY if is_ghost else loaded)[0]
+    declared = {key: value for key, value in document.items() if key in known}
+    record: BaseModel = hydrate(bound, [declared], ID_ONLY if is_ghost else loaded)[0]
     for name in changed:
         if name in bound.schema.fields:
             record._changes_or_new()[name] = MISSING

@@ -77,7 +77,7 @@ class RecordSet(Generic[M]):
         self._records = records
 
     def _members(self) -> Sequence[Any]:
-        """Return the values that a field stores for it: the ids if it has them, else the
+        """Return the values that a field stores for it: its ids if they are known, else the
         records."""
         return self._loaded if self._pks is None else self._pks
 
@@ -138,8 +138,7 @@ class RecordSet(Generic[M]):
 
     @property
     def is_stale(self) -> bool:
-        """True if any record was read in a transaction that was rolled back; see
-        ``BaseModel.is_stale``."""
+        """True if any record is stale; see ``BaseModel.is_stale``."""
         return any(record.is_stale for record in self._records or ())
 
     def ensure_one(self) -> M:
@@ -201,8 +200,9 @@ class RecordSet(Generic[M]):
         return self.ids
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return a pandas DataFrame of the records, with a column for each field that all of them
-        have loaded.
+        """Return a pandas DataFrame of the records.
+
+        It has a column for each field that all of them have loaded.
 
         Raises:
             ConfigurationError: pandas is not installed: ``pip install "earnorm-core[pandas]"``.
@@ -247,20 +247,18 @@ class RecordSet(Generic[M]):
         app = env.app if env is not None and env.app.is_started else None
         operators = OPERATORS if app is None else app.operators
         model = self._model if app is None else app.bind(self._model).model
-        fits = judge(model, wanted, operators, self._loaded)
-        return self._of([record for record in self._loaded if fits(record)])
+        matches = judge(model, wanted, operators, self._loaded)
+        return self._of([record for record in self._loaded if matches(record)])
 
     @overload
     def mapped(self, key: str) -> Any: ...
     @overload
     def mapped(self, key: Callable[[M], T]) -> list[T]: ...
     def mapped(self, key: str | Callable[[M], Any]) -> Any:
-        """Return the value of each record, with duplicates; a path to a relation gives a RecordSet
-        without.
+        """Return each record's value, with duplicates; a relation gives a RecordSet without them.
 
         On the way through a relation each record counts once, as in Odoo, and lists of embedded
-        objects are
-        flattened.
+        objects are flattened.
         """
         if callable(key):
             return [key(record) for record in self._loaded]

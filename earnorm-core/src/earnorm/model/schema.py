@@ -112,8 +112,7 @@ class Schema:
         return check
 
     def validate_many(self, values: Sequence[Mapping[str, Any]]) -> list[State]:
-        """Validate a batch as ``validate`` does, in one call; each problem has its position in the
-        batch."""
+        """Validate a batch in one call; each problem has its position in the batch."""
         batch = [
             values_of_record
             if type(values_of_record) is dict and "id" not in values_of_record
@@ -127,8 +126,7 @@ class Schema:
         return states
 
     def validate_partial(self, values: Mapping[str, Any]) -> State:
-        """Validate some fields of an existing record: none is required, and no default is filled
-        in."""
+        """Validate some fields of an existing record; nothing is required or filled in."""
         try:
             state: State = self._validator("partial").validate_python(self._unaliased(values))
         except pydantic.ValidationError as error:
@@ -180,8 +178,7 @@ class Schema:
     # -- stored form --------------------------------------------------------------------------
 
     def document(self, state: State) -> dict[str, Any]:
-        """Return the stored form of a record's state, which is the state itself if nothing
-        differs."""
+        """Return the stored form of a record's state: the state itself if nothing differs."""
         if self.is_flat:
             return state
         if self.renamed:
@@ -214,8 +211,7 @@ class Schema:
         return {"bsonType": "object", **({"required": required} if required else {}), **shown}
 
     def states(self, documents: list[dict[str, Any]]) -> list[State]:
-        """Return documents as the states of records: the same objects unless a stored key is
-        renamed.
+        """Return documents as records' states: the same objects unless a stored key is renamed.
 
         The documents have no unknown keys, because every search names the declared ones.
         """
@@ -229,8 +225,7 @@ class Schema:
     # -- domains ------------------------------------------------------------------------------
 
     def resolve(self, path: str) -> Path:
-        """Resolve a path to its field and stored path; see
-        :class:`earnorm.domain.schema.Schema`."""
+        """Return the stored path and field of a path; see ``earnorm.domain.schema.Schema``."""
         resolved = self.resolved_paths.get(path)
         if resolved is None:
             resolved = self.resolved_paths[path] = self._resolve(path)
@@ -283,8 +278,7 @@ class Schema:
 
         Args:
             find_field: Finds such a field by its name. It is called each time, because fields may
-                be added
-                later.
+                be added later.
         """
         copied = copy.copy(self)
         copied.resolved_paths, copied._crossings = {}, {}
@@ -320,8 +314,7 @@ class Schema:
         return None if derived is None else derived.substitutes.get(path.partition(".")[0])
 
     def crossing(self, path: str) -> Crossing | None:
-        """Return the relation that a path crosses first; see
-        :class:`earnorm.domain.schema.Schema`."""
+        """Return the first relation that a path crosses; see ``earnorm.domain.schema.Schema``."""
         try:
             return self._crossings[path]
         except KeyError:
@@ -393,7 +386,7 @@ def _may_cross(field: Field[Any, Any]) -> bool:
 
 
 def _past_position(path: str, local: str, rest: str) -> tuple[str, str, str]:
-    """Move a position in a list into the path: ``lines`` with ``0.sku`` becomes ``lines.0`` with
+    """Move a list position into the path: ``lines`` and ``0.sku`` become ``lines.0`` and
     ``sku``."""
     position, _, deeper = rest.partition(".")
     if not position.isdecimal():
@@ -430,8 +423,8 @@ def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
                 has_default = field.default is not None and not partial
                 if has_default:
                     inner = _with_default(inner, field, checked=bool(checks))
-                asked = not (partial or has_default or field.generated or field.is_derived)
-                required = field.required and asked
+                must_be_given = not (partial or has_default or field.generated or field.is_derived)
+                required = field.required and must_be_given
                 fields[field.name] = core_schema.typed_dict_field(inner, required=required)
             others: Literal["ignore", "forbid"] = "ignore" if named else "forbid"
             return core_schema.typed_dict_schema(fields, extra_behavior=others)

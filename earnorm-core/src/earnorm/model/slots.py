@@ -1,5 +1,4 @@
-"""The slots of records and embedded objects, and their setters for hydration without Python
-code."""
+"""The slots of records and embedded objects, with setters for hydration without Python code."""
 
 from __future__ import annotations
 

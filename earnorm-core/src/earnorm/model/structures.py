@@ -91,8 +91,7 @@ class Structure(Slots):
             return originals
 
     def _absent(self, field: Field[Any, Any]) -> Any:
-        """Return the default of a field that the state lacks, and refuse one that was not
-        fetched."""
+        """Return the default of a field that the state lacks; refuse one that was not fetched."""
         derived = type(self)._schema.derived
         if derived is not None and field.name in derived.by_name:
             return derived.read(self, field)

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 _NAME = "__across"
 
 ACROSS: Note[tuple[tuple[str, str], ...]] = Note("across")
-"""The keys that stand for paths into other records in an operation's order and group, with these
-paths."""
+"""The keys in an operation's order and group that stand for paths into other records.
+
+Each key is paired with its path.
+"""
 
 
 class Across:

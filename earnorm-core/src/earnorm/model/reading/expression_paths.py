@@ -1,4 +1,4 @@
-"""Turns field paths into the database's own expressions: ``"address.city"`` into
+"""Turns field paths into the database's expressions: ``"address.city"`` into
 ``"$address.city"``."""
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ class ExpressionPath:
 
     @property
     def plain(self) -> Any:
-        """The expression without the null, for operators that treat null and a missing value
-        alike."""
+        """The expression without the null, for operators that treat null and no value alike."""
         return f"${self.db_path}"
 
 

@@ -1,5 +1,4 @@
-"""The loading state that records of one query share: their App, the loaded fields, their
-siblings."""
+"""The loading state that records of one query share: their App, their fields and siblings."""
 
 from __future__ import annotations
 
@@ -70,8 +69,7 @@ class Fetch:
         return self.loaded is None or name in self.loaded
 
     def siblings(self, one: Any, name: str) -> list[Any]:
-        """Return the records or embedded objects whose field loads together with that of
-        ``one``."""
+        """Return the structures whose field loads together with that of ``one``."""
         structures = self.peers() if self.peers is not None else self.records or [one]
         if self.is_mixed:
             return [structure for structure in structures if name in type(structure)._schema.fields]

@@ -5,7 +5,7 @@ same principal, and through every layer of the other model. Its result is used i
 three ways:
 
 1. Few other records fulfil the condition: use their ids.
-2. Many do, but this model's side has few records: use the ids of those that these records point at.
+2. Many do, but this model's side has few records: use the ids that these records point at.
 3. Both sides have many: use all the ids, up to the size of a filter; beyond that, a ``$lookup``.
 
 The figures behind the limits are in docs/performance.md.
@@ -41,11 +41,12 @@ if TYPE_CHECKING:
     from earnorm.kernel.environment import Env
 
 FEW: Final = 1_000
-"""The number of other records up to which all ids are fetched, without counting this model's
-side."""
+"""The number of other records up to which all their ids are fetched, and nothing is counted."""
 FEW_HERE: Final = 10_000
-"""The number of this model's records up to which, with more than FEW others, their values limit the
-sub-query."""
+"""The number of this model's records up to which their values limit the sub-query.
+
+It applies with more than FEW other records.
+"""
 LARGEST: Final = 12_000_000
 """The bytes that the ids of one filter may take; a server accepts 16 MB for a whole command."""
 _BATCH: Final = 10_000
@@ -203,8 +204,8 @@ class _Resolver:
         return Condition(tree.path, "in", pks)
 
     async def _keys(self, link: Link) -> list[Any] | None:
-        """Return the values of the relation that fulfil the condition; None where no filter can
-        hold them."""
+        """Return the relation's values that fulfil the condition; None if no filter can hold
+        them."""
         target, wanted, key = self._ends(link)
         foreign = target.schema.fields[key]
         options = Options(
@@ -225,7 +226,7 @@ class _Resolver:
         return await self._all(op, foreign.db_name)
 
     def _ends(self, link: Link) -> tuple[BoundModel, Domain, str]:
-        """Return the other end of the join: its model, the domain of its records, and its field's
+        """Return the other end of the join: its model, its records' domain, and its field's
         name."""
         field = link.crossing.field
         if not getattr(field, "through", None):
@@ -279,8 +280,7 @@ class _Resolver:
         return self._if_they_fit(list(keys))
 
     async def _lookup(self, link: Link, schema: Schema) -> Domain:
-        """Add a lookup on the server, with the filter of the other model's layers; return its
-        condition."""
+        """Add a lookup with the filter of the other model's layers; return the condition on it."""
         if schema is not self._bound.schema:
             raise NotSupported(
                 f"{self._bound.model._name}: more related records fulfil the condition inside 'elem' "
@@ -341,8 +341,7 @@ async def lookup(
 
 
 def _without_positions(path: str) -> str:
-    """Return ``lines.product_id`` for ``lines.0.product_id``: projections and lookups know no
-    positions."""
+    """Return ``lines.product_id`` for ``lines.0.product_id``, as projections know no positions."""
     return ".".join(part for part in path.split(".") if not part.isdecimal())
 
 

@@ -42,8 +42,7 @@ class ResolveLayer:
         return self.around(call_next)(op)
 
     def around(self, call_next: Call) -> Call:
-        """Return the layer's call: where it resolves nothing, it costs one function call and no
-        coroutine."""
+        """Return the layer's call: one function, and no coroutine where it resolves nothing."""
         schema, operators, plain, resolve = (
             self._schema,
             self._operators,

@@ -56,9 +56,9 @@ def _refuse(batch: ValueBatch) -> None:
 async def _carry_out(batch: ValueBatch) -> None:
     bound = batch.env.app.bind(batch.model.cls)
     if batch.is_new:
-        taken = [_taken(bound, row, is_new=True) for row in batch.rows]
-        if any(taken):
-            await nested.plan(bound, batch, taken)
+        commands = [_taken(bound, row, is_new=True) for row in batch.rows]
+        if any(commands):
+            await nested.plan(bound, batch, commands)
         return
     for rows, given in _together(bound, batch.rows):
         await _Rewriting(bound, batch, rows).plan(given)
@@ -148,16 +148,18 @@ class _Rewriting:
 
     async def _plan_listed(self, field: ToMany[Any], commands: Commands) -> None:
         batch = self.batch
-        news = [(i, c.values) for i, c in enumerate(commands) if c.kind == "create"]
-        made: dict[int, Any] = {}
-        if news:
-            child = await self._create(field, [v for _, v in news], [i for i, _ in news])
+        new_values = [(i, c.values) for i, c in enumerate(commands) if c.kind == "create"]
+        created: dict[int, Any] = {}
+        if new_values:
+            child = await self._create(
+                field, [v for _, v in new_values], [i for i, _ in new_values]
+            )
             if child is None:
                 return
             batch.before(child.run)
-            made = {i: s["_id"] for (i, _), s in zip(news, child.states, strict=True)}
+            created = {i: s["_id"] for (i, _), s in zip(new_values, child.states, strict=True)}
         await self._plan_updates(field, commands)
-        change = linking.ListChange.of(commands, made)
+        change = linking.ListChange.of(commands, created)
         if change.whole is not None:
             for row in self.rows:
                 row.values[field.name] = change.whole
@@ -176,16 +178,16 @@ class _Rewriting:
         target = target_of(app, field)
         ends = linking.ends_of(self.bound, field, pks)
         await self._plan_updates(field, commands)
-        news: list[tuple[int, Any]] = []
+        new_values: list[tuple[int, Any]] = []
         links: dict[Any, Mapping[str, Any]] = {}
         for index, command in enumerate(commands):
             kind, named = command.kind, list(command.records)
             if kind == "create":
-                news.append((index, command.values))
+                new_values.append((index, command.values))
             elif kind == "link":
                 links |= {pk: command.values or {} for pk in named}
             elif kind == "set":
-                news, links = [], {pk: {} for pk in named}
+                new_values, links = [], {pk: {} for pk in named}
                 after(partial(ends.keep_only, named))
             elif kind in ("unlink", "delete"):
                 for pk in named:
@@ -195,16 +197,16 @@ class _Rewriting:
             await linking.require(target, list(links))
             await ends.check(links)
             after(partial(ends.link, links))
-        if news:
-            indexes = [index for index, _ in news for _ in ends.copies]
-            values = [ends.new(value, pk) for _, value in news for pk in ends.copies]
+        if new_values:
+            indexes = [index for index, _ in new_values for _ in ends.copies]
+            values = [ends.new(value, pk) for _, value in new_values for pk in ends.copies]
             child = await self._create(field, values, indexes)
             if child is None:
                 return
             after(child.run)
             if isinstance(ends, linking.Through):
-                made: dict[Any, Mapping[str, Any]] = {state["_id"]: {} for state in child.states}
-                after(partial(ends.link, made))
+                created: dict[Any, Mapping[str, Any]] = {state["_id"]: {} for state in child.states}
+                after(partial(ends.link, created))
 
 
 def _forget(records: Sequence[Any], field: ToMany[Any]) -> None:

@@ -117,8 +117,7 @@ def _app_of(structure: Any) -> App:
 
 
 def ghost_of(structure: Any, field: Relation[Any, Any], pk: Any) -> BaseModel:
-    """Return the record that a Many2one or a Reference points at, not loaded yet; all siblings
-    share it."""
+    """Return the unloaded record at the end of a Many2one or a Reference; all siblings share it."""
     fetch: Fetch | None = getattr(structure, "_fetch", None)
     key, comodel = field.name, field.comodel
     if not comodel:  # a Reference has one group for each of its models
@@ -206,8 +205,7 @@ def _completer(siblings: Callable[[], list[Any]], field: Field[Any, Any]) -> Cal
 
 
 def ghosts_of(record: Any, field: ToMany[Any], value: Any) -> RecordSet[Any]:
-    """Return the value of a to-many field: the assigned members, or records that are not loaded
-    yet."""
+    """Return a to-many field's value: the assigned members, or records that are not loaded yet."""
     model = target_of(_app_of(record), field).model
     origin = f"{type(record)._name}.{field.name}"
     if value is None and not field.stored:
@@ -244,8 +242,8 @@ def _assigned(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> 
             )
         members += named
     members = [member if is_record(member) else field.operand(member) for member in members]
-    made = iter(ghosts(_app_of(record).bind(model), [e for e in members if not is_record(e)]))
-    return RecordSet(model, [member if is_record(member) else next(made) for member in members])
+    unloaded = iter(ghosts(_app_of(record).bind(model), [e for e in members if not is_record(e)]))
+    return RecordSet(model, [member if is_record(member) else next(unloaded) for member in members])
 
 
 def _named(item: Any) -> Sequence[Any] | None:
@@ -316,8 +314,7 @@ async def load_group(ghost: Any) -> None:
 
 
 async def _once(fetch: Fetch, key: str, load: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run one load for all tasks that need it at the same time; cancelling one task does not stop
-    it."""
+    """Run one load for all tasks that need it at once; a cancelled task does not stop it."""
     task = fetch.loading.get(key)
     if task is None:
         task = fetch.loading[key] = asyncio.ensure_future(load())
@@ -374,11 +371,11 @@ async def _load_listed(
     bound = target_of(fetch.app, field)
     group = fetch.related.get(field.name) or _group(record, fetch, field, field.name)
     members = [_join(group, bound, value._pks or ()) for value in waiting]
-    if any(ghost._fetch.is_ghost for each in members for ghost in each):
+    if any(ghost._fetch.is_ghost for records_of_value in members for ghost in records_of_value):
         await _load_ghosts(group, bound.model)
-    for value, each in zip(waiting, members, strict=True):
-        # A record that does not exist, or not for the acting principal, stays a ghost.
-        value._become([ghost for ghost in each if not ghost._fetch.is_ghost])
+    for value, records_of_value in zip(waiting, members, strict=True):
+        # A record that does not exist, or not for the acting principal, is still a ghost.
+        value._become([ghost for ghost in records_of_value if not ghost._fetch.is_ghost])
 
 
 async def _load_inverse(
@@ -390,9 +387,9 @@ async def _load_inverse(
     parents = {parent.pk: parent for parent, _ in waiting}
     children: dict[Any, list[Any]] = {pk: [] for pk in parents}
     order = _order(bound, field.order)
-    found = await by_ids(bound, inverse.name, list(parents), order=order)
+    stored_children = await by_ids(bound, inverse.name, list(parents), order=order)
     # A Many2many child of several parents may be found once for each chunk of their ids.
-    documents = {document["_id"]: document for document in found}
+    documents = {document["_id"]: document for document in stored_children}
     for child in hydrate(bound, list(documents.values())):
         value = child.__dict__[inverse.name]
         if isinstance(inverse, Many2one):

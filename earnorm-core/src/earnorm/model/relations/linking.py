@@ -33,8 +33,7 @@ _ID = frozenset({"_id"})
 
 
 async def require(bound: BoundModel, pks: Sequence[Any]) -> None:
-    """Raise ``NotFound`` where one of the records does not exist (or not for the acting
-    principal)."""
+    """Raise ``NotFound`` if a record does not exist (or not for the acting principal)."""
     wanted = list(dict.fromkeys(pks))
     found = len(await by_ids(bound, "_id", wanted, fields=_ID))
     if found < len(wanted):
@@ -84,8 +83,7 @@ async def point_at(bound: BoundModel, inverse: Any, owners: Mapping[Any, Sequenc
 
 @dataclass(eq=False)
 class ListChange:
-    """The change that commands make to a stored list of ids: a new list, or ids to add and to
-    remove."""
+    """The change of commands to a stored list of ids: a new list, or ids to add and to remove."""
 
     whole: list[Any] | None = None
     added: list[Any] = field(default_factory=list[Any])
@@ -94,8 +92,12 @@ class ListChange:
 
     @classmethod
     def of(cls, commands: Sequence[Command], made: Mapping[int, Any]) -> ListChange:
-        """Return the change of commands in their order; ``made`` has the ids of the records that
-        they create."""
+        """Return the change of some commands, in their order.
+
+        Args:
+            commands: The commands.
+            made: The ids of the records that they create, by the command's position.
+        """
         change = cls()
         for index, command in enumerate(commands):
             if command.kind == "set":
@@ -129,8 +131,7 @@ class ListChange:
             self.removed.append(pk)
 
     async def write(self, bound: BoundModel, relation: ToMany[Any], records: Sequence[Any]) -> None:
-        """Write the removals, then the additions, because MongoDB refuses both for one list in one
-        update."""
+        """Write the removals, then the additions: MongoDB refuses both for one list at once."""
         name = relation.db_name
         by_pk: dict[Any, list[Any]] = {}
         for record in records:

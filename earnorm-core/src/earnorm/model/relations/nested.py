@@ -1,5 +1,4 @@
-"""Commands on the to-many fields of new records: creates and links other records together with
-them."""
+"""Commands on the to-many fields of new records: creates and links other records with them."""
 
 from __future__ import annotations
 
@@ -39,8 +38,7 @@ def take(bound: BoundModel, state: dict[str, Any]) -> Given:
 
 
 async def plan(bound: BoundModel, batch: ValueBatch, given: Sequence[Given]) -> None:
-    """Check the commands of new records that have their ids, and note the work around the
-    creation."""
+    """Check the commands of new records with ids, and note the work around the creation."""
     planning = _Planning(bound, batch)
     for relation in bound.schema.to_many:
         members: list[_Member] = []
@@ -107,18 +105,17 @@ class _Planning:
     async def _targets(
         self, relation: ToMany[Any], members: Sequence[_Member]
     ) -> tuple[creating.Creation | None, list[Any]]:
-        """Return the new records of the other model, and the id of every member; no ids after a
-        problem."""
-        news = [member for member in members if member.new is not None]
-        if not news:
+        """Return the other model's new records, and each member's id; no ids after a problem."""
+        new_members = [member for member in members if member.new is not None]
+        if not new_members:
             return None, [member.pk for member in members]
         target = target_of(self.bound.app, relation)
-        child = await self._create(target, [member.new for member in news], news)
+        child = await self._create(target, [member.new for member in new_members], new_members)
         if child is None:
             return None, []
-        made = iter([state["_id"] for state in child.states])
+        new_pks = iter([state["_id"] for state in child.states])
         self.batch.before(child.run)
-        return child, [member.pk if member.new is None else next(made) for member in members]
+        return child, [member.pk if member.new is None else next(new_pks) for member in members]
 
     async def listed(
         self, relation: ToMany[Any], members: Sequence[_Member], touched: Sequence[ValueRow]
@@ -158,15 +155,15 @@ class _Planning:
         """Plan the records that point at the new ones."""
         target = target_of(self.bound.app, relation)
         inverse = inverse_of(target, relation)
-        news = [member for member in members if member.new is not None]
-        if news:
-            values = [_pointing(m.new, inverse, m.owner.values["_id"]) for m in news]
-            child = await self._create(target, values, news)
+        new_members = [member for member in members if member.new is not None]
+        if new_members:
+            values = [_pointing(m.new, inverse, m.owner.values["_id"]) for m in new_members]
+            child = await self._create(target, values, new_members)
             if child is None:
                 return
             self.batch.after(child.run)
-            if len(news) == len(members):
-                owners = [member.owner for member in news]
+            if len(new_members) == len(members):
+                owners = [member.owner for member in new_members]
                 self.batch.settle(lambda: _show(relation, child, owners))
         owners_by_pk: dict[Any, list[Any]] = {}
         for member in members:

@@ -1,5 +1,4 @@
-"""Relations of whole models: checks that their other ends exist, and loads paths of them in
-advance."""
+"""Relations of whole models: checks that their other ends exist, and prefetches paths of them."""
 
 from __future__ import annotations
 
@@ -145,8 +144,10 @@ async def _prefetch_relation(
     for target in targets:
         by_model.setdefault(type(target), []).append(target)
     for model, records in by_model.items():
-        there = {name: deeper for name, deeper in below.items() if name in model._schema.fields}
-        await _prefetch(app, model._schema, records, there)
+        deeper_tree = {
+            name: deeper for name, deeper in below.items() if name in model._schema.fields
+        }
+        await _prefetch(app, model._schema, records, deeper_tree)
 
 
 async def _load_relation(records: Sequence[Any], field: Relation[Any, Any]) -> Iterator[Any]:

@@ -2,8 +2,7 @@
 
 The model's ``_parent_name`` names that relation; the default is ``parent_id``. A walk goes level by
 level and never visits a record twice, so cycles end it. It runs with access rules off because, as
-in
-Odoo, they apply to the search that uses the result; the walk returns only ids.
+in Odoo, they apply to the search that uses the result; the walk returns only ids.
 """
 
 from __future__ import annotations

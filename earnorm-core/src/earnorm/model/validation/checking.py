@@ -1,8 +1,7 @@
 """Checks records against their model's asynchronous validators and ``@constrains`` before a write.
 
 Each constraint sees a preview: an object of the model with the values that the record will have.
-The
-record itself does not change, so a refused write leaves it as it was.
+The record itself does not change, so a refused write leaves it as it was.
 """
 
 from __future__ import annotations
@@ -161,9 +160,9 @@ async def checked_plan(
         many = len(records) > 1
         places = enumerate(records)
         subjects = [ValueRow(values, (p,) if many else (), record) for p, record in places]
-        found = await _check_records(bound, rules, subjects)
-        if found:
-            raise ValidationError(bound.model._name, found)
+        refused = await _check_records(bound, rules, subjects)
+        if refused:
+            raise ValidationError(bound.model._name, refused)
     return _with_values(bound, rules, plan, values)
 
 
@@ -219,10 +218,10 @@ async def _check_records(
         for subject in subjects
         for rule in rules.concerning("write", subject.values)
     ]
-    found = await _check_constraints(current_env(), bound, jobs)
+    problems = await _check_constraints(current_env(), bound, jobs)
     order = {id(subject): place for place, subject in enumerate(subjects)}
-    found.sort(key=lambda problem: order[id(problem[0])])
-    return [detail for _, detail in found]
+    problems.sort(key=lambda problem: order[id(problem[0])])
+    return [detail for _, detail in problems]
 
 
 def _with_values(bound: BoundModel, rules: Rules, plan: Plan, values: State) -> Plan:
@@ -285,10 +284,10 @@ async def _check_values(
     fields = bound.schema.fields
 
     async def check_one(subject: ValueRow, calls: list[tuple[str, Callable[[Any], Any]]]) -> None:
-        wrong: set[str] = set()
+        refused_names: set[str] = set()
         for name, call in calls:
             value = subject.values[name]
-            if value is None or name in wrong:
+            if value is None or name in refused_names:
                 continue
             try:
                 result = call(value)
@@ -297,7 +296,7 @@ async def _check_values(
             except DomainError:
                 raise  # the validator's own search is wrong, not the value
             except (ValueError, AssertionError) as error:
-                wrong.add(name)
+                refused_names.add(name)
                 problems.extend((subject, d) for d in _details(error, subject.loc, (name,)))
 
     pending = (
@@ -312,8 +311,9 @@ async def _check_values(
 def _details(error: Exception, loc: Loc, names: Loc) -> list[ErrorDetail]:
     if isinstance(error, ValidationError):
         return [{**detail, "loc": (*loc, *detail["loc"])} for detail in error.errors()]
-    said = getattr(error, "message", None)  # a PydanticCustomError fills in its template there
-    message = said() if callable(said) else str(error)
+    # The text of a PydanticCustomError is a template, which this method fills in.
+    message_of = getattr(error, "message", None)
+    message = message_of() if callable(message_of) else str(error)
     return [{"loc": (*loc, *names), "msg": str(message), "type": "constraint"}]
 
 

@@ -3,8 +3,7 @@
 Every write runs them in this order: the field's type, its synchronous ``validators=``, synchronous
 ``@validates`` methods, then the asynchronous ones of both, then ``@constrains``. Nothing is written
 before all of them have passed for every record. This module first collects the rules of a class,
-and
-then applies them.
+and then applies them.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ def _declaring(kind: str, fields: tuple[Any, ...], on: Iterable[When]) -> Callab
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A method with what was declared above it, or above the method that it overrides."""
+    """A method with the declaration above it, or above the method that it overrides."""
 
     method: str
     fields: frozenset[str]
@@ -129,16 +128,16 @@ class Rules:
 
     __slots__ = ("_late", "_of_new", "_sync", "are_late", "constraints")
 
-    def __init__(self, cls: type[Structure], found: Iterable[tuple[Declared, Rule]]) -> None:
+    def __init__(self, cls: type[Structure], rules: Iterable[tuple[Declared, Rule]]) -> None:
         self.constraints: list[Rule] = []
         self._sync: dict[str, list[tuple[frozenset[When], Callable[[Any], Any]]]] = {}
-        # The asynchronous validators stand in the order in which they are called.
+        # The lists have the order in which the asynchronous validators are called.
         self._late: dict[str, list[tuple[frozenset[When], Callable[[Any], Any]]]] = {}
         both = frozenset(BOTH)
         for field in cls._schema.stored:
             for validator in field.async_validators:
                 self._late.setdefault(field.name, []).append((both, validator))
-        for declared, rule in found:
+        for declared, rule in rules:
             if declared.kind == "constrains":
                 self.constraints.append(rule)
                 continue
@@ -150,8 +149,7 @@ class Rules:
         self._of_new = [rule for rule in self.constraints if "create" in rule.on]
 
     def checks(self, field: Field[Any, Any], when: When) -> list[Callable[[Any], Any]]:
-        """Return the synchronous ``@validates`` methods of a field, each of which returns the value
-        to store."""
+        """Return a field's synchronous ``@validates`` methods; each returns the value to store."""
         return [
             partial(_check, call, field)
             for on, call in self._sync.get(field.name, ())
@@ -166,8 +164,8 @@ class Rules:
         """Return the rule that must know the field's whole new value; None where no rule must."""
         if name in self._sync or name in self._late:
             return "a validator"
-        found = self.concerning("write", (name,))
-        return found[0].method + "()" if found else None
+        constraints = self.concerning("write", (name,))
+        return constraints[0].method + "()" if constraints else None
 
     def concerning(self, when: When, written: Collection[str]) -> list[Rule]:
         """Return the constraints that such a write must fulfil."""
@@ -182,18 +180,17 @@ def rules_of(cls: type[Structure]) -> Rules | None:
     Raises:
         TypeError: A rule names an unknown field, or is asynchronous where nothing can wait for it.
     """
-    found = [
+    rules = [
         (rule, Rule(name, frozenset(rule.fields), rule.on, is_async(getattr(cls, name))))
         for name, rule in declared_rules(cls).items()
     ]
-    _refuse_unknown(cls, found)
+    _refuse_unknown(cls, rules)
     late = _refuse_nested(cls)
-    return Rules(cls, found) if found or late else None
+    return Rules(cls, rules) if rules or late else None
 
 
 def declared_rules(cls: type[Structure]) -> dict[str, Declared]:
-    """Return the declaration of each rule of a class, by the method's name; those of a base come
-    first."""
+    """Return each rule's declaration by the method's name; those of a base class come first."""
     declared: dict[str, Declared] = {}
     for ancestor in reversed(cls.__mro__):
         for name, value in vars(ancestor).items():
@@ -204,11 +201,11 @@ def declared_rules(cls: type[Structure]) -> dict[str, Declared]:
     return {name: rule for name, rule in declared.items() if callable(getattr(cls, name))}
 
 
-def _refuse_unknown(cls: type[Structure], found: Iterable[tuple[Declared, Rule]]) -> None:
+def _refuse_unknown(cls: type[Structure], rules: Iterable[tuple[Declared, Rule]]) -> None:
     if getattr(cls, "_abstract", False) or getattr(cls, "_inherit", None) is not None:
         return  # the extended model may have the field
     fields = cls._schema.fields
-    for declared, rule in found:
+    for declared, rule in rules:
         for name in declared.fields:
             field = fields.get(name)
             if field is None or (declared.kind == "validates" and not field.stored):

@@ -131,8 +131,7 @@ def _step(value: Any, direction: int) -> Any:
 
 
 def bounds(field: Any) -> tuple[Any, Any]:
-    """Return the lowest and the highest value of a numeric field; None where it has no such
-    bound."""
+    """Return the lowest and the highest value of a numeric field; None for a missing bound."""
     low, high = field.min_value, field.max_value
     if isinstance(field, Decimal) and field.max_digits < _DIGITS:
         digits = field.max_digits - (field.decimal_places or 0)

@@ -89,12 +89,12 @@ async def _read_stored(
     """
     pks = list(dict.fromkeys(record.pk for record in records))
     documents = await by_ids(bound, "_id", pks, fields=names)
-    found = {record.pk: record for record in hydrate(bound, documents, names)}
-    if len(found) < len(pks):
+    stored = {record.pk: record for record in hydrate(bound, documents, names)}
+    if len(stored) < len(pks):
         raise NotFound(
-            f"{bound.model._name}: {len(pks) - len(found)} of {len(pks)} records do not exist any more"
+            f"{bound.model._name}: {len(pks) - len(stored)} of {len(pks)} records do not exist any more"
         )
-    return found
+    return stored
 
 
 async def read_values(
@@ -118,8 +118,8 @@ async def read_values(
     names = None
     if wanted is not None:
         names = frozenset({"_id", *(name for name in wanted if name not in ("id", "pk"))})
-    found = await _read_stored(bound, records, names)
-    return [_as_dict(found[record.pk], wanted) for record in records]
+    stored = await _read_stored(bound, records, names)
+    return [_as_dict(stored[record.pk], wanted) for record in records]
 
 
 def _as_dict(record: BaseModel, wanted: Sequence[str] | None) -> dict[str, Any]:

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 def on_its_way(bound: BoundModel, op: Operation, way: Way) -> Operation:
-    """Note on an operation the way of its values, and a place for the values that its steps hand
-    back.
+    """Note the values' way on an operation, with a place for the values that steps hand back.
 
     A model without document steps needs neither note.
     """
@@ -43,8 +42,7 @@ def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) ->
 
 
 def give_written(record: BaseModel, op: Operation, update: Update) -> None:
-    """Put the values that steps filled in beside the update into a record, where it has loaded the
-    fields."""
+    """Put the values that steps filled in into a record, for loaded fields outside the update."""
     back = op.notes.get(HAND_BACK)
     if not back:
         return

@@ -21,8 +21,7 @@ _counter = int.from_bytes(os.urandom(3), "big")
 
 
 def _reseed() -> None:
-    """Draw new random bytes and a new counter, so that a forked child does not repeat its parent's
-    ids."""
+    """Draw new random bytes and a new counter: a forked child must not repeat its parent's ids."""
     global _random, _counter, _lock
     _lock = threading.Lock()
     _random = os.urandom(5)

@@ -1,5 +1,7 @@
-"""The one path of values to an operation: runs the steps of features and plugins around the model's
-validation and rules. A call that no step concerns validates its values and does not come here.
+"""The one path of values to an operation: runs steps around the model's validation and rules.
+
+Features and plugins bring the steps. A call that no step concerns only validates, and does not come
+here.
 
 New records begin in ``creating``, writes in ``records`` and ``per_record``; ``sending`` sends the
 operations.
@@ -218,8 +220,7 @@ def _unencoded(values: Mapping[str, Any]) -> Plan:
 
 
 async def carry_out(batch: ValueBatch, operate: Callable[[], Awaitable[T]]) -> T:
-    """Do the work before a batch's operation, the operation, and the work after it, in this
-    order."""
+    """Run the work before a batch's operation, the operation, and the work after it."""
     for work in batch.work_before:
         await work()
     result = await operate()

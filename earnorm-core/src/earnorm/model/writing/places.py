@@ -24,8 +24,7 @@ _PRESENT = ("exists", True)
 
 
 class RefusedError(ValueError):
-    """The reason why a change cannot be applied at a place; it becomes one detail of a
-    ValidationError."""
+    """The reason why a change cannot be applied; it becomes one detail of a ValidationError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,4 @@
-"""Turns changes and dotted paths into one update: ``write({"views": Inc(1), "address.city":
-"Huế"})``."""
+"""Turns changes and dotted paths into one update: ``{"views": Inc(1), "address.city": "Huế"}``."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ _BESIDE_TOGGLE = frozenset({TOGGLE, "$set", "$inc", "$unset"})
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A condition that is part of a write, and the error detail for a record that does not fulfil
-    it."""
+    """A condition of a write, with the error detail for a record that does not fulfil it."""
 
     domain: Domain
     detail: ErrorDetail

@@ -1,8 +1,7 @@
 """Turns values and existing records into write and unlink operations.
 
 Records, RecordSets and queries all write through here. New records go through ``creating``;
-different
-values for each of many records go through ``per_record``.
+different values for each of many records go through ``per_record``.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ if TYPE_CHECKING:
 
 
 async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
-    """Write a record's own changes and these values in one round trip; a new record is created with
-    them."""
+    """Write a record's own changes and these values in one round trip; or create a new record."""
     if not record.is_stored:
         changes = [changes_are_written(n) for n, value in values.items() if is_change(n, value)]
         if changes:
@@ -277,8 +275,7 @@ async def _update(
 async def write_stored(
     record: BaseModel, values: Mapping[str, Any], expect: Mapping[str, Any]
 ) -> int:
-    """Write stored values to a record that still has the expected ones; return 1 if it was written,
-    else 0.
+    """Write stored values to a record that still has the expected ones; return 1 if so, else 0.
 
     Args:
         record: A stored record.
@@ -321,8 +318,7 @@ async def unlink(records: Sequence[BaseModel]) -> int:
 
 
 async def unlinking(bound: BoundModel, records: Sequence[BaseModel]) -> ValueBatch | None:
-    """Return the batch of records to delete with their expected values; None where no step concerns
-    it."""
+    """Return the batch of records to delete; None if no step concerns the deletion."""
     steps = bound.ways.unlink
     if steps is None or not steps.concern(()):
         return None
@@ -344,16 +340,16 @@ async def _unlink(bound: BoundModel, records: Sequence[BaseModel], rows: Sequenc
         options = FIRST if one else PLAIN
         unchanged = Domain.TRUE
         if any(row.expected for row in rows):
-            wanted = set(chunk)
-            unchanged = expectations([row for row in rows if row.record.pk in wanted])
+            pks_of_chunk = set(chunk)
+            unchanged = expectations([row for row in rows if row.record.pk in pks_of_chunk])
         op = Operation("unlink", bound.model, env, domain & unchanged, options=options)
         number: int = await env.app.execute(op)
         deleted += number
         if number < len(chunk) and unchanged is not Domain.TRUE:
-            left: int = await env.app.execute(Operation("count", bound.model, env, domain))
-            if left:
+            remaining: int = await env.app.execute(Operation("count", bound.model, env, domain))
+            if remaining:
                 raise ConcurrencyError(
-                    f"{bound.model._name}: {left} of {len(pks)} records were changed since they were "
-                    f"read and are left; refresh() them and try again"
+                    f"{bound.model._name}: {remaining} of {len(pks)} records were changed since "
+                    f"they were read and are left; refresh() them and try again"
                 )
     return deleted

@@ -244,8 +244,8 @@ async def check_matched(bound: BoundModel, op: Operation, matched: int, expected
     updates = values.values() if isinstance(values, PerRecord) else (values,)
     if any(isinstance(update, Update) and update.expect for update in updates):
         # The count tells changed records, which still exist, from deleted ones.
-        left: int = await op.app.execute(Operation("count", bound.model, op.env, op.domain))
-        if left > matched:
+        remaining: int = await op.app.execute(Operation("count", bound.model, op.env, op.domain))
+        if remaining > matched:
             raise ConcurrencyError(
                 f"{name}: {lost} of {expected} records were changed or deleted since they were read; "
                 f"refresh() them and try again"

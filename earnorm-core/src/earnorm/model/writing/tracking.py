@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 
 def embedded_objects(record: Structure) -> Iterator[Structure]:
-    """Yield the embedded objects that were read or assigned; one never read is still a plain
-    dict."""
+    """Yield the embedded objects that were read or assigned; an unread one is still a dict."""
     state = record.__dict__
     for field in type(record)._schema.embedded:
         value = state.get(field.name)
@@ -26,8 +25,7 @@ def embedded_objects(record: Structure) -> Iterator[Structure]:
 
 
 def changed_fields(record: Structure) -> list[str]:
-    """Return the names of the fields whose values differ from the loaded ones, mutable values
-    included."""
+    """Return the names of changed fields, those with values that changed in place included."""
     names: list[str] = list(getattr(record, "_changes", ()))
     fields, state = type(record)._schema.fields, record.__dict__
     for name, original in getattr(record, "_originals", {}).items():
