@@ -25,7 +25,7 @@ from earnorm.kernel.environment import current_env, find_env
 from earnorm.kernel.operations import ONE, Operation
 from earnorm.model.declaring import Declaration, declare_options
 from earnorm.model.extension import class_in_app
-from earnorm.model.query import Query, asked
+from earnorm.model.query import Query, concerns_of
 from earnorm.model.reading import serializing
 from earnorm.model.reading.hydrate import ghosts, hydrate_one
 from earnorm.model.recordset import RecordSet
@@ -430,7 +430,7 @@ class BaseModel(Declared):
             only=only,
             prefetch=prefetch,
             timeout=timeout,
-            concerns=asked(read_concern=read_concern, read_preference=read_preference),
+            concerns=concerns_of(read_concern=read_concern, read_preference=read_preference),
         )
 
     @classmethod
@@ -450,7 +450,7 @@ class BaseModel(Declared):
         op = Operation("search", bound.model, env, Domain([("_id", "=", id)]), None, ONE)
         documents = await env.app.execute(op)
         if not documents:
-            raise NotFound(f"{cls._name}: no record with the id {_shown(id)}")
+            raise NotFound(f"{cls._name}: no record with the id {_shortened(id)}")
         record: Self = hydrate_one(bound, documents[0])
         return record
 
@@ -463,7 +463,7 @@ class BaseModel(Declared):
         operand = bound.schema.fields["_id"].operand
         # This App's class is the model or a subclass of it.
         return RecordSet(
-            cast(type[Self], bound.model), ghosts(bound, [operand(one_id) for one_id in ids])
+            cast(type[Self], bound.model), ghosts(bound, [operand(given_id) for given_id in ids])
         )
 
     @classmethod
@@ -647,7 +647,7 @@ def _readonly(field: Field[Any, Any]) -> Any:
     return {"loc": (field.name,), "msg": "can be set only on a new record", "type": "readonly"}
 
 
-def _shown(id: object) -> str:
+def _shortened(id: object) -> str:
     text = str(getattr(id, "pk", id))
     return text if len(text) <= 60 else f"{text[:60]}…"
 

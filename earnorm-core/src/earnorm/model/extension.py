@@ -100,14 +100,14 @@ def _check_fields(base: type[BaseModel], extensions: Sequence[Extension]) -> Non
             if before is not None and form_of(field) != form_of(before):
                 raise PluginError(
                     f"{extension} changes the field {base._name}.{name} of {_place_of(base)}: "
-                    f"{_shown(before)} became {_shown(field)}, which is stored in another way; an "
-                    f"override may change what a field demands, not what it stores"
+                    f"{_type_of(before)} became {_type_of(field)}, which is stored in another way; "
+                    f"an override may change what a field demands, not what it stores"
                 )
             other = brought.get(name)
             if other is not None and not _is_same(other[1], field):
                 raise PluginError(
                     f"{other[0]} and {extension} both bring a field {base._name}.{name}, and not the "
-                    f"same one ({_shown(other[1])}, {_shown(field)}); rename one, or disable a plugin"
+                    f"same one ({_type_of(other[1])}, {_type_of(field)}); rename one, or disable a plugin"
                 )
             brought[name] = (extension, field)
             if not field.stored:
@@ -120,7 +120,7 @@ def _check_fields(base: type[BaseModel], extensions: Sequence[Extension]) -> Non
                 )
 
 
-def _shown(field: Field[Any, Any]) -> str:
+def _type_of(field: Field[Any, Any]) -> str:
     kind = type(field).__name__
     return f"{kind} of {', '.join(field.names())}" if isinstance(field, Relation) else kind
 

@@ -115,11 +115,11 @@ class Query(Generic[M]):
 
     def read_concern(self, level: ReadConcern) -> Self:
         """Require a read concern of the data that it reads: ``"majority"``, ``"linearizable"`` …"""
-        return self._asking(asked(read_concern=level))
+        return self._with_concerns(concerns_of(read_concern=level))
 
     def write_concern(self, concern: WriteConcern) -> Self:
         """Set the members that must confirm the writes of ``update`` and ``delete``."""
-        return self._asking(asked(write_concern=concern))
+        return self._with_concerns(concerns_of(write_concern=concern))
 
     def read_preference(self, mode: ReadPreference) -> Self:
         """Choose the member to read from: ``"secondary"``, ``"nearest"`` …
@@ -127,9 +127,9 @@ class Query(Generic[M]):
         Raises:
             ConfigurationError: No such mode; the two methods above: no such level or concern.
         """
-        return self._asking(asked(read_preference=mode))
+        return self._with_concerns(concerns_of(read_preference=mode))
 
-    def _asking(self, concerns: Concerns | None) -> Self:
+    def _with_concerns(self, concerns: Concerns | None) -> Self:
         return self if concerns is None else self._with(_concerns=concerns.over(self._concerns))
 
     def lock(self) -> Self:
@@ -383,7 +383,7 @@ _WINDOW = {
 }
 
 
-def asked(**concern: object) -> Concerns | None:
+def concerns_of(**concern: object) -> Concerns | None:
     """Return the concerns of a search's arguments; None where there are none.
 
     Raises:

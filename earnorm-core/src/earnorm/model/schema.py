@@ -83,7 +83,7 @@ class Schema:
         self._validators: dict[str, SchemaValidator] = {}
         self._find_field: Callable[[str], Field[Any, Any] | None] | None = None
         self._check_new: Callable[[Any], State] | None = None
-        self._are_given = frozenset(f.name for f in _given(self)).issuperset
+        self._are_given = frozenset(f.name for f in _input_fields(self)).issuperset
         """A function that returns whether a new record accepts values for all of these names."""
 
     # -- validation: values that come from callers --------------------------------------------
@@ -258,7 +258,7 @@ class Schema:
             return self._in_dict(field, rest, path)
         inner = self._inside(field, path)
         if inner is None:  # a free-form value accepts any path and any JSON value
-            return Path(f"{field.db_name}.{rest}", _free(path))
+            return Path(f"{field.db_name}.{rest}", _free_form(path))
         position, _, deeper = rest.partition(".")
         if position.isdecimal() and deeper:  # lines.0.sku: a field of the first line
             below = inner.resolve(deeper)
@@ -291,7 +291,7 @@ class Schema:
         if not deeper:
             return Path(f"{field.db_name}.{key}", field._values)
         inner = self._inside(field._values, path)
-        below = Path(deeper, _free(path)) if inner is None else inner.resolve(deeper)
+        below = Path(deeper, _free_form(path)) if inner is None else inner.resolve(deeper)
         return Path(f"{field.db_name}.{key}.{below.db_path}", below.field)
 
     def _inside(self, field: Field[Any, Any], path: str) -> Schema | None:
@@ -366,7 +366,7 @@ class Schema:
         return f"<Schema {self.name}: {', '.join(self.fields)}>"
 
 
-def _free(path: str) -> Json[Any]:
+def _free_form(path: str) -> Json[Any]:
     """Return a field for any JSON value inside a free-form one."""
     free: Json[Any] = Json()
     free.__set_name__(Schema, path)
@@ -412,7 +412,7 @@ def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
             fields: dict[str, core_schema.TypedDictField] = {}
             # Commands on relations stored elsewhere are values too; the write path takes them out.
             elsewhere = tuple(f for f in schema.to_many if not f.stored)
-            for field in (*_given(schema), *elsewhere):
+            for field in (*_input_fields(schema), *elsewhere):
                 inner = handler.generate_schema(field.value_annotation())
                 checks = schema.rules.checks(field, when) if schema.rules else []
                 for check in checks:
@@ -432,7 +432,7 @@ def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
     return Shape
 
 
-def _given(schema: Schema) -> Iterator[Field[Any, Any]]:
+def _input_fields(schema: Schema) -> Iterator[Field[Any, Any]]:
     """Return the fields that accept a value from the caller."""
     return (field for field in schema.fields.values() if field.is_given)
 

@@ -111,11 +111,11 @@ class _Judges:
         if place.pk in starts:
             return True
         if not tree.upwards:
-            return any(ancestor.pk in starts for ancestor in _upwards(place))
+            return any(ancestor.pk in starts for ancestor in _ancestors(place))
         return any(
             ancestor == place
             for start in self._records(tree, model)
-            for ancestor in _upwards(start)
+            for ancestor in _ancestors(start)
         )
 
     def _records(self, tree: Tree, model: type[Any]) -> Iterator[Any]:
@@ -132,7 +132,7 @@ class _Judges:
             yield record
 
 
-def _upwards(record: Any) -> Iterator[Any]:
+def _ancestors(record: Any) -> Iterator[Any]:
     """Yield the ancestors of a record, the nearest first, each once."""
     parent: str = getattr(type(record), "_parent_name", "parent_id")
     if parent not in type(record)._schema.fields:

@@ -71,7 +71,7 @@ class Selection:
         """Return the pipeline that selects the documents."""
         if not self.lookups:
             return [{"$match": bound.filter(self.domain)}]
-        schema = _Flagged(bound.schema)
+        schema = _SchemaWithLookups(bound.schema)
         return [
             {"$match": bound.filter(self.first)},
             *self.lookups,
@@ -368,7 +368,7 @@ def _collect(value: Any, names: list[str], position: int, values: dict[Any, None
         _collect(value.get(names[position]), names, position + 1, values)
 
 
-class _Flagged:
+class _SchemaWithLookups:
     """A model's schema with the fields that lookups add to its documents."""
 
     def __init__(self, schema: Schema) -> None:
@@ -376,7 +376,7 @@ class _Flagged:
         self._schema = schema
 
     def resolve(self, path: str) -> Path:
-        return Path(path, _Flag()) if path.startswith(_FLAG) else self._schema.resolve(path)
+        return Path(path, _LookupField()) if path.startswith(_FLAG) else self._schema.resolve(path)
 
     def substitute(self, path: str) -> Substitute | None:
         return None if path.startswith(_FLAG) else self._schema.substitute(path)
@@ -385,7 +385,7 @@ class _Flagged:
         return None if path.startswith(_FLAG) else self._schema.crossing(path)
 
 
-class _Flag:
+class _LookupField:
     name = _FLAG
 
     def operand(self, value: Any) -> Any:

@@ -49,22 +49,22 @@ def _refuse(batch: ValueBatch) -> None:
     bound = batch.env.app.bind(batch.model.cls)
     message = _OF_NEW if batch.is_new else _OF_A_QUERY if batch.way is Way.UPDATE else _OF_MANY
     for row in batch.rows:
-        for name in _taken(bound, row, is_new=batch.is_new):
+        for name in _take_commands(bound, row, is_new=batch.is_new):
             row.refuse(name, message, "command")
 
 
 async def _carry_out(batch: ValueBatch) -> None:
     bound = batch.env.app.bind(batch.model.cls)
     if batch.is_new:
-        commands = [_taken(bound, row, is_new=True) for row in batch.rows]
+        commands = [_take_commands(bound, row, is_new=True) for row in batch.rows]
         if any(commands):
             await nested.plan(bound, batch, commands)
         return
-    for rows, given in _together(bound, batch.rows):
-        await _Rewriting(bound, batch, rows).plan(given)
+    for rows, given in _grouped_by_commands(bound, batch.rows):
+        await _CommandsOfRows(bound, batch, rows).plan(given)
 
 
-def _taken(bound: BoundModel, row: ValueRow, *, is_new: bool) -> Given:
+def _take_commands(bound: BoundModel, row: ValueRow, *, is_new: bool) -> Given:
     """Take the commands out of valid values."""
     values = row.values
     if not is_new:
@@ -77,13 +77,13 @@ def _taken(bound: BoundModel, row: ValueRow, *, is_new: bool) -> Given:
     return given
 
 
-def _together(
+def _grouped_by_commands(
     bound: BoundModel, rows: Sequence[ValueRow]
 ) -> Iterable[tuple[list[ValueRow], Given]]:
     """Return groups of rows that got the same commands, each with these commands."""
     groups: dict[tuple[int, ...], tuple[list[ValueRow], Given]] = {}
     for row in rows:
-        given = _taken(bound, row, is_new=False)
+        given = _take_commands(bound, row, is_new=False)
         if given:
             key = tuple(id(given.get(field.name)) for field in bound.schema.to_many)
             groups.setdefault(key, ([], given))[0].append(row)
@@ -91,7 +91,7 @@ def _together(
 
 
 @dataclass(eq=False)
-class _Rewriting:
+class _CommandsOfRows:
     """The commands of some records that share them: plans the work before and after their write."""
 
     bound: BoundModel

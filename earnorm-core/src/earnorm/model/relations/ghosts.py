@@ -234,7 +234,7 @@ def _assigned(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> 
     """
     members: list[Any] = []
     for item in value or ():
-        named = _named(item) if isinstance(item, Command | Mapping) else (item,)
+        named = _linked_by(item) if isinstance(item, Command | Mapping) else (item,)
         if named is None:
             raise FieldNotLoaded(
                 f"{type(record)._name}.{field.name} was given commands; 'await record.save()' "
@@ -246,7 +246,7 @@ def _assigned(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> 
     return RecordSet(model, [member if is_record(member) else next(unloaded) for member in members])
 
 
-def _named(item: Any) -> Sequence[Any] | None:
+def _linked_by(item: Any) -> Sequence[Any] | None:
     """Return the records that a command links; None where it does other work."""
     if not isinstance(item, Command):
         return None
@@ -267,7 +267,7 @@ def note_inside(structure: Any, field: Field[Any, Any], value: Any) -> None:
     if inner is None:
         inner = outer.inside[field.name] = Fetch(outer.app)
         inner.peers = lambda: inside(outer.siblings(structure, field.name), field)
-    for embedded in _flat(value):
+    for embedded in _embedded_in(value):
         object.__setattr__(embedded, "_fetch", inner)
 
 
@@ -277,14 +277,14 @@ def inside(structures: Iterable[Any], field: Field[Any, Any]) -> list[Any]:
         embedded
         for structure in structures
         if structure.__dict__.get(field.name) is not None
-        for embedded in _flat(getattr(structure, field.name))
+        for embedded in _embedded_in(getattr(structure, field.name))
     ]
 
 
-def _flat(value: Any) -> Iterable[Any]:
+def _embedded_in(value: Any) -> Iterable[Any]:
     if isinstance(value, list):
         for item in value:
-            yield from _flat(item)
+            yield from _embedded_in(item)
     elif is_record(value):
         yield value
 

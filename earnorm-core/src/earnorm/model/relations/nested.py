@@ -157,14 +157,14 @@ class _Planning:
         inverse = inverse_of(target, relation)
         new_members = [member for member in members if member.new is not None]
         if new_members:
-            values = [_pointing(m.new, inverse, m.owner.values["_id"]) for m in new_members]
+            values = [_with_pointer(m.new, inverse, m.owner.values["_id"]) for m in new_members]
             child = await self._create(target, values, new_members)
             if child is None:
                 return
             self.batch.after(child.run)
             if len(new_members) == len(members):
                 owners = [member.owner for member in new_members]
-                self.batch.settle(lambda: _show(relation, child, owners))
+                self.batch.settle(lambda: _show_created(relation, child, owners))
         owners_by_pk: dict[Any, list[Any]] = {}
         for member in members:
             if member.new is None:
@@ -174,7 +174,9 @@ class _Planning:
             self.batch.after(lambda: linking.point_at(target, inverse, owners_by_pk))
 
 
-def _show(relation: ToMany[Any], child: creating.Creation, owners: Sequence[ValueRow]) -> None:
+def _show_created(
+    relation: ToMany[Any], child: creating.Creation, owners: Sequence[ValueRow]
+) -> None:
     """Put the created records into the field of the new records that own them."""
     by_owner: dict[int, tuple[ValueRow, list[Any]]] = {}
     for owner, record in zip(owners, child.records, strict=True):
@@ -183,7 +185,7 @@ def _show(relation: ToMany[Any], child: creating.Creation, owners: Sequence[Valu
         owner.record.__dict__[relation.name] = RecordSet(child.bound.model, records)
 
 
-def _pointing(value: Any, inverse: Any, pk: Any) -> Any:
+def _with_pointer(value: Any, inverse: Any, pk: Any) -> Any:
     """Return the values of a record to create, with a pointer to its owner."""
     pointer = pk if isinstance(inverse, Many2one) else [pk]
     if isinstance(value, Mapping):

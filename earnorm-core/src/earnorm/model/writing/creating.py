@@ -72,7 +72,7 @@ class Creation:
 
     def make(self) -> list[Any]:
         """Make the records before they are stored, so that others can hold them."""
-        self.records = _blank(self.bound, self.values, _are_dicts(self.values))
+        self.records = _empty_records(self.bound, self.values, _are_dicts(self.values))
         deque(map(set_state, self.records, self.states), maxlen=0)
         return self.records
 
@@ -159,7 +159,7 @@ def placed(
     ]
 
 
-def _blank(bound: BoundModel, values: Values, are_dicts: bool) -> list[Any]:
+def _empty_records(bound: BoundModel, values: Values, are_dicts: bool) -> list[Any]:
     """Return the given records, and new ones without a state in place of dicts."""
     if are_dicts:
         return list(map(object.__new__, repeat(bound.model, len(values))))
@@ -177,7 +177,7 @@ async def store(
     env = current_env()
     are_dicts = _are_dicts(values)
     if records is None:
-        records = _blank(bound, values, are_dicts)
+        records = _empty_records(bound, values, are_dicts)
     if not are_dicts:
         given: list[Any] = [value for value in values if is_record(value)]
         touch(env, given)
@@ -264,9 +264,9 @@ def _given(
     base = bound.model._base or bound.model
     if not isinstance(value, base):
         kind = type(value).__name__
-        raise _refused(bound, position, f"a {kind} is no dict and no {base.__name__}", values)
+        raise _error(bound, position, f"a {kind} is no dict and no {base.__name__}", values)
     if value.is_stored:
-        raise _refused(bound, position, "is stored already; save() or write() it", values)
+        raise _error(bound, position, "is stored already; save() or write() it", values)
     record: Any = value
     is_foreign = type(record) is not bound.model  # made before this App was started
     if is_foreign:
@@ -307,7 +307,7 @@ def _validate(
         ) from None
 
 
-def _refused(
+def _error(
     bound: BoundModel, position: int, message: str, values: Sequence[object]
 ) -> ValidationError:
     loc = (position,) if len(values) > 1 else ()

@@ -40,7 +40,7 @@ async def write_many(bound: BoundModel, values: Mapping[Any, Values]) -> int:
         try:
             pk, row.record = _target(bound, key)
             if seen.setdefault(pk, position) != position:
-                raise _refused(bound, f"the same record as at position {seen[pk]}", "conflict")
+                raise _error(bound, f"the same record as at position {seen[pk]}", "conflict")
             row.values = each  # type: ignore[assignment] # checked and copied in checked_each()
         except ValidationError as error:
             row.add_problems(error.errors())
@@ -148,14 +148,14 @@ def _target(bound: BoundModel, key: Any) -> tuple[Any, BaseModel | None]:
     base = bound.model._base or bound.model
     if isinstance(key, base):
         if not key.is_stored:
-            raise _refused(bound, "is not stored; save() it first", "unsaved")
+            raise _error(bound, "is not stored; save() it first", "unsaved")
         return key.pk, key
     try:
         pk = bound.schema.fields["_id"].operand(key)
     except ValueError as error:
-        raise _refused(bound, str(error), "type") from None
+        raise _error(bound, str(error), "type") from None
     return pk, None
 
 
-def _refused(bound: BoundModel, message: str, kind: str) -> ValidationError:
+def _error(bound: BoundModel, message: str, kind: str) -> ValidationError:
     return ValidationError(bound.model._name, [{"loc": (), "msg": message, "type": kind}])

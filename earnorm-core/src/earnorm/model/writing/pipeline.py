@@ -152,12 +152,12 @@ async def check_written(
     await run_value_steps(steps.plan, batch)
     batch.refuse()
     rows = batch.rows
-    if _share(batch):
+    if _have_same_values(batch):
         return [plan_of(bound.schema, dict(rows[0].values))] * len(rows)
     return [plan_of(bound.schema, row.values) for row in rows]
 
 
-def _share(batch: ValueBatch) -> bool:
+def _have_same_values(batch: ValueBatch) -> bool:
     """Return whether all rows get the same values."""
     if batch.way is not Way.WRITE and batch.way is not Way.UPDATE:
         return False
@@ -172,7 +172,7 @@ def _share(batch: ValueBatch) -> bool:
 
 def validate_written(bound: BoundModel, batch: ValueBatch) -> None:
     """Validate the values of a write, and note the problems of each row."""
-    if len(batch.rows) > 1 and _share(batch):
+    if len(batch.rows) > 1 and _have_same_values(batch):
         try:
             values = validated(bound.schema, batch.rows[0].values)
         except ValidationError as error:
@@ -194,13 +194,14 @@ async def _hold_to_rules(
     if bound.schema.rules is None:
         return
     rows = batch.rows
-    if records is None or _share(batch):
-        plan = await checked_plan(bound, _unencoded(rows[0].values), records)
+    if records is None or _have_same_values(batch):
+        plan = await checked_plan(bound, _plan_for_rules(rows[0].values), records)
         for row in rows:
             row.values.update(plan.values)
         return
     given = [
-        (row.loc, _unencoded(row.values), record) for row, record in zip(rows, records, strict=True)
+        (row.loc, _plan_for_rules(row.values), record)
+        for row, record in zip(rows, records, strict=True)
     ]
     checked, problems = await checked_plans(bound, given)
     batch.add_problems(problems)
@@ -208,7 +209,7 @@ async def _hold_to_rules(
         row.values.update(plan.values)
 
 
-def _unencoded(values: Mapping[str, Any]) -> Plan:
+def _plan_for_rules(values: Mapping[str, Any]) -> Plan:
     """Return the part of a plan that the rules read."""
     if not has_changes(values):
         return Plan(values, {})

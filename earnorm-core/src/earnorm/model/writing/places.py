@@ -92,7 +92,7 @@ def find_place(schema: Schema, path: str) -> Place:
         elif isinstance(current_field, Dict | Json):
             texts: KeyTexts | None = getattr(current_field, "_texts", None)
             current_field, step = (
-                getattr(current_field, "_values", None) or _free(path),
+                getattr(current_field, "_values", None) or _free_form(path),
                 _key(part, texts),
             )
             nullable = False
@@ -128,7 +128,7 @@ def _key(part: str, texts: KeyTexts | None) -> str:
         raise RefusedError(error.message()) from None
 
 
-def _free(path: str) -> Json[Any]:
+def _free_form(path: str) -> Json[Any]:
     free: Json[Any] = Json()
     free.__set_name__(Json, path)
     return free
