@@ -16,6 +16,7 @@ from earnorm.features.indexes.declarations import Index
 from earnorm.features.locking.locking import Lock
 from earnorm.fields.base import MISSING
 from earnorm.kernel.attributes import Attribute
+from earnorm.kernel.document_steps import DocumentBatch, DocumentRow
 from earnorm.kernel.environment import current_env, find_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
@@ -33,22 +34,10 @@ from earnorm.kernel.operations import (
 from earnorm.kernel.reading import Reading, RecordClasses
 from earnorm.kernel.requests import DryRun, Request, Stream
 from earnorm.kernel.sending import RETURNED, Returned
-from earnorm.kernel.steps import (
-    ALL,
-    CHANGES,
-    HAND_BACK,
-    WAY,
-    DocumentBatch,
-    DocumentRow,
-    HandBack,
-    Stage,
-    Step,
-    ValueBatch,
-    ValueRow,
-    Way,
-)
+from earnorm.kernel.steps import ALL, CHANGES, HAND_BACK, WAY, HandBack, Stage, Step, Way
 from earnorm.kernel.time import clock
 from earnorm.kernel.transactions import Transaction, atomic, in_transaction, in_transaction_if
+from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.kernel.views import ModelView, name_of
 from earnorm.model.declaring import Declaration
 

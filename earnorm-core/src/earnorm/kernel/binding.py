@@ -24,6 +24,7 @@ from earnorm.exceptions import (
 )
 from earnorm.kernel import parts, searches
 from earnorm.kernel.declared import DeclaredKeys, SharedKeys
+from earnorm.kernel.document_steps import DocumentSteps
 from earnorm.kernel.durable import settling
 from earnorm.kernel.layers import Layer, PlacedLayer, compose
 from earnorm.kernel.loading import LoadedPlugins, settled
@@ -37,17 +38,9 @@ from earnorm.kernel.operations import (
 )
 from earnorm.kernel.reading import combined
 from earnorm.kernel.sending import RETURNED, SENDER, Sender
-from earnorm.kernel.steps import (
-    ALL,
-    DocumentSteps,
-    Stage,
-    Step,
-    ValueWays,
-    Way,
-    checked_steps,
-    in_order,
-)
+from earnorm.kernel.steps import ALL, Stage, Step, Way, checked_steps, in_order
 from earnorm.kernel.transactions import in_transaction_if
+from earnorm.kernel.value_steps import ValueWays
 from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from earnorm.fields.authors import Author
+from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.steps import ALL, DocumentBatch, Stage, Step, Way
+from earnorm.kernel.steps import ALL, Stage, Step, Way
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App

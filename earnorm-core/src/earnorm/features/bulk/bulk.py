@@ -19,8 +19,9 @@ from earnorm.exceptions import (
 from earnorm.features.bulk.collecting import Collector, OwnTransactionError
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation, Options
-from earnorm.kernel.steps import ValueBatch, ValueRow, Way, run_value_steps_now
+from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import transactional
+from earnorm.kernel.value_steps import ValueBatch, ValueRow, run_value_steps_now
 from earnorm.model.writing.creating import Creation, adopt, prepared
 from earnorm.model.writing.handing_back import on_its_way
 from earnorm.model.writing.per_record import checked_each

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import NotFound, ValidationError
-from earnorm.kernel.steps import TAKING_MORE, Stage, Step, ValueBatch, Way
+from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
+from earnorm.kernel.value_steps import ValueBatch
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.slots import set_state

@@ -26,11 +26,12 @@ from earnorm.features.computed.recomputing import (
     computed_of_values,
     values_at,
 )
+from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
-from earnorm.kernel.steps import DocumentBatch, Stage, Step
+from earnorm.kernel.steps import Stage, Step
 from earnorm.kernel.transactions import in_transaction_if
 
 if TYPE_CHECKING:

@@ -36,6 +36,7 @@ from earnorm.features.computed.dependencies import Graph, Node, Plan, Step, Trig
 from earnorm.features.locking.locking import lock
 from earnorm.fields.base import MISSING
 from earnorm.fields.relational import Relation, ToMany
+from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.environment import Env, current_env, use_env
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import (
@@ -48,7 +49,7 @@ from earnorm.kernel.operations import (
     Update,
 )
 from earnorm.kernel.requests import Stream
-from earnorm.kernel.steps import WAY, DocumentBatch, HandBack, Way
+from earnorm.kernel.steps import WAY, HandBack, Way
 from earnorm.kernel.transactions import atomic
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.reading.hydrate import hydrate

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import ValidationError
 from earnorm.fields.base import not_written
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.steps import TAKING_MORE, Stage, Step, ValueBatch, ValueRow, Way
+from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
+from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.relations.ghosts import target_of
 from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing

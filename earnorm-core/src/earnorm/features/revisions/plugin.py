@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from earnorm.exceptions import ConcurrencyError, NotFound
 from earnorm.features.revisions.declaring import REVISION
 from earnorm.fields.base import MISSING
+from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.reading import Reading
-from earnorm.kernel.steps import CHANGES, DocumentBatch, Stage, Step, ValueBatch, Way
+from earnorm.kernel.steps import CHANGES, Stage, Step, Way
+from earnorm.kernel.value_steps import ValueBatch
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App

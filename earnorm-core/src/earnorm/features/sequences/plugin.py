@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from earnorm.features.sequences.counters import sequence
 from earnorm.fields.sequences import Sequence
+from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.environment import use_env
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.steps import DocumentBatch, Stage, Step
+from earnorm.kernel.steps import Stage, Step
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.fields.temporal import Moment
+from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.steps import DocumentBatch, Stage, Step, Way
+from earnorm.kernel.steps import Stage, Step, Way
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App

@@ -24,11 +24,12 @@ from earnorm.features.trees.parent_paths import (
     step,
     store,
 )
+from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import Operation, PerRecord, Update
 from earnorm.kernel.reading import Reading
-from earnorm.kernel.steps import DocumentBatch, Stage, Step
+from earnorm.kernel.steps import Stage, Step
 from earnorm.model.relations.trees import parent_name
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from earnorm.fields.identifiers import ObjectIdField
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation, Options, Update
 from earnorm.kernel.sending import RETURNED, Returned
-from earnorm.kernel.steps import ValueBatch, ValueRow, Way, run_value_steps
+from earnorm.kernel.steps import Way
+from earnorm.kernel.value_steps import ValueBatch, ValueRow, run_value_steps
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.recordset import RecordSet

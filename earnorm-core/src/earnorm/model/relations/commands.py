@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import ValidationError
 from earnorm.fields.command import Command
 from earnorm.fields.relational import Commands, ToMany
-from earnorm.kernel.steps import TAKING_MORE, Stage, Step, ValueBatch, ValueRow, Way
+from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
+from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.reading.hydrate import ghosts
 from earnorm.model.relations import linking, nested
 from earnorm.model.relations.ghosts import target_of

@@ -10,7 +10,7 @@ from earnorm.exceptions import ValidationError
 from earnorm.fields.command import Command
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Commands, Many2one, ToMany
-from earnorm.kernel.steps import ValueBatch, ValueRow
+from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations import linking
 from earnorm.model.relations.ghosts import inverse_of, link_of, target_of

@@ -19,7 +19,7 @@ from earnorm.fields.base import MISSING
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import REQUEST, Operation
 from earnorm.kernel.requests import Stream
-from earnorm.kernel.steps import ValueRow
+from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.slots import set_fetch, set_state

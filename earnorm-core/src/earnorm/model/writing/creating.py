@@ -16,7 +16,8 @@ from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation
-from earnorm.kernel.steps import ValueBatch, ValueRow, ValueSteps, ValueWays, Way
+from earnorm.kernel.steps import Way
+from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, ValueWays
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.validation.checking import checked_new

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ValidationError
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.steps import ValueBatch, ValueRow, ValueSteps, ValueWays, Way
+from earnorm.kernel.steps import Way
+from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, ValueWays
 from earnorm.model.reading.hydrate import ghosts
 from earnorm.model.validation.checking import checked_plans
 from earnorm.model.writing.pipeline import carry_out, check_written

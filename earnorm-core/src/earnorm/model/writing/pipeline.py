@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.fields.relational import is_record
-from earnorm.kernel.steps import ValueBatch, ValueRow, ValueSteps, Way, run_value_steps
+from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import atomic
+from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, run_value_steps
 from earnorm.model.validation.checking import check_rows, checked_plan, checked_plans
 from earnorm.model.writing.planning import Plan, has_changes, is_change, plan_of, validated
 from earnorm.model.writing.tracking import forget_change

@@ -14,8 +14,9 @@ from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import PLAIN, Operation, PerRecord, Update
-from earnorm.kernel.steps import ValueBatch, ValueRow, ValueSteps, Way, run_value_steps
+from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import atomic
+from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, run_value_steps
 from earnorm.model.kinds import by_model, is_mixed, model_of
 from earnorm.model.validation.checking import checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating

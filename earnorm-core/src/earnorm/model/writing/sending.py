@@ -11,7 +11,8 @@ from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, Validati
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation, Options, PerRecord, Update
 from earnorm.kernel.sending import RETURNED, Returned
-from earnorm.kernel.steps import ValueRow, Way
+from earnorm.kernel.steps import Way
+from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.writing.handing_back import give_written, on_its_way

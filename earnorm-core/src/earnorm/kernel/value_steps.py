@@ -1,0 +1,303 @@
+"""Value steps: the values that a caller hands in, and the steps that run on them.
+
+``steps`` describes stages, ways and steps; the steps on stored documents are in ``document_steps``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.exceptions import ErrorDetail, NotSupported, ValidationError
+from earnorm.fields.base import MISSING
+from earnorm.kernel.steps import (
+    TAKING_MORE,
+    Loc,
+    PreparedStep,
+    Stage,
+    Step,
+    Way,
+    prepared_step,
+)
+from earnorm.kernel.views import ModelView
+
+if TYPE_CHECKING:
+    from earnorm.kernel.environment import Env
+
+Work = Callable[[], Awaitable[object]]
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class ValueRow:
+    """The values of one record, as they were given and as earlier steps changed them.
+
+    Attributes:
+        values: Values by name or dotted path. A step may change it. From ``Stage.VALIDATE`` on the
+            values are valid, and complete if the record is new.
+        loc: The position of the record in the given values; empty for a single record.
+        record: The record that the values were given to; None if there is none. For a new record it
+            is set once the record is stored.
+        expected: Stored values that the record must still have; see ``expect``.
+        back: Python values by name that the record gets once the operation is done.
+        problems: The problems of the values.
+        preview: The record that the rules of its model check; None before that.
+    """
+
+    __slots__ = ("back", "expected", "loc", "preview", "problems", "record", "values")
+
+    def __init__(self, values: dict[str, Any], loc: Loc = (), record: Any = None) -> None:
+        self.values, self.loc, self.record = values, loc, record
+        self.expected: Mapping[str, Any] = _NOTHING
+        self.back: Mapping[str, Any] = _NOTHING
+        self.problems: Sequence[ErrorDetail] = ()
+        self.preview: Any = None
+
+    def take(self, name: str, default: Any = MISSING) -> Any:
+        """Remove a value, so that no later step sees it, and return it; else return the default."""
+        return self.values.pop(name, default)
+
+    def fill(self, name: str, value: Any) -> None:
+        """Set a field that was given no value."""
+        if self.values.get(name) is None:
+            self.values[name] = value
+
+    def read(self, name: str) -> Any:
+        """Return the stored value with which the record was read; MISSING if it was not fetched."""
+        fetch = getattr(self.record, "_fetch", None)
+        return MISSING if fetch is None or not fetch.has(name) else self.record.__dict__.get(name)
+
+    def expect(self, name: str, value: Any) -> None:
+        """Apply the change only to a record that still has this stored value.
+
+        Args:
+            name: A field's name.
+            value: The value in stored form, a scalar.
+        """
+        self.expected = {**self.expected, name: value}
+
+    def hand_back(self, name: str, value: Any) -> None:
+        """Set a value on the record once the operation is done.
+
+        Args:
+            name: A field's name.
+            value: The value, as reading the field returns it.
+        """
+        self.back = {**self.back, name: value}
+
+    def refuse(self, loc: str | Loc, message: str, kind: str) -> None:
+        """Add a problem; the operation is refused with all problems.
+
+        Args:
+            loc: The field's name, or the position inside the record's values.
+            message: The problem and its remedy.
+            kind: The problem's type, a short code.
+        """
+        inside = (loc,) if isinstance(loc, str) else loc
+        self.add_problems([{"loc": inside, "msg": message, "type": kind}])
+
+    def add_problems(self, details: Iterable[ErrorDetail]) -> None:
+        """Add problems at positions inside the record's values."""
+        more: list[ErrorDetail] = [
+            {**detail, "loc": (*self.loc, *detail["loc"])} for detail in details
+        ]
+        self.problems = [*self.problems, *more]
+
+
+class ValueBatch:
+    """The values of one call, before they become an operation.
+
+    Attributes:
+        env: The Env of the call.
+        way: The way on which the values came.
+        model: The model.
+        rows: The values of each record. In ``write()`` of several records all rows have the same
+            values; a step may change them separately. An update by domain has one row, without a
+            record.
+        is_new: True if the records are to be created.
+    """
+
+    __slots__ = (
+        "_more",
+        "env",
+        "is_new",
+        "model",
+        "rows",
+        "settling",
+        "way",
+        "work_after",
+        "work_before",
+    )
+
+    def __init__(
+        self, env: Env, way: Way, model: ModelView, rows: list[ValueRow], *, is_new: bool = False
+    ) -> None:
+        self.env, self.way, self.model, self.rows, self.is_new = env, way, model, rows, is_new
+        self.work_before: list[Work] = []
+        self.work_after: list[Work] = []
+        self.settling: list[Callable[[], object]] = []
+        self._more: list[ErrorDetail] = []
+
+    @property
+    def takes_more(self) -> bool:
+        """True if other operations may join this one, in one transaction; see ``before``."""
+        return self.way in TAKING_MORE
+
+    def before(self, work: Work) -> None:
+        """Add work to do before the operation, in one transaction with it."""
+        self._check_takes_more()
+        self.work_before.append(work)
+
+    def after(self, work: Work) -> None:
+        """Add work to do after the operation, in one transaction with it.
+
+        By then the row of a new record has its record.
+        """
+        self._check_takes_more()
+        self.work_after.append(work)
+
+    def settle(self, call: Callable[[], object]) -> None:
+        """Add a function to call when everything is done, to update objects in memory."""
+        self.settling.append(call)
+
+    def _check_takes_more(self) -> None:
+        if not self.takes_more:
+            raise NotSupported(
+                f"{self.model.name}: no other operation goes with this way of writing ({self.way.name}); "
+                f"a step that needs one refuses its values here (batch.takes_more is False)"
+            )
+
+    @property
+    def has_work(self) -> bool:
+        """True if other work joins the operation."""
+        return bool(self.work_before or self.work_after)
+
+    def add_problems(self, details: Iterable[ErrorDetail]) -> None:
+        """Add problems at positions in the given values."""
+        by_loc = {row.loc: row for row in self.rows}
+        depth = len(self.rows[0].loc) if self.rows else 0
+        for detail in details:
+            row = by_loc.get(detail["loc"][:depth])
+            if row is None:
+                self._more.append(detail)
+            else:
+                row.problems = [*row.problems, detail]
+
+    @property
+    def problems(self) -> list[ErrorDetail]:
+        """The problems of all rows, in their order, followed by all others."""
+        details: list[ErrorDetail] = []
+        for row in self.rows:
+            details += row.problems
+        return details + self._more
+
+    def refuse(self) -> None:
+        """Raise an error if there are problems.
+
+        Raises:
+            ValidationError: With all problems.
+        """
+        problems = self.problems
+        if problems:
+            raise ValidationError(self.model.name, problems)
+
+
+class ValueSteps:
+    """The value steps of one model on one way, in three parts with the model's own work between."""
+
+    __slots__ = ("_atomic", "_is_always", "_names", "before", "plan", "valid")
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        prepared = [prepared_step(step, (), 0) for step in steps]
+        self.before = [item for item in prepared if item.step.stage < Stage.VALIDATE]
+        """The steps that see the values as they were given."""
+        self.valid = [item for item in prepared if Stage.VALIDATE <= item.step.stage < Stage.PLAN]
+        """The steps that see valid values."""
+        self.plan = [item for item in prepared if item.step.stage >= Stage.PLAN]
+        """The steps that see the values that will be written."""
+        self._atomic = [step for step in steps if step.atomic is not None]
+        self._is_always = any(step.names is None for step in steps)
+        self._names = frozenset(name for step in steps for name in step.names or ())
+
+    def concern(self, values: Iterable[Iterable[str]]) -> bool:
+        """Return whether any step is about one of these values, each given by its names."""
+        return self._is_always or any(not self._names.isdisjoint(each) for each in values)
+
+    def need_transaction(self, values: Iterable[str]) -> bool:
+        """Return whether the work for these names must be in one transaction with the operation."""
+        for step in self._atomic:
+            if step.names is None or not frozenset(step.names).isdisjoint(values):
+                assert step.atomic is not None
+                if step.atomic(None):
+                    return True
+        return False
+
+
+async def run_value_steps(steps: Sequence[PreparedStep], batch: ValueBatch) -> None:
+    """Run a part of a model's value steps."""
+    for prepared in steps:
+        if _is_about(prepared.step, batch):
+            result: Any = prepared.step.run(batch)
+            if prepared.waits:
+                await result
+
+
+def run_value_steps_now(steps: Sequence[PreparedStep], batch: ValueBatch) -> None:
+    """Run a part of a model's value steps without waiting.
+
+    Raises:
+        NotSupported: A step waits.
+    """
+    for prepared in steps:
+        if _is_about(prepared.step, batch):
+            if prepared.waits:
+                raise NotSupported(
+                    f"{batch.model.name}: the step {prepared.step.name!r} waits, and what is handed to a bulk() is "
+                    f"looked at at once; its ways= should leave BULK out"
+                )
+            prepared.step.run(batch)
+
+
+def _is_about(step: Step, batch: ValueBatch) -> bool:
+    names = step.names
+    if not names:
+        return True
+    for row in batch.rows:
+        for name in names:
+            if name in row.values:
+                return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class ValueWays:
+    """The value steps of one model for each way; None for a way without steps."""
+
+    create: ValueSteps | None
+    create_many: ValueSteps | None
+    save: ValueSteps | None
+    write: ValueSteps | None
+    each: ValueSteps | None
+    update: ValueSteps | None
+    upsert: ValueSteps | None
+    bulk: ValueSteps | None
+    unlink: ValueSteps | None
+
+    @classmethod
+    def of(cls, steps: Iterable[Step]) -> ValueWays:
+        """Group a model's steps by their ways."""
+        own = [step for step in steps if step.stage < Stage.IDENTITY]
+        return cls(*(_value_steps(own, way) for way in _VALUE_WAYS))
+
+
+_VALUE_WAYS: Final = (
+    *(Way.CREATE, Way.CREATE_MANY, Way.SAVE, Way.WRITE, Way.EACH),
+    *(Way.UPDATE, Way.UPSERT, Way.BULK, Way.UNLINK),
+)
+
+
+def _value_steps(steps: Sequence[Step], way: Way) -> ValueSteps | None:
+    of_way = [step for step in steps if way in step.ways]
+    return ValueSteps(of_way) if of_way else None
