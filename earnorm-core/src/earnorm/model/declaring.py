@@ -1,4 +1,4 @@
-"""Runs the declarations of class attributes beside fields, by a function of the feature of each.
+"""Runs the functions that features and plugins provide for class attributes and field options.
 
 The functions of built-in features run with the class body. The public package names them in a
 table, so that the first class that uses a feature imports it. Those of plugins run on one App's
@@ -49,7 +49,7 @@ class _Refused(TypeError):
 
 
 class Declaration:
-    """The declarations of a class body, while the class is being made.
+    """A class body whose declarations run while the class is being made.
 
     Args:
         model: The class.
@@ -58,7 +58,7 @@ class Declaration:
         reserved: Names that no field may have.
 
     Attributes:
-        attribute: The name of the attribute whose declaration runs.
+        attribute: The name of the attribute whose function runs.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Declaration:
 
     @property
     def value(self) -> Any:
-        """The value of the attribute whose declaration runs."""
+        """The value of the attribute whose function runs."""
         return getattr(self.model, self.attribute)
 
     @property

@@ -1,5 +1,4 @@
-"""The interface of a feature that computes field values from other fields, for records in
-memory."""
+"""The interface of fields whose values follow from other fields; a feature implements it."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ class DerivedValues(Protocol):
 
     @property
     def substitutes(self) -> Mapping[str, Substitute]:
-        """For each such field, by name, the way to rewrite a condition about it for other
-        fields."""
+        """For each such field, by name, the way to rewrite a condition on it for other fields."""
         ...
 
     def read(self, record: Any, field: Field[Any, Any]) -> Any:

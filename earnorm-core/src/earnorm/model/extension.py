@@ -126,8 +126,7 @@ def _type_of(field: Field[Any, Any]) -> str:
 
 
 def form_of(field: Field[Any, Any]) -> tuple[object, ...]:
-    """Return the stored form and place of a field; fields of one form can read each other's
-    values."""
+    """Return the stored form and place of a field; fields of one form read the same values."""
     if isinstance(field, Relation):
         target = (type(field), *field.names(), getattr(field, "inverse", None))
         return (field.stored, field.db_name, target, getattr(field, "through", None))

@@ -77,8 +77,7 @@ class RecordSet(Generic[M]):
         self._records = records
 
     def _members(self) -> Sequence[Any]:
-        """Return the values that a field stores for it: its ids if they are known, else the
-        records."""
+        """Return the values that a field stores for it: its ids if known, else the records."""
         return self._loaded if self._pks is None else self._pks
 
     def _of(self, records: Sequence[M]) -> RecordSet[M]:

@@ -386,8 +386,7 @@ def _may_cross(field: Field[Any, Any]) -> bool:
 
 
 def _past_position(path: str, local: str, rest: str) -> tuple[str, str, str]:
-    """Move a list position into the path: ``lines`` and ``0.sku`` become ``lines.0`` and
-    ``sku``."""
+    """Move a list position into the path: ``lines``, ``0.sku`` become ``lines.0``, ``sku``."""
     position, _, deeper = rest.partition(".")
     if not position.isdecimal():
         return path, local, rest

@@ -35,7 +35,7 @@ class Structure(Slots):
     _schema: ClassVar[Schema]
     _fields: ClassVar[Mapping[str, Field[Any, Any]]]
 
-    # _changes has values before their first change; _originals has stored copies of mutable values.
+    # _changes has the values before the first change; _originals has stored copies of mutable ones.
     _changes: dict[str, Any]
     _originals: dict[str, Any]
     _fetch: Fetch

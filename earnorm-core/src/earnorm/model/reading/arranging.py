@@ -98,8 +98,7 @@ def by_fields(
 
 
 def _comparable(value: Any, descending: bool) -> Any:
-    """Return the value to sort by: a record's id; for a list, the lowest (descending: highest)
-    value."""
+    """Return the value to sort by: a record's id; a list's lowest (descending: highest) value."""
     if is_recordset(value):
         value = list(value)
     if isinstance(value, list):

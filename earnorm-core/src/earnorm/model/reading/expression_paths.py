@@ -1,5 +1,4 @@
-"""Turns field paths into the database's expressions: ``"address.city"`` into
-``"$address.city"``."""
+"""Turns field paths into database expressions: ``"address.city"`` into ``"$address.city"``."""
 
 from __future__ import annotations
 

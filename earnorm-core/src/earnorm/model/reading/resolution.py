@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from earnorm.kernel.environment import Env
 
 FEW: Final = 1_000
-"""The number of other records up to which all their ids are fetched, and nothing is counted."""
+"""The number of other records up to which their ids are always used."""
 FEW_HERE: Final = 10_000
 """The number of this model's records up to which their values limit the sub-query.
 
@@ -204,8 +204,7 @@ class _Resolver:
         return Condition(tree.path, "in", pks)
 
     async def _keys(self, link: Link) -> list[Any] | None:
-        """Return the relation's values that fulfil the condition; None if no filter can hold
-        them."""
+        """Return the relation's values that fulfil the condition; None if they fit no filter."""
         target, wanted, key = self._ends(link)
         foreign = target.schema.fields[key]
         options = Options(
@@ -226,8 +225,7 @@ class _Resolver:
         return await self._all(op, foreign.db_name)
 
     def _ends(self, link: Link) -> tuple[BoundModel, Domain, str]:
-        """Return the other end of the join: its model, its records' domain, and its field's
-        name."""
+        """Return the other end of the join: its model, its records' domain and its field name."""
         field = link.crossing.field
         if not getattr(field, "through", None):
             return target_of(self._bound.app, field), link.domain, field.join.foreign
@@ -280,7 +278,7 @@ class _Resolver:
         return self._if_they_fit(list(keys))
 
     async def _lookup(self, link: Link, schema: Schema) -> Domain:
-        """Add a lookup with the filter of the other model's layers; return the condition on it."""
+        """Add a lookup with the filter of the other model's layers; return a condition on it."""
         if schema is not self._bound.schema:
             raise NotSupported(
                 f"{self._bound.model._name}: more related records fulfil the condition inside 'elem' "
