@@ -124,10 +124,8 @@ class App(kernel.App):
         """Return an equivalent domain without conditions about other records.
 
         Use it to match single documents, or to search on behalf of another principal. The
-        sub-queries
-        are operations of the other models, with their access rules, for the acting principal. A
-        layer
-        that resolves its own domain passes ``env.replace(system=True, …)``.
+        sub-queries are operations of the other models, with their access rules, for the acting
+        principal. A layer that resolves its own domain passes ``env.replace(system=True, …)``.
 
         Args:
             model: The model that the domain is about.

@@ -2,8 +2,7 @@
 
 The outermost layer refuses operations by the values that were asked for, and leaves a demand on the
 operation. An operation without a demand (of the system, or of a model whose rules allow all
-records)
-is not judged.
+records) is not judged.
 """
 
 from __future__ import annotations

@@ -94,8 +94,7 @@ class Policy:
         """Return the right that the principal lacks to use ``right``, or None if it lacks none.
 
         A change or a deletion returns the number of records that matched its domain, which is a
-        kind
-        of reading; so it needs the right to read, too.
+        kind of reading; so it needs the right to read, too.
         """
         needed: tuple[Right, ...] = (right,) if right in ("read", "create") else ("read", right)
         roles = _roles(env)
@@ -168,9 +167,8 @@ class Policy:
         """Return the records that the right reaches for the principal, simplified.
 
         For classes that share a collection, these are the records that the model's own rules and
-        those
-        of its bases allow; the records of a subclass must be allowed by its own rights and rules,
-        too.
+        those of its bases allow; the records of a subclass must be allowed by its own rights and
+        rules, too.
 
         Raises:
             PluginError: A rule's function failed, or returned no domain.

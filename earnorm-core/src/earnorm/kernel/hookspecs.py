@@ -47,10 +47,9 @@ class Hooks:
     def settings(self) -> type[pydantic.BaseModel] | None:
         """Return the pydantic model of this plugin's keyword argument to ``init``.
 
-        The kernel validates the keyword with it and calls the plugin's class with the instance.
-        A static method: the kernel calls it before it makes the plugin. A plugin that has no such
-        hook
-        takes no settings, and its class is called without arguments.
+        The kernel validates the keyword with it and calls the plugin's class with the instance. A
+        static method: the kernel calls it before it makes the plugin. A plugin that has no such
+        hook takes no settings, and its class is called without arguments.
         """
 
     @hookspec
@@ -126,8 +125,7 @@ class Hooks:
 
         A command is a function with parameters as typer takes them, and may be async. A static
         method: commands are listed without an App. A command that has a parameter named ``app``
-        gets
-        the App that the command line has opened.
+        gets the App that the command line has opened.
         """
         return {}
 
@@ -160,8 +158,7 @@ class Hooks:
         """Return the layers around one kind of operation on one model, as ``(layer, middleware)``.
 
         Called once per model and operation. A model for which a plugin returns no layer pays
-        nothing
-        for the plugin.
+        nothing for the plugin.
         """
         return ()
 
@@ -230,10 +227,8 @@ class Hooks:
         """Observe writing operations that are durable. May be async.
 
         Called when their transaction was committed, or after each operation outside of a
-        transaction.
-        It is also called for an operation that failed outside of a transaction, because a part of
-        it
-        may have been done.
+        transaction. It is also called for an operation that failed outside of a transaction,
+        because a part of it may have been done.
         """
 
     @hookspec

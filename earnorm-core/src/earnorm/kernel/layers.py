@@ -24,8 +24,7 @@ class Layer(IntEnum):
     """Opens a transaction if the consequences of a write must be atomic with it."""
     SECURITY = 100
     """Restricts the domain to the allowed records, or refuses. It is outside the cache, so a cache
-    key
-    contains the restriction.
+    key contains the restriction.
     """
     ASK = 120
     """Resolves conditions about other records in the domain of a change, on behalf of the acting
@@ -61,10 +60,9 @@ class Middleware(Protocol):
         """Return the operation's result: its own, or the result of ``call_next``.
 
         Usually an async function. A plain function that returns the awaitable of ``call_next``
-        costs
-        less. An object may also have ``around(call_next)``, which returns the function that takes
-        the
-        operation. It is called once, when the layers are composed, and saves a call per operation.
+        costs less. An object may also have ``around(call_next)``, which returns the function that
+        takes the operation. It is called once, when the layers are composed, and saves a call per
+        operation.
         """
         ...
 

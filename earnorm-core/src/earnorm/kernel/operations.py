@@ -237,9 +237,8 @@ class Operation:
         """Call a function once, when the operation has succeeded and is durable.
 
         It is called at the commit of the running transaction, or at the end of the operation if
-        none
-        runs. It is not called if the operation fails or the transaction is rolled back. Layers and
-        steps of a write may use this at any time until the write ends.
+        none runs. It is not called if the operation fails or the transaction is rolled back. Layers
+        and steps of a write may use this at any time until the write ends.
 
         Args:
             call: Without arguments, sync or async. It runs outside of the transaction. An exception

@@ -50,8 +50,7 @@ class RecordClasses(Protocol):
 
 Below = Callable[["BoundModel", "Env", Sequence[Any]], Awaitable[list[Any] | None]]
 """Returns the ids of records and of all records below them; None if only a walk along the parents
-can
-find them.
+can find them.
 """
 
 

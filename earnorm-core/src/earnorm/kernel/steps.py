@@ -41,8 +41,7 @@ class Stage(IntEnum):
     """Fill in values that were not given."""
     VALIDATE = 50
     """Check types, choices and validators. The built-in part comes first, so steps see valid
-    values.
-    The rules of the model check the values that steps leave.
+    values. The rules of the model check the values that steps leave.
     """
     PLAN = 60
     """Plan the work that goes with the operation: other records to create, link or write.
@@ -123,8 +122,7 @@ class Step:
             of them skips the step, and a model with no other steps pays nothing for such a call.
             None means every call; an empty collection means every call that another step is about.
         atomic: Returns whether an operation and the work of its steps must be one transaction. For
-            a
-            value step it is called with None, before any step runs, and the transaction then
+            a value step it is called with None, before any step runs, and the transaction then
             contains all work of the steps.
         also_refused: For a step after the store: it also runs if the database refused a part of a
             batch and no transaction rolled back the rest.
