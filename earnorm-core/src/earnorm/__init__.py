@@ -67,7 +67,6 @@ from earnorm.kernel.environment import (
     find_env,
     system,
 )
-from earnorm.kernel.layers import Layer
 from earnorm.kernel.operations import Operation, PerRecord, Update
 from earnorm.model.base import BaseModel
 from earnorm.model.embedded import EmbeddedModel
@@ -129,6 +128,7 @@ if TYPE_CHECKING:
         Vector,
     )
     from earnorm.kernel.hookspecs import hookimpl
+    from earnorm.kernel.layers import Layer
     from earnorm.kernel.transactions import (
         Transaction,
         after_commit,
@@ -285,6 +285,7 @@ else:
         "fields": """Command Enum Geo Geometry IPAddress LineString Money MoneyValue MultiPolygon Point Polygon
             Reference Set Vector""",
         "kernel.hookspecs": "hookimpl",
+        "kernel.layers": "Layer",
         "features.indexes.declarations": "Index VectorSearchIndex",
         "features.indexes.catalog": "IndexAction IndexDiff",
         "features.indexes.collection_options": "CollectionOptions",

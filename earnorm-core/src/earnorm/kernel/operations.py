@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from earnorm.concerns import Concerns
 from earnorm.domain import Domain
 from earnorm.exceptions import PluginError
-from earnorm.kernel.durable import WAITING
 from earnorm.kernel.notes import NO_NOTES, Note
 
 if TYPE_CHECKING:
@@ -247,6 +246,8 @@ class Operation:
         Raises:
             PluginError: The operation is over, or it is no write on its way through layers.
         """
+        from earnorm.kernel.durable import WAITING  # loaded with the first App
+
         waiting = self.notes.get(WAITING)
         if waiting is None:
             raise PluginError(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from earnorm.exceptions import NotSupported
-from earnorm.kernel import searches
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Cursor, Document
@@ -81,6 +80,8 @@ class Stream(Request):
     async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
         """Fetch the next batch; it is empty at the end."""
         if self.cursor is None:
+            from earnorm.kernel import searches  # loaded with the first App
+
             self.cursor = await searches.open_cursor(bound, op, self.batch_size)
         documents = await self.cursor.next_batch()
         if op.name == "group" or op.options.fields is not None:
@@ -104,6 +105,8 @@ class PipelineCapture(Request):
 
     async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
         """Keep the stages."""
+        from earnorm.kernel import searches
+
         self.stages = (*searches.stages(bound, op), *searches.hiding(bound, op))
         return []
 
@@ -124,6 +127,8 @@ class DryRun(Request):
         Raises:
             NotSupported: No filter can express the condition.
         """
+        from earnorm.kernel import searches
+
         if searches.STAGES in op.notes:
             raise NotSupported(
                 f"{bound.model._name}: more related records fulfil the domain than one filter can name"

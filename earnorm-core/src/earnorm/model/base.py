@@ -23,6 +23,7 @@ from earnorm.fields.relational import ToMany
 from earnorm.kernel import registry
 from earnorm.kernel.environment import current_env, find_env
 from earnorm.kernel.operations import ONE, Operation
+from earnorm.model import writing
 from earnorm.model.declaring import Declaration, declare_options
 from earnorm.model.extension import class_in_app
 from earnorm.model.query import Query, concerns_of
@@ -33,9 +34,6 @@ from earnorm.model.relations.ghosts import load_ghost
 from earnorm.model.schema import Schema
 from earnorm.model.structures import Structure, declared_fields, reserved_names
 from earnorm.model.validation.constraints import rules_of
-from earnorm.model.writing import creating
-from earnorm.model.writing import records as writing
-from earnorm.model.writing.copying import copies
 from earnorm.model.writing.tracking import changed_fields
 from earnorm.model.writing.updates import Toggle
 
@@ -286,11 +284,11 @@ class BaseModel(Declared):
             ConcurrencyError: The model is versioned, and another write came first.
         """
         if values:
-            await writing.save_with(self, values)
+            await writing.records.save_with(self, values)
         elif self.is_stored:
-            await writing.save([self])
+            await writing.records.save([self])
         else:
-            await creating.create(_bound(type(self)), [self])
+            await writing.creating.create(_bound(type(self)), [self])
         return self
 
     async def write(self, values: Mapping[str, Any]) -> Self:
@@ -300,7 +298,7 @@ class BaseModel(Declared):
             values: Values by field, or by a dotted path into one (``{"address.city": "Huế"}``); a
                 value may be a change that the server makes, such as ``Inc(1)``.
         """
-        await writing.write([self], values)
+        await writing.records.write([self], values)
         return self
 
     async def toggle(self, field: str) -> Self:
@@ -319,7 +317,7 @@ class BaseModel(Declared):
         Raises:
             ValidationError: A required field is left out, and has no default.
         """
-        new: Self = (await copies([self], default or {}))[0]
+        new: Self = (await writing.copying.copies([self], default or {}))[0]
         return new
 
     async def read(self, fields: Iterable[str] | None = None) -> dict[str, Any]:
@@ -328,7 +326,7 @@ class BaseModel(Declared):
 
     async def unlink(self) -> int:
         """Delete the record; return the number deleted (0 if it did not exist any more)."""
-        return await writing.unlink([self])
+        return await writing.records.unlink([self])
 
     async def refresh(self) -> Self:
         """Load every field again, and drop unsaved changes.
@@ -531,14 +529,14 @@ class BaseModel(Declared):
             DuplicateKey: A value that must be unique exists already.
         """
         if isinstance(values, Mapping | BaseModel):
-            return (await creating.create(_bound(cls), [values]))[0]
+            return (await writing.creating.create(_bound(cls), [values]))[0]
         if isinstance(values, str | bytes) or not isinstance(values, Iterable):
             raise ValidationError(
                 cls._name,
                 [{"loc": (), "msg": "create() takes a dict or a list of them", "type": "type"}],
             )
         bound = _bound(cls)
-        return RecordSet(bound.model, await creating.create(bound, list(values)))
+        return RecordSet(bound.model, await writing.creating.create(bound, list(values)))
 
     @classmethod
     async def create_many(

@@ -12,13 +12,11 @@ from earnorm.exceptions import DomainError, NotSupported, nearest
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import REQUEST, Operation, OperationName, Options
 from earnorm.kernel.requests import Stream
+from earnorm.model import relations, writing
 from earnorm.model.reading.across import ACROSS, Across
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.reading.ordering import Order, checked_size, parse_order
-from earnorm.model.reading.streaming import BATCH, batches
 from earnorm.model.recordset import RecordSet
-from earnorm.model.relations.prefetch import prefetch, prefetch_tree
-from earnorm.model.writing import records as writing
 
 # Most programs use no groups, pages, pipelines, tables and plans, so their methods import them.
 if TYPE_CHECKING:
@@ -201,19 +199,23 @@ class Query(Generic[M]):
     ) -> RecordSet[M]:
         records = hydrate(bound, documents, fields)
         if self._prefetch:
-            await prefetch(bound, records, prefetch_tree(self._prefetch))
+            await relations.prefetch.prefetch(
+                bound, records, relations.prefetch.prefetch_tree(self._prefetch)
+            )
         # This App's class is the model or a subclass of it.
         return RecordSet(cast(type[M], bound.model), records)
 
     async def __aiter__(self) -> AsyncIterator[M]:
         """Stream the records in batches, with constant memory."""
+        from earnorm.model.reading.streaming import BATCH, batches  # few programs stream
+
         bound, op = self._operation("search", current_env(), Stream(BATCH))
-        tree = prefetch_tree(self._prefetch)
+        tree = relations.prefetch.prefetch_tree(self._prefetch)
         async with aclosing(batches(op)) as stream:
             async for documents in stream:
                 records = hydrate(bound, documents, op.options.fields)
                 if tree:
-                    await prefetch(bound, records, tree)
+                    await relations.prefetch.prefetch(bound, records, tree)
                 for record in records:
                     yield record
                 del documents, records  # memory is freed before the next batch arrives
@@ -340,7 +342,7 @@ class Query(Generic[M]):
         """
         _, op = self._operation("write", current_env())
         self._refuse_window("update")
-        return await writing.update(op, values)
+        return await writing.records.update(op, values)
 
     async def delete(self) -> int:
         """Delete every record that matches; return their number."""

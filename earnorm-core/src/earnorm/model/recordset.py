@@ -15,15 +15,13 @@ from earnorm.exceptions import (
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import current_env, find_env
+from earnorm.model import writing
 from earnorm.model.reading import serializing
 from earnorm.model.reading.arranging import Nulls, by_fields, group, is_true, map_path, reader
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.reading.hydrate import fill, states_of
 from earnorm.model.reading.ordering import Order
-from earnorm.model.writing import creating
-from earnorm.model.writing import records as writing
-from earnorm.model.writing.copying import copies, read_values
 from earnorm.model.writing.tracking import env_of
 from earnorm.model.writing.updates import Toggle
 
@@ -363,7 +361,7 @@ class RecordSet(Generic[M]):
             NotFound: Some do not exist any more; the others were written.
             AccessDenied: A rule refuses it; nothing is written.
         """
-        return await writing.write(self._loaded, values)
+        return await writing.records.write(self._loaded, values)
 
     async def save(self) -> int:
         """Write each record's own changes in one round trip, and create the new records.
@@ -373,10 +371,12 @@ class RecordSet(Generic[M]):
         new = [record for record in self._loaded if not record.is_stored]
         stored = [record for record in self._loaded if record.is_stored]
         if not new:
-            return await writing.save(stored)
+            return await writing.records.save(stored)
         bound = current_env().app.bind(self._model)
-        creation = await creating.prepared(bound, new)  # an invalid record must stop all writes
-        written = await writing.save(stored)
+        creation = await writing.creating.prepared(
+            bound, new
+        )  # an invalid record must stop all writes
+        written = await writing.records.save(stored)
         await creation.execute()
         return written + len(new)
 
@@ -407,7 +407,7 @@ class RecordSet(Generic[M]):
 
     async def copy(self, default: Mapping[str, Any] | None = None) -> RecordSet[M]:
         """Create a copy of each record, with one insert; see ``record.copy()``."""
-        return self._of(await copies(self._loaded, default or {}))
+        return self._of(await writing.copying.copies(self._loaded, default or {}))
 
     async def read(self, fields: Iterable[str] | None = None) -> list[dict[str, Any]]:
         """Read these fields from the database, as dicts like those of ``to_dict()``.
@@ -421,11 +421,11 @@ class RecordSet(Generic[M]):
             NotFound: A record does not exist any more (or not for the acting principal).
             ValidationError: A record is not stored.
         """
-        return await read_values(self._loaded, self._model, fields)
+        return await writing.copying.read_values(self._loaded, self._model, fields)
 
     async def unlink(self) -> int:
         """Delete the records; return the number deleted."""
-        return await writing.unlink(self._loaded)
+        return await writing.records.unlink(self._loaded)
 
     async def refresh(self) -> Self:
         """Load every field again, and drop unsaved changes.
