@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import pickle
 import re
@@ -20,6 +21,13 @@ ROWS = {
     code: (error, int(status))
     for code, error, status in ROW.findall((ROOT / "docs/errors.md").read_text())
 }
+PLACES = (
+    *("kernel/attributes", "kernel/document_steps", "kernel/durable", "kernel/loading"),
+    *("kernel/operations", "kernel/reading", "kernel/steps", "kernel/value_steps"),
+    *("features/computed/plugin", "model/declaring"),
+)
+"""The modules in which each of these errors has a narrower code."""
+BROAD = {"ConfigurationError", "NotSupported", "PluginError"}
 CODED = re.compile(r"""\.coded\(\s*["'](\w+)["']""")
 
 
@@ -52,3 +60,24 @@ def test_a_narrower_code_stays_with_the_error() -> None:
         == "circular_steps"
     )
     assert exceptions.PluginError("x").code == "plugin"
+
+
+def test_what_plugins_do_wrong_has_a_narrower_code() -> None:
+    broad: list[str] = []
+    for place in PLACES:
+        source = (ROOT / f"earnorm-core/src/earnorm/{place}.py").read_text()
+        tree = ast.parse(source)
+        coded = {
+            id(node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr == "coded"
+        }
+        broad += [
+            f"{place}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in BROAD
+            and id(node) not in coded
+        ]
+    assert not broad

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from earnorm.domain import Domain
 from earnorm.exceptions import ConfigurationError
-from earnorm.features import ATTRIBUTES, FEATURES
+from earnorm.features import ATTRIBUTES, FEATURES, STEPS
 from earnorm.features.computed.plugin import graph_of
 from earnorm.features.computed.recomputing import recompute
 from earnorm.kernel import app as kernel
@@ -73,7 +73,7 @@ class App(kernel.App):
             with ``w``, ``j`` and ``wtimeout`` (milliseconds).
         read_preference: The members to read from, e.g. ``"secondaryPreferred"``.
         **plugin_settings: One keyword per plugin with that plugin's settings, as a mapping or as
-            an instance of its pydantic model: ``cache={"max_records": 1000}``.
+            an instance of its pydantic model: ``cache={"max_entries": 1000}``.
 
     Raises:
         ConfigurationError: A keyword is unknown or its value not valid.
@@ -86,6 +86,7 @@ class App(kernel.App):
         **FEATURES,
     }
     built_in_attributes: ClassVar[Collection[str]] = ATTRIBUTES.keys()
+    built_in_steps: ClassVar[Collection[str]] = STEPS
 
     @property
     def indexes(self) -> IndexCatalog:

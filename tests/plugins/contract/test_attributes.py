@@ -118,6 +118,15 @@ def taking_a_key(declaration: Declaration) -> None:
     declaration.add_field("other", String(db_name="text"))
 
 
+def taking_a_field(declaration: Declaration) -> None:
+    declaration.add_field("text", DateTime())
+
+
+def adding_a_field_twice(declaration: Declaration) -> None:
+    declaration.add_field("seal", DateTime())
+    declaration.add_field("seal", String())
+
+
 @pytest.mark.parametrize(
     ("declare", "error", "message"),
     [
@@ -138,6 +147,13 @@ def taking_a_key(declaration: Declaration) -> None:
             ConfigurationError,
             "plugin 'some': Letter._sealed: a field 'other', which is stored as 'text', where 'text' is",
         ),
+        (
+            taking_a_field,
+            ConfigurationError,
+            "plugin 'some': Letter._sealed: a field 'text' (DateTime), which "
+            "tests.plugins.contract.test_attributes.Letter has already (String); rename one, or look "
+            "at declaration.fields first",
+        ),
     ],
 )
 async def test_what_cannot_be_declared_names_plugin_model_and_attribute(
@@ -148,6 +164,33 @@ async def test_what_cannot_be_declared_names_plugin_model_and_attribute(
         with pytest.raises(error) as caught:
             await Letter.count()
     assert str(caught.value) == message
+
+
+async def test_two_plugins_cannot_add_one_field() -> None:
+    class Second:
+        api = 1
+        name = "second"
+
+        @staticmethod
+        @hookimpl
+        def model_attributes() -> Iterable[Attribute]:
+            return [Attribute("_stamped", bool, False, lambda d: d.add_field("seal", DateTime()))]
+
+    class Stamped(models.BaseModel):
+        _name = "attributes.stamped"
+        _sealed = True
+        _stamped = True
+
+    async with opened(Sealing, Second):
+        with pytest.raises(ConfigurationError) as caught:
+            await Stamped.count()
+    assert "which plugin 'sealing' has already (String)" in str(caught.value)
+    assert "plugin 'second': Stamped._stamped: a field 'seal' (DateTime)" in str(caught.value)
+
+
+async def test_a_plugin_may_replace_its_own_field() -> None:
+    async with opened(plugin(Attribute("_sealed", bool, False, adding_a_field_twice))) as app:
+        assert isinstance(app.model("attributes.letter")._fields["seal"], String)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,15 @@ async def test_a_model_is_asked_for_once_and_has_nothing_where_nobody_says_anyth
     ("given", "message"),
     [
         (condition("public", "=", True), "plugin 'odd' in register_reading.*expected a Reading"),
+        (
+            Reading(needs=frozenset({"publik"})),
+            "plugin 'odd' in register_reading.*'publik'.*'contract.note' has no such field; "
+            "did you mean 'public'?",
+        ),
+        (
+            Reading(base_domain=[("public", "=", True)]),  # type: ignore[arg-type]
+            "plugin 'odd' in register_reading.*expected a Domain or None as base_domain",
+        ),
         (Reading(classes=object()), "plugins 'odd' and 'second' both decide on the classes"),  # type: ignore[arg-type]
     ],
 )

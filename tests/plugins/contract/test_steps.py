@@ -399,6 +399,7 @@ class DocumentPlugin:
         return [
             Step(Stage.STAMP, "number", self.stamp),
             Step(Stage.CONSTRAIN, "limit", self.constrain, after=("other",)),
+            Step(Stage.CONSTRAIN, "other", lambda _: None),
             Step(Stage.PROPAGATE, "entries", self.follow, CHANGES | Way.CREATE, atomic=self.atomic),
         ]
 

@@ -33,6 +33,14 @@ ATTRIBUTES: Final[Mapping[str, str]] = {
 """The class attributes that change the class, each with the function that is called for it when the
 class is made."""
 
+STEPS: Final = frozenset(
+    {
+        *("authors", "commands", "computed", "delegation", "inverses", "parent_store"),
+        *("revisions", "sequences", "timestamps"),
+    }
+)
+"""The names of all steps of the features and of the model, which no model has all."""
+
 FIELD_OPTIONS: Final[Mapping[str, str]] = {
     "computed": "earnorm.features.computed.computing:declare",
 }

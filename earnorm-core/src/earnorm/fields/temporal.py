@@ -88,9 +88,12 @@ class DateTime(Moment[datetime.datetime, N]):
         return getattr(value, "tzinfo", self) is not None
 
     def encode(self, value: Any) -> Any:
-        if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-            return value.astimezone(_UTC).replace(tzinfo=None)
-        return value
+        if not isinstance(value, datetime.datetime):
+            return value
+        if value.tzinfo is not None:
+            value = value.astimezone(_UTC).replace(tzinfo=None)
+        extra = value.microsecond % 1000
+        return value.replace(microsecond=value.microsecond - extra) if extra else value
 
     def decode(self, value: Any) -> Any:
         if isinstance(value, datetime.datetime) and value.tzinfo is None:

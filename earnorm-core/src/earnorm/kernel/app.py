@@ -49,6 +49,8 @@ class App:
     """Names of features that the App leaves out; it refuses a model that needs one of them."""
     built_in_attributes: ClassVar[Collection[str]] = ()
     """The class attributes of models that have a meaning in every App."""
+    built_in_steps: ClassVar[Collection[str]] = ()
+    """The names of the features' steps. A plugin's step may run after one on every model."""
 
     def __init__(
         self,

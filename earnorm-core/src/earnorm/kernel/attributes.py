@@ -62,17 +62,17 @@ def brought_attributes(
             if not isinstance(attribute, Attribute) or not isinstance(attribute.name, str):
                 raise PluginError(
                     f"plugin {plugin!r}: model_attributes() gives Attributes, not {attribute!r}"
-                )
+                ).coded("not_an_attribute")
             if not attribute.name.startswith("_") or attribute.name.startswith("__"):
                 raise PluginError(
                     f"plugin {plugin!r}: the name of a model's attribute begins with one underscore, "
                     f"since others are for its fields: {attribute.name!r}"
-                )
+                ).coded("not_an_attribute")
             owner = brought[attribute.name].plugin if attribute.name in brought else "earnorm"
             if attribute.name in brought or attribute.name in built_in:
                 raise PluginError(
                     f"plugins {owner!r} and {plugin!r} both bring the attribute {attribute.name!r} of models"
-                )
+                ).coded("name_taken")
             brought[attribute.name] = BroughtAttribute(plugin, attribute)
     return tuple(brought.values())
 
@@ -88,5 +88,5 @@ def value_of(attribute: Attribute, model: type[BaseModel]) -> Any:
         wanted = kind.__name__ if isinstance(kind, type) else str(kind)
         raise ConfigurationError(
             f"{model.__name__}.{attribute.name} is of the type {wanted}, which {value!r} is not"
-        )
+        ).coded("attribute_value")
     return value

@@ -38,7 +38,7 @@ from earnorm.kernel.operations import (
 )
 from earnorm.kernel.reading import combined
 from earnorm.kernel.sending import RETURNED, SENDER, Sender
-from earnorm.kernel.steps import ALL, Stage, Step, Way, checked_steps, in_order
+from earnorm.kernel.steps import ALL, Stage, Step, Way, check_order, checked_steps, in_order
 from earnorm.kernel.transactions import in_transaction_if
 from earnorm.kernel.value_steps import ValueWays
 from earnorm.kernel.views import ModelView
@@ -61,7 +61,7 @@ class BoundModel:
         self.model = model
         self.view = ModelView(model)
         readings = app.loaded.collect("register_reading", app=app, model=self.view)
-        self.reading = combined(model._name, readings)
+        self.reading = combined(self.view, readings)
         """The changes of features and plugins to how its documents are read; None if there are
         none."""
         self.classes = None if self.reading is None else self.reading.classes
@@ -139,9 +139,9 @@ class BoundModel:
         """Return the steps of features and plugins in the model's write path, in order."""
         if self._steps is None:
             by_plugin = self.app.loaded.collect("register_steps", app=self.app, model=self.view)
-            self._steps = in_order(
-                [step for plugin, given in by_plugin for step in checked_steps(plugin, given or ())]
-            )
+            steps = [s for plugin, given in by_plugin for s in checked_steps(plugin, given or ())]
+            check_order(steps, self.app.built_in_steps)
+            self._steps = in_order(steps)
         return self._steps
 
     # Every write reads both of them; as cached attributes of the instance they cost no call.

@@ -15,7 +15,19 @@ from earnorm.exceptions import BatchRefused, ErrorDetail, ValidationError
 from earnorm.fields.base import MISSING
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import PerRecord, Update
-from earnorm.kernel.steps import HAND_BACK, WAY, Loc, PreparedStep, Stage, Step, Way, prepared_step
+from earnorm.kernel.steps import (
+    HAND_BACK,
+    WAY,
+    Loc,
+    PreparedStep,
+    Stage,
+    Step,
+    StepFields,
+    Way,
+    note_failure,
+    prepared_step,
+    refuse_result,
+)
 from earnorm.kernel.time import clock
 from earnorm.kernel.views import ModelView
 
@@ -98,6 +110,7 @@ class DocumentRow:
     def hand_back(self, name: str, value: Any) -> None:
         """Set a stored value on the record that waits for the operation; this writes nothing."""
         back = self._batch.back
+        self._batch.key(name)  # an unknown name is refused, whether or not a record waits
         if back is None:
             return
         if self.pk is None:
@@ -164,9 +177,11 @@ class DocumentBatch:
 
     @property
     def now(self) -> datetime.datetime:
-        """The one time of the whole operation, in UTC."""
+        """The one time of the whole operation, in UTC and, as the database stores it, in
+        milliseconds."""
         if self._now is None:
-            self._now = clock()
+            now = clock()
+            self._now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         return self._now
 
     @property
@@ -268,7 +283,7 @@ class DocumentSteps:
     """
 
     def __init__(self, model: ModelView, default: Way, steps: Sequence[Step]) -> None:
-        self._model, self._fields, self._default = model, model.fields, default
+        self._model, self._fields, self._default = model, StepFields(model), default
         before = [step for step in steps if step.stage < Stage.CONFIRM]
         self._before = [prepared_step(step, before, number) for number, step in enumerate(before)]
         after = [step for step in steps if Stage.CONFIRM <= step.stage < Stage.DURABLE]
@@ -296,7 +311,13 @@ class DocumentSteps:
             return self._wait(batch, way, call_next)
         for prepared in self._before:
             if way in prepared.ways:
-                prepared.step.run(batch)
+                try:
+                    result = prepared.step.run(batch)
+                except Exception as error:
+                    note_failure(error, prepared.step, self._model)
+                    raise
+                if result is not None:
+                    refuse_result(result, prepared.step, self._model)
             if prepared.ends_stage and batch.problems:
                 raise ValidationError(self._model.name, batch.problems)
         return call_next(batch.operation)
@@ -319,8 +340,14 @@ class DocumentSteps:
 async def _run(steps: Sequence[PreparedStep], batch: DocumentBatch, way: Way) -> None:
     for prepared in steps:
         if way in prepared.ways:
-            result: Any = prepared.step.run(batch)
-            if prepared.waits:
-                await result
+            try:
+                result: Any = prepared.step.run(batch)
+                if prepared.waits:
+                    result = await result
+            except Exception as error:
+                note_failure(error, prepared.step, batch.model)
+                raise
+            if result is not None:
+                refuse_result(result, prepared.step, batch.model)
         if prepared.ends_stage and batch.problems:
             raise ValidationError(batch.model.name, batch.problems)

@@ -35,7 +35,7 @@ class Waiting(list[tuple[Callback, "Transaction | None"]]):
         if not callable(call):
             raise TypeError(f"after_durable() takes a function without arguments, not {call!r}")
         if self.is_over:
-            raise PluginError("after_durable(): the operation is over")
+            raise PluginError("after_durable(): the operation is over").coded("operation_over")
         self.append((call, transaction))
 
     async def settle(self) -> None:

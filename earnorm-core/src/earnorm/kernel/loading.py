@@ -79,7 +79,7 @@ class LeftOut:
         if needing_part is not None:
             raise ConfigurationError(
                 f"{model.name}: {needing_part} needs the {self.kind} {self.name!r}, which App {app!r} leaves out"
-            )
+            ).coded("left_out")
 
 
 @dataclass(slots=True)
@@ -198,7 +198,7 @@ def _by_keyword(name: str, hook: str, implementation: pluggy.HookImpl) -> Callab
 def _failure(plugin: str, hook: str, error: Exception) -> PluginError:
     return PluginError(
         f"plugin {plugin!r} failed in its hook {signature(hook)}: {type(error).__name__}: {error}"
-    )
+    ).coded("plugin_failed")
 
 
 def signature(hook: str) -> str:
@@ -224,8 +224,14 @@ def load(
 
     Raises:
         PluginError: A plugin is not installed, fails to load, or breaks the contract.
-        ConfigurationError: Settings are not valid, or belong to no plugin.
+        ConfigurationError: Settings are not valid, or belong to no plugin; a feature to leave out
+            does not exist.
     """
+    for name in left_out:
+        if name not in built_in:
+            raise ConfigurationError(
+                f"App.left_out: there is no feature {name!r}{nearest(name, built_in)}"
+            ).coded("unknown_feature")
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Hooks)
     loaded = LoadedPlugins(manager)
@@ -241,7 +247,7 @@ def load(
         if name in built_in and name not in left_out:
             raise PluginError(
                 f"a feature of the core has the name {name!r}; give the plugin another"
-            )
+            ).coded("name_taken")
         point = known.get(name)
         distribution = distribution_of(point) if point is not None and source is point else ("", "")
         info = PluginInfo(name, *distribution, status="active")
@@ -275,14 +281,16 @@ def _instance(name: str, source: object, settings: object) -> Plugin:
             raise ConfigurationError(
                 f"plugin {name!r} was handed in as an instance, which has its settings; "
                 f"drop the keyword {name}=, or hand in the class"
-            )
+            ).coded("plugin_settings")
         return cls
     ask = getattr(cls, "settings", None)
     try:
         model = ask() if ask is not None else None
         if model is None:
             if settings is not None:
-                raise ConfigurationError(f"plugin {name!r} takes no settings; drop {name}=")
+                raise ConfigurationError(f"plugin {name!r} takes no settings; drop {name}=").coded(
+                    "plugin_settings"
+                )
             return cls()
         return cls(_validated(name, model, settings))
     except EarnORMError:
@@ -290,7 +298,7 @@ def _instance(name: str, source: object, settings: object) -> Plugin:
     except Exception as error:
         raise PluginError(
             f"plugin {name!r} could not be instantiated: {type(error).__name__}: {error}"
-        ) from error
+        ).coded("plugin_failed") from error
 
 
 def load_class(name: str, point: importlib_metadata.EntryPoint) -> object:
@@ -307,7 +315,7 @@ def load_class(name: str, point: importlib_metadata.EntryPoint) -> object:
             f"plugin {name!r} from {distribution} {version} failed to load: "
             f"{type(error).__name__}: {error}; repair it, or disable it "
             f"(disabled=[{name!r}] or EARNORM_DISABLED_PLUGINS={name})"
-        ) from error
+        ).coded("plugin_failed") from error
 
 
 def check_api(name: str, plugin: object) -> None:
@@ -320,12 +328,12 @@ def check_api(name: str, plugin: object) -> None:
     if api is None:
         raise PluginError(
             f"plugin {name!r} does not say which API it was written for: 'api = {API}'"
-        )
+        ).coded("plugin_api")
     if api != API:
         raise PluginError(
             f"plugin {name!r} was written for plugin API {api}, this is {API}; "
             f"install a version of it that fits"
-        )
+        ).coded("plugin_api")
 
 
 def _validated(name: str, model: type[pydantic.BaseModel], settings: object) -> pydantic.BaseModel:
@@ -335,7 +343,7 @@ def _validated(name: str, model: type[pydantic.BaseModel], settings: object) -> 
         raise ConfigurationError(
             f"{name}= takes a mapping of settings or a {model.__name__}, "
             f"not {type(settings).__name__}"
-        )
+        ).coded("plugin_settings")
     try:
         return model.model_validate(dict(settings or {}))
     except pydantic.ValidationError as error:
@@ -344,7 +352,9 @@ def _validated(name: str, model: type[pydantic.BaseModel], settings: object) -> 
             f"{'.'.join(map(str, p['loc']))}: {_setting_problem(p['type'], p['msg'], p['loc'], model)}"
             for p in error.errors(include_url=False, include_input=False)
         )
-        raise ConfigurationError(f"settings of plugin {name!r}: {problems}") from None
+        raise ConfigurationError(f"settings of plugin {name!r}: {problems}").coded(
+            "plugin_settings"
+        ) from None
 
 
 def _setting_problem(
@@ -363,7 +373,9 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: Plugin) -> None:
         hooks = [h for h in vars(Hooks) if not h.startswith("_")]
         wrong = next((h for h in hooks if f"'{h}'" in str(error)), None)
         expected = f"; expected {signature(wrong)}" if wrong else f"; hooks: {', '.join(hooks)}"
-        raise PluginError(f"plugin {name!r} breaks the contract: {error}{expected}") from error
+        raise PluginError(f"plugin {name!r} breaks the contract: {error}{expected}").coded(
+            "hook_contract"
+        ) from error
 
 
 def _check_settings(
@@ -379,7 +391,7 @@ def _check_settings(
             raise ConfigurationError(
                 f"{name}= configures a plugin that is not selected; "
                 f"add {name!r} to plugins=, or drop the keyword"
-            )
+            ).coded("plugin_settings")
         raise PluginError(
             f"{name}= configures a plugin that is not installed: {install_hint(name)}"
-        )
+        ).coded("plugin_missing")

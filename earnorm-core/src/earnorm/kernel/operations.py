@@ -252,7 +252,7 @@ class Operation:
         if waiting is None:
             raise PluginError(
                 f"after_durable() is for the layers and steps of a write, not for this {self.name}"
-            )
+            ).coded("no_write")
         waiting.add(call, self.env.transaction)
 
     @property

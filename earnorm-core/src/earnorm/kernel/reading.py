@@ -13,13 +13,14 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 from earnorm.domain import Domain
-from earnorm.exceptions import PluginError
+from earnorm.exceptions import PluginError, nearest
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
     from earnorm.fields import Field
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.environment import Env
+    from earnorm.kernel.views import ModelView
     from earnorm.model.base import BaseModel
 
 
@@ -93,15 +94,16 @@ class CombinedReading:
         return domain
 
 
-def combined(model: str, by_plugin: Iterable[tuple[str, object]]) -> CombinedReading | None:
+def combined(model: ModelView, by_plugin: Iterable[tuple[str, object]]) -> CombinedReading | None:
     """Combine the readings that plugins returned for one model; return None if there are none.
 
     Args:
-        model: The model's name, for messages.
+        model: The model.
         by_plugin: Each plugin's name, and the result of its ``register_reading``.
 
     Raises:
-        PluginError: A result is no Reading, or two decide on the classes of the records.
+        PluginError: A result is no Reading or has wrong parts, or two decide on the classes of the
+            records.
     """
     base_domains: list[tuple[frozenset[str], Domain]] = []
     needs: frozenset[str] = frozenset()
@@ -115,8 +117,18 @@ def combined(model: str, by_plugin: Iterable[tuple[str, object]]) -> CombinedRea
         if not isinstance(reading, Reading):
             raise PluginError(
                 f"plugin {plugin!r} in register_reading(app, model): expected a Reading or None for "
-                f"{model!r}, not {reading!r}"
-            )
+                f"{model.name!r}, not {reading!r}"
+            ).coded("not_a_reading")
+        if reading.base_domain is not None and not isinstance(reading.base_domain, Domain):
+            raise PluginError(
+                f"plugin {plugin!r} in register_reading(app, model): expected a Domain or None as "
+                f"base_domain for {model.name!r}, not {reading.base_domain!r}"
+            ).coded("not_a_reading")
+        for name in sorted(reading.needs - model.fields.keys()):
+            raise PluginError(
+                f"plugin {plugin!r} in register_reading(app, model): needs={name!r}, and model "
+                f"{model.name!r} has no such field{nearest(name, model.fields)}"
+            ).coded("unknown_field")
         is_changed = True
         needs |= reading.needs
         if reading.base_domain is not None:
@@ -124,8 +136,8 @@ def combined(model: str, by_plugin: Iterable[tuple[str, object]]) -> CombinedRea
         if reading.classes is not None:
             if classes is not None:
                 raise PluginError(
-                    f"plugins {owner!r} and {plugin!r} both decide on the classes of the records of {model!r}"
-                )
+                    f"plugins {owner!r} and {plugin!r} both decide on the classes of the records of {model.name!r}"
+                ).coded("record_classes_taken")
             classes, owner = reading.classes, plugin
         below = below or reading.below
     if not is_changed:

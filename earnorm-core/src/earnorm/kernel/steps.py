@@ -12,15 +12,17 @@ This module has what both kinds share: the order, the ways, the step itself and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Flag, IntEnum, auto
 from functools import reduce
 from operator import or_
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
-from earnorm.exceptions import PluginError
+from earnorm.exceptions import EarnORMError, PluginError, nearest
+from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import Note
+from earnorm.kernel.views import ModelView
 
 Loc = tuple[str | int, ...]
 
@@ -113,8 +115,9 @@ class Step:
     Attributes:
         stage: Its place in the order.
         name: Its name in errors.
-        run: The function that gets the batch; it may be a coroutine function. A step of a stage
-            below 100 gets a :class:`ValueBatch`, any other a :class:`DocumentBatch`.
+        run: The function that gets the batch; it may be a coroutine function, and returns nothing.
+            A step of a stage below 100 gets a :class:`ValueBatch`, any other a
+            :class:`DocumentBatch`.
         ways: The ways on which it runs.
         on: The operation of a document step; None means both, create and write.
         after: Names of steps of the same stage that run before it.
@@ -126,6 +129,7 @@ class Step:
             contains all work of the steps.
         also_refused: For a step after the store: it also runs if the database refused a part of a
             batch and no transaction rolled back the rest.
+        plugin: The name of its plugin, which the App fills in.
     """
 
     stage: Stage
@@ -137,13 +141,14 @@ class Step:
     names: Collection[str] | None = None
     atomic: Callable[[Any], bool] | None = None
     also_refused: bool = False
+    plugin: str = field(default="", kw_only=True, repr=False, compare=False)
 
 
 def checked_steps(plugin: str, returned: object) -> list[Step]:
-    """Check what a plugin's ``register_steps`` returned.
+    """Check what a plugin's ``register_steps`` returned, and name the plugin in each step.
 
     Raises:
-        PluginError: The result is no list of steps.
+        PluginError: The result is no list of steps, or a step has an argument that no step takes.
     """
     steps: list[Any] = list(returned) if isinstance(returned, Iterable) else [returned]
     for step in steps:
@@ -152,7 +157,68 @@ def checked_steps(plugin: str, returned: object) -> list[Step]:
                 f"plugin {plugin!r}: register_steps(app, model) gives Steps with a function to run, "
                 f"not {step!r}"
             ).coded("not_a_step")
-    return steps
+        for argument, is_right, expected in _ARGUMENTS:
+            if not is_right(step):
+                raise PluginError(
+                    f"plugin {plugin!r}: register_steps(app, model): the step {step.name!r} has "
+                    f"{argument}={getattr(step, argument)!r}; expected {expected}"
+                ).coded("not_a_step")
+    return [replace(step, plugin=plugin) for step in steps]
+
+
+def _are_names(value: object) -> bool:
+    return (
+        isinstance(value, Collection)
+        and not isinstance(value, str | bytes)
+        and all(isinstance(name, str) for name in value)
+    )
+
+
+_ARGUMENTS: Final[tuple[tuple[str, Callable[[Step], bool], str], ...]] = (
+    ("stage", lambda s: isinstance(s.stage, Stage), "a Stage, e.g. Stage.STAMP"),
+    ("name", lambda s: isinstance(s.name, str), "a text"),
+    ("ways", lambda s: isinstance(s.ways, Way), "a Way, e.g. Way.CREATE | Way.SAVE"),
+    ("on", lambda s: s.on in (None, "create", "write"), "'create', 'write' or None"),
+    (
+        "on",
+        lambda s: s.on is None or s.stage >= Stage.IDENTITY,
+        "None, since on= is for document steps; a value step names its ways=",
+    ),
+    ("after", lambda s: isinstance(s.after, tuple) and _are_names(s.after), "a tuple of names"),
+    (
+        "names",
+        lambda s: s.names is None or _are_names(s.names),
+        "a collection of names, e.g. a set, or None",
+    ),
+    (
+        "names",
+        lambda s: s.names is None or s.stage < Stage.IDENTITY,
+        "None, since names= is for value steps; a document step asks row.has(name)",
+    ),
+    ("atomic", lambda s: s.atomic is None or callable(s.atomic), "a function or None"),
+)
+"""The arguments of a step: each with its check, and what is expected."""
+
+
+def check_order(steps: Sequence[Step], built_in: Collection[str]) -> None:
+    """Refuse a step that runs after a step that does not exist.
+
+    Args:
+        steps: All steps of a model.
+        built_in: Names of steps that other models have, after which a step may always run.
+
+    Raises:
+        PluginError: A name in ``after`` is unknown.
+    """
+    for step in steps:
+        known = {other.name for other in steps if other.stage == step.stage and other is not step}
+        for name in step.after:
+            if name not in known and name not in built_in:
+                raise PluginError(
+                    f"plugin {step.plugin!r}: register_steps(app, model): the step {step.name!r} "
+                    f"runs after {name!r}, and {Stage(step.stage).name} has no step of this name"
+                    f"{nearest(name, known | set(built_in))}"
+                ).coded("not_a_step")
 
 
 def in_order(steps: Iterable[Step]) -> list[Step]:
@@ -231,3 +297,73 @@ def prepared_step(step: Step, steps: Sequence[Step], number: int) -> PreparedSte
     call = step.run if inspect.isroutine(step.run) else getattr(step.run, "__call__", step.run)  # noqa: B004 - the function behind an object
     ends_stage = number + 1 >= len(steps) or steps[number + 1].stage != step.stage
     return PreparedStep(step, inspect.iscoroutinefunction(call), step.ways, ends_stage)
+
+
+# -- what goes wrong in a step --------------------------------------------------------------------
+
+
+class UnknownField(PluginError):
+    """A step named a field that its model does not have; the step's own name is added later."""
+
+    code = "unknown_field"
+
+
+class StepFields(dict[str, Any]):
+    """The fields of a model by name, for its steps."""
+
+    def __init__(self, model: ModelView) -> None:
+        super().__init__(model.fields)
+        self._model = model
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise UnknownField(_no_field(self._model, name, self))
+
+
+def refuse_unknown(model: ModelView, name: str) -> None:
+    """Refuse the name of a field that no record of the model has.
+
+    Raises:
+        UnknownField: There is no such field.
+    """
+    if name not in model.fields:
+        classes = current_env().app.bind(model.cls).classes
+        if classes is None or classes.find_field(name) is None:
+            raise UnknownField(_no_field(model, name, model.fields))
+
+
+def _no_field(model: ModelView, name: str, known: Collection[str]) -> str:
+    return f"model {model.name!r} has no field {name!r}{nearest(name, known)}"
+
+
+def note_failure(error: Exception, step: Step, model: ModelView) -> None:
+    """Name the step in an exception that leaves it; EarnORM's own errors stay as they are.
+
+    Raises:
+        PluginError: The step named an unknown field.
+    """
+    if isinstance(error, UnknownField):
+        raise PluginError(f"{_shown(step)}: {error}").coded("unknown_field") from None
+    if not isinstance(error, EarnORMError):
+        error.add_note(f"in the step {step.name!r} of model {model.name!r}")
+
+
+def refuse_result(result: object, step: Step, model: ModelView) -> NoReturn:
+    """Refuse a step that returned something.
+
+    Raises:
+        PluginError: Always. A step that should have been awaited did not run.
+    """
+    if isinstance(result, Coroutine):
+        result.close()
+    problem = (
+        "returned an awaitable, which nothing awaits, so it did not run; make the step an 'async def'"
+        if inspect.isawaitable(result)
+        else f"returned {result!r}; a step returns nothing"
+    )
+    raise PluginError(f"{_shown(step)} of model {model.name!r} {problem}").coded("step_result")
+
+
+def _shown(step: Step) -> str:
+    return (
+        f"plugin {step.plugin!r}: the step {step.name!r}" if step.plugin else f"step {step.name!r}"
+    )

@@ -19,7 +19,10 @@ from earnorm.kernel.steps import (
     Stage,
     Step,
     Way,
+    note_failure,
     prepared_step,
+    refuse_result,
+    refuse_unknown,
 )
 from earnorm.kernel.views import ModelView
 
@@ -44,9 +47,10 @@ class ValueRow:
         back: Python values by name that the record gets once the operation is done.
         problems: The problems of the values.
         preview: The record that the rules of its model check; None before that.
+        model: The model, once the row is in a batch.
     """
 
-    __slots__ = ("back", "expected", "loc", "preview", "problems", "record", "values")
+    __slots__ = ("back", "expected", "loc", "model", "preview", "problems", "record", "values")
 
     def __init__(self, values: dict[str, Any], loc: Loc = (), record: Any = None) -> None:
         self.values, self.loc, self.record = values, loc, record
@@ -54,6 +58,7 @@ class ValueRow:
         self.back: Mapping[str, Any] = _NOTHING
         self.problems: Sequence[ErrorDetail] = ()
         self.preview: Any = None
+        self.model: ModelView | None = None
 
     def take(self, name: str, default: Any = MISSING) -> Any:
         """Remove a value, so that no later step sees it, and return it; else return the default."""
@@ -85,6 +90,8 @@ class ValueRow:
             name: A field's name.
             value: The value, as reading the field returns it.
         """
+        if self.model is not None:
+            refuse_unknown(self.model, name)
         self.back = {**self.back, name: value}
 
     def refuse(self, loc: str | Loc, message: str, kind: str) -> None:
@@ -139,6 +146,8 @@ class ValueBatch:
         self.work_after: list[Work] = []
         self.settling: list[Callable[[], object]] = []
         self._more: list[ErrorDetail] = []
+        for row in rows:
+            row.model = model
 
     @property
     def takes_more(self) -> bool:
@@ -167,7 +176,7 @@ class ValueBatch:
             raise NotSupported(
                 f"{self.model.name}: no other operation goes with this way of writing ({self.way.name}); "
                 f"a step that needs one refuses its values here (batch.takes_more is False)"
-            )
+            ).coded("takes_no_more")
 
     @property
     def has_work(self) -> bool:
@@ -239,9 +248,15 @@ async def run_value_steps(steps: Sequence[PreparedStep], batch: ValueBatch) -> N
     """Run a part of a model's value steps."""
     for prepared in steps:
         if _is_about(prepared.step, batch):
-            result: Any = prepared.step.run(batch)
-            if prepared.waits:
-                await result
+            try:
+                result: Any = prepared.step.run(batch)
+                if prepared.waits:
+                    result = await result
+            except Exception as error:
+                note_failure(error, prepared.step, batch.model)
+                raise
+            if result is not None:
+                refuse_result(result, prepared.step, batch.model)
 
 
 def run_value_steps_now(steps: Sequence[PreparedStep], batch: ValueBatch) -> None:
@@ -256,8 +271,14 @@ def run_value_steps_now(steps: Sequence[PreparedStep], batch: ValueBatch) -> Non
                 raise NotSupported(
                     f"{batch.model.name}: the step {prepared.step.name!r} waits, and what is handed to a bulk() is "
                     f"looked at at once; its ways= should leave BULK out"
-                )
-            prepared.step.run(batch)
+                ).coded("waiting_step")
+            try:
+                result = prepared.step.run(batch)
+            except Exception as error:
+                note_failure(error, prepared.step, batch.model)
+                raise
+            if result is not None:
+                refuse_result(result, prepared.step, batch.model)
 
 
 def _is_about(step: Step, batch: ValueBatch) -> bool:

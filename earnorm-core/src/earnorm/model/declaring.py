@@ -70,6 +70,8 @@ class Declaration:
     ) -> None:
         self.model, self.body, self.fields = model, body, fields
         self.attribute = ""
+        self._plugin = ""
+        self._brought: dict[str, str] = {}  # by field, the plugin whose attribute added it
         self.added = frozenset[str]().union(*(c._schema.added for c in _declared_bases(model)))
         """The fields that a feature or a plugin added, and no class body has."""
         self._reserved = reserved
@@ -90,12 +92,20 @@ class Declaration:
         return self.base is None and not self.model._abstract and self.model._inherit is None
 
     def add_field(self, name: str, field: Field[Any, Any]) -> None:
-        """Add a field to the class; it replaces one of the same name.
+        """Add a field to the class.
+
+        A field of the same name is replaced, unless it is another's: a plugin cannot replace a
+        field of the model, of an extension or of another plugin.
 
         Raises:
             TypeError: The name or the stored key is taken.
         """
         known = self.fields.get(name)
+        if known is not None and self._plugin and self._brought.get(name) != self._plugin:
+            self.refuse(
+                f"a field {name!r} ({type(field).__name__}), which {self._owner(name)} has already "
+                f"({type(known).__name__}); rename one, or look at declaration.fields first"
+            )
         is_new = known is None and self.base is not None
         if name in self._reserved or (is_new and hasattr(self.model, name)):
             self.refuse(f"a field {name!r}, whose name is taken by a method or an attribute")
@@ -110,6 +120,14 @@ class Declaration:
         self.fields[name] = field
         if known is None:
             self.added |= {name}
+            self._brought[name] = self._plugin
+
+    def _owner(self, name: str) -> str:
+        plugin = self._brought.get(name)
+        if plugin:
+            return f"plugin {plugin!r}"
+        owner = next((c for c in self.model.__mro__[1:] if name in vars(c)), self.model)
+        return f"{owner.__module__}.{owner.__qualname__}"
 
     def add_index(self, index: Any) -> None:
         """Add an index to the class, as an entry of ``_indexes``, unless it has the same one."""
@@ -144,18 +162,18 @@ class Declaration:
     def _run_brought(self, brought: BroughtAttribute) -> None:
         plugin, attribute = brought.plugin, brought.attribute
         assert attribute.declare is not None
-        self.attribute = attribute.name
+        self.attribute, self._plugin = attribute.name, plugin
         try:
             attribute.declare(self)
         except _Refused as error:
-            raise ConfigurationError(f"plugin {plugin!r}: {error}") from None
+            raise ConfigurationError(f"plugin {plugin!r}: {error}").coded("declaration") from None
         except EarnORMError:
             raise
         except Exception as error:
             raise PluginError(
                 f"plugin {plugin!r} failed to declare {attribute.name} of {self.model._name!r}: "
                 f"{type(error).__name__}: {error}"
-            ) from error
+            ).coded("plugin_failed") from error
 
 
 def declare_options(model: type[BaseModel]) -> None:

@@ -125,7 +125,9 @@ def graph_of(app: App) -> Graph:
     """
     plugin = app.loaded.of_type(RecomputePlugin)
     if plugin is None:
-        raise ConfigurationError(f"App {app.name!r} leaves out the feature 'recompute'")
+        raise ConfigurationError(f"App {app.name!r} leaves out the feature 'recompute'").coded(
+            "left_out"
+        )
     return plugin.graph()
 
 
