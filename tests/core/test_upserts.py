@@ -174,9 +174,9 @@ async def test_many_are_upserted_however_often_somebody_is_faster(
 
     create = upserts.create
 
-    async def outrun(bound: Any, documents: Any) -> Any:
+    async def outrun(bound: Any, documents: Any, notes: Any) -> Any:
         await create(bound, [{"url": documents[0]["url"], "title": "faster"}])
-        return await create(bound, documents)
+        return await create(bound, documents, notes)
 
     monkeypatch.setattr(upserts, "create", outrun)
     records, created = await Page.upsert_many(

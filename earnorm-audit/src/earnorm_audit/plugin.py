@@ -215,7 +215,8 @@ class AuditPlugin:
         ]
         writer = _system(env).replace(context={**env.context, _KEY: _WRITER})
         model = op.app.model(ENTRY)
-        await op.app.execute(Operation("create", model, writer, values=entries))
+        create = op.child("create", model, values=entries, origin="audit", env=writer)
+        await op.app.execute(create)
 
     def _now(self) -> datetime.datetime:
         """Return the time in UTC as it is stored, always later than the last one.
@@ -368,7 +369,9 @@ class _Audited:
         op: Operation, domain: Domain, fields: frozenset[str], limit: int
     ) -> list[Document]:
         options = op.options.replace(order=(), offset=0, limit=limit, fields=fields | {"_id"})
-        search = Operation("search", op.model, _system(op.env), domain, None, options)
+        search = op.child(
+            "search", op.model, domain, options=options, origin="audit", env=_system(op.env)
+        )
         documents: list[Document] = await op.app.execute(search)
         return documents
 

@@ -148,6 +148,16 @@ JUDGED: Note[bool] = Note("judged")
 """Access rules have checked the whole operation of which this one is a part."""
 
 
+def made_by(origin: str, parent: Operation | None = None) -> Mapping[Note[Any], Any]:
+    """Return the notes of an operation that the program did not ask for itself.
+
+    Args:
+        origin: The name of the plugin or feature that makes it.
+        parent: The operation that it is made for; None if there is none yet.
+    """
+    return {ORIGIN: origin} if parent is None else {ORIGIN: origin, PARENT: parent}
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One request to the database, as layers see it. It is immutable: layers use ``replace``.
@@ -190,7 +200,7 @@ class Operation:
 
     @property
     def parent(self) -> Operation | None:
-        """The operation that this one was made for; None if the program asked for it."""
+        """The operation that this one was made for; None if there is none."""
         return self.notes.get(PARENT)
 
     @property
@@ -223,7 +233,7 @@ class Operation:
             origin: The name of the plugin or feature that makes it.
             env: The Env that it acts in; None means the Env of this operation.
         """
-        notes: dict[Note[Any], Any] = {ORIGIN: origin, PARENT: self}
+        notes = made_by(origin, self)
         return Operation(name, model, env or self.env, domain, values, options, notes)
 
     @property
@@ -263,15 +273,6 @@ class Operation:
     def replace(self, /, **changes: Any) -> Operation:
         """Return a copy with some attributes changed."""
         return replace(self, **changes)
-
-    def map_updates(self, change: Callable[[Update], Update]) -> Operation:
-        """Return a copy of a write with ``change`` applied to each of its updates."""
-        values = self.values
-        if isinstance(values, PerRecord):
-            return replace(self, values=PerRecord({k: change(u) for k, u in values.items()}))
-        if isinstance(values, Update):
-            return replace(self, values=change(values))
-        return self
 
     @property
     def written(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from earnorm.domain import Domain
 from earnorm.exceptions import (
     BatchDuplicateKey,
     BatchRefused,
@@ -17,7 +18,7 @@ from earnorm.exceptions import (
     ValidationError,
 )
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import Operation, Options
+from earnorm.kernel.operations import PLAIN, Operation, Options, made_by
 from earnorm.kernel.steps import Way
 from earnorm.model.writing.creating import prepared
 from earnorm.model.writing.handing_back import on_its_way
@@ -29,6 +30,7 @@ Values = Mapping[str, Any]
 Source = Iterable[Values] | AsyncIterable[Values]
 Progress = Callable[["BatchResult"], Awaitable[None] | None]
 
+_NOTES = made_by("bulk")
 _UNORDERED = Options(ordered=False)
 
 
@@ -155,8 +157,10 @@ class CreateMany:
     async def _insert(self, documents: list[dict[str, Any]], positions: list[int]) -> None:
         if not documents:
             return
-        op = Operation("create", self._bound.model, self._env, values=documents)
-        op = op if self._ordered else op.replace(options=_UNORDERED)
+        options = PLAIN if self._ordered else _UNORDERED
+        op = Operation(
+            "create", self._bound.model, self._env, Domain.TRUE, documents, options, _NOTES
+        )
         op = on_its_way(self._bound, op, Way.CREATE_MANY)
         try:
             await self._env.app.execute(op)

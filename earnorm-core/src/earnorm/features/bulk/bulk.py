@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from earnorm.domain import condition
+from earnorm.domain import Domain, condition
 from earnorm.exceptions import (
     BatchDuplicateKey,
     BatchRefused,
@@ -18,7 +18,7 @@ from earnorm.exceptions import (
 )
 from earnorm.features.bulk.collecting import Collector, OwnTransactionError
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.operations import Operation, Options
+from earnorm.kernel.operations import Operation, Options, made_by
 from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import transactional
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, run_value_steps_now
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from earnorm.model.recordset import RecordSet
 
 M = TypeVar("M", bound="BaseModel")
+
+_NOTES = made_by("bulk")
 
 _RETRIES = 10
 
@@ -216,13 +218,13 @@ class Bulk(Generic[M]):
         touch(env, [row.record for row in (*self._new, *self._values.values())])
         operations: list[Operation] = []
         if creation is not None:
-            op = Operation("create", bound.model, env, values=creation.documents)
-            op = op.replace(options=Options(ordered=False))
+            options, made = Options(ordered=False), creation.documents
+            op = Operation("create", bound.model, env, Domain.TRUE, made, options, _NOTES)
             operations.append(on_its_way(bound, op, Way.BULK))
         if changes:
             updates = updates_of(bound, changes)
             domain = condition("_id", "in", list(updates))
-            op = Operation("write", bound.model, env, domain, updates)
+            op = Operation("write", bound.model, env, domain, updates, notes=_NOTES)
             operations.append(on_its_way(bound, op, Way.BULK))
             await refuse_changes_outside(bound, operations[-1], changes)
         self._is_expected = False
@@ -232,7 +234,7 @@ class Bulk(Generic[M]):
             if deletion is not None and any(row.expected for row in deletion.rows):
                 domain &= expectations(deletion.rows)
                 self._is_expected = True
-            operations.append(Operation("unlink", bound.model, env, domain))
+            operations.append(Operation("unlink", bound.model, env, domain, notes=_NOTES))
         results = await Collector(env.transaction).run(operations)
         done: dict[str, tuple[Operation, Any]] = {
             op.name: (op, result) for op, result in zip(operations, results, strict=True)
@@ -278,19 +280,19 @@ class Bulk(Generic[M]):
             else:
                 self.written = matched
                 if matched < len(changes):
-                    failures.append(await self._missing_error(changes, len(changes) - matched))
+                    failures.append(await self._missing_error(op, changes, len(changes) - matched))
                 else:
                     await learn(self._bound, changes, op)
                     for change in changes:
                         take_back(change.row)
         if "unlink" in done:
-            _, deleted = done["unlink"]
+            op, deleted = done["unlink"]
             if isinstance(deleted, BaseException):
                 failures.append(deleted)
             else:
                 self.deleted = deleted
                 if deleted < len(self._deletions) and self._is_expected:
-                    failures += await self._undeleted()
+                    failures += await self._undeleted(op)
         if failures:
             # A refused value explains more than an error that follows from it.
             first = min(failures, key=lambda error: not isinstance(error, ValidationError))
@@ -299,22 +301,24 @@ class Bulk(Generic[M]):
                     first.add_note(f"also: {other}")
             raise first
 
-    async def _undeleted(self) -> list[BaseException]:
+    async def _undeleted(self, deletion: Operation) -> list[BaseException]:
         """Return the error of versioned records that were changed and therefore not deleted."""
         bound, env = self._bound, current_env()
         domain = condition("_id", "in", list(self._deletions))
-        number = await env.app.execute(Operation("count", bound.model, env, domain))
+        number = await env.app.execute(deletion.child("count", bound.model, domain, origin="bulk"))
         if not number:
             return []
         message = f"{number} of {len(self._deletions)} records were changed since they were read and are left"
         return [ConcurrencyError(f"{bound.model._name}: {message}; refresh() them and try again")]
 
-    async def _missing_error(self, changes: list[Change], short: int) -> BaseException:
+    async def _missing_error(
+        self, op: Operation, changes: list[Change], short: int
+    ) -> BaseException:
         """Find the records that were not written, by one more query, and return the error."""
         bound, env = self._bound, current_env()
         pks = {change.pk: change.position for change in changes}
-        search = Operation("search", bound.model, env, condition("_id", "in", list(pks)))
-        search = search.replace(options=Options(fields=frozenset({"_id"})))
+        domain, options = condition("_id", "in", list(pks)), Options(fields=frozenset({"_id"}))
+        search = op.child("search", bound.model, domain, options=options, origin="bulk")
         existing = {document["_id"] for document in await env.app.execute(search)}
         gone = [position for pk, position in pks.items() if pk not in existing]
         await refuse_changes_outside(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import NotFound, ValidationError
+from earnorm.kernel.operations import made_by
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch
 from earnorm.model.reading.by_ids import by_ids
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.views import ModelView
 
+_NOTES = made_by("computed")
 _NEW = Way.CREATE | Way.CREATE_MANY | Way.BULK
 
 
@@ -109,7 +111,7 @@ def _invert_late(batch: ValueBatch) -> None:
     for row in batch.rows:
         late = {n: row.values.pop(n) for n in formulas.late_inverses.intersection(row.values)}
         if late:
-            batch.after(lambda row=row, late=late: writing.write([row.record], late))  # type: ignore[misc] # mypy infers no type for the defaults
+            batch.after(lambda row=row, late=late: writing.write([row.record], late, _NOTES))  # type: ignore[misc] # mypy infers no type for the defaults
 
 
 async def _invert_written(batch: ValueBatch) -> None:
@@ -120,7 +122,7 @@ async def _invert_written(batch: ValueBatch) -> None:
     bound, formulas = _bound(batch)
     rows = [row for row in batch.rows if not formulas.inverses.isdisjoint(row.values)]
     pks = list(dict.fromkeys(row.record.pk for row in rows))
-    documents = await by_ids(bound, "_id", pks)
+    documents = await by_ids(bound, "_id", pks, notes=_NOTES)
     previews: dict[Any, Any] = {each.pk: each for each in hydrate(bound, documents)}
     if len(previews) < len(pks):
         raise NotFound(
@@ -177,4 +179,5 @@ class _ReadAgain:
         wanted = self.formulas.elsewhere | self.more
         records = [row.record for row in self.batch.rows]
         names = {r: frozenset(n for n in wanted if r._fetch.has(n)) for r in records}
-        await read_again(self.bound, {record: own for record, own in names.items() if own})
+        own = {record: own for record, own in names.items() if own}
+        await read_again(self.bound, own, _NOTES)

@@ -38,15 +38,13 @@ from earnorm.fields.base import MISSING
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.environment import Env, current_env, use_env
-from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import (
-    ORIGIN,
-    PARENT,
     REQUEST,
     Operation,
     Options,
     PerRecord,
     Update,
+    made_by,
 )
 from earnorm.kernel.requests import Stream
 from earnorm.kernel.steps import WAY, HandBack, Way
@@ -311,9 +309,7 @@ class Recomputation:
     ) -> None:
         self.changed = 0
         """The number of records that had another value."""
-        self._notes: dict[Note[Any], Any] = {ORIGIN: NAME}
-        if parent is not None:
-            self._notes[PARENT] = parent
+        self._notes = made_by(NAME, parent)
         self._graph = graph
         self._env = env
         self._write = write
@@ -473,7 +469,7 @@ class Recomputation:
             # If two transactions change fields that one record depends on, the second must see the
             # first. A write to that record makes them conflict, so a record whose value stays is
             # locked.
-            op = Operation("search", bound.model, env)
+            op = Operation("search", bound.model, env, notes=self._notes)
             await lock(bound.collection, unchanged, op)
 
     async def _follow(
@@ -558,7 +554,8 @@ async def recompute(
         env.replace(system=True, reason=f"recompute {model}"),
         domain,
         options=Options(fields=_ID, order=(("_id", 1),)),
-    ).with_note(REQUEST, stream)
+        notes={**made_by(NAME), REQUEST: stream},
+    )
     try:
         while documents := await env.app.execute(search):
             pks = [document["_id"] for document in documents]

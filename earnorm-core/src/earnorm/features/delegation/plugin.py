@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import ValidationError
 from earnorm.fields.base import not_written
 from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.kernel.operations import made_by
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.relations.ghosts import target_of
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.views import ModelView
+
+_NOTES = made_by("delegation")
 
 Links = Mapping[str, frozenset[str]]
 """The names of the delegated fields, by the relation that they come from."""
@@ -110,7 +113,9 @@ class _Split:
                     groups.append((parent_values, {parent.pk: parent}))
             for parent_values, parents in groups:
                 try:
-                    run, _ = await writing.prepared_write(list(parents.values()), parent_values)
+                    run, _ = await writing.prepared_write(
+                        list(parents.values()), parent_values, _NOTES
+                    )
                 except ValidationError as error:
                     batch.add_problems(error.errors())
                 else:
@@ -131,7 +136,10 @@ async def _create_parents(
     """Check and make the records to delegate to, and set the relation to them."""
     try:
         creation = await creating.prepared(
-            parent, [parent_values for _, parent_values in new], [row.loc for row, _ in new]
+            parent,
+            [parent_values for _, parent_values in new],
+            [row.loc for row, _ in new],
+            notes=_NOTES,
         )
     except ValidationError as error:
         batch.add_problems(error.errors())
@@ -152,7 +160,7 @@ async def _write_existing(
         except ValueError:
             return  # the relation's own validation raises the error
     try:
-        run, _ = await writing.prepared_write([given], values)
+        run, _ = await writing.prepared_write([given], values, _NOTES)
     except ValidationError as error:
         row.add_problems(error.errors())
     else:

@@ -22,7 +22,7 @@ from earnorm.exceptions import ConcurrencyError, NotFound, ValidationError
 from earnorm.fields.files import File
 from earnorm.fields.json_forms import json_form
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import ONE, Operation, Options
+from earnorm.kernel.operations import ONE, Operation, Options, made_by
 from earnorm.model.reading.serializing import SelfDescribed
 from earnorm.model.writing.tracking import env_of
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("earnorm")
 
+_NOTES = made_by("files")
 _PIECE = 256 * 1024  # bytes that are read from a file object at once
 _PRIMARY = Concerns(read_preference="primary")  # a secondary may not know the newest file yet
 _REASON = "the content of a file that no record points at"
@@ -143,9 +144,9 @@ class StoredFile(SelfDescribed):
         if not self:
             raise NotFound(f"{type(record).__name__}.{field.name}: the record has no file")
         env = env_of([record])
-        search = Operation("search", type(record), env, condition("_id", "=", record.pk))
-        names = frozenset({"_id", field.name})
-        search = search.replace(options=Options(limit=1, fields=names))
+        domain = condition("_id", "=", record.pk)
+        options = Options(limit=1, fields=frozenset({"_id", field.name}))
+        search = Operation("search", type(record), env, domain, None, options, _NOTES)
         documents = await env.app.execute(search)
         if not documents:
             raise NotFound(f"{type(record)._name}: the record with the file does not exist")
@@ -265,8 +266,9 @@ class StoredFile(SelfDescribed):
         record, field = self._record, self._field
         model = type(record)
         expect = {f"{field.db_name}._id": self._part("_id")}
-        if not await write_stored(record, {field.db_name: meta}, expect):
-            search = Operation("search", model, env, condition("_id", "=", record.pk), None, ONE)
+        if not await write_stored(record, {field.db_name: meta}, expect, _NOTES):
+            domain = condition("_id", "=", record.pk)
+            search = Operation("search", model, env, domain, None, ONE, _NOTES)
             if not await env.app.execute(search):
                 raise NotFound(f"{model._name}: the record to write does not exist")
             raise ConcurrencyError(
@@ -399,9 +401,8 @@ async def _delete_unused(
         return 0
     env = app.env.replace(system=True, reason=_REASON)
     domain = Domain([(f"{field.name}.id", "in", list(ids))])
-    search = Operation("search", model, env, domain)
     options = Options(fields=frozenset({"_id", field.name}), concerns=_PRIMARY)
-    search = search.replace(options=options)
+    search = Operation("search", model, env, domain, None, options, _NOTES)
     used = {document[field.db_name]["_id"] for document in await app.execute(search)}
     unused = [id for id in ids if id not in used]
     await store_of(app, model, field).delete(unused)

@@ -14,7 +14,7 @@ from bson import Code
 
 from earnorm.exceptions import ConfigurationError, NotSupported, ValidationError, nearest
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.operations import REQUEST, Operation
+from earnorm.kernel.operations import REQUEST, Operation, made_by
 from earnorm.kernel.requests import PipelineCapture, Stream
 from earnorm.model.reading.streaming import BATCH
 
@@ -220,7 +220,8 @@ class _Compiler:
         except ConfigurationError as error:
             self._refuse(loc, str(error))
         capture = PipelineCapture()
-        await env.app.execute(Operation("search", model, env).with_note(REQUEST, capture))
+        notes = {**made_by("grouping"), REQUEST: capture}
+        await env.app.execute(Operation("search", model, env, notes=notes))
         stages = [stage for stage in capture.stages if stage != {"$match": {}}]
         return env.app.bind(model).collection.name, stages
 

@@ -16,7 +16,7 @@ from earnorm.exceptions import DuplicateKey, TransactionError
 from earnorm.fields.numeric import Int
 from earnorm.fields.text import String
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import Operation, Options, Update
+from earnorm.kernel.operations import Operation, Options, Update, made_by
 from earnorm.kernel.sending import RETURNED, Returned
 from earnorm.model.base import BaseModel
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from earnorm.fields.base import Field
 
 _REASON = "count on a sequence"
+_NOTES = made_by("sequences")
 _VALUE = frozenset({"value"})
 
 
@@ -76,7 +77,8 @@ class NumberSequence:
     async def last(self) -> int:
         """Return the number that was given last; 0 before the first one."""
         env = current_env().replace(system=True, reason=_REASON)
-        op = Operation("search", _model(env), env, condition("_id", "=", self.name))
+        domain = condition("_id", "=", self.name)
+        op = Operation("search", _model(env), env, domain, notes=_NOTES)
         documents = await env.app.execute(op)
         return int(documents[0]["value"]) if documents else 0
 
@@ -101,13 +103,15 @@ class NumberSequence:
             condition("_id", "=", self.name),
             Update({"$inc": {"value": count}}),
             Options(many=False),
-        ).with_note(RETURNED, returned)
+            {**_NOTES, RETURNED: returned},
+        )
         await env.app.execute(op)
         return None if returned.document is None else int(returned.document["value"])
 
     async def _create(self, env: Env, count: int) -> None:
         document = {"_id": self.name, "value": count}
-        await env.app.execute(Operation("create", _model(env), env, values=[document]))
+        op = Operation("create", _model(env), env, values=[document], notes=_NOTES)
+        await env.app.execute(op)
 
     def __repr__(self) -> str:
         return f"<sequence {self.name!r}{' gap-free' if self.gap_free else ''}>"

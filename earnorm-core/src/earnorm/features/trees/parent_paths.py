@@ -15,8 +15,7 @@ from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConfigurationError, ValidationError
 from earnorm.features.trees.declaring import PATH
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.notes import Note
-from earnorm.kernel.operations import ORIGIN, PARENT, Operation, Options, PerRecord, Update
+from earnorm.kernel.operations import Operation, Options, PerRecord, Update, made_by
 from earnorm.kernel.steps import WAY, Way
 from earnorm.model.relations.trees import parent_name
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
 
+NAME: Final = "parent_store"
 REASON: Final = "_parent_store: the paths of a tree"
 _BATCH: Final = 10_000  # updates of one bulk write
 
@@ -45,20 +45,41 @@ def cycle(bound: BoundModel, parent: str) -> ValidationError:
 
 
 async def nodes(
-    bound: BoundModel, env: Env, domain: Domain, limit: int = 0
+    bound: BoundModel,
+    env: Env,
+    domain: Domain,
+    limit: int = 0,
+    parent: Operation | None = None,
 ) -> dict[Any, tuple[Any, str | None]]:
-    """Return the parent and the path of each matching node, by the node's id."""
-    parent = bound.schema.fields[parent_name(bound)]
-    options = Options(fields=frozenset({"_id", PATH, parent.name}), limit=limit)
-    op = Operation("search", bound.model, env, domain, options=options)
+    """Return the parent and the path of each matching node, by the node's id.
+
+    Args:
+        bound: The model.
+        env: The environment of the search.
+        domain: The domain of the nodes.
+        limit: The highest number of nodes; 0 means all.
+        parent: The operation that the nodes are looked up for.
+    """
+    relation = bound.schema.fields[parent_name(bound)]
+    options = Options(fields=frozenset({"_id", PATH, relation.name}), limit=limit)
+    notes = made_by(NAME, parent)
+    op = Operation("search", bound.model, env, domain, None, options, notes)
     documents = await env.app.execute(op)
-    return {d["_id"]: (d.get(parent.db_name), d.get(PATH)) for d in documents}
+    return {d["_id"]: (d.get(relation.db_name), d.get(PATH)) for d in documents}
 
 
-async def paths_of(bound: BoundModel, env: Env, pks: Iterable[Any]) -> dict[Any, str]:
+async def paths_of(
+    bound: BoundModel, env: Env, pks: Iterable[Any], parent: Operation
+) -> dict[Any, str]:
     """Return the paths of nodes by their ids; a node that does not exist is left out.
 
     A path that is not stored yet (because the model had none before) is computed from the parents.
+
+    Args:
+        bound: The model.
+        env: The environment of the searches.
+        pks: The ids of the nodes.
+        parent: The operation that the paths are looked up for.
     """
     known: dict[Any, tuple[Any, str | None]] = {}
     wanted = list(dict.fromkeys(pks))
@@ -67,10 +88,10 @@ async def paths_of(bound: BoundModel, env: Env, pks: Iterable[Any]) -> dict[Any,
     while missing:
         asked.update(missing)
         for chunk in chunks(missing):
-            known.update(await nodes(bound, env, Condition("_id", "in", chunk)))
-        above = (parent for parent, path in known.values() if path is None and parent is not None)
+            known.update(await nodes(bound, env, Condition("_id", "in", chunk), 0, parent))
+        above = (node for node, path in known.values() if path is None and node is not None)
         missing = [pk for pk in dict.fromkeys(above) if pk not in asked]
-    paths = placed({pk: parent for pk, (parent, _) in known.items()}, _stored(known), bound)
+    paths = placed({pk: above for pk, (above, _) in known.items()}, _stored(known), bound)
     return {pk: paths[pk] for pk in wanted if pk in known}
 
 
@@ -112,9 +133,7 @@ async def store(
         paths: The paths.
         parent: The operation that changed the paths.
     """
-    notes: dict[Note[Any], Any] = {ORIGIN: "parent_store", WAY: Way.DERIVED}
-    if parent is not None:
-        notes[PARENT] = parent
+    notes = {**made_by(NAME, parent), WAY: Way.DERIVED}
     pks = list(paths)
     for start in range(0, len(pks), _BATCH):
         part = pks[start : start + _BATCH]

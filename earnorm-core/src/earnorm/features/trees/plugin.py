@@ -92,7 +92,7 @@ async def _place(batch: DocumentBatch) -> None:
     outside = [p for p in parents.values() if p is not None and p not in parents]
     paths = {}
     if outside:
-        paths = await paths_of(bound, op.env.replace(system=True, reason=REASON), outside)
+        paths = await paths_of(bound, op.env.replace(system=True, reason=REASON), outside, op)
         if len(paths) < len(set(outside)):
             raise _no_parent(bound)
     placed_paths = placed(parents, paths, bound)
@@ -130,7 +130,7 @@ async def _plan(batch: DocumentBatch) -> None:
     if key not in op.written:
         return
     env = op.env.replace(system=True, reason=REASON)
-    known = await nodes(bound, env, op.domain, 0 if op.options.many else 1)
+    known = await nodes(bound, env, op.domain, 0 if op.options.many else 1, op)
     moved = {
         pk: parent
         for pk, (before, _) in known.items()
@@ -139,7 +139,7 @@ async def _plan(batch: DocumentBatch) -> None:
     if not moved:
         return
     new_parents = {parent for parent in moved.values() if parent is not None}
-    old = await paths_of(bound, env, [*moved, *new_parents])
+    old = await paths_of(bound, env, [*moved, *new_parents], op)
     if not new_parents <= old.keys():
         raise _no_parent(bound)
     batch.notes[_PLAN] = _Plan(old, _new_paths(bound, moved, old))
@@ -155,7 +155,7 @@ async def _move(batch: DocumentBatch) -> None:
     starts = Or([below(old[pk]) for pk in new]).simplify()
     by_step = {step(pk): pk for pk in new}
     paths = dict(new)
-    for pk, (_, path) in (await nodes(bound, env, starts)).items():
+    for pk, (_, path) in (await nodes(bound, env, starts, 0, op)).items():
         if path is not None and pk not in paths:
             paths[pk] = _new_path(path, by_step, new, old)
     await store(bound, env, paths, op)

@@ -19,7 +19,7 @@ from earnorm.exceptions import (
 from earnorm.features.indexes.declarations import declared_indexes
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.operations import Operation, Options, Update
+from earnorm.kernel.operations import ONE, Operation, Options, Update, made_by
 from earnorm.kernel.sending import RETURNED, Returned
 from earnorm.kernel.steps import Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, run_value_steps
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 Values = Mapping[str, Any]
 Key = tuple[bytes, ...]
 
+_NOTES = made_by("upserts")
 _TRIES = 5
 """The most times to write and create in turn. If the acting principal cannot see the existing
 record, it is never written, and after these tries the duplicate key is raised."""
@@ -114,7 +115,7 @@ class Upsert:
             if pk is not None:
                 return _with_results(batch, [await self._read(pk)])[0], False
             try:
-                (made,) = await create(self._bound, [created])
+                (made,) = await create(self._bound, [created], _NOTES)
                 return _with_results(batch, [made])[0], True
             except DuplicateKey as error:
                 # If the error is about this index, another task has created the record: write it
@@ -191,7 +192,7 @@ class Upsert:
             ]
             if rows:
                 changes, _ = await checked_each(bound, rows, Way.UPSERT, before=False)
-                await write_each(bound, changes, Way.UPSERT)
+                await write_each(bound, changes, Way.UPSERT, _NOTES)
                 for row, _ in rows:
                     given_row = batch.rows[int(row.loc[0])]
                     given_row.back = {**given_row.back, **row.back}
@@ -207,7 +208,7 @@ class Upsert:
                 for p, pk in zip(positions, ids, strict=True)
             ]
             try:
-                made = await create(bound, documents)
+                made = await create(bound, documents, _NOTES)
             except DuplicateKey as error:
                 # Another task has created a record, which the next try writes. Each try makes
                 # progress, unless the acting principal cannot see that record.
@@ -245,8 +246,8 @@ class Upsert:
             domain = condition(name, "in", [item[name] for item in found_by])
         else:
             domain = Or(self._domain(values[position]) for position in pending.values())
-        op = Operation("search", bound.model, env, domain)
-        op = op.replace(options=Options(fields=frozenset({"_id", *self._on})))
+        options = Options(fields=frozenset({"_id", *self._on}))
+        op = Operation("search", bound.model, env, domain, None, options, _NOTES)
         ids = {self._key(document): document["_id"] for document in await env.app.execute(op)}
         return {key: ids[key] for key in pending if key in ids}
 
@@ -257,7 +258,7 @@ class Upsert:
 
     async def _read_all(self, pks: Sequence[Any]) -> list[Any]:
         bound = self._bound
-        documents = await by_ids(bound, "_id", pks)
+        documents = await by_ids(bound, "_id", pks, notes=_NOTES)
         records = {record.pk: record for record in hydrate(bound, documents)}
         missing = sum(pk not in records for pk in pks)
         if missing:
@@ -300,15 +301,15 @@ class Upsert:
         env, bound = current_env(), self._bound
         plan = await self._plan(row, values)
         if not plan.operators:
-            op = Operation("search", bound.model, env, domain)
-            op = op.replace(options=Options(limit=1, fields=frozenset({"_id"})))
+            options = Options(limit=1, fields=frozenset({"_id"}))
+            op = Operation("search", bound.model, env, domain, None, options, _NOTES)
             documents = await env.app.execute(op)
             return documents[0]["_id"] if documents else None
         returned = Returned(frozenset({"_id"}))
         change = Update(plan.operators, expected(bound, row), plan.where)
-        op = Operation("write", bound.model, env, domain, change)
-        op = on_its_way(bound, op.replace(options=Options(many=False)), Way.UPSERT)
-        op = op.with_note(RETURNED, returned)
+        notes = {**_NOTES, RETURNED: returned}
+        op = Operation("write", bound.model, env, domain, change, Options(many=False), notes)
+        op = on_its_way(bound, op, Way.UPSERT)
         parts = await narrowed(op, bound, plan.values)
         if not parts or not await env.app.execute(parts[0]) or returned.document is None:
             await refuse_outside(bound, op, plan.guards)
@@ -328,8 +329,8 @@ class Upsert:
 
     async def _read(self, pk: Any) -> Any:
         env, bound = current_env(), self._bound
-        op = Operation("search", bound.model, env, condition("_id", "=", pk))
-        documents = await env.app.execute(op.replace(options=Options(limit=1)))
+        op = Operation("search", bound.model, env, condition("_id", "=", pk), None, ONE, _NOTES)
+        documents = await env.app.execute(op)
         if not documents:
             raise NotFound(
                 f"{bound.model._name}: the record was written, and is not there any more"

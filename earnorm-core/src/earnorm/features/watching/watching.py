@@ -31,7 +31,7 @@ from earnorm.exceptions import (
 )
 from earnorm.features.indexes.collection_options import declared_options
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import REQUEST, Operation
+from earnorm.kernel.operations import REQUEST, Operation, made_by
 from earnorm.kernel.requests import DryRun
 from earnorm.kernel.searches import projection
 from earnorm.model.reading.hydrate import hydrate
@@ -242,7 +242,8 @@ class Watch(Generic[M]):
         assert self._env is not None
         bound = self._env.app.bind(self._model)
         dry_run = DryRun()
-        op = Operation("search", bound.model, self._env, self._domain).with_note(REQUEST, dry_run)
+        notes = {**made_by("watching"), REQUEST: dry_run}
+        op = Operation("search", bound.model, self._env, self._domain, notes=notes)
         await self._env.app.execute(op)
         if dry_run.op is None:
             raise NotSupported(

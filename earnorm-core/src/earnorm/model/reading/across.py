@@ -18,7 +18,6 @@ from earnorm.model.relations.ghosts import target_of
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
-    from earnorm.kernel.environment import Env
 
 _NAME = "__across"
 
@@ -79,26 +78,27 @@ class Across:
 
 
 async def lookups(
-    bound: BoundModel, env: Env, paths: tuple[tuple[str, str], ...]
+    bound: BoundModel, op: Operation, paths: tuple[tuple[str, str], ...]
 ) -> list[Mapping[str, Any]]:
     """Return the stages that add the value of each path under its key.
 
     Raises:
         AccessDenied: A model on the way may not be read.
     """
-    return [stage for key, path in paths for stage in await _lookup(bound, env, key, path)]
+    return [stage for key, path in paths for stage in await _lookup(bound, op, key, path)]
 
 
-async def _lookup(bound: BoundModel, env: Env, key: str, path: str) -> list[Mapping[str, Any]]:
+async def _lookup(bound: BoundModel, op: Operation, key: str, path: str) -> list[Mapping[str, Any]]:
     crossing = bound.schema.crossing(path)
     if crossing is None or not crossing.rest:
         return [{"$set": {key: f"${bound.schema.path_of(path)}"}}]
     target = target_of(bound.app, crossing.field)
     capture = PipelineCapture()
-    await env.app.execute(Operation("search", target.model, env).with_note(REQUEST, capture))
+    search = op.child("search", target.model, origin="model")
+    await op.app.execute(search.with_note(REQUEST, capture))
     pipeline = [
         *capture.stages,
-        *await _lookup(target, env, key, crossing.rest),
+        *await _lookup(target, op, key, crossing.rest),
         {"$project": {"_id": 0, key: 1}},
     ]
     lookup = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import condition
 from earnorm.domain.long_lists import chunks
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation, Options
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ async def by_ids(
     env: Env | None = None,
     order: tuple[tuple[str, int], ...] = (),
     fields: frozenset[str] | None = None,
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
 ) -> list[Document]:
     """Return the documents whose value at the path is one of the ids.
 
@@ -34,12 +36,13 @@ async def by_ids(
         env: The Env of the searches; the default is the current one.
         order: Stored paths with 1 or -1; it holds within each search, not across them.
         fields: Names of the fields to fetch; None means all.
+        notes: The notes of the searches, e.g. ``made_by("model", op)``.
     """
     env = env or current_env()
     options = Options(order=order, fields=fields)
     documents: list[Document] = []
     for chunk in chunks(pks):
         domain = condition(path, "in", chunk)
-        op = Operation("search", bound.model, env, domain, options=options)
+        op = Operation("search", bound.model, env, domain, None, options, notes)
         documents += await env.app.execute(op)
     return documents

@@ -31,7 +31,8 @@ from earnorm.domain.relational import (
 from earnorm.domain.schema import Crossing, Schema, Substitute
 from earnorm.domain.values import thaw
 from earnorm.exceptions import ConfigurationError, NotSupported
-from earnorm.kernel.operations import PLAIN, REQUEST, Operation, Options
+from earnorm.kernel.notes import Note
+from earnorm.kernel.operations import PLAIN, REQUEST, Operation, Options, made_by
 from earnorm.kernel.requests import PipelineCapture, Stream
 from earnorm.model.relations.ghosts import link_of, target_of
 from earnorm.model.relations.trees import walk
@@ -132,7 +133,7 @@ async def select(bound: BoundModel, op: Operation) -> Selection:
     children = op.domain.children if isinstance(op.domain, And) else (op.domain,)
     plain = [c for c in children if not asks_others(c, bound.schema, bound.operators)]
     first = And(plain).simplify()
-    resolver = _Resolver(bound, op.env, first, op.options)
+    resolver = _Resolver(bound, op.env, first, op)
     domain = await resolver.resolved(op.domain, bound.schema)
     return Selection(domain, first, tuple(resolver.lookups))
 
@@ -145,15 +146,22 @@ class _Resolver:
         env: The Env of the sub-queries.
         first: The conditions that the records fulfil beside the resolved ones; None where the
             records are not known.
-        options: The operation's options: sub-queries share its time limit and concerns.
+        op: The operation that has the domain: sub-queries share its time limit and concerns; None
+            where a program resolves a domain by itself.
     """
 
     def __init__(
-        self, bound: BoundModel, env: Env, first: Domain | None = None, options: Options = PLAIN
+        self,
+        bound: BoundModel,
+        env: Env,
+        first: Domain | None = None,
+        op: Operation | None = None,
     ) -> None:
         self.lookups: list[Mapping[str, Any]] = []
         self._bound, self._env, self._first = bound, env, first
+        options = PLAIN if op is None else op.options
         self._timeout, self._concerns = options.timeout, options.concerns
+        self._notes = made_by("model", op)
         self._left = LARGEST
         self._here: dict[str, list[Any] | None] = {}
 
@@ -196,7 +204,7 @@ class _Resolver:
         crossing = tree.crossing
         bound = self._bound if crossing is None else target_of(self._bound.app, crossing.field)
         starts = tree.ids(bound.schema.fields["_id"])
-        pks = await walk(bound, self._env, starts, upwards=tree.upwards)
+        pks = await walk(bound, self._env, starts, upwards=tree.upwards, notes=self._notes)
         if not self._fits(pks):
             raise NotSupported(
                 f"{bound.model._name}: the tree has more records than a filter can name"
@@ -213,7 +221,7 @@ class _Resolver:
             timeout=self._timeout,
             concerns=self._concerns,
         )
-        op = Operation("search", target.model, self._env, wanted, options=options)
+        op = Operation("search", target.model, self._env, wanted, None, options, self._notes)
         documents = await self._env.app.execute(op)
         if len(documents) <= FEW:
             return self._if_they_fit(_values(documents, foreign.db_name))
@@ -302,6 +310,7 @@ class _Resolver:
                 name,
                 {"_id": 1},
                 one=True,
+                notes=self._notes,
             )
         )
         # The lookup gives an empty list where no record fulfils the condition.
@@ -318,12 +327,12 @@ async def lookup(
     projection: Mapping[str, Any],
     *,
     one: bool,
+    notes: Mapping[Note[Any], Any],
 ) -> Mapping[str, Any]:
     """Return a ``$lookup`` of the other model's records, restricted by that model's own layers."""
     capture = PipelineCapture()
-    await env.app.execute(
-        Operation("search", target.model, env, domain).with_note(REQUEST, capture)
-    )
+    search = Operation("search", target.model, env, domain, notes=notes)
+    await env.app.execute(search.with_note(REQUEST, capture))
     stages: list[Mapping[str, Any]] = [*capture.stages]
     if one:
         stages.append({"$limit": 1})

@@ -78,7 +78,7 @@ class ResolveLayer:
             # The order changes neither a count nor which records a write changes.
             across, op = None, op.replace(options=op.options.replace(order=()))
         selection = await select(bound, op) if asks else Selection(op.domain)
-        added = await lookups(bound, op.env, across) if across else []
+        added = await lookups(bound, op, across) if across else []
         if not (selection.lookups or added):
             return await call_next(op.replace(domain=selection.domain))
         if op.name in ("write", "unlink"):

@@ -21,7 +21,7 @@ from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.reading.hydrate import ghosts
 from earnorm.model.relations import linking, nested
-from earnorm.model.relations.ghosts import target_of
+from earnorm.model.relations.ghosts import RELATIONS, target_of
 from earnorm.model.relations.nested import Given, take
 from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing
@@ -119,9 +119,9 @@ class _CommandsOfRows:
         self, field: ToMany[Any], values: Sequence[Any], indexes: Sequence[int]
     ) -> creating.Creation | None:
         target = target_of(self.bound.app, field)
-        loc = self._loc
+        locs = [(*self._loc, field.name, index) for index in indexes]
         try:
-            return await creating.prepared(target, values, [(*loc, field.name, i) for i in indexes])
+            return await creating.prepared(target, values, locs, notes=RELATIONS)
         except ValidationError as error:
             self.batch.add_problems(error.errors())
             return None
@@ -140,7 +140,7 @@ class _CommandsOfRows:
             await linking.require(target, list(command.records))
             records = ghosts(target, command.records)
             try:
-                run, _ = await writing.prepared_write(records, command.values)
+                run, _ = await writing.prepared_write(records, command.values, RELATIONS)
             except ValidationError as error:
                 loc = (*self._loc, field.name, index)
                 self.batch.add_problems(creating.placed(error.errors(), [loc]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from bson import ObjectId
 
@@ -18,6 +18,7 @@ from earnorm.fields.command import Command
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Commands, Many2one, One2many, Relation, ToMany, is_record
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.operations import made_by
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import ID_ONLY, Fetch
 from earnorm.model.reading.hydrate import fill, ghost_maker, ghosts, hydrate, states_of
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
+
+RELATIONS: Final = made_by("relations")
+"""The notes of the operations that load and write links."""
 
 
 # -- the model at the other end -------------------------------------------------------------------
@@ -333,7 +337,7 @@ async def _load_ghosts(fetch: Fetch, model: type[Any]) -> None:
     }
     loaded = Fetch(fetch.app, None, [] if bound.schema.relations or bound.classes else None)
     loaded.is_mixed = bound.classes is not None
-    documents = await by_ids(bound, "_id", list(waiting))
+    documents = await by_ids(bound, "_id", list(waiting), notes=RELATIONS)
     records = [waiting[document["_id"]] for document in documents]
     fill(records, states_of(bound, records, documents), loaded)
     if loaded.records is not None:
@@ -387,7 +391,7 @@ async def _load_inverse(
     parents = {parent.pk: parent for parent, _ in waiting}
     children: dict[Any, list[Any]] = {pk: [] for pk in parents}
     order = _order(bound, field.order)
-    stored_children = await by_ids(bound, inverse.name, list(parents), order=order)
+    stored_children = await by_ids(bound, inverse.name, list(parents), order=order, notes=RELATIONS)
     # A Many2many child of several parents may be found once for each chunk of their ids.
     documents = {document["_id"]: document for document in stored_children}
     for child in hydrate(bound, list(documents.values())):
@@ -412,7 +416,9 @@ async def _load_through(
     linked: dict[Any, list[Any]] = {parent.pk: [] for parent, _ in waiting}
     order = _order(bound, field.order) or (("_id", 1),)
     names = frozenset({"_id", near.name, far.name})
-    for link in await by_ids(bound, near.name, list(linked), order=order, fields=names):
+    for link in await by_ids(
+        bound, near.name, list(linked), order=order, fields=names, notes=RELATIONS
+    ):
         if link.get(far.db_name) is not None:
             linked[link[near.db_name]].append(link[far.db_name])
     for parent, value in waiting:

@@ -19,12 +19,13 @@ from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation, PerRecord, Update
 from earnorm.kernel.steps import Way
 from earnorm.model.reading.by_ids import by_ids
-from earnorm.model.relations.ghosts import inverse_of, link_of, target_of
+from earnorm.model.relations.ghosts import RELATIONS, inverse_of, link_of, target_of
 from earnorm.model.writing import creating
 from earnorm.model.writing.handing_back import give_written, on_its_way
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.operations import OperationName
 
 _ID = frozenset({"_id"})
 
@@ -35,7 +36,7 @@ _ID = frozenset({"_id"})
 async def require(bound: BoundModel, pks: Sequence[Any]) -> None:
     """Raise ``NotFound`` if a record does not exist (or not for the acting principal)."""
     wanted = list(dict.fromkeys(pks))
-    found = len(await by_ids(bound, "_id", wanted, fields=_ID))
+    found = len(await by_ids(bound, "_id", wanted, fields=_ID, notes=RELATIONS))
     if found < len(wanted):
         raise NotFound(
             f"{bound.model._name}: {len(wanted) - found} of {len(wanted)} records to link or update "
@@ -47,7 +48,7 @@ async def delete(bound: BoundModel, pks: Sequence[Any], where: Domain = Domain.T
     """Delete the records with these ids that match the domain."""
     for chunk in chunks(pks):
         domain = condition("_id", "in", chunk) & where
-        await _execute(Operation("unlink", bound.model, current_env(), domain))
+        await _execute("unlink", bound, domain)
 
 
 async def change(
@@ -55,11 +56,18 @@ async def change(
 ) -> None:
     """Write one update operator to every record that matches."""
     update = Update({operator: values})
-    await _execute(Operation("write", bound.model, current_env(), domain, update))
+    await _execute("write", bound, domain, update)
 
 
-async def _execute(op: Operation) -> Any:
-    return await op.app.execute(op)
+async def _execute(
+    name: OperationName,
+    bound: BoundModel,
+    domain: Domain,
+    values: Update | PerRecord | None = None,
+) -> Any:
+    env = current_env()
+    op = Operation(name, bound.model, env, domain, values, notes=RELATIONS)
+    return await env.app.execute(op)
 
 
 async def point_at(bound: BoundModel, inverse: Any, owners: Mapping[Any, Sequence[Any]]) -> None:
@@ -75,7 +83,7 @@ async def point_at(bound: BoundModel, inverse: Any, owners: Mapping[Any, Sequenc
             for pk, owner_pks in owners.items()
         }
     domain = condition("_id", "in", list(owners))
-    await _execute(Operation("write", bound.model, current_env(), domain, PerRecord(updates)))
+    await _execute("write", bound, domain, PerRecord(updates))
 
 
 # -- a list in the record -------------------------------------------------------------------------
@@ -139,9 +147,10 @@ class ListChange:
         for chunk in chunks(list(by_pk)):
             for update in self._updates(name):
                 domain = condition("_id", "in", chunk)
-                op = Operation("write", bound.model, current_env(), domain, update)
+                env = current_env()
+                op = Operation("write", bound.model, env, domain, update, notes=RELATIONS)
                 op = on_its_way(bound, op, Way.WRITE)
-                await _execute(op)
+                await env.app.execute(op)
                 for record in (record for pk in chunk for record in by_pk[pk]):
                     give_written(record, op, update)
 
@@ -240,7 +249,7 @@ class Owned:
 
     async def _remove_owners(self, domain: Domain) -> None:
         if self.inverse.required or getattr(self.inverse, "on_delete", None) == "cascade":
-            await _execute(Operation("unlink", self.target.model, current_env(), domain))
+            await _execute("unlink", self.target, domain)
         else:
             await change(self.target, domain, "$set", {self.inverse.db_name: None})
 
@@ -295,13 +304,12 @@ class Through:
     async def link(self, links: Mapping[Any, Mapping[str, Any]]) -> None:
         """Create the missing links, and write the values to the existing ones."""
         domain = self.mine & condition(self.far.name, "in", list(links))
-        env = current_env()
-        existing = await _execute(Operation("search", self.links.model, env, domain))
+        existing = await _execute("search", self.links, domain)
         known = {(d[self.near.db_name], d[self.far.db_name]): d["_id"] for d in existing}
         pairs = [(near, far) for far in links for near in self.pks]
         missing = [pair for pair in pairs if pair not in known]
         if missing:
-            await creating.create(self.links, self._values(missing, links))
+            await creating.create(self.links, self._values(missing, links), RELATIONS)
         updates = PerRecord(
             {
                 known[pair]: Update({"$set": self.links.schema.encode(values)})
@@ -311,17 +319,17 @@ class Through:
         )
         if updates:
             domain = condition("_id", "in", list(updates))
-            await _execute(Operation("write", self.links.model, env, domain, updates))
+            await _execute("write", self.links, domain, updates)
 
     async def unlink(self, pks: Sequence[Any]) -> None:
         """Delete the links."""
         domain = condition(self.far.name, "in", list(pks)) & self.mine
-        await _execute(Operation("unlink", self.links.model, current_env(), domain))
+        await _execute("unlink", self.links, domain)
 
     async def keep_only(self, pks: Sequence[Any]) -> None:
         """Delete all other links."""
         domain = condition(self.far.name, "not in", list(pks)) & self.mine
-        await _execute(Operation("unlink", self.links.model, current_env(), domain))
+        await _execute("unlink", self.links, domain)
 
     async def delete(self, pks: Sequence[Any]) -> None:
         """Delete the links, then the linked records."""

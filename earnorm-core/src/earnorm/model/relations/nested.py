@@ -13,7 +13,7 @@ from earnorm.fields.relational import Commands, Many2one, ToMany
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations import linking
-from earnorm.model.relations.ghosts import inverse_of, link_of, target_of
+from earnorm.model.relations.ghosts import RELATIONS, inverse_of, link_of, target_of
 from earnorm.model.writing import creating
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class _Planning:
         self, target: BoundModel, values: Sequence[Any], members: Sequence[_Member]
     ) -> creating.Creation | None:
         try:
-            return await creating.prepared(target, values, [member.loc for member in members])
+            locs = [member.loc for member in members]
+            return await creating.prepared(target, values, locs, notes=RELATIONS)
         except ValidationError as error:
             self.batch.add_problems(error.errors())
             return None

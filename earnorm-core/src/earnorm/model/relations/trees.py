@@ -7,10 +7,11 @@ in Odoo, they apply to the search that uses the result; the walk returns only id
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.exceptions import DomainError
+from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.model.reading.by_ids import by_ids
 
 if TYPE_CHECKING:
@@ -38,7 +39,14 @@ def parent_name(bound: BoundModel) -> str:
     return name
 
 
-async def walk(bound: BoundModel, env: Env, starts: Iterable[Any], *, upwards: bool) -> list[Any]:
+async def walk(
+    bound: BoundModel,
+    env: Env,
+    starts: Iterable[Any],
+    *,
+    upwards: bool,
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
+) -> list[Any]:
     """Return the ids of the start records and of all their descendants (``upwards``: ancestors).
 
     A feature that stores paths may answer instead, with fewer queries.
@@ -56,7 +64,9 @@ async def walk(bound: BoundModel, env: Env, starts: Iterable[Any], *, upwards: b
     while frontier:
         pks: dict[Any, None] = {}
         fields = frozenset({"_id", to_field})
-        for document in await by_ids(bound, by_field, frontier, env=env, fields=fields):
+        for document in await by_ids(
+            bound, by_field, frontier, env=env, fields=fields, notes=notes
+        ):
             value = document.get(key)
             pks.update(dict.fromkeys(value if isinstance(value, list) else [value]))
         pks.pop(None, None)

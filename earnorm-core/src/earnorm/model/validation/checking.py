@@ -17,7 +17,7 @@ from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError, located
 from earnorm.fields.base import MISSING
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import REQUEST, Operation
+from earnorm.kernel.operations import REQUEST, Operation, made_by
 from earnorm.kernel.requests import Stream
 from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
@@ -264,7 +264,7 @@ async def _matching(op: Operation, bound: BoundModel) -> AsyncIterator[list[Any]
     from earnorm.model.reading.hydrate import hydrate
 
     stream = Stream(_BATCH)
-    search = Operation("search", op.model, op.env, op.domain).with_note(REQUEST, stream)
+    search = op.child("search", op.model, op.domain, origin="model").with_note(REQUEST, stream)
     try:
         while documents := await op.app.execute(search):
             yield hydrate(bound, documents)
@@ -440,7 +440,7 @@ async def _make_previews(
 async def _load(env: Env, bound: BoundModel, subjects: Sequence[ValueRow]) -> None:
     """Fetch the whole records with one query."""
     pks = list(dict.fromkeys(subject.record.pk for subject in subjects if subject.record))
-    stored = await by_ids(bound, "_id", pks, env=env)
+    stored = await by_ids(bound, "_id", pks, env=env, notes=made_by("model"))
     documents = {document["_id"]: document for document in stored}
     siblings: list[Any] | None = [] if bound.schema.relations else None
     fetch = Fetch(bound.app, None, siblings)

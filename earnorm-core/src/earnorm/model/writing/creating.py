@@ -15,6 +15,7 @@ from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation
 from earnorm.kernel.steps import Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, ValueWays
@@ -35,20 +36,23 @@ Checked: TypeAlias = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 Values: TypeAlias = Sequence["Mapping[str, Any] | BaseModel"]
 
 
-async def create(bound: BoundModel, values: Values) -> list[Any]:
+async def create(
+    bound: BoundModel, values: Values, notes: Mapping[Note[Any], Any] = NO_NOTES
+) -> list[Any]:
     """Validate all, then store all with one insert; return the records in the order of the values.
 
     Args:
         bound: Their model.
         values: Dicts of values, and unsaved records.
+        notes: The notes of the operation, e.g. who makes it if not the program.
     """
     if not values:
         return []
     steps = bound.ways.create
     if steps is None or not steps.concern(names_of(values)):
         states, documents = await checked_documents(bound, values)
-        return await store(bound, values, states, documents)
-    return await (await prepared(bound, values)).execute()
+        return await store(bound, values, states, documents, notes=notes)
+    return await (await prepared(bound, values, notes=notes)).execute()
 
 
 @dataclass(eq=False, slots=True)
@@ -61,6 +65,7 @@ class Creation:
         states: Their validated states, with ids.
         documents: The stored forms of the states.
         batch: The batch of the model's steps; None where no step concerns these values.
+        notes: The notes of the operation.
         records: The records; empty until they are made.
     """
 
@@ -69,6 +74,7 @@ class Creation:
     states: list[dict[str, Any]]
     documents: list[dict[str, Any]]
     batch: ValueBatch | None = None
+    notes: Mapping[Note[Any], Any] = NO_NOTES
     records: list[Any] = field(default_factory=list[Any])
 
     def make(self) -> list[Any]:
@@ -91,7 +97,9 @@ class Creation:
 
     async def _store(self) -> None:
         made = self.records or None
-        self.records = await store(self.bound, self.values, self.states, self.documents, made)
+        self.records = await store(
+            self.bound, self.values, self.states, self.documents, made, self.notes
+        )
         if self.batch is not None:
             for row, record in zip(self.batch.rows, self.records, strict=True):
                 row.record = record
@@ -102,6 +110,7 @@ async def prepared(
     values: Values,
     locs: Sequence[tuple[str | int, ...]] | None = None,
     way: Way = Way.CREATE,
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
 ) -> Creation:
     """Check new records, and prepare the work that their creation needs.
 
@@ -110,6 +119,7 @@ async def prepared(
         values: Dicts of values, and unsaved records.
         locs: The location of each in the caller's input; None where ``values`` is that input.
         way: The way of the values: CREATE, CREATE_MANY or BULK.
+        notes: The notes of the operation, e.g. who makes it if not the program.
 
     Raises:
         ValidationError: With every problem found.
@@ -122,7 +132,7 @@ async def prepared(
             if locs is None:
                 raise
             raise ValidationError(error.subject, placed(error.errors(), locs)) from None
-        return Creation(bound, values, states, documents)
+        return Creation(bound, values, states, documents, notes=notes)
     if locs is None:
         locs = [(place,) for place in range(len(values))] if len(values) > 1 else [()]
     rows: list[ValueRow] = []
@@ -136,7 +146,7 @@ async def prepared(
     batch = ValueBatch(current_env(), way, bound.view, rows, is_new=True)
     await check_new(bound, steps, batch, valid, give_ids)
     states = [row.values for row in rows]
-    return Creation(bound, values, states, documents_of(bound, states), batch)
+    return Creation(bound, values, states, documents_of(bound, states), batch, notes)
 
 
 _STEPS: Mapping[Way, Callable[[ValueWays], ValueSteps | None]] = {
@@ -173,6 +183,7 @@ async def store(
     states: list[dict[str, Any]],
     documents: list[dict[str, Any]],
     records: list[Any] | None = None,
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
 ) -> list[Any]:
     """Store validated states that have ids; return the given records, or new ones."""
     env = current_env()
@@ -182,7 +193,8 @@ async def store(
     if not are_dicts:
         given: list[Any] = [value for value in values if is_record(value)]
         touch(env, given)
-    op = on_its_way(bound, Operation("create", bound.model, env, values=documents), Way.CREATE)
+    op = Operation("create", bound.model, env, values=documents, notes=notes)
+    op = on_its_way(bound, op, Way.CREATE)
     await env.app.execute(op)
     adopt(bound, records, states, op)
     return records

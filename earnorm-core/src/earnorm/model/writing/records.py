@@ -13,6 +13,7 @@ from earnorm.domain import Domain, condition
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError
 from earnorm.kernel.environment import Env, current_env
+from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import PLAIN, Operation, PerRecord, Update
 from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import atomic
@@ -158,8 +159,18 @@ def changes_are_written(name: str) -> ErrorDetail:
     return {"loc": (name,), "msg": message, "type": "change"}
 
 
-async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
-    """Write the same values to every record; return the number of records written."""
+async def write(
+    records: Sequence[BaseModel],
+    values: Mapping[str, Any],
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
+) -> int:
+    """Write the same values to every record; return the number of records written.
+
+    Args:
+        records: The records.
+        values: The values of all of them.
+        notes: The notes of the operation, e.g. who makes it if not the program.
+    """
     if not records:
         return 0
     bound = _bound_of(records)
@@ -167,8 +178,8 @@ async def write(records: Sequence[BaseModel], values: Mapping[str, Any]) -> int:
     if steps is None or not isinstance(values, Mapping) or not steps.concern((values,)):
         plan = await checked_plan(bound, planned(bound.schema, values), records)
         refuse_unsaved(bound, records, plan)
-        return await write_all(bound, records, plan)
-    run, is_one = await prepared_write(records, values)
+        return await write_all(bound, records, plan, (), notes)
+    run, is_one = await prepared_write(records, values, notes)
     return await run() if is_one else await atomic(run)
 
 
@@ -183,9 +194,16 @@ def _bound_of(records: Sequence[BaseModel]) -> BoundModel:
 
 
 async def prepared_write(
-    records: Sequence[BaseModel], values: Mapping[str, Any]
+    records: Sequence[BaseModel],
+    values: Mapping[str, Any],
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
 ) -> tuple[Callable[[], Awaitable[int]], bool]:
     """Check a write, and prepare the work around it.
+
+    Args:
+        records: The records.
+        values: The values of all of them.
+        notes: The notes of the operation, e.g. who makes it if not the program.
 
     Returns:
         A function that does all the work, and whether that is one operation. The caller opens a
@@ -198,13 +216,14 @@ async def prepared_write(
     steps = bound.ways.write
     if steps is None or not steps.need_transaction(values):
         batch, plans = await _checked_write(bound, steps, records, values)
-        return (lambda: _carry_out(bound, batch, plans)), not batch.has_work
+        return (lambda: _carry_out(bound, batch, plans, notes)), not batch.has_work
     # The steps run inside the transaction; refuse invalid values before it is opened.
     known = bound.schema.fields.keys() & values.keys()
     bound.schema.validate_partial({n: values[n] for n in known if not is_change(n, values[n])})
 
     async def run() -> int:
-        return await _carry_out(bound, *await _checked_write(bound, steps, records, values))
+        batch, plans = await _checked_write(bound, steps, records, values)
+        return await _carry_out(bound, batch, plans, notes)
 
     return run, False
 
@@ -230,16 +249,18 @@ async def _checked_write(
     return batch, plans
 
 
-async def _carry_out(bound: BoundModel, batch: ValueBatch, plans: Sequence[Plan]) -> int:
+async def _carry_out(
+    bound: BoundModel, batch: ValueBatch, plans: Sequence[Plan], notes: Mapping[Note[Any], Any]
+) -> int:
     rows = batch.rows
     records = [row.record for row in rows]
     touch(env_of(records), records)
 
     async def operate() -> int:
         if plans[0] is plans[-1]:  # all records share one plan
-            return await write_all(bound, records, plans[0], rows)
+            return await write_all(bound, records, plans[0], rows, notes)
         changes = [Change(row, row.record.pk, plan) for row, plan in zip(rows, plans, strict=True)]
-        await write_each(bound, changes, Way.WRITE)
+        await write_each(bound, changes, Way.WRITE, notes)
         return len({change.pk for change in changes})
 
     return await carry_out(batch, operate)
@@ -274,7 +295,10 @@ async def _update(
 
 
 async def write_stored(
-    record: BaseModel, values: Mapping[str, Any], expect: Mapping[str, Any]
+    record: BaseModel,
+    values: Mapping[str, Any],
+    expect: Mapping[str, Any],
+    notes: Mapping[Note[Any], Any],
 ) -> int:
     """Write stored values to a record that still has the expected ones; return 1 if so, else 0.
 
@@ -282,6 +306,7 @@ async def write_stored(
         record: A stored record.
         values: Stored values by stored key.
         expect: By stored key or path, the stored values that the record must still have.
+        notes: The notes of the operation, which say who makes it.
     """
     bound = env_of([record]).app.bind(type(record))
     row = ValueRow({}, (), record)
@@ -292,7 +317,8 @@ async def write_stored(
         batch.refuse()
     env = env_of([record])
     change = Update({"$set": values}, {**expected(bound, row), **expect})
-    op = Operation("write", bound.model, env, condition("_id", "=", record.pk), change, FIRST)
+    domain = condition("_id", "=", record.pk)
+    op = Operation("write", bound.model, env, domain, change, FIRST, notes)
     op = on_its_way(bound, op, Way.WRITE)
     touch(env, [record])
     matched: int = await env.app.execute(op)
@@ -347,7 +373,8 @@ async def _unlink(bound: BoundModel, records: Sequence[BaseModel], rows: Sequenc
         number: int = await env.app.execute(op)
         deleted += number
         if number < len(chunk) and unchanged is not Domain.TRUE:
-            remaining: int = await env.app.execute(Operation("count", bound.model, env, domain))
+            count = op.child("count", bound.model, domain, origin="model")
+            remaining: int = await env.app.execute(count)
             if remaining:
                 raise ConcurrencyError(
                     f"{bound.model._name}: {remaining} of {len(pks)} records were changed since "

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.operations import Operation, Options, PerRecord, Update
+from earnorm.kernel.notes import NO_NOTES, Note
+from earnorm.kernel.operations import Operation, Options, PerRecord, Update, made_by
 from earnorm.kernel.sending import RETURNED, Returned
 from earnorm.kernel.steps import Way
 from earnorm.kernel.value_steps import ValueRow
@@ -35,6 +36,7 @@ async def write_all(
     records: Sequence[BaseModel],
     plan: Plan,
     rows: Sequence[ValueRow] = (),
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
 ) -> int:
     """Write one plan to every record and update them in memory; return the number written.
 
@@ -43,6 +45,7 @@ async def write_all(
         records: The records.
         plan: The plan.
         rows: Their rows, where they must still have expected values.
+        notes: The notes of the operation, e.g. who makes it if not the program.
     """
     if not plan.operators:
         return len(records)
@@ -68,6 +71,8 @@ async def write_all(
     returned = Returned(plan.unknown) if plan.unknown and is_one else None
     if returned is not None:
         op = op.with_note(RETURNED, returned)
+    if notes:
+        op = op.replace(notes={**op.notes, **notes})
     op = on_its_way(bound, op, Way.WRITE)
     await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
     for record in records:
@@ -76,7 +81,7 @@ async def write_all(
         for record in records:
             _take_stored(bound, record, dict(returned.document), plan.unknown)
     elif plan.unknown:
-        await read_again(bound, dict.fromkeys(records, plan.unknown))
+        await read_again(bound, dict.fromkeys(records, plan.unknown), made_by("model", op))
     return len(pks)
 
 
@@ -107,7 +112,7 @@ async def refuse_outside(bound: BoundModel, op: Operation, guards: Sequence[Guar
     problems: list[ErrorDetail] = []
     for guard in guards:
         domain = op.domain & ~guard.domain
-        count = Operation("count", bound.model, op.env, domain, options=_ANY)
+        count = op.child("count", bound.model, domain, options=_ANY, origin="model")
         if await op.app.execute(count):
             problems.append(guard.detail)
     if problems:
@@ -148,7 +153,12 @@ def updates_of(bound: BoundModel, changes: Sequence[Change]) -> PerRecord:
     )
 
 
-async def write_each(bound: BoundModel, changes: Sequence[Change], way: Way = Way.EACH) -> None:
+async def write_each(
+    bound: BoundModel,
+    changes: Sequence[Change],
+    way: Way = Way.EACH,
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
+) -> None:
     """Write every change with one operation, and update the records in memory.
 
     Raises:
@@ -162,7 +172,8 @@ async def write_each(bound: BoundModel, changes: Sequence[Change], way: Way = Wa
     env = env_of(records) if records else current_env()
     touch(env, records)
     updates = updates_of(bound, changes)
-    op = Operation("write", bound.model, env, condition("_id", "in", list(updates)), updates)
+    domain = condition("_id", "in", list(updates))
+    op = Operation("write", bound.model, env, domain, updates, notes=notes)
     op = on_its_way(bound, op, way)
     await send(bound, op, len(changes), lambda: refuse_changes_outside(bound, op, changes))
     await learn(bound, changes, op)
@@ -177,7 +188,7 @@ async def learn(bound: BoundModel, changes: Sequence[Change], op: Operation) -> 
             take(bound, record, change.plan, op)
             if change.plan.unknown:
                 unknown[record] = change.plan.unknown
-    await read_again(bound, unknown)
+    await read_again(bound, unknown, made_by("model", op))
 
 
 async def refuse_changes_outside(
@@ -190,8 +201,8 @@ async def refuse_changes_outside(
     outside = Domain.FALSE
     for pk, change in guarded.items():
         outside |= condition("_id", "=", pk) & ~change.plan.where
-    search = Operation("search", bound.model, op.env, outside)
-    search = search.replace(options=Options(fields=frozenset({"_id"})))
+    options = Options(fields=frozenset({"_id"}))
+    search = op.child("search", bound.model, outside, options=options, origin="model")
     refused = [guarded[document["_id"]] for document in await op.app.execute(search)]
     if refused:
         raise ValidationError(
@@ -245,7 +256,8 @@ async def check_matched(bound: BoundModel, op: Operation, matched: int, expected
     updates = values.values() if isinstance(values, PerRecord) else (values,)
     if any(isinstance(update, Update) and update.expect for update in updates):
         # The count tells changed records, which still exist, from deleted ones.
-        remaining: int = await op.app.execute(Operation("count", bound.model, op.env, op.domain))
+        count = op.child("count", bound.model, op.domain, origin="model")
+        remaining: int = await op.app.execute(count)
         if remaining > matched:
             raise ConcurrencyError(
                 f"{name}: {lost} of {expected} records were changed or deleted since they were read; "
@@ -283,19 +295,24 @@ def _take_stored(
         forget_change(record, name)
 
 
-async def read_again(bound: BoundModel, unknown: Mapping[BaseModel, frozenset[str]]) -> None:
+async def read_again(
+    bound: BoundModel,
+    unknown: Mapping[BaseModel, frozenset[str]],
+    notes: Mapping[Note[Any], Any],
+) -> None:
     """Fetch the values that only the server knows; unload them where the record is not found.
 
     Args:
         bound: The records' model.
         unknown: Records, each with the names of such fields.
+        notes: The notes of the searches, which say who makes them.
     """
     if not unknown:
         return
     env = env_of(list(unknown))
     pks = list(dict.fromkeys(record.pk for record in unknown))
     names = frozenset({"_id"}).union(*unknown.values())
-    documents = await by_ids(bound, "_id", pks, env=env, fields=names)
+    documents = await by_ids(bound, "_id", pks, env=env, fields=names, notes=notes)
     documents_by_id = {document["_id"]: document for document in documents}
     for record, names in unknown.items():
         document = documents_by_id.get(record.pk)
