@@ -30,6 +30,7 @@ from earnorm import (
     hookimpl,
     models,
 )
+from earnorm.plugin import name_of
 from earnorm_security import Access, Rule
 
 URI = os.environ.get("EARNORM_TEST_MONGO_URI", "mongodb://localhost:27017/?replicaSet=rs0")
@@ -77,7 +78,7 @@ class QueryCounter:
         """Count this operation, and let it pass."""
 
         async def count(op, call_next):
-            self.seen[f"{operation} {model._name}"] += 1
+            self.seen[f"{operation} {name_of(model)}"] += 1
             return await call_next(op)
 
         return [(Layer.CACHE + 50, count)]

@@ -14,7 +14,7 @@ import pydantic
 import earnorm
 from earnorm import Field, Int, Operator, String, models
 from earnorm.fields.base import N
-from earnorm.plugin import Layer, hookimpl
+from earnorm.plugin import Layer, hookimpl, name_of
 
 URI = os.environ.get("EARNORM_TEST_MONGO_URI", "mongodb://localhost:27017")
 
@@ -98,7 +98,7 @@ class TidePlugin:
     @hookimpl
     def after_create(self, op, result):
         """An observer."""
-        self.created += [f"{op.model._name}:{document['name']}" for document in op.values]
+        self.created += [f"{name_of(op.model)}:{document['name']}" for document in op.values]
 
 
 async def main() -> None:

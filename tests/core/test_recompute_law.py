@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from earnorm import App, BaseModel, Command, Inc, Unset
+from earnorm.features.computed.computing import formulas_of
 
 from .conftest import drop
 from .orders import Country, Label, Line, Order, Partner, as_stored, from_scratch
@@ -166,7 +167,7 @@ class World:
 
     async def agrees(self, record: Any) -> None:
         """What the record holds is what is stored."""
-        formulas = type(record)._schema.formulas
+        formulas = formulas_of(type(record)._schema)
         if formulas is not None:
             fresh = await type(record).get(record.pk)
             names = [each.field.name for each in formulas.stored]

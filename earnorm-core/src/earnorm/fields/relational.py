@@ -112,6 +112,11 @@ class Relation(ConvertingField[V, N]):
 
         def __getattr__(self, name: str) -> FieldPath: ...
 
+    @property
+    def needs_target(self) -> bool:
+        """True if a record is deleted when it loses the link, instead of being left without it."""
+        return self.required or self.on_delete == "cascade"
+
     def names(self) -> Iterable[str]:
         """Return the models that the field names, by their ``_name``."""
         return (self.comodel_name,)
@@ -269,13 +274,6 @@ class Many2one(Relation[C, N], Generic[C, N]):
                 return value
             value = state[self.name] = record._ghost(self, value)
             return value
-
-
-def is_command(item: object) -> bool:
-    """Return whether an item of a to-many field's value is more than a stored record or an id."""
-    if isinstance(item, Command | Mapping):
-        return True
-    return is_record(item) and not getattr(item, "is_stored", True)
 
 
 class Commands(list["Command"]):

@@ -217,10 +217,6 @@ class App:
         """
         return self.bind(self.catalog.named(name)).model
 
-    def find_model(self, name: str) -> type[BaseModel] | None:
-        """Return the definition of a model by its name, or None."""
-        return self.catalog.find(name)
-
     def known_models(self) -> list[type[BaseModel]]:
         """Return the App's own models: all except those of plugins that it did not select."""
         return self.catalog.known()

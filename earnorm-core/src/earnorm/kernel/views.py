@@ -48,6 +48,11 @@ class ModelView:
         return self.cls._identity
 
     @property
+    def root(self) -> ModelView | None:
+        """The model whose collection it shares, itself included; None if it shares none."""
+        return None if self.cls._root is None else ModelView(self.cls._root)
+
+    @property
     def collection(self) -> str:
         """The name of the collection."""
         return self.cls._collection
@@ -56,11 +61,6 @@ class ModelView:
     def bookkeeping(self) -> str | None:
         """The plugin or feature whose own bookkeeping its records are; None for other models."""
         return self.cls._bookkeeping
-
-    @property
-    def is_abstract(self) -> bool:
-        """True if it is only a base of other models."""
-        return self.cls._abstract
 
     @property
     def extends(self) -> str | None:

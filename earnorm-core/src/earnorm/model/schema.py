@@ -16,7 +16,6 @@ from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.structured import Dict, Embedded, Json, List
 
 if TYPE_CHECKING:
-    from earnorm.features.computed.computing import Formulas
     from earnorm.model.derived import DerivedValues
     from earnorm.model.validation.constraints import Rules, When
 
@@ -72,8 +71,6 @@ class Schema:
         """The fields whose texts and whole numbers are their own JSON form."""
         self.rules: Rules | None = None
         """The methods under ``@validates`` and ``@constrains``; None where there are none."""
-        self.formulas: Formulas | None = None
-        """The computed fields; None where there are none."""
         self.derived: DerivedValues | None = None
         """The values that follow from other fields; None where there are none."""
         self.resolved_paths: dict[str, Path] = {}

@@ -19,8 +19,9 @@ from earnorm.fields.base import Field, is_async, not_written
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
     from earnorm.model.reading.fetch import Fetch
+    from earnorm.model.schema import Schema
 
-__all__ = ["Formula", "Formulas", "declare", "depends"]
+__all__ = ["Formula", "Formulas", "declare", "depends", "formulas_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Substitute = Callable[[str, str, object], Domain]
@@ -259,7 +260,13 @@ def declare(cls: type[BaseModel]) -> None:
     if cls._abstract or cls._inherit is not None:
         return  # the class that uses this one may have the method
     fields = [field for field in cls._schema.fields.values() if field.computed is not None]
-    cls._schema.derived = cls._schema.formulas = Formulas(cls, fields)
+    cls._schema.derived = Formulas(cls, fields)
+
+
+def formulas_of(schema: Schema) -> Formulas | None:
+    """Return the computed fields of a class by its schema; None if it has none."""
+    derived = schema.derived
+    return derived if isinstance(derived, Formulas) else None
 
 
 # -- domains --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ConfigurationError, DomainError, EarnORMError, nearest
-from earnorm.features.computed.computing import Formula
+from earnorm.features.computed.computing import Formula, formulas_of
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.kernel import registry
@@ -146,7 +146,7 @@ class Graph:
         self._edges: dict[Key, dict[Key, bool]] = {}
         self._plans: dict[tuple[str, frozenset[str]], Plan] = {}
         for bound in _bound_models(app):
-            for name, formula in (f.by_name if (f := bound.schema.formulas) else {}).items():
+            for name, formula in (f.by_name if (f := formulas_of(bound.schema)) else {}).items():
                 self.nodes[bound.model._name, name] = Node((bound.model._name, name), formula)
         for node in self.nodes.values():
             self._edges[node.key] = {}

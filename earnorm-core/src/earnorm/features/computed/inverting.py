@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import NotFound, ValidationError
+from earnorm.features.computed.computing import formulas_of
 from earnorm.kernel.operations import made_by
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch
@@ -30,7 +31,7 @@ _NEW = Way.CREATE | Way.CREATE_MANY | Way.BULK
 
 def inverse_steps(model: ModelView) -> Iterable[Step]:
     """Yield the steps that call inverses for written values, and those that read values again."""
-    formulas = model.cls._schema.formulas
+    formulas = formulas_of(model.cls._schema)
     if formulas is None:
         return
     if formulas.inverses:
@@ -68,8 +69,9 @@ def inverse_steps(model: ModelView) -> Iterable[Step]:
 
 def _bound(batch: ValueBatch) -> tuple[BoundModel, Formulas]:
     bound = batch.env.app.bind(batch.model.cls)
-    assert bound.schema.formulas is not None
-    return bound, bound.schema.formulas
+    formulas = formulas_of(bound.schema)
+    assert formulas is not None
+    return bound, formulas
 
 
 def _refuse(batch: ValueBatch) -> None:

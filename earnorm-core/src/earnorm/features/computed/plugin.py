@@ -17,6 +17,7 @@ from earnorm.domain import Condition
 from earnorm.domain.ids import ids_of
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConfigurationError
+from earnorm.features.computed.computing import formulas_of
 from earnorm.features.computed.dependencies import Dependencies, Graph, Plan, Trigger
 from earnorm.features.computed.inverting import inverse_steps
 from earnorm.features.computed.recomputing import (
@@ -153,7 +154,7 @@ def _ids_held(
 
 def _steps_of_creates(bound: BoundModel, graph: Graph) -> Iterator[Step]:
     model = bound.model._name
-    formulas = bound.schema.formulas
+    formulas = formulas_of(bound.schema)
     if formulas is not None and formulas.stored:
         values = NewValues(bound, graph.plan(model, [each.field.name for each in formulas.stored]))
         yield Step(Stage.COMPUTE, NAME, values.wait if values.waits else values.fill, on="create")

@@ -32,6 +32,7 @@ from earnorm.exceptions import (
     ValidationError,
     nearest,
 )
+from earnorm.features.computed.computing import formulas_of
 from earnorm.features.computed.dependencies import Graph, Node, Plan, Step, Trigger
 from earnorm.features.locking.locking import lock
 from earnorm.fields.base import MISSING
@@ -535,7 +536,7 @@ async def recompute(
 ) -> Recomputed:
     """Compute fields of all records that match; see ``App.recompute``."""
     model, env = bound.model._name, current_env()
-    formulas = bound.schema.formulas
+    formulas = formulas_of(bound.schema)
     stored = [each.field.name for each in formulas.stored] if formulas is not None else []
     wanted = stored if names is None else list(dict.fromkeys(names))
     for name in wanted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +30,6 @@ GroupKey = PathLike | Mapping[str, PathLike]
 """``"city"``, ``"created_at:month"``, ``Sale.city``, or ``{"month": "created_at:month"}``."""
 
 UNITS = ("year", "quarter", "month", "week", "day", "hour")
-_UTC = datetime.UTC
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from earnorm.backends.base import IndexSpec, SearchIndexSpec
 from earnorm.domain import OPERATORS, Domain, DomainSource, Operator, to_filter
 from earnorm.exceptions import ConfigurationError, DomainError, nearest
 from earnorm.fields.base import MISSING, Field
+from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -280,7 +281,8 @@ def _unique_options(model: type[BaseModel], field: Field[Any, Any]) -> dict[str,
     A partial index leaves out null and missing values, and the planner still uses it for a value of
     the field's own type.
     """
-    everywhere = model._root is None or field.name in model._root._schema.fields
+    root = ModelView(model).root
+    everywhere = root is None or field.name in root.fields
     if field.required and not field.sparse and everywhere:
         return {"unique": True}
     # In a collection of several classes, a required field is missing in the others but never null.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import condition
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import EarnORMError, ValidationError
+from earnorm.exceptions import ConfigurationError, EarnORMError, ValidationError
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import Relation
 from earnorm.fields.structured import List
@@ -87,6 +87,21 @@ class OnDeletePlugin:
         self._pointers: dict[str, list[Pointer]] = {}
         self._to_any_model: list[Pointer] = []
         self._version = -1
+
+    @hookimpl
+    def models_changed(self, app: App) -> None:
+        """Refuse to start with a cascade from inside an embedded object.
+
+        Raises:
+            ConfigurationError: It names the field.
+        """
+        for model in () if app.is_started else app.usable_models():
+            for path, relation in relations_of(model._schema.fields):
+                if "." in path and relation.on_delete == "cascade":
+                    raise ConfigurationError(
+                        f"{model._name}.{path}: on_delete='cascade' is for a field of the record "
+                        f"itself; inside an embedded object choose 'set_null' or 'restrict'"
+                    )
 
     @hookimpl
     def wrap_operation(

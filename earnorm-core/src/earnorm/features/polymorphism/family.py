@@ -8,7 +8,7 @@ that its document names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import ConfigurationError
@@ -21,40 +21,6 @@ if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
-
-R = TypeVar("R", bound="BaseModel")
-
-
-# -- the records of one family --------------------------------------------------------------------
-
-
-def is_family(records: Sequence[BaseModel]) -> bool:
-    """Return True if the records have several classes of one family."""
-    first = type(records[0]) if records else None
-    if first is None or first._root is None:
-        return False
-    return any(type(record) is not first for record in records)
-
-
-def by_class(records: Iterable[R]) -> list[list[R]]:
-    """Group records by their class, and keep their order."""
-    groups: dict[type, list[R]] = {}
-    for record in records:
-        groups.setdefault(type(record), []).append(record)
-    return list(groups.values())
-
-
-def class_of(records: Sequence[BaseModel]) -> type[BaseModel]:
-    """Return the class of records; for several classes of a family, their nearest common base."""
-    first = type(records[0])
-    if not is_family(records):
-        return first
-    kinds = {type(record) for record in records}
-    return next(
-        cls
-        for cls in first.__mro__
-        if vars(cls).get("_kind") and all(issubclass(k, cls) for k in kinds)
-    )
 
 
 class Family:

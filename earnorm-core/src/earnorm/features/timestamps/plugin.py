@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.views import ModelView
 
-_NEW = Way.CREATE | Way.CREATE_MANY
-
 
 class TimestampsPlugin:
     """Sets the fields with ``auto_now`` or ``auto_now_add``."""

@@ -248,7 +248,7 @@ class Owned:
         await self._remove_owners(condition("_id", "not in", list(pks)) & self.mine)
 
     async def _remove_owners(self, domain: Domain) -> None:
-        if self.inverse.required or getattr(self.inverse, "on_delete", None) == "cascade":
+        if self.inverse.needs_target:
             await _execute("unlink", self.target, domain)
         else:
             await change(self.target, domain, "$set", {self.inverse.db_name: None})

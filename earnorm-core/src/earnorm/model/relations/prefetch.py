@@ -58,11 +58,6 @@ def check_relations(models: Iterable[type[BaseModel]], known: Mapping[str, Field
                         f"{where} points at a model {comodel!r} that does not exist"
                         f"{nearest(comodel, known)}"
                     )
-            if "." in path and field.on_delete == "cascade":
-                raise ConfigurationError(
-                    f"{where}: on_delete='cascade' is for a field of the record itself; inside an "
-                    f"embedded object choose 'set_null' or 'restrict'"
-                )
             if isinstance(field, ToMany):
                 _check_other_side(model._name, where, field, known)
 

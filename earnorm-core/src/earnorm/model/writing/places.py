@@ -108,7 +108,7 @@ def _field_of(schema: Schema, name: str) -> Any:
     field = schema.fields.get(_ALIASES.get(name, name))
     if field is None:
         raise RefusedError(f"unknown field {name!r}{nearest(name, schema.fields)}")
-    if field.computed is not None:
+    if field.is_derived:
         raise RefusedError(not_written(field)["msg"])
     if not field.stored:
         raise RefusedError("it is not stored here; write the records themselves")
