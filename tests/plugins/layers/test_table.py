@@ -1,4 +1,4 @@
-"""The table of layers says the same in the code and in docs/plugins.md."""
+"""The tables of layers and stages say the same in the code and in the documentation."""
 
 from __future__ import annotations
 
@@ -6,16 +6,31 @@ import itertools
 import re
 from pathlib import Path
 
+import pytest
+
 from earnorm import Layer
+from earnorm.plugin import Stage
 
-_PAGE = Path(__file__).parents[3] / "docs" / "plugins.md"
+_DOCS = Path(__file__).parents[3] / "docs"
+_LAYERS = [(each.name, each.value) for each in Layer]
 
 
-def test_the_page_has_each_layer_with_its_number_in_order() -> None:
-    rows = re.findall(r"^\| `Layer\.(\w+)` \| (\d+) \|", _PAGE.read_text(), re.MULTILINE)
-    assert [(name, int(number)) for name, number in rows] == [
-        (each.name, each.value) for each in Layer
-    ]
+@pytest.mark.parametrize(
+    ("page", "row"),
+    [
+        ("plugins.md", r"^\| `Layer\.(\w+)` \| (\d+) \|"),
+        ("architecture.md", r"^\| ([A-Z]+) \| (\d+) \|"),
+    ],
+)
+def test_the_page_has_each_layer_with_its_number_in_order(page: str, row: str) -> None:
+    rows = re.findall(row, (_DOCS / page).read_text(), re.MULTILINE)
+    assert [(name, int(number)) for name, number in rows] == _LAYERS
+
+
+def test_the_life_of_a_write_names_each_stage_in_order() -> None:
+    text = (_DOCS / "architecture.md").read_text()
+    life = text.partition("## The life of a write")[2].partition("```text")[2].partition("```")[0]
+    assert re.findall(rf"\b({'|'.join(Stage.__members__)})\b", life) == list(Stage.__members__)
 
 
 def test_the_layers_leave_gaps_for_those_of_plugins() -> None:

@@ -408,8 +408,8 @@ class Recomputation:
         fields = plan.loaded
         for domain in domains:
             stream = Stream(BATCH)
-            op = Operation("search", bound.model, env, domain, options=Options(fields=fields))
-            op = op.replace(notes={**self._notes, REQUEST: stream})
+            options, notes = Options(fields=fields), {**self._notes, REQUEST: stream}
+            op = Operation("search", bound.model, env, domain, None, options, notes)
             try:
                 while documents := await env.app.execute(op):
                     await self._batch(bound, plan, env, documents)
@@ -463,8 +463,8 @@ class Recomputation:
     ) -> None:
         if updates:
             domain = condition("_id", "in", list(updates))
-            op = Operation("write", bound.model, env, domain, updates)
-            op = op.replace(notes={**self._notes, WAY: Way.DERIVED})
+            notes = {**self._notes, WAY: Way.DERIVED}
+            op = Operation("write", bound.model, env, domain, updates, notes=notes)
             await env.app.execute(op)
         if unchanged and env.transaction is not None:
             # If two transactions change fields that one record depends on, the second must see the

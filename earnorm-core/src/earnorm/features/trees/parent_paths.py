@@ -138,8 +138,9 @@ async def store(
     for start in range(0, len(pks), _BATCH):
         part = pks[start : start + _BATCH]
         updates = PerRecord({pk: Update({"$set": {PATH: paths[pk]}}) for pk in part})
-        op = Operation("write", bound.model, env, Condition("_id", "in", part), updates)
-        await env.app.execute(op.replace(notes=notes))
+        domain = Condition("_id", "in", part)
+        op = Operation("write", bound.model, env, domain, updates, notes=notes)
+        await env.app.execute(op)
 
 
 async def descendants(bound: BoundModel, env: Env, starts: Sequence[Any]) -> list[Any] | None:
