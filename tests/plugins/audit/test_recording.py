@@ -259,3 +259,35 @@ async def test_two_apps_keep_two_trails(either: Opening) -> None:
             assert await entries() == []
             # the service belongs to its App, whichever is current
             assert len(await trail(one).history(article)) == 1
+
+
+class Recorder:
+    """Notes the origin and the parent of each operation, by its name and its model."""
+
+    api = 1
+    hears_bookkeeping = True
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, str, str, str | None]] = []
+
+    @earnorm.hookimpl
+    def wrap_operation(self, model):  # type: ignore[no-untyped-def] # the hook says what it gets
+        async def note(op, call_next):  # type: ignore[no-untyped-def]
+            parent = None if op.parent is None else op.parent.name
+            self.made.append((op.name, op.model._name, op.origin, parent))
+            return await call_next(op)
+
+        return [(1, note)]
+
+
+async def test_what_the_audit_reads_and_stores_says_so(either: Opening) -> None:
+    recorder = Recorder()
+    async with either(plugins=[AuditPlugin, recorder]):
+        article = await Article.create({"title": "Pen"})
+        await article.write({"title": "Pencil"})
+    made = set(recorder.made)
+    entry = AuditEntry._name
+    assert ("create", entry, "audit", "create") in made
+    assert ("create", entry, "audit", "write") in made
+    assert ("search", "audit_test.article", "audit", "write") in made
+    assert {each[2] for each in made} == {"program", "audit"}
