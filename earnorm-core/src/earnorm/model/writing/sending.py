@@ -57,7 +57,8 @@ async def write_all(
     if is_one:
         if rows and rows[0].expected:
             update = Update(plan.operators, expected(bound, rows[0]), plan.where)
-        op = Operation("write", bound.model, env, condition("_id", "=", pks[0]), update, FIRST)
+        domain = condition("_id", "=", pks[0])
+        op = Operation("write", bound.model, env, domain, update, FIRST, notes)
     elif rows and any(row.expected for row in rows):
         updates = PerRecord(
             {
@@ -65,14 +66,14 @@ async def write_all(
                 for row in rows
             }
         )
-        op = Operation("write", bound.model, env, condition("_id", "in", pks), updates)
+        domain = condition("_id", "in", pks)
+        op = Operation("write", bound.model, env, domain, updates, notes=notes)
     else:
-        op = Operation("write", bound.model, env, condition("_id", "in", pks), update)
+        domain = condition("_id", "in", pks)
+        op = Operation("write", bound.model, env, domain, update, notes=notes)
     returned = Returned(plan.unknown) if plan.unknown and is_one else None
     if returned is not None:
         op = op.with_note(RETURNED, returned)
-    if notes:
-        op = op.replace(notes={**op.notes, **notes})
     op = on_its_way(bound, op, Way.WRITE)
     await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
     for record in records:
