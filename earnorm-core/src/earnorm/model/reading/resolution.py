@@ -32,7 +32,7 @@ from earnorm.domain.schema import Crossing, Schema, Substitute
 from earnorm.domain.values import thaw
 from earnorm.exceptions import ConfigurationError, NotSupported
 from earnorm.kernel.notes import Note
-from earnorm.kernel.operations import PLAIN, REQUEST, Operation, Options, made_by
+from earnorm.kernel.operations import ORIGIN, PARENT, PLAIN, REQUEST, Operation, Options
 from earnorm.kernel.requests import PipelineCapture, Stream
 from earnorm.model.relations.ghosts import link_of, target_of
 from earnorm.model.relations.trees import walk
@@ -161,7 +161,7 @@ class _Resolver:
         self._bound, self._env, self._first = bound, env, first
         options = PLAIN if op is None else op.options
         self._timeout, self._concerns = options.timeout, options.concerns
-        self._notes = made_by("model", op)
+        self._notes: Mapping[Note[Any], Any] = {ORIGIN: "model", PARENT: op}
         self._left = LARGEST
         self._here: dict[str, list[Any] | None] = {}
 
