@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
 import os
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,22 +17,30 @@ from hypothesis import strategies as st
 from earnorm import (
     App,
     BaseModel,
+    BatchRefused,
+    ConcurrencyError,
     ConfigurationError,
     Count,
     DateTime,
     DomainError,
     DuplicateKey,
+    Inc,
     Int,
     Many2one,
     NotFound,
     One2many,
+    PluginError,
     String,
     ValidationError,
+    depends,
+    hookimpl,
     transaction,
 )
 from earnorm.kernel import registry
+from earnorm.kernel.transactions import in_transaction_if
+from earnorm.plugin import CHANGES, Attribute, DocumentBatch, Layer, ModelView, Stage, Step
 
-from .conftest import Commands
+from .conftest import Commands, default_app, drop
 
 EXAMPLES = int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "60"))
 
@@ -352,3 +362,283 @@ def test_a_search_of_a_class_is_the_union_of_its_kinds(rows: list[Any], age: int
                 assert await model.count(domain) == len(found)
 
     asyncio.run(run())
+
+
+# -- what plugins add, and what steps see ---------------------------------------------------------
+
+
+class Plant(BaseModel):
+    _name = "poly.plant"
+    _discriminator = "kind"
+    _versioned = True
+
+    name = String(required=True, unique=True)
+    n = Int(default=0)
+    touched_at = DateTime(auto_now=True)
+    serial = Int()
+    line = String(compute="_line", store=True)
+
+    @depends("touched_at", "n")
+    def _line(self) -> str:
+        return f"{self.n} {self.touched_at}"
+
+
+class Tree(Plant):
+    _name = "poly.tree"
+    measured_at = DateTime(auto_now=True)
+
+
+class Oak(Tree):
+    _name = "poly.oak"
+
+
+class Moss(Plant):
+    _name = "poly.moss"
+
+
+class Herb(Plant):
+    _name = "poly.herb"
+
+
+class Steps:
+    """Numbers each change, notes the rows of each class, and lets no moss grow above 10."""
+
+    api = 1
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, list[Any]]] = []
+        self.numbers = itertools.count(1)
+
+    @hookimpl
+    def register_steps(self, model: ModelView) -> Iterator[Step]:
+        if model.identity == "poly.plant":
+            yield Step(Stage.STAMP, "number", self.number, CHANGES, on="write")
+            yield Step(Stage.CONSTRAIN, "limit", self.limit, CHANGES, on="write")
+
+    def number(self, batch: DocumentBatch) -> None:
+        self.seen.append((batch.model.name, [row.pk for row in batch.rows]))
+        for row in batch.rows:
+            row.put("serial", next(self.numbers))
+
+    def limit(self, batch: DocumentBatch) -> None:
+        for row in batch.rows:
+            n = row.get("n")
+            if batch.model.name == "poly.moss" and isinstance(n, int) and n > 10:
+                row.refuse("n", "too high for moss", "limit")
+
+
+async def _write(plants: Any) -> None:
+    assert await plants.write({"n": 5}) == len(plants)
+
+
+async def _write_a_change(plants: Any) -> None:
+    assert await plants.write({"n": Inc(2)}) == len(plants)
+
+
+async def _save(plants: Any) -> None:
+    for number, plant in enumerate(plants):
+        plant.n = number + 1
+    assert await plants.save() == len(plants)
+
+
+async def _write_many(plants: Any) -> None:
+    assert await Plant.write_many({p: {"n": i + 1} for i, p in enumerate(plants)}) == len(plants)
+
+
+async def _bulk(plants: Any) -> None:
+    async with Plant.bulk() as bulk:
+        bulk.create({"name": f"new {uuid.uuid4()}"})
+        for plant in plants:
+            bulk.write(plant, {"n": Inc(3)})
+    assert bulk.written == len(plants) and bulk.created == 1
+
+
+async def _write_single(plants: Any) -> None:
+    for plant in plants:
+        await plant.write({"n": 7})
+
+
+WAYS = [_write, _write_a_change, _save, _write_many, _bulk, _write_single]
+
+
+async def _garden(*classes: type[Plant]) -> Any:
+    for number, model in enumerate(classes):
+        await model.create({"name": f"{number}"})
+    return await Plant.search(order="name")
+
+
+@pytest.mark.parametrize("classes", [(Tree, Moss), (Moss, Oak, Tree, Plant), (Oak,)])
+@pytest.mark.parametrize("way", WAYS)
+async def test_mixed_records_hold_what_is_stored_and_steps_see_their_own_rows(
+    way: Any, classes: tuple[type[Plant], ...], database: str
+) -> None:
+    steps = Steps()
+    async with default_app("pymongo", database, [steps]) as app:
+        try:
+            plants = await _garden(*classes)
+            names = {plant.pk: type(plant)._name for plant in plants}
+            before = {plant.pk: plant.to_dict() for plant in plants}
+            await way(plants)
+            await way(plants)  # the revisions in memory are those of the database
+            stored = {
+                plant.pk: plant for plant in await Plant.search([("id", "in", list(plants.ids))])
+            }
+            for plant in plants:
+                assert plant.to_dict() == stored[plant.pk].to_dict() != before[plant.pk]
+                assert plant._revision == stored[plant.pk]._revision == 2
+            told = [(model, names.get(pk, model)) for model, pks in steps.seen for pk in pks]
+            assert told and all(model == own for model, own in told)
+            assert {model for model, _ in steps.seen} == set(names.values())
+        finally:
+            await drop(app)
+
+
+async def test_a_step_refuses_the_records_of_its_class_only(database: str) -> None:
+    async with default_app("pymongo", database, [Steps()]) as app:
+        try:
+            tree, moss, herb = await _garden(Tree, Moss, Herb)
+            assert await Plant.write_many({tree: {"n": 50}, moss: {"n": 5}}) == 2
+            async with Plant.bulk() as bulk:
+                bulk.write(tree, {"n": 60})
+                bulk.write(moss, {"n": 6})
+            with pytest.raises(ValidationError) as refused:
+                await Plant.write_many({tree: {"n": 5}, moss: {"n": 60}, herb: {"n": 5}})
+            assert [detail["loc"] for detail in refused.value.errors()] == [(1, "n")]
+            with pytest.raises(ValidationError) as refused:
+                async with Plant.bulk() as bulk:
+                    bulk.create({"name": "first"})
+                    bulk.write(tree, {"n": 5})
+                    bulk.write(moss, {"n": 70})
+            assert [detail["loc"] for detail in refused.value.errors()] == [(2, "n")]
+            assert (await Plant.get(moss.id)).n == 6
+        finally:
+            await drop(app)
+
+
+async def test_missing_records_are_reported_and_the_others_written(database: str) -> None:
+    async with default_app("pymongo", database, [Steps()]) as app:
+        try:
+            tree, moss, herb = await _garden(Tree, Moss, Herb)
+            await (await Moss.search()).unlink()
+            with pytest.raises(NotFound):
+                await Plant.write_many({tree.id: {"n": 1}, moss.id: {"n": 2}, herb.id: {"n": 3}})
+            assert (await Plant.search(order="name")).mapped("n") == [1, 3]
+            await Plant.search([("id", "=", herb.id)]).update({"n": 4})
+            with pytest.raises(ConcurrencyError):
+                await Plant.write_many({tree: {"n": 5}, herb: {"n": 6}})
+        finally:
+            await drop(app)
+
+
+async def test_a_refused_row_keeps_its_position(database: str) -> None:
+    async with default_app("pymongo", database) as app:
+        try:
+            tree, moss, herb = await _garden(Tree, Moss, Herb)
+            with pytest.raises(BatchRefused) as refused:
+                await Plant.write_many({moss: {"n": 1}, herb: {"n": 2}, tree: {"name": "1"}})
+            assert refused.value.positions == (2,)
+        finally:
+            await drop(app)
+
+
+async def test_a_bulk_sends_no_part_twice(database: str) -> None:
+    class Asking:
+        """Runs each deletion in a transaction of its own, as a cascade does."""
+
+        api = 1
+
+        @hookimpl
+        def wrap_operation(self, model: type[BaseModel], operation: str) -> Any:
+            if operation == "unlink" and model._identity == "poly.plant":
+                yield Layer.TRANSACTION, in_transaction_if(lambda op: True)
+
+    async with default_app("pymongo", database, [Asking()]) as app:
+        try:
+            tree, moss = await _garden(Tree, Moss)
+            async with Plant.bulk() as bulk:
+                bulk.write(tree, {"n": Inc(1)})
+                bulk.unlink(moss)
+            assert [(p.name, p.n) for p in await Plant.search()] == [("0", 1)]
+        finally:
+            await drop(app)
+
+
+class Labels:
+    """Adds a field to the classes with ``_labelled``, and one to a root that it doesn't own."""
+
+    api = 1
+
+    @staticmethod
+    @hookimpl
+    def model_attributes() -> list[Attribute]:
+        def declare(declaration: Any) -> None:
+            declaration.add_field("label", String(default="none"))
+
+        return [Attribute("_labelled", type=bool, default=False, declare=declare)]
+
+    @hookimpl
+    def register_models(self) -> list[type[BaseModel]]:
+        return [PlantOwner]
+
+
+class PlantOwner(BaseModel):
+    _inherit = "poly.plant"
+    owner = String(index=True)
+
+
+class Reef(BaseModel):
+    _name = "poly.reef"
+    _discriminator = "kind"
+    _labelled = True
+
+
+class Coral(Reef):
+    _name = "poly.coral"
+
+
+class Sponge(BaseModel):
+    _name = "poly.sponge"
+    _discriminator = "kind"
+
+
+class Bath(Sponge):
+    _name = "poly.bath"
+    _labelled = True
+
+
+@pytest.mark.parametrize(
+    ("root", "model", "field"),
+    [
+        (Plant, Plant, "owner"),
+        (Plant, Tree, "owner"),
+        (Plant, Oak, "owner"),
+        (Reef, Reef, "label"),
+        (Reef, Coral, "label"),
+        (Sponge, Bath, "label"),
+    ],
+)
+async def test_what_plugins_add_is_read_as_it_was_written(
+    root: Any, model: Any, field: str, database: str
+) -> None:
+    async with default_app("pymongo", database, [Labels()]) as app:
+        try:
+            values = {"name": "a"} if root is Plant else {}
+            made = await model.create({field: "x", **values})
+            for asked in {root, model}:
+                assert (await asked.get(made.id)).to_dict() == made.to_dict()
+                (found,) = await asked.search([(field, "=", "x")])
+                assert getattr(found, field) == "x" and type(found) is type(made)
+            assert await model.search().update({field: "y"}) == 1
+            (found,) = await root.search()
+            assert getattr(found, field) == "y"
+            await found.write({field: "z"})
+            assert getattr(await model.get(made.id), field) == getattr(found, field) == "z"
+        finally:
+            await drop(app)
+
+
+@pytest.mark.usefixtures("forgotten")
+async def test_an_extension_of_a_root_that_does_not_fit_a_subclass_stops_the_start() -> None:
+    type("Cactus", (Plant,), {"_name": "poly.cactus", "owner": Int(), "__module__": __name__})
+    with pytest.raises(PluginError, match=r"PlantOwner.*poly\.cactus\.owner"):
+        await App("mongomock://", database="x", plugins=[Labels()]).start()

@@ -152,8 +152,13 @@ class BoundModel:
 
     @cached_property
     def has_document_steps(self) -> bool:
-        """True if any step works on created or written values in stored form."""
-        return any(step.stage >= Stage.IDENTITY for step in self.steps())
+        """True if a step may work on created or written values in stored form.
+
+        If there are several classes of records, a class that is defined later may have such steps.
+        """
+        return self.classes is not None or any(
+            step.stage >= Stage.IDENTITY for step in self.steps()
+        )
 
     def recompose(self) -> None:
         """Discard the composed layers and steps; the next use composes them again."""

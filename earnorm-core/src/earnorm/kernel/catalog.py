@@ -76,8 +76,10 @@ class Catalog:
             base = self.find(target)
             if base is None:
                 log.info("a plugin extends the model %r, which nobody has defined yet", target)
-            else:
-                self.extended(base)  # a clash of extensions stops the start
+                continue
+            for model in (base, *self.known()):
+                if target in ModelView(model).names:
+                    self.extended(model)  # a clash of extensions stops the start
         self._app.loaded.collect("models_changed", app=self._app, models=self.known())
 
     def _register(self, model: type[BaseModel], plugin: str) -> None:
@@ -152,9 +154,10 @@ class Catalog:
         """
         effective = self._effective.get(base)
         if effective is None:
-            effective = self._effective[base] = base._in_app(
-                self.extensions.get(base._name, ()), self._app.attributes
-            )
+            # A record of several names has the extensions of each, its own in effect first.
+            names = ModelView(base).names or [base._name]
+            extensions = [e for name in reversed(names) for e in self.extensions.get(name, ())]
+            effective = self._effective[base] = base._in_app(extensions, self._app.attributes)
         return effective
 
     def usable(self) -> Iterator[type[BaseModel]]:

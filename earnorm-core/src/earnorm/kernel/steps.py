@@ -251,7 +251,7 @@ class HandBack:
     A layer that hides fields removes them when the operation has come back.
     """
 
-    __slots__ = ("added", "common", "own")
+    __slots__ = ("added", "common", "own", "own_added")
 
     def __init__(self) -> None:
         self.common: dict[str, Any] = {}
@@ -260,13 +260,15 @@ class HandBack:
         """Stored values by field name, by the record's stored id."""
         self.added: dict[str, int] = {}
         """By field name, the amount by which the number of every record has grown."""
+        self.own_added: dict[Any, dict[str, int]] = {}
+        """The same for one record, by its stored id."""
 
     def give(self, pk: Any, values: Mapping[str, Any]) -> None:
         """Hand values back to one record."""
         self.own.setdefault(pk, {}).update(values)
 
     def __bool__(self) -> bool:
-        return bool(self.common or self.own or self.added)
+        return bool(self.common or self.own or self.added or self.own_added)
 
 
 HAND_BACK: Note[HandBack] = Note("hand_back")

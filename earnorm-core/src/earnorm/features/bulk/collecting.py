@@ -123,9 +123,9 @@ class Collector:
         self._counts = BulkCounts(0, 0, 0)
         self._error: BaseException | None = None
         parked = self._waiting
-        if not parked:
-            return
         requests = [request for waiting in parked for request in waiting.requests]
+        if not requests:
+            return
         try:
             # The first failure ends a transaction; later requests would fail and hide the reason.
             self._counts = await self._collection.bulk_write(

@@ -37,8 +37,11 @@ class Family:
         self._base = model._base or model
         assert self._base._root is not None and self._base._discriminator is not None
         self._root = self._base._root
-        self._discriminator = self._base._discriminator
-        self._key = self._base._schema.fields[self._discriminator].db_name
+        self.discriminator = self._base._discriminator
+        """The name of the field that tells the classes apart."""
+        self.kind = self._base._kind
+        """The member's own value of the discriminator."""
+        self._key = self._base._schema.fields[self.discriminator].db_name
         self._version = -1
         self._members: dict[str, BoundModel] = {}
         self._models: dict[str, type[BaseModel]] = {}
@@ -52,17 +55,18 @@ class Family:
         self._version = version  # it is set first, because bind() calls this method again
         all_models = {self._base, self._root, *self._app.known_models()}
         family = [model for model in all_models if model._root is self._root]
-        self._fields = _fields_of(family)
+        # An App's class has the fields that plugins add.
+        self._fields = _fields_of([self._app.catalog.extended(model) for model in family])
         self._keys = {f.db_name: 1 for f in self._fields.values() if f.stored}
-        members: dict[str, BoundModel] = {self._base._kind: self._app.bind(self._model)}
-        for model in family:
+        members: dict[str, BoundModel] = {self.kind: self._app.bind(self._model)}
+        for model in sorted(family, key=lambda model: model._name):
             if not issubclass(model, self._base) or model is self._base:
                 continue
             existing = members.setdefault(model._kind, self._app.bind(model))
             if existing.model is not self._app.bind(model).model:
                 raise ConfigurationError(
                     f"{existing.model._name} and {model._name} are both told by "
-                    f"{self._discriminator}={model._kind!r}; give one another _kind"
+                    f"{self.discriminator}={model._kind!r}; give one another _kind"
                 )
         self._members = members
         self._models = {kind: member.model for kind, member in members.items()}
@@ -75,12 +79,17 @@ class Family:
 
     def others(self) -> dict[str, BoundModel]:
         """Return the subclasses, by the values of the discriminator."""
-        own = self._base._kind
-        return {kind: member for kind, member in self.members.items() if kind != own}
+        return {kind: member for kind, member in self.members.items() if kind != self.kind}
 
     def of_kinds(self, kinds: Iterable[str]) -> Domain:
         """Return the domain of the records of these kinds."""
-        return condition(self._discriminator, "in", sorted(kinds))
+        return condition(self.discriminator, "in", sorted(kinds))
+
+    def kind_of(self, document: Document) -> str:
+        """Return the kind of a document; for an unknown discriminator, the member's own."""
+        self._refresh()
+        kind = document.get(self._key)
+        return kind if type(kind) is str and kind in self._members else self.kind
 
     # -- for the read path; see ``earnorm.kernel.reading.RecordClasses`` -----------------------
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from earnorm.features.polymorphism.family import Family, family_of
+from earnorm.features.polymorphism.parts import change_by_class
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
-from earnorm.kernel.operations import JUDGED, Call, Operation
+from earnorm.kernel.operations import Call, Operation
 from earnorm.kernel.reading import Reading
-from earnorm.kernel.sending import SENDER
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -56,30 +56,9 @@ class PolymorphismPlugin:
             yield Layer.FAMILY, _restrict
         if operation in ("write", "unlink"):
             # This layer lies inside the rules, which refuse the operation as a whole or not at all.
-            yield Layer.MEMBERS, _split_by_class
+            yield Layer.MEMBERS, change_by_class
 
 
 async def _restrict(op: Operation, call_next: Call) -> Any:
     family = family_of(op.app.bind(op.model))
     return await call_next(op.replace(domain=op.domain & family.of_kinds(family.members)))
-
-
-async def _split_by_class(op: Operation, call_next: Call) -> int:
-    family = family_of(op.app.bind(op.model))
-    others = family.others()
-    if not others:
-        count: int = await call_next(op)
-        return count
-    # A bulk write sends its operations together, but these parts must be sent one by one.
-    part = op.replace(notes={k: v for k, v in op.notes.items() if k is not SENDER})
-    part = part.with_note(JUDGED, True)
-    count = 0
-    for kind, member in others.items():
-        if count and not op.options.many:
-            return count
-        domain = op.domain & family.of_kinds([kind])
-        count += await op.app.execute(part.replace(model=member.model, domain=domain))
-    if count and not op.options.many:
-        return count
-    rest: int = await call_next(op.replace(domain=op.domain & ~family.of_kinds(others)))
-    return count + rest

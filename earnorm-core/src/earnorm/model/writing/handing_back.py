@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.kernel.operations import Operation, Update
 from earnorm.kernel.steps import HAND_BACK, WAY, HandBack, Way
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
     from earnorm.model.schema import Schema
+
+_NOTHING: Final[Mapping[str, int]] = {}
 
 
 def on_its_way(bound: BoundModel, op: Operation, way: Way) -> Operation:
@@ -52,9 +54,10 @@ def give_written(record: BaseModel, op: Operation, update: Update) -> None:
     for name, value in back.common.items():
         if fields[name].db_name not in written and has(name):
             state[name] = fields[name].freeze(value)
-    for name, number in back.added.items():
-        if has(name):
-            state[name] = (state.get(name) or 0) + number
+    for added in (back.added, back.own_added.get(record.pk, _NOTHING)):
+        for name, number in added.items():
+            if has(name):
+                state[name] = (state.get(name) or 0) + number
     own = back.own.get(record.pk)
     if not own:
         return
