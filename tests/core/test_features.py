@@ -247,3 +247,34 @@ async def test_a_plugin_may_take_the_place_of_a_feature_and_not_stand_beside_it(
     made = type("AppWithout", (App,), {"left_out": ["revisions"]})
     async with made("mongomock://", database="features", plugins=[Revisions]):
         assert await Versioned.count() == 0
+
+
+class Numbered(models.BaseModel):
+    _name = "feature.numbered"
+    number = Sequence("N{number}")
+    title = String()
+
+
+class Copied(models.BaseModel):
+    """Computed from a model that an App without sequences cannot use."""
+
+    _name = "feature.copied"
+    numbered_id = Many2one("feature.numbered")
+    title = String(related="numbered_id.title", store=True)
+    shout = String(compute="_shout", store=True)
+
+    @depends("title")
+    def _shout(self) -> str | None:
+        return self.title and self.title.upper()
+
+
+class Unnumbered(App):
+    left_out = ("sequences",)
+
+
+async def test_a_model_computed_from_one_that_cannot_be_used_stops_nothing_but_itself() -> None:
+    async with Unnumbered("mongomock://", database="features"):
+        shelf = await Shelf.create({"name": "a"})
+        assert shelf.name == "a"
+        with pytest.raises(ConfigurationError, match=r"feature\.numbered.*'sequences'"):
+            await Copied.create({})

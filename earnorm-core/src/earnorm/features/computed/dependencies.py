@@ -145,13 +145,21 @@ class Graph:
         self.deleted: dict[str, dict[Trigger, None]] = {}
         self._edges: dict[Key, dict[Key, bool]] = {}
         self._plans: dict[tuple[str, frozenset[str]], Plan] = {}
+        self._unusable: dict[Key, ConfigurationError] = {}
+        """The fields computed from a model that this App cannot use, each with the error of that model."""
         for bound in _bound_models(app):
             for name, formula in (f.by_name if (f := formulas_of(bound.schema)) else {}).items():
                 self.nodes[bound.model._name, name] = Node((bound.model._name, name), formula)
         for node in self.nodes.values():
             self._edges[node.key] = {}
-            for path in node.formula.depends:
-                self._connect(node, node.key[0], path)
+            try:
+                for path in node.formula.depends:
+                    self._connect(node, node.key[0], path)
+            except ConfigurationError as error:
+                if error.code != "left_out":
+                    raise
+                self._unusable[node.key] = error
+        self._drop_unusable()
         self._order()
         for node in self.nodes.values():
             for path in node.formula.depends:
@@ -176,6 +184,21 @@ class Graph:
             if crossing is None or not crossing.rest:
                 return
             model, path, crossed = self._target(crossing.field), crossing.rest, True
+
+    def _drop_unusable(self) -> None:
+        """Drop the fields whose models this App cannot use; a model that has one raises that error when it is used."""
+        while True:
+            for key, error in self._unusable.items():
+                self.nodes.pop(key, None)
+                self._edges.pop(key, None)
+                for other, edges in self._edges.items():
+                    if edges.pop(key, None) is not None and not self._is_stored(key):
+                        self._unusable.setdefault(other, error)
+            if self.nodes.keys().isdisjoint(self._unusable):
+                return
+
+    def _is_stored(self, key: Key) -> bool:
+        return self._bound(key[0]).schema.fields[key[1]].stored
 
     def _order(self) -> None:
         try:
@@ -333,6 +356,9 @@ class Graph:
         return result
 
     def _make_plan(self, model: str, names: frozenset[str]) -> Plan:
+        for name in names:
+            if (model, name) in self._unusable:
+                raise self._unusable[model, name]
         wanted = {self.nodes[model, name] for name in names}
         waiting = list(wanted)
         while waiting:
