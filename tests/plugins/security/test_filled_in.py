@@ -432,3 +432,55 @@ async def test_steps_run_for_what_may_be_allowed_only(opened):
             assert failing.seen == 0
             with pytest.raises(ValidationError):
                 await Plain.create({"owner": "ann"})
+
+
+class Pet(models.BaseModel):
+    _name = "filled.pet"
+    _discriminator = "kind"
+    name = String(unique=True)
+    size = Int(default=0)
+
+
+class Hound(mixins.Authors, Pet):
+    """Only this class has a rule and a step; the rule is judged when another class's part is done."""
+
+    _name = "filled.hound"
+    _rules = [Rule("small", [("size", "<", 50)], operations=["write"])]
+
+
+class Kitten(Pet):
+    _name = "filled.kitten"
+
+
+async def pets_by_write_many(kitten, hound):
+    await Pet.write_many({hound: {"size": 77}, kitten: {"size": 1}})
+
+
+async def pets_by_bulk(kitten, hound):
+    async with Pet.bulk() as bulk:
+        bulk.write(hound, {"size": 77})
+        bulk.write(kitten, {"size": 1})
+
+
+async def pets_by_update(kitten, hound):
+    await Pet.search().update({"size": 77})
+
+
+async def pets_by_record_set(kitten, hound):
+    await (await Pet.search()).write({"size": 77})
+
+
+@pytest.mark.parametrize(
+    "change", [pets_by_write_many, pets_by_bulk, pets_by_update, pets_by_record_set]
+)
+async def test_what_a_rule_of_one_class_refuses_leaves_no_part_of_another_class_written(
+    opened, change
+):
+    async with opened():
+        with act_as(ANN):
+            hound = await Hound.create({"name": "h"})
+            kitten = await Kitten.create({"name": "k"})
+            with pytest.raises(AccessDenied):
+                await change(kitten, hound)
+            assert (await Pet.search()).mapped("size") == [0, 0]
+            assert (kitten.size, hound.size) == (0, 0)

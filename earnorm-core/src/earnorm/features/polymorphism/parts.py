@@ -24,7 +24,7 @@ from earnorm.features.polymorphism.family import family_of
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import JUDGED, Call, Operation, Options, PerRecord, Update
 from earnorm.kernel.sending import SENDER
-from earnorm.kernel.steps import HAND_BACK, HandBack
+from earnorm.kernel.steps import HAND_BACK, HandBack, Stage
 
 if TYPE_CHECKING:
     from earnorm.features.polymorphism.family import Family
@@ -49,6 +49,18 @@ async def change_by_class(op: Operation, call_next: Call) -> int:
     else:
         groups = dict.fromkeys([*others, family.kind], ())
     return await division.run(groups)
+
+
+def is_refused_in_part(op: Operation) -> bool:
+    """Return whether steps of one class may refuse a write when parts of it are written."""
+    if _OF_ONE_CLASS in op.notes or op.options.concerns is not None:
+        return False
+    members = family_of(op.app.bind(op.model)).members
+    return len(members) > 1 and any(
+        Stage.CONSTRAIN <= step.stage <= Stage.CONFIRM
+        for member in members.values()
+        for step in member.steps()
+    )
 
 
 class _Division:

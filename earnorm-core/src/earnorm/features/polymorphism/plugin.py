@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from earnorm.features.polymorphism.family import Family, family_of
-from earnorm.features.polymorphism.parts import change_by_class
+from earnorm.features.polymorphism.parts import change_by_class, is_refused_in_part
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import Call, Operation
 from earnorm.kernel.reading import Reading
+from earnorm.kernel.transactions import in_transaction_if
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -57,6 +58,9 @@ class PolymorphismPlugin:
         if operation in ("write", "unlink"):
             # This layer lies inside the rules, which refuse the operation as a whole or not at all.
             yield Layer.MEMBERS, change_by_class
+        if operation == "write":
+            # A step of one class may refuse its part when the part of another class is written.
+            yield Layer.TRANSACTION, in_transaction_if(is_refused_in_part)
 
 
 async def _restrict(op: Operation, call_next: Call) -> Any:
