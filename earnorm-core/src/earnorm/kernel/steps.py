@@ -1,6 +1,6 @@
 """Steps: the parts of features and plugins in the write path, and the places where they run.
 
-*Value steps* run on the values that a caller hands in (to a constructor, ``create``, ``write`` …),
+*Value steps* run on the values that a caller hands in (to ``create``, ``save``, ``write`` …),
 before there is an Operation. *Document steps* are one layer, ``Layer.STEPS``: they see every create
 and write in stored form, whoever made it. The values that they fill in are handed back to the
 records that wait for the operation.
