@@ -153,6 +153,8 @@ async def test_an_exception_that_leaves_a_step_names_it(stage: Stage) -> None:
         (Stage.SETTLE, each_row(lambda row: row.hand_back("pirce", 1))),
         (Stage.STAMP, lambda batch: batch.increase("pirce")),
         (Stage.PLAN, each_row(lambda row: row.hand_back("pirce", 1))),
+        (Stage.VALIDATE, each_row(lambda row: row.fill("pirce", 1))),
+        (Stage.PLAN, each_row(lambda row: row.fill("pirce", 1))),
     ],
 )
 async def test_an_unknown_field_names_the_step_the_model_and_the_nearest(

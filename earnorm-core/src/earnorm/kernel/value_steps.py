@@ -48,9 +48,20 @@ class ValueRow:
         problems: The problems of the values.
         preview: The record that the rules of its model check; None before that.
         model: The model, once the row is in a batch.
+        is_valid: True once its values have been validated, so that each is one of the model's.
     """
 
-    __slots__ = ("back", "expected", "loc", "model", "preview", "problems", "record", "values")
+    __slots__ = (
+        "back",
+        "expected",
+        "is_valid",
+        "loc",
+        "model",
+        "preview",
+        "problems",
+        "record",
+        "values",
+    )
 
     def __init__(self, values: dict[str, Any], loc: Loc = (), record: Any = None) -> None:
         self.values, self.loc, self.record = values, loc, record
@@ -59,6 +70,7 @@ class ValueRow:
         self.problems: Sequence[ErrorDetail] = ()
         self.preview: Any = None
         self.model: ModelView | None = None
+        self.is_valid = False
 
     def take(self, name: str, default: Any = MISSING) -> Any:
         """Remove a value, so that no later step sees it, and return it; else return the default."""
@@ -66,6 +78,8 @@ class ValueRow:
 
     def fill(self, name: str, value: Any) -> None:
         """Set a field that was given no value."""
+        if self.is_valid and self.model is not None:
+            refuse_unknown(self.model, name.partition(".")[0])
         if self.values.get(name) is None:
             self.values[name] = value
 

@@ -68,6 +68,7 @@ async def check_new(
     _validate(bound, [row for row in rows if not _is_same(row.values, valid.get(id(row)))])
     if is_refused:  # the rules would see records without the refused values
         batch.refuse()
+    _mark_valid(rows)
     batch.rows = [row for row in rows if not row.problems]
     await run_value_steps(steps.valid, batch)
     batch.rows = [row for row in batch.rows if not row.problems]
@@ -78,6 +79,11 @@ async def check_new(
     give_ids(bound, [row.values for row in rows])
     await run_value_steps(steps.plan, batch)
     batch.refuse()
+
+
+def _mark_valid(rows: Iterable[ValueRow]) -> None:
+    for row in rows:
+        row.is_valid = True
 
 
 def _validate(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
@@ -146,6 +152,7 @@ async def check_written(
     if before and steps.before:
         await run_value_steps(steps.before, batch)
     validate_written(bound, batch)
+    _mark_valid(batch.rows)
     if steps.valid and not batch.problems:
         await run_value_steps(steps.valid, batch)
     batch.refuse()
