@@ -346,6 +346,13 @@ async def test_a_part_of_an_operation_is_that_operation(made: Recorder) -> None:
     await Cat.create({"name": "b"})
     await Animal.search().update({"name": "c"})
     assert {each[2:] for each in made.take()} == {("program", None)}
+    animals = await Animal.search()
+    made.take()
+    await animals.write({"name": "d"})
+    noted = made.take()
+    looked = ("search", "animal", "polymorphism", "write")
+    assert looked in noted
+    assert {each[2:] for each in noted if each != looked} == {("program", None)}
 
 
 # -- all of them ----------------------------------------------------------------------------------
