@@ -6,8 +6,7 @@
 
 The servers are those that the environment names; without one it starts its own (tests/servers.py). The list is the
 same in every run and with every driver: each write has a seed of its own and begins with an empty database, so that a
-change of one shows in its block and in no other. (One App does them all, in the order of the list: that the bulks of a
-model need a transaction, it learns with the first.) Write the list anew only for a change that is meant, and read its
+change of one shows in its block and in no other. Write the list anew only for a change that is meant, and read its
 diff.
 
 A block has the call; each operation as it reaches the end of the layers (`op`), and below it the commands that went

@@ -39,6 +39,7 @@ from earnorm import (
 )
 from earnorm.fields.base import N
 from earnorm.fields.json_forms import json_form
+from earnorm.model.reading.fetch import Fetch
 
 from .conftest import Commands
 from .shop import Address, Author, Comment, Country, Person, Post
@@ -173,6 +174,15 @@ async def test_a_field_that_was_not_fetched_is_left_out_or_an_error_where_it_is_
     assert set(read.to_dict()) == {"id", "name"}
     with pytest.raises(FieldNotLoaded, match="age"):
         read.to_dict(include=["age"])
+
+
+async def test_leaving_out_what_was_not_fetched_makes_no_errors(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await Person.create({"name": "Ann", "age": 30})
+    (read,) = await Person.search().only("name")
+    monkeypatch.delattr(Fetch, "how_to_load")  # the message of the error
+    assert set(read.to_dict()) == {"id", "name"} == set(json.loads(read.to_json()))
 
 
 async def test_a_field_of_ones_own_says_its_json_form(memory_app: App) -> None:

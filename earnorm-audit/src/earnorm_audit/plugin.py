@@ -131,7 +131,7 @@ class AuditPlugin:
             return [(Layer.AUDIT, _append_only)]
         if not self._takes_part(view):
             return []
-        return [(Layer.AUDIT, self._layer(app, self._recorded(view)))]
+        return [(Layer.AUDIT, _AuditLayer(_Audited(self._recorded(view), self._add)))]
 
     # -- what is recorded -----------------------------------------------------------------------
 
@@ -170,25 +170,7 @@ class AuditPlugin:
                 here.append(field)
         return {"here": here, "everywhere": everywhere}
 
-    # -- the layer ------------------------------------------------------------------------------
-
-    def _layer(self, app: App, recorded: Recorded) -> Middleware:
-        audited = _Audited(recorded, self._add)
-
-        async def middleware(op: Operation, call_next: Call, /) -> Any:
-            if op.env.transaction is not None:
-                return await audited.run(op, call_next)
-            if "transactions" not in app.backend.capabilities:
-                return await audited.run_alone(op, call_next)
-
-            @transactional(retries=RETRIES)
-            async def together() -> Any:
-                return await audited.run(op.replace(env=_with_transaction(op.env)), call_next)
-
-            with use_env(op.env):
-                return await together()
-
-        return middleware
+    # -- the entries ----------------------------------------------------------------------------
 
     async def _add(self, op: Operation, differences: Sequence[tuple[Kind, Any, Changes]]) -> None:
         """Store an entry for each change; neither access rules nor this plugin apply to it."""
@@ -247,6 +229,33 @@ class AuditPlugin:
 
 
 Add = Callable[[Operation, Sequence[tuple[Kind, Any, Changes]]], Any]
+
+
+class _AuditLayer:
+    """Runs the changes of one model in one transaction with their entries."""
+
+    def __init__(self, audited: _Audited) -> None:
+        self._audited = audited
+
+    @staticmethod
+    def needs(op: Operation) -> bool:
+        """Return whether the operation runs in a transaction."""
+        return "transactions" in op.app.backend.capabilities
+
+    async def __call__(self, op: Operation, call_next: Call, /) -> Any:
+        """Run and record the operation."""
+        audited = self._audited
+        if op.env.transaction is not None:
+            return await audited.run(op, call_next)
+        if not self.needs(op):
+            return await audited.run_alone(op, call_next)
+
+        @transactional(retries=RETRIES)
+        async def together() -> Any:
+            return await audited.run(op.replace(env=_with_transaction(op.env)), call_next)
+
+        with use_env(op.env):
+            return await together()
 
 
 class _Audited:

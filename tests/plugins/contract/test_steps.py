@@ -13,6 +13,7 @@ import earnorm
 from earnorm import (
     App,
     BaseModel,
+    Command,
     Domain,
     Int,
     Many2one,
@@ -27,12 +28,14 @@ from earnorm import (
 from earnorm.plugin import (
     CHANGES,
     DocumentBatch,
+    Layer,
     ModelView,
     Stage,
     Step,
     ValueBatch,
     Way,
     hookimpl,
+    in_transaction,
 )
 from tests.plugins.contract.conftest import Opener
 
@@ -147,6 +150,10 @@ async def _upsert_new(values: dict[str, Any]) -> Any:
     return (await Box.upsert(values, "code"))[0]
 
 
+async def _save_new(values: dict[str, Any]) -> Any:
+    return await Box(**values).save()
+
+
 async def _write(values: dict[str, Any]) -> Any:
     return await (await Box.create({"code": "old"})).write(values)
 
@@ -240,6 +247,132 @@ async def test_a_step_takes_a_value_fills_one_in_and_hands_one_back(
         assert (again.code, again.number, again.seen) == ("x", 24, None)
         if isinstance(record, Box):
             assert record.double == again.double == 48  # it saw what was filled in
+
+
+class Counting:
+    """Steps that are wrong if they see the same values twice: prices in cents, and one entry per call."""
+
+    api = 1
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    @hookimpl
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
+        if model.attribute("_stepped"):
+            yield Step(Stage.ALIAS, "cents", self.cents, names={"number"})
+
+    def cents(self, batch: ValueBatch) -> None:
+        self.calls += 1
+        for row in batch.rows:
+            if "number" in row.values:
+                row.values["number"] *= 100
+
+
+async def _save_with(values: dict[str, Any]) -> Any:
+    return await Box().save(values)
+
+
+async def _bulk_unsaved(values: dict[str, Any]) -> Any:
+    async with Box.bulk() as bulk:
+        bulk.create({"code": "first", "number": 0})
+        return bulk.create(Box(**values))
+
+
+async def _upsert_many_new(values: dict[str, Any]) -> Any:
+    records, created = await Box.upsert_many([values], "code")
+    assert created == 1
+    return records[0]
+
+
+async def _upsert_only_new(values: dict[str, Any]) -> Any:
+    return (await Box.upsert({"code": values["code"]}, "code", new=values))[0]
+
+
+async def _upsert_old(values: dict[str, Any]) -> Any:
+    await Box.create({"code": values["code"]})
+    return (await Box.upsert(values, "code"))[0]
+
+
+async def _upsert_many_old(values: dict[str, Any]) -> Any:
+    await Box.create({"code": values["code"]})
+    return (await Box.upsert_many([values], "code"))[0][0]
+
+
+ONCE: list[Make] = [
+    *(_create, _create_many, _nested, _save_new, _save_with, _write, _save, _write_several),
+    *(_write_many, _update, _bulk, _bulk_new, _bulk_unsaved),
+    *(_upsert_new, _upsert_many_new, _upsert_only_new, _upsert_old, _upsert_many_old),
+]
+
+
+@pytest.mark.parametrize("make", ONCE, ids=lambda make: make.__name__)
+async def test_values_pass_a_step_once(opened: Opener, make: Make) -> None:
+    plugin = Counting()
+    async with opened(plugins=[plugin]):
+        record = await make({"code": "x", "number": 3})
+        assert record.number == 300 == (await type(record).get(record.id)).number
+        unsaved = make is _bulk_unsaved  # its steps run at the end, those of the first at the call
+        assert plugin.calls == (2 if unsaved else 1)
+
+
+async def test_the_values_of_a_new_record_alone_fill_in_nothing_over_those_of_all(
+    opened: Opener,
+) -> None:
+    class Filling(Counting):
+        def cents(self, batch: ValueBatch) -> None:
+            for row in batch.rows:
+                row.fill("seen", "filled in")
+
+    async with opened(plugins=[Filling()]):
+        values = {"code": "x", "seen": "given"}
+        box, _ = await Box.upsert(values, "code", new={"number": 1})
+        assert (box.seen, box.number) == ("given", 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_upsert_new, _upsert_many_new, _upsert_old, _upsert_many_old],
+    ids=lambda make: make.__name__,
+)
+async def test_an_upsert_hands_back_what_every_step_fills_in(opened: Opener, make: Make) -> None:
+    class Back:
+        api = 1
+        name = "back"
+
+        @hookimpl
+        def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
+            if model.name == "steps.box":
+                yield Step(Stage.PLAN, "plan", self.plan)
+                yield Step(Stage.SETTLE, "settle", self.settle, Way.UPSERT)
+
+        def plan(self, batch: ValueBatch) -> None:
+            for row in batch.rows:
+                row.hand_back("number", 5)
+
+        def settle(self, batch: DocumentBatch) -> None:
+            for row in batch.rows:
+                row.hand_back("seen", "handed back")
+
+    async with opened(plugins=[Back()]):
+        box = await make({"code": "x", "number": 3})
+        assert not box.is_changed
+        assert (box.number, box.seen) == (5, "handed back")
+        again = await Box.get(box.id)
+        assert (again.number, again.seen) == (3, None)
+
+
+async def test_a_new_record_is_saved_with_other_names_as_it_is_created(opened: Opener) -> None:
+    async with opened(plugins=[ValuePlugin()]):
+        box = Box(number=1)
+        assert await box.save({"sku": "x", "item_ids": [{"code": "a"}]}) is box
+        assert (box.code, box.number, box.seen, box.is_changed) == ("x", 1, "CREATE", False)
+        again = await Box.get(box.id)
+        assert (again.code, again.number, again.double) == ("x", 1, 2)
+        assert (await again.item_ids).mapped("code") == ["a"]
+        with pytest.raises(ValidationError, match="unknown field 'cod'"):
+            await Box().save({"cod": "y"})
 
 
 async def test_a_step_is_run_for_the_saves_of_changes(opened: Opener) -> None:
@@ -370,6 +503,34 @@ async def test_a_record_must_still_have_what_a_step_expects(opened: Opener) -> N
         assert (await Item.search()).mapped("code") == ["same"]
 
 
+async def test_a_bulk_writes_only_what_still_is_as_a_step_expects(opened: Opener) -> None:
+    class Guarding:
+        api = 1
+        name = "guarding"
+
+        @hookimpl
+        def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
+            if model.name == "steps.item":
+                yield Step(Stage.PLAN, "guard", self.guard, CHANGES)
+
+        def guard(self, batch: ValueBatch) -> None:
+            for row in batch.rows:
+                if row.record is not None:
+                    row.expect("number", row.read("number"))
+
+    async with opened(plugins=[Guarding()]):
+        one, two = await Item.create([{"number": 1}, {"number": 2}])
+        await Item.search([("number", "=", 2)]).update({"number": 3})
+        with pytest.raises(earnorm.ConcurrencyError, match="1 of 2 records were changed"):
+            async with Item.bulk() as bulk:
+                bulk.write(one, {"code": "x"})
+                bulk.write(two, {"code": "x"})
+        await two.unlink()
+        with pytest.raises(NotFound, match=r"\(calls 0\)"):
+            async with Item.bulk() as bulk:
+                bulk.write(two, {"code": "x"})
+
+
 async def test_a_model_without_steps_is_asked_once_and_pays_nothing(opened: Opener) -> None:
     plugin = ValuePlugin()
     async with opened(plugins=[plugin]) as app:
@@ -427,10 +588,6 @@ class DocumentPlugin:
                 await batch.env.app.execute(op)
                 if code == "fails":
                     raise RuntimeError("no")
-
-
-async def _save_new(values: dict[str, Any]) -> Any:
-    return await Box(**values).save()
 
 
 DOCUMENT_WAYS: list[Make] = [_create, _save_new, _write, _save, _write_many, _bulk_new, _bulk]
@@ -495,10 +652,18 @@ async def test_a_document_step_narrows_the_records_of_a_write(opened: Opener) ->
         assert await Box.search().update({"number": 1}) == 1
         await free.write({"number": 2})
         for box in (locked, closed):
-            with pytest.raises(NotFound):
+            with pytest.raises(earnorm.ConcurrencyError, match="1 of 1 records were changed"):
                 await box.write({"number": 2})
-        with pytest.raises(NotFound):
+        with pytest.raises(earnorm.ConcurrencyError, match="1 of 2 records were changed"):
             await Box.write_many({free: {"number": 3}, locked: {"number": 3}})
+        with pytest.raises(earnorm.ConcurrencyError, match="1 of 2 records were changed"):
+            async with Box.bulk() as bulk:
+                bulk.write(free, {"number": 3})
+                bulk.write(closed, {"number": 3})
+        gone = await Box.create({"code": "gone"})
+        await Box.search([("code", "=", "gone")]).delete()
+        with pytest.raises(NotFound):
+            await gone.write({"number": 3})
         assert (await Box.search(order="code")).mapped("number") == [3, 0, 0]
 
 
@@ -514,6 +679,111 @@ async def test_what_follows_from_a_document_step_is_part_of_the_transaction(
             await Box.create({"code": "fails"})
         assert (await Entry.search()).mapped("text") == ["a"]
         assert (await Box.search()).mapped("code") == ["a"]
+
+
+class Atomic:
+    """A document step that needs a transaction, and counts its calls."""
+
+    api = 1
+    name = "atomic"
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, bool]] = []
+
+    @hookimpl
+    def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
+        if model.name == "steps.item":
+            yield Step(Stage.PLAN, "value", self.value)
+            yield Step(Stage.STAMP, "document", self.document, atomic=lambda op: True)
+
+    def value(self, batch: ValueBatch) -> None:
+        self.seen.append(("value", batch.way.name or "", batch.env.transaction is not None))
+
+    def document(self, batch: DocumentBatch) -> None:
+        self.seen.append(("document", batch.op.name, batch.env.transaction is not None))
+
+
+async def test_a_bulk_that_needs_a_transaction_runs_its_steps_once(opened: Opener) -> None:
+    plugin = Atomic()
+    async with opened(plugins=[plugin]):
+        item = await Item.create({"code": "a"})
+        for _ in range(2):
+            plugin.seen.clear()
+            async with Item.bulk() as bulk:
+                bulk.create({"code": "b"})
+                bulk.write(item, {"code": "c"})
+            assert plugin.seen == [
+                ("value", "BULK", False),
+                ("value", "BULK", False),
+                ("document", "create", True),
+                ("document", "write", True),
+            ]
+
+
+async def test_a_layer_that_opens_a_transaction_inside_a_bulk_is_told(opened: Opener) -> None:
+    class Opening:
+        api = 1
+        name = "opening"
+
+        def __init__(self, layer: Any) -> None:
+            self.calls = 0
+            self.layer = layer
+
+        @hookimpl
+        def wrap_operation(self, app: App, model: type[BaseModel], operation: str) -> Any:
+            return [self.layer] if model._name == "steps.item" and operation == "write" else []
+
+    async def own(op: earnorm.Operation, call_next: Any) -> Any:
+        async with earnorm.transaction() as running:
+            return await call_next(op.replace(env=op.env.replace(transaction=running)))
+
+    async with opened(plugins=[Opening((Layer.DEFAULT, own))]):
+        item = await Item.create({"code": "a"})
+        with pytest.raises(earnorm.TransactionError, match="in_transaction_if"):
+            async with Item.bulk() as bulk:
+                bulk.write(item, {"code": "b"})
+        assert (await Item.get(item.id)).code == "a"
+        async with earnorm.transaction(), Item.bulk() as bulk:
+            bulk.write(item, {"code": "b"})
+        assert (await Item.get(item.id)).code == "b"
+    async with opened(plugins=[Opening((Layer.TRANSACTION, in_transaction))]):
+        item = await Item.create({"code": "a"})
+        async with Item.bulk() as bulk:
+            bulk.write(item, {"code": "b"})
+        assert (await Item.get(item.id)).code == "b"
+
+
+async def test_a_refusal_in_a_nested_create_names_the_whole_way(opened: Opener) -> None:
+    class Limiting:
+        api = 1
+        name = "limiting"
+
+        @hookimpl
+        def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
+            if model.name == "steps.item":
+                yield Step(Stage.CONSTRAIN, "limit", self.limit)
+
+        def limit(self, batch: DocumentBatch) -> None:
+            for row in batch.rows:
+                if row.get("number") == 13:
+                    row.refuse("number", "an unlucky number", "unlucky")
+
+    async with opened(plugins=[Limiting()]):
+        items = [{"number": 1}, {"number": 13}]
+        cases: list[tuple[Any, tuple[str | int, ...]]] = [
+            ([{}, {"item_ids": items}], (1, "item_ids", 1, "number")),
+            ({"item_ids": items}, ("item_ids", 1, "number")),
+            ({"item_ids": items[1:]}, ("item_ids", 0, "number")),
+        ]
+        for values, loc in cases:
+            with pytest.raises(ValidationError, match="unlucky") as caught:
+                await Box.create(values)
+            assert [each["loc"] for each in caught.value.errors()] == [loc]
+        box = await Box.create({})
+        with pytest.raises(ValidationError, match="unlucky") as caught:
+            await box.write({"item_ids": [Command.create(items[1])]})
+        assert [each["loc"] for each in caught.value.errors()] == [("item_ids", 0, "number")]
+        assert await Item.count() == 0
 
 
 # -- what is handed in ----------------------------------------------------------------------------

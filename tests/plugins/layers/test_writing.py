@@ -124,7 +124,7 @@ async def test_a_change_of_what_a_rule_looks_at_is_refused(app: App) -> None:
 async def test_a_bulk_is_one_transaction_and_every_change_is_recorded(app: App) -> None:
     a, b, c = await card(number=1), await card(number=1), await card()
     with act_as(ANN):
-        for number in (5, 6):  # the first learns that it has to be a transaction
+        for number in (5, 6):
             async with Card.bulk() as bulk:
                 new = bulk.create({"name": f"new{number}", "owner": "ann"})
                 bulk.write(a, {"number": number})

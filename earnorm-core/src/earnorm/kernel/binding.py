@@ -26,7 +26,7 @@ from earnorm.kernel import parts, searches
 from earnorm.kernel.declared import DeclaredKeys, SharedKeys
 from earnorm.kernel.document_steps import DocumentSteps
 from earnorm.kernel.durable import settling
-from earnorm.kernel.layers import Layer, PlacedLayer, compose
+from earnorm.kernel.layers import Layer, Middleware, PlacedLayer, compose
 from earnorm.kernel.loading import LoadedPlugins, settled
 from earnorm.kernel.operations import (
     JUDGED,
@@ -39,7 +39,11 @@ from earnorm.kernel.operations import (
 from earnorm.kernel.reading import combined
 from earnorm.kernel.sending import RETURNED, SENDER, Sender
 from earnorm.kernel.steps import ALL, Stage, Step, Way, check_order, checked_steps, in_order
-from earnorm.kernel.transactions import in_transaction_if
+from earnorm.kernel.transactions import (
+    in_transaction_if,
+    may_open_transaction,
+    opens_transaction,
+)
 from earnorm.kernel.value_steps import ValueWays
 from earnorm.kernel.views import ModelView
 
@@ -84,11 +88,9 @@ class BoundModel:
         self.declared: DeclaredKeys | SharedKeys = (
             DeclaredKeys(self.schema) if self.classes is None else SharedKeys(self.classes)
         )
-        self.bulks_in_transaction = False
-        """True if a layer runs writes in their own transactions: a ``bulk`` must then be one of
-        them."""
         self._preparing = asyncio.Lock()
         self._calls: dict[OperationName, Call] = {}
+        self._opening: dict[OperationName, Sequence[Middleware]] = {}
         self._steps: Sequence[Step] | None = None
 
     def filter(self, domain: Domain) -> dict[str, Any]:
@@ -113,6 +115,9 @@ class BoundModel:
             layers = list(_layers(self.app.loaded, self.app, self.model, name))
             if name in _DEFAULT_WAYS:
                 layers += _step_layers(self.view, name, self.steps())
+            self._opening[name] = [
+                placed.middleware for placed in layers if may_open_transaction(placed.middleware)
+            ]
             cores: dict[OperationName, Call] = {
                 "search": partial(searches.search, self),
                 "count": partial(searches.count, self),
@@ -134,6 +139,11 @@ class BoundModel:
                 call, self.app.loaded.implementations("access_denied")
             )
         return operation_call
+
+    def needs_transaction(self, op: Operation) -> bool:
+        """Return whether a layer runs the operation in a transaction."""
+        self.call(op.name)
+        return any(opens_transaction(layer, op) for layer in self._opening[op.name])
 
     def steps(self) -> Sequence[Step]:
         """Return the steps of features and plugins in the model's write path, in order."""

@@ -248,6 +248,8 @@ class DocumentBatch:
         """Restrict a write to the records that match a domain, as a part of the write itself."""
         narrowed = self.op.domain if self._narrowed is None else self._narrowed
         self._narrowed = narrowed & domain
+        if self.back is not None:
+            self.back.is_narrowed = True
 
     def increase(self, name: str, by: int = 1) -> None:
         """Increase a number of every record of a write, and update the record objects in memory."""

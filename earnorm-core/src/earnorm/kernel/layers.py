@@ -63,6 +63,9 @@ class Middleware(Protocol):
         costs less. An object may also have ``around(call_next)``, which returns the function that
         takes the operation. It is called once, when the layers are composed, and saves a call per
         operation.
+
+        A layer that runs operations in transactions is an object with ``needs(op)``, which returns
+        whether it does for this one, as ``in_transaction_if`` makes it: a ``bulk`` asks beforehand.
         """
         ...
 

@@ -251,7 +251,7 @@ class HandBack:
     A layer that hides fields removes them when the operation has come back.
     """
 
-    __slots__ = ("added", "common", "own", "own_added")
+    __slots__ = ("added", "common", "is_narrowed", "own", "own_added")
 
     def __init__(self) -> None:
         self.common: dict[str, Any] = {}
@@ -262,6 +262,8 @@ class HandBack:
         """By field name, the amount by which the number of every record has grown."""
         self.own_added: dict[Any, dict[str, int]] = {}
         """The same for one record, by its stored id."""
+        self.is_narrowed = False
+        """True if a step restricted the write, so that some records may not be written."""
 
     def give(self, pk: Any, values: Mapping[str, Any]) -> None:
         """Hand values back to one record."""

@@ -355,12 +355,35 @@ async def in_transaction(op: Operation, call_next: Call) -> Any:
         return await atomic(run)
 
 
-def in_transaction_if(needs: Callable[[Operation], bool]) -> Middleware:
-    """Make a layer that runs an operation in a transaction if ``needs`` returns True for it."""
+class TransactionLayer:
+    """A layer that runs an operation in a transaction if ``needs`` returns True for it."""
 
-    def layer(op: Operation, call_next: Call) -> Awaitable[Any]:
-        if op.env.transaction is None and needs(op):
+    __slots__ = ("needs",)
+
+    def __init__(self, needs: Callable[[Operation], bool]) -> None:
+        self.needs = needs
+
+    def __call__(self, op: Operation, call_next: Call) -> Awaitable[Any]:
+        """Run the operation."""
+        if op.env.transaction is None and self.needs(op):
             return in_transaction(op, call_next)
         return call_next(op)
 
-    return layer
+    def __repr__(self) -> str:
+        return f"<TransactionLayer {self.needs!r}>"
+
+
+def in_transaction_if(needs: Callable[[Operation], bool]) -> Middleware:
+    """Make a layer that runs an operation in a transaction if ``needs`` returns True for it."""
+    return TransactionLayer(needs)
+
+
+def may_open_transaction(layer: Middleware) -> bool:
+    """Return whether a layer says that it runs operations in transactions."""
+    return layer is in_transaction or hasattr(layer, "needs")
+
+
+def opens_transaction(layer: Middleware, op: Operation) -> bool:
+    """Return whether such a layer runs an operation in a transaction."""
+    needs: Callable[[Operation], bool] | None = getattr(layer, "needs", None)
+    return needs is None or needs(op)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -10,14 +12,13 @@ from earnorm.domain import Domain, condition
 from earnorm.exceptions import (
     BatchDuplicateKey,
     BatchRefused,
-    ConcurrencyError,
     DuplicateKey,
     ErrorDetail,
     NotFound,
     ValidationError,
 )
-from earnorm.features.bulk.collecting import Collector, OwnTransactionError
-from earnorm.kernel.environment import current_env
+from earnorm.features.bulk.collecting import Collector
+from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.operations import Operation, Options, made_by
 from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import transactional
@@ -31,6 +32,7 @@ from earnorm.model.writing.records import unlinking
 from earnorm.model.writing.sending import (
     Change,
     learn,
+    lost_update,
     refuse_changes_outside,
     refuse_unsaved,
     updates_of,
@@ -72,8 +74,9 @@ class Bulk(Generic[M]):
         self._bound = bound
         self._model = model
         self._calls = 0
-        self._is_expected = False
         self._new: list[ValueRow] = []
+        self._passed: set[int] = set()  # the new records whose values have passed the first steps
+        self._settling: list[Callable[[], object]] = []
         self._values: dict[Any, ValueRow] = {}
         self._deletions: dict[Any, tuple[int, M]] = {}
 
@@ -101,6 +104,8 @@ class Bulk(Generic[M]):
                 batch = ValueBatch(current_env(), Way.BULK, view, [row], is_new=True)
                 run_value_steps_now(steps.before, batch)
                 batch.refuse()
+                self._settling += batch.settling
+            self._passed.add(len(self._new))
             row.record = self._model(**row.values)
         elif isinstance(values, self._model) and not values.is_stored:
             row.record = values
@@ -146,6 +151,7 @@ class Bulk(Generic[M]):
         if not batch.problems:
             run_value_steps_now(steps.valid, batch)
         batch.refuse()
+        self._settling += batch.settling
         return given, plan_of(bound.schema, row.values), row
 
     def unlink(self, records: M | RecordSet[M]) -> None:
@@ -195,70 +201,76 @@ class Bulk(Generic[M]):
         records += [r for _, r in self._deletions.values()]
         if not records:
             return
-        bound, is_inside = self._bound, env_of(records).transaction is not None
-        if is_inside or not bound.bulks_in_transaction:
-            try:
-                await self._send_together()
-            except OwnTransactionError:
-                bound.bulks_in_transaction = True  # nothing was sent; later bulks begin with one
+        env, bound = env_of(records), self._bound
+        with use_env(env):
+            prepared_bulk = await self._prepare()
+            send = partial(self._send_together, prepared_bulk)
+            needs = env.transaction is None and any(
+                map(bound.needs_transaction, prepared_bulk.operations)
+            )
+            if not needs or "transactions" not in env.app.backend.capabilities:
+                await send()
             else:
-                return
-        try:
-            await transactional(retries=_RETRIES)(self._send_together)()
-        except BaseException:
-            self.created = self.written = self.deleted = 0
-            raise
+                try:
+                    await transactional(retries=_RETRIES)(send)()
+                except BaseException:
+                    self.created = self.written = self.deleted = 0
+                    raise
+        for settle in prepared_bulk.settling:
+            settle()
 
-    async def _send_together(self) -> None:
+    async def _prepare(self) -> _Prepared:
+        """Check everything, and make the operations; each step runs once for its values."""
         bound, env = self._bound, current_env()
-        creation = await self._creation()
-        # Each attempt needs its own rows, because validation changes them.
-        rows = [(_copy(row), pk) for pk, row in self._values.items()]
-        changes, batch = await checked_each(bound, rows, Way.BULK, before=False)
-        touch(env, [row.record for row in (*self._new, *self._values.values())])
-        operations: list[Operation] = []
+        result = _Prepared(settling=self._settling)
+        result.creation = creation = await self._creation()
         if creation is not None:
             options, made = Options(ordered=False), creation.documents
             op = Operation("create", bound.model, env, Domain.TRUE, made, options, _NOTES)
-            operations.append(on_its_way(bound, op, Way.BULK))
-        if changes:
-            updates = updates_of(bound, changes)
+            result.operations.append(op)
+            if creation.batch is not None:
+                result.settling += creation.batch.settling
+        rows = [(row, pk) for pk, row in self._values.items()]
+        result.changes, batch = await checked_each(bound, rows, Way.BULK, before=False)
+        result.settling += batch.settling
+        if result.changes:
+            updates = updates_of(bound, result.changes)
             domain = condition("_id", "in", list(updates))
             op = Operation("write", bound.model, env, domain, updates, notes=_NOTES)
-            operations.append(on_its_way(bound, op, Way.BULK))
-            await refuse_changes_outside(bound, operations[-1], changes)
-        self._is_expected = False
+            result.operations.append(op)
+            await refuse_changes_outside(bound, result.operations[-1], result.changes)
         if self._deletions:
             domain = condition("_id", "in", list(self._deletions))
             deletion = await unlinking(bound, [record for _, record in self._deletions.values()])
             if deletion is not None and any(row.expected for row in deletion.rows):
                 domain &= expectations(deletion.rows)
-                self._is_expected = True
-            operations.append(Operation("unlink", bound.model, env, domain, notes=_NOTES))
+                result.is_expected = True
+            result.operations.append(Operation("unlink", bound.model, env, domain, notes=_NOTES))
+        return result
+
+    async def _send_together(self, given: _Prepared) -> None:
+        """Send the operations; this may be tried again, so each try has its own notes."""
+        bound, env = self._bound, current_env()
+        touch(env, [row.record for row in (*self._new, *self._values.values())])
+        operations = [on_its_way(bound, op.replace(env=env), Way.BULK) for op in given.operations]
         results = await Collector(env.transaction).run(operations)
         done: dict[str, tuple[Operation, Any]] = {
             op.name: (op, result) for op, result in zip(operations, results, strict=True)
         }
-        await self._learn(done, creation, changes)
-        for settle in batch.settling:
-            settle()
+        await self._learn(done, given)
 
     async def _creation(self) -> Creation | None:
         if not self._new:
             return None
         try:
             records = [row.record for row in self._new]
-            return await prepared(self._bound, records, way=Way.BULK)
+            return await prepared(self._bound, records, way=Way.BULK, passed=self._passed)
         except ValidationError as error:
             raise self._located(error, [_position(row) for row in self._new]) from None
 
-    async def _learn(
-        self,
-        done: Mapping[str, tuple[Operation, Any]],
-        creation: Creation | None,
-        changes: list[Change],
-    ) -> None:
+    async def _learn(self, done: Mapping[str, tuple[Operation, Any]], given: _Prepared) -> None:
         """Update the records by the results, and raise the first error."""
+        creation, changes = given.creation, given.changes
         failures: list[BaseException] = []
         if creation is not None:
             op, created = done["create"]
@@ -267,7 +279,8 @@ class Bulk(Generic[M]):
                 failures.append(self._located(created, [_position(row) for row in self._new]))
                 numbers = list(getattr(created, "written", ()) or ())
             records = [self._new[number].record for number in numbers]
-            adopt(self._bound, records, [creation.states[number] for number in numbers], op)
+            # A rolled back try must not leave its values in the states of the next one.
+            adopt(self._bound, records, [dict(creation.states[number]) for number in numbers], op)
             for number in numbers:
                 take_back(self._new[number])
                 if creation.batch is not None:
@@ -280,7 +293,7 @@ class Bulk(Generic[M]):
             else:
                 self.written = matched
                 if matched < len(changes):
-                    failures.append(await self._missing_error(op, changes, len(changes) - matched))
+                    failures.append(await self._missing_error(op, changes, matched))
                 else:
                     await learn(self._bound, changes, op)
                     for change in changes:
@@ -291,8 +304,10 @@ class Bulk(Generic[M]):
                 failures.append(deleted)
             else:
                 self.deleted = deleted
-                if deleted < len(self._deletions) and self._is_expected:
-                    failures += await self._undeleted(op)
+                if deleted < len(self._deletions) and given.is_expected:
+                    op = op.replace(domain=condition("_id", "in", list(self._deletions)))
+                    error = await lost_update(op, deleted, len(self._deletions))
+                    failures += [] if error is None else [error]
         if failures:
             # A refused value explains more than an error that follows from it.
             first = min(failures, key=lambda error: not isinstance(error, ValidationError))
@@ -301,18 +316,8 @@ class Bulk(Generic[M]):
                     first.add_note(f"also: {other}")
             raise first
 
-    async def _undeleted(self, deletion: Operation) -> list[BaseException]:
-        """Return the error of versioned records that were changed and therefore not deleted."""
-        bound, env = self._bound, current_env()
-        domain = condition("_id", "in", list(self._deletions))
-        number = await env.app.execute(deletion.child("count", bound.model, domain, origin="bulk"))
-        if not number:
-            return []
-        message = f"{number} of {len(self._deletions)} records were changed since they were read and are left"
-        return [ConcurrencyError(f"{bound.model._name}: {message}; refresh() them and try again")]
-
     async def _missing_error(
-        self, op: Operation, changes: list[Change], short: int
+        self, op: Operation, changes: list[Change], matched: int
     ) -> BaseException:
         """Find the records that were not written, by one more query, and return the error."""
         bound, env = self._bound, current_env()
@@ -325,8 +330,10 @@ class Bulk(Generic[M]):
             bound, search, [change for change in changes if change.pk in existing]
         )
         calls = f" (calls {', '.join(map(str, gone))})" if gone else ""
-        return NotFound(
-            f"{bound.model._name}: {short} of {len(changes)} records to write do not exist{calls}"
+        lost = await lost_update(op, matched, len(changes))
+        return lost or NotFound(
+            f"{bound.model._name}: {len(changes) - matched} of {len(changes)} records to write do not "
+            f"exist{calls}"
         )
 
     def _located(self, error: BaseException, positions: list[int]) -> BaseException:
@@ -353,11 +360,24 @@ class Bulk(Generic[M]):
         )
 
 
+@dataclass(slots=True)
+class _Prepared:
+    """The checked operations of a bulk.
+
+    Attributes:
+        settling: Functions to call when everything is done.
+        operations: At most one of each kind.
+        creation: The new records; None if there are none.
+        changes: The writes.
+        is_expected: True if records to delete must still have expected values.
+    """
+
+    settling: list[Callable[[], object]]
+    operations: list[Operation] = field(default_factory=list[Operation])
+    creation: Creation | None = None
+    changes: list[Change] = field(default_factory=list[Change])
+    is_expected: bool = False
+
+
 def _position(row: ValueRow) -> int:
     return int(row.loc[0])
-
-
-def _copy(row: ValueRow) -> ValueRow:
-    new = ValueRow(dict(row.values), row.loc, row.record)
-    new.expected, new.back = row.expected, row.back
-    return new

@@ -12,18 +12,14 @@ from earnorm.backends.base import BulkCounts, BulkRequest, Collection
 from earnorm.exceptions import (
     BatchDuplicateKey,
     BatchRefused,
-    EarnORMError,
     ErrorDetail,
+    TransactionError,
 )
 from earnorm.kernel.sending import SENDER
 
 if TYPE_CHECKING:
     from earnorm.kernel.operations import Operation
     from earnorm.kernel.transactions import Transaction
-
-
-class OwnTransactionError(EarnORMError):
-    """A layer runs an operation in a separate transaction, so it cannot be sent with the others."""
 
 
 # The number of the collector's operation that runs here; tasks that a layer starts inherit it.
@@ -62,11 +58,13 @@ class Collector:
         """Wait until the bulk write is sent, and return its counts for these requests.
 
         Raises:
-            OwnTransactionError: The operation is in another transaction than the others.
+            TransactionError: The operation is in another transaction than the others.
         """
         if op.env.transaction is not self._transaction:
-            raise OwnTransactionError(
-                f"{op.model._name}: {op.name} runs in a transaction of its own"
+            raise TransactionError(
+                f"{op.model._name}: a layer runs this {op.name} in a transaction of its own, so a "
+                f"bulk() cannot send it with the others; the layer has to say so beforehand: make it "
+                f"with in_transaction_if(), or give it needs(op)"
             )
         self._collection = collection
         parked = _Waiting(_owner.get(), op, requests, asyncio.get_running_loop().create_future())

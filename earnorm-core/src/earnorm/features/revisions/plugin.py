@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from earnorm.exceptions import ConcurrencyError, NotFound
+from earnorm.exceptions import NotFound
 from earnorm.features.revisions.declaring import REVISION
 from earnorm.fields.base import MISSING
 from earnorm.kernel.document_steps import DocumentBatch
@@ -18,6 +18,7 @@ from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.reading import Reading
 from earnorm.kernel.steps import CHANGES, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch
+from earnorm.model.writing.sending import lost_update
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -72,16 +73,12 @@ def _increment(batch: DocumentBatch) -> None:
 
 
 async def _check(batch: DocumentBatch) -> None:
-    op, matched = batch.operation, batch.result
+    matched: int = batch.result
     expected = sum(REVISION in row.update.expect for row in batch.rows if row.update)
     if matched >= expected:
         return
+    error = await lost_update(batch.op, matched, expected)
+    if error is not None:
+        raise error
     lost = expected - matched
-    # A record that still exists has another revision; one that does not exist was deleted.
-    existing: int = await op.app.execute(op.child("count", op.model, op.domain, origin="revisions"))
-    if existing > matched:
-        raise ConcurrencyError(
-            f"{batch.model.name}: {lost} of {expected} records were changed or deleted since they "
-            f"were read; refresh() them and try again"
-        )
     raise NotFound(f"{batch.model.name}: {lost} of {expected} records to write do not exist")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import bson
@@ -19,6 +20,7 @@ from earnorm.exceptions import (
 from earnorm.features.indexes.declarations import declared_indexes
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import ONE, Operation, Options, Update, made_by
 from earnorm.kernel.sending import RETURNED, Returned
 from earnorm.kernel.steps import Way
@@ -27,16 +29,17 @@ from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.recordset import RecordSet
 from earnorm.model.validation.checking import checked_plan, narrowed
-from earnorm.model.writing.creating import create
-from earnorm.model.writing.handing_back import on_its_way
+from earnorm.model.writing.creating import Creation, prepared
+from earnorm.model.writing.handing_back import give_new, give_written, on_its_way
 from earnorm.model.writing.objectids import object_ids
 from earnorm.model.writing.per_record import checked_each
 from earnorm.model.writing.pipeline import check_written, take_back, validate_written
 from earnorm.model.writing.planning import Plan, is_change, planned
-from earnorm.model.writing.sending import expected, refuse_outside, write_each
+from earnorm.model.writing.sending import Change, expected, refuse_outside, write_each
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
 
 Values = Mapping[str, Any]
 Key = tuple[bytes, ...]
@@ -55,6 +58,47 @@ def _located(detail: ErrorDetail, positions: Sequence[int]) -> ErrorDetail:
     if isinstance(number, int):
         return {**detail, "loc": (positions[number], *rest)}
     return {**detail, "loc": (positions[0], *detail["loc"])} if len(positions) == 1 else detail
+
+
+@dataclass(slots=True)
+class _Results:
+    """The results of an upsert of many records.
+
+    Attributes:
+        created: The number of created records.
+        pks: The stored id of each record, by the position of its values.
+        creations: The creations that are done.
+        written: Each change of an existing record, with its operation.
+    """
+
+    created: int = 0
+    pks: dict[int, Any] = field(default_factory=dict[int, Any])
+    creations: list[Creation] = field(default_factory=list[Creation])
+    written: list[tuple[Operation, Change]] = field(
+        default_factory=list["tuple[Operation, Change]"]
+    )
+
+
+async def create(
+    bound: BoundModel, documents: Sequence[Values], notes: Mapping[Note[Any], Any] = _NOTES
+) -> Creation:
+    """Create records from values that have passed the steps of an upsert before VALIDATE."""
+    passed = range(len(documents))
+    creation = await prepared(bound, documents, way=Way.UPSERT, passed=passed, notes=notes)
+    await creation.execute()
+    return creation
+
+
+def _created(values: Values, new: Values, more: Values) -> dict[str, Any]:
+    """Return the values of a new record.
+
+    Args:
+        values: Those for every record; changes are left out.
+        new: Those for a new record only, as they were given.
+        more: The same after their steps. A value that a step filled in replaces none.
+    """
+    kept = {name: value for name, value in values.items() if not is_change(name, value)}
+    return {**kept, **{n: v for n, v in more.items() if n in new or kept.get(n) is None}}
 
 
 class Upsert:
@@ -109,14 +153,15 @@ class Upsert:
         batch.refuse()
         values = row.values
         domain = self._domain(values)
-        created = {**{n: v for n, v in values.items() if not is_change(n, v)}, **new}
         for last in range(_TRIES):
-            pk = await self._write(domain, row, self._written(values))
-            if pk is not None:
-                return _with_results(batch, [await self._read(pk)])[0], False
+            record = await self._write(domain, row, self._written(values), batch)
+            if record is not None:
+                return _with_results(batch, [record])[0], False
             try:
-                (made,) = await create(self._bound, [created], _NOTES)
-                return _with_results(batch, [made])[0], True
+                more = await self._run_steps_of_new(new, batch)
+                document = _created(values, new, more)
+                creation = await create(self._bound, [document], _NOTES)
+                return _with_results(batch, creation.records)[0], True
             except DuplicateKey as error:
                 # If the error is about this index, another task has created the record: write it
                 # now.
@@ -142,15 +187,15 @@ class Upsert:
                 row.add_problems(error.errors())
         await self._check(batch)
         batch.refuse()
-        pks: dict[int, Any] = {}
-        created = 0
+        results = _Results()
         keys = list(wanted)
         for start in range(0, len(keys), _CHUNK):
-            created += await self._chunk(
-                {key: wanted[key] for key in keys[start : start + _CHUNK]}, batch, new, pks
+            await self._chunk(
+                {key: wanted[key] for key in keys[start : start + _CHUNK]}, batch, new, results
             )
-        records = await self._read_all([pks[position] for position in range(len(values))])
-        return _with_results(batch, records), created
+        pks = [results.pks[position] for position in range(len(values))]
+        records = await self._read_all(pks, results)
+        return _with_results(batch, records), results.created
 
     async def _run_given_steps(self, rows: list[ValueRow]) -> ValueBatch:
         """Run the steps for the given values."""
@@ -163,6 +208,18 @@ class Upsert:
         if steps is not None and all(isinstance(row.values, Mapping) for row in rows):
             await run_value_steps(steps.before, batch)
         return batch
+
+    async def _run_steps_of_new(self, new: Values, batch: ValueBatch) -> Values:
+        """Run the steps for the values that only a new record gets."""
+        bound, steps = self._bound, self._bound.ways.upsert
+        if not new or steps is None or not steps.concern((new,)):
+            return new
+        row = ValueRow(dict(new))
+        own = ValueBatch(batch.env, Way.UPSERT, bound.view, [row], is_new=True)
+        # The creation runs the steps of a CREATE that are none of an upsert.
+        await run_value_steps([step for step in steps.before if Way.CREATE in step.ways], own)
+        own.refuse()
+        return row.values
 
     async def _check(self, batch: ValueBatch) -> None:
         """Check the values that would be written, before it is known which records exist."""
@@ -179,10 +236,10 @@ class Upsert:
             row.problems = tried.problems
 
     async def _chunk(
-        self, pending: dict[Key, int], batch: ValueBatch, new: Values, pks: dict[int, Any]
-    ) -> int:
-        bound, values = self._bound, [row.values for row in batch.rows]
-        created = stuck = 0
+        self, pending: dict[Key, int], batch: ValueBatch, new: Values, results: _Results
+    ) -> None:
+        bound, values, pks = self._bound, [row.values for row in batch.rows], results.pks
+        stuck = 0
         while True:
             before = len(pending)
             existing = await self._existing(pending, values)
@@ -191,8 +248,11 @@ class Upsert:
                 for key, pk in existing.items()
             ]
             if rows:
-                changes, _ = await checked_each(bound, rows, Way.UPSERT, before=False)
-                await write_each(bound, changes, Way.UPSERT, _NOTES)
+                changes, own = await checked_each(bound, rows, Way.UPSERT, before=False)
+                op = await write_each(bound, changes, Way.UPSERT, _NOTES)
+                if op is not None:
+                    results.written += [(op, change) for change in changes]
+                batch.settling += own.settling
                 for row, _ in rows:
                     given_row = batch.rows[int(row.loc[0])]
                     given_row.back = {**given_row.back, **row.back}
@@ -203,12 +263,13 @@ class Upsert:
             positions = list(pending.values())
             by_position = {position: key for key, position in pending.items()}
             ids = self._ids(len(positions))
+            more = await self._run_steps_of_new(new, batch)
             documents = [
-                {**pk, **{n: v for n, v in values[p].items() if not is_change(n, v)}, **new}
+                {**pk, **_created(values[p], new, more)}
                 for p, pk in zip(positions, ids, strict=True)
             ]
             try:
-                made = await create(bound, documents, _NOTES)
+                creation = await create(bound, documents, _NOTES)
             except DuplicateKey as error:
                 # Another task has created a record, which the next try writes. Each try makes
                 # progress, unless the acting principal cannot see that record.
@@ -219,16 +280,20 @@ class Upsert:
                 for number in getattr(error, "written", ()) or ():
                     pks[positions[number]] = documents[number].get("_id")
                     del pending[by_position[positions[number]]]
-                    created += 1
+                    results.created += 1
                 continue
             except ValidationError as error:
                 raise ValidationError(
                     error.subject, [_located(detail, positions) for detail in error.errors()]
                 ) from None
-            created += len(made)
-            pks.update((p, record.pk) for p, record in zip(positions, made, strict=True))
+            results.created += len(creation.records)
+            results.creations.append(creation)
+            for position, record in zip(positions, creation.records, strict=True):
+                pks[position] = record.pk
+            if creation.batch is not None:
+                for position, row in zip(positions, creation.batch.rows, strict=True):
+                    batch.rows[position].back = {**batch.rows[position].back, **row.back}
             break
-        return created
 
     def _ids(self, number: int) -> list[dict[str, Any]]:
         """Make ids for new documents, so that each stored record can be matched to its values."""
@@ -256,10 +321,19 @@ class Upsert:
         fields = self._bound.schema.fields
         return tuple(bson.encode({"": document.get(fields[name].db_name)}) for name in self._on)
 
-    async def _read_all(self, pks: Sequence[Any]) -> list[Any]:
+    async def _read_all(self, pks: Sequence[Any], results: _Results) -> list[Any]:
+        """Read the records, and give them the values that document steps hand back."""
         bound = self._bound
         documents = await by_ids(bound, "_id", pks, notes=_NOTES)
         records = {record.pk: record for record in hydrate(bound, documents)}
+        for op, change in results.written:
+            if change.pk in records:
+                update = Update(change.plan.operators)
+                give_written(records[change.pk], op, update, was_read_after=True)
+        for creation in results.creations:
+            made = [records[record.pk] for record in creation.records if record.pk in records]
+            assert creation.op is not None
+            give_new(bound.schema, [record.__dict__ for record in made], creation.op)
         missing = sum(pk not in records for pk in pks)
         if missing:
             raise NotFound(f"{bound.model._name}: {missing} records are not there any more")
@@ -296,15 +370,17 @@ class Upsert:
             if name not in on and not (name in fields and fields[name].readonly)
         }
 
-    async def _write(self, domain: Domain, row: ValueRow, values: Values) -> Any:
-        """Write the record that matches the domain, and return its id; None if there is none."""
+    async def _write(
+        self, domain: Domain, row: ValueRow, values: Values, batch: ValueBatch
+    ) -> BaseModel | None:
+        """Write the record that matches the domain, and return it; None if there is none."""
         env, bound = current_env(), self._bound
-        plan = await self._plan(row, values)
+        plan = await self._plan(row, values, batch)
         if not plan.operators:
             options = Options(limit=1, fields=frozenset({"_id"}))
             op = Operation("search", bound.model, env, domain, None, options, _NOTES)
             documents = await env.app.execute(op)
-            return documents[0]["_id"] if documents else None
+            return await self._read(documents[0]["_id"]) if documents else None
         returned = Returned(frozenset({"_id"}))
         change = Update(plan.operators, expected(bound, row), plan.where)
         notes = {**_NOTES, RETURNED: returned}
@@ -314,9 +390,11 @@ class Upsert:
         if not parts or not await env.app.execute(parts[0]) or returned.document is None:
             await refuse_outside(bound, op, plan.guards)
             return None
-        return returned.document["_id"]
+        record = await self._read(returned.document["_id"])
+        give_written(record, op, change, was_read_after=True)
+        return record
 
-    async def _plan(self, row: ValueRow, values: Values) -> Plan:
+    async def _plan(self, row: ValueRow, values: Values, given: ValueBatch) -> Plan:
         bound, steps = self._bound, self._bound.ways.upsert
         if steps is None or not steps.concern((values,)):
             return await checked_plan(bound, planned(bound.schema, values))
@@ -325,9 +403,10 @@ class Upsert:
         (plan,) = await check_written(bound, steps, batch, None, before=False)
         row.expected = {**row.expected, **own.expected}
         row.back = {**row.back, **own.back}
+        given.settling += batch.settling
         return plan
 
-    async def _read(self, pk: Any) -> Any:
+    async def _read(self, pk: Any) -> BaseModel:
         env, bound = current_env(), self._bound
         op = Operation("search", bound.model, env, condition("_id", "=", pk), None, ONE, _NOTES)
         documents = await env.app.execute(op)
@@ -335,7 +414,8 @@ class Upsert:
             raise NotFound(
                 f"{bound.model._name}: the record was written, and is not there any more"
             )
-        return hydrate(bound, documents)[0]
+        record: BaseModel = hydrate(bound, documents)[0]
+        return record
 
 
 async def upsert(

@@ -12,6 +12,7 @@ from earnorm.fields.relational import ToMany, is_record, is_recordset
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
+    from earnorm.model.reading.fetch import Fetch
     from earnorm.model.schema import Schema
     from earnorm.model.structures import Structure
 
@@ -70,6 +71,7 @@ class Serializer:
         wanted: bool,
     ) -> None:
         state, schema = record.__dict__, type(record)._schema
+        fetch: Fetch | None = None if wanted else getattr(record, "_fetch", None)
         for name, field in schema.fields.items():
             if name.startswith("_") or (names is not None and name not in names):
                 continue
@@ -77,9 +79,16 @@ class Serializer:
             if type(value) in _SCALARS and name in schema.as_it_is:
                 result[name] = value
                 continue
+            if (
+                fetch is not None
+                and field.computed is None
+                and name not in state
+                and not fetch.has(name)
+            ):
+                continue
             try:
                 value = read(record, field)
-            except FieldNotLoaded:
+            except FieldNotLoaded:  # a computed value may be made of any field
                 if wanted:
                     raise
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import attrgetter
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from bson import ObjectId
 
-from earnorm.exceptions import ErrorDetail, ValidationError
+from earnorm.exceptions import BatchRefused, DuplicateKey, ErrorDetail, ValidationError
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation
-from earnorm.kernel.steps import Way
+from earnorm.kernel.steps import Loc, Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, ValueWays
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.slots import set_fetch, set_state
@@ -55,6 +55,14 @@ async def create(
     return await (await prepared(bound, values, notes=notes)).execute()
 
 
+async def create_with(bound: BoundModel, record: BaseModel, values: Mapping[str, Any]) -> None:
+    """Store an unsaved record with more values, as if its own values were given beside them."""
+    _given(bound, 0, record, [record])
+    creation = await prepared(bound, [{**_loaded_values(record), **values}])
+    creation.values = [record]
+    await creation.execute()
+
+
 @dataclass(eq=False, slots=True)
 class Creation:
     """Checked new records with the work that their creation needs; nothing is written yet.
@@ -66,7 +74,10 @@ class Creation:
         documents: The stored forms of the states.
         batch: The batch of the model's steps; None where no step concerns these values.
         notes: The notes of the operation.
+        way: The way of the create operation.
+        locs: The location of each in the caller's input; None where ``values`` is that input.
         records: The records; empty until they are made.
+        op: The operation; None until it is executed.
     """
 
     bound: BoundModel
@@ -75,7 +86,10 @@ class Creation:
     documents: list[dict[str, Any]]
     batch: ValueBatch | None = None
     notes: Mapping[Note[Any], Any] = NO_NOTES
+    way: Way = Way.CREATE
+    locs: Sequence[Loc] | None = None
     records: list[Any] = field(default_factory=list[Any])
+    op: Operation | None = None
 
     def make(self) -> list[Any]:
         """Make the records before they are stored, so that others can hold them."""
@@ -97,9 +111,18 @@ class Creation:
 
     async def _store(self) -> None:
         made = self.records or None
-        self.records = await store(
-            self.bound, self.values, self.states, self.documents, made, self.notes
-        )
+        model, env = self.bound.model, current_env()
+        op = Operation("create", model, env, values=self.documents, notes=self.notes)
+        self.op = op = on_its_way(self.bound, op, self.way)
+        try:
+            self.records = await store(
+                self.bound, self.values, self.states, self.documents, made, op=op
+            )
+        except ValidationError as error:
+            # An error of the database names its documents in its own attributes as well.
+            if self.locs is None or isinstance(error, BatchRefused | DuplicateKey):
+                raise
+            raise ValidationError(error.subject, placed(error.errors(), self.locs)) from None
         if self.batch is not None:
             for row, record in zip(self.batch.rows, self.records, strict=True):
                 row.record = record
@@ -108,9 +131,10 @@ class Creation:
 async def prepared(
     bound: BoundModel,
     values: Values,
-    locs: Sequence[tuple[str | int, ...]] | None = None,
+    locs: Sequence[Loc] | None = None,
     way: Way = Way.CREATE,
     notes: Mapping[Note[Any], Any] = NO_NOTES,
+    passed: Collection[int] = (),
 ) -> Creation:
     """Check new records, and prepare the work that their creation needs.
 
@@ -118,7 +142,9 @@ async def prepared(
         bound: Their model.
         values: Dicts of values, and unsaved records.
         locs: The location of each in the caller's input; None where ``values`` is that input.
-        way: The way of the values: CREATE, CREATE_MANY or BULK.
+        way: The way of the values: CREATE, CREATE_MANY, BULK or UPSERT. The new record of an upsert
+            takes the steps of a CREATE.
+        passed: The positions of values that have passed the steps of their way before VALIDATE.
         notes: The notes of the operation, e.g. who makes it if not the program.
 
     Raises:
@@ -132,7 +158,8 @@ async def prepared(
             if locs is None:
                 raise
             raise ValidationError(error.subject, placed(error.errors(), locs)) from None
-        return Creation(bound, values, states, documents, notes=notes)
+        return Creation(bound, values, states, documents, None, notes, way, locs)
+    given_locs = locs
     if locs is None:
         locs = [(place,) for place in range(len(values))] if len(values) > 1 else [()]
     rows: list[ValueRow] = []
@@ -143,22 +170,24 @@ async def prepared(
         rows.append(row)
         if is_valid:
             valid[id(row)] = given
-    batch = ValueBatch(current_env(), way, bound.view, rows, is_new=True)
-    await check_new(bound, steps, batch, valid, give_ids)
+    steps_way = Way.CREATE if way is Way.UPSERT else way
+    batch = ValueBatch(current_env(), steps_way, bound.view, rows, is_new=True)
+    done = {id(rows[position]): way for position in passed}
+    await check_new(bound, steps, batch, valid, give_ids, done)
     states = [row.values for row in rows]
-    return Creation(bound, values, states, documents_of(bound, states), batch, notes)
+    documents = documents_of(bound, states)
+    return Creation(bound, values, states, documents, batch, notes, way, given_locs)
 
 
 _STEPS: Mapping[Way, Callable[[ValueWays], ValueSteps | None]] = {
     Way.CREATE: attrgetter("create"),
     Way.CREATE_MANY: attrgetter("create_many"),
     Way.BULK: attrgetter("bulk"),
+    Way.UPSERT: attrgetter("create"),
 }
 
 
-def placed(
-    details: Sequence[ErrorDetail], locs: Sequence[tuple[str | int, ...]]
-) -> list[ErrorDetail]:
+def placed(details: Sequence[ErrorDetail], locs: Sequence[Loc]) -> list[ErrorDetail]:
     """Add each record's location in the caller's input to the problems of a batch."""
     if len(locs) == 1:
         return [{**detail, "loc": (*locs[0], *detail["loc"])} for detail in details]
@@ -184,6 +213,7 @@ async def store(
     documents: list[dict[str, Any]],
     records: list[Any] | None = None,
     notes: Mapping[Note[Any], Any] = NO_NOTES,
+    op: Operation | None = None,
 ) -> list[Any]:
     """Store validated states that have ids; return the given records, or new ones."""
     env = current_env()
@@ -193,8 +223,9 @@ async def store(
     if not are_dicts:
         given: list[Any] = [value for value in values if is_record(value)]
         touch(env, given)
-    op = Operation("create", bound.model, env, values=documents, notes=notes)
-    op = on_its_way(bound, op, Way.CREATE)
+    if op is None:
+        op = Operation("create", bound.model, env, values=documents, notes=notes)
+        op = on_its_way(bound, op, Way.CREATE)
     await env.app.execute(op)
     adopt(bound, records, states, op)
     return records

@@ -43,8 +43,17 @@ def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) ->
                 state[name] = fields[name].freeze(value) if fields[name].mutable else value
 
 
-def give_written(record: BaseModel, op: Operation, update: Update) -> None:
-    """Put the values that steps filled in into a record, for loaded fields outside the update."""
+def give_written(
+    record: BaseModel, op: Operation, update: Update, *, was_read_after: bool = False
+) -> None:
+    """Put the values that steps filled in into a record, for loaded fields outside the update.
+
+    Args:
+        record: The record.
+        op: The write.
+        update: The record's update.
+        was_read_after: The record was read after the write, so its numbers have grown already.
+    """
     back = op.notes.get(HAND_BACK)
     if not back:
         return
@@ -54,7 +63,7 @@ def give_written(record: BaseModel, op: Operation, update: Update) -> None:
     for name, value in back.common.items():
         if fields[name].db_name not in written and has(name):
             state[name] = fields[name].freeze(value)
-    for added in (back.added, back.own_added.get(record.pk, _NOTHING)):
+    for added in () if was_read_after else (back.added, back.own_added.get(record.pk, _NOTHING)):
         for name, number in added.items():
             if has(name):
                 state[name] = (state.get(name) or 0) + number

@@ -49,6 +49,7 @@ async def check_new(
     batch: ValueBatch,
     valid: Mapping[int, Mapping[str, Any]],
     give_ids: Callable[[BoundModel, list[dict[str, Any]]], None],
+    passed: Mapping[int, Way],
 ) -> None:
     """Turn rows of new records into states: run every step, validate, apply the rules, give ids.
 
@@ -58,12 +59,16 @@ async def check_new(
         batch: The rows.
         valid: By ``id()`` of a row, the values that its record's constructor has validated already.
         give_ids: Gives ids to states.
+        passed: By ``id()`` of a row, the way on which it has passed the ``before`` steps of that way.
 
     Raises:
         ValidationError: With every problem and its position.
     """
     rows = batch.rows
-    await run_value_steps(steps.before, batch)
+    if passed:
+        await _run_others(steps, batch, passed)
+    else:
+        await run_value_steps(steps.before, batch)
     is_refused = bool(batch.problems)
     _validate(bound, [row for row in rows if not _is_same(row.values, valid.get(id(row)))])
     if is_refused:  # the rules would see records without the refused values
@@ -84,6 +89,16 @@ async def check_new(
 def _mark_valid(rows: Iterable[ValueRow]) -> None:
     for row in rows:
         row.is_valid = True
+
+
+async def _run_others(steps: ValueSteps, batch: ValueBatch, passed: Mapping[int, Way]) -> None:
+    """Run each ``before`` step for the rows that have not passed it."""
+    rows = batch.rows
+    for ready in steps.before:
+        batch.rows = [row for row in rows if not ready.ways & passed.get(id(row), Way(0))]
+        if batch.rows:
+            await run_value_steps([ready], batch)
+    batch.rows = rows
 
 
 def _validate(bound: BoundModel, rows: Sequence[ValueRow]) -> None:

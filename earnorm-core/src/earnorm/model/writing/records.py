@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError
+from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import PLAIN, Operation, PerRecord, Update
@@ -29,6 +29,7 @@ from earnorm.model.writing.sending import (
     Change,
     check_matched,
     expected,
+    lost_update,
     refuse_outside,
     refuse_unsaved,
     write_all,
@@ -48,9 +49,7 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
         changes = [changes_are_written(n) for n, value in values.items() if is_change(n, value)]
         if changes:
             raise ValidationError(type(record)._name, changes)
-        for name, value in values.items():
-            setattr(record, name, value)
-        await creating.create(current_env().app.bind(type(record)), [record])
+        await creating.create_with(current_env().app.bind(type(record)), record, values)
         return
     to_many = type(record)._schema.to_many_names
     own = {
@@ -373,11 +372,7 @@ async def _unlink(bound: BoundModel, records: Sequence[BaseModel], rows: Sequenc
         number: int = await env.app.execute(op)
         deleted += number
         if number < len(chunk) and unchanged is not Domain.TRUE:
-            count = op.child("count", bound.model, domain, origin="model")
-            remaining: int = await env.app.execute(count)
-            if remaining:
-                raise ConcurrencyError(
-                    f"{bound.model._name}: {remaining} of {len(pks)} records were changed since "
-                    f"they were read and are left; refresh() them and try again"
-                )
+            error = await lost_update(op.replace(domain=domain), number, len(pks))
+            if error is not None:
+                raise error
     return deleted

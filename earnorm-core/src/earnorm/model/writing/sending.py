@@ -12,7 +12,7 @@ from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation, Options, PerRecord, Update, made_by
 from earnorm.kernel.sending import RETURNED, Returned
-from earnorm.kernel.steps import Way
+from earnorm.kernel.steps import HAND_BACK, Way
 from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
@@ -159,8 +159,11 @@ async def write_each(
     changes: Sequence[Change],
     way: Way = Way.EACH,
     notes: Mapping[Note[Any], Any] = NO_NOTES,
-) -> None:
+) -> Operation | None:
     """Write every change with one operation, and update the records in memory.
+
+    Returns:
+        The operation; None where nothing changes.
 
     Raises:
         ValidationError: A record does not fulfil a guard of its change.
@@ -168,7 +171,7 @@ async def write_each(
     """
     changes = [change for change in changes if change.plan.operators]
     if not changes:
-        return
+        return None
     records = [change.row.record for change in changes if change.row.record is not None]
     env = env_of(records) if records else current_env()
     touch(env, records)
@@ -178,6 +181,7 @@ async def write_each(
     op = on_its_way(bound, op, way)
     await send(bound, op, len(changes), lambda: refuse_changes_outside(bound, op, changes))
     await learn(bound, changes, op)
+    return op
 
 
 async def learn(bound: BoundModel, changes: Sequence[Change], op: Operation) -> None:
@@ -252,23 +256,50 @@ async def check_matched(bound: BoundModel, op: Operation, matched: int, expected
     """
     if matched >= expected:
         return
+    error = await lost_update(op, matched, expected)
+    if error is not None:
+        raise error
     name, lost = bound.model._name, expected - matched
-    values = op.values
-    updates = values.values() if isinstance(values, PerRecord) else (values,)
-    if any(isinstance(update, Update) and update.expect for update in updates):
-        # The count tells changed records, which still exist, from deleted ones.
-        count = op.child("count", bound.model, op.domain, origin="model")
-        remaining: int = await op.app.execute(count)
-        if remaining > matched:
-            raise ConcurrencyError(
-                f"{name}: {lost} of {expected} records were changed or deleted since they were read; "
-                f"refresh() them and try again"
-            )
     if expected == 1:
         raise NotFound(f"{name}: the record to write does not exist")
     raise NotFound(
         f"{name}: {lost} of {expected} records to write do not exist; the others were written"
     )
+
+
+def _has_conditions(op: Operation) -> bool:
+    """Return whether the records of a write must fulfil more than its domain."""
+    back, values = op.notes.get(HAND_BACK), op.values
+    updates = values.values() if isinstance(values, PerRecord) else (values,)
+    return (back is not None and back.is_narrowed) or any(
+        isinstance(update, Update) and bool(update.expect) for update in updates
+    )
+
+
+async def lost_update(op: Operation, done: int, expected: int) -> ConcurrencyError | None:
+    """Return the error if records that exist no longer fulfil the conditions of a change.
+
+    Args:
+        op: The write or deletion, with a domain that names the records and nothing more.
+        done: The number of records that were written or deleted.
+        expected: The number that should have been.
+    """
+    if op.name == "write" and not _has_conditions(op):
+        return None
+    # The count tells changed records, which still exist, from deleted ones.
+    count = op.child("count", op.model, op.domain, origin="model")
+    existing: int = await op.app.execute(count)
+    if op.name == "unlink":
+        text = f"{existing} of {expected} records were changed since they were read and are left"
+        left = existing
+    else:
+        text = (
+            f"{expected - done} of {expected} records were changed or deleted since they were read"
+        )
+        left = existing - done
+    if left <= 0:
+        return None
+    return ConcurrencyError(f"{op.model._name}: {text}; refresh() them and try again")
 
 
 def take(bound: BoundModel, record: BaseModel, plan: Plan, op: Operation) -> None:
