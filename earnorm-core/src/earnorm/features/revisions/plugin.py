@@ -77,7 +77,7 @@ async def _check(batch: DocumentBatch) -> None:
     expected = sum(REVISION in row.update.expect for row in batch.rows if row.update)
     if matched >= expected:
         return
-    error = await lost_update(batch.op, matched, expected)
+    error = await lost_update(batch.op, matched, expected, origin="revisions")
     if error is not None:
         raise error
     lost = expected - matched

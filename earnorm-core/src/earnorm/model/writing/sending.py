@@ -276,18 +276,21 @@ def _has_conditions(op: Operation) -> bool:
     )
 
 
-async def lost_update(op: Operation, done: int, expected: int) -> ConcurrencyError | None:
+async def lost_update(
+    op: Operation, done: int, expected: int, *, origin: str = "model"
+) -> ConcurrencyError | None:
     """Return the error if records that exist no longer fulfil the conditions of a change.
 
     Args:
         op: The write or deletion, with a domain that names the records and nothing more.
         done: The number of records that were written or deleted.
         expected: The number that should have been.
+        origin: The name of the feature that asks.
     """
     if op.name == "write" and not _has_conditions(op):
         return None
     # The count tells changed records, which still exist, from deleted ones.
-    count = op.child("count", op.model, op.domain, origin="model")
+    count = op.child("count", op.model, op.domain, origin=origin)
     existing: int = await op.app.execute(count)
     if op.name == "unlink":
         text = f"{existing} of {expected} records were changed since they were read and are left"
