@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
+import importlib
 import pickle
 import re
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from earnorm import exceptions
 
@@ -81,3 +86,88 @@ def test_what_plugins_do_wrong_has_a_narrower_code() -> None:
             and id(node) not in coded
         ]
     assert not broad
+
+
+CLASS = re.compile(r"^class (\w+)\(([\w, .]+)\)", re.MULTILINE)
+
+
+def classes_of_errors() -> list[type[exceptions.EarnORMError]]:
+    """Every class of the whole library, also those of other modules."""
+    classes = dict(ERRORS)
+    declared = [
+        (file, name, {base.strip().rpartition(".")[2] for base in bases.split(",")})
+        for file in sorted(ROOT.glob("earnorm-*/src/**/*.py"))
+        for name, bases in CLASS.findall(file.read_text())
+    ]
+    while True:
+        new = [
+            (file, name)
+            for file, name, bases in declared
+            if name not in classes and bases & {*classes}
+        ]
+        if not new:
+            return list(classes.values())
+        for file, name in new:
+            path = file.relative_to(next(p for p in file.parents if p.name == "src"))
+            module = importlib.import_module(".".join(path.with_suffix("").parts))
+            classes[name] = getattr(module, name)
+
+
+DETAILS: list[exceptions.ErrorDetail] = [
+    {"loc": (3, "name"), "msg": "in words", "type": "missing"},
+    {"loc": (), "msg": "more words", "type": "type"},
+]
+ARGUMENTS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
+    "ValidationError": (("thing", DETAILS), {}),
+    "DomainError": (("in words",), {"loc": (0, "age")}),
+    "DuplicateKey": (("thing", ["email", "name"]), {}),
+    "BatchRefused": (("thing", DETAILS), {"written": range(3)}),
+    "BatchDuplicateKey": (("thing", DETAILS), {"fields": ["email"], "written": [0]}),
+    "TransactionError": (("in words",), {"transient": True}),
+}
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{
+        f"pickle {protocol}": functools.partial(
+            lambda protocol, error: pickle.loads(pickle.dumps(error, protocol)), protocol
+        )
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+    },
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("cls", classes_of_errors(), ids=lambda cls: str(cls.__name__))
+def test_a_copy_of_an_error_says_the_same(cls: type[exceptions.EarnORMError], way: str) -> None:
+    arguments, keywords = ARGUMENTS.get(cls.__name__, (("in words",), {}))
+    error: Any = cls(*arguments, **keywords).coded("narrower")
+    error.add_note("a note")
+    again: Any = COPIES[way](error)
+    assert type(again) is cls
+    assert (str(again), again.args, repr(again)) == (str(error), error.args, repr(error))
+    assert vars(again) == vars(error) and again.code == "narrower" and again.status == error.status
+    if isinstance(error, exceptions.ValidationError):
+        assert again.errors() == error.errors()
+
+
+def test_the_classes_with_arguments_of_their_own_are_in_the_table() -> None:
+    own = {cls.__name__ for cls in classes_of_errors() if "__init__" in vars(cls)}
+    assert own == set(ARGUMENTS)
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_subclass_of_a_program_is_copied_with_its_attributes(way: str) -> None:
+    again = COPIES[way](OverLimit(limit=3, used=4))
+    assert (again.limit, again.used, str(again)) == (3, 4, "4 of 3")
+
+
+class OverLimit(exceptions.ValidationError):
+    """An error of a program, with a constructor that takes something else."""
+
+    def __init__(self, *, limit: int, used: int) -> None:
+        self.limit, self.used = limit, used
+        super().__init__("limit", [{"loc": (), "msg": "too much", "type": "limit"}])
+
+    def _render(self) -> str:
+        return f"{self.used} of {self.limit}"

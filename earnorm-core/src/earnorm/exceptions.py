@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Self, TypedDict
+from typing import Any, ClassVar, Self, TypedDict
 
 __all__ = [
     "AccessDenied",
@@ -86,6 +86,16 @@ class EarnORMError(Exception):
         """Give the error a narrower code than its class has, and return it, to be raised."""
         self.code = code
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own way calls the class with ``args``, which is the message alone. Many of these
+        # classes take other arguments, so a copy gets the attributes without a call of __init__.
+        return _remade, (type(self), self.args), dict(self.__dict__)
+
+
+def _remade(cls: type[EarnORMError], args: tuple[Any, ...]) -> EarnORMError:
+    """Make an error again for ``copy`` and ``pickle``, which then give it its attributes."""
+    return cls.__new__(cls, *args)
 
 
 class ValidationError(EarnORMError, ValueError):
