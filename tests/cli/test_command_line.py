@@ -280,13 +280,14 @@ def test_doctor_names_what_is_selected_and_not_installed(
 ) -> None:
     install("greeter")
     monkeypatch.setenv("EARNORM_PLUGINS", "gretter")
-    monkeypatch.setenv("EARNORM_DISABLED_PLUGINS", "greter")
+    monkeypatch.setenv("EARNORM_DISABLED_PLUGINS", "greter,watching")
     found = findings(exit_code=1)
     [(what, to_do)] = of_level("error", found)
     assert "EARNORM_PLUGINS names 'gretter'" in what
     assert "did you mean 'greeter'?" in what
     assert "pip install earnorm-gretter" in to_do
     assert "EARNORM_DISABLED_PLUGINS names 'greter'" in of_level("warning", found)[0][0]
+    assert "watching" not in str(found)  # a feature's name
 
 
 @pytest.mark.parametrize(

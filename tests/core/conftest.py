@@ -126,7 +126,7 @@ class Watching:
     """A plugin that hands a listener to the driver."""
 
     api = 1
-    name = "watching"
+    name = "watcher"
 
     def __init__(self, listener: Commands) -> None:
         self.listener = listener

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ast
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +26,8 @@ from earnorm import (
 )
 from earnorm.features import FEATURES
 from earnorm.plugin import ModelView, hookimpl
+
+FOLDER = Path(earnorm.__file__).parent / "features"
 
 
 class Shelf(models.BaseModel):
@@ -116,7 +121,6 @@ class Stamped(mixins.Timestamps, models.BaseModel):
 NEEDING: Mapping[str, Mapping[type[models.BaseModel], str]] = {
     "archive": {Archived: "_soft_delete"},
     "authors": {Signed: "the field 'created_by'"},
-    "coalescing": {},
     "delegation": {Labelled: "_inherits"},
     "files": {Illustrated: "the field 'cover'"},
     "indexes": {
@@ -134,11 +138,73 @@ NEEDING: Mapping[str, Mapping[type[models.BaseModel], str]] = {
     "recompute": {Priced: "the field 'gross'", Labelled: "the field 'title'"},
     "revisions": {Versioned: "_versioned"},
     "sequences": {Numbered: "the field 'number'"},
-    "slow_queries": {},
     "timestamps": {Stamped: "the field 'created_at'"},
 }
 """For each feature the models that need it, and what each has of it."""
 EVERY = {model for models_ in NEEDING.values() for model in models_}
+
+
+async def use(call: Callable[[], object]) -> None:
+    """Make a call, wait for its result, take its first item: as far as the memory backend has it."""
+    try:
+        result = call()
+        if isinstance(result, Awaitable):
+            await result
+        elif hasattr(result, "__anext__"):
+            await anext(result)
+    except earnorm.NotSupported:
+        pass
+
+
+async def _lock() -> None:
+    with suppress(earnorm.TransactionError):
+        await Shelf.search().lock()
+
+
+def _coalescing() -> None:
+    with earnorm.coalescing():
+        pass
+
+
+CALLS: Mapping[str, Mapping[str, Callable[[], object]]] = {
+    "archive": {
+        "RecordSet.archive": lambda: Archived.browse(()).archive(),
+        "RecordSet.unarchive": lambda: Archived.browse(()).unarchive(),
+    },
+    "bodies": {"Declared.pydantic_model": lambda: Shelf.pydantic_model()},
+    "bulk": {
+        "BaseModel.bulk": lambda: Shelf.bulk(),
+        "BaseModel.create_many": lambda: Shelf.create_many([]),
+    },
+    "coalescing": {"coalescing": _coalescing},
+    "explaining": {"Query.explain": lambda: Shelf.search().explain()},
+    "exporting": {
+        f"{of}.to_{kind}": lambda of=of, kind=kind: getattr(  # type: ignore[misc] # mypy infers no type for the defaults
+            Shelf.search() if of == "Query" else Shelf.browse(()), f"to_{kind}"
+        )()
+        for of in ("Query", "RecordSet")
+        for kind in ("pandas", "polars", "arrow")
+    },
+    "grouping": {
+        "Query.group": lambda: Shelf.search().group("name"),
+        "Query.aggregate": lambda: Shelf.search().aggregate([]),
+    },
+    "indexes": {"App.indexes": lambda: earnorm.current_app().indexes},
+    "locking": {"Query.lock": _lock},
+    "paging": {
+        "Query.page": lambda: Shelf.search().page(),
+        "Query.paginate": lambda: Shelf.search().paginate(),
+    },
+    "provenance": {"App.parts": lambda: earnorm.current_app().parts("feature.shelf")},
+    "recompute": {"App.recompute": lambda: earnorm.current_app().recompute(Priced)},
+    "sequences": {"sequence": lambda: earnorm.sequence("shelf").next()},
+    "upserts": {
+        "BaseModel.upsert": lambda: Indexed.upsert({"code": "u"}, "code"),
+        "BaseModel.upsert_many": lambda: Indexed.upsert_many([{"code": "u"}], "code"),
+    },
+    "watching": {"BaseModel.watch": lambda: aiter(Shelf.watch())},
+}
+"""For each feature the calls that need it."""
 
 
 def app_without(*features: str) -> App:
@@ -147,11 +213,46 @@ def app_without(*features: str) -> App:
     return app
 
 
-def test_every_feature_has_its_models_here() -> None:
-    assert NEEDING.keys() == FEATURES.keys()
+def folder_of(feature: str) -> str:
+    return FEATURES[feature].removeprefix("earnorm.features.").partition(".")[0]
 
 
-async def use_plain_models() -> None:
+def test_every_folder_is_in_the_list_of_features() -> None:
+    folders = [each.parent.name for each in FOLDER.glob("*/__init__.py")]
+    assert sorted(map(folder_of, FEATURES)) == sorted(folders)
+
+
+def test_every_feature_with_hooks_names_its_class_and_the_others_have_no_plugin() -> None:
+    for feature, place in FEATURES.items():
+        assert (":" in place) == (FOLDER / folder_of(feature) / "plugin.py").exists(), feature
+
+
+def test_every_feature_has_its_models_or_calls_here() -> None:
+    # Nothing of a program's code needs the log of slow queries.
+    assert NEEDING.keys() | CALLS.keys() | {"slow_queries"} == FEATURES.keys()
+
+
+def handing_over() -> Iterator[tuple[str, str]]:
+    """Yield the folder and the name of each method that imports a feature when it is called."""
+    for file in ("model/base.py", "model/query.py", "model/recordset.py", "application.py"):
+        tree = ast.parse((FOLDER.parent / file).read_text())
+        for cls in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            for method in cls.body:
+                for node in ast.walk(method):
+                    if isinstance(node, ast.ImportFrom) and str(node.module).startswith(
+                        "earnorm.features."
+                    ):
+                        assert isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
+                        yield str(node.module).split(".")[2], f"{cls.name}.{method.name}"
+
+
+def test_every_method_that_hands_over_to_a_feature_is_called_here() -> None:
+    called = {(folder_of(feature), name) for feature in CALLS for name in CALLS[feature]}
+    handed = set(handing_over())
+    assert len(handed) > 15 and handed <= called
+
+
+async def use_plain_models(*, grouped: bool = True) -> None:
     """Create, read, write and delete, singly, in number and by domain, with a relation."""
     shelf = await Shelf.create({"name": "A"})
     book = await Book.create({"title": "x", "pages": 3, "tags": ["new"], "shelf_id": shelf})
@@ -167,7 +268,8 @@ async def use_plain_models() -> None:
     ).prefetch("shelf_id")
     assert [each.title for each in found] == ["x", "y"] and found[0].shelf_id.name == "A"
     assert await Book.count([("pages", "=?", None)]) == 3
-    assert len(await Book.search().group("title")) == 3
+    if grouped:
+        assert len(await Book.search().group("title")) == 3
     assert [each.title async for each in Book.search(order="-title")] == ["z", "y", "x"]
     assert await others.unlink() == 2
     assert await Book.search([("id", "=", book.id)]).delete() == 1
@@ -182,12 +284,17 @@ async def use_one(model: type[models.BaseModel]) -> None:
 @pytest.mark.parametrize("feature", FEATURES)
 async def test_without_a_feature_everything_else_works(feature: str) -> None:
     async with app_without(feature):
-        await use_plain_models()
-        for model in EVERY - NEEDING[feature].keys():
+        await use_plain_models(grouped=feature != "grouping")
+        needing = NEEDING.get(feature, {})
+        for model in EVERY - needing.keys():
             await use_one(model)
+        for other in CALLS.keys() - {feature}:
+            for call in CALLS[other].values():
+                if not (feature == "indexes" and other == "upserts"):  # it needs a unique index
+                    await use(call)
 
 
-@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize("feature", NEEDING)
 async def test_a_model_that_needs_what_is_left_out_is_refused(feature: str) -> None:
     async with app_without(feature):
         for model, what in NEEDING[feature].items():
@@ -200,12 +307,62 @@ async def test_a_model_that_needs_what_is_left_out_is_refused(feature: str) -> N
                 await model.create({})
 
 
+@pytest.mark.parametrize("feature", CALLS)
+@pytest.mark.parametrize("chosen", ["left_out", "disabled", "environment"])
+async def test_a_call_that_needs_what_is_left_out_is_refused(
+    monkeypatch: pytest.MonkeyPatch, feature: str, chosen: str
+) -> None:
+    if chosen == "environment":
+        monkeypatch.setenv("EARNORM_DISABLED_PLUGINS", feature)
+    disabled = [feature] if chosen == "disabled" else []
+    app = (
+        app_without(feature)
+        if chosen == "left_out"
+        else App("mongomock://", database="features", plugins=[], disabled=disabled)
+    )
+    async with app:
+        for name, call in CALLS[feature].items():
+            with pytest.raises(ConfigurationError) as caught:
+                await use(call)
+            assert caught.value.code == "left_out"
+            subject, _, told = str(caught.value).partition(" needs the feature ")
+            assert told == f"{feature!r}, which App 'features' leaves out"
+            # A model of its own is refused as well, and before the call.
+            assert name.rpartition(".")[2] in subject or feature in NEEDING
+
+
 async def test_a_plain_model_needs_none_of_them() -> None:
     async with app_without(*FEATURES):
-        await use_plain_models()
+        await use_plain_models(grouped=False)
     async with app_without():
         for model in EVERY:
             await use_one(model)
+
+
+async def test_outside_of_every_app_nothing_is_left_out() -> None:
+    assert Shelf.pydantic_model().__name__
+
+
+def test_what_is_always_there_cannot_be_disabled_and_a_feature_can_be_required() -> None:
+    def made(**arguments: list[str]) -> App:
+        return App("mongomock://", database="features", **arguments)  # type: ignore[arg-type] # lists alone
+
+    with pytest.raises(ConfigurationError, match="names 'model', which no App can leave out"):
+        made(plugins=[], disabled=["model"])
+    with pytest.raises(ConfigurationError, match="'paging' is required by this program"):
+        made(plugins=[], required=["paging"], disabled=["paging"])
+    app = made(plugins=["paging"], required=["revisions"])
+    assert {"paging", "revisions"} <= app.loaded.available and app.loaded.names() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("pagin", "did you mean 'paging'"), ("securty", "did you mean 'security'"), ("xyz", "name")],
+)
+def test_a_name_to_disable_that_nobody_has_is_an_error(name: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        App("mongomock://", database="features", plugins=[], disabled=[name])
+    assert caught.value.code == "unknown_plugin" and repr(name) in str(caught.value)
 
 
 class Stamper:

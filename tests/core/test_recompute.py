@@ -393,7 +393,7 @@ class Watching:
     """Refuses what a principal may not, and notes what it sees."""
 
     api = 1
-    name = "watching"
+    name = "watcher"
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, bool, str]] = []

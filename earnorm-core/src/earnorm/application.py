@@ -50,7 +50,8 @@ class App(kernel.App):
         driver: ``"pymongo"`` (the default) or ``"motor"``; also ``EARNORM_DRIVER``.
         plugins: Names, classes and instances; the default is ``EARNORM_PLUGINS``, or all that are
             installed.
-        disabled: Names of plugins that are never loaded; ``EARNORM_DISABLED_PLUGINS`` adds to it.
+        disabled: Names of plugins that are never loaded, and of features that the App does without;
+            ``EARNORM_DISABLED_PLUGINS`` adds to it.
         required: Names of plugins that must be active; nothing outside can switch them off.
         name: The name of this App in messages (default: the database's name).
         min_pool_size: The number of connections that are kept open.
@@ -80,11 +81,8 @@ class App(kernel.App):
         PluginError: A plugin is not installed, fails to load, or breaks the contract.
     """
 
-    # The model feature is not in FEATURES, because no App can leave it out.
-    features: ClassVar[Mapping[str, str]] = {
-        "model": "earnorm.model.plugin:ModelPlugin",
-        **FEATURES,
-    }
+    core_plugins: ClassVar[Mapping[str, str]] = {"model": "earnorm.model.plugin:ModelPlugin"}
+    features: ClassVar[Mapping[str, str]] = FEATURES
     built_in_attributes: ClassVar[Collection[str]] = ATTRIBUTES.keys()
     built_in_steps: ClassVar[Collection[str]] = STEPS
 

@@ -119,7 +119,7 @@ async def test_observers_stand_around_the_unlink_and_an_exception_stops_it() -> 
 
     class Watching:
         api = 1
-        name = "watching"
+        name = "watcher"
 
         @hookimpl
         async def before_unlink(self, op: Operation) -> None:
@@ -136,7 +136,7 @@ async def test_observers_stand_around_the_unlink_and_an_exception_stops_it() -> 
         with pytest.raises(PluginError) as caught:
             await letter.unlink()
         assert str(caught.value) == (
-            "plugin 'watching' failed in its hook before_unlink(self, op): RuntimeError: wait"
+            "plugin 'watcher' failed in its hook before_unlink(self, op): RuntimeError: wait"
         )
         assert await Letter.search([]).count() == 1
         await letter.unlink()

@@ -626,7 +626,7 @@ class Locking:
     """A step that leaves locked boxes alone, whatever a write asks for."""
 
     api = 1
-    name = "locking"
+    name = "sparing"
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:

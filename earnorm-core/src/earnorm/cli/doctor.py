@@ -17,6 +17,7 @@ import importlib_metadata
 
 from earnorm.backends import ServerSettings, open_backend
 from earnorm.exceptions import ConfigurationError, EarnORMError, nearest
+from earnorm.features import FEATURES
 from earnorm.kernel.loading import load
 from earnorm.kernel.plugins import (
     CORE_DISTRIBUTION,
@@ -111,7 +112,7 @@ def _plugins(environ: Mapping[str, str]) -> Iterator[Finding]:
             f"EARNORM_PLUGINS names {name!r}, which is not installed{nearest(name, known)}",
             f"{install_hint(name)}, or take it out of EARNORM_PLUGINS",
         )
-    for name in sorted(selection.disabled - known.keys()):
+    for name in sorted(selection.disabled - known.keys() - FEATURES.keys()):
         yield Finding(
             "warning",
             f"EARNORM_DISABLED_PLUGINS names {name!r}, which is not installed{nearest(name, known)}",

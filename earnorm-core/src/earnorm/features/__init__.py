@@ -6,21 +6,32 @@ from typing import Final
 FEATURES: Final[Mapping[str, str]] = {
     "archive": "earnorm.features.archive.plugin:ArchivePlugin",
     "authors": "earnorm.features.authors.plugin:AuthorsPlugin",
+    "bodies": "earnorm.features.bodies",
+    "bulk": "earnorm.features.bulk",
     "coalescing": "earnorm.features.coalescing.plugin:CoalescingPlugin",
     "delegation": "earnorm.features.delegation.plugin:DelegationPlugin",
+    "explaining": "earnorm.features.explaining",
+    "exporting": "earnorm.features.exporting",
     "files": "earnorm.features.files.plugin:FilesPlugin",
+    "grouping": "earnorm.features.grouping",
     "indexes": "earnorm.features.indexes.plugin:IndexesPlugin",
+    "locking": "earnorm.features.locking",
     "on_delete": "earnorm.features.on_delete.plugin:OnDeletePlugin",
+    "paging": "earnorm.features.paging",
     "parent_store": "earnorm.features.trees.plugin:ParentStorePlugin",
     "polymorphism": "earnorm.features.polymorphism.plugin:PolymorphismPlugin",
+    "provenance": "earnorm.features.provenance",
     "recompute": "earnorm.features.computed.plugin:RecomputePlugin",
     "revisions": "earnorm.features.revisions.plugin:RevisionsPlugin",
     "sequences": "earnorm.features.sequences.plugin:SequencesPlugin",
     "slow_queries": "earnorm.features.slow_queries.plugin:SlowQueriesPlugin",
     "timestamps": "earnorm.features.timestamps.plugin:TimestampsPlugin",
+    "upserts": "earnorm.features.upserts",
+    "watching": "earnorm.features.watching",
 }
-"""The import path of each feature's class, by its name; an App imports it as it does entry
-points."""
+"""Each feature by its name: the import path of its class, which an App imports as it does entry
+points. A feature without hooks has the path of its package: methods of Model, Query and RecordSet
+call its functions, and these begin with ``need_feature``."""
 
 ATTRIBUTES: Final[Mapping[str, str]] = {
     "_indexes": "earnorm.features.indexes.declaring:merge",

@@ -19,7 +19,7 @@ from earnorm.kernel.binding import BoundModel
 from earnorm.kernel.catalog import Catalog, Origins
 from earnorm.kernel.environment import Env, use_env
 from earnorm.kernel.lifecycle import ALL_OPERATORS, Lifecycle
-from earnorm.kernel.loading import LoadedPlugins, load
+from earnorm.kernel.loading import BuiltIn, LoadedPlugins, load
 from earnorm.kernel.operations import Operation
 from earnorm.kernel.plugins import PluginInfo, Selection
 from earnorm.kernel.services import Services
@@ -43,10 +43,13 @@ class App:
     The public class documents the arguments.
     """
 
+    core_plugins: ClassVar[Mapping[str, str]] = {}
+    """The class of each plugin that every App has, by its name, as ``"module:Class"``."""
     features: ClassVar[Mapping[str, str]] = {}
-    """The class of each plugin that is part of every App, by its name, as ``"module:Class"``."""
+    """The features by name: the class of each, or the package of one without hooks."""
     left_out: ClassVar[Collection[str]] = ()
-    """Names of features that the App leaves out; it refuses a model that needs one of them."""
+    """Names of features that the App leaves out, besides those in ``disabled=``. It refuses the
+    models and the calls that need one of them."""
     built_in_attributes: ClassVar[Collection[str]] = ()
     """The class attributes of models that have a meaning in every App."""
     built_in_steps: ClassVar[Collection[str]] = ()
@@ -111,7 +114,8 @@ class App:
         )
         self.name = name or database
         selection = Selection.of(plugins, disabled, required, os.environ)
-        self.loaded: LoadedPlugins = load(selection, plugin_settings, self.features, self.left_out)
+        built_in = BuiltIn(self.core_plugins, self.features, self.left_out)
+        self.loaded: LoadedPlugins = load(selection, plugin_settings, built_in)
         self.attributes = brought_attributes(self.loaded, self.built_in_attributes)
         self.services = Services()
         self.field_types: Mapping[str, type[Field[Any, Any]]] = {}

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import importlib_metadata
@@ -18,7 +17,9 @@ import pydantic
 
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
 from earnorm.kernel.hookspecs import API, PROJECT, Hooks
+from earnorm.kernel.left_out import LeftOut
 from earnorm.kernel.plugins import (
+    HOUSE_PLUGINS,
     PluginInfo,
     Selection,
     distribution_of,
@@ -31,7 +32,6 @@ from earnorm.kernel.plugins import (
 
 if TYPE_CHECKING:
     from earnorm.kernel.operations import Operation
-    from earnorm.kernel.views import ModelView
 
 T = TypeVar("T")
 
@@ -39,8 +39,6 @@ Plugin = object
 """An instance of a plugin's class."""
 Implementation = tuple[str, Callable[..., Any]]
 """A plugin's name, and its method."""
-
-_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def import_class(place: str) -> type:
@@ -50,38 +48,6 @@ def import_class(place: str) -> type:
     return cls
 
 
-class LeftOut:
-    """A plugin that an App leaves out although its class can be imported.
-
-    Args:
-        kind: ``"feature"`` or ``"plugin"``.
-        name: Its name.
-        source: Its class, or an instance.
-    """
-
-    def __init__(self, kind: str, name: str, source: object) -> None:
-        self.kind, self.name = kind, name
-        self._needed_by: Callable[[ModelView], str | None] | None
-        self._needed_by = getattr(source, "needed_by", None)
-
-    @property
-    def asks(self) -> bool:
-        """True if the plugin tells which models need it."""
-        return self._needed_by is not None
-
-    def refuse(self, model: ModelView, app: str) -> None:
-        """Refuse a model that needs the plugin.
-
-        Raises:
-            ConfigurationError: The model needs it.
-        """
-        needing_part = self._needed_by(model) if self._needed_by is not None else None
-        if needing_part is not None:
-            raise ConfigurationError(
-                f"{model.name}: {needing_part} needs the {self.kind} {self.name!r}, which App {app!r} leaves out"
-            ).coded("left_out")
-
-
 @dataclass(slots=True)
 class LoadedPlugins:
     """The plugins of one App, registered with the App's own PluginManager."""
@@ -89,6 +55,8 @@ class LoadedPlugins:
     manager: pluggy.PluginManager
     infos: list[PluginInfo] = field(default_factory=list[PluginInfo])
     left_out: Sequence[LeftOut] = ()
+    available: frozenset[str] = frozenset()
+    """The names of the features and plugins that the App has."""
     hearing: frozenset[str] = frozenset()
     """The names of the plugins that observe the bookkeeping models of others."""
     _found: dict[str, Sequence[Implementation]] = field(
@@ -207,44 +175,82 @@ def signature(hook: str) -> str:
     return f"{hook}({', '.join(parameters)})"
 
 
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """The core's own plugins.
+
+    Args:
+        always: The class of each plugin that no App can leave out, by its name, as
+            ``"module:Class"``.
+        features: The features, by name: the place of a class, or, for a feature without hooks, the
+            package whose functions the methods of models and queries call.
+        left_out: Names of features that the App leaves out.
+    """
+
+    always: Mapping[str, str]
+    features: Mapping[str, str]
+    left_out: Collection[str] = ()
+
+    def checked(self, selection: Selection) -> BuiltIn:
+        """Return a copy that also leaves out the features that the selection disables.
+
+        Raises:
+            ConfigurationError: A feature to leave out does not exist, or is always there.
+        """
+        for name in self.left_out:
+            if name not in self.features:
+                raise ConfigurationError(
+                    f"App.left_out: there is no feature {name!r}{nearest(name, self.features)}"
+                ).coded("unknown_feature")
+        return replace(
+            self, left_out={*self.left_out, *(selection.disabled & self.features.keys())}
+        )
+
+    @property
+    def present(self) -> frozenset[str]:
+        """The names of the features that the App has."""
+        return frozenset(self.features).difference(self.left_out)
+
+    def classes(self) -> Iterator[tuple[str, type]]:
+        """Import the class of each plugin and feature that has hooks, those left out included."""
+        for name, place in (*self.always.items(), *self.features.items()):
+            if ":" in place:
+                yield name, import_class(place)
+
+
+_NOTHING: Final = BuiltIn({}, {})
+
+
 def load(
-    selection: Selection,
-    settings: Mapping[str, object],
-    built_in: Mapping[str, str] = _NOTHING,
-    left_out: Collection[str] = (),
+    selection: Selection, settings: Mapping[str, object], built_in: BuiltIn = _NOTHING
 ) -> LoadedPlugins:
-    """Load and register the selected plugins.
+    """Load and register the core's own plugins and the selected ones.
 
     Args:
         selection: The plugins that the App wants.
         settings: Each plugin's keyword argument to ``init``.
-        built_in: The core's own plugins, which are active unless left out: the class of each by
-            its name, as ``"module:Class"``.
-        left_out: Names of core plugins that the App leaves out.
+        built_in: The core's own plugins.
 
     Raises:
         PluginError: A plugin is not installed, fails to load, or breaks the contract.
-        ConfigurationError: Settings are not valid, or belong to no plugin; a feature to leave out
-            does not exist.
+        ConfigurationError: Settings are not valid, or belong to no plugin; a plugin to disable or a
+            feature to leave out does not exist.
     """
-    for name in left_out:
-        if name not in built_in:
-            raise ConfigurationError(
-                f"App.left_out: there is no feature {name!r}{nearest(name, built_in)}"
-            ).coded("unknown_feature")
+    known = installed()
+    built_in = built_in.checked(selection)
+    _check_disabled(selection, known, built_in)
+    features = built_in.present | built_in.always.keys()
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Hooks)
     loaded = LoadedPlugins(manager)
-    known = installed()
     missing: list[LeftOut] = []
-    for name, place in built_in.items():
-        cls = import_class(place)
-        if name in left_out:
-            missing.append(LeftOut("feature", name, cls))
-        else:
+    for name, cls in built_in.classes():
+        if name in features:
             _register(manager, name, cls())
-    for name, source in selected(selection, known):
-        if name in built_in and name not in left_out:
+        else:
+            missing.append(LeftOut("feature", name, cls))
+    for name, source in selected(selection.without(features), known):
+        if name in features:
             raise PluginError(
                 f"a feature of the core has the name {name!r}; give the plugin another"
             ).coded("name_taken")
@@ -262,6 +268,7 @@ def load(
         if getattr(plugin, "hears_bookkeeping", False)
     )
     active = set(loaded.names())
+    loaded.available = features | active
     _check_settings(settings, active, selection, known)
     for row in survey(selection, known):
         if row.name not in active:
@@ -271,6 +278,24 @@ def load(
     missing += [LeftOut("plugin", plugin_name(item), item) for item in importable]
     loaded.left_out = tuple(item for item in missing if item.asks and item.name not in active)
     return loaded
+
+
+def _check_disabled(
+    selection: Selection,
+    known: Mapping[str, importlib_metadata.EntryPoint],
+    built_in: BuiltIn,
+) -> None:
+    """Refuse a name in the program's ``disabled=`` that no plugin and no feature has."""
+    given = {plugin_name(plugin) for plugin in selection.plugins or ()}
+    names = given | known.keys() | built_in.features.keys() | set(HOUSE_PLUGINS)
+    for name in sorted(selection.disabled_here - names):
+        if name in built_in.always:
+            raise ConfigurationError(f"disabled= names {name!r}, which no App can leave out").coded(
+                "unknown_plugin"
+            )
+        raise ConfigurationError(
+            f"disabled= names {name!r}, and no plugin or feature has this name{nearest(name, names)}"
+        ).coded("unknown_plugin")
 
 
 def _instance(name: str, source: object, settings: object) -> Plugin:

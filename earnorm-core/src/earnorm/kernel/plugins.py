@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
 
 import importlib_metadata
 
@@ -14,6 +15,8 @@ from earnorm.exceptions import ConfigurationError, PluginError, nearest
 from earnorm.kernel.hookspecs import GROUP
 
 CORE_DISTRIBUTION = "earnorm-core"
+HOUSE_PLUGINS: Final = ("audit", "cache", "pool", "security")
+"""EarnORM's own plugins, which messages and programs may name before they are installed."""
 
 
 @dataclass(slots=True)
@@ -39,11 +42,13 @@ class Selection:
         plugins: Names, classes and instances; None means every installed plugin.
         disabled: Names that are never loaded.
         required: Names that must be active; nothing outside the program can switch them off.
+        disabled_here: The part of ``disabled`` that the program itself names.
     """
 
     plugins: tuple[str | type | object, ...] | None = None
     disabled: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
+    disabled_here: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -72,7 +77,8 @@ class Selection:
             plugins = _names(environ["EARNORM_PLUGINS"])
         outside = frozenset(_names(environ.get("EARNORM_DISABLED_PLUGINS", "")))
         wanted = frozenset(required)
-        forbidden = wanted & (outside | frozenset(disabled))
+        here = frozenset(disabled)
+        forbidden = wanted & (outside | here)
         if forbidden:
             raise ConfigurationError(
                 f"plugin {min(forbidden)!r} is required by this program and cannot be disabled; "
@@ -82,7 +88,14 @@ class Selection:
         if chosen is not None:
             named = {each for each in chosen if isinstance(each, str)}
             chosen += tuple(sorted(wanted - named - {plugin_name(p) for p in chosen}))
-        return cls(chosen, outside | frozenset(disabled), wanted)
+        return cls(chosen, outside | here, wanted, here)
+
+    def without(self, names: Collection[str]) -> Selection:
+        """Return a copy that selects and requires none of these names."""
+        plugins = self.plugins
+        if plugins is not None:
+            plugins = tuple(p for p in plugins if not (isinstance(p, str) and p in names))
+        return replace(self, plugins=plugins, required=self.required.difference(names))
 
 
 def _names(text: str) -> list[str]:

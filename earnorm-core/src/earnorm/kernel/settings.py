@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.exceptions import ConfigurationError, nearest
-from earnorm.kernel.plugins import installed
+from earnorm.kernel.plugins import HOUSE_PLUGINS, installed
 
 T = TypeVar("T")
 
@@ -22,9 +22,6 @@ _TIMES: Final = (
     "default_timeout",
     "slow_query",
 )
-# EarnORM's own plugins, so that a message can suggest one for a misspelt keyword before it is
-# installed.
-_HOUSE_PLUGINS: Final = ("audit", "cache", "pool", "security")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,5 +132,5 @@ def refuse_unknown(keywords: Mapping[str, object], taker: Callable[..., object])
         if not isinstance(value, Mapping) and not hasattr(value, "model_fields_set"):
             parameters = inspect.signature(taker).parameters.values()
             named = {param.name for param in parameters if param.kind is not param.VAR_KEYWORD}
-            known = named | {*installed(), *_HOUSE_PLUGINS}
+            known = named | {*installed(), *HOUSE_PLUGINS}
             raise ConfigurationError(f"unknown keyword {keyword!r}{nearest(keyword, known)}")

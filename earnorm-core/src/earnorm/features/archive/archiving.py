@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ConfigurationError
+from earnorm.kernel.left_out import need_feature
 
 if TYPE_CHECKING:
     from earnorm.model.recordset import RecordSet
@@ -18,4 +19,5 @@ async def set_active(records: RecordSet[Any], active: bool) -> int:
     """
     if not records._model._soft_delete:
         raise ConfigurationError(f"{records._model._name} cannot archive: mixins.SoftDelete can")
+    need_feature("archive", "archive() or unarchive()")
     return await records.write({"active": active})

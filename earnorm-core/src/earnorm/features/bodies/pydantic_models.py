@@ -16,6 +16,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.relational import is_record
+from earnorm.kernel.left_out import need_feature
 from earnorm.model.reading import serializing
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def body_model(
 
     See ``BaseModel.pydantic_model``.
     """
+    need_feature("bodies", "pydantic_model()")
     included = None if include is None else tuple(_names(include))
     excluded = None if exclude is None else frozenset(_names(exclude))
     optional_names = optional if isinstance(optional, bool) else frozenset(_names(optional))

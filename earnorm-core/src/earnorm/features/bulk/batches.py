@@ -18,6 +18,7 @@ from earnorm.exceptions import (
     ValidationError,
 )
 from earnorm.kernel.environment import Env, current_env
+from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import PLAIN, Operation, Options, made_by
 from earnorm.kernel.steps import Way
 from earnorm.model.writing.creating import prepared
@@ -66,6 +67,7 @@ class CreateMany:
     """One run of ``create_many``: it validates a batch while the one before is sent."""
 
     def __init__(self, bound: BoundModel, ordered: bool, progress: Progress | None) -> None:
+        need_feature("bulk", "create_many()", bound.app)
         self._bound = bound
         self._env: Env = current_env()
         self._ordered = ordered

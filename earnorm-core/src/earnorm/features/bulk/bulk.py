@@ -19,6 +19,7 @@ from earnorm.exceptions import (
 )
 from earnorm.features.bulk.collecting import Collector
 from earnorm.kernel.environment import current_env, use_env
+from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import Operation, Options, made_by
 from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import transactional
@@ -70,6 +71,7 @@ class Bulk(Generic[M]):
     """
 
     def __init__(self, bound: BoundModel, model: type[M]) -> None:
+        need_feature("bulk", "bulk()", bound.app)
         self.created = self.written = self.deleted = 0
         self._bound = bound
         self._model = model

@@ -22,6 +22,7 @@ from earnorm.domain.ids import split_ids
 from earnorm.fields.base import freeze
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import ONE, Call, Operation
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def coalescing() -> Iterator[None]:
     Results and errors are the same as without it. Tasks that the block starts take part; inside a
     transaction nothing is joined.
     """
+    need_feature("coalescing", "coalescing()")
     token = _is_on.set(True)
     try:
         yield

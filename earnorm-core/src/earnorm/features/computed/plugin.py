@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from earnorm.domain import Condition
 from earnorm.domain.ids import ids_of
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import ConfigurationError
 from earnorm.features.computed.computing import formulas_of
 from earnorm.features.computed.dependencies import Dependencies, Graph, Plan, Trigger
 from earnorm.features.computed.inverting import inverse_steps
@@ -30,6 +29,7 @@ from earnorm.features.computed.recomputing import (
 from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.left_out import left_out_error
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
 from earnorm.kernel.steps import Stage, Step
@@ -126,9 +126,7 @@ def graph_of(app: App) -> Graph:
     """
     plugin = app.loaded.of_type(RecomputePlugin)
     if plugin is None:
-        raise ConfigurationError(f"App {app.name!r} leaves out the feature 'recompute'").coded(
-            "left_out"
-        )
+        raise left_out_error("recompute()", "feature", "recompute", app.name)
     return plugin.graph()
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.features.explaining.query_plan import Plan
 from earnorm.kernel import searches
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.requests import Request
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Explanation(Request):
 
 async def explain(query: Query[Any]) -> Plan:
     """Explain a query; see ``Query.explain``."""
+    need_feature("explaining", "explain()")
     env = current_env()
     explanation = Explanation("executionStats" if env.system else "queryPlanner")
     _, op = query._operation("search", env, explanation)

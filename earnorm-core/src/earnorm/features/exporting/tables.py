@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.features.exporting.export import Table, library
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.requests import Stream
 from earnorm.model.reading.streaming import BATCH, batches
 
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from earnorm.model.query import Query
     from earnorm.model.recordset import RecordSet
 
+_CALLS: Final = "to_pandas(), to_polars() or to_arrow()"
+
 
 def table_of(records: RecordSet[Any]) -> Table:
     """Make a table of records, with the fields that are loaded in all of them."""
+    need_feature("exporting", _CALLS)
     schema, all_records = records._model._schema, list(records)
     fetches = [record._fetch for record in all_records if record.is_stored]
     names = {f.name for f in schema.stored if all(fetch.has(f.name) for fetch in fetches)}
@@ -49,6 +53,7 @@ async def query_to_arrow(query: Query[Any]) -> pyarrow.Table:
 
 async def _load(query: Query[Any]) -> Table:
     """Load a query batch by batch, without making a record for each row."""
+    need_feature("exporting", _CALLS)
     bound, op = query._operation("search", current_env(), Stream(BATCH))
     table = Table(bound.schema, op.options.fields)
     async with aclosing(batches(op)) as cursor:

@@ -16,6 +16,7 @@ from earnorm.fields.structured import List
 from earnorm.fields.temporal import Date, DateTime
 from earnorm.fields.zones import time_zone
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.requests import GroupSpec
 from earnorm.model.reading.across import ACROSS, Across
 from earnorm.model.reading.expression_paths import ExpressionPath, expression_path
@@ -291,6 +292,7 @@ async def group(
     limit: int,
 ) -> list[dict[str, Any]]:
     """Group the records of a query; see ``Query.group``."""
+    need_feature("grouping", "group()")
     env = current_env()
     across = Across(env.app.bind(query._model))
     bound, op = query._operation("group", env, across=across)

@@ -14,6 +14,7 @@ from bson import Code
 
 from earnorm.exceptions import ConfigurationError, NotSupported, ValidationError, nearest
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import REQUEST, Operation, made_by
 from earnorm.kernel.requests import PipelineCapture, Stream
 from earnorm.model.reading.streaming import BATCH
@@ -90,6 +91,7 @@ class Aggregation:
 
 def aggregation(query: Query[Any], pipeline: Sequence[Stage]) -> Aggregation:
     """Make the aggregation over the records of a query; see ``Query.aggregate``."""
+    need_feature("grouping", "aggregate()")
     env = current_env()
     _, op = query._operation("group", env)
     return Aggregation(env, op, pipeline, BATCH)

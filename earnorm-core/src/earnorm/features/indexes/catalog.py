@@ -34,6 +34,7 @@ from earnorm.features.indexes.comparison import (
 )
 from earnorm.features.indexes.declarations import declared_indexes, declared_search_indexes
 from earnorm.features.slow_queries.query_shape import QueryShape, shape_of
+from earnorm.kernel.left_out import need_feature
 from earnorm.model.query import Query
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ class IndexCatalog:
     """The indexes and collections of one App."""
 
     def __init__(self, app: App) -> None:
+        need_feature("indexes", "App.indexes", app)
         self._app = app
 
     def _by_collection(self, models: Models | None) -> list[_CollectionModels]:

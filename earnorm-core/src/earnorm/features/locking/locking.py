@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import NotSupported, TransactionError
 from earnorm.kernel import searches
+from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.requests import Request
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Lock(Request):
             TransactionError: No transaction is running, and a lock lasts until the end of one.
             NotSupported: The operation is not a search for records.
         """
+        need_feature("locking", "lock()", op.app)
         if op.name != "search" or other is not None:
             raise NotSupported(
                 f"{op.model._name}: lock() goes with a search that is awaited: "

@@ -19,6 +19,7 @@ from earnorm.domain.values import PLAIN_STORED
 from earnorm.exceptions import ValidationError
 from earnorm.fields.structured import Dict, Embedded
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.left_out import need_feature
 from earnorm.model.reading.expression_paths import expression_path
 
 if TYPE_CHECKING:
@@ -227,6 +228,7 @@ def _list_or_none(value: Any) -> Any:
 
 async def numbered_page(query: Query[M], number: int, size: int) -> Page[M]:
     """Load a page by its number, and count all records; see ``Query.page``."""
+    need_feature("paging", "page()")
     if number < 1 or size < 1:
         raise ValueError("page() takes a number and a size from 1")
     total = await query.limit(0).offset(0).count()
@@ -245,6 +247,7 @@ async def cursor_page(
         after: The page begins after this cursor, or None.
         before: The page ends before this cursor, or None.
     """
+    need_feature("paging", "paginate()")
     if type(size) is not int or size < 1 or (after is not None and before is not None):
         raise ValueError("paginate() takes a size from 1, and a cursor after or before, not both")
     query._refuse_window("paginate")

@@ -14,6 +14,7 @@ from earnorm.features.indexes.declarations import (
     declared_search_indexes,
     entry_name,
 )
+from earnorm.kernel.left_out import need_feature
 from earnorm.model.extension import owners
 from earnorm.model.validation.constraints import declared_rules
 
@@ -71,6 +72,7 @@ def parts_of(app: App, model: type[BaseModel]) -> list[Part]:
         app: The App with the model.
         model: The model's class in this App (``app.model(name)``).
     """
+    need_feature("provenance", "parts()", app)
     origins = app.origins
     return [
         *_fields(model, origins),

@@ -16,6 +16,7 @@ from earnorm.exceptions import DuplicateKey, TransactionError
 from earnorm.fields.numeric import Int
 from earnorm.fields.text import String
 from earnorm.kernel.environment import Env, current_env
+from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import Operation, Options, Update, made_by
 from earnorm.kernel.sending import RETURNED, Returned
 from earnorm.model.base import BaseModel
@@ -131,4 +132,5 @@ def sequence(name: str, *, gap_free: bool = False) -> NumberSequence:
 
 
 def _model(env: Env) -> type[BaseModel]:
+    need_feature("sequences", "sequence()", env.app)
     return env.app.bind(_counter_model()).model

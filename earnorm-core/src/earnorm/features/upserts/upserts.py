@@ -20,6 +20,7 @@ from earnorm.exceptions import (
 from earnorm.features.indexes.declarations import declared_indexes
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import ONE, Operation, Options, Update, made_by
 from earnorm.kernel.sending import RETURNED, Returned
@@ -422,6 +423,7 @@ async def upsert(
     bound: BoundModel, on: str | Sequence[str], values: Values, new: Values
 ) -> tuple[Any, bool]:
     """Write or create a record; see ``BaseModel.upsert``."""
+    need_feature("upserts", "upsert()", bound.app)
     return await Upsert(bound, on).run(values, new)
 
 
@@ -429,6 +431,7 @@ async def upsert_many(
     bound: BoundModel, on: str | Sequence[str], values: Sequence[Values], new: Values
 ) -> tuple[RecordSet[Any], int]:
     """Write or create several records; see ``BaseModel.upsert_many``."""
+    need_feature("upserts", "upsert_many()", bound.app)
     records, created = await Upsert(bound, on).run_many(values, new)
     return RecordSet(bound.model, records), created
 

@@ -31,6 +31,7 @@ from earnorm.exceptions import (
 )
 from earnorm.features.indexes.collection_options import declared_options
 from earnorm.kernel.environment import Env, current_env
+from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import REQUEST, Operation, made_by
 from earnorm.kernel.requests import DryRun
 from earnorm.kernel.searches import projection
@@ -176,6 +177,7 @@ class Watch(Generic[M]):
         self._pending = None
         if self._env is None:
             env = current_env()
+            need_feature("watching", "watch()", env.app)
             if env.transaction is not None:
                 raise TransactionError("watch(): a transaction cannot watch; begin before it")
             # The stream can last longer than the block of a session, so it does not use the
