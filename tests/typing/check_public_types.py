@@ -174,6 +174,9 @@ def fields_on_the_class() -> None:
 
 async def reading() -> None:
     assert_type(Post.search([("stars", ">", 3)]), Query[Post])
+    assert_type(Post.search().prefetch("author_id", limit=3, order=["-name"]), Query[Post])
+    assert_type(Post.search(prefetch=["author_id"]), Query[Post])
+    Post.search().prefetch("author_id", limit="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     found = await Post.search(Post.stars > 3).order("-stars").limit(3)
     assert_type(found, RecordSet[Post])
     for post in found:

@@ -62,7 +62,8 @@ class Command:
     @staticmethod
     def set(records: Iterable[object]) -> Command:
         """Link exactly these records (or ids), in this order; remove every other link."""
-        return Command("set", tuple(records))
+        members = getattr(records, "_members", None)  # a RecordSet may be a part of a relation
+        return Command("set", tuple(records if members is None else members()))
 
     @staticmethod
     def clear() -> Command:

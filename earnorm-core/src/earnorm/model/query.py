@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.requests import Request
     from earnorm.model.base import BaseModel
+    from earnorm.model.relations.prefetch import Wanted
 
 M = TypeVar("M", bound="BaseModel")
 
@@ -62,7 +63,9 @@ class Query(Generic[M]):
         self._limit = limit and checked_size("limit", limit)
         self._offset = offset and checked_size("offset", offset)
         self._only = None if only is None else _names(only)
-        self._prefetch = tuple(prefetch)
+        self._prefetch: tuple[Wanted, ...] = (
+            (prefetch,) if isinstance(prefetch, str) else tuple(prefetch)
+        )
         self._timeout = None if timeout is None else _seconds(timeout)
         self._concerns = concerns
         self._request: Request | None = None
@@ -100,9 +103,25 @@ class Query(Generic[M]):
         """Fetch only these fields (and the id); reading another raises ``FieldNotLoaded``."""
         return self._with(_only=_names(fields))
 
-    def prefetch(self, *paths: str) -> Self:
-        """Load relations with the records: ``prefetch("author_id", "comment_ids.author_id")``."""
-        return self._with(_prefetch=(*self._prefetch, *paths))
+    def prefetch(self, *paths: str, limit: int = 0, order: Order = None) -> Self:
+        """Load relations with the records: ``prefetch("author_id", "comment_ids.author_id")``.
+
+        Args:
+            *paths: Paths of relations.
+            limit: The most records of each parent that the last relation of each path loads; 0
+                means all. ``prefetch("comment_ids", limit=3)`` is still one query.
+            order: The order of these records, by their own fields; the default is the relation's.
+
+        Raises (when it runs):
+            DomainError: No such relation; a limit or an order of a relation to one record.
+        """
+        wanted: tuple[Wanted, ...] = paths
+        if limit or order:
+            from earnorm.model.relations.windows import Window
+
+            window = Window(checked_size("limit", limit), parse_order(order))
+            wanted = tuple([(path, window) for path in paths])
+        return self._with(_prefetch=(*self._prefetch, *wanted))
 
     def timeout(self, seconds: float) -> Self:
         """Limit the time of the query, in seconds; for a stream, the time of each batch.

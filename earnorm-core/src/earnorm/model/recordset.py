@@ -43,7 +43,7 @@ class RecordSet(Generic[M]):
     A relation that is not loaded is a RecordSet too: ``await`` it before you read it.
     """
 
-    __slots__ = ("__weakref__", "_load", "_model", "_origin", "_pks", "_records")
+    __slots__ = ("__weakref__", "_load", "_model", "_origin", "_part_of", "_pks", "_records")
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class RecordSet(Generic[M]):
         load: Callable[[], Coroutine[Any, Any, None]] | None = None,
         origin: str = "",
         pks: Sequence[Any] | None = None,
+        part_of: str = "",
     ) -> None:
         self._model = model
         self._records = records
@@ -60,6 +61,8 @@ class RecordSet(Generic[M]):
         self._origin = origin
         # These are the stored ids of the relation, also of records that do not exist or are hidden.
         self._pks = pks
+        # The relation of which this is a part, or is made from one; empty for all other sets.
+        self._part_of = part_of
 
     @property
     def _loaded(self) -> Sequence[M]:
@@ -71,24 +74,55 @@ class RecordSet(Generic[M]):
             )
         return self._records
 
-    def _become(self, records: Sequence[M]) -> None:
-        self._records = records
+    @property
+    def _is_whole(self) -> bool:
+        return self._records is not None and not self._part_of
+
+    def _become(self, records: Sequence[M], part_of: str = "") -> None:
+        self._records, self._part_of = records, part_of
 
     def _members(self) -> Sequence[Any]:
-        """Return the values that a field stores for it: its ids if known, else the records."""
-        return self._loaded if self._pks is None else self._pks
+        """Return the values that a field stores for it: its ids if known, else the records.
 
-    def _of(self, records: Sequence[M]) -> RecordSet[M]:
-        return RecordSet(self._model, records)
+        Raises:
+            FieldNotLoaded: It is a part of a relation, and must not be taken for the whole.
+        """
+        if self._pks is not None:
+            return self._pks
+        records = self._loaded
+        self._refuse_part("store it")
+        return records
+
+    def _refuse_part(self, why: str) -> None:
+        if self._part_of:
+            name = self._part_of.rpartition(".")[2]
+            raise FieldNotLoaded(
+                f"{self._part_of} is loaded in part, by prefetch({name!r}, limit=…), and to {why} "
+                f"takes all of its records: 'await record.{name}' loads them; list(…) of the part "
+                f"stands for its own records only"
+            ).coded("part_of_relation")
+
+    def _of(self, records: Sequence[M], other: object = None) -> RecordSet[M]:
+        part_of = self._part_of or (other._part_of if isinstance(other, RecordSet) else "")
+        return RecordSet(self._model, records, part_of=part_of)
 
     def __await__(self) -> Generator[Any, None, Self]:
-        """Load a relation that is not loaded, for all records that were fetched together."""
+        """Load a relation that is not loaded, or in part, for all records fetched together."""
         return self._loading().__await__()
 
     async def _loading(self) -> Self:
-        if self._records is None and self._load is not None:
+        if not self._is_whole and self._load is not None:
             await self._load()
         return self
+
+    @property
+    def is_partial(self) -> bool:
+        """True for a part of a relation that ``prefetch`` loaded with a limit, and sets made of it.
+
+        A part cannot be assigned to a relation, and no domain is evaluated on it. ``await`` of the
+        relation loads the whole.
+        """
+        return bool(self._part_of)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -310,21 +344,21 @@ class RecordSet(Generic[M]):
 
     def __add__(self, other: RecordSet[M] | M) -> RecordSet[M]:
         """Return the records of both, one after the other, with duplicates."""
-        return self._of([*self._loaded, *self._other(other, "+")])
+        return self._of([*self._loaded, *self._other(other, "+")], other)
 
     def __or__(self, other: RecordSet[M] | M) -> RecordSet[M]:
         """Return the union without duplicates, in the order of first occurrence."""
-        return self._of(list(dict.fromkeys([*self._loaded, *self._other(other, "|")])))
+        return self._of(list(dict.fromkeys([*self._loaded, *self._other(other, "|")])), other)
 
     def __and__(self, other: RecordSet[M] | M) -> RecordSet[M]:
         """Return the intersection without duplicates, in the order of the left side."""
         wanted = set(self._other(other, "&"))
-        return self._of(list(dict.fromkeys(r for r in self._loaded if r in wanted)))
+        return self._of(list(dict.fromkeys(r for r in self._loaded if r in wanted)), other)
 
     def __sub__(self, other: RecordSet[M] | M) -> RecordSet[M]:
         """Return the difference, in the order of the left side."""
         unwanted = set(self._other(other, "-"))
-        return self._of([record for record in self._loaded if record not in unwanted])
+        return self._of([record for record in self._loaded if record not in unwanted], other)
 
     def __le__(self, other: RecordSet[M] | M) -> bool:
         """Return whether every record is in the other."""
@@ -407,7 +441,8 @@ class RecordSet(Generic[M]):
 
     async def copy(self, default: Mapping[str, Any] | None = None) -> RecordSet[M]:
         """Create a copy of each record, with one insert; see ``record.copy()``."""
-        return self._of(await writing.copying.copies(self._loaded, default or {}))
+        made = await writing.copying.copies(self._loaded, default or {})
+        return RecordSet(self._model, made)
 
     async def read(self, fields: Iterable[str] | None = None) -> list[dict[str, Any]]:
         """Read these fields from the database, as dicts like those of ``to_dict()``.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from earnorm.domain import Condition, Domain
 from earnorm.exceptions import DomainError, FieldNotLoaded, ValidationError, nearest
 from earnorm.fields.base import Field, is_async, not_written
+from earnorm.fields.relational import is_recordset
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -65,7 +66,7 @@ class Formula:
         value: Computes the value for a record in memory; a coroutine if ``is_async``.
     """
 
-    __slots__ = ("_names", "depends", "field", "is_async", "method", "value")
+    __slots__ = ("_far", "_names", "depends", "field", "is_async", "method", "value")
 
     def __init__(self, cls: type[BaseModel], field: Field[Any, Any]) -> None:
         computed = field.computed
@@ -75,12 +76,14 @@ class Formula:
         self._names = tuple(computed.related.split(".")) if computed.related else ()
         self.depends: tuple[str, ...] = (computed.related,) if self._names else ()
         self.is_async = False
+        self._far: tuple[tuple[str, ...], ...] = ()
         # A methodcaller is implemented in C, so that it costs no call of a Python function.
         self.value: Callable[[Any], Any] = (
             self._follow if self._names else methodcaller(self.method)
         )
         if not self._names:
             self.depends = _paths_of(cls, field, self.method)
+            self._far = _far_paths(cls, self.depends)
             self.is_async = is_async(getattr(cls, self.method))
             if self.is_async and not field.stored:
                 raise TypeError(
@@ -92,6 +95,24 @@ class Formula:
     def heads(self) -> tuple[str, ...]:
         """The fields of the record itself with which the paths begin."""
         return tuple(dict.fromkeys(path.partition(".")[0] for path in self.depends))
+
+    def refuse_parts(self, record: Any) -> None:
+        """Refuse to compute from a relation of which only a part is loaded.
+
+        Raises:
+            FieldNotLoaded: A path of ``depends`` leads through such a relation.
+        """
+        for names in self._far:
+            places: list[Any] = [record]
+            for name in names:
+                values: list[Any] = [getattr(place, "__dict__", {}).get(name) for place in places]
+                places = []
+                for value in values:
+                    if is_recordset(value):
+                        value._refuse_part(f"compute {self.field.name!r}")
+                        places += value._records or ()
+                    elif value is not None:
+                        places += value if isinstance(value, list) else [value]
 
     def _follow(self, record: Any) -> Any:
         for name in self._names:
@@ -123,6 +144,16 @@ def _paths_of(cls: type[Any], field: Field[Any, Any], method: str) -> tuple[str,
             f"it reads; @depends() where that is nothing"
         )
     return tuple(all_paths)
+
+
+def _far_paths(cls: type[Any], paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the paths that may lead through a to-many relation, by their names."""
+    fields = cls._schema.fields
+    return tuple(
+        tuple(path.split("."))
+        for path in paths
+        if "." in path or getattr(fields.get(path), "to_many", False)
+    )
 
 
 # -- all of a class -------------------------------------------------------------------------------
@@ -200,6 +231,8 @@ class Formulas:
             FieldNotLoaded: A field that it depends on was not fetched.
         """
         formula = self.by_name[field.name]
+        if formula._far:
+            formula.refuse_parts(record)
         if not field.stored:
             return formula.value(record)
         fetch: Fetch | None = getattr(record, "_fetch", None)

@@ -152,12 +152,14 @@ def _union(model: type[Any], values: Iterable[Any]) -> RecordSet[Any]:
     from earnorm.model.recordset import RecordSet  # recordset imports this module
 
     members: dict[Any, None] = {}
+    part_of = ""
     for value in values:
         if is_recordset(value):
             members.update(dict.fromkeys(value))
+            part_of = part_of or value._part_of
         elif value is not None:
             members[value] = None
-    return RecordSet(model, list(members))
+    return RecordSet(model, list(members), part_of=part_of)
 
 
 def _comodel(field: Relation[Any, Any], values: Iterable[Any]) -> type[Any]:

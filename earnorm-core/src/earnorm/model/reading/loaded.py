@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.domain import And, Condition, Domain, Not, Operator, Or, matcher
 from earnorm.domain.relational import Link, Tree, read
 from earnorm.exceptions import DomainError, FieldNotLoaded
+from earnorm.fields.relational import is_recordset
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -166,7 +167,10 @@ def _related(record: Any, path: str) -> Iterator[Any]:
         next_places: list[Any] = []
         for place in places:
             value = place if name.isdecimal() else getattr(place, name)
-            if isinstance(value, list) or hasattr(type(value), "pks"):  # a list, or a RecordSet
+            if isinstance(value, list):
+                next_places += value
+            elif is_recordset(value):
+                value._refuse_part("evaluate a domain on it")
                 next_places += value
             elif value is not None:
                 next_places.append(value)

@@ -293,6 +293,13 @@ def _embedded_in(value: Any) -> Iterable[Any]:
         yield value
 
 
+def ghosts_with(record: Any, field: ToMany[Any], pks: Iterable[Any]) -> list[Any]:
+    """Return the ghosts of a to-many field with these ids; all siblings of the record share them."""
+    fetch: Fetch = record._fetch
+    group = fetch.related.get(field.name) or _group(record, fetch, field, field.name)
+    return _join(group, target_of(fetch.app, field), pks)
+
+
 # -- loading --------------------------------------------------------------------------------------
 
 
@@ -357,17 +364,17 @@ async def _load_many(record: BaseModel, field: ToMany[Any]) -> None:
     for sibling in fetch.siblings(record, field.name):
         if sibling.is_stored and type(sibling.__dict__.get(field.name)) is not Commands:
             value = getattr(sibling, field.name)
-            if value._records is None and value._load is not None:
+            if (value._records is None or value._part_of) and value._load is not None:
                 waiting.append((sibling, value))
     if field.stored:
-        await _load_listed(record, field, [value for _, value in waiting])
+        await load_listed(record, field, [value for _, value in waiting])
     elif isinstance(field, Many2many) and field.through is not None:
         await _load_through(record, field, waiting)
     else:
         await _load_inverse(fetch.app, field, waiting)
 
 
-async def _load_listed(
+async def load_listed(
     record: BaseModel, field: ToMany[Any], waiting: Sequence[RecordSet[Any]]
 ) -> None:
     """Load RecordSets that know their ids with one query."""
@@ -394,8 +401,13 @@ async def _load_inverse(
     stored_children = await by_ids(bound, inverse.name, list(parents), order=order, notes=RELATIONS)
     # A Many2many child of several parents may be found once for each chunk of their ids.
     documents = {document["_id"]: document for document in stored_children}
-    for child in hydrate(bound, list(documents.values())):
-        value = child.__dict__[inverse.name]
+    # Where a part of them is loaded, its records stay the same objects.
+    loaded: dict[Any, Any] = {}
+    for _, value in waiting:
+        if value._records:
+            loaded.update((child.pk, child) for child in value._records)
+    for found in hydrate(bound, list(documents.values())):
+        value, child = found.__dict__[inverse.name], loaded.get(found.pk, found)
         if isinstance(inverse, Many2one):
             child.__dict__[inverse.name] = parents[value]
             children[value].append(child)
@@ -423,7 +435,7 @@ async def _load_through(
             linked[link[near.db_name]].append(link[far.db_name])
     for parent, value in waiting:
         value._pks = list(dict.fromkeys(linked[parent.pk]))
-    await _load_listed(record, field, [value for _, value in waiting])
+    await load_listed(record, field, [value for _, value in waiting])
     for _, value in waiting:
         value._pks = None  # the record itself stores no ids of this field
 

@@ -17,6 +17,7 @@ from earnorm.model.relations.ghosts import (
     make_ghosts,
     target_of,
 )
+from earnorm.model.relations.windows import Window, load_window
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -90,13 +91,40 @@ def _check_other_side(
 # -- prefetch -------------------------------------------------------------------------------------
 
 
-def prefetch_tree(paths: Iterable[str]) -> dict[str, Any]:
-    """Return dotted paths as nested mappings, with each relation once per level."""
-    tree: dict[str, Any] = {}
-    for path in paths:
+class Branch(dict[str, "Branch"]):
+    """A relation to load: the relations below it, and the part of it that is loaded.
+
+    Attributes:
+        window: None for the whole relation.
+        is_named: True if a path ends here, and does not only lead through.
+    """
+
+    window: Window | None = None
+    is_named = False
+
+
+Wanted = str | tuple[str, Window]
+"""A path of relations, or one with the window of the relation at its end."""
+
+
+def prefetch_tree(paths: Iterable[Wanted]) -> Branch:
+    """Return dotted paths as nested mappings, with each relation once per level.
+
+    Raises:
+        DomainError: One relation is wanted in two ways.
+    """
+    tree = Branch()
+    for wanted in paths:
+        path, window = (wanted, None) if isinstance(wanted, str) else wanted
         level = tree
         for name in path.split("."):
-            level = level.setdefault(name, {})
+            level = level.setdefault(name, Branch())
+        if level.is_named and level.window != window:
+            raise DomainError(
+                f"prefetch: {path!r} is wanted twice, with different limits or orders; a record has "
+                f"one value of it"
+            )
+        level.is_named, level.window = True, window
     return tree
 
 
@@ -115,9 +143,12 @@ async def _prefetch(
     for name, below in tree.items():
         field = schema.fields.get(name)
         if isinstance(field, Relation):
+            window: Window | None = getattr(below, "window", None)
+            if window is not None:
+                window.check(name, field, target_of(app, field) if field.comodel else None)
             if structures:
-                await _prefetch_relation(app, structures, field, below)
-        elif field is not None and field.structure is not None and below:
+                await _prefetch_relation(app, structures, field, below, window)
+        elif field is not None and field.structure is not None and below and not _is_window(below):
             await _prefetch(app, field.structure._schema, inside(structures, field), below)
         else:
             relations = [relation.name for relation in schema.relations]
@@ -126,10 +157,18 @@ async def _prefetch(
             )
 
 
+def _is_window(below: Mapping[str, Any]) -> bool:
+    return getattr(below, "window", None) is not None
+
+
 async def _prefetch_relation(
-    app: App, structures: Sequence[Any], field: Relation[Any, Any], below: Mapping[str, Any]
+    app: App,
+    structures: Sequence[Any],
+    field: Relation[Any, Any],
+    below: Mapping[str, Any],
+    window: Window | None,
 ) -> None:
-    targets = list(await _load_relation(structures, field))
+    targets = list(await _load_relation(structures, field, window))
     if not below or not targets:
         return
     if field.comodel:
@@ -145,11 +184,16 @@ async def _prefetch_relation(
         await _prefetch(app, model._schema, records, deeper_tree)
 
 
-async def _load_relation(records: Sequence[Any], field: Relation[Any, Any]) -> Iterator[Any]:
+async def _load_relation(
+    records: Sequence[Any], field: Relation[Any, Any], window: Window | None
+) -> Iterator[Any]:
     if isinstance(field, ToMany):
-        for record in records:
-            if getattr(record, field.name)._records is None:
-                await load_many(record, field)
+        if window is not None:
+            await load_window(records, field, window)
+        else:
+            for record in records:
+                if getattr(record, field.name)._records is None:
+                    await load_many(record, field)
         children = [child for record in records for child in getattr(record, field.name)]
         return iter({id(child): child for child in children}.values())
     if isinstance(field, Many2one):
