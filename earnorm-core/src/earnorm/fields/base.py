@@ -151,8 +151,9 @@ class Field(Expressions[V], Generic[V, N]):
     operand_types: ClassVar[tuple[type, ...]] = ()
     """The types a condition's value may have; empty means any plain value."""
     index_floor: ClassVar[Any] = MISSING
-    """The lowest stored value; a unique index of an optional field needs it to omit unset
-    values."""
+    """The lowest stored value, where ``bson_schema`` doesn't tell the one type of stored values: with
+    it the database uses the unique index of an optional field, which omits unset values, in
+    searches."""
     index_kind: ClassVar[int | str] = 1
     """The index that ``index=True`` makes: 1 (ascending), -1, or a kind such as ``"2dsphere"``."""
     mutable: ClassVar[bool] = False

@@ -31,7 +31,6 @@ class ObjectIdField(Field[ObjectId, N]):
     """An ObjectId; its 24 hexadecimal digits are accepted and converted."""
 
     python_type: ClassVar[Any] = ObjectId
-    index_floor: ClassVar[Any] = ObjectId("0" * 24)
 
     def annotation(self) -> Any:
         return Annotated[Any, pydantic.PlainValidator(_object_id)]
@@ -64,7 +63,6 @@ class UUID(Field[uuid.UUID, N]):
     """A UUID, stored as BSON binary subtype 4; its text is accepted and converted."""
 
     python_type: ClassVar[Any] = uuid.UUID
-    index_floor: ClassVar[Any] = uuid.UUID(int=0)
 
     def bson_schema(self) -> Mapping[str, Any]:
         return {"bsonType": "binData"}
@@ -91,7 +89,6 @@ class Binary(Field[bytes, N]):
 
     python_type: ClassVar[Any] = bytes
     operand_types = (bytes, BsonBinary)
-    index_floor: ClassVar[Any] = b""
     max_length: int | None
 
     def __init__(

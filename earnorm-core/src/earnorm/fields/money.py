@@ -6,7 +6,7 @@ import decimal
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Unpack
+from typing import Annotated, Any, Unpack
 
 import pydantic
 from bson import Decimal128
@@ -179,7 +179,6 @@ class Money(ConvertingField[MoneyValue, N]):
         rounding: Round to ``decimal_places`` instead of refusing more digits, as for Decimal.
     """
 
-    index_floor: ClassVar[Any] = {}
     currencies: tuple[str, ...]
     rounding: Rounding | None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Unpack
+from typing import Annotated, Any, Literal, Unpack
 
 import pydantic
 from pydantic_core import PydanticCustomError
@@ -29,7 +29,6 @@ class IPAddress(ConvertingField[Address, N]):
         version: 4 or 6 if only that version is allowed.
     """
 
-    index_floor: ClassVar[Any] = b""
     version: Literal[4, 6] | None
 
     def __init__(

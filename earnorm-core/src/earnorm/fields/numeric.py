@@ -43,7 +43,6 @@ class Int(Field[int, N]):
 
     python_type: ClassVar[Any] = int
     operand_types = (int, float, decimal.Decimal, Int64)
-    index_floor: ClassVar[Any] = float("-inf")
     min_value: int | None
     max_value: int | None
 
@@ -84,7 +83,6 @@ class Float(Field[float, N]):
 
     python_type: ClassVar[Any] = float
     operand_types = (int, float, decimal.Decimal, Int64)
-    index_floor: ClassVar[Any] = float("-inf")
     min_value: float | None
     max_value: float | None
 
@@ -131,7 +129,6 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
 
     python_type: ClassVar[Any] = decimal.Decimal
     operand_types = (decimal.Decimal, int, float, Int64, Decimal128)
-    index_floor: ClassVar[Any] = float("-inf")
     min_value: decimal.Decimal | None
     max_value: decimal.Decimal | None
     max_digits: int

@@ -233,8 +233,6 @@ class Many2one(Relation[C, N], Generic[C, N]):
             Without it nothing happens, as in MongoDB, and the id stays. The option makes an index.
     """
 
-    index_floor: ClassVar[Any] = ObjectId("0" * 24)
-
     def __init__(
         self,
         comodel: type[C] | str,

@@ -13,6 +13,7 @@ from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableFie
 from earnorm.fields.json_forms import json_form
 from earnorm.fields.keys import KeyTexts, check_key
 from earnorm.fields.numeric import _INT_MAX, _INT_MIN
+from earnorm.fields.option_rules import check_item
 from earnorm.fields.text import String
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, validators, options)
-        self._values: Any = item_field(self, values)
-        self._keys: Any = None if keys is TEXT_KEYS else item_field(self, keys)
+        self._values: Any = item_field(self, values, "value")
+        self._keys: Any = None if keys is TEXT_KEYS else item_field(self, keys, "key")
         self._texts = KeyTexts(self._keys)
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -346,19 +347,22 @@ def always_set(item: Field[Any, Any]) -> dict[str, Any]:
     return item.stored_schema(nullable=False)
 
 
-def item_field(owner: Field[Any, Any], item: Any) -> Any:
+def item_field(owner: Field[Any, Any], item: Any, what: str = "item") -> Any:
     """Return the field of a container's items after checking it.
 
+    Args:
+        owner: The container.
+        item: The field of its items, or None.
+        what: The word for what it describes: an item, a value or a key.
+
     Raises:
-        TypeError: It is not a field, or one that only a record can have.
+        TypeError: It is not a field, one that only a record can have, or one with an option that
+            an item cannot have.
     """
     if item is None:
         return None
     name = type(owner).__name__
     if not isinstance(item, Field):
         raise TypeError(f"{name}() takes a field, e.g. {name}(String()), not {item!r}")
-    if item.of_records:
-        raise TypeError(
-            f"{name}() cannot hold a {type(item).__name__} that a record's own write sets"
-        )
+    check_item(owner, item, what)
     return item

@@ -73,7 +73,6 @@ class DateTime(Moment[datetime.datetime, N]):
     """
 
     python_type: ClassVar[Any] = datetime.datetime
-    index_floor: ClassVar[Any] = datetime.datetime(1, 1, 1)
 
     def at(self, now: datetime.datetime) -> datetime.datetime:
         return _to_stored_precision(now)
@@ -125,7 +124,6 @@ class Date(Moment[datetime.date, N]):
     """
 
     python_type: ClassVar[Any] = datetime.date
-    index_floor: ClassVar[Any] = datetime.datetime(1, 1, 1)
 
     def bson_schema(self) -> Mapping[str, Any]:
         return {"bsonType": "date"}
@@ -185,7 +183,6 @@ class Time(ConvertingField[datetime.time, N]):
     """
 
     python_type: ClassVar[Any] = datetime.time
-    index_floor: ClassVar[Any] = ""
 
     def annotation(self) -> Any:
         return Annotated[datetime.time, pydantic.AfterValidator(_wall_clock)]
@@ -251,7 +248,6 @@ class Duration(ConvertingField[datetime.timedelta, N]):
     """
 
     python_type: ClassVar[Any] = datetime.timedelta
-    index_floor: ClassVar[Any] = float("-inf")
     min_value: datetime.timedelta | None
     max_value: datetime.timedelta | None
 

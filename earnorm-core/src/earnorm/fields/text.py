@@ -47,7 +47,6 @@ class String(Field[str, N]):
 
     python_type: ClassVar[Any] = str
     operand_types = (str,)
-    index_floor: ClassVar[Any] = ""
     json_format: ClassVar[str] = ""
     """The ``format`` of JSON Schema."""
     min_length: int | None = None

@@ -53,6 +53,11 @@ class Vector(MutableField[list[float], N]):
         if type(dimensions) is not int or dimensions < 1:
             raise ValueError(f"dimensions is a whole number from 1, not {dimensions!r}")
         self._bind(required, default, None, validators, options)
+        if self.unique and not packed:
+            raise TypeError(
+                "Vector(unique=True): the index of an array compares single numbers, not the vector; "
+                "packed=True can be unique"
+            )
         self.dimensions = dimensions
         self.packed = packed
 

@@ -128,7 +128,7 @@ class BoundModel:
             }
             core = cores[name]
             if name in _OBSERVED:
-                core = _naming_fields(core, self.schema.renamed)
+                core = _naming_fields(core, self.schema.renamed_paths)
             core = compose(core, [placed for placed in layers if placed.layer >= Layer.RESOLVE])
             if name in _OBSERVED:
                 core = _recording_writes(core)

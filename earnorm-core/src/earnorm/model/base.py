@@ -19,6 +19,7 @@ from earnorm.exceptions import (
 from earnorm.fields.base import Field
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.json_forms import json_text
+from earnorm.fields.option_rules import check_options
 from earnorm.fields.relational import ToMany
 from earnorm.kernel import registry
 from earnorm.kernel.environment import current_env, find_env
@@ -168,6 +169,7 @@ class BaseModel(Declared):
         cls._take_names(body)
         declaration = Declaration(cls, body, declared_fields(cls, _RECORD_NAMES), _RECORD_NAMES)
         declaration.run(BaseModel, brought_attributes)
+        check_options(cls.__name__, declaration.fields.values())
         cls._schema = Schema(cls._name, declaration.fields, declaration.added)
         cls._schema.rules = rules_of(cls)
         declare_options(cls)

@@ -9,6 +9,7 @@ import pydantic
 from pydantic_core import core_schema
 
 from earnorm.fields.json_forms import json_text
+from earnorm.fields.option_rules import check_field_inside, check_options
 from earnorm.model.base import Declared
 from earnorm.model.reading import serializing
 from earnorm.model.schema import Schema
@@ -27,12 +28,9 @@ class EmbeddedModel(Declared):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         fields = declared_fields(cls, _EMBEDDED_NAMES)
-        misplaced = [f"{name} ({type(f).__name__})" for name, f in fields.items() if f.of_records]
-        if misplaced:
-            raise TypeError(
-                f"{cls.__name__}.{misplaced[0]}: a record's own write sets it, so it belongs in a "
-                f"model, not in an embedded one"
-            )
+        for field in fields.values():
+            check_field_inside(cls.__name__, field)
+        check_options(cls.__name__, fields.values())
         cls._schema = Schema(cls.__name__, fields)
         cls._schema.rules = rules_of(cls)
         cls._fields = cls._schema.fields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, cast
 
 import pydantic
@@ -12,6 +13,7 @@ from pydantic_core import SchemaValidator, core_schema
 from earnorm.domain.schema import Crossing, Path, Substitute
 from earnorm.exceptions import DomainError, ErrorDetail, UnresolvedDomain, ValidationError, nearest
 from earnorm.fields.base import MISSING, Field, not_searched, not_written
+from earnorm.fields.places import places
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.structured import Dict, Embedded, Json, List
 
@@ -82,6 +84,11 @@ class Schema:
         self._check_new: Callable[[Any], State] | None = None
         self._are_given = frozenset(f.name for f in _input_fields(self)).issuperset
         """A function that returns whether a new record accepts values for all of these names."""
+
+    @cached_property
+    def renamed_paths(self) -> Mapping[str, str]:
+        """The stored paths that differ from the path of conditions, each with that path."""
+        return {p.db_path: p.path for p in places(self.stored) if p.db_path != p.path}
 
     # -- validation: values that come from callers --------------------------------------------
 

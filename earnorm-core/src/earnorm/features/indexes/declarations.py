@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 from earnorm.backends.base import IndexSpec, SearchIndexSpec
 from earnorm.domain import OPERATORS, Domain, DomainSource, Operator, to_filter
 from earnorm.exceptions import ConfigurationError, DomainError, nearest
-from earnorm.fields.base import MISSING, Field
-from earnorm.kernel.views import ModelView
+from earnorm.features.indexes.field_indexes import field_indexes
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -204,7 +203,7 @@ def declared_indexes(
     Raises:
         ConfigurationError: An entry is malformed.
     """
-    specs: dict[object, IndexSpec] = {spec.keys: spec for spec in _field_indexes(model)}
+    specs: dict[object, IndexSpec] = {spec.keys: spec for spec in field_indexes(model)}
     of_fields = set(specs)
     for entry in model._indexes:
         if isinstance(entry, VectorSearchIndex):
@@ -256,40 +255,6 @@ def _search_spec(model: type[BaseModel], index: VectorSearchIndex) -> SearchInde
         vector["quantization"] = index.quantization
     filters = [{"type": "filter", "path": _stored_path(model, path)} for path in index.filters]
     return SearchIndexSpec(index.name, "vectorSearch", {"fields": [vector, *filters]})
-
-
-# -- indexes of fields ----------------------------------------------------------------------------
-
-
-def _field_indexes(model: type[BaseModel]) -> Iterator[IndexSpec]:
-    for field in model._schema.stored:
-        if field.name == "_id":
-            continue
-        sparse = field.sparse
-        if not (field.unique or field.index or sparse):
-            continue
-        options = _unique_options(model, field) if field.unique else {}
-        if sparse:
-            options = {**options, "sparse": True}
-            options.pop("partialFilterExpression", None)  # the server allows only one of the two
-        yield IndexSpec(((field.db_name, 1 if field.unique else field.index_kind),), options)
-
-
-def _unique_options(model: type[BaseModel], field: Field[Any, Any]) -> dict[str, Any]:
-    """Return options of a unique index in which unset values do not collide.
-
-    A partial index leaves out null and missing values, and the planner still uses it for a value of
-    the field's own type.
-    """
-    root = ModelView(model).root
-    everywhere = root is None or field.name in root.fields
-    if field.required and not field.sparse and everywhere:
-        return {"unique": True}
-    # In a collection of several classes, a required field is missing in the others but never null.
-    if field.required or field.sparse or field.index_floor is MISSING:
-        return {"unique": True, "sparse": True}
-    floor = {field.db_name: {"$gte": field.index_floor}}
-    return {"unique": True, "partialFilterExpression": floor}
 
 
 # -- entries of _indexes --------------------------------------------------------------------------

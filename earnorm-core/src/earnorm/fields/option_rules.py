@@ -1,0 +1,137 @@
+"""Checks at class creation: each option of a field is kept at the field's place, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.fields.places import Place, is_array, places
+
+if TYPE_CHECKING:
+    from earnorm.fields.base import Field
+
+_INDEXING: Final = ("unique", "index", "sparse")
+
+
+def check_options(owner: str, fields: Iterable[Field[Any, Any]]) -> None:
+    """Check the options of a class's fields, and of all fields inside of them, at their places.
+
+    Args:
+        owner: The name of the class, for messages.
+        fields: Its fields.
+
+    Raises:
+        TypeError: An option cannot be kept; the message names the field and the option.
+    """
+    fields = list(fields)
+    for field in fields:
+        if not field.stored and not field.is_derived:
+            _check_unstored(owner, field)
+    for place in places(fields):
+        if place.unreachable:
+            _check_unreachable(owner, place)
+        elif place.lists:
+            _check_in_list(owner, place)
+
+
+def check_item(owner: Field[Any, Any], item: Field[Any, Any], what: str = "item") -> None:
+    """Check the options of a field that stands for the items, values or keys of another.
+
+    Raises:
+        TypeError: An option has no meaning there.
+    """
+    kind = type(owner).__name__
+    if item.of_records or getattr(item, "to_many", False):
+        raise TypeError(
+            f"{kind}() cannot hold a {type(item).__name__} that a record's own write sets"
+        )
+    if item.name:
+        return  # it is shared with another field, whose class has checked it
+    given = {
+        "default": item.default is not None,
+        "readonly": item.readonly,
+        "copy": item.copy is bool(item.unique),
+        "db_name": bool(item.db_name),
+        "string": bool(item.string),
+        "help": bool(item.help),
+    }
+    if what == "key":
+        given |= {name: getattr(item, name) for name in _INDEXING}
+    for option, is_given in given.items():
+        if is_given:
+            raise TypeError(
+                f"{kind}({type(item).__name__}({option}=...)): one {what} of a {kind} has no {option}=; "
+                f"give it to the {kind}"
+            )
+
+
+def check_field_inside(owner: str, field: Field[Any, Any]) -> None:
+    """Check the options of a field of an embedded object that no embedded object can keep.
+
+    Raises:
+        TypeError: There is such an option, or the field belongs to records only.
+    """
+    if field.of_records or (getattr(field, "to_many", False) and not field.stored):
+        raise TypeError(
+            f"{owner}.{field.name} ({type(field).__name__}): a record's own write sets it, so it belongs "
+            f"in a model, not in an embedded one"
+        )
+    if field.readonly:
+        raise TypeError(
+            f"{owner}.{field.name}: readonly= cannot be kept inside an embedded object, which a record "
+            f"may replace; give it to the field that holds the object"
+        )
+
+
+def _check_unstored(owner: str, field: Field[Any, Any]) -> None:
+    given = {name: getattr(field, name) for name in _INDEXING}
+    given["db_name"] = field.db_name != field.name
+    for option, is_given in given.items():
+        if is_given:
+            raise TypeError(
+                f"{owner}.{field.name}: {option}= has no meaning for a {type(field).__name__} that "
+                f"stores nothing in this record"
+            )
+
+
+def _check_unreachable(owner: str, place: Place) -> None:
+    option = _needs_path(place.field)
+    if option:
+        raise TypeError(f"{_shown(owner, place)}: {option}= cannot be kept {place.unreachable}")
+
+
+def _needs_path(field: Field[Any, Any]) -> str:
+    """Return the option of a field for which the database has to find its values, or nothing."""
+    if getattr(field, "on_delete", None) is not None:
+        return "on_delete"
+    return next((name for name in _INDEXING if getattr(field, name)), "")
+
+
+def _check_in_list(owner: str, place: Place) -> None:
+    field, shown = place.field, _shown(owner, place)
+    if field.unique and (place.lists > 1 or is_array(field)):
+        raise TypeError(
+            f"{shown}: unique= cannot be kept in a list inside a list: an empty inner list counts "
+            f"as a value"
+        )
+    if field.unique and not place.is_given:
+        raise TypeError(
+            f"{shown}: unique= in a list needs required=True (of the field and of the objects around "
+            f"it in the list's item), because items without a value would collide"
+        )
+    on_delete = getattr(field, "on_delete", None)
+    if on_delete == "cascade":
+        raise TypeError(
+            f'{shown}: on_delete="cascade" cannot be kept in a list, because one of several links is no '
+            f'reason to delete a record; choose "set_null" or "restrict"'
+        )
+    if on_delete == "set_null" and place.min_length:
+        raise TypeError(
+            f'{shown}: on_delete="set_null" takes the link out of the list, which has a min_length; '
+            f'choose "restrict"'
+        )
+
+
+def _shown(owner: str, place: Place) -> str:
+    field = place.field
+    return f"{owner}.{place.path} ({type(field).__name__})"
