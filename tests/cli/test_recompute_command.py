@@ -29,6 +29,7 @@ MODELS = """
         _name = "cli.line"
         order_id = Many2one(Order)
         qty = Int()
+        unit = Int(default=1)
         amount = Int(compute="_compute_amount", store=True)
 
         @depends("qty")
@@ -77,6 +78,19 @@ def test_it_writes_what_differs_and_what_follows(tmp_path: Path) -> None:
                 where, tmp_path, "--model", "cli.line", "--field", "amont"
             )
             run("--field", "amount", code=2)
+            lines.update_one({"qty": 0}, {"$set": {"unit": 5}})
+            assert run("--defaults", "--dry-run") == "cli.line.unit: 4 lack it\n"
+            assert lines.count_documents({"unit": 1}) == 0
+            [row] = json.loads(
+                run("--defaults", "--model", "cli.line", "--field", "unit", "--json")
+            )
+            assert row == {"model": "cli.line", "fields": {"unit": 4}}
+            assert (
+                lines.count_documents({"unit": 1}) == 4 and lines.count_documents({"unit": 5}) == 1
+            )
+            assert "did you mean 'unit'" in _stderr(
+                where, tmp_path, "--defaults", "--model", "cli.line", "--field", "unt"
+            )
         finally:
             client.drop_database(name)
 

@@ -177,6 +177,7 @@ CALLS: Mapping[str, Mapping[str, Callable[[], object]]] = {
         "BaseModel.create_many": lambda: Shelf.create_many([]),
     },
     "coalescing": {"coalescing": _coalescing},
+    "backfilling": {"BaseModel.backfill": lambda: Shelf.backfill()},
     "explaining": {"Query.explain": lambda: Shelf.search().explain()},
     "exporting": {
         f"{of}.to_{kind}": lambda of=of, kind=kind: getattr(  # type: ignore[misc] # mypy infers no type for the defaults

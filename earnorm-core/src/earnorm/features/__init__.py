@@ -6,6 +6,7 @@ from typing import Final
 FEATURES: Final[Mapping[str, str]] = {
     "archive": "earnorm.features.archive.plugin:ArchivePlugin",
     "authors": "earnorm.features.authors.plugin:AuthorsPlugin",
+    "backfilling": "earnorm.features.backfilling",
     "bodies": "earnorm.features.bodies",
     "bulk": "earnorm.features.bulk",
     "coalescing": "earnorm.features.coalescing.plugin:CoalescingPlugin",

@@ -33,7 +33,7 @@ from earnorm.model.reading.hydrate import ghosts, hydrate_one
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import load_ghost
 from earnorm.model.schema import Schema
-from earnorm.model.structures import Structure, declared_fields, reserved_names
+from earnorm.model.structures import Structure, declared_fields, reserved_names, yields_to_fields
 from earnorm.model.validation.constraints import rules_of
 from earnorm.model.writing.tracking import changed_fields
 from earnorm.model.writing.updates import Toggle
@@ -42,6 +42,8 @@ from earnorm.model.writing.updates import Toggle
 if TYPE_CHECKING:
     import pydantic
 
+    from earnorm.features.backfilling.backfill import Backfilled
+    from earnorm.features.backfilling.backfill import Progress as BackfillProgress
     from earnorm.features.bulk.batches import BatchResult, Progress
     from earnorm.features.bulk.bulk import Bulk
     from earnorm.features.indexes.collection_options import CollectionOptions
@@ -630,6 +632,29 @@ class BaseModel(Declared):
         from earnorm.model.writing.per_record import write_many
 
         return await write_many(_bound(cls), values)
+
+    @classmethod
+    @yields_to_fields
+    async def backfill(
+        cls, *names: str, dry_run: bool = False, progress: BackfillProgress | None = None
+    ) -> Backfilled:
+        """Store the defaults of fields in documents that lack them, e.g. after a field was added.
+
+        Reading such a document gives the default, but a search compares what is stored. It writes
+        in batches, as the system, and only where the key is still missing: a value written
+        meanwhile stays, and the next call goes on where one was broken off.
+
+        Args:
+            *names: Fields with a default; none means all of the model's.
+            dry_run: Only count the documents that lack the key.
+            progress: Called after each batch with the result so far; may be async.
+
+        Raises:
+            ConfigurationError: A name is not that of a stored field with a default.
+        """
+        from earnorm.features.backfilling.backfill import backfill
+
+        return await backfill(_bound(cls), names, dry_run=dry_run, progress=progress)
 
     @classmethod
     def bulk(cls) -> Bulk[Self]:
