@@ -19,6 +19,7 @@ from earnorm import (
     Many2one,
     Principal,
     Reference,
+    Set,
     String,
     ValidationError,
     hookimpl,
@@ -312,3 +313,109 @@ def test_elements_are_emptied_at_any_depth() -> None:
         {"a": None},
         {},
     ]
+
+
+# -- inside other fields --------------------------------------------------------------------------
+
+
+class Ware(BaseModel):
+    _name = "del.ware"
+
+    name = String()
+
+
+class Piece(EmbeddedModel):
+    ware_id = Many2one(Ware, on_delete="restrict", db_name="w")
+
+
+class FreePiece(EmbeddedModel):
+    ware_id = Many2one(Ware, on_delete="set_null", db_name="w")
+    ware_ids = List(Many2one(Ware, on_delete="set_null"), db_name="ws")
+    note = String()
+
+
+class OwnedPiece(EmbeddedModel):
+    ware_id = Many2one(Ware, on_delete="cascade", db_name="w")
+
+
+class Crate(BaseModel):
+    _name = "del.crate"
+
+    one = Embedded(Piece, db_name="o")
+    lines = List(Embedded(Piece))
+    ids = List(Many2one(Ware, on_delete="restrict"), db_name="i")
+    refs = List(Reference(Ware, on_delete="restrict"))
+    unique = Set(Many2one(Ware, on_delete="restrict"))
+    free_ids = List(Many2one(Ware, on_delete="set_null"), db_name="f")
+    free_refs = List(Reference(Ware, on_delete="set_null"))
+    free_set = Set(Many2one(Ware, on_delete="set_null"))
+    free = Embedded(FreePiece)
+    free_lines = List(Embedded(FreePiece), db_name="fl")
+    owner = Embedded(OwnedPiece)
+
+
+HELD: dict[str, Callable[[Any], Any]] = {
+    "one": lambda ware: {"ware_id": ware},
+    "lines": lambda ware: [{"ware_id": ware}],
+    "ids": lambda ware: [ware],
+    "refs": lambda ware: [ware],
+    "unique": lambda ware: {ware.pk},
+}
+
+
+@pytest.mark.parametrize("place", HELD)
+async def test_a_link_inside_another_field_restricts(app: App, place: str) -> None:
+    ware = await Ware.create({"name": "w"})
+    crate = await Crate.create({place: HELD[place](ware)})
+    with pytest.raises(ValidationError, match=rf"del.crate.{place}"):
+        await ware.unlink()
+    await crate.unlink()
+    assert await ware.unlink() == 1
+
+
+FREED: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
+    "free_ids": (lambda a, b: [a, b, a], lambda a, b: [b.pk]),
+    "free_refs": (lambda a, b: [b, a], lambda a, b: [{"model": "del.ware", "id": b.pk}]),
+    "free_set": (lambda a, b: {a.pk, b.pk}, lambda a, b: [b.pk]),
+    "free": (
+        lambda a, b: {"ware_id": a, "ware_ids": [a, b], "note": "n"},
+        lambda a, b: {"w": None, "ws": [b.pk], "note": "n"},
+    ),
+    "free_lines": (
+        lambda a, b: [{"ware_id": b}, {"ware_id": a, "ware_ids": [b, a]}, {"note": "n"}],
+        lambda a, b: [{"w": b.pk}, {"w": None, "ws": [b.pk]}, {"note": "n"}],
+    ),
+}
+
+
+@pytest.mark.parametrize("place", FREED)
+async def test_a_link_inside_another_field_is_taken_out(server_app: App, place: str) -> None:
+    gone, kept = await Ware.create([{"name": "g"}, {"name": "k"}])
+    given, left = FREED[place]
+    crate, other = await Crate.create([{place: given(gone, kept)}, {}])
+    raw = server_app.dangerous_raw("the stored form")["del_crate"]
+    await gone.unlink()
+    stored = await raw.find_one({"_id": crate.pk})
+    assert stored[Crate._fields[place].db_name] == left(gone, kept)
+    assert await raw.find_one({"_id": other.pk}) == {"_id": other.pk} | {
+        key: None for key in (await raw.find_one({"_id": other.pk})).keys() - {"_id"}
+    }
+    assert await Ware.count() == 1
+
+
+async def test_a_cascade_begins_inside_an_embedded_object(app: App) -> None:
+    ware, other = await Ware.create([{"name": "w"}, {"name": "o"}])
+    await Crate.create({"owner": {"ware_id": ware}})
+    kept = await Crate.create({"owner": {"ware_id": other}})
+    await ware.unlink()
+    assert (await Crate.search()).ids == [kept.id]
+
+
+async def test_each_link_inside_another_field_has_an_index(server_app: App) -> None:
+    await Crate.count()
+    indexes = await server_app.dangerous_raw("a look")["del_crate"].index_information()
+    keys = {index["key"][0][0] for index in indexes.values()}
+    assert keys == {
+        *("_id", "o.w", "lines.w", "i", "refs", "unique", "f", "free_refs", "free_set"),
+        *("free.w", "free.ws", "fl.w", "fl.ws", "owner.w"),
+    }

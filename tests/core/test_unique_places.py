@@ -125,7 +125,8 @@ LISTS: dict[str, tuple[Make, Any]] = {
 
 
 def a_class(name: str, base: type[Any], fields: dict[str, Any]) -> type[Any]:
-    made: type[Any] = type(base)(name, (base,), {"__module__": __name__, "__slots__": (), **fields})
+    metaclass: Any = type(base)
+    made: type[Any] = metaclass(name, (base,), {"__module__": __name__, "__slots__": (), **fields})
     return made
 
 

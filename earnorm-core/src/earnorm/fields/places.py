@@ -34,7 +34,7 @@ class Place:
         unreachable: The reason why no path leads to the value; empty where one does.
     """
 
-    field: Field[Any, Any]
+    field: Any  # a type checker would read a Field here as a descriptor
     path: str
     db_path: str
     lists: int = 0

@@ -13,7 +13,7 @@ cache) sees each operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,20 +21,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import condition
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import ConfigurationError, EarnORMError, ValidationError
+from earnorm.exceptions import EarnORMError, ValidationError
+from earnorm.fields.places import places
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import Relation
-from earnorm.fields.structured import List
 from earnorm.kernel import registry
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
 from earnorm.kernel.transactions import in_transaction_if
 from earnorm.kernel.views import ModelView
-from earnorm.model.relations.prefetch import relations_of
 
 if TYPE_CHECKING:
-    from earnorm.fields.base import Field
     from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.operations import OperationName
@@ -53,12 +51,14 @@ class Pointer:
         path: The field's path.
         field: The field.
         in_list: True if the path leads through a list of embedded objects.
+        many: True if the value at the path is a list of links.
     """
 
     bound: BoundModel
     path: str
     field: Relation[Any, Any]
     in_list: bool
+    many: bool
 
     def values(self, model: str, pks: Sequence[Any]) -> list[Any]:
         """Return the values of the field that point at these records."""
@@ -80,28 +80,17 @@ class OnDeletePlugin:
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
         """Return the model's first relation with ``on_delete``."""
-        on_delete = (path for path, f in relations_of(model.fields) if f.on_delete is not None)
-        return next((f"on_delete of the field {path!r}" for path in on_delete), None)
+        with_option = (
+            place.path
+            for place in places(model.fields.values())
+            if getattr(place.field, "on_delete", None) is not None
+        )
+        return next((f"on_delete of the field {path!r}" for path in with_option), None)
 
     def __init__(self) -> None:
         self._pointers: dict[str, list[Pointer]] = {}
         self._to_any_model: list[Pointer] = []
         self._version = -1
-
-    @hookimpl
-    def models_changed(self, app: App) -> None:
-        """Refuse to start with a cascade from inside an embedded object.
-
-        Raises:
-            ConfigurationError: It names the field.
-        """
-        for model in () if app.is_started else app.usable_models():
-            for path, relation in relations_of(model._schema.fields):
-                if "." in path and relation.on_delete == "cascade":
-                    raise ConfigurationError(
-                        f"{model._name}.{path}: on_delete='cascade' is for a field of the record "
-                        f"itself; inside an embedded object choose 'set_null' or 'restrict'"
-                    )
 
     @hookimpl
     def wrap_operation(
@@ -126,7 +115,7 @@ class OnDeletePlugin:
                     bound = app.bind(model_class)
                 except EarnORMError:
                     continue  # a model that this App cannot use raises the error when it is used
-                for pointer in _pointers_of(bound, bound.schema.fields):
+                for pointer in _pointers_of(bound):
                     for name in pointer.field.names():
                         self._pointers.setdefault(name, []).append(pointer)
                     if not pointer.field.names():
@@ -158,21 +147,13 @@ class OnDeletePlugin:
         return deleted
 
 
-def _pointers_of(
-    bound: BoundModel,
-    fields: Mapping[str, Field[Any, Any]],
-    prefix: str = "",
-    in_list: bool = False,
-) -> Iterator[Pointer]:
-    for name, relation in fields.items():
-        if isinstance(relation, Relation):
-            if relation.on_delete is None:
-                continue
-            yield Pointer(bound, prefix + name, relation, in_list)
-        elif relation.structure is not None:
-            inside = relation.structure._schema.fields
-            inside_list = in_list or isinstance(relation, List)
-            yield from _pointers_of(bound, inside, f"{prefix}{name}.", inside_list)
+def _pointers_of(bound: BoundModel) -> Iterator[Pointer]:
+    for place in places(bound.schema.fields.values()):
+        field = place.field
+        if isinstance(field, Relation) and field.on_delete is not None:
+            # A list's items have the path of the list, which is no list on the way to it.
+            in_list = place.lists > (1 if place.is_item else 0)
+            yield Pointer(bound, place.path, field, in_list, field.to_many or place.is_item)
 
 
 @dataclass(eq=False)
@@ -262,15 +243,12 @@ class Consequences:
         path = bound.schema.path_of(pointer.path)
         if pointer.in_list:
             await self._empty_in_lists(op, path, pointer, values)
-        elif pointer.field.to_many:
-            for chunk in chunks(values):
-                update = Update({"$pull": {path: {"$in": list(chunk)}}})
-                await self.app.execute(op.replace(values=update))
         else:
             # The record may point at another one by now, so the condition checks the old value.
             for chunk in chunks(values):
                 pointing = domain & condition(pointer.path, "in", chunk)
-                update = Update({"$set": {path: None}})
+                pull = {"$pull": {path: {"$in": list(chunk)}}}
+                update = Update(pull if pointer.many else {"$set": {path: None}})
                 await self.app.execute(op.replace(domain=pointing, values=update))
 
     async def _empty_in_lists(

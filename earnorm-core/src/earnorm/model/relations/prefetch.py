@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import ConfigurationError, DomainError, nearest
 from earnorm.fields.base import Field
 from earnorm.fields.many2many import Many2many
+from earnorm.fields.places import Place
+from earnorm.fields.places import inside as inside_of
 from earnorm.fields.relational import Many2one, One2many, Relation, ToMany
 from earnorm.model.relations.ghosts import (
     inside,
@@ -31,13 +33,12 @@ if TYPE_CHECKING:
 Fields = Mapping[str, Field[Any, Any]]
 
 
-def relations_of(fields: Fields, prefix: str = "") -> Iterator[tuple[str, Relation[Any, Any]]]:
-    """Yield the relations of a model with their paths, those in embedded objects included."""
-    for name, field in fields.items():
-        if isinstance(field, Relation):
-            yield prefix + name, field
-        elif field.structure is not None:
-            yield from relations_of(field.structure._schema.fields, f"{prefix}{name}.")
+def relations_of(fields: Fields) -> Iterator[tuple[str, Relation[Any, Any]]]:
+    """Yield a model's relations with their paths: its own, and those inside of other fields."""
+    for field in fields.values():
+        for place in inside_of(Place(field, field.name, field.db_name)):
+            if isinstance(place.field, Relation):
+                yield place.path, place.field
 
 
 def check_relations(models: Iterable[type[BaseModel]], known: Mapping[str, Fields]) -> None:
