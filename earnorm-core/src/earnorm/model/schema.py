@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, cast
 
@@ -256,19 +257,43 @@ class Schema:
             )
         if not rest:
             return Path(field.db_name, field)
-        if isinstance(field, List) and rest.isdecimal():  # tags.0: the first item
-            return Path(f"{field.db_name}.{rest}", field._item)
-        if isinstance(field, Dict) and field._values is not None:
-            return self._in_dict(field, rest, path)
-        inner = self._inside(field, path)
+        way = self._descend(field, head, rest, path)
+        if not way.rest:
+            return Path(way.local, way.field)
+        inner = self._inside(way.field, path)
         if inner is None:  # a free-form value accepts any path and any JSON value
-            return Path(f"{field.db_name}.{rest}", _free_form(path))
-        position, _, deeper = rest.partition(".")
-        if position.isdecimal() and deeper:  # lines.0.sku: a field of the first line
-            below = inner.resolve(deeper)
-            return Path(f"{field.db_name}.{position}.{below.db_path}", below.field)
-        below = inner.resolve(rest)
-        return Path(f"{field.db_name}.{below.db_path}", below.field)
+            return Path(f"{way.local}.{way.rest}", _free_form(path))
+        below = inner.resolve(way.rest)
+        return Path(f"{way.local}.{below.db_path}", below.field)
+
+    def _descend(self, outer: Field[Any, Any], head: str, rest: str, path: str) -> _Way:
+        """Follow a path into lists, by position or not, and into the values of a Dict, by key.
+
+        Raises:
+            DomainError: The path leads into a list inside a list.
+        """
+        way = _Way(outer, head, outer.db_name, rest)
+        in_list = False
+        while True:
+            step, _, deeper = way.rest.partition(".")
+            if isinstance(way.field, List):
+                way.is_single = False
+                if step.isdecimal():
+                    way.past(step, deeper)
+                elif in_list and way.rest:
+                    raise DomainError(
+                        f"{self.name}.{path}: {head!r} is a list of lists, and the database looks for no "
+                        f"values in a list inside a list; name a position: '{head}.0.{rest}'",
+                        loc=(path,),
+                    )
+                in_list = not step.isdecimal()
+                way.field = way.field._item
+            elif isinstance(way.field, Dict) and way.field._values is not None and step:
+                in_list = False
+                way.past(step, deeper)
+                way.field = way.field._values
+            else:
+                return way
 
     def _field(self, head: str) -> Field[Any, Any] | None:
         name = head if head in self.fields else _ALIASES.get(head, head)
@@ -289,18 +314,7 @@ class Schema:
         copied._find_field = find_field
         return copied
 
-    def _in_dict(self, field: Dict[Any, Any, Any], rest: str, path: str) -> Path:
-        """Return the path of one value of a Dict, by its key: ``prices.vn``."""
-        key, _, deeper = rest.partition(".")
-        if not deeper:
-            return Path(f"{field.db_name}.{key}", field._values)
-        inner = self._inside(field._values, path)
-        below = Path(deeper, _free_form(path)) if inner is None else inner.resolve(deeper)
-        return Path(f"{field.db_name}.{key}.{below.db_path}", below.field)
-
     def _inside(self, field: Field[Any, Any], path: str) -> Schema | None:
-        while isinstance(field, List):
-            field = field._item
         if isinstance(field, Embedded):
             schema: Schema = field.model._schema
             return schema
@@ -327,30 +341,29 @@ class Schema:
 
     def _crossing(self, path: str) -> Crossing | None:
         head, _, rest = path.partition(".")
-        outer = field = self._field(head)
-        while isinstance(field, List):
-            field = field._item
-        if outer is None or field is None or (outer.is_derived and not outer.stored):
+        outer = self._field(head)
+        if outer is None or (outer.is_derived and not outer.stored):
             return None
-        here, local, rest = _past_position(head, outer.db_name, rest)
+        way = self._descend(outer, head, rest, path)
+        field = way.field
         if _crosses(field):
             if outer.stored:
-                single = field is outer and not field.to_many
-                return Crossing(field, here, local, rest, owned=True, single=single)
+                single = way.is_single and not field.to_many
+                return Crossing(field, way.path, way.local, way.rest, owned=True, single=single)
             # The other model, or a link model, stores this record's id.
-            return Crossing(field, "_id", "_id", rest, owned=False, single=False)
-        if not isinstance(field, Embedded) or not rest:
+            return Crossing(field, "_id", "_id", way.rest, owned=False, single=False)
+        if not isinstance(field, Embedded) or not way.rest:
             return None
-        below: Crossing | None = field.model._schema.crossing(rest)
+        below: Crossing | None = field.model._schema.crossing(way.rest)
         if below is None or not below.owned:
             return None
         return Crossing(
             below.field,
-            f"{here}.{below.path}",
-            f"{local}.{below.local}",
+            f"{way.path}.{below.path}",
+            f"{way.local}.{below.local}",
             below.rest,
             owned=True,
-            single=below.single and field is outer,
+            single=below.single and way.is_single,
         )
 
     def field_at(self, path: str) -> str:
@@ -382,19 +395,29 @@ def _crosses(field: Field[Any, Any]) -> TypeGuard[Relation[Any, Any]]:
 
 
 def _may_cross(field: Field[Any, Any]) -> bool:
-    while isinstance(field, List):
-        field = field._item
+    while isinstance(field, List | Dict):
+        inside = field._item if isinstance(field, List) else field._values
+        if inside is None:
+            return False
+        field = inside
     inner: Schema | None = field.model._schema if isinstance(field, Embedded) else None
     substituted = field.is_derived and not field.stored
     return substituted or _crosses(field) or (inner is not None and inner.may_cross)
 
 
-def _past_position(path: str, local: str, rest: str) -> tuple[str, str, str]:
-    """Move a list position into the path: ``lines``, ``0.sku`` become ``lines.0``, ``sku``."""
-    position, _, deeper = rest.partition(".")
-    if not position.isdecimal():
-        return path, local, rest
-    return f"{path}.{position}", f"{local}.{position}", deeper
+@dataclass(slots=True)
+class _Way:
+    """A point on a path: the field there, the path so far, as it is stored too, and the rest."""
+
+    field: Any  # a type checker would read a Field here as a descriptor
+    path: str
+    local: str
+    rest: str
+    is_single: bool = True
+
+    def past(self, step: str, rest: str) -> None:
+        """Move a step, the position in a list or the key in a dict, from the rest into the path."""
+        self.path, self.local, self.rest = f"{self.path}.{step}", f"{self.local}.{step}", rest
 
 
 def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:

@@ -1,0 +1,93 @@
+"""Paths of conditions through dicts, lists and lists of lists, on to other records."""
+
+from __future__ import annotations
+
+import pytest
+
+from earnorm import (
+    App,
+    BaseModel,
+    Dict,
+    DomainError,
+    Embedded,
+    EmbeddedModel,
+    Int,
+    List,
+    Many2one,
+    String,
+)
+
+
+class Stuff(BaseModel):
+    _name = "inside.stuff"
+
+    name = String(db_name="n")
+
+
+class Slot(EmbeddedModel):
+    stuff_id = Many2one(Stuff, db_name="s")
+    sku = String(db_name="k")
+
+
+class Rack(BaseModel):
+    _name = "inside.rack"
+
+    by_key = Dict(Embedded(Slot), db_name="b")
+    by_number = Dict(Many2one(Stuff), keys=Int())
+    by_list = Dict(List(Many2one(Stuff)))
+    ids = List(Many2one(Stuff), db_name="i")
+    grid = List(List(Embedded(Slot)), db_name="g")
+    numbers = List(List(Int()))
+
+
+PATHS = {
+    "by_key.k.stuff_id.name": True,
+    "by_key.other.stuff_id.name": False,
+    "by_number.7.name": True,
+    "by_number.8.name": False,
+    "by_list.k.name": True,
+    "by_list.k.0.name": False,
+    "by_list.k.1.name": True,
+    "ids.name": True,
+    "ids.0.name": False,
+    "ids.1.name": True,
+    "grid.0.stuff_id.name": True,
+    "grid.0.1.stuff_id.name": True,
+    "grid.0.0.stuff_id.name": False,
+    "grid.1.stuff_id.name": False,
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_path_leads_on_from_a_value_of_a_container(app: App, path: str) -> None:
+    one, other = await Stuff.create([{"name": "x"}, {"name": "y"}])
+    await Rack.create(
+        {
+            "by_key": {"k": {"stuff_id": one, "sku": "x"}, "other": {"stuff_id": other}},
+            "by_number": {7: one, 8: other},
+            "by_list": {"k": [other, one]},
+            "ids": [other, one],
+            "grid": [[{"stuff_id": other}, {"stuff_id": one, "sku": "x"}], [{"stuff_id": other}]],
+        }
+    )
+    assert await Rack.search([(path, "=", "x")]).count() == int(PATHS[path])
+    here = path.removesuffix(".name")
+    assert await Rack.search([(here, "=", one)]).count() == int(PATHS[path])
+    assert await Rack.search([(here, "any", [("name", "=", "x")])]).count() == int(PATHS[path])
+    if path.endswith("stuff_id.name"):
+        own = path.replace("stuff_id.name", "sku")
+        assert await Rack.search([(own, "=", "x")]).count() == int(PATHS[path])
+
+
+async def test_the_order_follows_one_value_of_a_dict(server_app: App) -> None:
+    one, two = await Stuff.create([{"name": "a"}, {"name": "b"}])
+    last, first = await Rack.create([{"by_number": {7: two}}, {"by_number": {7: one}}])
+    assert (await Rack.search(order="by_number.7.name")).ids == [first.id, last.id]
+
+
+@pytest.mark.parametrize("path", ["grid.stuff_id.name", "grid.stuff_id", "grid.sku", "numbers.x"])
+async def test_a_list_inside_a_list_needs_a_position(memory_app: App, path: str) -> None:
+    with pytest.raises(DomainError, match=r"list of lists.*name a position"):
+        await Rack.search([(path, "=", "x")])
+    with pytest.raises(DomainError, match="list of lists"):
+        await Rack.search(order=path)
