@@ -25,6 +25,7 @@ from typing import (
     Protocol,
     Self,
     TypeAlias,
+    TypeGuard,
     TypeVar,
     Unpack,
     overload,
@@ -42,6 +43,8 @@ V = TypeVar("V")
 if TYPE_CHECKING:
     # Defaults of type parameters came with Python 3.13 (PEP 696); type checkers always know them.
     from typing_extensions import TypeVar as _TypeVar
+
+    from earnorm.model.embedded import EmbeddedModel
 
     N = _TypeVar("N", Literal[True], Literal[False], default=Literal[False])
 else:
@@ -111,6 +114,9 @@ class Record(Protocol):
 class _Missing:
     """The type of :data:`MISSING`."""
 
+    def __reduce__(self) -> str:
+        return "MISSING"  # there is one object, also after a copy or a pickle
+
     def __repr__(self) -> str:
         return "MISSING"
 
@@ -164,6 +170,8 @@ class Field(Expressions[V], Generic[V, N]):
     """The value is part of the record's document."""
     structure: Any = None
     """The class of the embedded objects that the field holds, alone or in a list."""
+    holds_objects: bool = False
+    """The value is a container that holds embedded objects, at any depth."""
     assignable: ClassVar[bool] = True
     """A value can be given in a constructor, an assignment or a write."""
     how_to_write: ClassVar[str] = ""
@@ -483,14 +491,41 @@ class MutableField(ConvertingField[V, N]):
                 return record._absent(self)
             originals = record._originals_or_new()
             if name not in originals:
-                originals[name] = self.freeze(self.encode(value))
-                value = state[name] = None if value is None else self.decode(value)
+                if self.holds_objects:  # they note their own changes
+                    value = state[name] = None if value is None else self.decode(value)
+                    originals[name] = Marks(marked(value))
+                else:
+                    originals[name] = self.freeze(self.encode(value))
+                    value = state[name] = None if value is None else self.decode(value)
                 if value and self.structure is not None and self.structure._schema.relations:
                     record._inside(self, value)
             return value
 
     def is_decoded(self, value: Any) -> bool:
         return False
+
+
+class Marks:
+    """The embedded objects that a container held when it was read; each notes its own changes."""
+
+    __slots__ = ("tree",)
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = tree
+        """Containers like the original ones, with the same objects in them."""
+
+
+def marked(value: Any) -> Any:
+    """Copy the containers in a value, at every level, with the same embedded objects in them."""
+    kind = type(value)
+    if kind is list:
+        return [marked(item) for item in value]
+    return {key: marked(item) for key, item in value.items()} if kind is dict else value
+
+
+def is_embedded(value: object) -> TypeGuard[EmbeddedModel]:
+    """Return whether the value is an embedded object."""
+    return getattr(type(value), "_is_embedded", False)
 
 
 def is_async(function: object) -> bool:

@@ -101,6 +101,7 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
         self._values: Any = item_field(self, values, "value")
         self._keys: Any = None if keys is TEXT_KEYS else item_field(self, keys, "key")
         self._texts = KeyTexts(self._keys)
+        self.holds_objects = _are_objects(self._values)
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
@@ -206,6 +207,7 @@ class List(MutableField[list[T], N], Generic[T, N]):
         # It is Any, because a type checker would read a field here as a descriptor of the list.
         self._item: Any = checked
         self.structure = getattr(checked, "structure", None)
+        self.holds_objects = _are_objects(checked)
         self.min_length = min_length
         self.max_length = max_length
 
@@ -340,6 +342,11 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
             f"{self.name} is compared with a {self.model.__name__}, or by the path of one of its "
             f"fields ('{self.name}.…'), not with {type(value).__name__}"
         )
+
+
+def _are_objects(item: Any) -> bool:
+    """Return whether the items of such a field are embedded objects, or contain some."""
+    return isinstance(item, Embedded) or (item is not None and item.holds_objects)
 
 
 def always_set(item: Field[Any, Any]) -> dict[str, Any]:

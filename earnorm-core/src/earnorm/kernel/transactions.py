@@ -13,8 +13,8 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Iterable,
     Mapping,
-    Sequence,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
@@ -50,7 +50,6 @@ class Transaction:
     __slots__ = (
         "_before",
         "_callbacks",
-        "_created",
         "attempt",
         "doomed",
         "operations",
@@ -71,7 +70,6 @@ class Transaction:
         """The writes inside it, for the hooks ``after_commit`` and ``after_rollback``."""
         self.outcome = Outcome()
         self._before: dict[int, tuple[BaseModel, Callable[[], None]]] = {}
-        self._created: list[Sequence[BaseModel]] = []
         self._callbacks: dict[str, list[Callback]] = {"after_commit": [], "after_rollback": []}
 
     def after_commit(self, callback: Callback) -> None:
@@ -103,19 +101,23 @@ class Transaction:
         if id(record) not in self._before:
             self._before[id(record)] = (record, record._restorer())
 
-    def created(self, records: Sequence[BaseModel]) -> None:
-        """Note records that the transaction creates: a rollback makes them unsaved again."""
-        self._created.append(records)
+    def created(self, records: Iterable[BaseModel], states: Iterable[dict[str, Any]]) -> None:
+        """Note records that the transaction creates: a rollback makes them unsaved again.
+
+        Args:
+            records: The records.
+            states: Their states as they were given, without what the creation filled in. A record
+                that was touched before gets its state from then.
+        """
+        for record, state in zip(records, states, strict=True):
+            if id(record) not in self._before:
+                self._before[id(record)] = (record, functools.partial(record._unstore, state))
 
     def restore(self) -> None:
         """Restore every touched record, and mark all values that were read as stale."""
         self.outcome.rolled_back = True
         for _, restore in self._before.values():
             restore()
-        for records in self._created:
-            for record in records:
-                if hasattr(record, "_fetch"):
-                    object.__delattr__(record, "_fetch")
 
     async def notify(self, when: str) -> None:
         """Call the registered callbacks of ``after_commit`` or ``after_rollback``."""

@@ -47,6 +47,8 @@ class ValueRow:
         back: Python values by name that the record gets once the operation is done.
         problems: The problems of the values.
         preview: The record that the rules of its model check; None before that.
+        held: The snapshot of the record's fields from when the values were handed in, which the
+            write path itself keeps; None if it has none.
         model: The model, once the row is in a batch.
         is_valid: True once its values have been validated, so that each is one of the model's.
     """
@@ -54,6 +56,7 @@ class ValueRow:
     __slots__ = (
         "back",
         "expected",
+        "held",
         "is_valid",
         "loc",
         "model",
@@ -69,6 +72,7 @@ class ValueRow:
         self.back: Mapping[str, Any] = _NOTHING
         self.problems: Sequence[ErrorDetail] = ()
         self.preview: Any = None
+        self.held: Any = None
         self.model: ModelView | None = None
         self.is_valid = False
 

@@ -35,7 +35,7 @@ from earnorm.model.relations.ghosts import load_ghost
 from earnorm.model.schema import Schema
 from earnorm.model.structures import Structure, declared_fields, reserved_names, yields_to_fields
 from earnorm.model.validation.constraints import rules_of
-from earnorm.model.writing.tracking import changed_fields
+from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.updates import Toggle
 
 # Few programs use watch, upsert, batches and bulks, so their methods import them.
@@ -332,13 +332,19 @@ class BaseModel(Declared):
         """Delete the record; return the number deleted (0 if it did not exist any more)."""
         return await writing.records.unlink([self])
 
-    async def refresh(self) -> Self:
-        """Load every field again, and drop unsaved changes.
+    async def refresh(self, *fields: str) -> Self:
+        """Load fields again, and drop their unsaved changes.
+
+        What the program changes while it waits stays a change.
+
+        Args:
+            *fields: Names of fields; without any, all fields. Other fields keep their changes.
 
         Raises:
             NotFound: The record does not exist any more (or not for the acting principal).
+            ValidationError: A name is unknown.
         """
-        await RecordSet(type(self), [self]).refresh()
+        await RecordSet(type(self), [self]).refresh(*fields)
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:

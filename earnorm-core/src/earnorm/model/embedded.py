@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import pydantic
 from pydantic_core import core_schema
 
+from earnorm.fields.base import MISSING
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.option_rules import check_field_inside, check_options
 from earnorm.model.base import Declared
@@ -21,9 +22,13 @@ from earnorm.model.validation.constraints import check_embedded, rules_of
 class EmbeddedModel(Declared):
     """A document inside a document: declare its fields, and use it with ``Embedded``."""
 
-    __slots__ = ()
+    # The stored keys in their order, where some are not declared: each of these with its value, a
+    # declared one with MISSING.
+    __slots__ = ("_undeclared",)
 
     _schema: ClassVar[Schema]
+    _is_embedded: ClassVar[bool] = True
+    _undeclared: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -43,7 +48,7 @@ class EmbeddedModel(Declared):
 
     @classmethod
     def _adopt(cls, document: dict[str, Any]) -> Self:
-        """Return an object with a stored document as its state, without undeclared keys."""
+        """Return an object with a stored document as its state; undeclared keys lie beside it."""
         embedded: Self = cls._adopter()(document)
         return embedded
 
@@ -54,9 +59,11 @@ class EmbeddedModel(Declared):
         known, renamed = schema.projection, schema.renamed
 
         def adopt(document: dict[str, Any]) -> EmbeddedModel:
-            if not is_known(document):
-                document = {key: value for key, value in document.items() if key in known}
             embedded = new(cls)
+            if not is_known(document):
+                keys = {k: MISSING if k in known else v for k, v in document.items()}
+                object.__setattr__(embedded, "_undeclared", keys)
+                document = {key: value for key, value in document.items() if key in known}
             set_state(embedded, schema.state(document) if renamed else document)
             return embedded
 
@@ -79,7 +86,28 @@ class EmbeddedModel(Declared):
     @classmethod
     def _checked(cls, value: Self) -> Self:
         names = [f.name for f in cls._schema.stored if f.name in value.__dict__]
-        return cls(**{name: getattr(value, name) for name in names})
+        checked = cls(**{name: getattr(value, name) for name in names})
+        checked._take_undeclared(value)
+        return checked
+
+    def _take_undeclared(self, other: EmbeddedModel) -> None:
+        """Take the undeclared keys of another object."""
+        keys: dict[str, Any] | None = getattr(other, "_undeclared", None)
+        if keys is not None:
+            object.__setattr__(self, "_undeclared", keys)
+        elif hasattr(self, "_undeclared"):
+            object.__delattr__(self, "_undeclared")
+
+    def _with_undeclared(self, document: dict[str, Any]) -> dict[str, Any]:
+        keys: dict[str, Any] | None = getattr(self, "_undeclared", None)
+        if keys is None:
+            return document
+        ordered = {
+            k: document[k] if v is MISSING else v
+            for k, v in keys.items()
+            if v is not MISSING or k in document
+        }
+        return {**ordered, **document}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as Python values, with embedded objects as dicts."""

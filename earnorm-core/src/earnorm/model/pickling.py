@@ -14,7 +14,7 @@ from earnorm.kernel.environment import current_env
 from earnorm.model.reading.fetch import ID_ONLY
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.slots import set_state
-from earnorm.model.writing.tracking import changed_fields
+from earnorm.model.writing.pending import changed_fields
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel

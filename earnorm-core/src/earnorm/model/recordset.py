@@ -19,8 +19,6 @@ from earnorm.model import writing
 from earnorm.model.reading import serializing
 from earnorm.model.reading.arranging import Nulls, by_fields, group, is_true, map_path, reader
 from earnorm.model.reading.by_ids import by_ids
-from earnorm.model.reading.fetch import Fetch
-from earnorm.model.reading.hydrate import fill, states_of
 from earnorm.model.reading.ordering import Order
 from earnorm.model.writing.tracking import env_of
 from earnorm.model.writing.updates import Toggle
@@ -462,27 +460,21 @@ class RecordSet(Generic[M]):
         """Delete the records; return the number deleted."""
         return await writing.records.unlink(self._loaded)
 
-    async def refresh(self) -> Self:
-        """Load every field again, and drop unsaved changes.
+    async def refresh(self, *fields: str) -> Self:
+        """Load fields again, and drop their unsaved changes.
+
+        What the program changes while it waits stays a change.
+
+        Args:
+            *fields: Names of fields; without any, all fields. Other fields keep their changes.
 
         Raises:
             NotFound: A record does not exist any more (or not for the acting principal).
+            ValidationError: A name is unknown.
         """
-        documents = await self._documents()
-        missing = [record for record in self._loaded if record.pk not in documents]
-        if missing:
-            raise NotFound(
-                f"{self._model._name}: {len(missing)} of {len(self._loaded)} records do not exist "
-                f"any more"
-            )
-        app = current_env().app
-        bound = app.bind(self._model)
-        records = list(self._loaded)
-        states = states_of(bound, records, [dict(documents[record.pk]) for record in records])
-        siblings = records if bound.schema.relations or bound.classes else None
-        fetch = Fetch(app, None, siblings)
-        fetch.is_mixed = bound.classes is not None
-        fill(records, states, fetch)
+        from earnorm.model.reading.refreshing import refresh
+
+        await refresh(list(self._loaded), self._model, fields)
         return self
 
     async def still_exists(self) -> RecordSet[M]:

@@ -12,7 +12,7 @@ class Slots:
     __slots__ = ("__dict__", "__weakref__", "_changes", "_fetch", "_originals")
 
 
-SLOTS = frozenset(Slots.__slots__)
+SLOTS = frozenset((*Slots.__slots__, "_undeclared"))
 set_state: Callable[[Any, dict[str, Any]], None] = vars(Slots)["__dict__"].__set__
 """Set a structure's ``__dict__``: its state."""
 set_fetch: Callable[[Any, Any], None] = vars(Slots)["_fetch"].__set__

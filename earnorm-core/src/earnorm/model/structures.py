@@ -21,7 +21,8 @@ from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import ghost_of, ghosts_of, note_inside
 from earnorm.model.schema import Schema, State
 from earnorm.model.slots import SLOTS, Slots, set_state
-from earnorm.model.writing.tracking import embedded_objects
+from earnorm.model.writing.pending import note_assignment, unwritten_defaults
+from earnorm.model.writing.restoring import copied_state, restore_into
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -35,7 +36,9 @@ class Structure(Slots):
     _schema: ClassVar[Schema]
     _fields: ClassVar[Mapping[str, Field[Any, Any]]]
 
-    # _changes has the values before the first change; _originals has stored copies of mutable ones.
+    _is_embedded: ClassVar[bool] = False
+
+    # The module ``writing.pending`` describes both.
     _changes: dict[str, Any]
     _originals: dict[str, Any]
     _fetch: Fetch
@@ -62,11 +65,9 @@ class Structure(Slots):
         self._assign(field, value)
 
     def _assign(self, field: Field[Any, Any], value: Any) -> None:
-        state, name = self.__dict__, field.name
-        changes = self._changes_or_new()
-        if name not in changes:
-            changes[name] = state.get(name, MISSING)
-        state[name] = value
+        name = field.name
+        note_assignment(self, name)
+        self.__dict__[name] = value
         derived = type(self)._schema.derived
         if derived is not None:
             derived.changed(self, name)
@@ -117,35 +118,23 @@ class Structure(Slots):
     def _stored(self) -> State:
         """Return the stored form of the state."""
         schema, state = type(self)._schema, self.__dict__
-        originals: dict[str, Any] = getattr(self, "_originals", {})
-        unwritten = {
-            name
-            for name, original in originals.items()
-            if original is MISSING and state[name] == schema.fields[name].default_value()
-        }
+        unwritten = unwritten_defaults(self) if hasattr(self, "_originals") else None
         if unwritten:  # a default that was only read is not a change
             state = {name: value for name, value in state.items() if name not in unwritten}
-        return dict(schema.document(state))
+        return self._with_undeclared(dict(schema.document(state)))
+
+    def _with_undeclared(self, document: State) -> State:
+        """Return a stored form with the keys that the class does not declare, each in its place."""
+        return document
+
+    def _unstore(self, state: State) -> None:
+        """Make a record that was created unsaved again, with the state that it was given."""
+        restore_into(self, state, {})
 
     def _restorer(self) -> Callable[[], None]:
-        state = dict(self.__dict__)
-        slots = {
-            name: getattr(self, name, MISSING) for name in ("_changes", "_originals", "_fetch")
-        }
-        slots = {name: dict(v) if type(v) is dict else v for name, v in slots.items()}
-        inner = [embedded._restorer() for embedded in embedded_objects(self)]
-
-        def restore() -> None:
-            for restore_embedded in inner:
-                restore_embedded()
-            set_state(self, state)
-            for name, value in slots.items():
-                if value is not MISSING:
-                    object.__setattr__(self, name, value)
-                elif hasattr(self, name):
-                    object.__delattr__(self, name)
-
-        return restore
+        """Return a function that gives the record its present state again, in new objects."""
+        state, slots = copied_state(self)
+        return lambda: restore_into(self, state, slots)
 
 
 F = TypeVar("F", bound=Callable[..., Any])

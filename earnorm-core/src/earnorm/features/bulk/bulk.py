@@ -38,6 +38,7 @@ from earnorm.model.writing.sending import (
     refuse_unsaved,
     updates_of,
 )
+from earnorm.model.writing.snapshots import Snapshot
 from earnorm.model.writing.tracking import env_of, touch
 
 if TYPE_CHECKING:
@@ -233,6 +234,8 @@ class Bulk(Generic[M]):
             if creation.batch is not None:
                 result.settling += creation.batch.settling
         rows = [(row, pk) for pk, row in self._values.items()]
+        for row, _ in rows:
+            row.held = Snapshot(row.record, row.values)
         result.changes, batch = await checked_each(bound, rows, Way.BULK, before=False)
         result.settling += batch.settling
         if result.changes:
@@ -282,7 +285,14 @@ class Bulk(Generic[M]):
                 numbers = list(getattr(created, "written", ()) or ())
             records = [self._new[number].record for number in numbers]
             # A rolled back try must not leave its values in the states of the next one.
-            adopt(self._bound, records, [dict(creation.states[number]) for number in numbers], op)
+            assert creation.held is not None
+            adopt(
+                self._bound,
+                records,
+                [dict(creation.states[number]) for number in numbers],
+                op,
+                [creation.held[number] for number in numbers],
+            )
             for number in numbers:
                 take_back(self._new[number])
                 if creation.batch is not None:

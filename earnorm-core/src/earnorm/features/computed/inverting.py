@@ -16,9 +16,10 @@ from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.slots import set_state
 from earnorm.model.writing import records as writing
+from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.planning import is_change
 from earnorm.model.writing.sending import read_again
-from earnorm.model.writing.tracking import changed_fields
+from earnorm.model.writing.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from earnorm.features.computed.computing import Formulas
@@ -180,6 +181,6 @@ class _ReadAgain:
     async def __call__(self) -> None:
         wanted = self.formulas.elsewhere | self.more
         records = [row.record for row in self.batch.rows]
-        names = {r: frozenset(n for n in wanted if r._fetch.has(n)) for r in records}
-        own = {record: own for record, own in names.items() if own}
+        names = [(r, frozenset(n for n in wanted if r._fetch.has(n))) for r in records]
+        own = [(Snapshot(record, own), own) for record, own in names if own]
         await read_again(self.bound, own, _NOTES)

@@ -56,8 +56,8 @@ from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import inside, target_of
 from earnorm.model.relations.prefetch import prefetch
 from earnorm.model.slots import set_fetch, set_state
+from earnorm.model.writing.pending import same
 from earnorm.model.writing.places import adapter
-from earnorm.model.writing.tracking import same
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel

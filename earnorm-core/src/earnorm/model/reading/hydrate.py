@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.kernel.reading import PreparedRecords, blank
 from earnorm.model.reading.fetch import ID_ONLY, Fetch
 from earnorm.model.slots import set_fetch, set_state
+from earnorm.model.writing.snapshots import Snapshot, renew_state
 from earnorm.model.writing.tracking import touch_older
 
 if TYPE_CHECKING:
@@ -109,14 +110,28 @@ def _state(model: type[BaseModel], document: Document) -> dict[str, Any]:
 
 
 def fill(records: Sequence[BaseModel], states: Iterable[dict[str, Any]], fetch: Fetch) -> None:
-    """Give new states to existing records: loaded ghosts, and refreshed records."""
+    """Give states to ghosts that are loaded; what was assigned to them stays pending."""
     touch_older(records)
     for record, state in zip(records, states, strict=True):
-        set_state(record, state)
+        renew_state(record, state)
         set_fetch(record, fetch)
-        for slot in ("_changes", "_originals"):
-            if hasattr(record, slot):
-                object.__delattr__(record, slot)
+
+
+def refill(
+    held: Sequence[Snapshot], states: Iterable[dict[str, Any]], fetch: Fetch | None = None
+) -> None:
+    """Give new states to records that are read again; what was changed meanwhile stays pending.
+
+    Args:
+        held: The snapshots of the records from before the reading.
+        states: Their new states.
+        fetch: Their loading state.
+    """
+    records: list[Any] = [before.structure for before in held]
+    touch_older(records)
+    for before, state in zip(held, states, strict=True):
+        renew_state(before.structure, state, before)
+        set_fetch(before.structure, fetch)
 
 
 def ghosts(bound: BoundModel, pks: Iterable[Any]) -> list[Any]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from earnorm.domain import condition
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError, located
-from earnorm.fields.base import MISSING
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import REQUEST, Operation, made_by
 from earnorm.kernel.requests import Stream
@@ -24,6 +23,7 @@ from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.validation.constraints import Rule, When, returned
+from earnorm.model.writing.pending import state_before
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -428,7 +428,7 @@ async def _make_previews(
                 subject.preview = _preview(bound, dict(subject.values), None)
             continue
         if subject.preview is None:
-            state = {**_stored_state(record), **subject.values}
+            state = {**state_before(record), **subject.values}
             subject.preview = _preview(bound, state, record._fetch)
         known = subject.preview.__dict__
         if any(n not in known and not record._fetch.has(n) for n in rule.fields):
@@ -460,17 +460,3 @@ def _preview(bound: BoundModel, state: State, fetch: Fetch | None) -> Any:
     if fetch is not None:
         set_fetch(preview, fetch)
     return preview
-
-
-def _stored_state(record: BaseModel) -> State:
-    """Return the state of a record as it was read, without unsaved changes."""
-    state = dict(record.__dict__)
-    changes: Mapping[str, Any] = getattr(record, "_changes", {})
-    originals: Mapping[str, Any] = getattr(record, "_originals", {})
-    fields = type(record)._schema.fields
-    for name, value in {**changes, **originals}.items():
-        if value is MISSING:
-            state.pop(name, None)
-        else:
-            state[name] = fields[name].freeze(value) if name in originals else value
-    return state

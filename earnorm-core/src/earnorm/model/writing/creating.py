@@ -7,11 +7,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 
 from bson import ObjectId
 
-from earnorm.exceptions import BatchRefused, DuplicateKey, ErrorDetail, ValidationError
+from earnorm.exceptions import (
+    BatchRefused,
+    ConcurrencyError,
+    DuplicateKey,
+    ErrorDetail,
+    ValidationError,
+)
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import current_env
@@ -24,8 +30,11 @@ from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.validation.checking import checked_new
 from earnorm.model.writing.handing_back import give_new, on_its_way
 from earnorm.model.writing.objectids import object_ids
+from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.pipeline import carry_out, check_new, names_of, together
-from earnorm.model.writing.tracking import changed_fields, settle, touch
+from earnorm.model.writing.restoring import duplicate
+from earnorm.model.writing.snapshots import Snapshot, settle_new
+from earnorm.model.writing.tracking import touch
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
 
 Checked: TypeAlias = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 Values: TypeAlias = Sequence["Mapping[str, Any] | BaseModel"]
+Held: TypeAlias = "Sequence[Snapshot | None] | None"
 
 
 async def create(
@@ -50,16 +60,18 @@ async def create(
         return []
     steps = bound.ways.create
     if steps is None or not steps.concern(names_of(values)):
+        held = None if set(map(type, values)) == {dict} else snapshots(values)
         states, documents = await checked_documents(bound, values)
-        return await store(bound, values, states, documents, notes=notes)
+        return await store(bound, values, states, documents, notes=notes, held=held)
     return await (await prepared(bound, values, notes=notes)).execute()
 
 
 async def create_with(bound: BoundModel, record: BaseModel, values: Mapping[str, Any]) -> None:
     """Store an unsaved record with more values, as if its own values were given beside them."""
     _given(bound, 0, record, [record])
+    held = snapshots([record])
     creation = await prepared(bound, [{**_loaded_values(record), **values}])
-    creation.values = [record]
+    creation.values, creation.held = [record], held
     await creation.execute()
 
 
@@ -76,6 +88,9 @@ class Creation:
         notes: The notes of the operation.
         way: The way of the create operation.
         locs: The location of each in the caller's input; None where ``values`` is that input.
+        held: The snapshots of the given records; None where only dicts were given.
+        given: The validated values of each before commands were taken out of them, for a rollback
+            of the running transaction; None without one.
         records: The records; empty until they are made.
         op: The operation; None until it is executed.
     """
@@ -88,13 +103,19 @@ class Creation:
     notes: Mapping[Note[Any], Any] = NO_NOTES
     way: Way = Way.CREATE
     locs: Sequence[Loc] | None = None
+    held: Held = None
+    given: list[dict[str, Any]] | None = None
     records: list[Any] = field(default_factory=list[Any])
     op: Operation | None = None
 
     def make(self) -> list[Any]:
         """Make the records before they are stored, so that others can hold them."""
         self.records = _empty_records(self.bound, self.values, _are_dicts(self.values))
-        deque(map(set_state, self.records, self.states), maxlen=0)
+        for record, value, state in zip(self.records, self.values, self.states, strict=True):
+            if record is value:  # it gets its state when it is stored
+                record.__dict__["_id"] = state["_id"]
+            else:
+                set_state(record, state)
         return self.records
 
     async def execute(self) -> list[Any]:
@@ -116,7 +137,14 @@ class Creation:
         self.op = op = on_its_way(self.bound, op, self.way)
         try:
             self.records = await store(
-                self.bound, self.values, self.states, self.documents, made, op=op
+                self.bound,
+                self.values,
+                self.states,
+                self.documents,
+                made,
+                op=op,
+                held=self.held,
+                given=self.given,
             )
         except ValidationError as error:
             # An error of the database names its documents in its own attributes as well.
@@ -151,6 +179,7 @@ async def prepared(
         ValidationError: With every problem found.
     """
     steps = _STEPS[way](bound.ways)
+    held = None if set(map(type, values)) == {dict} else snapshots(values)
     if steps is None or not steps.concern(names_of(values)):
         try:
             states, documents = await checked_documents(bound, values)
@@ -158,7 +187,7 @@ async def prepared(
             if locs is None:
                 raise
             raise ValidationError(error.subject, placed(error.errors(), locs)) from None
-        return Creation(bound, values, states, documents, None, notes, way, locs)
+        return Creation(bound, values, states, documents, None, notes, way, locs, held)
     given_locs = locs
     if locs is None:
         locs = [(place,) for place in range(len(values))] if len(values) > 1 else [()]
@@ -173,10 +202,10 @@ async def prepared(
     steps_way = Way.CREATE if way is Way.UPSERT else way
     batch = ValueBatch(current_env(), steps_way, bound.view, rows, is_new=True)
     done = {id(rows[position]): way for position in passed}
-    await check_new(bound, steps, batch, valid, give_ids, done)
+    as_given = await check_new(bound, steps, batch, valid, give_ids, done)
     states = [row.values for row in rows]
     documents = documents_of(bound, states)
-    return Creation(bound, values, states, documents, batch, notes, way, given_locs)
+    return Creation(bound, values, states, documents, batch, notes, way, given_locs, held, as_given)
 
 
 _STEPS: Mapping[Way, Callable[[ValueWays], ValueSteps | None]] = {
@@ -185,6 +214,12 @@ _STEPS: Mapping[Way, Callable[[ValueWays], ValueSteps | None]] = {
     Way.BULK: attrgetter("bulk"),
     Way.UPSERT: attrgetter("create"),
 }
+
+
+def snapshots(values: Values) -> Held:
+    """Return a snapshot of each given record, and None for each dict."""
+    records: Sequence[Any] = values
+    return [Snapshot(v, list(v.__dict__), deep=True) if is_record(v) else None for v in records]
 
 
 def placed(details: Sequence[ErrorDetail], locs: Sequence[Loc]) -> list[ErrorDetail]:
@@ -214,39 +249,94 @@ async def store(
     records: list[Any] | None = None,
     notes: Mapping[Note[Any], Any] = NO_NOTES,
     op: Operation | None = None,
+    held: Held = None,
+    given: list[dict[str, Any]] | None = None,
 ) -> list[Any]:
-    """Store validated states that have ids; return the given records, or new ones."""
+    """Store validated states that have ids; return the given records, or new ones.
+
+    Args:
+        bound: Their model.
+        values: The dicts and unsaved records of the call.
+        states: Their validated states.
+        documents: The stored forms of the states.
+        records: The records, if they are made already.
+        notes: The notes of the operation.
+        op: The operation, if it is made already.
+        held: The snapshots of the given records.
+        given: The values of each as they were given, for a rollback; None if the states are that.
+
+    Raises:
+        ConcurrencyError: Another task is storing one of the records.
+    """
     env = current_env()
     are_dicts = _are_dicts(values)
     if records is None:
         records = _empty_records(bound, values, are_dicts)
-    if not are_dicts:
-        given: list[Any] = [value for value in values if is_record(value)]
-        touch(env, given)
     if op is None:
         op = Operation("create", bound.model, env, values=documents, notes=notes)
         op = on_its_way(bound, op, Way.CREATE)
-    await env.app.execute(op)
-    adopt(bound, records, states, op)
+    if are_dicts:
+        await env.app.execute(op)
+        adopt(bound, records, states, op, held, given)
+        return records
+    unsaved: list[Any] = [value for value in values if is_record(value)]
+    _refuse_twice(bound, unsaved)
+    touch(env, unsaved)
+    numbers = set(map(id, unsaved))
+    _BEING_STORED.update(numbers)
+    try:
+        await env.app.execute(op)
+        adopt(bound, records, states, op, held, given)
+    finally:
+        _BEING_STORED.difference_update(numbers)
     return records
 
 
+_BEING_STORED: Final[set[int]] = set()
+"""The ``id()`` of each unsaved record that is on its way to the database."""
+
+
+def _refuse_twice(bound: BoundModel, unsaved: Sequence[Any]) -> None:
+    for record in unsaved:
+        if record.is_stored or id(record) in _BEING_STORED:
+            raise ConcurrencyError(
+                f"{bound.model._name}: another task saves this new record at the same time, and one "
+                f"document is made of it; await that save() first"
+            ).coded("being_stored")
+
+
 def adopt(
-    bound: BoundModel, records: Sequence[BaseModel], states: Sequence[dict[str, Any]], op: Operation
+    bound: BoundModel,
+    records: Sequence[BaseModel],
+    states: Sequence[dict[str, Any]],
+    op: Operation,
+    held: Held,
+    given: Sequence[dict[str, Any]] | None = None,
 ) -> None:
-    """Mark records as stored by an operation, with these states."""
-    give_new(bound.schema, states, op)
+    """Mark records as stored by an operation, with these states.
+
+    Args:
+        bound: Their model.
+        records: The records.
+        states: Their states.
+        op: The operation.
+        held: The snapshots of those that the program held before, None for others.
+        given: The values of each as they were given, for a rollback; None if the states are that.
+    """
     env = current_env()
     if env.transaction is not None:
-        env.transaction.created(records)
+        env.transaction.created(records, map(duplicate, states if given is None else given))
+    give_new(bound.schema, states, op)
     fetch = Fetch(bound.app, None, list(records) if bound.schema.relations else None)
-    deque(map(set_state, records, states), maxlen=0)
+    if held is None:
+        deque(map(set_state, records, states), maxlen=0)
+    else:
+        for record, state, sent in zip(records, states, held, strict=True):
+            if sent is None:
+                set_state(record, state)
+            else:
+                settle_new(sent, state)
     deque(map(set_fetch, records, repeat(fetch)), maxlen=0)
-    embeds = bool(bound.schema.embedded)
-    for record in records:
-        # A record that was just made from a dict has noted no changes yet.
-        if embeds or hasattr(record, "_changes") or hasattr(record, "_originals"):
-            settle(record)
 
 
 async def checked_documents(
@@ -289,7 +379,7 @@ def checked_states(
     for position, value in enumerate(values):
         given, is_valid = _given(bound, position, value, values)
         if is_valid:
-            states[position] = dict(given)
+            states[position] = given
         else:
             plain.append((position, given))
     if plain:
@@ -301,10 +391,10 @@ def checked_states(
 
 def _given(
     bound: BoundModel, position: int, value: Any, values: Sequence[object]
-) -> tuple[Mapping[str, Any], bool]:
+) -> tuple[dict[str, Any], bool]:
     """Return the values given for one new record, and whether they are its validated state."""
     if isinstance(value, Mapping):
-        return value, False
+        return dict(value), False
     base = bound.model._base or bound.model
     if not isinstance(value, base):
         kind = type(value).__name__
@@ -317,7 +407,11 @@ def _given(
         object.__setattr__(record, "__class__", bound.model)
     if is_foreign or changed_fields(record):
         return _loaded_values(record), False
-    return record.__dict__, True
+    mutable = record._schema.mutable
+    if mutable.isdisjoint(record.__dict__):
+        return dict(record.__dict__), True
+    # What is sent must not change while the program goes on with the record.
+    return {n: duplicate(v) if n in mutable else v for n, v in record.__dict__.items()}, True
 
 
 def _loaded_values(record: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.kernel.operations import Operation, Update
 from earnorm.kernel.steps import HAND_BACK, WAY, HandBack, Way
+from earnorm.model.writing.pending import arrive
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -44,7 +45,7 @@ def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) ->
 
 
 def give_written(
-    record: BaseModel, op: Operation, update: Update, *, was_read_after: bool = False
+    record: Any, op: Operation, update: Update, *, was_read_after: bool = False
 ) -> None:
     """Put the values that steps filled in into a record, for loaded fields outside the update.
 
@@ -62,7 +63,7 @@ def give_written(
     state = record.__dict__
     for name, value in back.common.items():
         if fields[name].db_name not in written and has(name):
-            state[name] = fields[name].freeze(value)
+            arrive(record, name, value)
     for added in () if was_read_after else (back.added, back.own_added.get(record.pk, _NOTHING)):
         for name, number in added.items():
             if has(name):
@@ -73,8 +74,7 @@ def give_written(
     unsaved = _computed_from_unsaved(record, written)
     for name, value in own.items():
         if has(name) and name not in unsaved:
-            record.__dict__[name] = fields[name].freeze(value)
-            getattr(record, "_originals", {}).pop(name, None)
+            arrive(record, name, value)
 
 
 def _computed_from_unsaved(record: BaseModel, written: Collection[str]) -> Collection[str]:

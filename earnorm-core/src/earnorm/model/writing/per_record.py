@@ -16,6 +16,7 @@ from earnorm.model.validation.checking import checked_plans
 from earnorm.model.writing.pipeline import carry_out, check_written
 from earnorm.model.writing.planning import Plan, planned
 from earnorm.model.writing.sending import Change, refuse_unsaved, write_each
+from earnorm.model.writing.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -42,6 +43,8 @@ async def write_many(bound: BoundModel, values: Mapping[Any, Values]) -> int:
             pk, row.record = _target(bound, key)
             if seen.setdefault(pk, position) != position:
                 raise _error(bound, f"the same record as at position {seen[pk]}", "conflict")
+            if row.record is not None and _is_mapping(each):
+                row.held = Snapshot(row.record, each)
             row.values = each  # type: ignore[assignment] # checked and copied in checked_each()
         except ValidationError as error:
             row.add_problems(error.errors())

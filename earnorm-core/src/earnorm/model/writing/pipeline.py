@@ -19,8 +19,8 @@ from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import atomic
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, run_value_steps
 from earnorm.model.validation.checking import check_rows, checked_plan, checked_plans
+from earnorm.model.writing.pending import forget_change
 from earnorm.model.writing.planning import Plan, has_changes, is_change, plan_of, validated
-from earnorm.model.writing.tracking import forget_change
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -50,7 +50,7 @@ async def check_new(
     valid: Mapping[int, Mapping[str, Any]],
     give_ids: Callable[[BoundModel, list[dict[str, Any]]], None],
     passed: Mapping[int, Way],
-) -> None:
+) -> list[dict[str, Any]] | None:
     """Turn rows of new records into states: run every step, validate, apply the rules, give ids.
 
     Args:
@@ -60,6 +60,10 @@ async def check_new(
         valid: By ``id()`` of a row, the values that its record's constructor has validated already.
         give_ids: Gives ids to states.
         passed: By ``id()`` of a row, the way on which it has passed the ``before`` steps of that way.
+
+    Returns:
+        The validated values of each row, with its commands; None where no transaction runs, whose
+        rollback would need them.
 
     Raises:
         ValidationError: With every problem and its position.
@@ -82,8 +86,10 @@ async def check_new(
     batch.rows = rows
     batch.refuse()
     give_ids(bound, [row.values for row in rows])
+    given = None if batch.env.transaction is None else [dict(row.values) for row in rows]
     await run_value_steps(steps.plan, batch)
     batch.refuse()
+    return given
 
 
 def _mark_valid(rows: Iterable[ValueRow]) -> None:
@@ -268,8 +274,8 @@ def take_back(row: ValueRow) -> None:
     record = row.record
     if record is not None:
         for name, value in row.back.items():
-            record.__dict__[name] = value
             forget_change(record, name)
+            record.__dict__[name] = value
 
 
 def expectations(rows: Iterable[ValueRow]) -> Domain:

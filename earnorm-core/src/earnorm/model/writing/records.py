@@ -22,8 +22,10 @@ from earnorm.model.kinds import by_model, is_mixed, model_of
 from earnorm.model.validation.checking import checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating
 from earnorm.model.writing.handing_back import give_written, on_its_way
+from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.pipeline import carry_out, check_written, expectations, together
 from earnorm.model.writing.planning import Plan, is_change, planned
+from earnorm.model.writing.read_only import readonly_changes
 from earnorm.model.writing.sending import (
     FIRST,
     Change,
@@ -35,7 +37,8 @@ from earnorm.model.writing.sending import (
     write_all,
     write_each,
 )
-from earnorm.model.writing.tracking import changed_fields, env_of, settle, touch
+from earnorm.model.writing.snapshots import Snapshot, forget_taken, settle_sent
+from earnorm.model.writing.tracking import env_of, touch
 from earnorm.model.writing.updates import Change as ServerChange
 
 if TYPE_CHECKING:
@@ -51,12 +54,15 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
             raise ValidationError(type(record)._name, changes)
         await creating.create_with(current_env().app.bind(type(record)), record, values)
         return
-    to_many = type(record)._schema.to_many_names
+    schema, names = type(record)._schema, changed_fields(record)
+    if schema.is_partly_readonly and (problems := readonly_changes(record, names)):
+        raise ValidationError(schema.name, problems)
+    held = Snapshot(record, names, deep=True)
     own = {
-        name: record.__dict__[name] if name in to_many else getattr(record, name)
-        for name in changed_fields(record)
+        name: record.__dict__[name] if name in schema.to_many_names else getattr(record, name)
+        for name in names
     }
-    await write([record], {**own, **values})
+    await write([record], {**own, **values}, own=held)
 
 
 async def save(records: Sequence[BaseModel]) -> int:
@@ -94,6 +100,9 @@ def _changes_of(
 ) -> ValueRow:
     """Return a record's own changes as a row of values to write."""
     row = ValueRow({}, loc, record)
+    row.held = Snapshot(record, names, deep=True)
+    if bound.schema.is_partly_readonly:
+        row.add_problems(readonly_changes(record, names))
     state, to_many = record.__dict__, bound.schema.to_many_names
     assigned = [name for name in names if isinstance(state.get(name), ServerChange)]
     if assigned:
@@ -145,11 +154,12 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
             op = Operation("write", bound.model, env, domain, updates_by_id)
         op = on_its_way(bound, op, Way.SAVE)
         await check_matched(bound, op, await env.app.execute(op), len(updates))
-        for row, update in updates:
-            row.record.__dict__.update(row.values)
-            give_written(row.record, op, update)
     for row in rows:
-        settle(row.record)
+        if len(row.values) != len(row.held.held):
+            forget_taken(row.held, row.values)
+        settle_sent(row.held, row.values)
+    for row, update in updates:
+        give_written(row.record, op, update)
 
 
 def changes_are_written(name: str) -> ErrorDetail:
@@ -162,6 +172,7 @@ async def write(
     records: Sequence[BaseModel],
     values: Mapping[str, Any],
     notes: Mapping[Note[Any], Any] = NO_NOTES,
+    own: Snapshot | None = None,
 ) -> int:
     """Write the same values to every record; return the number of records written.
 
@@ -169,16 +180,21 @@ async def write(
         records: The records.
         values: The values of all of them.
         notes: The notes of the operation, e.g. who makes it if not the program.
+        own: The snapshot of the changes of the only record that are among the values.
     """
     if not records:
         return 0
     bound = _bound_of(records)
+    names = values if isinstance(values, Mapping) else ()  # else it is refused below
+    held: list[Snapshot] = []
+    for record in records:  # a loop makes no function call of its own
+        held.append(Snapshot(record, names, own=own))
     steps = bound.ways.write
     if steps is None or not isinstance(values, Mapping) or not steps.concern((values,)):
         plan = await checked_plan(bound, planned(bound.schema, values), records)
         refuse_unsaved(bound, records, plan)
-        return await write_all(bound, records, plan, (), notes)
-    run, is_one = await prepared_write(records, values, notes)
+        return await write_all(bound, records, plan, held, (), notes)
+    run, is_one = await prepared_write(records, values, notes, held)
     return await run() if is_one else await atomic(run)
 
 
@@ -196,6 +212,7 @@ async def prepared_write(
     records: Sequence[BaseModel],
     values: Mapping[str, Any],
     notes: Mapping[Note[Any], Any] = NO_NOTES,
+    held: Sequence[Snapshot] | None = None,
 ) -> tuple[Callable[[], Awaitable[int]], bool]:
     """Check a write, and prepare the work around it.
 
@@ -203,6 +220,7 @@ async def prepared_write(
         records: The records.
         values: The values of all of them.
         notes: The notes of the operation, e.g. who makes it if not the program.
+        held: The snapshots of the records from before the write, if there are some already.
 
     Returns:
         A function that does all the work, and whether that is one operation. The caller opens a
@@ -212,16 +230,19 @@ async def prepared_write(
         ValidationError: With every problem found.
     """
     bound = _bound_of(records)
+    if held is None:
+        held = [Snapshot(record, values) for record in records]
+    before = held
     steps = bound.ways.write
     if steps is None or not steps.need_transaction(values):
-        batch, plans = await _checked_write(bound, steps, records, values)
+        batch, plans = await _checked_write(bound, steps, before, values)
         return (lambda: _carry_out(bound, batch, plans, notes)), not batch.has_work
     # The steps run inside the transaction; refuse invalid values before it is opened.
     known = bound.schema.fields.keys() & values.keys()
     bound.schema.validate_partial({n: values[n] for n in known if not is_change(n, values[n])})
 
     async def run() -> int:
-        batch, plans = await _checked_write(bound, steps, records, values)
+        batch, plans = await _checked_write(bound, steps, before, values)
         return await _carry_out(bound, batch, plans, notes)
 
     return run, False
@@ -230,14 +251,17 @@ async def prepared_write(
 async def _checked_write(
     bound: BoundModel,
     steps: ValueSteps | None,
-    records: Sequence[BaseModel],
+    held: Sequence[Snapshot],
     values: Mapping[str, Any],
 ) -> tuple[ValueBatch, list[Plan]]:
+    records: list[Any] = [before.structure for before in held]
     many = len(records) > 1
     rows = [
         ValueRow(dict(values), (place,) if many else (), record)
         for place, record in enumerate(records)
     ]
+    for row, before in zip(rows, held, strict=True):
+        row.held = before
     batch = ValueBatch(current_env(), Way.WRITE, bound.view, rows)
     plans = await check_written(bound, steps or NO_STEPS, batch, records)
     if plans[0] is plans[-1]:
@@ -257,7 +281,8 @@ async def _carry_out(
 
     async def operate() -> int:
         if plans[0] is plans[-1]:  # all records share one plan
-            return await write_all(bound, records, plans[0], rows, notes)
+            held = [row.held for row in rows]
+            return await write_all(bound, records, plans[0], held, rows, notes)
         changes = [Change(row, row.record.pk, plan) for row, plan in zip(rows, plans, strict=True)]
         await write_each(bound, changes, Way.WRITE, notes)
         return len({change.pk for change in changes})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
+from earnorm.fields.base import MISSING
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation, Options, PerRecord, Update, made_by
@@ -17,8 +18,10 @@ from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.writing.handing_back import give_written, on_its_way
+from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.planning import Guard, Plan
-from earnorm.model.writing.tracking import changed_fields, env_of, forget_change, touch
+from earnorm.model.writing.snapshots import Snapshot, settle_taken
+from earnorm.model.writing.tracking import env_of, touch
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -35,6 +38,7 @@ async def write_all(
     bound: BoundModel,
     records: Sequence[BaseModel],
     plan: Plan,
+    held: Sequence[Snapshot],
     rows: Sequence[ValueRow] = (),
     notes: Mapping[Note[Any], Any] = NO_NOTES,
 ) -> int:
@@ -44,6 +48,7 @@ async def write_all(
         bound: Their model.
         records: The records.
         plan: The plan.
+        held: The snapshot of each record from before the write.
         rows: Their rows, where they must still have expected values.
         notes: The notes of the operation, e.g. who makes it if not the program.
     """
@@ -76,13 +81,16 @@ async def write_all(
         op = op.with_note(RETURNED, returned)
     op = on_its_way(bound, op, Way.WRITE)
     await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
-    for record in records:
-        take(bound, record, plan, op)
+    for before in held:
+        if op.notes.get(HAND_BACK):
+            give_written(before.structure, op, update)
+        settle_taken(before, plan.values)
     if returned is not None and returned.document is not None:
-        for record in records:
-            _take_stored(bound, record, dict(returned.document), plan.unknown)
+        for before in held:
+            _take_stored(bound, before, dict(returned.document), plan.unknown)
     elif plan.unknown:
-        await read_again(bound, dict.fromkeys(records, plan.unknown), made_by("model", op))
+        unknown = [(before, plan.unknown) for before in held]
+        await read_again(bound, unknown, made_by("model", op))
     return len(pks)
 
 
@@ -186,13 +194,15 @@ async def write_each(
 
 async def learn(bound: BoundModel, changes: Sequence[Change], op: Operation) -> None:
     """Update the records in memory; fetch in one query the values that only the server knows."""
-    unknown: dict[BaseModel, frozenset[str]] = {}
+    unknown: list[tuple[Snapshot, frozenset[str]]] = []
     for change in changes:
-        record = change.row.record
-        if record is not None:
-            take(bound, record, change.plan, op)
+        row = change.row
+        if row.record is not None:
+            before = Snapshot(row.record, ()) if row.held is None else row.held
+            give_written(row.record, op, Update(change.plan.operators))
+            settle_taken(before, change.plan.values)
             if change.plan.unknown:
-                unknown[record] = change.plan.unknown
+                unknown.append((before, change.plan.unknown))
     await read_again(bound, unknown, made_by("model", op))
 
 
@@ -305,53 +315,37 @@ async def lost_update(
     return ConcurrencyError(f"{op.model._name}: {text}; refresh() them and try again")
 
 
-def take(bound: BoundModel, record: BaseModel, plan: Plan, op: Operation) -> None:
-    """Put the values of a written plan into a record, except those that only the server knows."""
-    give_written(record, op, Update(plan.operators))
-    fields = bound.schema.fields
-    for name, value in plan.values.items():
-        field = fields[name]
-        # Each record gets its own copy, because one list in two records would change in both.
-        own = field.decode(field.freeze(field.encode(value))) if field.mutable else value
-        record.__dict__[name] = own
-        forget_change(record, name)
-
-
 def _take_stored(
-    bound: BoundModel, record: BaseModel, document: dict[str, Any], names: frozenset[str]
+    bound: BoundModel, before: Snapshot, document: dict[str, Any], names: frozenset[str]
 ) -> None:
     """Give a record the stored values of some of its fields."""
     state = bound.schema.state(document)
-    for name in names:
-        if name in state:
-            record.__dict__[name] = bound.schema.fields[name].freeze(state[name])
-        else:
-            record.__dict__.pop(name, None)
-        forget_change(record, name)
+    settle_taken(before, {name: state.get(name, MISSING) for name in names})
 
 
 async def read_again(
     bound: BoundModel,
-    unknown: Mapping[BaseModel, frozenset[str]],
+    unknown: Sequence[tuple[Snapshot, frozenset[str]]],
     notes: Mapping[Note[Any], Any],
 ) -> None:
     """Fetch the values that only the server knows; unload them where the record is not found.
 
     Args:
         bound: The records' model.
-        unknown: Records, each with the names of such fields.
+        unknown: Snapshots of records from before the write, each with the names of such fields.
         notes: The notes of the searches, which say who makes them.
     """
     if not unknown:
         return
-    env = env_of(list(unknown))
-    pks = list(dict.fromkeys(record.pk for record in unknown))
-    names = frozenset({"_id"}).union(*unknown.values())
+    records: list[Any] = [before.structure for before, _ in unknown]
+    env = env_of(records)
+    pks = list(dict.fromkeys(record.pk for record in records))
+    names = frozenset({"_id"}).union(*(names for _, names in unknown))
     documents = await by_ids(bound, "_id", pks, env=env, fields=names, notes=notes)
     documents_by_id = {document["_id"]: document for document in documents}
-    for record, names in unknown.items():
+    for record, (before, names) in zip(records, unknown, strict=True):
         document = documents_by_id.get(record.pk)
-        _take_stored(bound, record, document or {}, names)
+        _take_stored(bound, before, document or {}, names)
         if document is None:
             fetch = record._fetch
             known = frozenset(bound.schema.fields) if fetch.loaded is None else fetch.loaded

@@ -1,0 +1,90 @@
+"""Reads records again: all of their fields, or some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from earnorm.exceptions import NotFound, ValidationError, nearest
+from earnorm.fields.base import MISSING
+from earnorm.kernel.binding import BoundModel
+from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.reading.fetch import Fetch
+from earnorm.model.reading.hydrate import refill, states_of
+from earnorm.model.slots import set_fetch
+from earnorm.model.writing.snapshots import Snapshot, settle_taken
+from earnorm.model.writing.tracking import env_of, touch_older
+
+if TYPE_CHECKING:
+    from earnorm.model.base import BaseModel
+
+
+async def refresh(
+    records: Sequence[BaseModel], model: type[BaseModel], names: Sequence[str]
+) -> None:
+    """Read records again; see ``RecordSet.refresh``.
+
+    Args:
+        records: The records.
+        model: The model of the set.
+        names: The fields; all if there is none.
+    """
+    fields = _checked(model, names)
+    held = [Snapshot(each, fields or each.__dict__) for each in records]
+    env = env_of(records, stale=True)
+    bound = env.app.bind(model)
+    only = None if fields is None else frozenset(fields)
+    pks = [record.pk for record in records if record.is_stored]
+    read = await by_ids(bound, "_id", pks, env=env, fields=only)
+    documents = {document["_id"]: document for document in read}
+    missing = sum(record.pk not in documents for record in records)
+    if missing:
+        raise NotFound(f"{model._name}: {missing} of {len(records)} records do not exist any more")
+    if fields is not None:
+        touch_older(records)
+        for before in held:
+            _take(bound, before, dict(documents[_pk(before)]), fields)
+        return
+    states = states_of(bound, records, [dict(documents[record.pk]) for record in records])
+    siblings = list(records) if bound.schema.relations or bound.classes else None
+    fetch = Fetch(env.app, None, siblings)
+    fetch.is_mixed = bound.classes is not None
+    refill(held, states, fetch)
+
+
+def _checked(model: type[BaseModel], names: Sequence[str]) -> list[str] | None:
+    known = model._schema.fields
+    for name in names:
+        if name not in known or not known[name].stored:
+            message = (
+                f"unknown field {name!r}{nearest(str(name), known)}"
+                if name not in known
+                else f"{name!r} is not stored in the record, so it cannot be read again alone"
+            )
+            details: Any = [{"loc": (name,), "msg": message, "type": "unknown_field"}]
+            raise ValidationError(model._name, details)
+    return list(dict.fromkeys(("_id", *names))) if names else None
+
+
+def _pk(before: Snapshot) -> Any:
+    record: Any = before.structure
+    return record.pk
+
+
+def _take(
+    bound: BoundModel, before: Snapshot, document: dict[str, Any], names: Sequence[str]
+) -> None:
+    """Give a record the values of some fields, which are loaded from now on."""
+    record: Any = before.structure
+    schema = type(record)._schema
+    state = schema.state(document)
+    settle_taken(before, {name: state.get(name, MISSING) for name in names if name != "_id"})
+    if schema.derived is not None:
+        for name in names:
+            schema.derived.changed(record, name)
+    fetch: Fetch = record._fetch
+    if not all(map(fetch.has, names)):
+        loaded = (fetch.loaded or frozenset()).union(names)
+        wider = Fetch(bound.app, loaded, [record])
+        wider.seen_in = fetch.seen_in  # the other fields are as stale as before
+        set_fetch(record, wider)

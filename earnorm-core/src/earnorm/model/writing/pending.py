@@ -1,0 +1,209 @@
+"""The pending changes of a record: what the program has changed since memory and database agreed.
+
+Everything that notes, sends, forgets or restores a change goes through here. Two slots of a record,
+and of each embedded object, hold the *baseline*: the values that were stored when both agreed.
+
+- ``_changes``: by name, the baseline of a field that was assigned.
+- ``_originals``: by name, the baseline of a value that can change in place and was read.
+
+A baseline is MISSING (no key), a stored value, or ``Marks`` of the embedded objects in a container:
+these note their own changes, so that nothing of them is copied.
+
+A write takes a snapshot of the fields that it is about, sends, and settles the snapshot when the
+answer is there (``snapshots``). What the program has changed meanwhile stays pending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.fields.base import MISSING, Field, Marks, is_embedded, marked
+
+if TYPE_CHECKING:
+    from earnorm.model.structures import Structure
+
+_NONE: Final[Mapping[str, Any]] = {}
+
+
+# -- comparing ------------------------------------------------------------------------------------
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two stored values are equal and of the same types (1, 1.0 and True differ).
+
+    NaN equals NaN, as in domains.
+    """
+    if type(one) is not type(other):
+        return False
+    if type(one) is dict:
+        return list(one) == list(other) and all(same(v, other[k]) for k, v in one.items())
+    if type(one) is list:
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other) or (one != one and other != other)
+
+
+def changed_fields(structure: Structure) -> list[str]:
+    """Return the names of changed fields, those with values that changed in place included."""
+    names: list[str] = list(getattr(structure, "_changes", ()))
+    fields, state = type(structure)._schema.fields, structure.__dict__
+    for name, original in getattr(structure, "_originals", _NONE).items():
+        if name not in names and _differs(fields[name], state.get(name), original):
+            names.append(name)
+    for field in type(structure)._schema.embedded:
+        value = state.get(field.name)
+        if isinstance(value, field.model) and field.name not in names and changed_fields(value):
+            names.append(field.name)
+    return names
+
+
+def _differs(field: Field[Any, Any], value: Any, original: Any) -> bool:
+    """Return whether a value that can change in place differs from its baseline."""
+    if original is MISSING:
+        # Reading an unset field gave its default, which is a change only if it was altered.
+        return not same(field.encode(value), field.encode(field.default_value()))
+    if type(original) is Marks:
+        return _has_moved(value, original.tree)
+    return not same(field.encode(value), original)
+
+
+def _has_moved(value: Any, tree: Any) -> bool:
+    """Return whether a container has other items than those marked, or a marked object changed."""
+    if value is tree:
+        return is_embedded(value) and bool(changed_fields(value))
+    if is_embedded(value):
+        return not (is_embedded(tree) and same(value._stored(), stored_before(tree)))
+    kind = type(value)
+    if kind is not type(tree):
+        return True
+    if kind is list:
+        return len(value) != len(tree) or any(map(_has_moved, value, tree))
+    if kind is dict:
+        return list(value) != list(tree) or any(_has_moved(v, tree[k]) for k, v in value.items())
+    return not same(value, tree)
+
+
+# -- the baseline ---------------------------------------------------------------------------------
+
+
+def note_assignment(structure: Structure, name: str) -> None:
+    """Note the baseline of a field that is about to be assigned."""
+    changes: dict[str, Any] | None = getattr(structure, "_changes", None)
+    if changes is None:
+        changes = {}
+        object.__setattr__(structure, "_changes", changes)
+    originals: dict[str, Any] = getattr(structure, "_originals", {})
+    if name in originals:
+        changes.setdefault(name, originals.pop(name))
+    elif name not in changes:
+        changes[name] = structure.__dict__.get(name, MISSING)
+
+
+def unwritten_defaults(structure: Structure) -> frozenset[str]:
+    """Return the fields whose default was read and not altered, so that it is not written."""
+    fields, state = type(structure)._schema.fields, structure.__dict__
+    return frozenset(
+        name
+        for name, original in structure._originals.items()
+        if original is MISSING and not _differs(fields[name], state.get(name), original)
+    )
+
+
+def state_before(structure: Structure) -> dict[str, Any]:
+    """Return the state as it was when memory and database agreed, without any unsaved change."""
+    state = dict(structure.__dict__)
+    schema = type(structure)._schema
+    changes: Mapping[str, Any] = getattr(structure, "_changes", _NONE)
+    originals: Mapping[str, Any] = getattr(structure, "_originals", _NONE)
+    for name, value in (*originals.items(), *changes.items()):
+        if value is MISSING:
+            state.pop(name, None)
+        else:
+            state[name] = _before(schema.fields[name], value)
+    for field in schema.embedded:
+        value = state.get(field.name)
+        if is_embedded(value) and changed_fields(value):
+            state[field.name] = stored_before(value)
+    return state
+
+
+def _before(field: Field[Any, Any], baseline: Any) -> Any:
+    if type(baseline) is Marks:
+        return field.encode(_unmarked(baseline.tree))
+    return field.freeze(baseline) if field.mutable else baseline
+
+
+def _unmarked(tree: Any) -> Any:
+    """Return a container with the baselines of the embedded objects that were marked in it."""
+    if is_embedded(tree):
+        return stored_before(tree)
+    kind = type(tree)
+    if kind is list:
+        return list(map(_unmarked, tree))
+    return {key: _unmarked(item) for key, item in tree.items()} if kind is dict else tree
+
+
+def stored_before(embedded: Structure) -> dict[str, Any]:
+    """Return the stored form of an embedded object as it was, without any unsaved change."""
+    schema = type(embedded)._schema
+    return embedded._with_undeclared(schema.document(state_before(embedded)))
+
+
+def forget_change(structure: Structure, name: str) -> None:
+    """Mark one field as stored; the next read notes its baseline."""
+    getattr(structure, "_changes", {}).pop(name, None)
+    getattr(structure, "_originals", {}).pop(name, None)
+
+
+def settle_all(structure: Structure) -> None:
+    """Mark all values that an object holds as stored."""
+    getattr(structure, "_changes", {}).clear()
+    fields, state = type(structure)._schema.fields, structure.__dict__
+    originals: dict[str, Any] = getattr(structure, "_originals", {})
+    for name in originals:
+        originals[name] = baseline_of(fields[name], state.get(name))
+        if type(originals[name]) is Marks:
+            settle_inside(state[name])
+    for field in type(structure)._schema.embedded:
+        settle_inside(state.get(field.name))
+
+
+def settle_inside(value: Any) -> None:
+    """Mark all values of the embedded objects in a value as stored."""
+    if is_embedded(value):
+        settle_all(value)
+    elif type(value) is list:
+        for item in value:
+            settle_inside(item)
+    elif type(value) is dict:
+        for item in value.values():
+            settle_inside(item)
+
+
+def baseline_of(field: Field[Any, Any], value: Any) -> Any:
+    """Return the baseline of a stored value that can change in place, for ``_originals``."""
+    if field.holds_objects:
+        return Marks(marked(value))
+    # The copy must be new, because the value may be changed in place later.
+    return field.freeze(field.encode(value))
+
+
+def arrive(structure: Structure, name: str, value: Any) -> None:
+    """Give a record a value that the database has now; a pending change of the field stays."""
+    changes: dict[str, Any] = getattr(structure, "_changes", {})
+    if name in changes:
+        changes[name] = value
+        return
+    field = type(structure)._schema.fields[name]
+    originals: dict[str, Any] = getattr(structure, "_originals", {})
+    if name in originals:
+        if _differs(field, structure.__dict__.get(name), originals[name]):
+            originals[name] = field.freeze(field.encode(value))
+            return
+        del originals[name]
+    elif (
+        field.mutable and is_embedded(held := structure.__dict__.get(name)) and changed_fields(held)
+    ):
+        structure._changes_or_new()[name] = value
+        return
+    structure.__dict__[name] = field.freeze(value) if field.mutable else value

@@ -1,0 +1,88 @@
+"""Copies the state of a record, its pending changes included, to restore it after a rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from earnorm.fields.base import Marks, is_embedded
+from earnorm.model.slots import set_state
+
+if TYPE_CHECKING:
+    from earnorm.model.structures import Structure
+
+
+def duplicate(value: Any) -> Any:
+    """Copy a value and what it holds, the pending changes of embedded objects included."""
+    kind = type(value)
+    if kind is list:
+        return list(map(duplicate, value))
+    if kind is dict:
+        return {key: duplicate(item) for key, item in value.items()}
+    if kind is set:
+        return set(value)
+    if is_embedded(value):
+        copied = object.__new__(kind)
+        restore_into(copied, *copied_state(value))
+        copied._take_undeclared(value)
+        return copied
+    return value
+
+
+def copied_state(structure: Structure) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return copies of a structure's state and of its slots, which share nothing that can change."""
+    fields = type(structure)._schema.fields
+    copies: dict[int, Any] = {}
+
+    def own(name: str, value: Any) -> Any:
+        field = fields.get(name)
+        if field is None or not field.mutable:
+            return value
+        copied = duplicate(value)
+        _note_copies(value, copied, copies)
+        return copied
+
+    state = {name: own(name, value) for name, value in structure.__dict__.items()}
+    slots: dict[str, Any] = {}
+    for slot in ("_changes", "_originals"):
+        noted = getattr(structure, slot, None)
+        if noted is not None:
+            slots[slot] = {
+                name: Marks(_translated(v.tree, copies)) if type(v) is Marks else v
+                for name, v in noted.items()
+            }
+    fetch = getattr(structure, "_fetch", None)
+    if fetch is not None:
+        slots["_fetch"] = fetch
+    return state, slots
+
+
+def _note_copies(value: Any, copied: Any, copies: dict[int, Any]) -> None:
+    if is_embedded(value):
+        copies[id(value)] = copied
+    elif type(value) is list:
+        for one, other in zip(value, copied, strict=True):
+            _note_copies(one, other, copies)
+    elif type(value) is dict:
+        for key, one in value.items():
+            _note_copies(one, copied[key], copies)
+
+
+def _translated(tree: Any, copies: Mapping[int, Any]) -> Any:
+    """Return marks whose objects are the copies of those that were marked."""
+    if is_embedded(tree):
+        return copies[id(tree)] if id(tree) in copies else duplicate(tree)
+    kind = type(tree)
+    if kind is list:
+        return [_translated(item, copies) for item in tree]
+    return {k: _translated(v, copies) for k, v in tree.items()} if kind is dict else tree
+
+
+def restore_into(structure: Structure, state: dict[str, Any], slots: Mapping[str, Any]) -> None:
+    """Give a structure a state and slots."""
+    set_state(structure, state)
+    for slot in ("_changes", "_originals", "_fetch"):
+        if slot in slots:
+            object.__setattr__(structure, slot, slots[slot])
+        elif hasattr(structure, slot):
+            object.__delattr__(structure, slot)

@@ -1,0 +1,337 @@
+"""Snapshots: the values of a record when a write or a reading began, and what its answer changes.
+
+``pending`` describes what they leave and what they change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.fields.base import MISSING, Field, Marks, is_embedded
+from earnorm.model.slots import set_state
+from earnorm.model.writing.pending import (
+    arrive,
+    baseline_of,
+    forget_change,
+    same,
+    settle_all,
+    settle_inside,
+)
+
+if TYPE_CHECKING:
+    from earnorm.model.structures import Structure
+
+_NONE: Final[Mapping[str, Any]] = {}
+
+
+class Snapshot:
+    """The values of some fields when a write or a reading began.
+
+    Args:
+        structure: The record or the embedded object.
+        names: Names of fields, or paths into them.
+        deep: A save sends the fields, and the program keeps the objects that it holds; else they
+            get new values from elsewhere.
+        own: The snapshot of the record's own changes, where they are written together with others.
+
+    Attributes:
+        structure: The record or the embedded object.
+        held: The values by name; MISSING where the state had none.
+        forms: The stored forms of those that can change in place.
+        parts: By name, the snapshots of the embedded objects in a value, in the value's shape.
+        own: The snapshot of the record's own changes that go with a write; None without any.
+        sent: The names of the fields of an embedded object that were sent, each by its own path;
+            None if the object was sent as a whole.
+    """
+
+    __slots__ = ("forms", "held", "own", "parts", "sent", "structure")
+
+    def __init__(
+        self,
+        structure: Structure,
+        names: Iterable[str],
+        *,
+        deep: bool = False,
+        own: Snapshot | None = None,
+    ) -> None:
+        fields, state = type(structure)._schema.fields, structure.__dict__
+        self.structure = structure
+        self.own = own
+        self.sent: frozenset[str] | None = None
+        self.forms: dict[str, Any] = {}
+        self.parts: dict[str, Any] = {}
+        self.held: dict[str, Any] = {}
+        held = self.held
+        for name in names:
+            if type(name) is str and "." in name:  # the caller refuses others
+                name = name.partition(".")[0]
+            held[name] = value = state.get(name, MISSING)
+            field = fields.get(name)
+            if field is None or not field.mutable or value is None or value is MISSING:
+                continue
+            if deep:  # the program gets the object that this read makes, if it reads later
+                held[name] = value = getattr(structure, name)
+                if field.holds_objects or is_embedded(value):
+                    self.parts[name] = _parts(value)
+            self.forms[name] = field.freeze(field.encode(value))
+
+    def is_unchanged(self, name: str) -> bool:
+        """Return whether the program still holds the value of the snapshot."""
+        held = self.held[name]
+        now = self.structure.__dict__.get(name, MISSING)
+        field = type(self.structure)._schema.fields.get(name)
+        if name in self.forms:
+            assert field is not None
+            return (
+                now is not None and now is not MISSING and same(field.encode(now), self.forms[name])
+            )
+        if now is held:
+            return True
+        if field is None or now is MISSING or held is MISSING or now is None or held is None:
+            return False
+        # A value that was read meanwhile may have been converted by that.
+        return field.converts and same(field.encode(now), field.encode(held))
+
+
+def _parts(value: Any) -> Any:
+    """Return snapshots of the embedded objects in a value, in containers like the value's own."""
+    if is_embedded(value):
+        return Snapshot(value, list(value.__dict__), deep=True)
+    kind = type(value)
+    if kind is list:
+        return list(map(_parts, value))
+    return {key: _parts(item) for key, item in value.items()} if kind is dict else value
+
+
+def forget_taken(sent: Snapshot, values: Mapping[str, Any]) -> None:
+    """Mark the fields of a save as stored whose values steps took, to write them in another way."""
+    for name in sent.held.keys() - values.keys():
+        if sent.is_unchanged(name):
+            forget_change(sent.structure, name)
+
+
+def settle_sent(sent: Snapshot, values: Mapping[str, Any]) -> None:
+    """Mark what a save sent as stored, if the program still holds it.
+
+    A value that can change in place stays the object that the program holds; the validated value is
+    filled into it.
+
+    Args:
+        sent: The snapshot of the save.
+        values: The validated values that were sent, by name.
+    """
+    structure, held = sent.structure, sent.held
+    fields, state = type(structure)._schema.fields, structure.__dict__
+    for name, fresh in values.items():
+        if name not in held:
+            arrive(structure, name, fresh)
+        elif name in sent.parts:
+            _settle_parts(sent, fields[name], fields[name].decode(fresh))
+        elif state.get(name, MISSING) is held[name] and name not in sent.forms:
+            if hasattr(structure, "_changes"):
+                structure._changes.pop(name, None)
+            state[name] = fresh
+        elif sent.is_unchanged(name):
+            field = fields[name]
+            if field.mutable:
+                structure._originals_or_new()[name] = baseline_of(field, fresh)
+                fresh = renewed(state.get(name), field.decode(fresh))
+            state[name] = fresh
+            getattr(structure, "_changes", {}).pop(name, None)
+        else:
+            _keep_pending(sent, fields[name], fields[name].encode(fresh))
+
+
+def _settle_parts(sent: Snapshot, field: Field[Any, Any], fresh: Any) -> None:
+    """Settle a value with embedded objects, each of which notes its own changes."""
+    structure, name = sent.structure, field.name
+    parts, now = sent.parts[name], structure.__dict__.get(name)
+    if _settle_each(parts, fresh):
+        if type(parts) is Snapshot:
+            if now is parts.structure:
+                getattr(structure, "_changes", {}).pop(name, None)
+            else:
+                structure._changes_or_new()[name] = parts.structure
+            return
+        marks = Marks(_objects(parts))
+        if now is sent.held[name]:
+            structure._originals_or_new()[name] = marks
+            getattr(structure, "_changes", {}).pop(name, None)
+        else:
+            structure._changes_or_new()[name] = marks
+    elif sent.is_unchanged(name):  # a validator made another shape
+        value = structure.__dict__[name] = renewed(now, fresh)
+        settle_inside(value)
+        getattr(structure, "_changes", {}).pop(name, None)
+        if field.holds_objects:
+            structure._originals_or_new()[name] = baseline_of(field, value)
+    else:
+        _keep_pending(sent, field, field.encode(fresh))
+
+
+def _settle_each(parts: Any, fresh: Any) -> bool:
+    """Settle the objects in a value with those that were sent; return whether the shapes match."""
+    pairs: list[tuple[Any, Any]] = []
+    if not _pair(parts, fresh, pairs):
+        return False
+    for sent, part in pairs:
+        values = dict(part.__dict__)
+        if sent.sent is not None:
+            settle_sent(sent, {name: values[name] for name in sent.sent if name in values})
+            continue
+        settle_sent(sent, values)
+        for name in sent.held.keys() - values.keys():  # a default that was only read
+            if sent.is_unchanged(name):
+                sent.structure.__dict__.pop(name, None)
+                forget_change(sent.structure, name)
+        sent.structure._take_undeclared(part)
+    return True
+
+
+def _pair(parts: Any, fresh: Any, pairs: list[tuple[Any, Any]]) -> bool:
+    if type(parts) is Snapshot:
+        pairs.append((parts, fresh))
+        return type(fresh) is type(parts.structure)
+    kind = type(parts)
+    if kind is not type(fresh):
+        return False
+    if kind is list:
+        return len(parts) == len(fresh) and all(
+            _pair(p, f, pairs) for p, f in zip(parts, fresh, strict=True)
+        )
+    if kind is dict:
+        return list(parts) == list(fresh) and all(
+            _pair(p, fresh[k], pairs) for k, p in parts.items()
+        )
+    return same(parts, fresh)
+
+
+def _objects(parts: Any) -> Any:
+    if type(parts) is Snapshot:
+        return parts.structure
+    kind = type(parts)
+    if kind is list:
+        return list(map(_objects, parts))
+    return {key: _objects(item) for key, item in parts.items()} if kind is dict else parts
+
+
+def settle_new(sent: Snapshot, state: Mapping[str, Any]) -> None:
+    """Give a record that was created its stored state; what was changed meanwhile stays pending.
+
+    Args:
+        sent: The snapshot of the whole record.
+        state: The values that were stored and handed back.
+    """
+    structure = sent.structure
+    for name in sent.held.keys() - state.keys():  # commands, which steps have carried out
+        if sent.is_unchanged(name):
+            structure.__dict__.pop(name, None)
+            forget_change(structure, name)
+    settle_sent(sent, state)
+
+
+def settle_taken(before: Snapshot, values: Mapping[str, Any]) -> None:
+    """Give a record values that the database has now, if the program has not changed them meanwhile.
+
+    Args:
+        before: The snapshot from before the write or the reading.
+        values: Values or stored values by name; MISSING where there is none. Values of the record's
+            own changes are settled as those of a save.
+    """
+    structure, held, own = before.structure, before.held, before.own
+    if own is not None:
+        settle_sent(own, {n: v for n, v in values.items() if n in own.held})
+        values = {n: v for n, v in values.items() if n not in own.held}
+    fields, state = type(structure)._schema.fields, structure.__dict__
+    for name, value in values.items():
+        if name in held and not before.is_unchanged(name):
+            field = fields[name]
+            _keep_pending(before, field, value if value is MISSING else field.encode(value))
+            continue
+        if hasattr(structure, "_changes"):
+            structure._changes.pop(name, None)
+        if hasattr(structure, "_originals"):
+            structure._originals.pop(name, None)
+        if value is MISSING:
+            state.pop(name, None)
+        elif (field := fields[name]).mutable:
+            # Each record gets its own copy, because one list in two records would change in both.
+            state[name] = field.freeze(field.encode(value))
+        else:
+            state[name] = value
+
+
+def renew_state(
+    structure: Structure, state: dict[str, Any], before: Snapshot | None = None
+) -> None:
+    """Give a record a state that was read; what was changed since the snapshot stays pending.
+
+    Args:
+        structure: The record.
+        state: Its state.
+        before: The snapshot of all of its fields; None where every change stays pending.
+    """
+    changes: Mapping[str, Any] = getattr(structure, "_changes", _NONE)
+    kept: dict[str, Any] = {}
+    if before is None:
+        names: Iterable[str] = changes
+    else:
+        held = before.held
+        names = [n for n in held if not before.is_unchanged(n)]
+        names += [n for n in changes if n not in held]
+    for name in names:
+        kept[name] = structure.__dict__.get(name)
+    set_state(structure, state)
+    for slot in ("_changes", "_originals"):
+        if hasattr(structure, slot):
+            object.__delattr__(structure, slot)
+    fields = type(structure)._schema.fields
+    for name, value in kept.items():
+        stored = state.get(name, MISSING)
+        mutable = fields[name].mutable and not is_embedded(value)
+        noted = structure._originals_or_new() if mutable else structure._changes_or_new()
+        noted[name] = fields[name].freeze(stored)
+        state[name] = value
+
+
+def _keep_pending(before: Snapshot, field: Field[Any, Any], stored: Any) -> None:
+    """Keep a value that the program has changed meanwhile, and note what is stored now."""
+    structure, name = before.structure, field.name
+    baseline = field.freeze(stored) if field.mutable else stored
+    originals: dict[str, Any] = getattr(structure, "_originals", {})
+    if name in originals and name not in getattr(structure, "_changes", _NONE):
+        originals[name] = baseline  # it was changed in place
+    else:
+        structure._changes_or_new()[name] = baseline
+
+
+def renewed(held: Any, fresh: Any) -> Any:
+    """Fill a value that the program holds with another one; return the other where that cannot be."""
+    kind = type(held)
+    if held is fresh or kind is not type(fresh):
+        return fresh
+    if kind is list:
+        held[:] = [*map(renewed, held, fresh), *fresh[len(held) :]]
+    elif kind is dict:
+        items = {k: renewed(held[k], v) if k in held else v for k, v in fresh.items()}
+        held.clear()
+        held.update(items)
+    elif kind is set:
+        held.clear()
+        held.update(fresh)
+    elif is_embedded(held):
+        fields, state = kind._schema.fields, held.__dict__
+        values = {
+            name: renewed(getattr(held, name), value)
+            if name in state and fields[name].mutable
+            else value
+            for name, value in fresh.__dict__.items()
+        }
+        state.clear()
+        state.update(values)
+        held._take_undeclared(fresh)
+        settle_all(held)
+    else:
+        return fresh
+    return held
