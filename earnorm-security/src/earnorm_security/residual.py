@@ -7,15 +7,18 @@ record has to be read and changed in memory, nor has it to stay as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from earnorm import App, BaseModel, Domain
 from earnorm.domain import And, Condition, Not, Or
 from earnorm.plugin import PerRecord, Update
 
+_Effect: TypeAlias = tuple[str, Any, bool]
+"""A changed path with its new value, and whether that is known."""
+
 _UNSET = object()
-_ANY_KEY = "*"  # the path of a condition about the whole record, e.g. a full-text search
+_ANY_PATH = "*"  # the path of a condition about the whole record, e.g. a full-text search
 
 
 class Residual:
@@ -30,13 +33,11 @@ class Residual:
     def __init__(self, app: App, model: type[BaseModel], domain: Domain) -> None:
         self._app, self._model, self._domain = app, model, domain.simplify()
         schema = app.bind(model).schema
-        self._keys = {
-            node: _ANY_KEY
-            if node.path == _ANY_KEY
-            else schema.resolve(node.path).db_path.partition(".")[0]
+        self._paths = {
+            node: _ANY_PATH if node.path == _ANY_PATH else schema.resolve(node.path).db_path
             for node in self._domain.conditions()
         }
-        self._looked_at = frozenset(self._keys.values())
+        self._keys = frozenset(path.partition(".")[0] for path in self._paths.values())
         self._terms = frozenset(_terms(self._domain))
 
     def after(self, update: Update) -> Domain | None:
@@ -47,19 +48,19 @@ class Residual:
 
         Returns:
             A domain about the records before the change, simplified. It is the whole domain itself
-            if
-            the change does not concern it. It is None if the update changes a field of the domain
-            in a
-            way whose result isn't known beforehand: an operator other than ``$set`` and ``$unset``,
-            a
-            part of a value (``$set`` of ``address.city``), or any change if a condition is about
-            the
-            whole record.
+            if the change does not concern it. It is None if the update changes a value of the
+            domain in a way whose result isn't known beforehand: an operator other than ``$set``
+            and ``$unset``, a part of the value (``$set`` of ``lines.0`` for a condition about
+            ``lines``), or any change if a condition is about the whole record.
         """
-        values, unknown = _effect(update)
-        if _ANY_KEY in self._looked_at or not unknown.isdisjoint(self._looked_at):
+        if _ANY_PATH in self._keys:
             return None
-        return self._domain if self._looked_at.isdisjoint(values) else self._rest(values)
+        if self._keys.isdisjoint(_keys_of(update)):
+            return self._domain
+        try:
+            return self._rest(_effect(update))
+        except _UnknownError:
+            return None
 
     def of_new(self, document: Mapping[str, Any]) -> Domain:
         """Return the conditions that a new document leaves open for values that steps may fill in.
@@ -67,20 +68,16 @@ class Residual:
         Args:
             document: The document, in stored form.
         """
-        return self._rest({key: value for key, value in document.items() if value is not None})
+        return self._rest([(key, v, True) for key, v in document.items() if v is not None])
 
     def is_implied(self, rest: Domain) -> bool:
         """Return whether the domain's terms contain those of a residual, and so imply it."""
         return self._terms.issuperset(_terms(rest))
 
-    def _rest(self, values: Mapping[str, Any]) -> Domain:
+    def _rest(self, effect: Sequence[_Effect]) -> Domain:
         def rest(node: Domain) -> Domain:
             if isinstance(node, Condition):
-                key = self._keys[node]
-                if key not in values:
-                    return node
-                document = {} if values[key] is _UNSET else {key: values[key]}
-                return Domain(self._app.matcher(self._model, node)(document))
+                return self._decided(node, effect)
             if isinstance(node, And):
                 return And(rest(child) for child in node.children)
             if isinstance(node, Or):
@@ -88,6 +85,34 @@ class Residual:
             return ~rest(node.child) if isinstance(node, Not) else node
 
         return rest(self._domain).simplify()
+
+    def _decided(self, node: Condition, effect: Sequence[_Effect]) -> Domain:
+        """Return a condition's result after the change; the condition itself if nothing touches it.
+
+        Raises:
+            _UnknownError: The result is not known beforehand.
+        """
+        path = self._paths[node]
+        for changed, value, is_known in effect:
+            if path == changed or path.startswith(f"{changed}."):
+                if not is_known:
+                    raise _UnknownError
+                document = {} if value is _UNSET else _nested(changed, value)
+                return Domain(self._app.matcher(self._model, node)(document))
+            if changed.startswith(f"{path}."):
+                # The write sets a value inside, so there is an object afterwards.
+                is_about_none = node.value is None and node.operator in ("=", "!=")
+                if not is_known or not is_about_none or _without_positions(changed) != changed:
+                    raise _UnknownError
+                if value is not _UNSET:
+                    return Domain(node.operator == "!=")
+            elif _overlap(_without_positions(path), _without_positions(changed)):
+                raise _UnknownError
+        return node
+
+
+class _UnknownError(Exception):
+    """The result of a change is not known beforehand."""
 
 
 def updates_of(values: object) -> Mapping[Any, Update]:
@@ -115,17 +140,34 @@ def _terms(domain: Domain) -> Iterable[Domain]:
     return () if domain is Domain.TRUE else (domain,)
 
 
-def _effect(update: Update) -> tuple[dict[str, Any], frozenset[str]]:
-    """Return the keys with their known new values, and the keys that change in another way."""
-    values: dict[str, Any] = {}
-    unknown: set[str] = set()
+def _keys_of(update: Update) -> frozenset[str]:
+    renamed = update.operators.get("$rename", {})
+    return update.keys | {str(path).partition(".")[0] for path in renamed.values()}
+
+
+def _effect(update: Update) -> list[_Effect]:
+    """Return the changed paths, each with its new value and whether that is known."""
+    effect: list[_Effect] = []
     for operator, spec in update.operators.items():
         for path, value in spec.items():
-            key, _, inner = path.partition(".")
-            if inner or operator not in ("$set", "$unset"):
-                unknown.add(key)
-            else:
-                values[key] = value if operator == "$set" else _UNSET
+            is_known = operator in ("$set", "$unset")
+            effect.append((path, _UNSET if operator == "$unset" else value, is_known))
             if operator == "$rename":
-                unknown.add(str(value).partition(".")[0])
-    return values, frozenset(unknown)
+                effect.append((str(value), None, False))
+    return effect
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    """Return a document that has a value at a path."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    document: dict[str, Any] = value
+    return document
+
+
+def _without_positions(path: str) -> str:
+    return ".".join(part for part in path.split(".") if not part.isdecimal())
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")

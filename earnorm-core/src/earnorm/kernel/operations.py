@@ -80,9 +80,30 @@ class Update:
         return [*stages, {"$unset": list(removed)}] if removed else stages
 
     def merged(self, operator: str, values: Mapping[str, Any]) -> Update:
-        """Return a copy that also applies ``{operator: values}``."""
-        spec = {**self.operators.get(operator, _NOTHING), **values}
-        return replace(self, operators={**self.operators, operator: spec})
+        """Return a copy that also applies ``{operator: values}``.
+
+        A value that is set takes the place of all changes inside it, which the server would refuse
+        beside it.
+        """
+        operators = self.operators
+        if operator == "$set" and any("." in key for spec in operators.values() for key in spec):
+            operators = {
+                name: {k: v for k, v in spec.items() if not _is_inside(k, values)}
+                for name, spec in operators.items()
+            }
+        spec = {**operators.get(operator, _NOTHING), **values}
+        merged = {name: spec for name, spec in operators.items() if spec}
+        return replace(self, operators={**merged, operator: spec})
+
+
+def _is_inside(path: str, keys: Mapping[str, Any]) -> bool:
+    """Return whether a path leads into the value under one of the keys."""
+    place = path.rfind(".")
+    while place > 0:
+        if path[:place] in keys:
+            return True
+        place = path.rfind(".", 0, place)
+    return False
 
 
 def _value_or(key: str, unset: Any) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, run_val
 from earnorm.model.kinds import by_model, is_mixed, model_of
 from earnorm.model.validation.checking import checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating
+from earnorm.model.writing.changed_paths import by_paths, note_paths, refuse_displaced
 from earnorm.model.writing.handing_back import give_written, on_its_way
 from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.pipeline import carry_out, check_written, expectations, together
@@ -58,6 +59,7 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
     if schema.is_partly_readonly and (problems := readonly_changes(record, names)):
         raise ValidationError(schema.name, problems)
     held = Snapshot(record, names, deep=True)
+    note_paths(held)
     own = {
         name: record.__dict__[name] if name in schema.to_many_names else getattr(record, name)
         for name in names
@@ -101,6 +103,8 @@ def _changes_of(
     """Return a record's own changes as a row of values to write."""
     row = ValueRow({}, loc, record)
     row.held = Snapshot(record, names, deep=True)
+    if row.held.parts:
+        note_paths(row.held)
     if bound.schema.is_partly_readonly:
         row.add_problems(readonly_changes(record, names))
     state, to_many = record.__dict__, bound.schema.to_many_names
@@ -141,6 +145,8 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
     for row in rows:
         if row.values:
             change = Update({"$set": schema.encode(row.values)}, expected(bound, row))
+            if row.held.parts:
+                change = by_paths(schema, change, row.held, row.values)
             updates.append((row, change))
     touch(env, [row.record for row in rows])
     if updates:
@@ -153,7 +159,12 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
             domain = condition("_id", "in", [row.record.pk for row, _ in updates])
             op = Operation("write", bound.model, env, domain, updates_by_id)
         op = on_its_way(bound, op, Way.SAVE)
-        await check_matched(bound, op, await env.app.execute(op), len(updates))
+        try:
+            matched = await env.app.execute(op)
+        except ValidationError as error:
+            refuse_displaced(error, [row.held for row in rows])
+            raise
+        await check_matched(bound, op, matched, len(updates))
     for row in rows:
         if len(row.values) != len(row.held.held):
             forget_taken(row.held, row.values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
@@ -17,6 +17,7 @@ from earnorm.kernel.steps import HAND_BACK, Way
 from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
+from earnorm.model.writing.changed_paths import by_paths, refuse_displaced
 from earnorm.model.writing.handing_back import give_written, on_its_way
 from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.planning import Guard, Plan
@@ -59,9 +60,12 @@ async def write_all(
     pks = list(dict.fromkeys(record.pk for record in records))
     touch(env, records)
     is_one = len(pks) == 1
+    own = held[0].own
+    if own is not None and own.parts:
+        update = by_paths(bound.schema, update, own, plan.values)
     if is_one:
         if rows and rows[0].expected:
-            update = Update(plan.operators, expected(bound, rows[0]), plan.where)
+            update = replace(update, expect={**update.expect, **expected(bound, rows[0])})
         domain = condition("_id", "=", pks[0])
         op = Operation("write", bound.model, env, domain, update, FIRST, notes)
     elif rows and any(row.expected for row in rows):
@@ -80,7 +84,12 @@ async def write_all(
     if returned is not None:
         op = op.with_note(RETURNED, returned)
     op = on_its_way(bound, op, Way.WRITE)
-    await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
+    try:
+        await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
+    except ValidationError as error:
+        if own is not None:
+            refuse_displaced(error, [own])
+        raise
     for before in held:
         if op.notes.get(HAND_BACK):
             give_written(before.structure, op, update)
@@ -282,7 +291,8 @@ def _has_conditions(op: Operation) -> bool:
     back, values = op.notes.get(HAND_BACK), op.values
     updates = values.values() if isinstance(values, PerRecord) else (values,)
     return (back is not None and back.is_narrowed) or any(
-        isinstance(update, Update) and bool(update.expect) for update in updates
+        isinstance(update, Update) and (bool(update.expect) or update.where is not Domain.TRUE)
+        for update in updates
     )
 
 

@@ -43,9 +43,12 @@ class Snapshot:
         own: The snapshot of the record's own changes that go with a write; None without any.
         sent: The names of the fields of an embedded object that were sent, each by its own path;
             None if the object was sent as a whole.
+        changed: The names of the changed fields of an embedded object that was loaded; None where
+            it is written whole.
+        before: The stored form of such an object without its changes.
     """
 
-    __slots__ = ("forms", "held", "own", "parts", "sent", "structure")
+    __slots__ = ("before", "changed", "forms", "held", "own", "parts", "sent", "structure")
 
     def __init__(
         self,
@@ -59,6 +62,8 @@ class Snapshot:
         self.structure = structure
         self.own = own
         self.sent: frozenset[str] | None = None
+        self.changed: list[str] | None = None
+        self.before: Mapping[str, Any] = _NONE
         self.forms: dict[str, Any] = {}
         self.parts: dict[str, Any] = {}
         self.held: dict[str, Any] = {}

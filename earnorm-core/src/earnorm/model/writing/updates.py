@@ -12,13 +12,14 @@ from typing import Any, ClassVar, Literal
 from typing_extensions import override
 
 from earnorm.domain import Domain
-from earnorm.fields.base import Field
+from earnorm.fields.base import Field, is_embedded
 from earnorm.fields.numeric import Boolean, Decimal, Int
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import DateTime
 from earnorm.kernel.operations import TOGGLE
 from earnorm.model.schema import Schema
 from earnorm.model.writing.bounds import Number, checked_number, within_bounds, works_on
+from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.places import Place, RefusedError, adapter
 
 
@@ -308,7 +309,12 @@ class Pull(OfItems):
 
     @override
     def operand(self, place: Place) -> Any:
-        return self.checked_items(place, grows=False)
+        items = self.checked_items(place, grows=False)
+        # An object that was read is pulled as it is stored, whatever its validation would fill in.
+        return [
+            given._stored() if is_embedded(given) and not changed_fields(given) else item
+            for given, item in zip(self.items, items, strict=True)
+        ]
 
 
 class Pop(Change):
