@@ -62,7 +62,8 @@ def by_paths(schema: Schema, update: Update, sent: Snapshot, values: Mapping[str
     operators = {**update.operators, "$set": {**others, **paths.values}}
     if not operators["$set"]:
         del operators["$set"]
-    return Update(operators, {**paths.expected, **update.expect}, update.where & paths.where)
+    where = paths.where if update.where is Domain.TRUE else update.where & paths.where
+    return Update(operators, {**paths.expected, **update.expect}, where)
 
 
 def refuse_displaced(error: ValidationError, sent: Iterable[Snapshot]) -> None:
@@ -123,7 +124,8 @@ class _Paths:
         """
         schema = type(fresh)._schema
         is_ruled = is_ruled or schema.rules is not None
-        self.where &= condition(path, "!=", None)
+        exists = condition(path, "!=", None)
+        self.where = exists if self.where is Domain.TRUE else self.where & exists
         assert part.changed is not None
         names = set(part.changed)
         if is_ruled:
