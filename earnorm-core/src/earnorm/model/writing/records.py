@@ -149,6 +149,7 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
                 change = by_paths(schema, change, row.held, row.values)
             updates.append((row, change))
     touch(env, [row.record for row in rows])
+    op: Operation | None = None
     if updates:
         if len(updates) == 1:
             row, update = updates[0]
@@ -169,7 +170,7 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
         if len(row.values) != len(row.held.held):
             forget_taken(row.held, row.values)
         settle_sent(row.held, row.values)
-    for row, update in updates:
+    for row, update in updates if op is not None else ():
         give_written(row.record, op, update)
 
 
