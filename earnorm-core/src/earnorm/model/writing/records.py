@@ -170,8 +170,9 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
         if len(row.values) != len(row.held.held):
             forget_taken(row.held, row.values)
         settle_sent(row.held, row.values)
-    for row, update in updates if op is not None else ():
-        give_written(row.record, op, update)
+    if op is not None:
+        for row, update in updates:
+            give_written(row.record, op, update)
 
 
 def changes_are_written(name: str) -> ErrorDetail:
