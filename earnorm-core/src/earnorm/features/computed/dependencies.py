@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from earnorm.exceptions import ConfigurationError, DomainError, EarnORMError, nearest
 from earnorm.features.computed.computing import Formula, formulas_of
@@ -81,6 +81,8 @@ class Node:
         prefetch: The paths of the relations that the formula needs.
         is_circular: True if a path leads back to the field's own model, so that records are loaded
             whole.
+        recursion: The steps from a record to the others whose values of this very field it reads;
+            each item is one path. Empty for most fields.
     """
 
     key: Key
@@ -90,6 +92,10 @@ class Node:
     reads: set[str] = field(default_factory=set[str])
     prefetch: set[str] = field(default_factory=set[str])
     is_circular: bool = False
+    recursion: list[tuple[Step, ...]] = field(default_factory=list[tuple[Step, ...]])
+
+
+Recursion: TypeAlias = frozenset[tuple[Step, ...]]
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,8 @@ class Plan:
     """The fields that lead from these records to others which depend on the computed fields."""
     reason: str
     """The reason for which the system computes the fields."""
+    recursion: Recursion = frozenset()
+    """The paths to records whose values of the same fields are read, as along a tree."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -176,6 +184,8 @@ class Graph:
             head, _, _rest = path.partition(".")
             head_field = self._field(node, bound, head)
             if head_field.computed is not None:
+                if crossed and (model, head) == node.key and head_field.stored:
+                    return  # the field of another record, as along a tree: it goes level by level
                 known = self._edges[node.key].get((model, head), False)
                 self._edges[node.key][model, head] = known or crossed
                 if not head_field.stored:
@@ -206,7 +216,8 @@ class Graph:
         except CycleError as error:
             cycle = " → ".join(f"{model}.{name}" for model, name in reversed(error.args[1]))
             raise ConfigurationError(
-                f"computed fields depend on each other in a circle, so none can be the first: {cycle}"
+                f"computed fields depend on each other in a circle, so none can be the first: {cycle}; "
+                f"only a field with store=True may depend on itself in another record, as along a tree"
             ) from None
         last: dict[str, int] = {}
         for place, key in enumerate(order):
@@ -251,6 +262,8 @@ class Graph:
             node.reads.add(name)
         elif model == node.key[0]:
             node.is_circular = True
+            if (model, name) == node.key and steps not in node.recursion:
+                node.recursion.append(steps)
         self._note(self.written.setdefault((model, name), {}), node, steps)
         crossing = bound.schema.crossing(path)
         if crossing is None:
@@ -384,6 +397,7 @@ class Graph:
             prefetch_tree(paths),
             frozenset(links),
             f"recompute {model}: {', '.join(node.key[1] for node in nodes)}",
+            frozenset(steps for node in nodes for steps in node.recursion),
         )
 
 

@@ -19,12 +19,12 @@ from earnorm.domain.long_lists import chunks
 from earnorm.features.computed.computing import formulas_of
 from earnorm.features.computed.dependencies import Dependencies, Graph, Plan, Trigger
 from earnorm.features.computed.inverting import inverse_steps
+from earnorm.features.computed.levels import values_at
 from earnorm.features.computed.recomputing import (
     NAME,
     NewValues,
     Recomputation,
     computed_of_values,
-    values_at,
 )
 from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.hookspecs import API, hookimpl

@@ -33,7 +33,8 @@ from earnorm.exceptions import (
     nearest,
 )
 from earnorm.features.computed.computing import formulas_of
-from earnorm.features.computed.dependencies import Graph, Node, Plan, Step, Trigger
+from earnorm.features.computed.dependencies import Graph, Node, Plan, Recursion, Step, Trigger
+from earnorm.features.computed.levels import Levels, values_at
 from earnorm.features.locking.locking import lock
 from earnorm.fields.base import MISSING
 from earnorm.fields.relational import Relation, ToMany
@@ -76,14 +77,6 @@ Held: TypeAlias = Mapping[str, Collection[Any]]
 """The ids that a field has, or had before the change, by the field that leads to other records."""
 
 
-def values_at(document: Mapping[str, Any], key: str) -> list[Any]:
-    """Return the ids under a stored key: of a Many2one, or of a list of ids."""
-    value = document.get(key)
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list) else [value]
-
-
 # -- values ---------------------------------------------------------------------------------------
 
 
@@ -121,9 +114,31 @@ class NewValues:
     async def wait(self, batch: DocumentBatch) -> None:
         """Compute the fields of a batch, and await related records and coroutines."""
         documents, plan = batch.documents, self._plan
+        if plan.recursion and len(documents) > 1:
+            await self._wait_by_level(batch, documents)
+            return
         records = self._records(documents)
         with use_env(plan.system(batch.op.env)):
             self._put(batch, documents, await _values(self._bound, plan, records))
+
+    async def _wait_by_level(self, batch: DocumentBatch, documents: list[dict[str, Any]]) -> None:
+        """Compute new records that point at each other, the ones pointed at first."""
+        plan, levels = self._plan, Levels(self._bound, self._plan.recursion)
+        by_id = {document["_id"]: document for document in documents}
+        for document in documents:
+            levels.learn(document)
+        others: Sequence[Any] = list(by_id)
+        made: dict[Any, Any] = {}
+        while others:
+            ready, others = levels.split(dict.fromkeys(others))
+            of_level = [by_id[pk] for pk in ready]
+            records = self._records(of_level)
+            for record in records:
+                for name in levels.single:
+                    record.__dict__[name] = made.get(value := record.__dict__.get(name), value)
+            with use_env(plan.system(batch.op.env)):
+                self._put(batch, of_level, await _values(self._bound, plan, records))
+            made.update(zip(ready, records, strict=True))
 
     def _records(self, documents: Iterable[dict[str, Any]]) -> list[Any]:
         states = self._bound.schema.states(list(map(dict, documents)))
@@ -316,6 +331,7 @@ class Recomputation:
         self._write = write
         self._marked: dict[tuple[int, str], _Marked] = {}
         self._told: tuple[str, HandBack] | None = None
+        self._levels: dict[tuple[str, Recursion], Levels] = {}
 
     def tell(self, model: str, back: HandBack | None) -> None:
         """Give the computed values of the model's records to ``back``, for records in memory."""
@@ -394,8 +410,59 @@ class Recomputation:
         while self._marked:
             # The fields of other records that these depend on have a lower rank, so they are done.
             key = min(self._marked)
-            await self._pass(key[1], self._marked.pop(key))
+            marked = self._marked.pop(key)
+            if self._graph.plan(key[1], marked.fields).recursion:
+                marked = await self._level(key[1], self._one_direction(key, marked))
+            await self._pass(key[1], marked)
         return self.changed
+
+    def _one_direction(self, key: tuple[int, str], marked: _Marked) -> _Marked:
+        """Return the fields that follow a tree in one direction, and mark the others again."""
+        ways: dict[bool, set[str]] = {}
+        for name in marked.fields:
+            recursion = self._graph.nodes[key[1], name].recursion
+            ways.setdefault(any(steps[0].forward for steps in recursion), set()).add(name)
+        if len(ways) == 1:
+            return marked
+        self._marked[key] = _Marked(ways[False], dict(marked.pks), dict(marked.domains))
+        return _Marked(ways[True], marked.pks, marked.domains)
+
+    async def _level(self, model: str, marked: _Marked) -> _Marked:
+        """Return those of the records that depend on no other of them, and mark the others again.
+
+        Raises:
+            ValidationError: The records depend on each other in a circle.
+        """
+        plan = self._graph.plan(model, marked.fields)
+        levels = self._levels.get((model, plan.recursion))
+        if levels is None:
+            levels = Levels(self._bound(model), plan.recursion)
+            self._levels[model, plan.recursion] = levels
+        domains = [condition("_id", "in", list(c)) for c in chunks(levels.unknown(marked.pks))]
+        env = plan.system(self._env)
+        links = _ID | levels.names
+        pks = dict(marked.pks)
+        for domain in (*domains, *marked.domains):
+            async for document in self._look(env, model, [domain], links):
+                levels.learn(document)
+                pks[document["_id"]] = None
+        ready, others = levels.split(pks)
+        repeated = levels.count(ready)
+        while repeated:  # a circle, or a record below several that changed: its ancestors tell
+            above = levels.unknown(levels.above(repeated))
+            for chunk in chunks(above):
+                async for document in self._look(
+                    env, model, [condition("_id", "in", list(chunk))], links
+                ):
+                    levels.learn(document)
+            if not above:
+                levels.refuse_circle(repeated)
+                break
+            levels.forget(above)
+        if others:
+            for name in marked.fields:
+                self.mark_ids(model, name, others)
+        return _Marked(marked.fields, dict.fromkeys(ready))
 
     async def _pass(self, model: str, marked: _Marked) -> None:
         bound = self._bound(model)
