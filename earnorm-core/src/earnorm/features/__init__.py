@@ -41,6 +41,7 @@ ATTRIBUTES: Final[Mapping[str, str]] = {
     "_inherits": "earnorm.features.delegation.declaring:delegate",
     "_versioned": "earnorm.features.revisions.declaring:add_revision",
     "_parent_store": "earnorm.features.trees.declaring:add_path",
+    "_order": "earnorm.model.reading.ordering:declare",
 }
 """The class attributes that change the class, each with the function that is called for it when the
 class is made."""

@@ -30,6 +30,7 @@ from earnorm.model.extension import class_in_app
 from earnorm.model.query import Query, concerns_of
 from earnorm.model.reading import serializing
 from earnorm.model.reading.hydrate import ghosts, hydrate_one
+from earnorm.model.reading.ordering import Order, parse_order
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import load_ghost
 from earnorm.model.schema import Schema
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from earnorm.kernel.attributes import BroughtAttribute
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.catalog import Extension
-    from earnorm.model.reading.ordering import Order
 
 # The documents of one operation of create_many: at 1,000 the rate is 0.9 of this one's; at 10,000
 # it is no higher and needs more memory.
@@ -118,6 +118,8 @@ class BaseModel(Declared):
         _options: The options of the collection (``CollectionOptions``): capped, time series and
             others.
         _versioned: Refuse lost updates: writes carry a revision.
+        _order: The order of searches and of relations that have none of their own, and of
+            ``sorted()``: ``"-date,name"`` or ``["-date", "name"]``.
         _read_concern, _write_concern, _read_preference: The demands of its reads and writes on a
             replica set, e.g. ``_read_preference = "secondaryPreferred"``; else the App's.
         _parent_name: The Many2one to the own model that makes a tree (``"parent_id"``).
@@ -145,6 +147,7 @@ class BaseModel(Declared):
     _validation: ClassVar[Literal["strict", "warn"] | None] = None
     _options: ClassVar[CollectionOptions | Mapping[str, Any] | None] = None
     _versioned: ClassVar[bool] = False
+    _order: ClassVar[Order] = None
     _parent_name: ClassVar[str] = "parent_id"
     _parent_store: ClassVar[bool] = False
     _bookkeeping: ClassVar[str | None] = None
@@ -174,6 +177,7 @@ class BaseModel(Declared):
         check_options(cls.__name__, declaration.fields.values())
         cls._schema = Schema(cls._name, declaration.fields, declaration.added)
         cls._schema.rules = rules_of(cls)
+        cls._schema.default_order = parse_order(cls._order)
         declare_options(cls)
         cls._fields = cls._schema.fields
         if declaration.is_model:

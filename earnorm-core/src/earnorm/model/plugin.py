@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
+from earnorm.model.reading.ordering import check_orders
 from earnorm.model.reading.resolving import ResolveLayer
 from earnorm.model.relations.commands import command_steps
 from earnorm.model.relations.prefetch import check_relations
@@ -40,6 +41,14 @@ class ModelPlugin:
             for extension in extensions:
                 known.setdefault(name, {}).update(extension.model._schema.fields)
         check_relations(models, known)
+        usable = {model._name: model for model in app.usable_models()}
+        for model in usable.values():
+            check_orders(model, usable)
+
+    @hookimpl
+    def model_registered(self, app: App, model: type[BaseModel]) -> None:
+        """Check the default order of a model, which may be defined after the start."""
+        check_orders(model, {})
 
     @hookimpl
     def wrap_operation(

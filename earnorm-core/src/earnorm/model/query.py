@@ -59,7 +59,10 @@ class Query(Generic[M]):
     ) -> None:
         self._model = model
         self._domain = domain
-        self._order: tuple[tuple[str, int], ...] = () if order is None else parse_order(order)
+        # None means the model's default order, () none at all.
+        self._order: tuple[tuple[str, int], ...] | None = (
+            None if order is None else parse_order(order)
+        )
         self._limit = limit and checked_size("limit", limit)
         self._offset = offset and checked_size("offset", offset)
         self._only = None if only is None else _names(only)
@@ -88,7 +91,10 @@ class Query(Generic[M]):
         return self._with(_is_whole=True)
 
     def order(self, *order: Order) -> Self:
-        """Sort: ``order("-age", "name")`` or ``order("-age,name")``."""
+        """Sort: ``order("-age", "name")`` or ``order("-age,name")``.
+
+        It replaces the model's default order (``_order``); ``order()`` means none.
+        """
         return self._with(_order=parse_order(*order))
 
     def limit(self, limit: int) -> Self:
@@ -175,9 +181,12 @@ class Query(Generic[M]):
         bound = env.app.bind(self._model)
         order: tuple[tuple[str, int], ...] = ()
         paths: tuple[tuple[str, str], ...] = ()
-        if self._order:
+        wanted = self._order
+        if wanted is None and name in _ORDERED:
+            wanted = bound.schema.default_order
+        if wanted:
             across = across or Across(bound)
-            order = tuple([(across.key(path), direction) for path, direction in self._order])
+            order = tuple([(across.key(path), direction) for path, direction in wanted])
             paths = across.paths
         options = Options(
             order=order,
@@ -395,6 +404,9 @@ class Query(Generic[M]):
             f"<Query {self._model.__name__} by {', '.join(sorted(self._domain.paths())) or 'all'}>"
         )
 
+
+_ORDERED = ("search", "group")
+"""The operations that a default order concerns; others give no records in an order."""
 
 _IN_ONE_STEP = "the database cannot do it in one step; await the query first and use the RecordSet"
 _WINDOW = {

@@ -303,14 +303,16 @@ class RecordSet(Generic[M]):
         """Return the records sorted; the sort is stable.
 
         Args:
-            key: A callable, or paths: ``"-age,country_id.name"``. The default is the id.
+            key: A callable, or paths: ``"-age,country_id.name"``. The default is the model's
+                ``_order``, else the id.
             reverse: Sort in the opposite direction.
             nulls: The place of unset values in either direction, ``"first"`` or ``"last"``. By
                 default they are lowest, as in the database.
         """
         if callable(key):
             return self._of(sorted(self._loaded, key=key, reverse=reverse))
-        return self._of(by_fields(self._loaded, key, reverse, nulls))
+        order = self._model._order if key is None else key
+        return self._of(by_fields(self._loaded, order, reverse, nulls))
 
     @overload
     def grouped(self, key: str) -> dict[Any, RecordSet[M]]: ...

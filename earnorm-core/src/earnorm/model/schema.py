@@ -78,6 +78,8 @@ class Schema:
             f.name for f in stored if not f.converts and type(f).to_json is Field.to_json
         )
         """The fields whose texts and whole numbers are their own JSON form."""
+        self.default_order: tuple[tuple[str, int], ...] = ()
+        """The model's ``_order``: paths with 1 (ascending) or -1."""
         self.rules: Rules | None = None
         """The methods under ``@validates`` and ``@constrains``; None where there are none."""
         self.derived: DerivedValues | None = None

@@ -93,6 +93,8 @@ def aggregation(query: Query[Any], pipeline: Sequence[Stage]) -> Aggregation:
     """Make the aggregation over the records of a query; see ``Query.aggregate``."""
     need_feature("grouping", "aggregate()")
     env = current_env()
+    if query._order is None and not (query._limit or query._offset):
+        query = query.order()  # without a window, a pipeline sorts by itself where it has to
     _, op = query._operation("group", env)
     return Aggregation(env, op, pipeline, BATCH)
 

@@ -252,7 +252,9 @@ async def cursor_page(
         raise ValueError("paginate() takes a size from 1, and a cursor after or before, not both")
     query._refuse_window("paginate")
     bound, op = query._operation("search", current_env())
-    keyset = Keyset(bound.schema, query._order)
+    keyset = Keyset(
+        bound.schema, query._order if query._order is not None else bound.schema.default_order
+    )
     backwards = before is not None
     domain = op.domain
     if after is not None:

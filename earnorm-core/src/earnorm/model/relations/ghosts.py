@@ -22,7 +22,7 @@ from earnorm.kernel.operations import made_by
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import ID_ONLY, Fetch
 from earnorm.model.reading.hydrate import fill, ghost_maker, ghosts, hydrate, states_of
-from earnorm.model.reading.ordering import parse_order
+from earnorm.model.reading.ordering import order_of
 from earnorm.model.recordset import RecordSet
 
 if TYPE_CHECKING:
@@ -442,7 +442,8 @@ async def _load_through(
 
 def _order(bound: BoundModel, order: str | None) -> tuple[tuple[str, int], ...]:
     """Return stored paths with their directions."""
-    return tuple((bound.schema.path_of(path), way) for path, way in parse_order(order))
+    schema = bound.schema
+    return tuple((schema.path_of(path), way) for path, way in order_of(schema, order))
 
 
 def own_app(app: App) -> None:

@@ -22,7 +22,7 @@ from earnorm.kernel.requests import Request
 from earnorm.model.reading.across import ACROSS, Across
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.reading.hydrate import fill, hydrate, states_of
-from earnorm.model.reading.ordering import parse_order
+from earnorm.model.reading.ordering import order_of
 from earnorm.model.relations.ghosts import (
     RELATIONS,
     ghosts_with,
@@ -271,7 +271,7 @@ async def _inverse(field: ToMany[Any], waiting: Waiting, window: Window) -> None
     bound = target_of(waiting[0][0]._fetch.app, field)
     inverse = inverse_of(bound, field)
     parents = {parent.pk: parent for parent, _ in waiting}
-    order = window.order or parse_order(field.order)
+    order = window.order or order_of(bound.schema, field.order)
     found = _Found()
     for chunk in chunks(list(parents)):
         own = dict.fromkeys(chunk, ())
@@ -323,7 +323,9 @@ async def _through(field: Many2many[Any], waiting: Waiting, window: Window) -> N
         own = dict.fromkeys(chunk, ())
         request = FirstOfEach(own, near.db_name, window.limit, distinct=far.db_name)
         fields = frozenset({"_id", near.name, far.name})
-        await found.add(links, domain, request, order or parse_order(field.order), fields)
+        await found.add(
+            links, domain, request, order or order_of(links.schema, field.order), fields
+        )
     for parent, value in waiting:
         value._pks = [found.documents[pk][far.db_name] for pk in found.of(parent.pk)]
     await load_listed(record, field, [value for _, value in waiting])
