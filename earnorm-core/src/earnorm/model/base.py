@@ -163,6 +163,7 @@ class BaseModel(Declared):
     _abstract: ClassVar[bool] = True
     _inherit: ClassVar[str | None] = None
     _base: ClassVar[type[BaseModel] | None] = None
+    _overridden: ClassVar[frozenset[str]] = frozenset()
 
     _id = ObjectIdField()
 
@@ -179,6 +180,10 @@ class BaseModel(Declared):
         cls._schema.rules = rules_of(cls)
         cls._schema.default_order = parse_order(cls._order)
         declare_options(cls)
+        # A set of records calls these methods of each record, if the class has its own.
+        cls._overridden = frozenset(
+            name for name in _PER_RECORD if getattr(cls, name) is not getattr(BaseModel, name)
+        )
         cls._fields = cls._schema.fields
         if declaration.is_model:
             registry.define(cls)
@@ -674,6 +679,7 @@ class BaseModel(Declared):
         return Bulk(_bound(cls), cls)
 
 
+_PER_RECORD = ("save", "unlink", "write")
 _RECORD_NAMES = reserved_names(BaseModel) - {"_id"}
 BaseModel._id.__set_name__(BaseModel, "_id")
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from earnorm.domain import OPERATORS, Domain, DomainSource
@@ -15,6 +24,7 @@ from earnorm.exceptions import (
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import current_env, find_env
+from earnorm.kernel.transactions import atomic
 from earnorm.model import writing
 from earnorm.model.reading import serializing
 from earnorm.model.reading.arranging import Nulls, by_fields, group, is_true, map_path, reader
@@ -395,13 +405,41 @@ class RecordSet(Generic[M]):
             NotFound: Some do not exist any more; the others were written.
             AccessDenied: A rule refuses it; nothing is written.
         """
-        return await writing.records.write(self._loaded, values)
+        records = self._loaded
+        classes: set[type[BaseModel]] = {*map(type, records)}
+        for model in classes:
+            if "write" in model._overridden:
+                return await self._one_by_one("write", lambda record: record.write(values))
+        return await writing.records.write(records, values)
+
+    async def _one_by_one(self, name: str, call: Callable[[M], Awaitable[object]]) -> int:
+        """Call an overridden method of each record, in one transaction; return the number.
+
+        Args:
+            name: The method.
+            call: Calls it.
+        """
+        records = list({id(record): record for record in self._loaded}.values())
+
+        async def run() -> int:
+            number = 0
+            for record in records:
+                counts = name != "save" or record.is_changed
+                result = await call(record)
+                number += result if isinstance(result, int) else counts
+            return number
+
+        return await atomic(run)
 
     async def save(self) -> int:
         """Write each record's own changes in one round trip, and create the new records.
 
         Return the number of records written or created. Raises the errors of ``write``.
         """
+        classes: set[type[BaseModel]] = {*map(type, self._loaded)}
+        for model in classes:
+            if "save" in model._overridden:
+                return await self._one_by_one("save", lambda record: record.save())
         new = [record for record in self._loaded if not record.is_stored]
         stored = [record for record in self._loaded if record.is_stored]
         if not new:
@@ -460,7 +498,12 @@ class RecordSet(Generic[M]):
 
     async def unlink(self) -> int:
         """Delete the records; return the number deleted."""
-        return await writing.records.unlink(self._loaded)
+        records = self._loaded
+        classes: set[type[BaseModel]] = {*map(type, records)}
+        for model in classes:
+            if "unlink" in model._overridden:
+                return await self._one_by_one("unlink", lambda record: record.unlink())
+        return await writing.records.unlink(records)
 
     async def refresh(self, *fields: str) -> Self:
         """Load fields again, and drop their unsaved changes.
