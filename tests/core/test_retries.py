@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 import earnorm
-from earnorm import App, DuplicateKey, OperationTimeout, TransactionError
+from earnorm import (
+    App,
+    BaseModel,
+    DuplicateKey,
+    Many2one,
+    OperationTimeout,
+    String,
+    TransactionError,
+)
 from earnorm.kernel import transactions
 
 from .conftest import DRIVERS, Commands, Watching, default_app
@@ -239,3 +247,47 @@ async def test_an_unknown_option_is_said_before_the_function_runs(server_app: Ap
 
     with pytest.raises(TypeError, match="read_concerns"):
         await work()
+
+
+class Vendor(BaseModel):
+    _name = "retries.vendor"
+    _versioned = True
+    name = String()
+
+
+class Offer(BaseModel):
+    _name = "retries.offer"
+    vendor_id = Many2one(Vendor)
+    vendor = String(related="vendor_id.name", store=True)
+
+
+@pytest.mark.parametrize("kind", DRIVERS)
+async def test_a_record_gets_back_what_the_last_try_handed_back_and_no_more(
+    mongo_uri: str, database: str, kind: str
+) -> None:
+    async with default_app(kind, database):
+        vendor = await Vendor.create({"name": "a"})
+        offer = await Offer.create({"vendor_id": vendor})
+        # The write of the vendor and that of its offers are a transaction, which is tried again.
+        with failing(
+            mongo_uri, database, "update", mode={"times": 2}, errorCode=112, errorLabels=[TRANSIENT]
+        ):
+            await vendor.write({"name": "b"})
+        with failing(
+            mongo_uri,
+            database,
+            "commitTransaction",
+            mode={"times": 1},
+            errorCode=112,
+            errorLabels=[TRANSIENT],
+        ):
+            vendor.name = "c"
+            await vendor.save()
+        assert (await offer.refresh()).vendor == "c"
+        assert vendor.name == "c"
+        assert (
+            vendor._stored()["_revision"]
+            == (await Vendor.get(vendor.id))._stored()["_revision"]
+            == 2
+        )
+        await vendor.write({"name": "d"})  # a revision of its own would be a lost update

@@ -169,6 +169,56 @@ async def test_an_unknown_field_names_the_step_the_model_and_the_nearest(
     assert caught.value.code == "unknown_field"
 
 
+# -- work beside the operation --------------------------------------------------------------------
+
+DONE: list[str] = []
+
+
+async def enter(text: str) -> None:
+    await asyncio.sleep(0)
+    DONE.append(text)
+
+
+@pytest.mark.parametrize("add", ["before", "after"])
+async def test_work_beside_an_operation_may_be_sync_and_async(add: str) -> None:
+    DONE.clear()
+
+    def run(batch: ValueBatch) -> None:
+        getattr(batch, add)(lambda: DONE.append("sync"))
+        getattr(batch, add)(lambda: enter("async"))
+
+    async with opened(Step(Stage.PLAN, "x", run, Way.CREATE)):
+        await create()
+    assert DONE == ["sync", "async"]
+
+
+@pytest.mark.parametrize("add", ["before", "after"])
+async def test_work_that_is_no_function_names_the_step(add: str) -> None:
+    def run(batch: ValueBatch) -> None:
+        getattr(batch, add)("work")
+
+    async with opened(Step(Stage.PLAN, "x", run, Way.CREATE)):
+        with pytest.raises(PluginError) as caught:
+            await create()
+    assert str(caught.value) == (
+        "plugin 'shop': the step 'x': batch.before() and after() take a function without arguments, not "
+        "'work'"
+    )
+    assert caught.value.code == "step_work"
+
+
+async def test_work_that_returns_what_nobody_waits_for_is_an_error() -> None:
+    def run(batch: ValueBatch) -> None:
+        batch.after(lambda: Page.search)  # it was meant to be called
+
+    async with opened(Step(Stage.PLAN, "x", run, Way.CREATE)):
+        with pytest.raises(
+            PluginError, match=r"wrong\.page: the work .*lambda.* was it called"
+        ) as caught:
+            await create()
+    assert caught.value.code == "step_work"
+
+
 # -- what is handed in ----------------------------------------------------------------------------
 
 

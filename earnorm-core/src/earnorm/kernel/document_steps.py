@@ -23,10 +23,12 @@ from earnorm.kernel.steps import (
     Stage,
     Step,
     StepFields,
+    StepMistake,
     Way,
     note_failure,
     prepared_step,
     refuse_result,
+    valid_value,
 )
 from earnorm.kernel.time import clock
 from earnorm.kernel.views import ModelView
@@ -93,7 +95,12 @@ class DocumentRow:
         """Set a field, even if a value was given, and hand the value back to the record."""
         batch = self._batch
         field = batch.fields[name]
-        stored = field.encode(value)
+        if name == "_id":
+            raise StepMistake(
+                f"it changes the id of model {batch.model.name!r}; ids are given before Stage.PLAN: a "
+                f"value step fills in '_id' at Stage.DEFAULT"
+            ).coded("step_value")
+        stored = field.encode(valid_value(batch.model, field, value))
         if self.document is not None:
             self.document[field.db_name] = stored
         else:
@@ -114,7 +121,7 @@ class DocumentRow:
         if back is None:
             return
         if self.pk is None:
-            back.common[name] = value
+            back.every[name] = value
         else:
             back.give(self.pk, {name: value})
 
@@ -231,7 +238,7 @@ class DocumentBatch:
     def fill(self, name: str, value: Any) -> None:
         """Set a field in every row that has no value for it, and hand the value back."""
         field = self.fields[name]
-        key, stored = field.db_name, field.encode(value)
+        key, stored = field.db_name, field.encode(valid_value(self.model, field, value))
         if isinstance(self.op.values, list):
             for document in self.documents:
                 if document.get(key) is None:

@@ -15,14 +15,19 @@ import inspect
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag, IntEnum, auto
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
-from typing import Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+
+import pydantic
 
 from earnorm.exceptions import EarnORMError, PluginError, nearest
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import Note
 from earnorm.kernel.views import ModelView
+
+if TYPE_CHECKING:
+    from earnorm.fields.base import Field
 
 Loc = tuple[str | int, ...]
 
@@ -251,11 +256,13 @@ class HandBack:
     A layer that hides fields removes them when the operation has come back.
     """
 
-    __slots__ = ("added", "common", "is_narrowed", "own", "own_added")
+    __slots__ = ("added", "common", "every", "is_narrowed", "own", "own_added")
 
     def __init__(self) -> None:
         self.common: dict[str, Any] = {}
         """Stored values by field name, for every record that had no value of its own."""
+        self.every: dict[str, Any] = {}
+        """Stored values by field name, for every record of a write, whatever it had."""
         self.own: dict[Any, dict[str, Any]] = {}
         """Stored values by field name, by the record's stored id."""
         self.added: dict[str, int] = {}
@@ -269,8 +276,22 @@ class HandBack:
         """Hand values back to one record."""
         self.own.setdefault(pk, {}).update(values)
 
+    def take(self, other: HandBack) -> None:
+        """Add everything that another one has collected."""
+        self.common |= other.common
+        self.every |= other.every
+        for pk, values in other.own.items():
+            self.give(pk, values)
+        for name, number in other.added.items():
+            self.added[name] = self.added.get(name, 0) + number
+        for pk, numbers in other.own_added.items():
+            added = self.own_added.setdefault(pk, {})
+            for name, number in numbers.items():
+                added[name] = added.get(name, 0) + number
+        self.is_narrowed |= other.is_narrowed
+
     def __bool__(self) -> bool:
-        return bool(self.common or self.own or self.added or self.own_added)
+        return bool(self.common or self.every or self.own or self.added or self.own_added)
 
 
 HAND_BACK: Note[HandBack] = Note("hand_back")
@@ -306,8 +327,12 @@ def prepared_step(step: Step, steps: Sequence[Step], number: int) -> PreparedSte
 # -- what goes wrong in a step --------------------------------------------------------------------
 
 
-class UnknownField(PluginError):
-    """A step named a field that its model does not have; the step's own name is added later."""
+class StepMistake(PluginError):
+    """A step did something wrong; the step's own name is added when the error leaves it."""
+
+
+class UnknownField(StepMistake):
+    """A step named a field that its model does not have."""
 
     code = "unknown_field"
 
@@ -335,6 +360,53 @@ def refuse_unknown(model: ModelView, name: str) -> None:
             raise UnknownField(_no_field(model, name, model.fields))
 
 
+def valid_value(model: ModelView, field: Field[Any, Any], value: Any) -> Any:
+    """Return a value that a step fills in, converted as one that ``create()`` is given.
+
+    None stays None, and so does a stored form that is no such value.
+
+    The kinds of fields that take no value from callers get theirs from the features that they
+    belong to, which know them.
+
+    Args:
+        model: The model, for the message.
+        field: The field.
+        value: The value.
+
+    Raises:
+        StepMistake: The field cannot have the value, which the message leaves out.
+    """
+    if value is None or not field.assignable:
+        return value
+    try:
+        return _adapter(field).validate_python(value)
+    except (ValueError, TypeError, AttributeError) as error:
+        if _is_stored_form(field, value):
+            return value
+        reason = (
+            error.errors(include_url=False, include_input=False)[0]["msg"]
+            if isinstance(error, pydantic.ValidationError)
+            else f"a {type(value).__name__} is no value of a {type(field).__name__}"
+        )
+        raise StepMistake(
+            f"it fills the field {field.name!r} of model {model.name!r} with a value that is not valid: "
+            f"{reason}"
+        ).coded("step_value") from None
+
+
+def _is_stored_form(field: Field[Any, Any], value: Any) -> bool:
+    try:
+        decoded = _adapter(field).validate_python(field.decode(value))
+        return bool(field.encode(decoded) == value)
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
+        return False
+
+
+@lru_cache(maxsize=4096)
+def _adapter(field: Field[Any, Any]) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(field.value_annotation())
+
+
 def _no_field(model: ModelView, name: str, known: Collection[str]) -> str:
     return f"model {model.name!r} has no field {name!r}{nearest(name, known)}"
 
@@ -343,10 +415,10 @@ def note_failure(error: Exception, step: Step, model: ModelView) -> None:
     """Name the step in an exception that leaves it; EarnORM's own errors stay as they are.
 
     Raises:
-        PluginError: The step named an unknown field.
+        PluginError: The error is a mistake of the step.
     """
-    if isinstance(error, UnknownField):
-        raise PluginError(f"{_shown(step)}: {error}").coded("unknown_field") from None
+    if isinstance(error, StepMistake):
+        raise PluginError(f"{_shown(step)}: {error}").coded(error.code) from None
     if not isinstance(error, EarnORMError):
         error.add_note(f"in the step {step.name!r} of model {model.name!r}")
 

@@ -25,6 +25,7 @@ from earnorm.exceptions import BatchRefused, ConfigurationError, TransactionErro
 from earnorm.kernel.durable import Callback, called
 from earnorm.kernel.environment import Env, current_env, use_env
 from earnorm.kernel.outcome import Outcome
+from earnorm.kernel.steps import HAND_BACK, HandBack
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Session
@@ -347,14 +348,22 @@ async def in_transaction(op: Operation, call_next: Call) -> Any:
     """Run an operation in the running transaction, or in one that begins and ends with it."""
     if op.env.transaction is not None:
         return await call_next(op)
+    back, collected = op.note(HAND_BACK), HandBack()
 
     async def run() -> Any:
-        return await call_next(
-            op.replace(env=op.env.replace(transaction=current_env().transaction))
-        )
+        nonlocal collected
+        attempt = op.replace(env=op.env.replace(transaction=current_env().transaction))
+        if back is not None:
+            # What an attempt that is rolled back handed back must not reach the records.
+            collected = HandBack()
+            attempt = attempt.with_note(HAND_BACK, collected)
+        return await call_next(attempt)
 
     with use_env(op.env):
-        return await atomic(run)
+        result = await atomic(run)
+    if back is not None:
+        back.take(collected)
+    return result
 
 
 class TransactionLayer:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from earnorm.exceptions import ErrorDetail, NotSupported, ValidationError
+from earnorm.exceptions import ErrorDetail, NotSupported, PluginError, ValidationError
 from earnorm.fields.base import MISSING
 from earnorm.kernel.steps import (
     TAKING_MORE,
@@ -18,18 +18,21 @@ from earnorm.kernel.steps import (
     PreparedStep,
     Stage,
     Step,
+    StepMistake,
     Way,
     note_failure,
     prepared_step,
     refuse_result,
     refuse_unknown,
+    valid_value,
 )
 from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.kernel.environment import Env
 
-Work = Callable[[], Awaitable[object]]
+Work = Callable[[], object]
+"""A function without arguments; if it returns an awaitable, that is awaited."""
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -84,13 +87,28 @@ class ValueRow:
         """Set a field that was given no value."""
         if self.is_valid and self.model is not None:
             refuse_unknown(self.model, name.partition(".")[0])
+            field = self.model.fields.get(name)
+            value = value if field is None else valid_value(self.model, field, value)
         if self.values.get(name) is None:
             self.values[name] = value
 
     def read(self, name: str) -> Any:
-        """Return the stored value with which the record was read; MISSING if it was not fetched."""
-        fetch = getattr(self.record, "_fetch", None)
-        return MISSING if fetch is None or not fetch.has(name) else self.record.__dict__.get(name)
+        """Return the stored value with which the record was read, whatever was assigned since.
+
+        Returns:
+            The stored form; None for a field that the document does not have; MISSING if the field
+            was not fetched, or if there is no stored record.
+        """
+        record = self.record
+        fetch = getattr(record, "_fetch", None)
+        if fetch is not None and fetch.has(name):
+            try:
+                return record._value_before(name)
+            except KeyError:
+                pass  # the name is unknown, or is that of another class of the family
+        if self.model is not None:
+            refuse_unknown(self.model, name)
+        return MISSING
 
     def expect(self, name: str, value: Any) -> None:
         """Apply the change only to a record that still has this stored value.
@@ -173,8 +191,12 @@ class ValueBatch:
         return self.way in TAKING_MORE
 
     def before(self, work: Work) -> None:
-        """Add work to do before the operation, in one transaction with it."""
-        self._check_takes_more()
+        """Add work to do before the operation, in one transaction with it.
+
+        Args:
+            work: A function without arguments, sync or async, that returns nothing else.
+        """
+        self._check(work)
         self.work_before.append(work)
 
     def after(self, work: Work) -> None:
@@ -182,14 +204,18 @@ class ValueBatch:
 
         By then the row of a new record has its record.
         """
-        self._check_takes_more()
+        self._check(work)
         self.work_after.append(work)
 
     def settle(self, call: Callable[[], object]) -> None:
         """Add a function to call when everything is done, to update objects in memory."""
         self.settling.append(call)
 
-    def _check_takes_more(self) -> None:
+    def _check(self, work: Work) -> None:
+        if not callable(work):
+            raise StepMistake(
+                f"batch.before() and after() take a function without arguments, not {work!r}"
+            ).coded("step_work")
         if not self.takes_more:
             raise NotSupported(
                 f"{self.model.name}: no other operation goes with this way of writing ({self.way.name}); "
@@ -229,6 +255,23 @@ class ValueBatch:
         problems = self.problems
         if problems:
             raise ValidationError(self.model.name, problems)
+
+
+async def run_work(work: Work, model: ModelView) -> None:
+    """Do the work that a step added to an operation.
+
+    Raises:
+        PluginError: It returned something that is no awaitable, so it may not have been done.
+    """
+    result = work()
+    if isinstance(result, Awaitable):
+        await result
+    elif result is not None:
+        name = getattr(work, "__qualname__", type(work).__qualname__)
+        raise PluginError(
+            f"{model.name}: the work {name!r} that a step added to the operation returned "
+            f"{type(result).__name__} and nothing to wait for; was it called?"
+        ).coded("step_work")
 
 
 class ValueSteps:

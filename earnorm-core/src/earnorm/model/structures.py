@@ -21,7 +21,7 @@ from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import ghost_of, ghosts_of, note_inside
 from earnorm.model.schema import Schema, State
 from earnorm.model.slots import SLOTS, Slots, set_state
-from earnorm.model.writing.pending import note_assignment, unwritten_defaults
+from earnorm.model.writing.pending import note_assignment, unwritten_defaults, value_before
 from earnorm.model.writing.restoring import copied_state, restore_into
 
 if TYPE_CHECKING:
@@ -105,6 +105,10 @@ class Structure(Slots):
             self._originals_or_new()[field.name] = MISSING
             self.__dict__[field.name] = default
         return default
+
+    def _value_before(self, name: str) -> Any:
+        """Return the stored value of a field without unsaved changes; None if there is no key."""
+        return value_before(self, name)
 
     def _ghost(self, field: Relation[Any, Any], pk: Any) -> BaseModel:
         return ghost_of(self, field, pk)

@@ -258,7 +258,18 @@ class Bulk(Generic[M]):
         bound, env = self._bound, current_env()
         touch(env, [row.record for row in (*self._new, *self._values.values())])
         operations = [on_its_way(bound, op.replace(env=env), Way.BULK) for op in given.operations]
-        results = await Collector(env.transaction).run(operations)
+        collector = Collector(env.transaction)
+        try:
+            results = await collector.run(operations)
+        except ValidationError as error:
+            if collector.refused is None:
+                raise
+            positions = {
+                "create": [_position(row) for row in self._new],
+                "write": [change.position for change in given.changes],
+                "unlink": [],
+            }[operations[collector.refused].name]
+            raise self._located(error, positions) from None
         done: dict[str, tuple[Operation, Any]] = {
             op.name: (op, result) for op, result in zip(operations, results, strict=True)
         }
@@ -350,7 +361,7 @@ class Bulk(Generic[M]):
 
     def _located(self, error: BaseException, positions: list[int]) -> BaseException:
         """Return the same error with the positions of the calls."""
-        if not isinstance(error, ValidationError):
+        if not isinstance(error, ValidationError) or not positions:
             return error
         details: list[ErrorDetail] = []
         for detail in error.errors():

@@ -46,6 +46,8 @@ class Collector:
     """
 
     def __init__(self, transaction: Transaction | None) -> None:
+        self.refused: int | None = None
+        """The number of the operation that a layer refused before anything was sent."""
         self.is_open = True
         """True while operations that arrive wait here; after that they are sent by themselves."""
         self._transaction = transaction
@@ -83,7 +85,9 @@ class Collector:
             for number, op in enumerate(operations):
                 tasks.append(await self._start(number, op))
                 if tasks[-1].done():
+                    self.refused = number
                     tasks[-1].result()  # a layer has refused or answered it
+                    self.refused = None
             await self._send()
             results: list[Any] = []
             for number, task in enumerate(tasks):

@@ -172,6 +172,8 @@ def _hand_over(
     for pk, update in updates.items() if part.common else ():
         keys = update.keys
         back.give(pk, {n: v for n, v in part.common.items() if fields[n].db_name not in keys})
+    for pk in updates if part.every else ():
+        back.give(pk, part.every)
     for pk, values in part.own.items():
         back.give(pk, values)
     for pk in updates if part.added else ():

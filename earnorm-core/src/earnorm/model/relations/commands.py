@@ -26,6 +26,7 @@ from earnorm.model.relations.nested import Given, take
 from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing
 from earnorm.model.writing.planning import is_change
+from earnorm.model.writing.sending import placed
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -143,7 +144,7 @@ class _CommandsOfRows:
                 run, _ = await writing.prepared_write(records, command.values, RELATIONS)
             except ValidationError as error:
                 loc = (*self._loc, field.name, index)
-                self.batch.add_problems(creating.placed(error.errors(), [loc]))
+                self.batch.add_problems(placed(error.errors(), [loc]))
             else:
                 self.batch.after(run)
 

@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 
 from bson import ObjectId
 
-from earnorm.exceptions import (
-    BatchRefused,
-    ConcurrencyError,
-    DuplicateKey,
-    ErrorDetail,
-    ValidationError,
-)
+from earnorm.exceptions import ConcurrencyError, ValidationError
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import current_env
@@ -33,6 +27,7 @@ from earnorm.model.writing.objectids import object_ids
 from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.pipeline import carry_out, check_new, names_of, together
 from earnorm.model.writing.restoring import duplicate
+from earnorm.model.writing.sending import placed, relocated
 from earnorm.model.writing.snapshots import Snapshot, settle_new
 from earnorm.model.writing.tracking import touch
 
@@ -147,10 +142,7 @@ class Creation:
                 given=self.given,
             )
         except ValidationError as error:
-            # An error of the database names its documents in its own attributes as well.
-            if self.locs is None or isinstance(error, BatchRefused | DuplicateKey):
-                raise
-            raise ValidationError(error.subject, placed(error.errors(), self.locs)) from None
+            raise relocated(error, self.locs or ()) from error.__cause__
         if self.batch is not None:
             for row, record in zip(self.batch.rows, self.records, strict=True):
                 row.record = record
@@ -220,18 +212,6 @@ def snapshots(values: Values) -> Held:
     """Return a snapshot of each given record, and None for each dict."""
     records: Sequence[Any] = values
     return [Snapshot(v, list(v.__dict__), deep=True) if is_record(v) else None for v in records]
-
-
-def placed(details: Sequence[ErrorDetail], locs: Sequence[Loc]) -> list[ErrorDetail]:
-    """Add each record's location in the caller's input to the problems of a batch."""
-    if len(locs) == 1:
-        return [{**detail, "loc": (*locs[0], *detail["loc"])} for detail in details]
-    return [
-        {**detail, "loc": (*locs[int(detail["loc"][0])], *detail["loc"][1:])}
-        if detail["loc"]
-        else detail
-        for detail in details
-    ]
 
 
 def _empty_records(bound: BoundModel, values: Values, are_dicts: bool) -> list[Any]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
     from earnorm.model.schema import Schema
 
-_NOTHING: Final[Mapping[str, int]] = {}
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 def on_its_way(bound: BoundModel, op: Operation, way: Way) -> Operation:
@@ -68,7 +68,7 @@ def give_written(
         for name, number in added.items():
             if has(name):
                 state[name] = (state.get(name) or 0) + number
-    own = back.own.get(record.pk)
+    own = {**back.every, **back.own.get(record.pk, _NOTHING)}
     if not own:
         return
     unsaved = _computed_from_unsaved(record, written)

@@ -127,6 +127,22 @@ def state_before(structure: Structure) -> dict[str, Any]:
     return state
 
 
+def value_before(structure: Structure, name: str) -> Any:
+    """Return the stored value of one field without unsaved changes; None if there is no key.
+
+    Raises:
+        KeyError: There is no such field.
+    """
+    field = type(structure)._schema.fields[name]
+    for baselines in ("_originals", "_changes"):
+        known: Mapping[str, Any] = getattr(structure, baselines, _NONE)
+        if name in known:
+            value = known[name]
+            return None if value is MISSING else field.encode(_before(field, value))
+    value = structure.__dict__.get(name)
+    return stored_before(value) if is_embedded(value) else field.encode(value)
+
+
 def _before(field: Field[Any, Any], baseline: Any) -> Any:
     if type(baseline) is Marks:
         return field.encode(_unmarked(baseline.tree))

@@ -17,7 +17,13 @@ from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.fields.relational import is_record
 from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import atomic
-from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, run_value_steps
+from earnorm.kernel.value_steps import (
+    ValueBatch,
+    ValueRow,
+    ValueSteps,
+    run_value_steps,
+    run_work,
+)
 from earnorm.model.validation.checking import check_rows, checked_plan, checked_plans
 from earnorm.model.writing.pending import forget_change
 from earnorm.model.writing.planning import Plan, has_changes, is_change, plan_of, validated
@@ -252,10 +258,10 @@ def _plan_for_rules(values: Mapping[str, Any]) -> Plan:
 async def carry_out(batch: ValueBatch, operate: Callable[[], Awaitable[T]]) -> T:
     """Run the work before a batch's operation, the operation, and the work after it."""
     for work in batch.work_before:
-        await work()
+        await run_work(work, batch.model)
     result = await operate()
     for work in batch.work_after:
-        await work()
+        await run_work(work, batch.model)
     for row in batch.rows:
         if row.back:
             take_back(row)

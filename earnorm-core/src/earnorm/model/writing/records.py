@@ -35,6 +35,7 @@ from earnorm.model.writing.sending import (
     lost_update,
     refuse_outside,
     refuse_unsaved,
+    relocated,
     write_all,
     write_each,
 )
@@ -164,7 +165,7 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
             matched = await env.app.execute(op)
         except ValidationError as error:
             refuse_displaced(error, [row.held for row in rows])
-            raise
+            raise relocated(error, [row.loc for row, _ in updates]) from error.__cause__
         await check_matched(bound, op, matched, len(updates))
     for row in rows:
         if len(row.values) != len(row.held.held):

@@ -7,13 +7,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
-from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
+from earnorm.exceptions import (
+    BatchRefused,
+    ConcurrencyError,
+    DuplicateKey,
+    ErrorDetail,
+    NotFound,
+    ValidationError,
+)
 from earnorm.fields.base import MISSING
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation, Options, PerRecord, Update, made_by
 from earnorm.kernel.sending import RETURNED, Returned
-from earnorm.kernel.steps import HAND_BACK, Way
+from earnorm.kernel.steps import HAND_BACK, Loc, Way
 from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
@@ -91,9 +98,10 @@ async def write_all(
             refuse_displaced(error, [own])
         raise
     for before in held:
-        if op.notes.get(HAND_BACK):
-            give_written(before.structure, op, update)
         settle_taken(before, plan.values)
+        if op.notes.get(HAND_BACK):
+            # A step may have put another value in the place of a given one.
+            give_written(before.structure, op, update)
     if returned is not None and returned.document is not None:
         for before in held:
             _take_stored(bound, before, dict(returned.document), plan.unknown)
@@ -196,7 +204,13 @@ async def write_each(
     domain = condition("_id", "in", list(updates))
     op = Operation("write", bound.model, env, domain, updates, notes=notes)
     op = on_its_way(bound, op, way)
-    await send(bound, op, len(changes), lambda: refuse_changes_outside(bound, op, changes))
+    await send(
+        bound,
+        op,
+        len(changes),
+        lambda: refuse_changes_outside(bound, op, changes),
+        [change.row.loc for change in changes],
+    )
     await learn(bound, changes, op)
     return op
 
@@ -208,8 +222,8 @@ async def learn(bound: BoundModel, changes: Sequence[Change], op: Operation) -> 
         row = change.row
         if row.record is not None:
             before = Snapshot(row.record, ()) if row.held is None else row.held
-            give_written(row.record, op, Update(change.plan.operators))
             settle_taken(before, change.plan.values)
+            give_written(row.record, op, Update(change.plan.operators))
             if change.plan.unknown:
                 unknown.append((before, change.plan.unknown))
     await read_again(bound, unknown, made_by("model", op))
@@ -243,7 +257,11 @@ async def refuse_changes_outside(
 
 
 async def send(
-    bound: BoundModel, op: Operation, expected: int, refuse: Callable[[], Awaitable[None]]
+    bound: BoundModel,
+    op: Operation,
+    expected: int,
+    refuse: Callable[[], Awaitable[None]],
+    locs: Sequence[Loc] = (),
 ) -> None:
     """Execute a write of known records, and raise where not all of them were written.
 
@@ -253,6 +271,7 @@ async def send(
         expected: The number of records.
         refuse: Raises where a record does not fulfil a guard of the write. For several records it
             is called before the write, so that none of them is written.
+        locs: The location of each record in the caller's input, if each has its own values.
     """
     if expected > 1:
         await refuse()
@@ -261,9 +280,33 @@ async def send(
     except ConcurrencyError:
         await refuse()
         raise
+    except ValidationError as error:
+        raise relocated(error, locs) from error.__cause__
     if matched < expected:
         await refuse()
     await check_matched(bound, op, matched, expected)
+
+
+def relocated(error: ValidationError, locs: Sequence[Loc]) -> ValidationError:
+    """Return an error about the values of an operation, with locations in the caller's input.
+
+    An error of the database names its documents in its own attributes as well, and stays as it is.
+    """
+    if not any(locs) or isinstance(error, BatchRefused | DuplicateKey):
+        return error
+    return ValidationError(error.subject, placed(error.errors(), locs))
+
+
+def placed(details: Sequence[ErrorDetail], locs: Sequence[Loc]) -> list[ErrorDetail]:
+    """Add each record's location in the caller's input to the problems of a batch."""
+    if len(locs) == 1:
+        return [{**detail, "loc": (*locs[0], *detail["loc"])} for detail in details]
+    return [
+        {**detail, "loc": (*locs[detail["loc"][0]], *detail["loc"][1:])}
+        if detail["loc"] and isinstance(detail["loc"][0], int)
+        else detail
+        for detail in details
+    ]
 
 
 async def check_matched(bound: BoundModel, op: Operation, matched: int, expected: int) -> None:
