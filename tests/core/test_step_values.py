@@ -9,6 +9,8 @@ from typing import Any
 import bson
 import hypothesis
 import pytest
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
 from hypothesis import strategies as st
 
 from earnorm import App, Int, List, PluginError, String, ValidationError, models
@@ -24,6 +26,8 @@ from earnorm.plugin import (
 
 from .kinds import KINDS, Kinds
 from .laws import World, world
+
+CODEC = CodecOptions[Any](uuid_representation=UuidRepresentation.STANDARD)
 
 
 class Filling:
@@ -72,7 +76,9 @@ async def stored(plugin: Filling, name: str, value: Any, how: str) -> tuple[byte
     plugin.how = ""
     again = await Kinds.get(record.id)
     key = type(record)._schema.fields[name].db_name
-    return tuple(bson.encode({"v": one._stored().get(key)}) for one in (record, again))  # type: ignore[return-value]
+    return tuple(
+        bson.encode({"v": one._stored().get(key)}, codec_options=CODEC) for one in (record, again)
+    )  # type: ignore[return-value]
 
 
 @hypothesis.given(data=st.data(), name=st.sampled_from(sorted(KINDS)), how=st.sampled_from(HOWS))
@@ -86,7 +92,7 @@ def test_what_a_step_fills_in_is_stored_as_what_is_given(
         given = await stored(plugin, name, value, "")
         assert given[0] == given[1]
         assert await stored(plugin, name, value, how) == given
-        own = bson.decode(given[1])["v"]
+        own = bson.decode(given[1], CODEC)["v"]
         with suppress(ValidationError):
             given = await stored(plugin, name, own, "")
         # Otherwise no caller may give it, and a step may, which has it from row.get().

@@ -274,7 +274,7 @@ class DocumentBatch:
             return op
         values: Any = self._documents
         if values is None:
-            rows = self.rows
+            rows = self._rows or self.rows
             if isinstance(self.op.values, PerRecord):
                 values = PerRecord({row.pk: row.update for row in rows})
             else:

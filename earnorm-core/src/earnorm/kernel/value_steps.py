@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -239,6 +239,14 @@ class ValueBatch:
                 row.problems = [*row.problems, detail]
 
     @property
+    def has_problems(self) -> bool:
+        """True if a row or the batch has a problem."""
+        for row in self.rows:
+            if row.problems:
+                return True
+        return bool(self._more)
+
+    @property
     def problems(self) -> list[ErrorDetail]:
         """The problems of all rows, in their order, followed by all others."""
         details: list[ErrorDetail] = []
@@ -252,9 +260,8 @@ class ValueBatch:
         Raises:
             ValidationError: With all problems.
         """
-        problems = self.problems
-        if problems:
-            raise ValidationError(self.model.name, problems)
+        if self.has_problems:
+            raise ValidationError(self.model.name, self.problems)
 
 
 async def run_work(work: Work, model: ModelView) -> None:
@@ -308,7 +315,8 @@ class ValueSteps:
 async def run_value_steps(steps: Sequence[PreparedStep], batch: ValueBatch) -> None:
     """Run a part of a model's value steps."""
     for prepared in steps:
-        if _is_about(prepared.step, batch):
+        names = prepared.step.names
+        if not names or _has_any(batch, names):
             try:
                 result: Any = prepared.step.run(batch)
                 if prepared.waits:
@@ -327,7 +335,8 @@ def run_value_steps_now(steps: Sequence[PreparedStep], batch: ValueBatch) -> Non
         NotSupported: A step waits.
     """
     for prepared in steps:
-        if _is_about(prepared.step, batch):
+        names = prepared.step.names
+        if not names or _has_any(batch, names):
             if prepared.waits:
                 raise NotSupported(
                     f"{batch.model.name}: the step {prepared.step.name!r} waits, and what is handed to a bulk() is "
@@ -342,10 +351,8 @@ def run_value_steps_now(steps: Sequence[PreparedStep], batch: ValueBatch) -> Non
                 refuse_result(result, prepared.step, batch.model)
 
 
-def _is_about(step: Step, batch: ValueBatch) -> bool:
-    names = step.names
-    if not names:
-        return True
+def _has_any(batch: ValueBatch, names: Collection[str]) -> bool:
+    """Return whether a row has a value of one of these names."""
     for row in batch.rows:
         for name in names:
             if name in row.values:

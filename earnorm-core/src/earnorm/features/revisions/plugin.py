@@ -15,6 +15,7 @@ from earnorm.features.revisions.declaring import REVISION
 from earnorm.fields.base import MISSING
 from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.kernel.operations import PerRecord, Update
 from earnorm.kernel.reading import Reading
 from earnorm.kernel.steps import CHANGES, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch
@@ -74,7 +75,11 @@ def _increment(batch: DocumentBatch) -> None:
 
 async def _check(batch: DocumentBatch) -> None:
     matched: int = batch.result
-    expected = sum(REVISION in row.update.expect for row in batch.rows if row.update)
+    values = batch.op.values
+    expected = 0
+    for update in values.values() if isinstance(values, PerRecord) else (values,):
+        if isinstance(update, Update) and REVISION in update.expect:
+            expected += 1
     if matched >= expected:
         return
     error = await lost_update(batch.op, matched, expected, origin="revisions")

@@ -58,16 +58,21 @@ def give_written(
     back = op.notes.get(HAND_BACK)
     if not back:
         return
-    schema, written = type(record)._schema, update.keys
-    fields, has = schema.fields, record._fetch.has
+    # A versioned write hands back its revision alone, which needs nothing of what follows.
+    fields, has = type(record)._schema.fields, record._fetch.has
     state = record.__dict__
+    if not was_read_after:
+        own_added = back.own_added.get(record.pk, _NOTHING) if back.own_added else _NOTHING
+        for added in (back.added, own_added):
+            for name, number in added.items():
+                if has(name):
+                    state[name] = (state.get(name) or 0) + number
+    if not (back.common or back.every or back.own):
+        return
+    written = update.keys
     for name, value in back.common.items():
         if fields[name].db_name not in written and has(name):
             arrive(record, name, value)
-    for added in () if was_read_after else (back.added, back.own_added.get(record.pk, _NOTHING)):
-        for name, number in added.items():
-            if has(name):
-                state[name] = (state.get(name) or 0) + number
     own = {**back.every, **back.own.get(record.pk, _NOTHING)}
     if not own:
         return

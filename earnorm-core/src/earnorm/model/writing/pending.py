@@ -134,7 +134,7 @@ def value_before(structure: Structure, name: str) -> Any:
         KeyError: There is no such field.
     """
     field = type(structure)._schema.fields[name]
-    for baselines in ("_originals", "_changes"):
+    for baselines in ("_changes", "_originals"):
         known: Mapping[str, Any] = getattr(structure, baselines, _NONE)
         if name in known:
             value = known[name]

@@ -83,7 +83,8 @@ async def check_new(
     _validate(bound, [row for row in rows if not _is_same(row.values, valid.get(id(row)))])
     if is_refused:  # the rules would see records without the refused values
         batch.refuse()
-    _mark_valid(rows)
+    for row in rows:
+        row.is_valid = True
     batch.rows = [row for row in rows if not row.problems]
     await run_value_steps(steps.valid, batch)
     batch.rows = [row for row in batch.rows if not row.problems]
@@ -96,11 +97,6 @@ async def check_new(
     await run_value_steps(steps.plan, batch)
     batch.refuse()
     return given
-
-
-def _mark_valid(rows: Iterable[ValueRow]) -> None:
-    for row in rows:
-        row.is_valid = True
 
 
 async def _run_others(steps: ValueSteps, batch: ValueBatch, passed: Mapping[int, Way]) -> None:
@@ -179,13 +175,17 @@ async def check_written(
     if before and steps.before:
         await run_value_steps(steps.before, batch)
     validate_written(bound, batch)
-    _mark_valid(batch.rows)
-    if steps.valid and not batch.problems:
+    for row in batch.rows:
+        row.is_valid = True
+    if steps.valid and not batch.has_problems:
         await run_value_steps(steps.valid, batch)
     batch.refuse()
-    await _hold_to_rules(bound, batch, records)
-    await run_value_steps(steps.plan, batch)
-    batch.refuse()
+    if bound.schema.rules is not None:
+        await _hold_to_rules(bound, batch, records)
+        batch.refuse()
+    if steps.plan:
+        await run_value_steps(steps.plan, batch)
+        batch.refuse()
     rows = batch.rows
     if _have_same_values(batch):
         return [plan_of(bound.schema, dict(rows[0].values))] * len(rows)
@@ -226,8 +226,6 @@ def validate_written(bound: BoundModel, batch: ValueBatch) -> None:
 async def _hold_to_rules(
     bound: BoundModel, batch: ValueBatch, records: Sequence[BaseModel] | None
 ) -> None:
-    if bound.schema.rules is None:
-        return
     rows = batch.rows
     if records is None or _have_same_values(batch):
         plan = await checked_plan(bound, _plan_for_rules(rows[0].values), records)

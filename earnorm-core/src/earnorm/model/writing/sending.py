@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
@@ -63,7 +63,8 @@ async def write_all(
     if not plan.operators:
         return len(records)
     env = env_of(records)
-    update = Update(plan.operators, where=plan.where)
+    where = plan.where
+    update = Update(plan.operators, where=where)
     pks = list(dict.fromkeys(record.pk for record in records))
     touch(env, records)
     is_one = len(pks) == 1
@@ -72,15 +73,13 @@ async def write_all(
         update = by_paths(bound.schema, update, own, plan.values)
     if is_one:
         if rows and rows[0].expected:
-            update = replace(update, expect={**update.expect, **expected(bound, rows[0])})
+            expect = {**update.expect, **expected(bound, rows[0])}
+            update = Update(update.operators, expect, where)
         domain = condition("_id", "=", pks[0])
         op = Operation("write", bound.model, env, domain, update, FIRST, notes)
     elif rows and any(row.expected for row in rows):
         updates = PerRecord(
-            {
-                row.record.pk: Update(plan.operators, expected(bound, row), plan.where)
-                for row in rows
-            }
+            {row.record.pk: Update(plan.operators, expected(bound, row), where) for row in rows}
         )
         domain = condition("_id", "in", pks)
         op = Operation("write", bound.model, env, domain, updates, notes=notes)
