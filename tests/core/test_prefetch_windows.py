@@ -36,7 +36,7 @@ class Label(SoftDelete):
     name = String(required=True)
     weight = Int(default=0)
     secret = Int(default=0)
-    owner_ids = Many2many("window.post", inverse="label_ids", order="-name")
+    owner_ids = Many2many("window.post", inverse="label_ids", order="-title")
 
 
 class Post(BaseModel):
@@ -59,6 +59,7 @@ class Owner(BaseModel):
 
     name = String()
     post_ids = One2many(Post, "owner_id", order="title")
+    line_ids = One2many("window.line", "owner_id")
 
 
 class Note(BaseModel):
@@ -68,6 +69,14 @@ class Note(BaseModel):
     secret = Int(default=0)
     post_id = Many2one(Post)
     label_id = Many2one(Label)
+
+
+class Line(BaseModel):
+    _name = "window.line"
+    _order = "-number"
+
+    number = Int()
+    owner_id = Many2one("window.owner")
 
 
 class Link(BaseModel):
@@ -130,6 +139,13 @@ async def test_every_kind_of_many2many(app: App) -> None:
     assert post.team_ids.mapped("name") == ["l0", "l5"]  # by the link's role
     labels = await Label.search().prefetch("owner_ids", limit=2, order="title")
     assert [label.owner_ids.mapped("title") for label in labels] == [["p0", "p1"]] * 6
+
+
+async def test_a_part_has_the_default_order_of_the_other_model(app: App) -> None:
+    owner = await Owner.create({"name": "o"})
+    await Line.create([{"number": n, "owner_id": owner} for n in (2, 5, 3)])
+    (owner,) = await Owner.search().prefetch("line_ids", limit=2)
+    assert owner.line_ids.mapped("number") == [5, 3]
 
 
 async def test_an_order_by_values_in_other_records(server_app: App) -> None:
