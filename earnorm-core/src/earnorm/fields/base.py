@@ -262,11 +262,32 @@ class Field(Expressions[V], Generic[V, N]):
         self.stored = bool(options.get("store", False))
         if not self.stored and (self.unique or self.index):
             raise TypeError(f"{kind}(index=True) of a computed field needs store=True")
+        self._refuse_if_computed(options)
         self.copy = False
         self.of_records = True
         self.computed = Computed(
             compute, related, options.get("search", ""), options.get("inverse", "")
         )
+
+    def _refuse_if_computed(self, options: Mapping[str, Any]) -> None:
+        """Refuse options that say nothing about a value that is computed."""
+        kind, takes_values = type(self).__name__, bool(options.get("inverse"))
+        if options.get("copy"):
+            raise TypeError(f"{kind}(copy=True): a computed value is computed for the copy, too")
+        if self.readonly and not takes_values:
+            raise TypeError(
+                f"{kind}(readonly=True): a computed field without inverse= takes no value"
+            )
+        if self.stored:
+            return
+        checked = ("choices", self.choices), ("validators", self.validators + self.async_validators)
+        # That of related= tells type checkers what the other field promises.
+        promised = self.required and not options.get("related")
+        given = [("required", promised), ("db_name", self.db_name)]
+        given += [] if takes_values else checked
+        for option, is_given in given:
+            if is_given:
+                raise TypeError(f"{kind}({option}=...) of a computed field needs store=True")
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name

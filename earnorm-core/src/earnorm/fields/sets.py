@@ -9,6 +9,7 @@ import pydantic
 
 from earnorm.domain.bson_order import key
 from earnorm.fields.base import Field, FieldOptions, MutableField, N, Validator
+from earnorm.fields.reference import Reference
 from earnorm.fields.structured import always_set, item_field
 
 T = TypeVar("T")
@@ -46,11 +47,14 @@ class Set(MutableField[set[T], N], Generic[T, N]):
     ) -> None:
         self._bind(required, default, None, validators, options)
         checked = item_field(self, item)
-        if checked is None or checked.mutable:
+        # A Reference is stored, and given by (model, id), as a mapping, which no set can hold.
+        if checked is None or checked.mutable or isinstance(checked, Reference):
             raise TypeError(
                 "Set() needs the field of its values, of an immutable kind: Set(String())"
             )
         self._item: Any = checked
+        if checked.unique and "copy" not in options:
+            self.copy = False
         self.min_length = min_length
         self.max_length = max_length
 

@@ -206,6 +206,8 @@ class List(MutableField[list[T], N], Generic[T, N]):
             raise TypeError("List() needs the field of its items, e.g. List(String())")
         # It is Any, because a type checker would read a field here as a descriptor of the list.
         self._item: Any = checked
+        if checked.unique and "copy" not in options:
+            self.copy = False
         self.structure = getattr(checked, "structure", None)
         self.holds_objects = _are_objects(checked)
         self.min_length = min_length

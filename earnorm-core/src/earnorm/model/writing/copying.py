@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import DomainError, NotFound, ValidationError, nearest
 from earnorm.fields.base import Field
+from earnorm.fields.places import Place
+from earnorm.fields.places import inside as inside_of
 from earnorm.fields.relational import Relation
 from earnorm.model.kinds import by_model, is_mixed
 from earnorm.model.reading.by_ids import by_ids
@@ -37,7 +39,7 @@ async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> li
         return [copy_of[id(record)] for record in records]
     env = env_of(records)
     bound = env.app.bind(type(records[0]))
-    fields = [field for field in _copied(bound) if field.name not in default]
+    fields = [field for field in _copied_fields(bound) if field.name not in default]
     missing = [record for record in records if not _has_all(record, fields)]
     names = frozenset({"_id", *(field.name for field in fields)})
     stored_copies = await _read_stored(bound, missing, names) if missing else {}
@@ -55,7 +57,7 @@ async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> li
     return await create(bound, values)
 
 
-def _copied(bound: BoundModel) -> Iterator[Field[Any, Any]]:
+def _copied_fields(bound: BoundModel) -> Iterator[Field[Any, Any]]:
     for field in bound.schema.stored:
         if field.copy and not field.generated and field.name != "_id":
             yield field
@@ -76,7 +78,33 @@ def _value(record: Any, field: Field[Any, Any]) -> Any:
     # The ids of a relation need no record to be loaded.
     if isinstance(field, Relation):
         return field.encode(record.__dict__[field.name])
-    return getattr(record, field.name)
+    value = getattr(record, field.name)
+    if value is None or not field.mutable or _is_copied_whole(field):
+        return value
+    return field.decode(_copied(field, field.freeze(field.encode(value))))
+
+
+def _is_copied_whole(field: Field[Any, Any]) -> bool:
+    """Return whether no embedded object in a field's value has a field with ``copy=False``."""
+    return all(place.field.copy or place.is_item for place in inside_of(Place(field, "", "")))
+
+
+def _copied(field: Field[Any, Any], stored: Any) -> Any:
+    """Take the fields with ``copy=False`` out of the embedded objects in a stored value."""
+    if isinstance(stored, list):
+        item: Any = getattr(field, "_item", field)
+        return [_copied(item, entry) for entry in stored]
+    if not isinstance(stored, dict):
+        return stored
+    values: Any = getattr(field, "_values", None)
+    if values is not None:
+        return {key: _copied(values, entry) for key, entry in stored.items()}
+    for inner in () if field.structure is None else field.structure._schema.stored:
+        if not inner.copy:
+            stored.pop(inner.db_name, None)
+        elif inner.db_name in stored:
+            stored[inner.db_name] = _copied(inner, stored[inner.db_name])
+    return stored
 
 
 async def _read_stored(
