@@ -53,6 +53,7 @@ class Transaction:
         "_callbacks",
         "attempt",
         "doomed",
+        "drawn_ids",
         "operations",
         "outcome",
         "session",
@@ -70,6 +71,8 @@ class Transaction:
         self.operations: list[Operation] = []
         """The writes inside it, for the hooks ``after_commit`` and ``after_rollback``."""
         self.outcome = Outcome()
+        self.drawn_ids: set[Any] = set()
+        """Ids that were drawn for new records, and not given by the program."""
         self._before: dict[int, tuple[BaseModel, Callable[[], None]]] = {}
         self._callbacks: dict[str, list[Callback]] = {"after_commit": [], "after_rollback": []}
 
@@ -112,7 +115,10 @@ class Transaction:
         """
         for record, state in zip(records, states, strict=True):
             if id(record) not in self._before:
-                self._before[id(record)] = (record, functools.partial(record._unstore, state))
+                self._before[id(record)] = (
+                    record,
+                    functools.partial(record._unstore, state, self.drawn_ids),
+                )
 
     def restore(self) -> None:
         """Restore every touched record, and mark all values that were read as stale."""

@@ -6,8 +6,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
+
+from bson import ObjectId
 
 from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
@@ -27,6 +37,7 @@ from earnorm.kernel.operations import ONE, Operation
 from earnorm.model import writing
 from earnorm.model.declaring import Declaration, declare_options
 from earnorm.model.extension import class_in_app
+from earnorm.model.identity import are_same, find_id, has_id, hash_of, keep_as_drawn
 from earnorm.model.query import Query, concerns_of
 from earnorm.model.reading import serializing
 from earnorm.model.reading.hydrate import ghosts, hydrate_one
@@ -371,6 +382,13 @@ class BaseModel(Declared):
             raise AttributeError(f"{field.name} takes no assignment; {field.how_to_write}")
         if self.is_stored and (field.readonly or field.name == "_id"):
             raise ValidationError(type(self)._name, [_readonly(field)])
+        if field.name == "_id":
+            # It is validated at once, because the hash is that of the stored value.
+            value = self._schema.validate_partial({"_id": value})["_id"]
+            if value is None or has_id(self, value):
+                return
+            if find_id(self) is not None:
+                raise ValidationError(type(self)._name, [_fixed_id()])
         env = find_env()
         if env is not None and env.transaction is not None:
             env.transaction.touch(self)
@@ -379,12 +397,33 @@ class BaseModel(Declared):
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if not isinstance(other, BaseModel) or self._identity != other._identity:
-            return False
-        return self.is_stored and other.is_stored and self.pk == other.pk
+        return isinstance(other, BaseModel) and are_same(self, other)
 
     def __hash__(self) -> int:
-        return hash((self._identity, self.pk)) if self.is_stored else object.__hash__(self)
+        return hash_of(self)
+
+    def _restorer(self) -> Callable[[], None]:
+        restore = super()._restorer()
+
+        def restore_all_but_id() -> None:
+            pk = self.__dict__.get("_id")
+            restore()
+            if pk is not None and find_id(self) is None:
+                self.__dict__["_id"] = pk  # it was given in the transaction, and is fixed
+
+        return restore_all_but_id
+
+    def _unstore(self, state: dict[str, Any], drawn_ids: Collection[Any] = ()) -> None:
+        """Make a record that was created unsaved again; it keeps its id.
+
+        Args:
+            state: The state that it was given.
+            drawn_ids: Ids that were drawn and not given.
+        """
+        super()._unstore(state)
+        pk = self.__dict__.get("_id")
+        if type(pk) is ObjectId and pk in drawn_ids:
+            keep_as_drawn(self, pk)
 
     def __repr__(self) -> str:
         # The values may be secret and must not reach a log.
@@ -686,6 +725,11 @@ BaseModel._id.__set_name__(BaseModel, "_id")
 
 def _readonly(field: Field[Any, Any]) -> Any:
     return {"loc": (field.name,), "msg": "can be set only on a new record", "type": "readonly"}
+
+
+def _fixed_id() -> Any:
+    message = "the record has an id already, which is fixed; make a new record to give another one"
+    return {"loc": ("_id",), "msg": message, "type": "readonly"}
 
 
 def _shortened(id: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 class Slots:
     """The storage of a structure: its state in ``__dict__``, and everything else in slots."""
 
-    __slots__ = ("__dict__", "__weakref__", "_changes", "_fetch", "_originals")
+    __slots__ = ("__dict__", "__weakref__", "_changes", "_drawn_id", "_fetch", "_originals")
 
 
 SLOTS = frozenset((*Slots.__slots__, "_undeclared"))
@@ -17,3 +17,5 @@ set_state: Callable[[Any, dict[str, Any]], None] = vars(Slots)["__dict__"].__set
 """Set a structure's ``__dict__``: its state."""
 set_fetch: Callable[[Any, Any], None] = vars(Slots)["_fetch"].__set__
 """Set a structure's ``Fetch``, the loading state that records of one query share."""
+set_drawn_id: Callable[[Any, Any], None] = vars(Slots)["_drawn_id"].__set__
+"""Set the id that was drawn for a record and not given by the program; see ``identity``."""

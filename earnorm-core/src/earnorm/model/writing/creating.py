@@ -14,11 +14,12 @@ from bson import ObjectId
 from earnorm.exceptions import ConcurrencyError, ValidationError
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import is_record
-from earnorm.kernel.environment import current_env
+from earnorm.kernel.environment import current_env, find_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation
 from earnorm.kernel.steps import Loc, Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, ValueWays
+from earnorm.model.identity import draw_ids, find_id
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.validation.checking import checked_new
@@ -63,9 +64,13 @@ async def create(
 
 async def create_with(bound: BoundModel, record: BaseModel, values: Mapping[str, Any]) -> None:
     """Store an unsaved record with more values, as if its own values were given beside them."""
+    values = dict(values)
+    for name in ("_id", "id"):
+        if values.get(name) is not None:
+            record._id = values.pop(name)  # refused where another id is fixed
     _given(bound, 0, record, [record])
     held = snapshots([record])
-    creation = await prepared(bound, [{**_loaded_values(record), **values}])
+    creation = await prepared(bound, [{**_with_id(_loaded_values(record), record), **values}])
     creation.values, creation.held = [record], held
     await creation.execute()
 
@@ -303,9 +308,9 @@ def adopt(
         held: The snapshots of those that the program held before, None for others.
         given: The values of each as they were given, for a rollback; None if the states are that.
     """
-    env = current_env()
-    if env.transaction is not None:
-        env.transaction.created(records, map(duplicate, states if given is None else given))
+    transaction = op.env.transaction
+    if transaction is not None:
+        transaction.created(records, map(duplicate, states if given is None else given))
     give_new(bound.schema, states, op)
     fetch = Fetch(bound.app, None, list(records) if bound.schema.relations else None)
     if held is None:
@@ -382,16 +387,26 @@ def _given(
     if value.is_stored:
         raise _error(bound, position, "is stored already; save() or write() it", values)
     record: Any = value
+    if find_id(record) is None:
+        draw_ids([v for v in values if isinstance(v, base) and not v.is_stored])
     is_foreign = type(record) is not bound.model  # made before this App was started
     if is_foreign:
         object.__setattr__(record, "__class__", bound.model)
     if is_foreign or changed_fields(record):
-        return _loaded_values(record), False
+        return _with_id(_loaded_values(record), record), False
     mutable = record._schema.mutable
     if mutable.isdisjoint(record.__dict__):
-        return dict(record.__dict__), True
+        return _with_id(dict(record.__dict__), record), True
     # What is sent must not change while the program goes on with the record.
-    return {n: duplicate(v) if n in mutable else v for n, v in record.__dict__.items()}, True
+    own = {n: duplicate(v) if n in mutable else v for n, v in record.__dict__.items()}
+    return _with_id(own, record), True
+
+
+def _with_id(values: dict[str, Any], record: BaseModel) -> dict[str, Any]:
+    """Add a record's drawn id to its values."""
+    if values.get("_id") is None and (pk := find_id(record)) is not None:
+        values["_id"] = pk
+    return values
 
 
 def _loaded_values(record: Any) -> dict[str, Any]:
@@ -443,5 +458,8 @@ def give_ids(bound: BoundModel, states: list[dict[str, Any]]) -> None:
             [{"loc": ("_id",), "msg": "a value is required", "type": "missing"}],
         )
     ids: list[ObjectId] = object_ids(len(missing))
+    env = find_env()
+    if env is not None and env.transaction is not None:
+        env.transaction.drawn_ids.update(ids)
     for state, oid in zip(missing, ids, strict=True):
         state["_id"] = oid
