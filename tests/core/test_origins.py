@@ -27,6 +27,7 @@ from earnorm import (
     constrains,
     depends,
     hookimpl,
+    plugin,
 )
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.layers import Middleware
@@ -356,6 +357,13 @@ async def test_a_part_of_an_operation_is_that_operation(made: Recorder) -> None:
 
 
 # -- all of them ----------------------------------------------------------------------------------
+
+
+async def test_a_plugin_says_that_it_made_an_operation(made: Recorder) -> None:
+    env = current_env()
+    op = Operation("count", env.app.bind(Tag).model, env, notes=plugin.made_by("tidying"))
+    assert await env.app.execute(op) == 0
+    assert made.take() == [("count", "tag", "tidying", None)]
 
 
 def test_the_page_lists_each_origin() -> None:

@@ -191,6 +191,7 @@ FOR_PLUGINS = [
     "ids_of",
     "in_transaction",
     "in_transaction_if",
+    "made_by",
     "models",
     "name_of",
     "nearest",

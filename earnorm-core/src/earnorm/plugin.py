@@ -30,6 +30,7 @@ from earnorm.kernel.operations import (
     Options,
     PerRecord,
     Update,
+    made_by,
 )
 from earnorm.kernel.reading import Reading, RecordClasses
 from earnorm.kernel.requests import DryRun, Request, Stream
@@ -91,6 +92,7 @@ __all__ = [
     "ids_of",
     "in_transaction",
     "in_transaction_if",
+    "made_by",
     "models",
     "name_of",
     "nearest",
