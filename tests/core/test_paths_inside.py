@@ -79,6 +79,23 @@ async def test_a_path_leads_on_from_a_value_of_a_container(app: App, path: str) 
         assert await Rack.search([(own, "=", "x")]).count() == int(PATHS[path])
 
 
+@pytest.mark.parametrize("path", ["by_key.k.stuff_id.name", "by_number.7.name", "by_list.k.name"])
+async def test_loaded_records_are_judged_by_the_same_path(memory_app: App, path: str) -> None:
+    one, other = await Stuff.create([{"name": "x"}, {"name": "y"}])
+    racks = await Rack.create(
+        [
+            {"by_key": {"k": {"stuff_id": s}}, "by_number": {7: s}, "by_list": {"k": [s]}}
+            for s in (one, other)
+        ]
+    )
+    for rack, stuff in zip(racks, (one, other), strict=True):
+        rack.by_key = {"k": Slot(stuff_id=stuff)}
+        rack.by_number, rack.by_list = {7: stuff}, {"k": [stuff]}
+    assert racks.filtered_domain([(path, "=", "x")]) == racks[:1]
+    missing = path.replace(".k", ".z").replace("7", "8")
+    assert not racks.filtered_domain([(missing, "=", "x")])
+
+
 async def test_the_order_follows_one_value_of_a_dict(server_app: App) -> None:
     one, two = await Stuff.create([{"name": "a"}, {"name": "b"}])
     last, first = await Rack.create([{"by_number": {7: two}}, {"by_number": {7: one}}])

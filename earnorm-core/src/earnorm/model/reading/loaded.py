@@ -166,7 +166,7 @@ def _related(record: Any, path: str) -> Iterator[Any]:
     for name in path.split("."):
         next_places: list[Any] = []
         for place in places:
-            value = place if name.isdecimal() else getattr(place, name)
+            value = _step(place, name)
             if isinstance(value, list):
                 next_places += value
             elif is_recordset(value):
@@ -182,3 +182,12 @@ def _related(record: Any, path: str) -> Iterator[Any]:
                 f"'await app.resolve(model, domain)' asks the database instead"
             )
         yield related
+
+
+def _step(place: Any, name: str) -> Any:
+    """Return what a name of a path leads to: a field's value, or that of a dict's key."""
+    if isinstance(place, dict):
+        values: dict[Any, Any] = place
+        # A path names a key by its stored text: that of a member of an enum is its value.
+        return next((v for k, v in values.items() if str(getattr(k, "value", k)) == name), None)
+    return place if name.isdecimal() else getattr(place, name)
