@@ -11,6 +11,7 @@ EarnORMError
 ├── NotFound (also a LookupError)         no record where one was asked for
 ├── MultipleRecords                       several records where one was asked for
 ├── FieldNotLoaded (also an AttributeError)  the field was not fetched; the message says how to fetch it
+│   └── RecordGone                        a link leads to a record that was looked for and not found
 ├── AccessDenied (also a PermissionError) an access rule refused the operation
 ├── ConcurrencyError                      somebody else changed the record first
 ├── TransactionError                      a transaction could not be started, committed or used as asked
@@ -46,6 +47,7 @@ __all__ = [
     "NotSupported",
     "OperationTimeout",
     "PluginError",
+    "RecordGone",
     "ServerUnavailable",
     "TransactionError",
     "UnresolvedDomain",
@@ -254,6 +256,17 @@ class FieldNotLoaded(EarnORMError, AttributeError):
     """The field was not fetched. Reading a field loads nothing: fetch it first."""
 
     code = "field_not_loaded"
+    status = 500
+
+
+class RecordGone(FieldNotLoaded):
+    """A field was read of a record that was looked for and not found.
+
+    A link led to it: the record was deleted, or whoever is acting may not see it. ``exists()`` of
+    such a record is False.
+    """
+
+    code = "record_gone"
     status = 500
 
 

@@ -53,6 +53,9 @@ class ObjectIdField(Field[ObjectId, N]):
             return ObjectId(value) if ObjectId.is_valid(value) else value
         pk = getattr(value, "pk", None)
         if isinstance(pk, ObjectId):
+            refuse_other_app = getattr(value, "_refuse_other_app", None)
+            if refuse_other_app is not None:
+                refuse_other_app()
             return pk
         raise ValueError(
             f"{self.name} is compared with an ObjectId or its text, not {type(value).__name__}"

@@ -110,5 +110,8 @@ class Many2many(ToMany[C], Generic[C]):
         if is_recordset(value):
             return list(dict.fromkeys(self._pk(item) for item in value._members()))
         if isinstance(value, list | tuple | set | frozenset) and not isinstance(value, Commands):
-            return list(dict.fromkeys(self._pk(item) for item in value))
+            try:
+                return list(dict.fromkeys(self._pk(item) for item in value))
+            except TypeError:  # commands with values, which only a save carries out
+                return value
         return value

@@ -99,6 +99,7 @@ class Reference(Relation["BaseModel", N]):
         if name is None:
             raise PydanticCustomError("reference", "not a record")
         self._model_checked(name)
+        record._refuse_other_app()
         return record
 
     def _model_checked(self, name: str) -> None:

@@ -140,6 +140,8 @@ class Relation(ConvertingField[V, N]):
 
     def _checked(self, value: Any) -> Any:
         """Read a record of the other model, or an id of the kind that it declares."""
+        if hasattr(type(value), "_schema"):  # is_record() and _reference() would cost two calls
+            return self._record_checked(value)
         reference = _reference(value)
         if is_record(reference):
             return self._record_checked(reference)
@@ -160,6 +162,9 @@ class Relation(ConvertingField[V, N]):
         name = self.comodel_name
         if getattr(type(record), "_name", None) != name and not _is_kind(type(record), name):
             raise PydanticCustomError("reference", "not a record of {name}", {"name": name})
+        fetch = getattr(record, "_fetch", None)
+        if fetch is not None:
+            fetch.refuse_other_app()
         return record
 
     def _pk(self, value: Any) -> Any:
@@ -178,7 +183,10 @@ class Relation(ConvertingField[V, N]):
         if value is None or type(value) is ObjectId:  # fast, as a sub-query has thousands of ids
             return value
         try:
-            return self._pk(_reference(value))
+            reference = _reference(value)
+            if is_record(reference):
+                reference._refuse_other_app()
+            return self._pk(reference)
         except PydanticCustomError:
             raise ValueError(
                 f"{self.name} is compared with a record or its id, not {type(value).__name__}"
@@ -321,6 +329,7 @@ class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):
     @staticmethod
     def _items(value: Any) -> Iterable[Any]:
         if is_recordset(value):
+            value._refuse_other_app()
             return cast("Iterable[Any]", value._members())
         if is_record(value):
             return [value]

@@ -250,9 +250,17 @@ class BaseModel(Declared):
         """True if ``save()`` would write something."""
         return not self.is_stored or bool(changed_fields(self))
 
+    def _refuse_other_app(self) -> None:
+        """Refuse the record as a value where another App than its own is current."""
+        if self.is_stored:
+            self._fetch.refuse_other_app()
+
     def exists(self) -> bool:
-        """Return True, because a record is never empty as a RecordSet may be. No query is sent."""
-        return True
+        """Return False if the record was looked for and not found. No query is sent.
+
+        A link may lead to such a record: one that was deleted, or that who is acting may not see.
+        """
+        return not (self.is_stored and self._fetch.is_gone)
 
     def ensure_one(self) -> Self:
         """Return the record itself, so that it can be used like a RecordSet of one record."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pyarrow
 
     from earnorm.model.base import BaseModel
+    from earnorm.model.reading.fetch import Fetch
 
 M = TypeVar("M", bound="BaseModel")
 T = TypeVar("T")
@@ -51,7 +52,17 @@ class RecordSet(Generic[M]):
     A relation that is not loaded is a RecordSet too: ``await`` it before you read it.
     """
 
-    __slots__ = ("__weakref__", "_load", "_model", "_origin", "_part_of", "_pks", "_records")
+    __slots__ = (
+        "__weakref__",
+        "_is_default",
+        "_load",
+        "_model",
+        "_origin",
+        "_owner",
+        "_part_of",
+        "_pks",
+        "_records",
+    )
 
     def __init__(
         self,
@@ -62,6 +73,7 @@ class RecordSet(Generic[M]):
         origin: str = "",
         pks: Sequence[Any] | None = None,
         part_of: str = "",
+        owner: Fetch | None = None,
     ) -> None:
         self._model = model
         self._records = records
@@ -71,6 +83,8 @@ class RecordSet(Generic[M]):
         self._pks = pks
         # The relation of which this is a part, or is made from one; empty for all other sets.
         self._part_of = part_of
+        self._owner = owner  # the loading state of the record whose relation it is
+        self._is_default = False  # True: the document has no key, and the field's default is read
 
     @property
     def _loaded(self) -> Sequence[M]:
@@ -88,6 +102,11 @@ class RecordSet(Generic[M]):
 
     def _become(self, records: Sequence[M], part_of: str = "") -> None:
         self._records, self._part_of = records, part_of
+
+    def _refuse_other_app(self) -> None:
+        """Refuse the ids as a value where another App than their record's is current."""
+        if self._owner is not None:
+            self._owner.refuse_other_app()
 
     def _members(self) -> Sequence[Any]:
         """Return the values that a field stores for it: its ids if known, else the records.
@@ -119,7 +138,8 @@ class RecordSet(Generic[M]):
         return self._loading().__await__()
 
     async def _loading(self) -> Self:
-        if not self._is_whole and self._load is not None:
+        # A relation that is known to be empty loads that of the other records, too.
+        if self._load is not None and (not self._is_whole or self._pks == ()):
             await self._load()
         return self
 
@@ -538,6 +558,11 @@ class RecordSet(Generic[M]):
         if self._records is None:
             return f"<RecordSet[{self._model.__name__}] not loaded>"
         return f"<RecordSet[{self._model.__name__}] of {len(self._records)}>"
+
+
+def is_default(value: object) -> bool:
+    """Return whether a value is the default of a to-many field that the document does not have."""
+    return isinstance(value, RecordSet) and value._is_default
 
 
 def _listed(names: Iterable[str] | None) -> Iterable[str] | None:

@@ -10,14 +10,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from earnorm.exceptions import (
-    FieldNotLoaded,
-    nearest,
-)
+from earnorm.exceptions import nearest
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.model.reading.fetch import Fetch
-from earnorm.model.recordset import RecordSet
+from earnorm.model.recordset import RecordSet, is_default
 from earnorm.model.relations.ghosts import ghost_of, ghosts_of, note_inside
 from earnorm.model.schema import Schema, State
 from earnorm.model.slots import SLOTS, Slots, set_state
@@ -100,7 +97,7 @@ class Structure(Slots):
             return derived.read(self, field)
         fetch: Fetch | None = getattr(self, "_fetch", None)
         if fetch is not None and not fetch.has(field.name):
-            raise FieldNotLoaded(fetch.how_to_load(type(self), field.name))
+            raise fetch.unread(self, field.name)
         default = field.default_value()
         if field.mutable and default is not None:
             # The caller may change it in place, and save() must notice that.
@@ -125,6 +122,9 @@ class Structure(Slots):
         """Return the stored form of the state."""
         schema, state = type(self)._schema, self.__dict__
         unwritten = unwritten_defaults(self) if hasattr(self, "_originals") else None
+        if schema.to_many:
+            unread = [f.name for f in schema.to_many if is_default(state.get(f.name))]
+            unwritten = (unwritten or frozenset()).union(unread)
         if unwritten:  # a default that was only read is not a change
             state = {name: value for name, value in state.items() if name not in unwritten}
         return self._with_undeclared(dict(schema.document(state)))

@@ -13,9 +13,16 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from earnorm.domain import Condition, Domain
-from earnorm.exceptions import DomainError, FieldNotLoaded, ValidationError, nearest
+from earnorm.exceptions import (
+    DomainError,
+    FieldNotLoaded,
+    RecordGone,
+    ValidationError,
+    nearest,
+)
 from earnorm.fields.base import Field, is_async, not_written
-from earnorm.fields.relational import is_recordset
+from earnorm.fields.relational import Relation, is_recordset
+from earnorm.model.reading.fetch import is_gone
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -63,10 +70,11 @@ class Formula:
         field: The field.
         depends: The paths that the field depends on.
         is_async: True if the method is a coroutine function.
+        links: The names of the record's own links to one record with which the paths begin.
         value: Computes the value for a record in memory; a coroutine if ``is_async``.
     """
 
-    __slots__ = ("_far", "_names", "depends", "field", "is_async", "method", "value")
+    __slots__ = ("_far", "_names", "depends", "field", "is_async", "links", "method", "value")
 
     def __init__(self, cls: type[BaseModel], field: Field[Any, Any]) -> None:
         computed = field.computed
@@ -90,6 +98,13 @@ class Formula:
                     f"{cls.__name__}.{self.method}: reading a field cannot wait for a coroutine; "
                     f"write it without 'async', or give {field.name!r} store=True"
                 )
+
+        fields = cls._schema.fields
+        self.links = tuple(
+            name
+            for name in self.heads
+            if isinstance(link := fields.get(name), Relation) and not link.to_many
+        )
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -116,7 +131,7 @@ class Formula:
 
     def _follow(self, record: Any) -> Any:
         for name in self._names:
-            if record is None:
+            if record is None or is_gone(record):
                 return None
             record = getattr(record, name)
         return record
@@ -234,15 +249,15 @@ class Formulas:
         if formula._far:
             formula.refuse_parts(record)
         if not field.stored:
-            return formula.value(record)
+            return _value(formula, record)
         fetch: Fetch | None = getattr(record, "_fetch", None)
         if fetch is not None and not fetch.has(field.name) and not self._is_stale(record, field):
-            raise FieldNotLoaded(fetch.how_to_load(type(record), field.name))
+            raise fetch.unread(record, field.name)
         if formula.is_async:
             raise FieldNotLoaded(
                 f"{formula} is computed by a coroutine: 'await record.save()' computes it"
             )
-        return formula.value(record)
+        return _value(formula, record)
 
     def _is_stale(self, record: Any, field: Field[Any, Any]) -> bool:
         changes = getattr(record, "_changes", ())
@@ -278,6 +293,19 @@ class Formulas:
         state = record.__dict__
         for name in self.inverses.intersection(state):
             self.assign(record, self.by_name[name].field, state.pop(name))
+
+
+def _value(formula: Formula, record: Any) -> Any:
+    """Return a formula's value for a record in memory; it sees only records that exist."""
+    state = record.__dict__
+    if not any(is_gone(state.get(name)) for name in formula.links):
+        try:
+            return formula.value(record)
+        except RecordGone:  # further on its paths
+            pass
+    from earnorm.features.computed.existing import value_without_gone  # few programs need it
+
+    return value_without_gone(formula.value, record, formula.depends)
 
 
 def _inverse(fields: Sequence[Field[Any, Any]], name: str) -> str:

@@ -34,10 +34,10 @@ from earnorm.exceptions import (
 )
 from earnorm.features.computed.computing import formulas_of
 from earnorm.features.computed.dependencies import Graph, Node, Plan, Recursion, Step, Trigger
+from earnorm.features.computed.existing import hide_gone
 from earnorm.features.computed.levels import Levels, values_at
 from earnorm.features.locking.locking import lock
 from earnorm.fields.base import MISSING
-from earnorm.fields.relational import Relation, ToMany
 from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.environment import Env, current_env, use_env
 from earnorm.kernel.operations import (
@@ -54,7 +54,7 @@ from earnorm.kernel.transactions import atomic
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.recordset import RecordSet
-from earnorm.model.relations.ghosts import inside, target_of
+from earnorm.model.relations.ghosts import target_of
 from earnorm.model.relations.prefetch import prefetch
 from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.writing.pending import same
@@ -191,7 +191,7 @@ async def _values(bound: BoundModel, plan: Plan, records: Sequence[Any]) -> list
     """Compute the plan's fields of each record, in stored form."""
     if plan.tree:
         await prefetch(bound, records, plan.tree)
-        _drop_dangling(bound, records, plan.tree)
+        hide_gone(bound.schema, records, plan.tree)
     if plan.is_async:
         return [await _values_of_async(record, plan) for record in records]
     return [_values_of(record, plan) for record in records]
@@ -266,36 +266,6 @@ def _stored_form(node: Node, record: Any, value: Any) -> Any:
         detail: ErrorDetail = {"loc": (node.key[1],), "msg": message, "type": "compute"}
         raise ValidationError(node.key[0], [detail])
     return field.encode(value)
-
-
-def _drop_dangling(bound: BoundModel, records: Sequence[Any], tree: Mapping[str, Any]) -> None:
-    """Unset relations to records that do not exist: a formula sees only existing records."""
-    _drop(bound.schema, records, tree)
-
-
-def _drop(schema: Any, structures: Sequence[Any], tree: Mapping[str, Any]) -> None:
-    for name, below in tree.items():
-        relation = schema.fields[name]
-        if not isinstance(relation, Relation):
-            if below:
-                _drop(relation.structure._schema, inside(structures, relation), below)
-            continue
-        targets: dict[int, Any] = {}
-        for structure in structures:
-            value = getattr(structure, name)
-            if isinstance(relation, ToMany):
-                targets.update((id(target_record), target_record) for target_record in value)
-            elif value is not None and value.is_stored and value._fetch.is_ghost:
-                structure.__dict__[name] = None
-            elif value is not None:
-                targets[id(value)] = value
-        if below and targets:
-            by_model: dict[Any, list[Any]] = {}
-            for target in targets.values():
-                by_model.setdefault(type(target), []).append(target)
-            for model, target_records in by_model.items():
-                known = {n: d for n, d in below.items() if n in model._schema.fields}
-                _drop(model._schema, target_records, known)
 
 
 # -- consequences of a change ---------------------------------------------------------------------

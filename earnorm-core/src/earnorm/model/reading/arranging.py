@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from earnorm.domain.schema import ID_PATHS
 from earnorm.exceptions import DomainError, nearest
 from earnorm.fields.relational import Relation, is_record, is_recordset
 from earnorm.kernel import registry
 from earnorm.kernel.environment import find_env
+from earnorm.model.reading.fetch import is_gone
 from earnorm.model.reading.ordering import Order, parse_order
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ Key = Callable[[Any], Any]
 def reader(path: str) -> Key:
     """Return a function that reads a dotted path of a record; lists on the way are flattened.
 
+    A record on the way that is gone gives None, as in the order and the groups of a search.
+
     Raises (when the function reads):
         DomainError: No such field.
         FieldNotLoaded: A field on the way was not fetched.
@@ -30,12 +34,12 @@ def reader(path: str) -> Key:
     def read(record: Any) -> Any:
         value: Any = record
         for name in names:
-            if value is None:
+            if value is None or (name not in ID_PATHS and is_gone(value)):
                 return None
             if is_recordset(value):
                 value = value.mapped(name)
             elif isinstance(value, list):
-                value = _flat(_read_one(item, name) for item in value if item is not None)
+                value = _flat(_read_one(item, name) for item in _there(value))
             else:
                 value = _read_one(value, name)
         return value
@@ -43,11 +47,16 @@ def reader(path: str) -> Key:
     return read
 
 
+def _there(items: Iterable[Any]) -> Iterator[Any]:
+    """Yield the items that have fields to read: neither None nor records that are gone."""
+    return (item for item in items if item is not None and not is_gone(item))
+
+
 def _read_one(owner: Any, name: str) -> Any:
     schema = getattr(type(owner), "_schema", None)
     if schema is None:
         raise DomainError(f"{name!r}: a {type(owner).__name__} has no fields")
-    if name not in schema.fields and name not in ("id", "pk"):
+    if name not in schema.fields and name not in ID_PATHS:
         raise DomainError(f"{schema.name} has no field {name!r}{nearest(name, schema.fields)}")
     return getattr(owner, name)
 
@@ -100,7 +109,7 @@ def by_fields(
 def _comparable(value: Any, descending: bool) -> Any:
     """Return the value to sort by: a record's id; a list's lowest (descending: highest) value."""
     if is_recordset(value):
-        value = list(value)
+        value = list(value._members())
     if isinstance(value, list):
         several = [key for item in value if (key := _comparable(item, descending)) is not None]
         return (max(several) if descending else min(several)) if several else None
@@ -126,12 +135,15 @@ def group(records: Iterable[Any], key: str | Key) -> dict[Any, list[Any]]:
 
 
 def map_path(records: RecordSet[Any], path: str) -> Any:
-    """Return the values at a path; a RecordSet without duplicates where it ends at a relation."""
+    """Return the values at a path; a RecordSet without duplicates where it ends at a relation.
+
+    Records behind a relation that are gone are left out.
+    """
     current: Any = records
     model: type[Any] | None = records._model
     for name in path.split("."):
         if model is None:
-            current = _flat(_read_one(item, name) for item in _flat(current) if item is not None)
+            current = _flat(_read_one(item, name) for item in _there(_flat(current)))
             continue
         field = model._schema.fields.get(name)
         values = [_read_one(record, name) for record in current]
@@ -139,7 +151,7 @@ def map_path(records: RecordSet[Any], path: str) -> Any:
             model = _comodel(field, values)
             current = _union(model, values)
         else:
-            if field is None and name not in ("id", "pk"):
+            if field is None and name not in ID_PATHS:
                 known = model._schema.fields
                 raise DomainError(
                     f"{model._schema.name} has no field {name!r}{nearest(name, known)}"
@@ -157,7 +169,7 @@ def _union(model: type[Any], values: Iterable[Any]) -> RecordSet[Any]:
         if is_recordset(value):
             members.update(dict.fromkeys(value))
             part_of = part_of or value._part_of
-        elif value is not None:
+        elif value is not None and not is_gone(value):
             members[value] = None
     return RecordSet(model, list(members), part_of=part_of)
 

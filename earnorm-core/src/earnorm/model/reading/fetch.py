@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from earnorm.exceptions import ConfigurationError, FieldNotLoaded, RecordGone
 from earnorm.kernel.environment import find_env
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Fetch:
         inside: The loading state of embedded objects, by the name of the field that holds them.
         peers: Returns the embedded objects in one field of all the records fetched together.
         seen_in: The outcome of the transaction that made it; None outside of one.
+        not_found: The records were looked for, and not found.
     """
 
     __slots__ = (
@@ -40,6 +42,7 @@ class Fetch:
         "is_mixed",
         "loaded",
         "loading",
+        "not_found",
         "origin",
         "peers",
         "records",
@@ -58,6 +61,7 @@ class Fetch:
         self.loading: dict[str, asyncio.Task[None]] = {}
         self.origin = ""
         self.is_mixed = False
+        self.not_found = False
         self.complete: Callable[[], None] | None = None
         self.inside: dict[str, Fetch] = {}
         self.peers: Callable[[], list[Any]] | None = None
@@ -81,9 +85,40 @@ class Fetch:
         return self.loaded is ID_ONLY
 
     @property
+    def is_waiting(self) -> bool:
+        """True if the records have only their ids, and were not looked for."""
+        return self.loaded is ID_ONLY and not (self.not_found and self.is_gone)
+
+    @property
     def is_stale(self) -> bool:
         """True if the values were read in a transaction that was rolled back."""
         return self.seen_in is not None and self.seen_in.rolled_back and not self.is_ghost
+
+    def refuse_other_app(self) -> None:
+        """Refuse the records where another App than theirs is current.
+
+        Raises:
+            ConfigurationError: It is.
+        """
+        env = find_env()
+        if env is not None and env.app is not self.app:
+            raise other_app(self.app, env.app)
+
+    @property
+    def is_gone(self) -> bool:
+        """True if the records were looked for and not found, and that was not rolled back."""
+        return self.not_found and not (self.seen_in is not None and self.seen_in.rolled_back)
+
+    def unread(self, record: Any, name: str) -> FieldNotLoaded:
+        """Return the error for reading a field that was not fetched."""
+        if not self.is_gone:
+            return FieldNotLoaded(self.how_to_load(type(record), name))
+        pointed_from = f", which {self.origin} points at," if self.origin else ""
+        return RecordGone(
+            f"{type(record).__name__}.{name}: the {type(record)._name} with the id "
+            f"{record.__dict__['_id']}{pointed_from} does not exist (or not for who is acting); ask "
+            f"record.exists() before its fields are read"
+        )
 
     def how_to_load(self, model: type[Any], name: str) -> str:
         """Return the message of ``FieldNotLoaded``."""
@@ -103,3 +138,17 @@ class Fetch:
     def __repr__(self) -> str:
         what = "all" if self.loaded is None else ", ".join(sorted(self.loaded))
         return f"<Fetch {what}>"
+
+
+def other_app(own: App, current: App) -> ConfigurationError:
+    """Return the error for a record of an App that is not the current one."""
+    return ConfigurationError(
+        f"the record belongs to App {own.name!r}, and App {current.name!r} is current; work inside "
+        f"'with app.activate():'"
+    )
+
+
+def is_gone(value: object) -> bool:
+    """Return whether a value is a record that was looked for and not found."""
+    fetch: Fetch | None = getattr(value, "_fetch", None)
+    return fetch is not None and fetch.is_gone

@@ -1,6 +1,7 @@
 """Evaluates domains about other records in memory, on loaded records and without a query.
 
-A ghost whose values are needed raises ``FieldNotLoaded``; nothing is guessed.
+A ghost whose values are needed raises ``FieldNotLoaded``; nothing is guessed. A record that is gone
+fulfils no condition about its values, as on the server, which does not find it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import And, Condition, Domain, Not, Operator, Or, matcher
-from earnorm.domain.relational import Link, Tree, read
+from earnorm.domain.relational import Link, Tree, asks_others, element_schema, read
+from earnorm.domain.values import thaw
 from earnorm.exceptions import DomainError, FieldNotLoaded
 from earnorm.fields.relational import is_recordset
+from earnorm.model.reading.fetch import is_gone
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -69,6 +72,11 @@ class _Judges:
             return self._tree(reading)
         if reading is not node:
             return self.of(schema, reading)
+        operator = self._operators.get(node.operator)
+        if operator is not None and operator.nested:
+            inside = Domain(thaw(node.value))
+            if asks_others(inside, element_schema(node, schema), self._operators):
+                return self._elements(node.path, inside)
         matches = matcher(node, schema, self._operators)
         name = schema.field_at(node.path)
 
@@ -86,18 +94,29 @@ class _Judges:
         return document
 
     def _link(self, link: Link, path: str) -> Judge:
-        judges: dict[type, Judge] = {}
-
-        def fulfils(other: Any) -> bool:
-            test = judges.get(type(other))
-            if test is None:
-                test = judges[type(other)] = self.of(type(other)._schema, link.domain)
-            return test(other)
+        fulfils = self._of_any(link.domain)
 
         def linked(record: Any) -> bool:
             return any(fulfils(other) for other in _loaded(record, path)) is not link.negated
 
         return linked
+
+    def _elements(self, path: str, inside: Domain) -> Judge:
+        """Return the test whether an embedded object in a list fulfils a domain about others."""
+        fulfils, names = self._of_any(inside), path.split(".")
+        return lambda record: any(map(fulfils, _at(record, names, 0)))
+
+    def _of_any(self, domain: Domain) -> Judge:
+        """Return the test of records, or of embedded objects, of any class."""
+        judges: dict[type, Judge] = {}
+
+        def fulfils(one: Any) -> bool:
+            test = judges.get(type(one))
+            if test is None:
+                test = judges[type(one)] = self.of(type(one)._schema, domain)
+            return test(one)
+
+        return fulfils
 
     def _tree(self, tree: Tree) -> Judge:
         def in_tree(record: Any) -> bool:
@@ -139,7 +158,9 @@ def _ancestors(record: Any) -> Iterator[Any]:
     if parent not in type(record)._schema.fields:
         raise DomainError(f"{type(record)._name} is no tree: it has no {parent!r}")
     seen = {record}
-    while (record := getattr(record, parent)) is not None and record not in seen:
+    while not is_gone(record) and (record := getattr(record, parent)) is not None:
+        if record in seen:
+            return
         seen.add(record)
         yield record
 
@@ -151,31 +172,50 @@ def _relation_path(node: Condition, link: Link) -> str:
 
 def _loaded(record: Any, path: str) -> Iterator[Any]:
     for other in _related(record, path):
+        if is_gone(other):
+            continue
         fetch = getattr(other, "_fetch", None)
         if fetch is not None and fetch.is_ghost:
             raise FieldNotLoaded(
-                f"{type(record).__name__}: a record of {path!r} is not loaded (or does not exist); "
+                f"{type(record).__name__}: a record of {path!r} is not loaded; "
                 f"search(...).prefetch({path!r}) loads it"
             )
         yield other
 
 
+def _at(place: Any, names: Sequence[str], start: int) -> Iterator[Any]:
+    """Yield all that ``names[start:]`` leads to; as on the server, into the items of one list."""
+    value = place
+    for number in range(start, len(names)):
+        value = _step(value, names[number])
+        if isinstance(value, list):
+            yield from _at_items(value, names, number + 1)
+            return
+        if value is None:
+            return
+    if is_recordset(value):
+        value._refuse_part("evaluate a domain on it")
+        yield from value
+    else:
+        yield value
+
+
+def _at_items(items: list[Any], names: Sequence[str], start: int) -> Iterator[Any]:
+    by_position = start < len(names) and names[start].isdecimal()
+    if by_position:
+        items = items[int(names[start]) :][:1]
+        start += 1
+    for item in items:
+        if isinstance(item, list):
+            if by_position:  # the server looks for nothing in a list that it does not name
+                yield from _at_items(item, names, start)
+        elif item is not None:
+            yield from _at(item, names, start)
+
+
 def _related(record: Any, path: str) -> Iterator[Any]:
     """Yield the records that a relation leads to, also one inside an embedded object."""
-    places = [record]
-    for name in path.split("."):
-        next_places: list[Any] = []
-        for place in places:
-            value = _step(place, name)
-            if isinstance(value, list):
-                next_places += value
-            elif is_recordset(value):
-                value._refuse_part("evaluate a domain on it")
-                next_places += value
-            elif value is not None:
-                next_places.append(value)
-        places = next_places
-    for related in places:
+    for related in _at(record, path.split("."), 0):
         if not hasattr(related, "is_stored"):
             raise FieldNotLoaded(
                 f"{type(record).__name__}: the records of {path!r} are not loaded; "
@@ -190,4 +230,4 @@ def _step(place: Any, name: str) -> Any:
         values: dict[Any, Any] = place
         # A path names a key by its stored text: that of a member of an enum is its value.
         return next((v for k, v in values.items() if str(getattr(k, "value", k)) == name), None)
-    return place if name.isdecimal() else getattr(place, name)
+    return getattr(place, name)

@@ -15,16 +15,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ValidationError
+from earnorm.fields.base import MISSING
 from earnorm.fields.command import Command
 from earnorm.fields.relational import Commands, ToMany
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.reading.hydrate import ghosts
 from earnorm.model.relations import linking, nested
-from earnorm.model.relations.ghosts import RELATIONS, target_of
+from earnorm.model.relations.ghosts import RELATIONS, held, target_of
+from earnorm.model.relations.link_changes import LinkChange
 from earnorm.model.relations.nested import Given, take
 from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing
+from earnorm.model.writing.pending import forget_change
 from earnorm.model.writing.planning import is_change
 from earnorm.model.writing.sending import placed
 
@@ -106,15 +109,25 @@ class _CommandsOfRows:
 
     async def plan(self, given: Given) -> None:
         """Check the commands, and note their work in the batch."""
-        for field in self.bound.schema.to_many:
-            commands = given.get(field.name)
-            if commands is None:
-                continue
+        fields = [field for field in self.bound.schema.to_many if field.name in given]
+        stored = {
+            field.name: linking.StoredLinks(self.bound, field, self.records)
+            for field in fields
+            if field.stored
+        }
+        # Whatever fails later, no record shows commands or links that the database does not have.
+        for field in fields:
+            if not field.stored:
+                forgetting = _Forgetting(self.records, field)
+                self.batch.after(forgetting.first)
+                self.batch.settle(forgetting.last)
+            elif all(command.kind != "set" for command in given[field.name]):
+                self.batch.after(stored[field.name].put_back)
+        for field in fields:
             if field.stored:
-                await self._plan_listed(field, commands)
+                await self._plan_listed(field, given[field.name], stored[field.name])
             else:
-                await self._plan_elsewhere(field, commands)
-                self.batch.settle(partial(_forget, self.records, field))
+                await self._plan_elsewhere(field, given[field.name])
 
     async def _create(
         self, field: ToMany[Any], values: Sequence[Any], indexes: Sequence[int]
@@ -139,7 +152,11 @@ class _CommandsOfRows:
             if command.kind != "update":
                 continue
             await linking.require(target, list(command.records))
-            records = ghosts(target, command.records)
+            records = [
+                copy
+                for pk in command.records
+                for copy in held(self.records, field, pk) or ghosts(target, [pk])
+            ]
             try:
                 run, _ = await writing.prepared_write(records, command.values, RELATIONS)
             except ValidationError as error:
@@ -148,7 +165,22 @@ class _CommandsOfRows:
             else:
                 self.batch.after(run)
 
-    async def _plan_listed(self, field: ToMany[Any], commands: Commands) -> None:
+    def _change(
+        self, field: ToMany[Any], commands: Sequence[Command], made: Mapping[int, Any]
+    ) -> LinkChange:
+        change = LinkChange.of(commands, made)
+        message = "an earlier command of the list deletes the record, so it cannot be linked"
+        self.batch.add_problems(
+            [
+                {"loc": (*self._loc, field.name, index), "msg": message, "type": "command"}
+                for index in change.contradicted
+            ]
+        )
+        return change
+
+    async def _plan_listed(
+        self, field: ToMany[Any], commands: Commands, stored: linking.StoredLinks
+    ) -> None:
         batch = self.batch
         new_values = [(i, c.values) for i, c in enumerate(commands) if c.kind == "create"]
         created: dict[int, Any] = {}
@@ -161,17 +193,15 @@ class _CommandsOfRows:
             batch.before(child.run)
             created = {i: s["_id"] for (i, _), s in zip(new_values, child.states, strict=True)}
         await self._plan_updates(field, commands)
-        change = linking.ListChange.of(commands, created)
+        change = self._change(field, commands, created)
         if change.whole is not None:
             for row in self.rows:
-                row.values[field.name] = change.whole
-        elif change.added or change.removed:
-            records = self.records
-            batch.after(lambda: change.write(self.bound, field, records))
-            batch.settle(lambda: change.show(records, field))
+                row.values[field.name] = list(change.whole)
+        else:
+            batch.after(partial(stored.write, change))
         if change.deleted:
             target = target_of(self.bound.app, field)
-            batch.after(lambda: linking.delete(target, change.deleted))
+            batch.after(lambda: linking.delete(target, list(change.deleted)))
 
     async def _plan_elsewhere(self, field: ToMany[Any], commands: Commands) -> None:
         """Plan links that the other model, or a link model, stores."""
@@ -180,28 +210,23 @@ class _CommandsOfRows:
         target = target_of(app, field)
         ends = linking.ends_of(self.bound, field, pks)
         await self._plan_updates(field, commands)
-        new_values: list[tuple[int, Any]] = []
-        links: dict[Any, Mapping[str, Any]] = {}
-        for index, command in enumerate(commands):
-            kind, named = command.kind, list(command.records)
-            if kind == "create":
-                new_values.append((index, command.values))
-            elif kind == "link":
-                links |= {pk: command.values or {} for pk in named}
-            elif kind == "set":
-                new_values, links = [], {pk: {} for pk in named}
-                after(partial(ends.keep_only, named))
-            elif kind in ("unlink", "delete"):
-                for pk in named:
-                    links.pop(pk, None)
-                after(partial(ends.unlink if kind == "unlink" else ends.delete, named))
-        if links:
-            await linking.require(target, list(links))
-            await ends.check(links)
-            after(partial(ends.link, links))
-        if new_values:
-            indexes = [index for index, _ in new_values for _ in ends.copies]
-            values = [ends.new(value, pk) for _, value in new_values for pk in ends.copies]
+        change = self._change(field, commands, {})
+        removed = [pk for pk in change.removed if pk not in change.deleted]
+        if change.deleted:
+            after(partial(ends.delete, list(change.deleted)))
+        if removed:
+            after(partial(ends.unlink, removed))
+        if change.whole is not None:
+            after(partial(ends.keep_only, list(change.whole)))
+        if change.links:
+            await linking.require(target, list(change.links))
+            await ends.check(change.links)
+            after(partial(ends.link, change.links))
+        if change.created:
+            indexes = [index for index in change.created for _ in ends.copies]
+            values = [
+                ends.new(commands[i].values, pk) for i in change.created for pk in ends.copies
+            ]
             child = await self._create(field, values, indexes)
             if child is None:
                 return
@@ -211,7 +236,26 @@ class _CommandsOfRows:
                 after(partial(ends.link, created))
 
 
-def _forget(records: Sequence[Any], field: ToMany[Any]) -> None:
-    for record in records:
-        record.__dict__.pop(field.name, None)  # the next read gives an unloaded value
-        getattr(record, "_changes", {}).pop(field.name, None)
+class _Forgetting:
+    """Forgets the links of a field that the records in memory show, so that the next read loads them.
+
+    What is assigned after the plan stays pending.
+    """
+
+    def __init__(self, records: Sequence[Any], field: ToMany[Any]) -> None:
+        self._records, self._name = records, field.name
+        self._held = {id(r): r.__dict__.get(field.name, MISSING) for r in records}
+
+    async def first(self) -> None:
+        """Forget them before the first of them changes."""
+        self.last()
+
+    def last(self) -> None:
+        """Forget what was read while they changed."""
+        name = self._name
+        for record in self._records:
+            state = record.__dict__
+            if state.get(name, MISSING) is self._held[id(record)]:
+                forget_change(record, name)
+            if name not in getattr(record, "_changes", ()):
+                state.pop(name, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from bson import ObjectId
@@ -16,7 +17,15 @@ from earnorm.exceptions import ConfigurationError, FieldNotLoaded, NotFound, nea
 from earnorm.fields.base import Field
 from earnorm.fields.command import Command
 from earnorm.fields.many2many import Many2many
-from earnorm.fields.relational import Commands, Many2one, One2many, Relation, ToMany, is_record
+from earnorm.fields.relational import (
+    Commands,
+    Many2one,
+    One2many,
+    Relation,
+    ToMany,
+    is_record,
+    is_recordset,
+)
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import made_by
 from earnorm.model.reading.by_ids import by_ids
@@ -24,6 +33,9 @@ from earnorm.model.reading.fetch import ID_ONLY, Fetch
 from earnorm.model.reading.hydrate import fill, ghost_maker, ghosts, hydrate, states_of
 from earnorm.model.reading.ordering import order_of
 from earnorm.model.recordset import RecordSet
+from earnorm.model.relations.link_changes import assigned_members
+from earnorm.model.slots import set_fetch
+from earnorm.model.writing.tracking import touch_older
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -211,16 +223,32 @@ def _completer(siblings: Callable[[], list[Any]], field: Field[Any, Any]) -> Cal
 def ghosts_of(record: Any, field: ToMany[Any], value: Any) -> RecordSet[Any]:
     """Return a to-many field's value: the assigned members, or records that are not loaded yet."""
     model = target_of(_app_of(record), field).model
-    origin = f"{type(record)._name}.{field.name}"
     if value is None and not field.stored:
-        if not record.is_stored:
-            return RecordSet(model, [])
-    elif value is None:
-        value = record._absent(field) or []
+        return _read(record, field, model, None) if record.is_stored else RecordSet(model, [])
+    is_default = value is None and field.name not in record.__dict__
+    if is_default:
+        value = field.given(record._absent(field))
+    if not value:
+        # The state is left as it is: unset, null and an empty list differ for a domain.
+        load = partial(load_many, record, field) if record.is_stored else None
+        return RecordSet(model, [], load=load, pks=())
+    records = _read(record, field, model, value)
+    if is_default:
+        records._is_default = True
+        record.__dict__[field.name] = records
+    return records
+
+
+def _read(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> RecordSet[Any]:
     if not record.is_stored or (value is not None and not all(map(_is_id, value))):
         return _assigned(record, field, model, value)
     records: RecordSet[Any] = RecordSet(
-        model, None, load=lambda: load_many(record, field), origin=origin, pks=value
+        model,
+        None,
+        load=partial(load_many, record, field),
+        origin=f"{type(record)._name}.{field.name}",
+        pks=value,
+        owner=record._fetch,
     )
     record.__dict__[field.name] = records
     return records
@@ -234,29 +262,30 @@ def _assigned(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> 
     """Return a RecordSet of assigned records and ids; the field checks them when it is saved.
 
     Raises:
-        FieldNotLoaded: Some are commands whose records do not exist yet.
+        FieldNotLoaded: Commands were assigned, and only the save knows what they leave.
     """
-    members: list[Any] = []
-    for item in value or ():
-        named = _linked_by(item) if isinstance(item, Command | Mapping) else (item,)
-        if named is None:
-            raise FieldNotLoaded(
-                f"{type(record)._name}.{field.name} was given commands; 'await record.save()' "
-                f"carries them out"
-            )
-        members += named
-    members = [member if is_record(member) else field.operand(member) for member in members]
+    members = assigned_members(value or (), field, is_new=not record.is_stored)
+    if members is None:
+        raise FieldNotLoaded(
+            f"{type(record)._name}.{field.name} was given commands; 'await record.save()' "
+            f"carries them out"
+        )
     unloaded = iter(ghosts(_app_of(record).bind(model), [e for e in members if not is_record(e)]))
     return RecordSet(model, [member if is_record(member) else next(unloaded) for member in members])
 
 
-def _linked_by(item: Any) -> Sequence[Any] | None:
-    """Return the records that a command links; None where it does other work."""
-    if not isinstance(item, Command):
-        return None
-    if item.kind == "create":
-        return (item.values,) if is_record(item.values) else None
-    return item.records if item.kind in ("link", "set") else None
+def held(records: Iterable[Any], field: ToMany[Any], pk: Any) -> list[Any]:
+    """Return the loaded objects of one record that these records hold in a to-many field."""
+    objects: dict[int, Any] = {}
+    for record in records:
+        before: Mapping[str, Any] = getattr(record, "_changes", {})
+        for value in (record.__dict__.get(field.name), before.get(field.name)):
+            if value is not None and is_recordset(value):
+                objects.update((id(m), m) for m in value._records or () if m.pk == pk)
+        group = record._fetch.related.get(field.name)
+        if group is not None and pk in group.by_id:
+            objects[id(group.by_id[pk])] = group.by_id[pk]
+    return [held for held in objects.values() if held.is_stored and not held._fetch.is_ghost]
 
 
 # -- embedded objects -----------------------------------------------------------------------------
@@ -319,7 +348,7 @@ async def load_ghost(record: Any) -> Any:
 
 
 async def load_group(ghost: Any) -> None:
-    """Load a ghost and its group with one query; records that are not found stay ghosts."""
+    """Load a ghost and its group with one query; records that are not found are gone."""
     fetch: Fetch = ghost._fetch
     await _once(fetch, "", lambda: _load_ghosts(fetch, type(ghost)))
 
@@ -349,6 +378,17 @@ async def _load_ghosts(fetch: Fetch, model: type[Any]) -> None:
     fill(records, states_of(bound, records, documents), loaded)
     if loaded.records is not None:
         loaded.records.extend(records)
+    if len(records) < len(waiting) and not fetch.is_gone:
+        _note_gone(fetch, [record for record in waiting.values() if record._fetch is fetch])
+
+
+def _note_gone(fetch: Fetch, records: list[Any]) -> None:
+    """Mark ghosts as looked for and not found; awaiting one of them looks for all of them again."""
+    touch_older(records)
+    gone = Fetch(fetch.app, ID_ONLY, records)
+    gone.not_found, gone.origin = True, fetch.origin
+    for record in records:
+        set_fetch(record, gone)
 
 
 async def load_many(record: BaseModel, field: ToMany[Any]) -> None:
@@ -382,10 +422,10 @@ async def load_listed(
     bound = target_of(fetch.app, field)
     group = fetch.related.get(field.name) or _group(record, fetch, field, field.name)
     members = [_join(group, bound, value._pks or ()) for value in waiting]
-    if any(ghost._fetch.is_ghost for records_of_value in members for ghost in records_of_value):
+    if any(ghost._fetch.is_waiting for records_of_value in members for ghost in records_of_value):
         await _load_ghosts(group, bound.model)
     for value, records_of_value in zip(waiting, members, strict=True):
-        # A record that does not exist, or not for the acting principal, is still a ghost.
+        # A record that is gone is left out; the field goes on to store its id.
         value._become([ghost for ghost in records_of_value if not ghost._fetch.is_ghost])
 
 

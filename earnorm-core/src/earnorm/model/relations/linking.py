@@ -5,23 +5,25 @@ The record's own list, a field of the other model, or a link model stores them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from earnorm.domain import Domain, condition
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import NotFound
-from earnorm.fields.command import Command
+from earnorm.fields.base import MISSING
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Many2one, ToMany
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation, PerRecord, Update
 from earnorm.kernel.steps import Way
 from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.recordset import is_default
 from earnorm.model.relations.ghosts import RELATIONS, inverse_of, link_of, target_of
+from earnorm.model.relations.link_changes import LinkChange
 from earnorm.model.writing import creating
 from earnorm.model.writing.handing_back import give_written, on_its_way
+from earnorm.model.writing.pending import forget_change
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -89,86 +91,108 @@ async def point_at(bound: BoundModel, inverse: Any, owners: Mapping[Any, Sequenc
 # -- a list in the record -------------------------------------------------------------------------
 
 
-@dataclass(eq=False)
-class ListChange:
-    """The change of commands to a stored list of ids: a new list, or ids to add and to remove."""
+class StoredLinks:
+    """The links that some records store as a list of ids: writes a change of them.
 
-    whole: list[Any] | None = None
-    added: list[Any] = field(default_factory=list[Any])
-    removed: list[Any] = field(default_factory=list[Any])
-    deleted: list[Any] = field(default_factory=list[Any])
+    Memory follows each operation, so that it is as the database is, also where a later operation
+    fails and nothing rolls the first ones back.
 
-    @classmethod
-    def of(cls, commands: Sequence[Command], made: Mapping[int, Any]) -> ListChange:
-        """Return the change of some commands, in their order.
+    Args:
+        bound: The model.
+        relation: The field.
+        records: The records. Commands that were assigned to them are carried out by this write;
+            what is assigned meanwhile stays pending.
+    """
+
+    def __init__(self, bound: BoundModel, relation: ToMany[Any], records: Sequence[Any]) -> None:
+        self._bound = bound
+        self._relation = relation
+        self._records = list({id(record): record for record in records}.values())
+        self._lists = {id(record): _stored_list(record, relation) for record in self._records}
+        self._held = {id(r): r.__dict__.get(relation.name, MISSING) for r in self._records}
+
+    async def put_back(self) -> None:
+        """Show the links before the change, in the place of commands that were assigned."""
+        for record in self._records:
+            self._show(record)
+
+    def _show(self, record: Any) -> None:
+        name, value = self._relation.name, self._lists[id(record)]
+        state = record.__dict__
+        if state.get(name, MISSING) is self._held[id(record)]:
+            forget_change(record, name)
+        if name in getattr(record, "_changes", ()):
+            record._changes[name] = value
+        elif value is MISSING:
+            state.pop(name, None)
+        else:
+            state[name] = value
+
+    async def write(self, change: LinkChange) -> None:
+        """Write the removals, then the additions: MongoDB refuses both for one list at once."""
+        removed, added = list(change.removed), list(change.added)
+        name = self._relation.db_name
+        if removed or added:
+            await self._replace_null()
+        if removed:
+            await self._update(Update({"$pull": {name: {"$in": removed}}}))
+            unwanted = change.removed
+            self._change(lambda ids: [pk for pk in ids if pk not in unwanted], unset=False)
+        if added:
+            await self._update(Update({"$addToSet": {name: {"$each": added}}}))
+            self._change(lambda ids: list(dict.fromkeys([*ids, *added])), unset=True)
+
+    async def _replace_null(self) -> None:
+        """Write an empty list where the database has null, which takes no items."""
+        name = self._relation.name
+        unsure = [
+            record
+            for record in self._records
+            if self._lists[id(record)] is None or not record._fetch.has(name)
+        ]
+        if unsure:
+            is_null = condition(name, "=", None) & condition(name, "exists", True)
+            await self._update(Update({"$set": {self._relation.db_name: []}}), unsure, is_null)
+        for record in unsure:
+            if self._lists[id(record)] is None:
+                self._lists[id(record)] = []
+
+    def _change(self, changed: Callable[[list[Any]], list[Any]], *, unset: bool) -> None:
+        """Apply a change to the lists in memory.
 
         Args:
-            commands: The commands.
-            made: The ids of the records that they create, by the command's position.
+            changed: Returns the new list.
+            unset: It makes a list where there was none.
         """
-        change = cls()
-        for index, command in enumerate(commands):
-            if command.kind == "set":
-                change.whole, change.added, change.removed = list(command.records), [], []
-            elif command.kind == "create":
-                change._add(made[index])
-            elif command.kind == "link":
-                for pk in command.records:
-                    change._add(pk)
-            elif command.kind in ("unlink", "delete"):
-                for pk in command.records:
-                    change._remove(pk)
-                if command.kind == "delete":
-                    change.deleted += command.records
-        return change
+        for record in self._records:
+            value = self._lists[id(record)]
+            if value is MISSING and not (unset and record._fetch.has(self._relation.name)):
+                continue
+            self._lists[id(record)] = changed([] if value is MISSING else value)
+            self._show(record)
 
-    def _add(self, pk: Any) -> None:
-        into = self.added if self.whole is None else self.whole
-        if pk not in into:
-            into.append(pk)
-        if pk in self.removed:
-            self.removed.remove(pk)
-
-    def _remove(self, pk: Any) -> None:
-        if self.whole is not None:
-            self.whole = [listed for listed in self.whole if listed != pk]
-            return
-        if pk in self.added:
-            self.added.remove(pk)
-        if pk not in self.removed:
-            self.removed.append(pk)
-
-    async def write(self, bound: BoundModel, relation: ToMany[Any], records: Sequence[Any]) -> None:
-        """Write the removals, then the additions: MongoDB refuses both for one list at once."""
-        name = relation.db_name
+    async def _update(
+        self, update: Update, records: Sequence[Any] | None = None, where: Domain = Domain.TRUE
+    ) -> None:
         by_pk: dict[Any, list[Any]] = {}
-        for record in records:
+        for record in self._records if records is None else records:
             by_pk.setdefault(record.pk, []).append(record)
         for chunk in chunks(list(by_pk)):
-            for update in self._updates(name):
-                domain = condition("_id", "in", chunk)
-                env = current_env()
-                op = Operation("write", bound.model, env, domain, update, notes=RELATIONS)
-                op = on_its_way(bound, op, Way.WRITE)
-                await env.app.execute(op)
-                for record in (record for pk in chunk for record in by_pk[pk]):
-                    give_written(record, op, update)
+            env = current_env()
+            domain = condition("_id", "in", chunk) & where
+            op = Operation("write", self._bound.model, env, domain, update, notes=RELATIONS)
+            op = on_its_way(self._bound, op, Way.WRITE)
+            await env.app.execute(op)
+            for record in (record for pk in chunk for record in by_pk[pk]):
+                give_written(record, op, update)
 
-    def _updates(self, name: str) -> Iterator[Update]:
-        if self.removed:
-            yield Update({"$pull": {name: {"$in": self.removed}}})
-        if self.added:
-            yield Update({"$addToSet": {name: {"$each": self.added}}})
 
-    def show(self, records: Iterable[Any], relation: ToMany[Any]) -> None:
-        """Apply the change to the lists in memory."""
-        for record in records:
-            value = record.__dict__.get(relation.name)
-            getattr(record, "_changes", {}).pop(relation.name, None)
-            if value is not None:
-                stored = relation.encode(value)
-                known = [pk for pk in stored if pk not in self.removed]
-                record.__dict__[relation.name] = list(dict.fromkeys([*known, *self.added]))
+def _stored_list(record: Any, relation: ToMany[Any]) -> Any:
+    """Return the ids that the database has, as far as the record knows: MISSING where it has none."""
+    name = relation.name
+    changes: Mapping[str, Any] = getattr(record, "_changes", {})
+    value = changes[name] if name in changes else record.__dict__.get(name, MISSING)
+    return MISSING if value is MISSING or is_default(value) else relation.encode(value)
 
 
 # -- links that another model stores --------------------------------------------------------------

@@ -29,8 +29,10 @@ def take(bound: BoundModel, state: dict[str, Any]) -> Given:
         value = state.get(relation.name)
         if isinstance(value, Commands):
             given[relation.name] = state.pop(relation.name)
-        elif not relation.stored and relation.name in state:  # None or a loaded RecordSet
+        elif relation.name in state and not relation.stored:  # None or a loaded RecordSet
             del state[relation.name]
+        elif value is None and relation.name in state:
+            state[relation.name] = []  # as write() stores it
     return given
 
 

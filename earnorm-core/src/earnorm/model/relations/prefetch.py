@@ -201,8 +201,9 @@ async def _load_relation(
         pointed = make_ghosts(records, field)
     else:
         pointed = [t for record in records if (t := getattr(record, field.name)) is not None]
-    groups = {id(t._fetch): t for t in pointed if t.is_stored and t._fetch.is_ghost}
-    for ghost in groups.values():
-        await load_group(ghost)
+    groups = {id(t._fetch): t for t in pointed if t.is_stored}
+    for one in groups.values():
+        if one._fetch.is_waiting:
+            await load_group(one)
     unique = {id(t): t for t in pointed if not (t.is_stored and t._fetch.is_ghost)}
     return iter(unique.values())

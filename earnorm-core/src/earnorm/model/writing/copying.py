@@ -9,7 +9,7 @@ from earnorm.exceptions import DomainError, NotFound, ValidationError, nearest
 from earnorm.fields.base import Field
 from earnorm.fields.places import Place
 from earnorm.fields.places import inside as inside_of
-from earnorm.fields.relational import Relation
+from earnorm.fields.relational import Relation, ToMany
 from earnorm.model.kinds import by_model, is_mixed
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
@@ -76,6 +76,8 @@ def _source(record: Any, field: Field[Any, Any], stored: Mapping[Any, Any]) -> A
 
 def _value(record: Any, field: Field[Any, Any]) -> Any:
     # The ids of a relation need no record to be loaded.
+    if isinstance(field, ToMany):
+        return field.encode(getattr(record, field.name))
     if isinstance(field, Relation):
         return field.encode(record.__dict__[field.name])
     value = getattr(record, field.name)

@@ -392,7 +392,7 @@ def _given(
     is_foreign = type(record) is not bound.model  # made before this App was started
     if is_foreign:
         object.__setattr__(record, "__class__", bound.model)
-    if is_foreign or changed_fields(record):
+    if is_foreign or changed_fields(record) or _links_elsewhere(record):
         return _with_id(_loaded_values(record), record), False
     mutable = record._schema.mutable
     if mutable.isdisjoint(record.__dict__):
@@ -409,10 +409,29 @@ def _with_id(values: dict[str, Any], record: BaseModel) -> dict[str, Any]:
     return values
 
 
+def _links_elsewhere(structure: Any) -> bool:
+    """Return whether a link leads to a record of another App, which validation then refuses."""
+    state = structure.__dict__
+    for relation in type(structure)._schema.relations:
+        value = state.get(relation.name)
+        for one in value if isinstance(value, list) else (value,):
+            if is_record(one):
+                fetch: Fetch | None = getattr(one, "_fetch", None)
+                if fetch is not None and fetch.app is not current_env().app:
+                    return True
+                if relation.structure is not None and _links_elsewhere(one):
+                    return True
+    return False
+
+
 def _loaded_values(record: Any) -> dict[str, Any]:
     state = record.__dict__
     schema = type(record)._schema
-    values = {f.name: getattr(record, f.name) for f in schema.stored if f.name in state}
+    values = {
+        field.name: getattr(record, field.name)
+        for field in schema.stored
+        if field.name in state and field.name not in schema.to_many_names
+    }
     # Another App's class may have more fields; validation refuses them, so that no value is lost.
     values |= {n: v for n, v in state.items() if n not in schema.fields and v is not None}
     # Commands cannot be read as a value, so to-many fields are taken as they were assigned.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from earnorm.exceptions import ConfigurationError, TransactionError
+from earnorm.exceptions import TransactionError
 from earnorm.kernel.environment import Env, current_env, find_env
+from earnorm.model.reading.fetch import other_app
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -30,10 +31,7 @@ def env_of(records: Sequence[BaseModel], *, stale: bool = False) -> Env:
         if fetch is None:
             continue
         if fetch.app is not env.app:
-            raise ConfigurationError(
-                f"the record belongs to App {fetch.app.name!r}, and App {env.app.name!r} is current; "
-                f"work inside 'with app.activate():'"
-            )
+            raise other_app(fetch.app, env.app)
         if fetch.seen_in is not None and fetch.is_stale and not stale:
             raise TransactionError(
                 f"{record!r} is stale: it was read in a transaction that was rolled back; "
