@@ -86,6 +86,11 @@ class RecordSet(Generic[M]):
         self._owner = owner  # the loading state of the record whose relation it is
         self._is_default = False  # True: the document has no key, and the field's default is read
 
+    def __setstate__(self, state: tuple[None, Mapping[str, Any]]) -> None:
+        self._part_of = ""  # a pickle of version 0.1 does not have it
+        for name, value in state[1].items():
+            object.__setattr__(self, name, value)
+
     @property
     def _loaded(self) -> Sequence[M]:
         if self._records is None:
