@@ -25,7 +25,6 @@ from earnorm.exceptions import BatchRefused, ConfigurationError, TransactionErro
 from earnorm.kernel.durable import Callback, called
 from earnorm.kernel.environment import Env, current_env, use_env
 from earnorm.kernel.outcome import Outcome
-from earnorm.kernel.steps import HAND_BACK, HandBack
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Session
@@ -354,6 +353,8 @@ async def in_transaction(op: Operation, call_next: Call) -> Any:
     """Run an operation in the running transaction, or in one that begins and ends with it."""
     if op.env.transaction is not None:
         return await call_next(op)
+    from earnorm.kernel.steps import HAND_BACK, HandBack  # loaded with the first App
+
     back, collected = op.note(HAND_BACK), HandBack()
 
     async def run() -> Any:

@@ -24,7 +24,6 @@ from earnorm.exceptions import (
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import current_env, find_env
-from earnorm.kernel.transactions import atomic
 from earnorm.model import writing
 from earnorm.model.reading import serializing
 from earnorm.model.reading.arranging import Nulls, by_fields, group, is_true, map_path, reader
@@ -453,6 +452,8 @@ class RecordSet(Generic[M]):
                 result = await call(record)
                 number += result if isinstance(result, int) else counts
             return number
+
+        from earnorm.kernel.transactions import atomic  # loaded with the first App
 
         return await atomic(run)
 
