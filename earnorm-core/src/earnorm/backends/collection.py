@@ -38,9 +38,12 @@ from earnorm.backends.errors import (
     NAMESPACE_EXISTS,
     NAMESPACE_NOT_FOUND,
     UNAUTHORISED,
+    UNSTORABLE,
     Batch,
     Server,
     Translating,
+    refuse_unstorable,
+    refuse_unstorable_of,
     said,
 )
 from earnorm.exceptions import ConfigurationError, EarnORMError, NotSupported
@@ -247,7 +250,11 @@ class DriverCollection(Collection):
             options["upsert"] = True
         run = self._native.update_many if many else self._native.update_one
         with self._translating.within(timeout):
-            result: UpdateResult = await run(filter, update, **options)
+            try:
+                result: UpdateResult = await run(filter, update, **options)
+            except UNSTORABLE:
+                refuse_unstorable(self._name, update)
+                raise
             return result.matched_count + (result.upserted_id is not None)
 
     @override
@@ -264,9 +271,13 @@ class DriverCollection(Collection):
         if projection is not None:
             options["projection"] = projection
         with self._translating.within(timeout):
-            document: Document | None = await self._native.find_one_and_update(
-                filter, update, return_document=ReturnDocument.AFTER, **options
-            )
+            try:
+                document: Document | None = await self._native.find_one_and_update(
+                    filter, update, return_document=ReturnDocument.AFTER, **options
+                )
+            except UNSTORABLE:
+                refuse_unstorable(self._name, update)
+                raise
         return document
 
     @override
@@ -294,11 +305,15 @@ class DriverCollection(Collection):
             return BulkCounts(0, 0, 0)
         batch = _batch(requests, ordered)
         with Translating(self._name, self._server, batch).within(timeout):
-            result: BulkWriteResult = await self._native.bulk_write(
-                [_native(request) for request in requests],
-                ordered=ordered,
-                **_session_option(session),
-            )
+            try:
+                result: BulkWriteResult = await self._native.bulk_write(
+                    [_native(request) for request in requests],
+                    ordered=ordered,
+                    **_session_option(session),
+                )
+            except UNSTORABLE:
+                refuse_unstorable_of(self._name, requests)
+                raise
             return BulkCounts(
                 result.inserted_count,
                 result.matched_count + result.upserted_count,

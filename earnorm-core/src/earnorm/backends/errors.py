@@ -17,10 +17,11 @@ from typing import Any, Final, Protocol
 import bson
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
-from bson.errors import BSONError, InvalidBSON
+from bson.errors import BSONError, InvalidBSON, InvalidDocument
 from pymongo import errors as driver
 from pymongo import timeout as driver_timeout
 
+from earnorm.backends.base import BulkRequest, BulkUpdate, Statement
 from earnorm.backends.refusals import violations
 from earnorm.exceptions import (
     BatchDuplicateKey,
@@ -34,6 +35,7 @@ from earnorm.exceptions import (
     ServerUnavailable,
     TransactionError,
     ValidationError,
+    located,
 )
 
 CODEC: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
@@ -45,9 +47,11 @@ to."""
 MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
 """MongoDB's limit for one document: https://www.mongodb.com/docs/manual/reference/limits/"""
 
-DRIVER_ERRORS: Final = (driver.PyMongoError, BSONError, OverflowError, NotImplementedError)
-"""The exceptions that are translated. bson raises ``OverflowError`` for an int beyond 64 bits,
-mongomock ``NotImplementedError`` for what it lacks. ``TypeError`` and the like are bugs of this
+DRIVER_ERRORS: Final = (
+    *(driver.PyMongoError, BSONError, OverflowError, UnicodeEncodeError, NotImplementedError),
+)
+"""The exceptions that are translated. bson raises ``OverflowError`` for an int beyond 64 bits and
+``UnicodeEncodeError`` for a text that UTF-8 cannot hold, mongomock ``NotImplementedError`` for what it lacks. ``TypeError`` and the like are bugs of this
 library, and are not translated."""
 
 TRANSIENT: Final = "TransientTransactionError"
@@ -294,7 +298,9 @@ def _refused(message: str, code: str) -> Callable[[Any, Translating], EarnORMErr
 def _unstorable(error: Exception, where: Translating) -> EarnORMError:
     """Make the error for a value or document that, to the driver or server, cannot be stored."""
     problem = _find_unstorable(where.batch.documents) if where.batch else None
-    if problem is None and isinstance(error, driver.PyMongoError | driver.DocumentTooLarge):
+    if problem is None and isinstance(error, UnicodeEncodeError):
+        problem = ErrorDetail(loc=(), msg=_NO_UTF8, type="string_unicode")
+    elif problem is None and isinstance(error, driver.PyMongoError | driver.DocumentTooLarge):
         # Without documents, the condition or the values of an update are too large.
         message = _TOO_LARGE[0] if where.batch else _COMMAND_TOO_LARGE
         problem = ErrorDetail(loc=(), msg=message, type=_TOO_LARGE[1])
@@ -320,6 +326,8 @@ def _bad_value(error: driver.OperationFailure, where: Translating) -> EarnORMErr
     text = str((error.details or {}).get("errmsg") or "").rpartition("caused by :: ")[2]
     if text.startswith(_MISFITS):
         return _misfit(error, where)
+    if text.startswith(_OVERFLOWS):
+        return _refused(*_OVERFLOW)(error, where)
     return _unnamed(error, where)
 
 
@@ -332,9 +340,8 @@ def _find_unstorable(documents: Sequence[Mapping[str, Any]]) -> ErrorDetail | No
             for name, value in document.items():
                 try:
                     bson.encode({"": value}, codec_options=CODEC)
-                except (BSONError, OverflowError, ValueError):
-                    text = f"a value of type {type(value).__name__} that MongoDB cannot store"
-                    return {"loc": (position, name), "msg": text, "type": "not_bson"}
+                except (BSONError, OverflowError, ValueError) as refused:
+                    return _unstorable_value((position, name), value, refused)
             return {"loc": (position,), "msg": "a document that is no BSON", "type": "not_bson"}
         if size > MAX_DOCUMENT_BYTES:
             text = f"a document of {size} bytes; MongoDB's limit is {MAX_DOCUMENT_BYTES}"
@@ -342,14 +349,71 @@ def _find_unstorable(documents: Sequence[Mapping[str, Any]]) -> ErrorDetail | No
     return None
 
 
+def _unstorable_value(loc: tuple[str | int, ...], value: object, refused: Exception) -> ErrorDetail:
+    if isinstance(refused, UnicodeEncodeError):
+        return {"loc": loc, "msg": _NO_UTF8, "type": "string_unicode"}
+    text = f"a value of type {type(value).__name__} that MongoDB cannot store"
+    return {"loc": loc, "msg": text, "type": "not_bson"}
+
+
+def refuse_unstorable(subject: str, update: Statement) -> None:
+    """Encode the values of an update again, and name the path of one that cannot be stored.
+
+    Args:
+        subject: The collection's name.
+        update: The update, as it was sent.
+
+    Raises:
+        ValidationError: A value cannot be stored.
+    """
+    detail = _unstorable_in(update)
+    if detail is not None:
+        raise ValidationError(subject, [detail]) from None
+
+
+def refuse_unstorable_of(subject: str, requests: Sequence[BulkRequest]) -> None:
+    """Do the work of ``refuse_unstorable`` for the updates of a bulk; the error has positions.
+
+    Raises:
+        BatchRefused: A value cannot be stored.
+    """
+    for position, request in enumerate(requests):
+        detail = _unstorable_in(request.update) if isinstance(request, BulkUpdate) else None
+        if detail is not None:
+            # The driver sends a large bulk in pieces, so what it sent before is not known.
+            details = located([detail], position)
+            written = () if position == 0 else None
+            raise BatchRefused(subject, details, written=written) from None
+
+
+def _unstorable_in(update: Statement) -> ErrorDetail | None:
+    stages = [update] if isinstance(update, Mapping) else update
+    for stage in stages:
+        for values in stage.values():
+            for path, value in values.items() if isinstance(values, Mapping) else ():
+                try:
+                    bson.encode({path: value}, codec_options=CODEC)
+                except (BSONError, OverflowError, ValueError) as refused:
+                    loc = tuple(ascii(path)[1:-1].split("."))
+                    return _unstorable_value(loc, value, refused)
+    return None
+
+
+UNSTORABLE: Final = (InvalidDocument, OverflowError, UnicodeEncodeError)
+"""The exceptions of the codec about a value that cannot be stored."""
+
+_NO_UTF8: Final = "the text has a lone surrogate, which UTF-8 cannot hold"
+
 # The beginnings of the server's texts about a change that does not fit the stored value; the value
 # follows.
-_MISFITS: Final = ("The field", "Failed to apply $")
+_MISFITS: Final = ("The field", "Cannot apply $")
+_OVERFLOWS: Final = "Failed to apply $"
 _MISFIT_CODES: Final = (14, 28)  # TypeMismatch: $inc of null; PathNotViable: a path through null
 _MISFIT: Final = (
     "a stored value is not of the kind that the change works on (unset, null, or of another type)",
     "change",
 )
+_OVERFLOW: Final = ("the result of a change would have more than 64 bits", "overflow")
 
 
 def _bulk(error: driver.BulkWriteError, where: Translating) -> EarnORMError:
@@ -398,6 +462,8 @@ def _failure_detail(failure: Mapping[str, Any], batch: Batch | None) -> ErrorDet
         return {**problem, "loc": (position, *problem["loc"][1:])}
     if code in _MISFIT_CODES or str(failure.get("errmsg")).startswith(_MISFITS):
         return {"loc": (position,), "msg": _MISFIT[0], "type": _MISFIT[1]}
+    if str(failure.get("errmsg")).startswith(_OVERFLOWS):
+        return {"loc": (position,), "msg": _OVERFLOW[0], "type": _OVERFLOW[1]}
     message = f"the server refused it: {failure.get('errmsg')} (code {code})"
     return {"loc": (position,), "msg": message, "type": "refused"}
 
@@ -489,5 +555,6 @@ BY_CLASS: Final[Mapping[type, Callable[[Any, Translating], EarnORMError]]] = {
     InvalidBSON: _refused("a stored document cannot be decoded", "invalid_bson"),
     BSONError: _unstorable,
     OverflowError: _unstorable,
+    UnicodeEncodeError: _unstorable,
     NotImplementedError: _not_in_memory,
 }

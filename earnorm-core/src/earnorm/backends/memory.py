@@ -38,7 +38,14 @@ from earnorm.backends.base import (
 )
 from earnorm.backends.collection import DriverCollection
 from earnorm.backends.driver import DriverBackend
-from earnorm.backends.errors import CODEC, MAX_DOCUMENT_BYTES, Batch, Translating
+from earnorm.backends.errors import (
+    CODEC,
+    MAX_DOCUMENT_BYTES,
+    UNSTORABLE,
+    Batch,
+    Translating,
+    refuse_unstorable_of,
+)
 from earnorm.concerns import Concerns
 from earnorm.exceptions import ConfigurationError, EarnORMError, NotSupported
 
@@ -141,7 +148,11 @@ class MemoryCollection(DriverCollection):
         timeout: float | None = None,
     ) -> BulkCounts:
         with Translating(self._name, self._server, Batch(len(requests), ordered)):
-            counts = await _one_by_one(self._write_one, requests, ordered)
+            try:
+                counts = await _one_by_one(self._write_one, requests, ordered)
+            except UNSTORABLE:
+                refuse_unstorable_of(self._name, requests)
+                raise
         inserted, matched, deleted = map(sum, zip((0, 0, 0), *counts, strict=True))
         return BulkCounts(inserted, matched, deleted)
 
@@ -332,10 +343,15 @@ class _BsonCollection:
             raise NotImplementedError("mongomock has no updates by pipeline")
         if "$mul" in update:
             raise NotImplementedError("mongomock has no $mul")
+        condition, changes = _stored(filter), _stored(update)
         try:
-            return await run(_stored(filter), _stored(update), **options)
+            return await run(condition, changes, **options)
         except DuplicateKeyError as error:
             raise _duplicate(await self._violated(update)) from error
+        except (TypeError, AttributeError, LookupError, ValueError) as error:
+            # These are mongomock's own: it neither adds nor compares decimals, and takes a key of
+            # a list for a number.
+            raise NotImplementedError(f"{type(error).__name__} in mongomock: {error}") from error
 
     async def _violated(self, update: Mapping[str, Any]) -> Sequence[str]:
         """Return the fields of the unique index that the update touches.

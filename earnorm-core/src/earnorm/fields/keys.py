@@ -19,13 +19,25 @@ from earnorm.fields.temporal import Date
 from earnorm.fields.text import String
 
 
+def check_text(text: str) -> str:
+    """Refuse a text that UTF-8, and so BSON, cannot hold."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise PydanticCustomError(
+                "string_unicode", "the text has a lone surrogate, which UTF-8 cannot hold"
+            ) from None
+    return text
+
+
 def check_key(key: Any) -> str:
     """Refuse a key that is not a text, or that could be read as an operator or a path."""
     if type(key) is not str:
         raise PydanticCustomError("key_type", "a key is a text")
     if key.startswith("$") or "." in key or "\0" in key:
         raise PydanticCustomError("key", "a key must not start with '$' or contain '.' or NUL")
-    return key
+    return check_text(key)
 
 
 def _same(key: Any) -> Any:

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableField, N, Validator
 from earnorm.fields.json_forms import json_form
-from earnorm.fields.keys import KeyTexts, check_key
+from earnorm.fields.keys import KeyTexts, check_key, check_text
 from earnorm.fields.numeric import _INT_MAX, _INT_MIN
 from earnorm.fields.option_rules import check_item
 from earnorm.fields.text import String
@@ -38,8 +38,10 @@ def check_json(value: Any, depth: int = 0) -> Any:
     kind = type(value)
     if depth > _MAX_DEPTH:
         raise PydanticCustomError("json_depth", "nested more than {n} levels", {"n": _MAX_DEPTH})
-    if value is None or kind is str or kind is bool or kind is float:
+    if value is None or kind is bool or kind is float:
         return value
+    if kind is str:
+        return check_text(value)
     if kind is int or kind is Int64:  # the driver reads an Int64 if 32 bits are too few
         if _INT_MIN <= value <= _INT_MAX:
             return int(value)

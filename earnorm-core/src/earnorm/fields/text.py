@@ -26,6 +26,29 @@ _EMAIL = (
 )
 
 
+class _Storable:
+    """The check of every text that UTF-8, and so BSON, can hold it.
+
+    pydantic-core looks into a text only if it has a constraint; this one always holds and costs
+    nothing that can be measured. Without it a lone surrogate (``"\\ud800"`` from any JSON client)
+    would reach the driver.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        schema = handler(source)
+        return {"min_length": 0, **schema} if schema["type"] == "str" else schema  # type: ignore[typeddict-unknown-key,misc,return-value,unused-ignore] # mypy does not narrow the union by "type"
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        shown = handler(schema)
+        return {name: value for name, value in shown.items() if (name, value) != ("minLength", 0)}
+
+
 Case = Literal["lower", "upper"]
 _CASES: dict[str | None, Callable[[str], str]] = {
     None: lambda text: text,
@@ -89,7 +112,7 @@ class String(Field[str, N]):
     def annotation(self) -> Any:
         plain = self.min_length is self.max_length is self.pattern is None
         normalises = self.strip or self.case or type(self).normal is not String.normal
-        parts: list[Any] = [str]
+        parts: list[Any] = [str, _Storable]
         if not plain:
             parts.append(
                 pydantic.StringConstraints(
@@ -102,7 +125,7 @@ class String(Field[str, N]):
             parts.append(pydantic.Field(json_schema_extra={"format": self.json_format}))
         if normalises:
             parts.append(pydantic.BeforeValidator(self._normalised))
-        return Annotated[tuple(parts)] if len(parts) > 1 else str
+        return Annotated[tuple(parts)]
 
     def _normalised(self, value: Any) -> Any:
         return self.normal(value) if isinstance(value, str) else value
@@ -125,6 +148,9 @@ class Text(String[N]):
     """A long text; the same as String, named for what it holds."""
 
 
+_PLAIN_KEYS = frozenset({"type", "metadata", "ref", "min_length"})  # see _Storable
+
+
 class _Address:
     """The last check of an Email: the whole text is an address.
 
@@ -140,7 +166,8 @@ class _Address:
         checked = core_schema.custom_error_schema(
             address, custom_error_type="email", custom_error_message="not a valid email address"
         )
-        plain = before["type"] == "str" and before.keys() <= {"type", "metadata", "ref"}
+        plain = before["type"] == "str" and before.keys() <= _PLAIN_KEYS
+        plain = plain and not before.get("min_length")
         return checked if plain else core_schema.chain_schema([before, checked])
 
 

@@ -21,8 +21,10 @@ from bson import ObjectId
 
 from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
+from earnorm.domain.values import stored
 from earnorm.exceptions import (
     ConfigurationError,
+    ErrorDetail,
     NotFound,
     ValidationError,
 )
@@ -520,15 +522,22 @@ class BaseModel(Declared):
 
     @classmethod
     def browse(cls, ids: Iterable[object]) -> RecordSet[Self]:
-        """Return records by their ids without a query: ghosts, in the given order."""
+        """Return records by their ids without a query: ghosts, in the given order.
+
+        Raises:
+            ValidationError: A value can never be an id of this model.
+        """
         if isinstance(ids, str):
             ids = [ids]
         bound = _bound(cls)
         operand = bound.schema.fields["_id"].operand
+        try:
+            pks = [stored(operand(given_id)) for given_id in ids]
+        except ValueError as error:
+            detail: ErrorDetail = {"loc": ("id",), "msg": str(error), "type": "type"}
+            raise ValidationError(cls._name, [detail]) from None
         # This App's class is the model or a subclass of it.
-        return RecordSet(
-            cast(type[Self], bound.model), ghosts(bound, [operand(given_id) for given_id in ids])
-        )
+        return RecordSet(cast(type[Self], bound.model), ghosts(bound, pks))
 
     @classmethod
     async def count(cls, domain: DomainSource = None) -> int:

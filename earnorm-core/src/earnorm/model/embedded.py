@@ -78,6 +78,8 @@ class EmbeddedModel(Declared):
                 # The fields may hold unconverted values, so they are read and then validated again.
                 return cls._checked(value)
             if isinstance(value, Mapping):
+                if not all(isinstance(key, str) for key in value):
+                    raise ValueError("the keys are names of fields, and texts")
                 return cls(**value)
             raise ValueError(f"not a {cls.__name__}, nor a mapping of its fields")
 

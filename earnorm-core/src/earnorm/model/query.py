@@ -15,7 +15,13 @@ from earnorm.kernel.requests import Stream
 from earnorm.model import relations, writing
 from earnorm.model.reading.across import ACROSS, Across
 from earnorm.model.reading.hydrate import hydrate
-from earnorm.model.reading.ordering import Order, checked_size, parse_order
+from earnorm.model.reading.ordering import (
+    Order,
+    checked_seconds,
+    checked_size,
+    parse_order,
+    texts,
+)
 from earnorm.model.recordset import RecordSet
 
 # Most programs use no groups, pages, pipelines, tables and plans, so their methods import them.
@@ -63,13 +69,13 @@ class Query(Generic[M]):
         self._order: tuple[tuple[str, int], ...] | None = (
             None if order is None else parse_order(order)
         )
-        self._limit = limit and checked_size("limit", limit)
-        self._offset = offset and checked_size("offset", offset)
+        self._limit = 0 if limit in _ALL else checked_size("limit", limit)
+        self._offset = 0 if offset in _ALL else checked_size("offset", offset)
         self._only = None if only is None else _names(only)
         self._prefetch: tuple[Wanted, ...] = (
-            (prefetch,) if isinstance(prefetch, str) else tuple(prefetch)
+            tuple(prefetch) if type(prefetch) in _LISTS else _paths(prefetch)
         )
-        self._timeout = None if timeout is None else _seconds(timeout)
+        self._timeout = None if timeout is None else checked_seconds("timeout", timeout)
         self._concerns = concerns
         self._request: Request | None = None
         self._is_whole = False
@@ -134,7 +140,7 @@ class Query(Generic[M]):
 
         Awaiting it raises ``OperationTimeout`` if it takes longer.
         """
-        return self._with(_timeout=_seconds(seconds))
+        return self._with(_timeout=checked_seconds("timeout", seconds))
 
     def read_concern(self, level: ReadConcern) -> Self:
         """Require a read concern of the data that it reads: ``"majority"``, ``"linearizable"`` …"""
@@ -416,6 +422,10 @@ _WINDOW = {
 }
 
 
+_ALL = (0, None)  # no limit, and no offset
+_LISTS = frozenset({tuple, list})  # prefetch_tree() looks at each path in them
+
+
 def concerns_of(**concern: object) -> Concerns | None:
     """Return the concerns of a search's arguments; None where there are none.
 
@@ -426,10 +436,8 @@ def concerns_of(**concern: object) -> Concerns | None:
 
 
 def _names(fields: Iterable[str]) -> frozenset[str]:
-    return frozenset(fields) | {"_id"}
+    return frozenset(texts("only", fields, '"name" or ["name", "age"]')) | {"_id"}
 
 
-def _seconds(value: float) -> float:
-    if not value > 0:
-        raise ValueError("timeout is a time in seconds above 0")
-    return value
+def _paths(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(texts("prefetch", paths, '"author_id" or ["author_id", "tag_ids"]'))

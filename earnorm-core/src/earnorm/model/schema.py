@@ -12,6 +12,7 @@ import pydantic
 from pydantic_core import SchemaValidator, core_schema
 
 from earnorm.domain.schema import Crossing, Path, Substitute
+from earnorm.domain.values import encodable
 from earnorm.exceptions import DomainError, ErrorDetail, UnresolvedDomain, ValidationError, nearest
 from earnorm.fields.base import MISSING, Field, not_searched, not_written
 from earnorm.fields.places import places
@@ -185,6 +186,9 @@ class Schema:
                 kind = "unknown_field"
             elif kind == "missing":
                 message = "a value is required"
+            elif kind == "string_unicode":
+                what = "the text" if any(isinstance(part, str) for part in loc) else "a key"
+                message = f"{what} has a lone surrogate, which UTF-8 cannot hold"
             details.append({"loc": tuple(loc), "msg": message, "type": kind})
         return ValidationError(self.name, details)
 
@@ -241,7 +245,9 @@ class Schema:
         """Return the stored path and field of a path; see ``earnorm.domain.schema.Schema``."""
         resolved = self.resolved_paths.get(path)
         if resolved is None:
-            resolved = self.resolved_paths[path] = self._resolve(path)
+            resolved = self._resolve(path)
+            _check_parts(path, resolved.db_path)
+            self.resolved_paths[path] = resolved
         return resolved
 
     def _resolve(self, path: str) -> Path:
@@ -399,6 +405,24 @@ def _is_readonly_inside(field: Any) -> bool:
     return inner is not None and any(
         each.readonly or _is_readonly_inside(each) for each in inner.stored
     )
+
+
+def _check_parts(path: str, db_path: str) -> None:
+    """Refuse a path with a part that the server reads as an operator, or cannot read at all.
+
+    Only the parts inside a Json or a Dict can be any text.
+    """
+    if not all(path.split(".")):
+        raise DomainError(f"{path!r} has an empty part beside a dot", loc=(path,))
+    for part in db_path.split("."):
+        if part.startswith("$") or "\0" in part:
+            raise DomainError(
+                f"{path!r}: a part must not start with '$' or contain NUL", loc=(path,)
+            )
+    try:
+        encodable(db_path)
+    except ValueError as error:
+        raise DomainError(f"{path!a}: {error}", loc=(ascii(path),)) from None
 
 
 def _free_form(path: str) -> Json[Any]:

@@ -21,6 +21,7 @@ from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import PLAIN, Operation, Options, made_by
 from earnorm.kernel.steps import Way
+from earnorm.model.reading.ordering import checked_size
 from earnorm.model.writing.creating import prepared
 from earnorm.model.writing.handing_back import on_its_way
 
@@ -80,8 +81,7 @@ class CreateMany:
         Raises:
             BatchRefused: If ordered: the first refused value; those before it were written.
         """
-        if type(size) is not int or size < 1:
-            raise ValueError(f"batch_size is a whole number from 1, not {size!r}")
+        checked_size("batch_size", size, 1)
         sending: asyncio.Task[None] | None = None
         # A transaction's session allows one operation at a time, and validation may query the
         # database.

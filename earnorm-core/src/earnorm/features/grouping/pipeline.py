@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from bson import Code
 
+from earnorm.domain.values import encodable
 from earnorm.exceptions import ConfigurationError, NotSupported, ValidationError, nearest
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.left_out import need_feature
@@ -161,6 +162,9 @@ class _Compiler:
             self._refuse(loc, "it is nested too deeply")
         if isinstance(value, Mapping):
             for key, item in value.items():
+                if not isinstance(key, str) or "\0" in key:
+                    self._refuse(loc, "a key is a text without NUL")
+                self._check_text(key, loc)
                 if key in _JAVASCRIPT:
                     self._refuse(loc, f"{key} runs JavaScript on the server, which is not allowed")
                 self._check(item, loc, level + 1)
@@ -169,6 +173,16 @@ class _Compiler:
                 self._check(item, loc, level + 1)
         elif isinstance(value, Code):
             self._refuse(loc, "JavaScript is not allowed")
+        elif isinstance(value, str):
+            self._check_text(value, loc)
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            self._refuse(loc, "a number of more than 64 bits cannot be sent")
+
+    def _check_text(self, text: str, loc: tuple[str | int, ...]) -> None:
+        try:
+            encodable(text)
+        except ValueError as error:
+            self._refuse(loc, str(error))
 
     # -- stages with pipelines or other collections inside ------------------------------------
 

@@ -21,6 +21,7 @@ from earnorm.fields.structured import Dict, Embedded
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.left_out import need_feature
 from earnorm.model.reading.expression_paths import expression_path
+from earnorm.model.reading.ordering import checked_size, refuse
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
@@ -229,10 +230,11 @@ def _list_or_none(value: Any) -> Any:
 async def numbered_page(query: Query[M], number: int, size: int) -> Page[M]:
     """Load a page by its number, and count all records; see ``Query.page``."""
     need_feature("paging", "page()")
-    if number < 1 or size < 1:
-        raise ValueError("page() takes a number and a size from 1")
+    checked_size("number", number, 1)
+    checked_size("size", size, 1)
+    offset = checked_size("offset", (number - 1) * size)
     total = await query.limit(0).offset(0).count()
-    records = await query.offset((number - 1) * size).limit(size)
+    records = await query.offset(offset).limit(size)
     return Page(records, number, size, total)
 
 
@@ -248,8 +250,9 @@ async def cursor_page(
         before: The page ends before this cursor, or None.
     """
     need_feature("paging", "paginate()")
-    if type(size) is not int or size < 1 or (after is not None and before is not None):
-        raise ValueError("paginate() takes a size from 1, and a cursor after or before, not both")
+    checked_size("size", size, 1)
+    if after is not None and before is not None:
+        refuse("after", "paginate() takes a cursor after or before, not both")
     query._refuse_window("paginate")
     bound, op = query._operation("search", current_env())
     keyset = Keyset(

@@ -28,6 +28,7 @@ from earnorm.kernel.steps import Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, run_value_steps
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
+from earnorm.model.reading.ordering import texts
 from earnorm.model.recordset import RecordSet
 from earnorm.model.validation.checking import checked_plan, narrowed
 from earnorm.model.writing.creating import Creation, prepared
@@ -114,7 +115,7 @@ class Upsert:
     """
 
     def __init__(self, bound: BoundModel, on: str | Sequence[str]) -> None:
-        names = [on] if isinstance(on, str) else list(on)
+        names = texts("on", on, '"code" or ["code", "country"]')
         self._bound = bound
         self._on = tuple("_id" if name in ("id", "pk") else name for name in names)
         fields = bound.schema.fields

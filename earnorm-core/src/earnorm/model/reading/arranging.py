@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from earnorm.domain.bson_order import MISSING, NULL_KEY, UNDEFINED_KEY, sort_keys
+from earnorm.domain.bson_order import Key as BsonKey
 from earnorm.domain.schema import ID_PATHS
+from earnorm.domain.values import shorten
 from earnorm.exceptions import DomainError, nearest
 from earnorm.fields.relational import Relation, is_record, is_recordset
 from earnorm.kernel import registry
@@ -29,6 +32,8 @@ def reader(path: str) -> Key:
         DomainError: No such field.
         FieldNotLoaded: A field on the way was not fetched.
     """
+    if not isinstance(path, str):
+        raise DomainError(f"a path is a text, not {shorten(path)}")
     names = path.split(".")
 
     def read(record: Any) -> Any:
@@ -87,33 +92,73 @@ def by_fields(
         raise ValueError(f'nulls is "first", "last" or None, not {nulls!r}')
     result = list(records)
     for path, direction in reversed(parse_order(order or "id")):
-        read, descending = reader(path), (direction < 0) is not reverse
+        descending = (direction < 0) is not reverse
+        # The server takes the lowest of several values, and the highest in a descending sort.
+        pick: Callable[[list[BsonKey]], BsonKey] = max if descending else min
         # A descending sort puts the highest rank first, so None's rank depends on the direction.
-        null_rank = 0 if nulls is None else int((nulls == "last") is not descending) * 2
-
-        def rank(
-            record: Any, read: Key = read, null_rank: int = null_rank, descending: bool = descending
-        ) -> tuple[int, Any]:
-            value = _comparable(read(record), descending)
-            return (null_rank, 0) if value is None else (1, value)
-
-        try:
-            result.sort(key=rank, reverse=descending)
-        except TypeError:
-            raise DomainError(
-                f"sorted({path!r}): these values have no order among each other; pass a callable"
-            ) from None
+        null_rank = 1 if nulls is None else int((nulls == "last") is not descending) * 2
+        keys = [pick(_keys(record, path)) for record in result]
+        ranks = [(null_rank if one in _UNSET and nulls else 1, one) for one in keys]
+        positions = sorted(range(len(result)), key=ranks.__getitem__, reverse=descending)
+        result = [result[position] for position in positions]
     return result
 
 
-def _comparable(value: Any, descending: bool) -> Any:
-    """Return the value to sort by: a record's id; a list's lowest (descending: highest) value."""
-    if is_recordset(value):
-        value = list(value._members())
-    if isinstance(value, list):
-        several = [key for item in value if (key := _comparable(item, descending)) is not None]
-        return (max(several) if descending else min(several)) if several else None
-    return value.pk if is_record(value) else value
+_UNSET: Final = frozenset({NULL_KEY, UNDEFINED_KEY})
+
+
+def _keys(record: Any, path: str) -> list[BsonKey]:
+    """Return the keys by which the server may sort a record, made of what is stored.
+
+    Raises:
+        DomainError: No such field, or values that the database cannot hold.
+        FieldNotLoaded: A field on the way was not fetched.
+    """
+    schema = type(record)._schema
+    crossing = schema.crossing(path)
+    if crossing is not None and crossing.rest:
+        related = _records(reader(crossing.path if crossing.owned else _head(path))(record))
+        if crossing.rest not in ID_PATHS:  # the id of a record that is gone is known
+            related = list(_there(related))
+        return [one for other in related for one in _keys(other, crossing.rest)] or [NULL_KEY]
+    head = schema.field_at(path)
+    field = schema.fields.get(head)
+    try:
+        if field is None or not field.stored:
+            value = reader(path)(record)
+            if is_recordset(value):
+                value = [other.pk if is_record(other) else other for other in value._members()]
+            elif hasattr(value, "is_stored"):
+                value = value.pk
+            elif field is not None and value is not None and path == head:
+                value = field.encode(value)
+            return sort_keys(value, ())
+        parts = schema.path_of(path).split(".")
+        return sort_keys(_stored_value(record, field), parts[1:])
+    except TypeError:
+        raise DomainError(
+            f"sorted({path!r}): these values have no order among each other; pass a callable"
+        ) from None
+
+
+def _stored_value(record: Any, field: Any) -> Any:
+    value = record.__dict__.get(field.name, MISSING)
+    if value is MISSING:
+        getattr(record, field.name)  # raises FieldNotLoaded where it was not fetched
+        return MISSING
+    if field.mutable:  # a default that was only read is not stored
+        return record._stored().get(field.db_name, MISSING)
+    return None if value is None else field.encode(value)
+
+
+def _head(path: str) -> str:
+    return path.partition(".")[0]
+
+
+def _records(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if is_recordset(value) or isinstance(value, list) else [value]
 
 
 # -- grouping and mapping -------------------------------------------------------------------------
@@ -139,6 +184,7 @@ def map_path(records: RecordSet[Any], path: str) -> Any:
 
     Records behind a relation that are gone are left out.
     """
+    reader(path)  # refuses what is no path
     current: Any = records
     model: type[Any] | None = records._model
     for name in path.split("."):

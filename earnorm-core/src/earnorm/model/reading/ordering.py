@@ -1,11 +1,12 @@
-"""Parses and checks orders: ``"-age,name"`` or ``["-age", "name"]``."""
+"""Parses and checks orders, and the sizes, the times and the names that a query is given."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from earnorm.exceptions import ConfigurationError, DomainError
+from earnorm.domain.values import shorten
+from earnorm.exceptions import ConfigurationError, DomainError, ValidationError
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -15,18 +16,26 @@ if TYPE_CHECKING:
 Order = str | Sequence[str] | None
 """``"-age,name"`` or ``["-age", "name"]``: field paths, descending with a minus sign."""
 
+# The server adds an offset to a limit, and the sum must fit in 64 bits.
+_MOST_RECORDS: Final = 2**62
+# The server takes a time limit in milliseconds, in 32 bits.
+_MOST_SECONDS: Final = 2_147_483
+
 
 def parse_order(*order: Order) -> tuple[tuple[str, int], ...]:
     """Return paths with 1 (ascending) or -1, in their order.
 
     The first mention of a path decides; in a driver, the last one would.
+
+    Raises:
+        ValidationError: It is no text, nor a list of texts.
     """
     directions: dict[str, int] = {}
     for one_order in order:
         parts = (
             (one_order or "").split(",")
             if isinstance(one_order, str) or one_order is None
-            else one_order
+            else texts("order", one_order, '"-age,name" or ["-age", "name"]')
         )
         for part in map(str.strip, parts):
             if part:
@@ -93,12 +102,54 @@ def check_order(schema: Schema, order: Sequence[tuple[str, int]], where: str) ->
             raise ConfigurationError(f"{where}: {problem}").coded("declared_order") from None
 
 
-def checked_size(name: str, value: int) -> int:
-    """Return a limit or an offset, and refuse an invalid one.
+# -- arguments of a query -------------------------------------------------------------------------
+
+
+def texts(name: str, value: object, example: str) -> list[str]:
+    """Return the texts of a list of texts; a text alone is a list of one.
 
     Raises:
-        ValueError: It is not a whole number from 0.
+        ValidationError: It is no text, nor a list of texts.
     """
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{name} is a whole number from 0, not {value!r}")
+    if isinstance(value, str):
+        return [value]
+    items: list[object] = list(value) if isinstance(value, Iterable) else [value]
+    for item in items:
+        if not isinstance(item, str):
+            refuse(name, f"takes {example}, not {shorten(item)}")
+    return items  # type: ignore[return-value] # the loop has seen that all are texts
+
+
+def checked_size(name: str, value: int, least: int = 0) -> int:
+    """Return a limit, an offset or another number of records, and refuse an invalid one.
+
+    Raises:
+        ValidationError: It is not a whole number from ``least``, or too large for the server.
+    """
+    if type(value) is not int or value < least:
+        refuse(name, f"is a whole number from {least}, not {shorten(value)}")
+    if value > _MOST_RECORDS:
+        refuse(name, f"is at most 2**62, not {shorten(value)}")
     return value
+
+
+def checked_seconds(name: str, value: float) -> float:
+    """Return a time limit in seconds, and refuse an invalid one.
+
+    Raises:
+        ValidationError: It is no number above 0, or too large for the server.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        refuse(name, f"is a time in seconds above 0, not {shorten(value)}")
+    if value > _MOST_SECONDS:
+        refuse(name, f"is at most {_MOST_SECONDS} seconds; None is no limit")
+    return value
+
+
+def refuse(name: str, message: str) -> NoReturn:
+    """Refuse an argument of a query.
+
+    Raises:
+        ValidationError: Always.
+    """
+    raise ValidationError("query", [{"loc": (name,), "msg": message, "type": "argument"}])

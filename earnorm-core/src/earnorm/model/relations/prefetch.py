@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from earnorm.domain.values import shorten
 from earnorm.exceptions import ConfigurationError, DomainError, nearest
 from earnorm.fields.base import Field
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.places import Place
 from earnorm.fields.places import inside as inside_of
 from earnorm.fields.relational import Many2one, One2many, Relation, ToMany
+from earnorm.model.reading.ordering import refuse
 from earnorm.model.relations.ghosts import (
     inside,
     link_end,
@@ -116,7 +118,9 @@ def prefetch_tree(paths: Iterable[Wanted]) -> Branch:
     """
     tree = Branch()
     for wanted in paths:
-        path, window = (wanted, None) if isinstance(wanted, str) else wanted
+        path, window = (wanted, None) if not isinstance(wanted, tuple) else wanted
+        if not isinstance(path, str):
+            refuse("prefetch", f"takes paths of relations, not {shorten(path)}")
         level = tree
         for name in path.split("."):
             level = level.setdefault(name, Branch())

@@ -7,6 +7,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from earnorm.domain.values import stored
 from earnorm.exceptions import ValidationError
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.steps import Way
@@ -155,7 +156,7 @@ def _target(bound: BoundModel, key: Any) -> tuple[Any, BaseModel | None]:
             raise _error(bound, "is not stored; save() it first", "unsaved")
         return key.pk, key
     try:
-        pk = bound.schema.fields["_id"].operand(key)
+        pk = stored(bound.schema.fields["_id"].operand(key))
     except ValueError as error:
         raise _error(bound, str(error), "type") from None
     return pk, None

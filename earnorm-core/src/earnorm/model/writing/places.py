@@ -10,6 +10,7 @@ import pydantic
 from pydantic_core import PydanticCustomError
 
 from earnorm.domain import Domain, condition
+from earnorm.domain.values import shorten
 from earnorm.exceptions import nearest
 from earnorm.fields.base import Field, not_written
 from earnorm.fields.keys import KeyTexts, check_key
@@ -62,6 +63,8 @@ def find_place(schema: Schema, path: str) -> Place:
     Raises:
         RefusedError: It names no field, crosses a relation, or names a value that cannot change.
     """
+    if not isinstance(path, str):
+        raise RefusedError(f"unknown field {shorten(path)}; a name is a text")
     head, *rest = path.split(".")
     current_field = _field_of(schema, head)
     db_path, walked, inside = current_field.db_name, current_field.name, Domain.TRUE

@@ -186,7 +186,7 @@ def _plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str,
     unknown: set[str] = set()
     inside: set[str] = set()
     for path, value in values.items():
-        loc = tuple(int(part) if part.isdecimal() else part for part in path.split("."))
+        loc = tuple(int(part) if part.isdecimal() else part for part in str(path).split("."))
         try:
             place = find_place(schema, path)
             _refuse_conflict(place, places)
