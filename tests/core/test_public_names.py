@@ -110,6 +110,7 @@ PUBLIC = [
     "Toggle",
     "Transaction",
     "TransactionError",
+    "UnreadableDocument",
     "UUID",
     "Unset",
     "Update",

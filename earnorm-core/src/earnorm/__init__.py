@@ -25,6 +25,7 @@ from earnorm.exceptions import (
     RecordGone,
     ServerUnavailable,
     TransactionError,
+    UnreadableDocument,
     ValidationError,
 )
 from earnorm.features.computed.computing import depends
@@ -244,6 +245,7 @@ __all__ = [
     "Toggle",
     "Transaction",
     "TransactionError",
+    "UnreadableDocument",
     "Unset",
     "Update",
     "Url",

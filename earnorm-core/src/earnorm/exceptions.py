@@ -5,6 +5,7 @@ EarnORMError
 │   ├── DomainError                       a search condition names an unknown field or operator, or is malformed
 │   │   ├── LongList                      it has a list that is longer than a filter can hold
 │   │   └── UnresolvedDomain              it asks about records of another model, where none can be asked for
+│   ├── UnreadableDocument                a stored document, or a value in it, cannot be read
 │   ├── BatchRefused                      some writes of a batch were refused; it says which
 │   └── DuplicateKey                      a unique index refused the write
 │       └── BatchDuplicateKey             both: a unique index refused writes of a batch
@@ -50,6 +51,7 @@ __all__ = [
     "RecordGone",
     "ServerUnavailable",
     "TransactionError",
+    "UnreadableDocument",
     "UnresolvedDomain",
     "ValidationError",
     "nearest",
@@ -128,6 +130,25 @@ class ValidationError(EarnORMError, ValueError):
     def errors(self) -> list[ErrorDetail]:
         """Return every problem as a mapping with ``loc``, ``msg`` and ``type``."""
         return list(self._details)
+
+
+class UnreadableDocument(ValidationError):
+    """A stored document, or a value in it, cannot be read; another program wrote it.
+
+    The place of each problem is the document's id, then the field.
+
+    Attributes:
+        ids: The stored ids of the documents, as far as they are known.
+    """
+
+    code = "unreadable_document"
+    status = 500
+
+    def __init__(
+        self, subject: str, details: Sequence[ErrorDetail], *, ids: Sequence[Any] = ()
+    ) -> None:
+        self.ids = tuple(ids)
+        super().__init__(subject, details)
 
 
 class DomainError(ValidationError):

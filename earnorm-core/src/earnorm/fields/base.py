@@ -35,7 +35,8 @@ from typing import TypedDict as _TypedDict
 import pydantic
 from bson import Code, DBRef, Regex
 
-from earnorm.exceptions import ErrorDetail
+from earnorm.domain.bson_order import key
+from earnorm.exceptions import EarnORMError, ErrorDetail, UnreadableDocument
 from earnorm.fields.expressions import Expressions, FieldPath
 from earnorm.fields.json_forms import json_form
 
@@ -109,6 +110,8 @@ class Record(Protocol):
     def _absent(self, field: Field[Any, Any]) -> Any: ...
 
     def _inside(self, field: Field[Any, Any], value: Any) -> None: ...
+
+    def _unreadable(self, field: Field[Any, Any], problem: str) -> UnreadableDocument: ...
 
 
 class _Missing:
@@ -470,6 +473,8 @@ class ConvertingField(Field[V, N]):
     """
 
     converts: ClassVar[bool] = True
+    lossy: ClassVar[bool] = False
+    """Another program's values may change when they are converted; see ``is_exact``."""
 
     if not TYPE_CHECKING:
 
@@ -483,8 +488,14 @@ class ConvertingField(Field[V, N]):
                 return record._absent(self)
             if value is None or self.is_decoded(value):
                 return value
-            value = state[self.name] = self.decode(value)
-            return value
+            try:
+                decoded = self.decode(value)
+            except Exception as error:
+                raise unreadable(record, self, error) from None
+            # A value that conversion changes stays as it is stored, for the database's answers.
+            if not self.lossy or self.is_exact(value, decoded):
+                state[self.name] = decoded
+            return decoded
 
         def __set__(self, record, value):
             raise AssertionError("BaseModel.__setattr__ writes fields")
@@ -492,6 +503,13 @@ class ConvertingField(Field[V, N]):
     def is_decoded(self, value: Any) -> bool:
         """Return whether the value is converted already (a cheap check, made on each read)."""
         raise NotImplementedError
+
+    def is_exact(self, stored: Any, value: Any) -> bool:
+        """Return whether a stored value and its converted form mean the same to the database.
+
+        It is asked where ``lossy`` is true.
+        """
+        return key(self.encode(value)) == key(stored)
 
 
 class MutableField(ConvertingField[V, N]):
@@ -512,12 +530,15 @@ class MutableField(ConvertingField[V, N]):
                 return record._absent(self)
             originals = record._originals_or_new()
             if name not in originals:
-                if self.holds_objects:  # they note their own changes
-                    value = state[name] = None if value is None else self.decode(value)
-                    originals[name] = Marks(marked(value))
-                else:
-                    originals[name] = self.freeze(self.encode(value))
-                    value = state[name] = None if value is None else self.decode(value)
+                try:
+                    decoded = None if value is None else self.decode(value)
+                    if self.holds_objects:  # they note their own changes
+                        originals[name] = Marks(marked(decoded))
+                    else:
+                        originals[name] = self.freeze(self.encode(decoded))
+                except Exception as error:
+                    raise unreadable(record, self, error) from None
+                value = state[name] = decoded
                 if value and self.structure is not None and self.structure._schema.relations:
                     record._inside(self, value)
             return value
@@ -547,6 +568,15 @@ def marked(value: Any) -> Any:
 def is_embedded(value: object) -> TypeGuard[EmbeddedModel]:
     """Return whether the value is an embedded object."""
     return getattr(type(value), "_is_embedded", False)
+
+
+def unreadable(record: Record, field: Field[Any, Any], error: Exception) -> EarnORMError:
+    """Return the error for a stored value that a field cannot convert."""
+    if isinstance(error, EarnORMError):
+        return error
+    return record._unreadable(
+        field, f"a {type(field).__name__} cannot read it ({type(error).__name__})"
+    )
 
 
 def is_async(function: object) -> bool:

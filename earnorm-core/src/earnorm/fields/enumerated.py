@@ -23,6 +23,7 @@ class Enum(ConvertingField[M, N], Generic[M, N]):
         members: The enum class; its values are texts or numbers.
     """
 
+    lossy = True
     enum: type[M]
 
     def __init__(

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, Validator
 from earnorm.fields.expressions import Places
+from earnorm.fields.json_forms import json_form
 from earnorm.fields.text import String
 
 Position = tuple[float, float]
@@ -195,6 +196,7 @@ class Geo(ConvertingField[Geometry, N], Places):
         kinds: The types of GeoJSON allowed (default: all that have coordinates).
     """
 
+    lossy = True
     index_kind: ClassVar[int | str] = "2dsphere"
     default_kinds: ClassVar[tuple[str, ...]] = tuple(_COORDINATES)
     kinds: tuple[str, ...]
@@ -235,7 +237,7 @@ class Geo(ConvertingField[Geometry, N], Places):
         ]
 
     def to_json(self, value: Any) -> Any:
-        return value.geojson
+        return value.geojson if type(value) is Geometry else json_form(value)
 
     def bson_schema(self) -> Mapping[str, Any]:
         return {

@@ -35,6 +35,8 @@ def json_form(value: Any) -> Any:
     own = getattr(value, "_json_form", None)  # a record, an embedded object, a RecordSet
     if own is not None:
         return own()
+    if type(value).__module__.partition(".")[0] == "bson":
+        return _extended(value)
     raise TypeError(
         f"a {type(value).__name__} has no JSON form; give its field a class with a to_json() method"
     )
@@ -43,6 +45,13 @@ def json_form(value: Any) -> Any:
 def json_text(value: Any) -> str:
     """Write the result of ``json_form`` as JSON text."""
     return to_json(value, inf_nan_mode="null").decode()
+
+
+def _extended(value: Any) -> Any:
+    """Convert a value that only BSON has (a timestamp, a regex …) to MongoDB's Extended JSON."""
+    from bson import json_util  # documents rarely have such a value
+
+    return json_form(json_util.default(value, json_util.RELAXED_JSON_OPTIONS))
 
 
 def _same(value: Any) -> Any:

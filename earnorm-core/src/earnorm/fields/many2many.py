@@ -112,6 +112,6 @@ class Many2many(ToMany[C], Generic[C]):
         if isinstance(value, list | tuple | set | frozenset) and not isinstance(value, Commands):
             try:
                 return list(dict.fromkeys(self._pk(item) for item in value))
-            except TypeError:  # commands with values, which only a save carries out
+            except TypeError:  # commands with values, or another program's values
                 return value
         return value

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, Validator
 from earnorm.fields.expressions import Expressions
+from earnorm.fields.json_forms import json_form
 from earnorm.fields.numeric import Decimal, Rounding, decimal128, round_to
 from earnorm.fields.structured import always_set
 from earnorm.fields.text import String
@@ -179,6 +180,7 @@ class Money(ConvertingField[MoneyValue, N]):
         rounding: Round to ``decimal_places`` instead of refusing more digits, as for Decimal.
     """
 
+    lossy = True
     currencies: tuple[str, ...]
     rounding: Rounding | None
 
@@ -237,6 +239,8 @@ class Money(ConvertingField[MoneyValue, N]):
         ]
 
     def to_json(self, value: Any) -> Any:
+        if type(value) is not MoneyValue:
+            return json_form(value)
         return {"amount": str(value.amount), "currency": value.currency}
 
     def bson_schema(self) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ class IPAddress(ConvertingField[Address, N]):
         version: 4 or 6 if only that version is allowed.
     """
 
+    lossy = True
     version: Literal[4, 6] | None
 
     def __init__(

@@ -128,6 +128,7 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
     """
 
     python_type: ClassVar[Any] = decimal.Decimal
+    lossy = True
     operand_types = (decimal.Decimal, int, float, Int64, Decimal128)
     min_value: decimal.Decimal | None
     max_value: decimal.Decimal | None
@@ -189,9 +190,12 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
     def decode(self, value: Any) -> Any:
         if type(value) is Decimal128:
             return value.to_decimal()
-        if isinstance(value, (int, float)):  # stored by another program
+        if isinstance(value, (int, float)) and type(value) is not bool:  # of another program
             return decimal.Decimal(str(value))
         return value
+
+    def is_exact(self, stored: Any, value: Any) -> bool:
+        return type(stored) is Decimal128
 
     def operand(self, value: Any) -> Any:
         return _number_operand(self, value)

@@ -9,6 +9,7 @@ import pydantic
 
 from earnorm.domain.bson_order import key
 from earnorm.fields.base import Field, FieldOptions, MutableField, N, Validator
+from earnorm.fields.json_forms import json_form
 from earnorm.fields.reference import Reference
 from earnorm.fields.structured import always_set, item_field
 
@@ -75,6 +76,8 @@ class Set(MutableField[set[T], N], Generic[T, N]):
         ]
 
     def to_json(self, value: Any) -> Any:
+        if not isinstance(value, set):
+            return json_form(value)
         item = self._item
         return [item.to_json(item.decode(stored)) for stored in self.encode(value)]
 
@@ -95,7 +98,10 @@ class Set(MutableField[set[T], N], Generic[T, N]):
     def decode(self, value: Any) -> Any:
         if type(value) is not list:
             return value
-        return set(map(self._item.decode, value))
+        try:
+            return set(map(self._item.decode, value))
+        except TypeError:  # another program stored lists or objects in it
+            return value
 
     def operand(self, value: Any) -> Any:
         if isinstance(value, list | tuple | set | frozenset):

@@ -131,6 +131,8 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
         return dict.__class_getitem__((key, value))
 
     def to_json(self, value: Any) -> Any:
+        if type(value) is not dict:
+            return json_form(value)
         form = json_form if self._values is None else self._values.to_json
         text = self._texts.encode
         return {text(key): None if item is None else form(item) for key, item in value.items()}
@@ -243,6 +245,8 @@ class List(MutableField[list[T], N], Generic[T, N]):
         return Annotated[kind, bounds]
 
     def to_json(self, value: Any) -> Any:
+        if type(value) is not list:
+            return json_form(value)
         form = self._item.to_json
         return [None if entry is None else form(entry) for entry in value]
 

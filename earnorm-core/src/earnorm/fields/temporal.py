@@ -18,6 +18,7 @@ from earnorm.fields.zones import current_time_zone
 D = TypeVar("D", bound=datetime.date)
 
 _UTC = datetime.UTC
+_MIDNIGHT = datetime.time()
 
 
 def _to_stored_precision(value: datetime.datetime) -> datetime.datetime:
@@ -124,6 +125,7 @@ class Date(Moment[datetime.date, N]):
     """
 
     python_type: ClassVar[Any] = datetime.date
+    lossy = True
 
     def bson_schema(self) -> Mapping[str, Any]:
         return {"bsonType": "date"}
@@ -141,6 +143,10 @@ class Date(Moment[datetime.date, N]):
 
     def decode(self, value: Any) -> Any:
         return value.date() if isinstance(value, datetime.datetime) else value
+
+    def is_exact(self, stored: Any, value: Any) -> bool:
+        # A time of day is of another program, or of a field that was a DateTime.
+        return not isinstance(stored, datetime.datetime) or stored.time() == _MIDNIGHT
 
     def operand(self, value: Any) -> Any:
         if value is None:
@@ -183,6 +189,7 @@ class Time(ConvertingField[datetime.time, N]):
     """
 
     python_type: ClassVar[Any] = datetime.time
+    lossy = True
 
     def annotation(self) -> Any:
         return Annotated[datetime.time, pydantic.AfterValidator(_wall_clock)]
@@ -248,6 +255,7 @@ class Duration(ConvertingField[datetime.timedelta, N]):
     """
 
     python_type: ClassVar[Any] = datetime.timedelta
+    lossy = True
     min_value: datetime.timedelta | None
     max_value: datetime.timedelta | None
 
@@ -284,7 +292,10 @@ class Duration(ConvertingField[datetime.timedelta, N]):
 
     def decode(self, value: Any) -> Any:
         if isinstance(value, int | float) and type(value) is not bool:
-            return datetime.timedelta(milliseconds=value)
+            try:
+                return datetime.timedelta(milliseconds=value)
+            except (ValueError, OverflowError):  # NaN, or longer than a timedelta can be
+                return value
         return value
 
     def operand(self, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Unpack
@@ -92,7 +93,10 @@ class Vector(MutableField[list[float], N]):
 
     def decode(self, value: Any) -> Any:
         if isinstance(value, Binary) and value.subtype == VECTOR_SUBTYPE:
-            return list(value.as_vector().data)
+            try:
+                return list(value.as_vector().data)
+            except (ValueError, struct.error):  # stored by another program
+                return value
         return value
 
     def operand(self, value: Any) -> Any:

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from earnorm.exceptions import nearest
+from earnorm.exceptions import UnreadableDocument, nearest
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.model.reading.fetch import Fetch
@@ -18,6 +18,7 @@ from earnorm.model.recordset import RecordSet, is_default
 from earnorm.model.relations.ghosts import ghost_of, ghosts_of, note_inside
 from earnorm.model.schema import Schema, State
 from earnorm.model.slots import SLOTS, Slots, set_state
+from earnorm.model.unreadable import refuse_no_link, refuse_no_links, unreadable
 from earnorm.model.writing.pending import note_assignment, unwritten_defaults, value_before
 from earnorm.model.writing.restoring import copied_state, restore_into
 
@@ -110,13 +111,19 @@ class Structure(Slots):
         return value_before(self, name)
 
     def _ghost(self, field: Relation[Any, Any], pk: Any) -> BaseModel:
+        refuse_no_link(self, field, pk)
         return ghost_of(self, field, pk)
 
     def _ghosts(self, field: ToMany[Any], value: Any) -> RecordSet[Any]:
+        if value is not None:
+            refuse_no_links(self, field, value)
         return ghosts_of(self, field, value)
 
     def _inside(self, field: Field[Any, Any], value: Any) -> None:
         note_inside(self, field, value)
+
+    def _unreadable(self, field: Field[Any, Any], problem: str) -> UnreadableDocument:
+        return unreadable(self, field, problem)
 
     def _stored(self) -> State:
         """Return the stored form of the state."""

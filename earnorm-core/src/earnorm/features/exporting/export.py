@@ -12,7 +12,12 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from earnorm.exceptions import ConfigurationError, ValidationError
+from earnorm.exceptions import (
+    ConfigurationError,
+    EarnORMError,
+    ErrorDetail,
+    UnreadableDocument,
+)
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.identifiers import UUID, Binary, ObjectIdField
 from earnorm.fields.money import Money
@@ -141,12 +146,19 @@ class Table:
             for field in schema.stored
             if names is None or field.name in names
         ]
+        self._ids: list[Any] = []
 
     def add(self, documents: Iterable[Mapping[str, Any]]) -> None:
         """Add the values of documents."""
         for document in documents:
+            self._ids.append(document.get("_id"))
             for column in self._columns:
-                column.add(document)
+                try:
+                    column.add(document)
+                except EarnORMError:
+                    raise
+                except Exception as error:
+                    raise self._unreadable(column, -1, error) from None
 
     def pandas(self) -> pandas.DataFrame:
         """Make a pandas DataFrame of the columns."""
@@ -187,11 +199,28 @@ class Table:
             return build(column)
         except Exception as error:
             # Each library raises its own errors, and their texts show the value.
-            message = f"holds a value that is no {column.kind} ({type(error).__name__})"
-            raise ValidationError(
-                self._schema.name,
-                [{"loc": (column.name,), "msg": f"the column {message}", "type": "export"}],
-            ) from None
+            raise self._unreadable(column, self._row_of(column, build), error) from None
+
+    def _row_of(self, column: Column, build: Callable[[Column], Any]) -> int | None:
+        """Find the first row whose value alone makes no column; None if each of them does."""
+        values = column.values
+        try:
+            for row, value in enumerate(values):
+                column.values = [value]
+                try:
+                    build(column)
+                except Exception:
+                    return row
+        finally:
+            column.values = values
+        return None
+
+    def _unreadable(self, column: Column, row: int | None, error: Exception) -> UnreadableDocument:
+        pk = None if row is None else self._ids[row]
+        place = (column.name,) if pk is None else (str(pk), column.name)
+        message = f"the column holds a value that is no {column.kind} ({type(error).__name__})"
+        detail: ErrorDetail = {"loc": place, "msg": message, "type": "unreadable_value"}
+        return UnreadableDocument(self._schema.name, [detail], ids=() if pk is None else (pk,))
 
 
 def library(name: str, *, extra: str = "") -> Any:

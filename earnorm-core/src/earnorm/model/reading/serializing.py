@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from earnorm.exceptions import FieldNotLoaded, ValidationError, nearest
+from earnorm.exceptions import EarnORMError, FieldNotLoaded, ValidationError, nearest
 from earnorm.fields.base import MISSING, ConvertingField, Field, MutableField
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import ToMany, is_record, is_recordset
+from earnorm.model.unreadable import unreadable
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -93,7 +94,12 @@ class Serializer:
                     raise
                 continue
             if value is not MISSING:
-                result[name] = self._value(field, value)
+                try:
+                    result[name] = self._value(field, value)
+                except EarnORMError:
+                    raise
+                except Exception as error:  # a field of another class than the library's
+                    raise unreadable(record, field, _problem(field, error)) from None
 
     def _value(self, field: Field[Any, Any], value: Any) -> Any:
         if value is None:
@@ -137,8 +143,15 @@ def read(record: Structure, field: Field[Any, Any]) -> Any:
         # A relation that stores ids has them before its records are loaded.
         return value if field.stored or value._records is not None else MISSING
     if stored is not MISSING and type(field).__get__ in _GETTERS:
-        return None if stored is None else field.decode(stored)
+        try:
+            return None if stored is None else field.decode(stored)
+        except Exception as error:
+            raise unreadable(record, field, _problem(field, error)) from None
     return getattr(record, name)
+
+
+def _problem(field: Field[Any, Any], error: Exception) -> str:
+    return f"a {type(field).__name__} cannot read it ({type(error).__name__})"
 
 
 def as_dict(record: BaseModel, depth: int, include: Names, exclude: Names) -> dict[str, Any]:

@@ -197,7 +197,10 @@ def make_ghosts(structures: Iterable[Any], field: Many2one[Any, Any]) -> list[An
                 if group is None or own is not fetch:
                     fetch, model = own, target_of(own.app, field).model
                     group = own.related.get(name) or _group(structure, own, field, name)
-                ghost = group.by_id.get(value)
+                try:
+                    ghost = group.by_id.get(value)
+                except TypeError:
+                    continue  # a dict or a list is no id, and reading the field says so
                 if ghost is None:
                     ghost = group.by_id[value] = new_ghost(model, value, group)
                     assert group.records is not None
