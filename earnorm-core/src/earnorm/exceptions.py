@@ -28,7 +28,7 @@ A message says what was wrong, where, and what to do. It never contains another 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypedDict
 
 __all__ = [
@@ -149,6 +149,20 @@ class UnreadableDocument(ValidationError):
     ) -> None:
         self.ids = tuple(ids)
         super().__init__(subject, details)
+
+    def renamed(self, subject: str, names: Mapping[str, str]) -> UnreadableDocument:
+        """Return the same error about a model, with names of fields instead of stored keys."""
+        details = [
+            ErrorDetail(
+                loc=tuple(
+                    names.get(part, part) if isinstance(part, str) else part for part in d["loc"]
+                ),
+                msg=d["msg"],
+                type=d["type"],
+            )
+            for d in self.errors()
+        ]
+        return UnreadableDocument(subject, details, ids=self.ids)
 
 
 class DomainError(ValidationError):

@@ -6,12 +6,13 @@ driver exception that means something to a user into one of ``earnorm.exceptions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from earnorm.concerns import Concerns
+from earnorm.exceptions import UnreadableDocument
 
 if TYPE_CHECKING:
     from earnorm.backends.gridfs import FileStore
@@ -184,10 +185,12 @@ class Collection(Protocol):
         batch_size: int = 2000,
         session: Session | None = None,
         timeout: float | None = None,
+        on_broken: Callable[[UnreadableDocument], Awaitable[None]] | None = None,
     ) -> Cursor:
         """Open the same search in batches, each within ``timeout``.
 
-        Nothing is sent before the first ``next_batch``.
+        Nothing is sent before the first ``next_batch``. ``on_broken`` is told of each document that
+        cannot be decoded, and the others are read; without it, the first one is an error.
         """
         ...
 
@@ -220,6 +223,7 @@ class Collection(Protocol):
         batch_size: int = 2000,
         session: Session | None = None,
         timeout: float | None = None,
+        on_broken: Callable[[UnreadableDocument], Awaitable[None]] | None = None,
     ) -> Cursor:
         """Open the documents that the pipeline gives, in batches."""
         ...

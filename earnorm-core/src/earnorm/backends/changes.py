@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from bson.raw_bson import RawBSONDocument
 from pymongo.errors import PyMongoError
 from typing_extensions import override
 
 from earnorm.backends.base import ChangeCursor, Document
+from earnorm.backends.broken import decoded
 from earnorm.backends.errors import Translating, said
-from earnorm.exceptions import ServerUnavailable
+from earnorm.exceptions import ErrorDetail, ServerUnavailable, UnreadableDocument
 
 RESUMABLE: Final = "ResumableChangeStreamError"
 """The server's label on an error after which the driver has tried to resume the stream:
@@ -23,7 +25,7 @@ class DriverChangeCursor(ChangeCursor):
     def __init__(self, native: Any, translating: Translating) -> None:
         self._native = native
         self._translating = translating
-        self._first: Document | None = None
+        self._first: Any = None
         self._token: Mapping[str, Any] | None = None
         self._broken = False
 
@@ -36,7 +38,7 @@ class DriverChangeCursor(ChangeCursor):
         if lazily:
             self._first = await self._native.try_next()
         if self._first is None:
-            self._token = self._native.resume_token
+            self._token = self._resume_token
 
     @property
     @override
@@ -45,24 +47,42 @@ class DriverChangeCursor(ChangeCursor):
 
     @override
     async def next(self) -> Document | None:
-        change, self._first = self._first, None
-        if change is None:
-            change = await self._read()
+        raw, self._first = self._first, None
+        if raw is None:
+            raw = await self._read()
         # After the last change of a batch the driver knows a later token, as nothing came in
-        # between.
-        self._token = self._native.resume_token if change is None else change["_id"]
+        # between. A change that cannot be decoded is behind the token too.
+        self._token = self._resume_token if raw is None else decoded("", raw["_id"])
+        change = None if raw is None else self._decoded(raw)
         if change is not None and change["operationType"] == "invalidate":
             raise StopAsyncIteration
         return change
 
-    async def _read(self) -> Document | None:
+    @property
+    def _resume_token(self) -> Mapping[str, Any] | None:
+        token: Any = self._native.resume_token  # a dict until the server has given one
+        return decoded("", token) if isinstance(token, RawBSONDocument) else token
+
+    def _decoded(self, raw: Any) -> Document:
+        try:
+            return decoded(self._translating.subject, raw)
+        except UnreadableDocument as error:
+            # The problems lie in "fullDocument" and the like, and the id in "documentKey".
+            pk = decoded("", raw["documentKey"])["_id"]
+            details = [
+                ErrorDetail(loc=(str(pk), *_inside(d["loc"][1:])), msg=d["msg"], type=d["type"])
+                for d in error.errors()
+            ]
+            raise UnreadableDocument(error.subject, details, ids=[pk]) from None
+
+    async def _read(self) -> Any:
         # A cancelled or failed read may have lost a change; in Motor its thread continues to read.
         if self._broken or not self._native.alive:
             raise ServerUnavailable("the change stream broke off")
         self._broken = True
         with self._translating:
             try:
-                change: Document | None = await self._native.try_next()
+                change = await self._native.try_next()
             except PyMongoError as error:
                 if error.has_error_label(RESUMABLE):
                     raise ServerUnavailable(
@@ -76,3 +96,10 @@ class DriverChangeCursor(ChangeCursor):
     async def close(self) -> None:
         with self._translating:
             await self._native.close()
+
+
+def _inside(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Return the place in the document of a place in a change."""
+    if place[:2] == ("updateDescription", "updatedFields"):
+        return place[2:]
+    return place[1:] if str(place[0]).startswith("fullDocument") else place

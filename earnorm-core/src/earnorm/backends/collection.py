@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any, Final, Literal
 
 import bson
+from bson.errors import InvalidBSON
 from pymongo import DeleteMany, DeleteOne, IndexModel, InsertOne, ReturnDocument, UpdateOne
 from pymongo.errors import OperationFailure
 from pymongo.results import BulkWriteResult, DeleteResult, UpdateResult
@@ -29,6 +30,7 @@ from earnorm.backends.base import (
     Sort,
     Statement,
 )
+from earnorm.backends.broken import RAW, OnBroken, decoded, find_broken
 from earnorm.backends.changes import DriverChangeCursor
 from earnorm.backends.conversions import milliseconds, settled
 from earnorm.backends.errors import (
@@ -46,7 +48,12 @@ from earnorm.backends.errors import (
     refuse_unstorable_of,
     said,
 )
-from earnorm.exceptions import ConfigurationError, EarnORMError, NotSupported
+from earnorm.exceptions import (
+    ConfigurationError,
+    EarnORMError,
+    NotSupported,
+    UnreadableDocument,
+)
 
 DEFAULT_FIRST_BATCH: Final = 101
 """Documents in a server's first batch by default; the rest costs a second round trip."""
@@ -65,23 +72,67 @@ class DriverCursor(Cursor):
     """A driver's cursor that gives batches."""
 
     def __init__(
-        self, native: Any, batch_size: int, translating: Translating, timeout: float | None
+        self,
+        native: Any,
+        batch_size: int,
+        translating: Translating,
+        timeout: float | None,
+        open_raw: Callable[[], Awaitable[Any]] | None = None,
     ) -> None:
         self._native = native
         self._batch_size = batch_size
         self._translating = translating
         self._timeout = timeout
+        self._open_raw = open_raw
 
     @override
     async def next_batch(self) -> list[Document]:
         with self._translating.within(self._timeout):
-            batch: list[Document] = await self._native.to_list(self._batch_size)
+            try:
+                batch: list[Document] = await self._native.to_list(self._batch_size)
+            except InvalidBSON:
+                if self._open_raw is not None:
+                    await _refuse_broken(self._translating.subject, await self._open_raw())
+                raise
         return batch
 
     @override
     async def close(self) -> None:
         with self._translating:
             await self._native.close()
+
+
+class RawCursor(DriverCursor):
+    """A cursor that decodes each document on its own, and reads on after a broken one."""
+
+    def __init__(
+        self,
+        native: Any,
+        batch_size: int,
+        translating: Translating,
+        timeout: float | None,
+        on_broken: OnBroken,
+    ) -> None:
+        super().__init__(native, batch_size, translating, timeout)
+        self._on_broken = on_broken
+
+    @override
+    async def next_batch(self) -> list[Document]:
+        documents: list[Document] = []
+        while not documents and (raws := await super().next_batch()):
+            for raw in raws:
+                try:
+                    documents.append(decoded(self._translating.subject, raw))
+                except UnreadableDocument as error:
+                    await self._on_broken(error)
+        return documents
+
+
+async def _refuse_broken(subject: str, cursor: Any) -> None:
+    """Raise the error that names the broken documents of a raw cursor, if it has any."""
+    error = await find_broken(subject, cursor, PART)
+    if error is not None:
+        raise error from None
 
 
 class DriverCollection(Collection):
@@ -129,14 +180,19 @@ class DriverCollection(Collection):
         if limit and limit != 1:
             options["limit"] = limit
         with self._translating.within(timeout):
-            if limit == 1:
-                one: Document | None = await self._native.find_one(filter, **options)
-                documents: list[Document] = [] if one is None else [one]
-            elif limit and limit <= DEFAULT_FIRST_BATCH:
-                documents = await self._native.find(filter, **options).to_list(None)
-            else:
-                cursor = self._native.find(filter, batch_size=PART, **options)
-                return await _read_in_parts(cursor, each_part or _unchanged)
+            try:
+                if limit == 1:
+                    one: Document | None = await self._native.find_one(filter, **options)
+                    documents: list[Document] = [] if one is None else [one]
+                elif limit and limit <= DEFAULT_FIRST_BATCH:
+                    documents = await self._native.find(filter, **options).to_list(None)
+                else:
+                    cursor = self._native.find(filter, batch_size=PART, **options)
+                    return await _read_in_parts(cursor, each_part or _unchanged)
+            except InvalidBSON:
+                raw = self._native.with_options(codec_options=RAW)
+                await _refuse_broken(self._name, raw.find(filter, **{**options, "limit": limit}))
+                raise
         return documents if each_part is None else each_part(documents)
 
     @override
@@ -151,6 +207,7 @@ class DriverCollection(Collection):
         batch_size: int = 2000,
         session: Session | None = None,
         timeout: float | None = None,
+        on_broken: OnBroken | None = None,
     ) -> DriverCursor:
         options: dict[str, Any] = {
             "projection": projection,
@@ -161,8 +218,14 @@ class DriverCollection(Collection):
             "session": session,
         }
         with self._translating:
-            native = self._native.find(filter, **options)
-        return DriverCursor(native, batch_size, self._translating, timeout)
+            native = self._native.find(filter, **options) if on_broken is None else None
+
+        async def open_raw() -> Any:
+            return self._native.with_options(codec_options=RAW).find(filter, **options)
+
+        if on_broken is not None:
+            return RawCursor(await open_raw(), batch_size, self._translating, timeout, on_broken)
+        return DriverCursor(native, batch_size, self._translating, timeout, open_raw)
 
     @override
     async def count(
@@ -193,10 +256,16 @@ class DriverCollection(Collection):
     ) -> list[Document]:
         options = _session_option(session)
         with self._translating.within(timeout):
-            cursor = await settled(
-                self._native.aggregate(list(pipeline), batchSize=WHOLE_RESULT, **options)
-            )
-            documents: list[Document] = await cursor.to_list(None)
+            try:
+                cursor = await settled(
+                    self._native.aggregate(list(pipeline), batchSize=WHOLE_RESULT, **options)
+                )
+                documents: list[Document] = await cursor.to_list(None)
+            except InvalidBSON:
+                raw = self._native.with_options(codec_options=RAW)
+                cursor = await settled(raw.aggregate(list(pipeline), **options))
+                await _refuse_broken(self._name, cursor)
+                raise
         return documents
 
     @override
@@ -207,14 +276,24 @@ class DriverCollection(Collection):
         batch_size: int = 2000,
         session: Session | None = None,
         timeout: float | None = None,
+        on_broken: OnBroken | None = None,
     ) -> Cursor:
+        options = {"batchSize": batch_size, **_session_option(session)}
+
+        async def open_raw() -> Any:
+            raw = self._native.with_options(codec_options=RAW)
+            return await settled(raw.aggregate(list(pipeline), **options))
+
         with self._translating.within(timeout):
-            native = await settled(
-                self._native.aggregate(
-                    list(pipeline), batchSize=batch_size, **_session_option(session)
-                )
-            )
-        return DriverCursor(native, batch_size, self._translating, timeout)
+            if on_broken is not None:
+                native = await open_raw()
+                return RawCursor(native, batch_size, self._translating, timeout, on_broken)
+            try:
+                native = await settled(self._native.aggregate(list(pipeline), **options))
+            except InvalidBSON:  # the first batch comes with the answer
+                await _refuse_broken(self._name, await open_raw())
+                raise
+        return DriverCursor(native, batch_size, self._translating, timeout, open_raw)
 
     @override
     async def insert(
@@ -392,7 +471,8 @@ class DriverCollection(Collection):
         if resume_after is not None:
             options["resume_after"] = resume_after
         with self._translating:
-            opening = self._native.watch(list(pipeline), **options)
+            raw = self._native.with_options(codec_options=RAW)
+            opening = raw.watch(list(pipeline), **options)
             cursor = DriverChangeCursor(await settled(opening), self._translating)
             await cursor.open(lazily=not isawaitable(opening))
         return cursor

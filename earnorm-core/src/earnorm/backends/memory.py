@@ -36,7 +36,8 @@ from earnorm.backends.base import (
     Sort,
     Statement,
 )
-from earnorm.backends.collection import DriverCollection
+from earnorm.backends.broken import OnBroken
+from earnorm.backends.collection import DriverCollection, DriverCursor
 from earnorm.backends.driver import DriverBackend
 from earnorm.backends.errors import (
     CODEC,
@@ -171,6 +172,31 @@ class MemoryCollection(DriverCollection):
         return 0, result.matched_count + (result.upserted_id is not None), 0
 
     @override
+    async def open_cursor(
+        self,
+        filter: Filter,
+        *,
+        projection: Mapping[str, Any] | None = None,
+        sort: Sort | None = None,
+        skip: int = 0,
+        limit: int = 0,
+        batch_size: int = 2000,
+        session: Session | None = None,
+        timeout: float | None = None,
+        on_broken: OnBroken | None = None,  # a document in memory was encoded, so it decodes
+    ) -> DriverCursor:
+        return await super().open_cursor(
+            filter,
+            projection=projection,
+            sort=sort,
+            skip=skip,
+            limit=limit,
+            batch_size=batch_size,
+            session=session,
+            timeout=timeout,
+        )
+
+    @override
     async def aggregate(
         self,
         pipeline: Sequence[Mapping[str, Any]],
@@ -197,6 +223,7 @@ class MemoryCollection(DriverCollection):
         batch_size: int = 2000,
         session: Session | None = None,
         timeout: float | None = None,
+        on_broken: OnBroken | None = None,  # a document in memory was encoded, so it decodes
     ) -> Cursor:
         return _Rows(await self.aggregate(pipeline), batch_size)
 

@@ -7,16 +7,22 @@ an operation whose ``op.request`` is not None.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from earnorm.exceptions import NotSupported
+from earnorm.exceptions import NotSupported, UnreadableDocument
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Cursor, Document
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.operations import Operation
+
+
+OnError = Literal["raise", "skip"] | Callable[[UnreadableDocument], object]
+"""What a stream does at a document that cannot be decoded; a function is told of it, and may wait."""
 
 
 class Request:
@@ -66,10 +72,11 @@ class Stream(Request):
     documents needs no second implementation for streams.
     """
 
-    __slots__ = ("batch_size", "cursor")
+    __slots__ = ("batch_size", "cursor", "on_error")
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, on_error: OnError = "raise") -> None:
         self.batch_size = batch_size
+        self.on_error = on_error
         self.cursor: Cursor | None = None
 
     @property
@@ -79,14 +86,25 @@ class Stream(Request):
 
     async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
         """Fetch the next batch; it is empty at the end."""
-        if self.cursor is None:
-            from earnorm.kernel import searches  # loaded with the first App
+        from earnorm.kernel import searches  # loaded with the first App
 
-            self.cursor = await searches.open_cursor(bound, op, self.batch_size)
-        documents = await self.cursor.next_batch()
+        try:
+            if self.cursor is None:
+                on_broken = None if self.on_error == "raise" else partial(self._broken, bound)
+                self.cursor = await searches.open_cursor(bound, op, self.batch_size, on_broken)
+            documents = await self.cursor.next_batch()
+        except UnreadableDocument as error:
+            raise searches.named(bound, op, error) from None
         if op.name == "group" or op.options.fields is not None:
             return documents
         return bound.declared.only(documents)
+
+    async def _broken(self, bound: BoundModel, error: UnreadableDocument) -> None:
+        """Tell the program of a document that cannot be decoded."""
+        if callable(self.on_error):
+            told = self.on_error(error.renamed(bound.model._name, bound.schema.renamed))
+            if isawaitable(told):
+                await told
 
     async def close(self) -> None:
         """Close the cursor, if it was opened."""

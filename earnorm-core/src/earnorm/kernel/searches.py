@@ -6,10 +6,11 @@ A search sends a filter, or a pipeline if a layer has left one in the note ``STA
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import to_filter
-from earnorm.exceptions import LongList
+from earnorm.exceptions import LongList, UnreadableDocument
 from earnorm.kernel import parts
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import REQUEST
@@ -17,6 +18,7 @@ from earnorm.kernel.reading import PreparedRecords
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Cursor, Document
+    from earnorm.backends.broken import OnBroken
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.operations import Operation
     from earnorm.kernel.requests import Request
@@ -38,11 +40,14 @@ async def search(bound: BoundModel, op: Operation) -> list[Document]:
         if request is not None:
             return await request.serve(bound, op)
         if STAGES in notes:
-            return await bound.collection_of(op).aggregate(
-                [*notes[STAGES], *_window(op), _projected(bound, op)],
-                session=op.env.database_session,
-                timeout=options.timeout or bound.timeout,
-            )
+            try:
+                return await bound.collection_of(op).aggregate(
+                    [*notes[STAGES], *_window(op), _projected(bound, op)],
+                    session=op.env.database_session,
+                    timeout=options.timeout or bound.timeout,
+                )
+            except UnreadableDocument as error:
+                raise named(bound, op, error) from None
     try:
         # The same as bound.filter(), with one call less; so are the collection and the projection.
         condition = to_filter(op.domain, bound.schema, bound.operators)
@@ -54,16 +59,19 @@ async def search(bound: BoundModel, op: Operation) -> list[Document]:
     plain = not options.limit and bound.classes is None
     prepared = PreparedRecords(bound.model, remove_keys) if plain else None
     collection = bound.collection if options.concerns is None else bound.collection_of(op)
-    documents = await collection.find(
-        condition,
-        projection=declared.projection if is_whole else projection(bound, op),
-        sort=options.order,
-        skip=options.offset,
-        limit=options.limit,
-        session=op.env.database_session,
-        timeout=options.timeout or bound.timeout,
-        each_part=remove_keys if prepared is None else prepared.part,
-    )
+    try:
+        documents = await collection.find(
+            condition,
+            projection=declared.projection if is_whole else projection(bound, op),
+            sort=options.order,
+            skip=options.offset,
+            limit=options.limit,
+            session=op.env.database_session,
+            timeout=options.timeout or bound.timeout,
+            each_part=remove_keys if prepared is None else prepared.part,
+        )
+    except UnreadableDocument as error:
+        raise named(bound, op, error) from None
     if prepared is None:
         return documents
     prepared += documents
@@ -99,13 +107,26 @@ async def group(bound: BoundModel, op: Operation) -> list[Document]:
     if request is not None:
         rows = await request.serve(bound, op)
     else:
-        rows = await bound.collection_of(op).aggregate(
-            _group_stages(bound, op),
-            session=op.env.database_session,
-            timeout=op.options.timeout or bound.timeout,
-        )
+        try:
+            rows = await bound.collection_of(op).aggregate(
+                _group_stages(bound, op),
+                session=op.env.database_session,
+                timeout=op.options.timeout or bound.timeout,
+            )
+        except UnreadableDocument as error:
+            raise named(bound, op, error) from None
     spec = op.options.group
     return rows if spec is None else spec.rows(rows)
+
+
+def named(bound: BoundModel, op: Operation, error: UnreadableDocument) -> UnreadableDocument:
+    """Name the model, and its fields or the results of a group, in an error about documents."""
+    spec = op.options.group
+    names: Mapping[str, str] = bound.schema.renamed
+    if spec is not None:
+        keys, results = enumerate(spec.keys), enumerate(spec.aggregates)
+        names = {f"k{n}": name for n, name in keys} | {f"a{n}": name for n, name in results}
+    return error.renamed(bound.model._name, names)
 
 
 # -- for requests ---------------------------------------------------------------------------------
@@ -116,7 +137,9 @@ async def documents(bound: BoundModel, op: Operation) -> list[Document]:
     return await search(bound, op.replace(notes={**op.notes, REQUEST: None}))
 
 
-async def open_cursor(bound: BoundModel, op: Operation, batch_size: int) -> Cursor:
+async def open_cursor(
+    bound: BoundModel, op: Operation, batch_size: int, on_broken: OnBroken | None = None
+) -> Cursor:
     """Open a cursor over the documents of a search or the rows of a group."""
     options, collection = op.options, bound.collection_of(op)
     session, timeout = op.env.database_session, options.timeout or bound.timeout
@@ -127,12 +150,17 @@ async def open_cursor(bound: BoundModel, op: Operation, batch_size: int) -> Curs
         pipeline = [*op.notes[STAGES], *_window(op), _projected(bound, op)]
     if pipeline is not None:
         return await collection.open_pipeline(
-            pipeline, batch_size=batch_size, session=session, timeout=timeout
+            pipeline,
+            batch_size=batch_size,
+            session=session,
+            timeout=timeout,
+            on_broken=on_broken,
         )
     try:
         condition = bound.filter(op.domain)
     except LongList as refused:
-        return parts.Cursors(open_cursor, bound, op, batch_size, refused)
+        open_part = partial(open_cursor, on_broken=on_broken)
+        return parts.Cursors(open_part, bound, op, batch_size, refused)
     return await collection.open_cursor(
         condition,
         projection=projection(bound, op),
@@ -142,6 +170,7 @@ async def open_cursor(bound: BoundModel, op: Operation, batch_size: int) -> Curs
         batch_size=batch_size,
         session=session,
         timeout=timeout,
+        on_broken=on_broken,
     )
 
 

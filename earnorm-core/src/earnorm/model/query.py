@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
+from earnorm.domain.values import shorten
 from earnorm.exceptions import DomainError, NotSupported, nearest
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import REQUEST, Operation, OperationName, Options
-from earnorm.kernel.requests import Stream
+from earnorm.kernel.requests import OnError, Stream
 from earnorm.model import relations, writing
 from earnorm.model.reading.across import ACROSS, Across
 from earnorm.model.reading.hydrate import hydrate
@@ -20,6 +21,7 @@ from earnorm.model.reading.ordering import (
     checked_seconds,
     checked_size,
     parse_order,
+    refuse,
     texts,
 )
 from earnorm.model.recordset import RecordSet
@@ -239,11 +241,24 @@ class Query(Generic[M]):
         # This App's class is the model or a subclass of it.
         return RecordSet(cast(type[M], bound.model), records)
 
-    async def __aiter__(self) -> AsyncIterator[M]:
+    def __aiter__(self) -> AsyncIterator[M]:
         """Stream the records in batches, with constant memory."""
+        return self.stream()
+
+    async def stream(self, *, on_error: OnError = "raise") -> AsyncIterator[M]:
+        """Stream the records as ``async for`` over the query does.
+
+        Args:
+            on_error: What happens at a document that cannot be decoded, because another program
+                stored a date beyond the year 9999, a broken text or the like: ``"raise"`` is an
+                ``UnreadableDocument``, ``"skip"`` goes on to the others, and a function, which may
+                be async, is called with that error before the stream goes on.
+        """
+        if not callable(on_error) and on_error not in ("raise", "skip"):
+            refuse("on_error", f'is "raise", "skip" or a function, not {shorten(on_error)}')
         from earnorm.model.reading.streaming import BATCH, batches  # few programs stream
 
-        bound, op = self._operation("search", current_env(), Stream(BATCH))
+        bound, op = self._operation("search", current_env(), Stream(BATCH, on_error))
         tree = relations.prefetch.prefetch_tree(self._prefetch)
         async with aclosing(batches(op)) as stream:
             async for documents in stream:

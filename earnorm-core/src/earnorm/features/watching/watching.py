@@ -27,6 +27,7 @@ from earnorm.exceptions import (
     NotSupported,
     ServerUnavailable,
     TransactionError,
+    UnreadableDocument,
     ValidationError,
 )
 from earnorm.features.indexes.collection_options import declared_options
@@ -212,6 +213,11 @@ class Watch(Generic[M]):
             except ServerUnavailable as error:
                 await self._reconnect(error)
                 continue
+            except UnreadableDocument:
+                # Whoever goes on after the error gets the changes after this one.
+                if self._cursor is not None:
+                    self._token = self._cursor.token
+                raise
             if change is not None:
                 return change
             # Without a change the server gives a later token, from which no change is missed
