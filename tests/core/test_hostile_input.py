@@ -7,6 +7,7 @@ outcome is a result or an error of ``earnorm.exceptions``; one about a value or 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -375,6 +376,27 @@ async def test_what_mongomock_fails_at_is_not_supported(memory_app: App) -> None
     record = await Hostile.create({"exact": "1.5"})
     with pytest.raises(NotSupported, match="memory backend"):
         await record.write({"exact": Inc(1)})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00", "0001-01-01T00:00:00+00:01"),
+        "9999-12-31T23:59:59.999999-00:01",
+    ],
+)
+async def test_a_time_beyond_the_ends_of_time_is_refused(app: App, text: str) -> None:
+    record = await Hostile.create({"text": "a"})
+    for value in (text, datetime.datetime.fromisoformat(text)):
+        for make in (
+            lambda value=value: Hostile.create({"at": value}),
+            lambda value=value: record.write({"at": value}),
+            lambda value=value: Hostile.search([("at", "<", value)]),
+            lambda value=value: Hostile.search([("at", "in", [value])]),
+            lambda value=value: Hostile.search([("day", "=", value)]),
+        ):
+            with pytest.raises(ValidationError, match="years 1 to 9999"):
+                await make()
 
 
 def test_one_loop_serves_all_examples() -> None:

@@ -21,12 +21,21 @@ _UTC = datetime.UTC
 _MIDNIGHT = datetime.time()
 
 
+def _in_utc(value: datetime.datetime) -> datetime.datetime:
+    try:
+        return value.astimezone(_UTC)
+    except OverflowError:  # within hours of the first or the last day that a datetime can hold
+        raise PydanticCustomError(
+            "datetime_range", "in UTC the time lies outside of the years 1 to 9999"
+        ) from None
+
+
 def _to_stored_precision(value: datetime.datetime) -> datetime.datetime:
     """Convert to UTC and milliseconds, as BSON does; so a saved value equals the one read back."""
     if value.tzinfo is None:
         value = value.replace(tzinfo=_UTC)
     elif value.tzinfo is not _UTC:
-        value = value.astimezone(_UTC)
+        value = _in_utc(value)
     extra = value.microsecond % 1000
     return value - datetime.timedelta(microseconds=extra) if extra else value
 
@@ -154,7 +163,7 @@ class Date(Moment[datetime.date, N]):
         if isinstance(value, str):
             value = _from_iso(self.name, value)
         if isinstance(value, datetime.datetime):
-            value = value.astimezone(_UTC) if value.tzinfo else value
+            value = _in_utc(value) if value.tzinfo else value
             return value.replace(tzinfo=None)
         if isinstance(value, datetime.date):
             return self.encode(value)
