@@ -121,6 +121,7 @@ ARGUMENTS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "ValidationError": (("thing", DETAILS), {}),
     "DomainError": (("in words",), {"loc": (0, "age")}),
     "DuplicateKey": (("thing", ["email", "name"]), {}),
+    "UnreadableDocument": (("thing", DETAILS), {"ids": [5]}),
     "BatchRefused": (("thing", DETAILS), {"written": range(3)}),
     "BatchDuplicateKey": (("thing", DETAILS), {"fields": ["email"], "written": [0]}),
     "TransactionError": (("in words",), {"transient": True}),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 OnError = Literal["raise", "skip"] | Callable[[UnreadableDocument], object]
-"""What a stream does at a document that cannot be decoded; a function is told of it, and may wait."""
+"""The ways of a stream to go on at a document that cannot be decoded; a function is told of it."""
 
 
 class Request:
