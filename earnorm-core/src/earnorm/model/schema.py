@@ -51,10 +51,8 @@ class Schema:
         relations = tuple(f for f in fields.values() if isinstance(f, Relation))
         self.mutable = frozenset(f.name for f in stored if f.mutable)
         """The names of fields whose values can change in place."""
-        self.is_partly_readonly = any(
-            (f.readonly and f.mutable) or _is_readonly_inside(f) for f in stored
-        )
-        """True if a field that is read-only could be changed in place."""
+        self.readonly = frozenset(f.name for f in stored if f.readonly)
+        """The names of fields that are set only on a new record."""
         self.to_many = tuple(f for f in relations if isinstance(f, ToMany))
         self.to_many_names = frozenset(f.name for f in self.to_many)
         inside = tuple(f for f in stored if f.structure and f.structure._schema.relations)
@@ -395,16 +393,6 @@ class Schema:
 
     def __repr__(self) -> str:
         return f"<Schema {self.name}: {', '.join(self.fields)}>"
-
-
-def _is_readonly_inside(field: Any) -> bool:
-    """Return whether an embedded object in a field has a field that is read-only."""
-    while field is not None and not isinstance(field, Embedded):
-        field = getattr(field, "_item", None) or getattr(field, "_values", None)
-    inner: Schema | None = None if field is None else field.model._schema
-    return inner is not None and any(
-        each.readonly or _is_readonly_inside(each) for each in inner.stored
-    )
 
 
 def _check_parts(path: str, db_path: str) -> None:

@@ -6,7 +6,7 @@ different values for each of many records go through ``per_record``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
@@ -26,7 +26,6 @@ from earnorm.model.writing.handing_back import give_written, on_its_way
 from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.pipeline import carry_out, check_written, expectations, together
 from earnorm.model.writing.planning import Plan, is_change, planned
-from earnorm.model.writing.read_only import readonly_changes
 from earnorm.model.writing.sending import (
     FIRST,
     Change,
@@ -57,8 +56,8 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
         await creating.create_with(current_env().app.bind(type(record)), record, values)
         return
     schema, names = type(record)._schema, changed_fields(record)
-    if schema.is_partly_readonly and (problems := readonly_changes(record, names)):
-        raise ValidationError(schema.name, problems)
+    if not schema.readonly.isdisjoint(names):
+        raise ValidationError(schema.name, readonly_changes(schema.readonly, names))
     held = Snapshot(record, names, deep=True)
     note_paths(held)
     own = {
@@ -106,8 +105,8 @@ def _changes_of(
     row.held = Snapshot(record, names, deep=True)
     if row.held.parts:
         note_paths(row.held)
-    if bound.schema.is_partly_readonly:
-        row.add_problems(readonly_changes(record, names))
+    if not bound.schema.readonly.isdisjoint(names):
+        row.add_problems(readonly_changes(bound.schema.readonly, names))
     state, to_many = record.__dict__, bound.schema.to_many_names
     assigned = [name for name in names if isinstance(state.get(name), ServerChange)]
     if assigned:
@@ -174,6 +173,12 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
     if op is not None:
         for row, update in updates:
             give_written(row.record, op, update)
+
+
+def readonly_changes(readonly: Collection[str], names: Iterable[str]) -> list[ErrorDetail]:
+    """Return the errors for values that were changed in place and may not be."""
+    message = "can be set only on a new record; refresh() drops the change"
+    return [{"loc": (n,), "msg": message, "type": "readonly"} for n in names if n in readonly]
 
 
 def changes_are_written(name: str) -> ErrorDetail:
