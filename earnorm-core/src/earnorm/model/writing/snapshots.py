@@ -79,6 +79,8 @@ class Snapshot:
                 held[name] = value = getattr(structure, name)
                 if field.holds_objects or is_embedded(value):
                     self.parts[name] = _parts(value)
+            elif is_embedded(value):
+                self.parts[name] = Snapshot(value, list(value.__dict__))
             self.forms[name] = field.freeze(field.encode(value))
 
     def is_unchanged(self, name: str) -> bool:
@@ -252,7 +254,9 @@ def settle_taken(before: Snapshot, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name in held and not before.is_unchanged(name):
             field = fields[name]
-            _keep_pending(before, field, value if value is MISSING else field.encode(value))
+            stored = value if value is MISSING else field.freeze(field.encode(value))
+            if not _take_inside(before, field, stored):
+                _keep_pending(before, field, stored)
             continue
         if hasattr(structure, "_changes"):
             structure._changes.pop(name, None)
@@ -265,6 +269,22 @@ def settle_taken(before: Snapshot, values: Mapping[str, Any]) -> None:
             state[name] = field.freeze(field.encode(value))
         else:
             state[name] = value
+
+
+def _take_inside(before: Snapshot, field: Field[Any, Any], stored: Any) -> bool:
+    """Give an object that was changed meanwhile the other values; return whether it is one still."""
+    part, name = before.parts.get(field.name), field.name
+    if part is None or before.structure.__dict__.get(name) is not part.structure:
+        return False
+    fresh: Any = field.decode(stored)
+    if type(fresh) is not type(part.structure):
+        return False
+    state = fresh.__dict__
+    settle_taken(part, {n: state.get(n, MISSING) for n in (*part.held, *state)})
+    held: Any = part.structure
+    held._take_undeclared(fresh)
+    forget_change(before.structure, name)
+    return True
 
 
 def renew_state(
