@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -126,6 +127,16 @@ async def test_a_name_and_a_sum_follow_the_tree(app: App) -> None:
     await check(app)
     await middle.unlink()
     assert (await leaf.refresh()).complete_name == "n2"
+    await check(app)
+
+
+async def test_a_deletion_is_followed_by_fields_in_both_directions(app: App) -> None:
+    root, middle, leaf = await chain(3)
+    await root.unlink()
+    await check(app)
+    await (await middle.refresh()).write({"name": "z"})
+    await check(app)
+    await leaf.unlink()
     await check(app)
 
 
@@ -274,4 +285,8 @@ def test_after_every_change_each_value_is_that_of_computing_it_anew(
                 await Folder.browse([m.pk for m in moved]).write({"parent_id": goal})
             await check(lawful.app)
 
-    lawful.run(example)
+    async def bounded() -> None:
+        async with asyncio.timeout(60):  # a computation that never ends is a fault, too
+            await example()
+
+    lawful.run(bounded)

@@ -302,6 +302,7 @@ class Recomputation:
         self._marked: dict[tuple[int, str], _Marked] = {}
         self._told: tuple[str, HandBack] | None = None
         self._levels: dict[tuple[str, Recursion], Levels] = {}
+        self._later: dict[tuple[int, str], _Marked] = {}
 
     def tell(self, model: str, back: HandBack | None) -> None:
         """Give the computed values of the model's records to ``back``, for records in memory."""
@@ -384,17 +385,25 @@ class Recomputation:
             if self._graph.plan(key[1], marked.fields).recursion:
                 marked = await self._level(key[1], self._one_direction(key, marked))
             await self._pass(key[1], marked)
+            if key not in self._marked and key in self._later:
+                self._marked[key] = self._later.pop(key)
         return self.changed
 
     def _one_direction(self, key: tuple[int, str], marked: _Marked) -> _Marked:
-        """Return the fields that follow a tree in one direction, and mark the others again."""
-        ways: dict[bool, set[str]] = {}
+        """Return the fields that follow a tree towards its leaves; keep the others for later.
+
+        No order of records serves both, and the records of the one are not those of the other.
+        """
+        ways: dict[bool, set[str]] = {True: set(), False: set()}
         for name in marked.fields:
             recursion = self._graph.nodes[key[1], name].recursion
-            ways.setdefault(any(steps[0].forward for steps in recursion), set()).add(name)
-        if len(ways) == 1:
+            ways[any(steps[0].forward for steps in recursion)].add(name)
+        if not (ways[True] and ways[False]):
             return marked
-        self._marked[key] = _Marked(ways[False], dict(marked.pks), dict(marked.domains))
+        later = self._later.setdefault(key, _Marked())
+        later.fields |= ways[False]
+        later.pks.update(marked.pks)
+        later.domains.update(marked.domains)
         return _Marked(ways[True], marked.pks, marked.domains)
 
     async def _level(self, model: str, marked: _Marked) -> _Marked:
