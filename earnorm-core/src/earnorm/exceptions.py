@@ -274,10 +274,15 @@ class BatchDuplicateKey(BatchRefused, DuplicateKey):
 
 
 class NotFound(EarnORMError, LookupError):
-    """A record was asked for, and there is none."""
+    """A record was asked for, and there is none.
+
+    Attributes:
+        ids: After a write of several records, the ids of those that were not written, as text.
+    """
 
     code = "not_found"
     status = 404
+    ids: tuple[str, ...] = ()
 
 
 class MultipleRecords(EarnORMError):
@@ -313,10 +318,16 @@ class AccessDenied(EarnORMError, PermissionError):
 
 
 class ConcurrencyError(EarnORMError):
-    """Somebody else changed the record since it was read; refresh it and try again."""
+    """Somebody else changed the record since it was read; refresh it and try again.
+
+    Attributes:
+        ids: The ids of the records that were not written, as text. Others of the same set were, and
+            are known as written, unless a transaction is rolled back.
+    """
 
     code = "concurrency"
     status = 409
+    ids: tuple[str, ...] = ()
 
 
 class TransactionError(EarnORMError):

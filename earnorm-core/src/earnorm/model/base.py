@@ -320,7 +320,9 @@ class BaseModel(Declared):
         if values:
             await writing.records.save_with(self, values)
         elif self.is_stored:
-            await writing.records.save([self])
+            saving = await writing.records.prepared_save([self])
+            if saving is not None:
+                await saving[1]()
         else:
             await writing.creating.create(_bound(type(self)), [self])
         return self

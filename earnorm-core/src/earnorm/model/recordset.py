@@ -23,7 +23,7 @@ from earnorm.exceptions import (
 )
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.relational import is_record
-from earnorm.kernel.environment import current_env, find_env
+from earnorm.kernel.environment import find_env
 from earnorm.model import writing
 from earnorm.model.reading import serializing
 from earnorm.model.reading.arranging import Nulls, by_fields, group, is_true, map_path, reader
@@ -460,23 +460,26 @@ class RecordSet(Generic[M]):
     async def save(self) -> int:
         """Write each record's own changes in one round trip, and create the new records.
 
-        Return the number of records written or created. Raises the errors of ``write``.
+        A record that is here twice is saved once; changes of several copies of it are written
+        together. Changes of several models, and new records beside changed ones, are written in one
+        transaction where there are transactions.
+
+        Returns:
+            The number of records written or created.
+
+        Raises:
+            ValidationError: A value is not valid, or two copies of one record have different values
+                for a field; nothing is written.
+            NotFound: Some do not exist any more (``error.ids``); the others were written.
+            ConcurrencyError: The model is versioned, and somebody else changed some of the records
+                (``error.ids``); the others were written.
+            AccessDenied: A rule refuses it; nothing is written.
         """
         classes: set[type[BaseModel]] = {*map(type, self._loaded)}
         for model in classes:
             if "save" in model._overridden:
                 return await self._one_by_one("save", lambda record: record.save())
-        new = [record for record in self._loaded if not record.is_stored]
-        stored = [record for record in self._loaded if record.is_stored]
-        if not new:
-            return await writing.records.save(stored)
-        bound = current_env().app.bind(self._model)
-        creation = await writing.creating.prepared(
-            bound, new
-        )  # an invalid record must stop all writes
-        written = await writing.records.save(stored)
-        await creation.execute()
-        return written + len(new)
+        return await writing.sets.save(self._model, self._loaded)
 
     async def toggle(self, field: str) -> int:
         """Flip a Boolean of each record, atomically on the server; return the number written.

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from earnorm.model.writing import copying as copying
     from earnorm.model.writing import creating as creating
     from earnorm.model.writing import records as records
+    from earnorm.model.writing import sets as sets
 else:
-    _MODULES = frozenset({"copying", "creating", "records"})
+    _MODULES = frozenset({"copying", "creating", "records", "sets"})
 
     def __getattr__(name):
         # Asked once for each: the import makes the module an attribute of this package.

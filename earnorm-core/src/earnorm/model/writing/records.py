@@ -7,22 +7,25 @@ different values for each of many records go through ``per_record``.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import ErrorDetail, ValidationError
+from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import PLAIN, Operation, PerRecord, Update
 from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import atomic
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, run_value_steps
-from earnorm.model.kinds import by_model, is_mixed, model_of
+from earnorm.model.kinds import model_of
 from earnorm.model.validation.checking import checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating
 from earnorm.model.writing.changed_paths import by_paths, note_paths, refuse_displaced
+from earnorm.model.writing.copies import Copies, joined
 from earnorm.model.writing.handing_back import give_written, on_its_way
+from earnorm.model.writing.partly import find_written
 from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.pipeline import carry_out, check_written, expectations, together
 from earnorm.model.writing.planning import Plan, is_change, planned
@@ -67,24 +70,40 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
     await write([record], {**own, **values}, own=held)
 
 
-async def save(records: Sequence[BaseModel]) -> int:
-    """Write each record's own changes in one round trip; return the number of records written."""
-    if is_mixed(records):
-        return sum([await save(group) for group in by_model(records)])
+async def prepared_save(
+    records: Sequence[BaseModel], *, is_alone: bool = True
+) -> tuple[Sequence[ValueRow], Callable[[], Awaitable[object]]] | None:
+    """Check the changes of records of one model, and prepare the work that writes them.
+
+    Args:
+        records: Different objects; some of them may be copies of one record.
+        is_alone: The work runs at once, and not in a transaction that is opened for more works.
+
+    Returns:
+        A row for each record that has changes, and a function that writes them in one round trip;
+        None if there are no changes.
+
+    Raises:
+        ValidationError: With every problem found.
+    """
     changed = [(record, names) for record in records if (names := changed_fields(record))]
     if not changed:
-        return 0
+        return None
     env = env_of(records)
     bound = env.app.bind(type(records[0]))
     many = len(changed) > 1
     rows: list[ValueRow] = []
     for position, (record, names) in enumerate(changed):
         rows.append(_changes_of(bound, record, names, (position,) if many else ()))
+    copies = None
+    if len(records) > 1:
+        rows, copies = joined(bound, rows, records)
     steps = bound.ways.save
     if steps is None or not steps.concern([row.values for row in rows]):
         await _refuse(bound, rows, _validate_saved(bound, rows))
-        await _save(bound, rows, env)
-        return len(rows)
+        if is_alone:
+            return rows, partial(_save, bound, rows, env, copies)
+        return rows, lambda: _save(bound, rows, current_env(), copies)
     batch = ValueBatch(current_env(), Way.SAVE, bound.view, rows)
     await run_value_steps(steps.before, batch)
     _validate_saved(bound, rows)
@@ -93,8 +112,13 @@ async def save(records: Sequence[BaseModel]) -> int:
     await _refuse(bound, rows, batch.problems)
     await run_value_steps(steps.plan, batch)
     batch.refuse()
-    await together(batch, lambda: carry_out(batch, lambda: _save(bound, rows, current_env())))
-    return len(rows)
+    if copies is not None:
+        copies.refuse_older(bound, rows)
+
+    def run() -> Awaitable[None]:
+        return carry_out(batch, lambda: _save(bound, rows, current_env(), copies))
+
+    return rows, lambda: together(batch, run)
 
 
 def _changes_of(
@@ -138,7 +162,9 @@ async def _refuse(bound: BoundModel, rows: Sequence[ValueRow], problems: list[Er
         await refuse_problems(bound, "write", acceptable, problems)
 
 
-async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
+async def _save(
+    bound: BoundModel, rows: Sequence[ValueRow], env: Env, copies: Copies | None
+) -> None:
     """Write checked changes with one operation, and update the records in memory."""
     schema = bound.schema
     updates: list[tuple[ValueRow, Update]] = []
@@ -147,8 +173,13 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
             change = Update({"$set": schema.encode(row.values)}, expected(bound, row))
             if row.held.parts:
                 change = by_paths(schema, change, row.held, row.values)
+            for held in () if copies is None else copies.of(row):
+                change = by_paths(schema, change, held, row.values)
             updates.append((row, change))
     touch(env, [row.record for row in rows])
+    if copies is not None:
+        touch(env, copies.records)
+    failure: ConcurrencyError | NotFound | None = None
     op: Operation | None = None
     if updates:
         if len(updates) == 1:
@@ -162,10 +193,15 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
         op = on_its_way(bound, op, Way.SAVE)
         try:
             matched = await env.app.execute(op)
+            await check_matched(bound, op, matched, len(updates))
         except ValidationError as error:
             refuse_displaced(error, [row.held for row in rows])
             raise relocated(error, [row.loc for row, _ in updates]) from error.__cause__
-        await check_matched(bound, op, matched, len(updates))
+        except (ConcurrencyError, NotFound) as error:
+            sent = [(row.record, update) for row, update in updates]
+            written = await find_written(error, bound, op, sent)
+            updates = [(row, update) for row, update in updates if row.record.pk in written]
+            rows, failure = [row for row, _ in updates], error
     for row in rows:
         if len(row.values) != len(row.held.held):
             forget_taken(row.held, row.values)
@@ -173,6 +209,10 @@ async def _save(bound: BoundModel, rows: Sequence[ValueRow], env: Env) -> None:
     if op is not None:
         for row, update in updates:
             give_written(row.record, op, update)
+            if copies is not None:
+                copies.learn(bound, row, update, op)
+    if failure is not None:
+        raise failure
 
 
 def readonly_changes(readonly: Collection[str], names: Iterable[str]) -> list[ErrorDetail]:
@@ -203,6 +243,8 @@ async def write(
     """
     if not records:
         return 0
+    if len(records) > 1:  # what a write adds to a record must not be added to it twice
+        records = list({id(record): record for record in records}.values())
     bound = _bound_of(records)
     names = values if isinstance(values, Mapping) else ()  # else it is refused below
     held: list[Snapshot] = []

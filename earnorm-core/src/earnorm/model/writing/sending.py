@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import (
@@ -26,6 +26,7 @@ from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.writing.changed_paths import by_paths, refuse_displaced
 from earnorm.model.writing.handing_back import give_written, on_its_way
+from earnorm.model.writing.partly import find_written, has_conditions
 from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.planning import Guard, Plan
 from earnorm.model.writing.snapshots import Snapshot, settle_taken
@@ -90,12 +91,17 @@ async def write_all(
     if returned is not None:
         op = op.with_note(RETURNED, returned)
     op = on_its_way(bound, op, Way.WRITE)
+    failure: ConcurrencyError | NotFound | None = None
     try:
         await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
     except ValidationError as error:
         if own is not None:
             refuse_displaced(error, [own])
         raise
+    except (ConcurrencyError, NotFound) as error:
+        sent = [(record, update) for record in records]
+        written = await find_written(error, bound, op, sent, plan.unknown)
+        held, failure = [h for h in held if cast("BaseModel", h.structure).pk in written], error
     for before in held:
         settle_taken(before, plan.values)
         if op.notes.get(HAND_BACK):
@@ -107,6 +113,8 @@ async def write_all(
     elif plan.unknown:
         unknown = [(before, plan.unknown) for before in held]
         await read_again(bound, unknown, made_by("model", op))
+    if failure is not None:
+        raise failure
     return len(pks)
 
 
@@ -203,13 +211,21 @@ async def write_each(
     domain = condition("_id", "in", list(updates))
     op = Operation("write", bound.model, env, domain, updates, notes=notes)
     op = on_its_way(bound, op, way)
-    await send(
-        bound,
-        op,
-        len(changes),
-        lambda: refuse_changes_outside(bound, op, changes),
-        [change.row.loc for change in changes],
-    )
+    try:
+        await send(
+            bound,
+            op,
+            len(changes),
+            lambda: refuse_changes_outside(bound, op, changes),
+            [change.row.loc for change in changes],
+        )
+    except (ConcurrencyError, NotFound) as error:
+        known = [change for change in changes if change.row.record is not None]
+        unknown = frozenset[str]().union(*(change.plan.unknown for change in known))
+        sent = [(change.row.record, updates[change.pk]) for change in known]
+        written = await find_written(error, bound, op, sent, unknown)
+        await learn(bound, [change for change in known if change.pk in written], op)
+        raise
     await learn(bound, changes, op)
     return op
 
@@ -328,16 +344,6 @@ async def check_matched(bound: BoundModel, op: Operation, matched: int, expected
     )
 
 
-def _has_conditions(op: Operation) -> bool:
-    """Return whether the records of a write must fulfil more than its domain."""
-    back, values = op.notes.get(HAND_BACK), op.values
-    updates = values.values() if isinstance(values, PerRecord) else (values,)
-    return (back is not None and back.is_narrowed) or any(
-        isinstance(update, Update) and (bool(update.expect) or update.where is not Domain.TRUE)
-        for update in updates
-    )
-
-
 async def lost_update(
     op: Operation, done: int, expected: int, *, origin: str = "model"
 ) -> ConcurrencyError | None:
@@ -349,7 +355,7 @@ async def lost_update(
         expected: The number that should have been.
         origin: The name of the feature that asks.
     """
-    if op.name == "write" and not _has_conditions(op):
+    if op.name == "write" and not has_conditions(op):
         return None
     # The count tells changed records, which still exist, from deleted ones.
     count = op.child("count", op.model, op.domain, origin=origin)

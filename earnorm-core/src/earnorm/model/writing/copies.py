@@ -1,0 +1,141 @@
+"""Joins the changes of several copies of one record into one update, and makes all copies know it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError
+from earnorm.kernel.operations import Operation, Update
+from earnorm.kernel.value_steps import ValueRow
+from earnorm.model.writing.handing_back import give_written
+from earnorm.model.writing.pending import same
+from earnorm.model.writing.restoring import duplicate
+from earnorm.model.writing.snapshots import Snapshot, forget_taken, settle_sent
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
+
+
+class Copies:
+    """The records of a set beside those whose rows are written: snapshots of them, by stored id."""
+
+    __slots__ = ("_by_pk",)
+
+    def __init__(self, by_pk: Mapping[Any, Sequence[Snapshot]]) -> None:
+        self._by_pk = by_pk
+
+    @property
+    def records(self) -> list[Any]:
+        """All copies."""
+        return [held.structure for copies in self._by_pk.values() for held in copies]
+
+    def of(self, row: ValueRow) -> Sequence[Snapshot]:
+        """Return the copies of a row's record."""
+        return self._by_pk.get(row.record.pk, ())
+
+    def refuse_older(self, bound: BoundModel, rows: Iterable[ValueRow]) -> None:
+        """Refuse changes of copies that were read before and after another write.
+
+        Raises:
+            ConcurrencyError: Copies with changes differ in a value that the record must still have.
+        """
+        refused = [
+            row.record
+            for row in rows
+            for held in self.of(row)
+            if held.held and not _is_of_same_age(bound, held, row)
+        ]
+        if refused:
+            error = ConcurrencyError(
+                f"{bound.model._name}: copies of one record with changes were read before and after "
+                f"another write; nothing was written; refresh() them and try again"
+            )
+            error.ids = tuple(dict.fromkeys(str(record.pk) for record in refused))
+            raise error
+
+    def learn(self, bound: BoundModel, row: ValueRow, update: Update, op: Operation) -> None:
+        """Give the copies of a row's record what was written.
+
+        A copy without changes that was read before another write is left as it is: its next save
+        has to be refused.
+        """
+        fields = bound.schema.fields
+        for held in self.of(row):
+            copy: Any = held.structure
+            if not copy._fetch.is_ghost and _is_of_same_age(bound, held, row):
+                values = {
+                    name: value
+                    if name in held.held or not fields[name].mutable
+                    # One list in two records would change in both.
+                    else fields[name].freeze(fields[name].encode(value))
+                    for name, value in row.values.items()
+                }
+                forget_taken(held, row.values)
+                settle_sent(held, values)
+                give_written(copy, op, update)
+
+
+def joined(
+    bound: BoundModel, rows: list[ValueRow], records: Sequence[BaseModel]
+) -> tuple[list[ValueRow], Copies | None]:
+    """Join the rows of copies of one record.
+
+    Args:
+        bound: Their model.
+        rows: The changes of the records that have any.
+        records: All records of the set.
+
+    Returns:
+        One row for each record, and the other copies if there are any.
+
+    Raises:
+        ValidationError: Two copies have different values for one field.
+    """
+    if len({record.pk for record in records}) == len(records):
+        return rows, None
+    first_rows: dict[Any, ValueRow] = {}
+    held_by_record = {id(row.record): row.held for row in rows}
+    problems: list[ErrorDetail] = []
+    for row in rows:
+        first = first_rows.setdefault(row.record.pk, row)
+        if first is row:
+            continue
+        first.problems = [*first.problems, *row.problems]
+        for name, value in row.values.items():
+            if name not in first.values:
+                first.values[name] = duplicate(value)
+            elif not _are_equal(bound, name, first.values[name], value):
+                message = "two copies of the record have different values; assign it in one of them"
+                problems.append({"loc": (*row.loc, name), "msg": message, "type": "conflict"})
+    if problems:
+        raise ValidationError(bound.model._name, problems)
+    copies: dict[Any, list[Snapshot]] = {}
+    for record in records:
+        first_row = first_rows.get(record.pk)
+        if first_row is not None and first_row.record is not record:
+            held = held_by_record.get(id(record)) or Snapshot(record, ())
+            copies.setdefault(record.pk, []).append(held)
+    return list(first_rows.values()), Copies(copies)
+
+
+def _are_equal(bound: BoundModel, name: str, one: Any, other: Any) -> bool:
+    """Return whether two values of a field are stored alike."""
+    if one is other:
+        return True
+    schema = bound.schema
+    try:
+        stored = [schema.encode(schema.validate_partial({name: value})) for value in (one, other)]
+    except ValidationError:
+        return False
+    return same(*stored)
+
+
+def _is_of_same_age(bound: BoundModel, held: Snapshot, row: ValueRow) -> bool:
+    """Return whether a copy has the values that the row expects the stored record to have."""
+    fields, state = bound.schema.fields, held.structure.__dict__
+    for name, value in row.expected.items():
+        if name not in row.values and fields[name].encode(state.get(name)) != value:
+            return False
+    return True

@@ -1,0 +1,98 @@
+"""Finds out which records were written by a write that the database carried out in part."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from earnorm.domain import Domain
+from earnorm.exceptions import ConcurrencyError, EarnORMError, NotFound
+from earnorm.kernel.operations import Operation, PerRecord, Update, made_by
+from earnorm.kernel.steps import HAND_BACK, HandBack
+from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.writing.pending import same
+
+if TYPE_CHECKING:
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.model.base import BaseModel
+
+
+def has_conditions(op: Operation) -> bool:
+    """Return whether the records of a write must fulfil more than its domain."""
+    back, values = op.notes.get(HAND_BACK), op.values
+    updates = values.values() if isinstance(values, PerRecord) else (values,)
+    return (back is not None and back.is_narrowed) or any(
+        isinstance(update, Update) and (bool(update.expect) or update.where is not Domain.TRUE)
+        for update in updates
+    )
+
+
+async def find_written(
+    error: ConcurrencyError | NotFound,
+    bound: BoundModel,
+    op: Operation,
+    sent: Sequence[tuple[BaseModel, Update]],
+    unknown: Collection[str] = (),
+) -> Collection[Any]:
+    """Return the ids of the records that were written, and name the others in the error.
+
+    The answer of a server has the number of records only, so they are read again. A record of a
+    conditional write counts as written if the database has exactly what the record has after it:
+    the revision alone does not tell this write from that of somebody else.
+
+    Args:
+        error: The error, which gets the ids.
+        bound: The records' model.
+        op: The write.
+        sent: The records, each with its update.
+        unknown: Names of fields whose values only the server knows.
+    """
+    pks = list(dict.fromkeys(record.pk for record, _ in sent))
+    written: set[Any] = set()
+    if len(pks) > 1:
+        try:
+            found = await by_ids(bound, "_id", pks, env=op.env, notes=made_by("model", op))
+        except EarnORMError:  # the first error says more
+            return ()
+        documents = {document["_id"]: document for document in found}
+        is_conditional = has_conditions(op)
+        back = op.notes.get(HAND_BACK) or HandBack()
+        for record, update in sent:
+            document = documents.get(record.pk)
+            if document is not None and (
+                not is_conditional or _has_arrived(record, update, document, back, unknown)
+            ):
+                written.add(record.pk)
+    error.ids = tuple(str(pk) for pk in pks if pk not in written)
+    return written
+
+
+def _has_arrived(
+    record: BaseModel,
+    update: Update,
+    document: Mapping[str, Any],
+    back: HandBack,
+    unknown: Collection[str],
+) -> bool:
+    """Return whether a document is what a record and its update make together."""
+    fields, has = type(record)._schema.fields, record._fetch.has
+    expected, inside = record._stored(), set[str]()
+    for key, value in update.operators.get("$set", {}).items():
+        expected[key] = value
+    for operands in update.operators.values():
+        inside |= {key.partition(".")[0] for key in operands if "." in key}
+    for name, value in {**back.common, **back.own.get(record.pk, {})}.items():
+        if fields[name].db_name not in update.keys:
+            expected[fields[name].db_name] = value
+    for added in (back.added, back.own_added.get(record.pk, {})):
+        for name, number in added.items():
+            key = fields[name].db_name
+            expected[key] = (expected.get(key) or 0) + number
+    for field in type(record)._schema.stored:
+        key = field.db_name
+        if not has(field.name) or field.name in unknown or key in inside:
+            continue
+        one, other = expected.get(key), document.get(key)
+        if one != other and not same(one, other):
+            return False
+    return True

@@ -1,0 +1,385 @@
+"""A set of records is saved as a set: each record once, copies together, and an error says what was not written."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import earnorm
+from earnorm import (
+    App,
+    ConcurrencyError,
+    Inc,
+    Int,
+    List,
+    NotFound,
+    RecordSet,
+    String,
+    ValidationError,
+    models,
+)
+
+from .laws import law, world
+
+
+class Seat(models.BaseModel):
+    _name = "sets.seat"
+    name = String(default="")
+    rank = Int(default=0)
+    tags = List(String())
+
+
+class VersionedSeat(models.BaseModel):
+    _name = "sets.versioned"
+    _versioned = True
+    name = String(default="")
+    rank = Int(default=0)
+    tags = List(String())
+
+
+class Part(models.BaseModel):
+    _name = "sets.part"
+    _discriminator = "kind"
+    kind = String(required=True)
+    name = String(default="")
+
+
+class Bolt(Part):
+    size = Int()
+
+
+class Nut(Part):
+    _versioned = True
+    grade = Int()
+
+
+# -- the reference ---------------------------------------------------------------------------------
+
+FIELDS = ("name", "rank", "tags")
+
+
+@dataclass(eq=False)
+class Stored:
+    """A document, and the number of times that it was written."""
+
+    values: dict[str, Any]
+    revision: int = 0
+    is_deleted: bool = False
+
+
+@dataclass(eq=False)
+class Copy:
+    """A record in memory."""
+
+    record: Any
+    stored: Stored | None
+    values: dict[str, Any]
+    revision: int = 0
+    changes: dict[str, Any] = field(default_factory=dict[str, Any])
+    before: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The values before the first change."""
+
+
+class Refused(Exception):
+    """The error that is expected, and the documents that it names."""
+
+    def __init__(self, kind: type[Exception], named: Sequence[Stored] = ()) -> None:
+        self.kind, self.named = kind, list(named)
+
+
+def save(copies: Sequence[Copy], is_versioned: bool) -> int:
+    """Do to the reference what ``RecordSet.save()`` does; raise what it raises."""
+    distinct = list(dict.fromkeys(copies))
+    new = [copy for copy in distinct if copy.stored is None]
+    groups: dict[Stored, list[Copy]] = {}
+    for copy in distinct:
+        if copy.stored is not None:
+            groups.setdefault(copy.stored, []).append(copy)
+    groups = {s: group for s, group in groups.items() if any(c.changes for c in group)}
+    for group in groups.values():
+        for one, other in itertools.combinations(group, 2):
+            if any(one.changes[n] != other.changes[n] for n in one.changes.keys() & other.changes):
+                raise Refused(ValidationError)
+    if is_versioned:
+        mixed = [s for s, g in groups.items() if len({c.revision for c in g if c.changes}) > 1]
+        if mixed:
+            raise Refused(ConcurrencyError, mixed)
+    lost = [s for s, group in groups.items() if _is_lost(s, group, is_versioned)]
+    changed = [s for s in lost if not s.is_deleted]
+    error = Refused(ConcurrencyError if changed else NotFound, lost) if lost else None
+    if error is not None and new:
+        raise error  # one transaction
+    for stored, group in groups.items():
+        if stored not in lost:
+            _write(stored, group, is_versioned)
+    for copy in new:
+        copy.stored = Stored(dict(copy.values))
+        copy.changes, copy.before = {}, {}
+    if error is not None:
+        raise error
+    return len(groups) + len(new)
+
+
+def _is_lost(stored: Stored, group: list[Copy], is_versioned: bool) -> bool:
+    expected = next(copy.revision for copy in group if copy.changes)
+    return stored.is_deleted or (is_versioned and stored.revision != expected)
+
+
+def _write(stored: Stored, group: list[Copy], is_versioned: bool) -> None:
+    written = {name: value for copy in group for name, value in copy.changes.items()}
+    before = stored.revision
+    stored.values |= written
+    stored.revision += is_versioned
+    for copy in group:
+        if not is_versioned or copy.revision == before:
+            copy.values |= written
+            copy.revision, copy.changes, copy.before = stored.revision, {}, {}
+
+
+# -- the law ---------------------------------------------------------------------------------------
+
+
+class Example:
+    def __init__(self, model: type[models.BaseModel]) -> None:
+        self.model, self.is_versioned = model, model._versioned
+        self.documents: list[Stored] = []
+        self.copies: list[Copy] = []
+        self.numbers = itertools.count(100)
+
+    async def act(self, name: str, one: int, other: int, places: list[int]) -> None:
+        if name == "new":
+            self.copies.append(Copy(self.model(name="new"), None, {"name": "new", "rank": 0}))
+        elif name == "create" or not self.documents:
+            record: Any = await self.model.create({"name": "made"})
+            stored = Stored({"name": "made", "rank": 0})
+            self.documents.append(stored)
+            self.copies.append(Copy(record, stored, dict(stored.values)))
+        elif name == "fetch":
+            copy = self._at(one)
+            stored = copy.stored
+            if stored is not None and not stored.is_deleted:
+                record = await self.model.get(copy.record.pk)
+                self.copies.append(Copy(record, stored, dict(stored.values), stored.revision))
+        elif name == "change":
+            self._change(self._at(one), FIELDS[other % 3], places[0] % 3)
+        elif name in ("write", "delete"):
+            await self._from_outside(self._at(one), name, FIELDS[other % 2])
+        elif name == "save":
+            await self._save([self._at(place) for place in places])
+
+    def _at(self, place: int) -> Copy:
+        return self.copies[place % len(self.copies)]
+
+    @staticmethod
+    def _change(copy: Copy, name: str, number: int) -> None:
+        value: Any = {"name": f"n{number}", "rank": number + 1, "tags": [f"t{number}"]}[name]
+        before = copy.before.setdefault(name, copy.values.get(name))
+        if value in (copy.values.get(name), before):  # a change in place that goes back is none
+            return
+        if name == "tags" and copy.record.tags is not None:
+            copy.record.tags[:] = value
+        else:
+            setattr(copy.record, name, value)
+        copy.values[name] = value
+        copy.changes[name] = value
+
+    async def _from_outside(self, copy: Copy, name: str, changed: str) -> None:
+        """Another program writes or deletes the record."""
+        if copy.stored is None or copy.stored.is_deleted:
+            return
+        matching = self.model.search([("id", "=", copy.record.pk)])
+        if name == "delete":
+            await matching.delete()
+            copy.stored.is_deleted = True
+            return
+        number = next(self.numbers)
+        value: Any = number if changed == "rank" else f"out{number}"
+        await matching.update({changed: value})
+        copy.stored.values[changed] = value
+        copy.stored.revision += self.is_versioned
+
+    async def _save(self, copies: list[Copy]) -> None:
+        records: Any = RecordSet(self.model, [copy.record for copy in copies])
+        try:
+            expected = save(copies, self.is_versioned)
+        except Refused as refused:
+            with pytest.raises(refused.kind) as raised:
+                await records.save()
+            error: Any = raised.value
+            if refused.named:
+                named = {c.record.id for c in copies if c.stored in refused.named}
+                assert {*error.ids} == named
+        else:
+            assert await records.save() == expected
+        await self.check()
+
+    async def check(self) -> None:
+        existing: dict[Any, Any] = {r.id: r for r in await self.model.search()}
+        expected: dict[Any, Stored] = {}
+        for copy in self.copies:
+            assert copy.record.is_changed is (bool(copy.changes) or copy.stored is None)
+            assert _values(copy.record) == {"tags": None, **copy.values}
+            if copy.stored is not None and self.is_versioned:
+                assert copy.record._revision == copy.revision
+            if copy.stored is not None and not copy.stored.is_deleted:
+                expected[copy.record.id] = copy.stored
+        assert existing.keys() == expected.keys()
+        for pk, stored in expected.items():
+            assert _values(existing[pk]) == {"tags": None, **stored.values}
+            if self.is_versioned:
+                assert (existing[pk]._revision or 0) == stored.revision
+
+
+def _values(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in FIELDS}
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "new",
+                "create",
+                "fetch",
+                "fetch",
+                "change",
+                "change",
+                "change",
+                "write",
+                "delete",
+                "save",
+                "save",
+            ]
+        ),
+        st.integers(0, 5),
+        st.integers(0, 2),
+        st.lists(st.integers(0, 5), min_size=1, max_size=5),
+    ),
+    min_size=6,
+    max_size=16,
+)
+
+
+@pytest.mark.parametrize("model", [Seat, VersionedSeat])
+def test_a_set_is_saved_as_the_reference_says(model: type[models.BaseModel]) -> None:
+    with world() as server:
+
+        @law(80)
+        @given(ACTIONS)
+        def saved(actions: list[tuple[str, int, int, list[int]]]) -> None:
+            async def example() -> None:
+                await model.search().delete()
+                one = Example(model)
+                for action in [("create", 0, 0, [0]), *actions, ("save", 0, 0, [*range(5)])]:
+                    await one.act(*action)
+                await one.check()
+
+            server.run(example)
+
+        saved()
+
+
+# -- examples --------------------------------------------------------------------------------------
+
+
+async def test_two_copies_that_contradict_each_other_are_refused(app: App) -> None:
+    await Seat.create({"name": "a"})
+    one, other = await Seat.search(), await Seat.search()
+    one[0].name, other[0].name = "b", "c"
+    with pytest.raises(ValidationError, match="two copies of the record have different") as raised:
+        await (one + other).save()
+    assert [(d["loc"], d["type"]) for d in raised.value.errors()] == [((1, "name"), "conflict")]
+    assert (await Seat.search())[0].name == "a" and one[0].is_changed and other[0].is_changed
+
+
+async def test_a_new_record_that_is_there_twice_is_created_once(app: App) -> None:
+    seat = Seat(name="a")
+    assert await RecordSet(Seat, [seat, seat]).save() == 1
+    assert (await Seat.search()).pks == [seat.pk]
+
+
+async def test_two_new_records_with_one_id_are_refused_before_anything_is_written(app: App) -> None:
+    stored = await Seat.create({"name": "a"})
+    stored.name = "b"
+    one = Seat(name="new", _id=(await Seat.create({})).pk)
+    other = Seat(name="new", _id=one._id)
+    with pytest.raises(ValidationError, match="has the same id"):
+        await RecordSet(Seat, [stored, one, other]).save()
+    assert (await Seat.get(stored.pk)).name == "a"
+
+
+async def test_the_written_ones_of_a_conflict_know_it(app: App) -> None:
+    await VersionedSeat.create([{"name": "a"}, {"name": "b"}, {"name": "c"}])
+    seats = await VersionedSeat.search(order="name")
+    await (await VersionedSeat.get(seats[1].pk)).write({"rank": 1})
+    with pytest.raises(ConcurrencyError, match="1 of 3") as raised:
+        await seats.write({"rank": 5})
+    assert raised.value.ids == (seats[1].id,)
+    assert seats.mapped("rank") == [5, 0, 5]
+    seats[0].name = seats[2].name = "again"
+    await seats.save()
+    assert (await VersionedSeat.search(order="name")).mapped("rank") == [5, 5, 1]
+
+
+async def test_a_write_that_the_server_computes_reaches_both_copies(app: App) -> None:
+    await VersionedSeat.create({"name": "a"})
+    one, other = await VersionedSeat.search(), await VersionedSeat.search()
+    await (one + other + one).write({"rank": Inc(3)})
+    assert [seat.rank for seat in one + other] == [3, 3]
+    for seat in (*one, *other):
+        seat.rank = 4
+    assert await (one + other).save() == 1
+    assert (await VersionedSeat.search())[0].rank == 4
+
+
+async def test_a_mixed_family_is_saved_whole_or_not_at_all(server_app: App) -> None:
+    await Bolt.create({"name": "b"})
+    await Nut.create([{"name": "n"}, {"name": "m"}])
+    parts: Any = await Part.search(order="name")
+    await (await Nut.get(parts[1].pk)).write({"grade": 7})
+    for part in parts:
+        part.name += "!"
+    parts |= Bolt(name="new")
+    with pytest.raises(ConcurrencyError) as raised:
+        await parts.save()
+    assert raised.value.ids == (parts[1].id,)
+    assert {*(await Part.search()).mapped("name")} == {"b", "m", "n"}
+    assert all(part.is_changed for part in parts) and parts[3].id is None
+    await parts[1].refresh()
+    parts[1].name = "fresh"
+    assert await parts.save() == 4
+    assert {*(await Part.search()).mapped("name")} == {"b!", "fresh", "n!", "new"}
+
+
+async def test_without_transactions_an_error_says_what_was_written(memory_app: App) -> None:
+    await Bolt.create({"name": "b"})
+    await Nut.create({"name": "n"})
+    parts: Any = await Part.search(order="name")
+    await (await Nut.get(parts[1].pk)).write({"grade": 7})
+    for part in parts:
+        part.name += "!"
+    with pytest.raises(ConcurrencyError) as raised:
+        await parts.save()
+    assert raised.value.__notes__ == [
+        f"written before, and there are no transactions here: bolt {parts[0].id}"
+    ]
+    assert [part.is_changed for part in parts] == [False, True]
+
+
+async def test_in_a_transaction_the_conflict_takes_all_back(server_app: App) -> None:
+    await VersionedSeat.create([{"name": "a"}, {"name": "b"}])
+    seats = await VersionedSeat.search(order="name")
+    await (await VersionedSeat.get(seats[1].pk)).write({"rank": 1})
+    for seat in seats:
+        seat.name = f"{seat.name}!"
+    with pytest.raises(ConcurrencyError):
+        async with earnorm.transaction():
+            await seats.save()
+    assert all(seat.is_changed for seat in seats)
+    assert (await VersionedSeat.search(order="name")).mapped("name") == ["a", "b"]
