@@ -271,7 +271,7 @@ def test_every_step_of_the_features_is_one_to_run_after() -> None:
         name
         for room in ("features", "model")
         for path in (root / room).rglob("*.py")
-        for name in re.findall(r"\bStep\(\s*Stage\.\w+,\s*([\w\"]+),", path.read_text())
+        for name in re.findall(r"\bStep\(\s*Stage\.\w+,\s*([\w\" ]+),", path.read_text())
     }
     assert names - {"NAME"} | {'"computed"'} == {f'"{name}"' for name in App.built_in_steps}
 

@@ -48,7 +48,8 @@ class is made."""
 
 STEPS: Final = frozenset(
     {
-        *("authors", "commands", "computed", "delegation", "inverses", "parent_store"),
+        *("authors", "commands", "computed", "computed elsewhere", "delegation"),
+        *("inverses", "parent_store"),
         *("revisions", "sequences", "timestamps"),
     }
 )

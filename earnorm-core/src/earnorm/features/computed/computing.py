@@ -198,6 +198,10 @@ class Formulas:
             name for name in self.inverses if is_async(getattr(cls, _inverse(fields, name), None))
         )
         """The names of the fields whose inverse is a coroutine function."""
+        self._in_order = sorted(  # the order of declaration, which sorted() keeps among equals
+            (field.name for field in fields if field.name in self.inverses),
+            key=self.late_inverses.__contains__,
+        )
         self.elsewhere = frozenset(
             formula.field.name
             for formula in self.stored
@@ -288,11 +292,18 @@ class Formulas:
         record.__dict__.pop(name, None)
         return getattr(record, computed.inverse)(value)
 
+    def take(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Take the values for inverses out of others, in the order in which the inverses run.
+
+        Methods come before coroutine functions, each in the order of declaration.
+        """
+        return {name: values.pop(name) for name in self._in_order if name in values}
+
     def settle_new(self, record: Any) -> None:
         """Take the values for inverses out of a new record's state, and call the inverses."""
-        state = record.__dict__
-        for name in self.inverses.intersection(state):
-            self.assign(record, self.by_name[name].field, state.pop(name))
+        # All are taken out first: an inverse removes the stored values that depend on what it sets.
+        for name, value in self.take(record.__dict__).items():
+            self.assign(record, self.by_name[name].field, value)
 
 
 def _value(formula: Formula, record: Any) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from earnorm.exceptions import NotFound, ValidationError
+from earnorm.exceptions import ErrorDetail, NotFound, ValidationError
 from earnorm.features.computed.computing import formulas_of
 from earnorm.kernel.operations import made_by
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
@@ -101,8 +101,7 @@ def _invert_new(batch: ValueBatch) -> None:
         set_state(preview, row.values)
         try:
             formulas.settle_new(preview)
-            set_by_it = {name: getattr(preview, name) for name in changed_fields(preview)}
-            row.values.update(bound.schema.validate_partial(set_by_it))
+            row.values.update(_set_by_inverses(bound, preview))
         except ValidationError as error:
             row.add_problems(error.errors())
         row.values.update(late)
@@ -112,7 +111,7 @@ def _invert_late(batch: ValueBatch) -> None:
     """Call the inverses that are coroutine functions after the creation."""
     _, formulas = _bound(batch)
     for row in batch.rows:
-        late = {n: row.values.pop(n) for n in formulas.late_inverses.intersection(row.values)}
+        late = formulas.take(row.values)  # the others have run
         if late:
             batch.after(lambda row=row, late=late: writing.write([row.record], late, _NOTES))  # type: ignore[misc] # mypy infers no type for the defaults
 
@@ -134,20 +133,12 @@ async def _invert_written(batch: ValueBatch) -> None:
     names: set[str] = set()
     done: dict[Any, dict[str, Any]] = {}
     for row in rows:
-        given = {n: row.values.pop(n) for n in list(row.values) if n in formulas.inverses}
+        given = formulas.take(row.values)
         names.update(given)
         preview = previews[row.record.pk]
         if preview.pk not in done:
-            for name, value in row.values.items():
-                if not is_change(name, value):
-                    setattr(preview, name, value)
-            for name, value in given.items():
-                result = formulas.invert(preview, name, value)
-                if inspect.isawaitable(result):
-                    await result
-            changed = {name: preview.__dict__[name] for name in changed_fields(preview)}
             try:
-                done[preview.pk] = bound.schema.validate_partial(changed)
+                done[preview.pk] = await _inverted(bound, formulas, preview, given, row.values)
             except ValidationError as error:
                 row.add_problems(error.errors())
                 continue
@@ -156,6 +147,50 @@ async def _invert_written(batch: ValueBatch) -> None:
     if late:  # such inverses write other records, on which fields of these may depend
         stored = {name for name in names if bound.schema.fields[name].stored}
         batch.after(_ReadAgain(batch, bound, formulas, frozenset(stored)))
+
+
+async def _inverted(
+    bound: BoundModel,
+    formulas: Formulas,
+    preview: Any,
+    given: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what the inverses set, which run in their order after the other values are set.
+
+    Raises:
+        ValidationError: An inverse refuses, or sets a field that the server changes in this write.
+    """
+    changes: dict[str, None] = {}
+    for name, value in values.items():
+        if is_change(name, value):
+            changes[name.partition(".")[0]] = None
+        else:
+            setattr(preview, name, value)
+    for name, value in given.items():
+        result = formulas.invert(preview, name, value)
+        if inspect.isawaitable(result):
+            await result
+    set_by_them = _set_by_inverses(bound, preview)
+    message = (
+        f"is set by the inverse of {' or '.join(given)} in the same write; write them one by one"
+    )
+    if problems := [_change_lost(name, message) for name in changes if name in set_by_them]:
+        raise ValidationError(bound.model._name, problems)
+    return set_by_them
+
+
+def _change_lost(name: str, message: str) -> ErrorDetail:
+    return {"loc": (name,), "msg": message, "type": "change"}
+
+
+def _set_by_inverses(bound: BoundModel, preview: Any) -> dict[str, Any]:
+    """Return the validated values that inverses have set in a preview."""
+    state, to_many = preview.__dict__, bound.schema.to_many_names
+    # Commands cannot be read as a value, so to-many fields are taken as they were assigned.
+    return bound.schema.validate_partial(
+        {n: state[n] if n in to_many else getattr(preview, n) for n in changed_fields(preview)}
+    )
 
 
 def _read_elsewhere(batch: ValueBatch) -> None:

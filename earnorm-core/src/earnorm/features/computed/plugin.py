@@ -32,7 +32,7 @@ from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.left_out import left_out_error
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
-from earnorm.kernel.steps import Stage, Step
+from earnorm.kernel.steps import WAY, Stage, Step, Way
 from earnorm.kernel.transactions import in_transaction_if
 
 if TYPE_CHECKING:
@@ -132,7 +132,12 @@ def graph_of(app: App) -> Graph:
 
 def _may_have_transaction(op: Operation) -> bool:
     # A transaction has its own concerns, so an operation with concerns cannot run in one.
-    return op.options.concerns is None and op.origin != NAME
+    return op.options.concerns is None and not _is_recomputation(op)
+
+
+def _is_recomputation(op: Operation) -> bool:
+    """Return whether an operation writes what was recomputed, and not what an inverse was given."""
+    return op.origin == NAME and op.note(WAY) is Way.DERIVED
 
 
 def _ids_held(
@@ -285,7 +290,7 @@ class _Writing:
 
     async def compute(self, batch: DocumentBatch) -> None:
         op = batch.op
-        if op.origin == NAME:
+        if _is_recomputation(op):
             return
         updates: list[Update] = [row.update for row in batch.rows if row.update is not None]
         triggers = self._triggers_of({key for update in updates for key in update.keys})
