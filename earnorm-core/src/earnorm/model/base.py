@@ -345,13 +345,15 @@ class BaseModel(Declared):
         """Create a new record with this one's values, unsaved changes included.
 
         The copy leaves out the id, values that lie in other records, and fields with
-        ``copy=False``, the default of unique fields. A field that was not fetched is read first.
+        ``copy=False``, the default of unique fields. A field that was not fetched is read first. A
+        record that this one delegates to (``_inherits``) is copied with it.
 
         Args:
             default: Values that replace the record's own.
 
         Raises:
             ValidationError: A required field is left out, and has no default.
+            NotFound: This record, or one that it delegates to, does not exist any more.
         """
         new: Self = (await writing.copying.copies([self], default or {}))[0]
         return new

@@ -18,6 +18,7 @@ from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.relations.ghosts import target_of
 from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing
+from earnorm.model.writing.copying import NewRecord
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -82,17 +83,23 @@ class _Split:
         bound = batch.env.app.bind(batch.model.cls)
         for link, names in self._links.items():
             parent = target_of(bound.app, bound.schema.fields[link])
-            new: list[tuple[ValueRow, dict[str, Any]]] = []
+            new: list[tuple[ValueRow, NewRecord]] = []
             for row in batch.rows:
                 if row.record is not None:
                     continue  # the constructor made the record, and it takes no delegated values
                 parent_values = _take(row, names)
-                if row.values.get(link) is None:
-                    new.append((row, parent_values))
+                given = row.values.get(link)
+                if given is None:
+                    new.append((row, NewRecord(parent, parent_values)))
+                elif isinstance(given, NewRecord):  # a copy of the parent of a record's original
+                    values = {**given.values, **parent_values}
+                    new.append((row, NewRecord(given.bound, values)))
                 elif parent_values:
-                    await _write_existing(batch, row, parent, row.values[link], parent_values)
-            if new:
-                await _create_parents(batch, link, parent, new)
+                    await _write_existing(batch, row, parent, given, parent_values)
+            # A parent may be of a subclass, and each is created as one of its own class.
+            for model in dict.fromkeys(record.bound for _, record in new):
+                rows = [(row, record) for row, record in new if record.bound is model]
+                await _create_parents(batch, link, model, rows)
 
     async def write(self, batch: ValueBatch) -> None:
         """Write the delegated values to the records that they belong to."""
@@ -131,13 +138,13 @@ def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 async def _create_parents(
-    batch: ValueBatch, link: str, parent: BoundModel, new: list[tuple[ValueRow, dict[str, Any]]]
+    batch: ValueBatch, link: str, parent: BoundModel, new: list[tuple[ValueRow, NewRecord]]
 ) -> None:
     """Check and make the records to delegate to, and set the relation to them."""
     try:
         creation = await creating.prepared(
             parent,
-            [parent_values for _, parent_values in new],
+            [record.values for _, record in new],
             [row.loc for row, _ in new],
             notes=_NOTES,
         )

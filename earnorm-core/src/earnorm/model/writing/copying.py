@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import DomainError, NotFound, ValidationError, nearest
@@ -10,10 +11,11 @@ from earnorm.fields.base import Field
 from earnorm.fields.places import Place
 from earnorm.fields.places import inside as inside_of
 from earnorm.fields.relational import Relation, ToMany
+from earnorm.kernel.transactions import atomic
 from earnorm.model.kinds import by_model, is_mixed
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
-from earnorm.model.writing.creating import create
+from earnorm.model.writing.creating import create, prepared
 from earnorm.model.writing.tracking import env_of
 
 if TYPE_CHECKING:
@@ -21,45 +23,116 @@ if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
 
 
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """The values of a record that is not stored yet.
+
+    As the value of a link it is the record that is created with the one that points at it.
+    """
+
+    bound: BoundModel
+    values: dict[str, Any]
+
+
 async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> list[Any]:
-    """Create a copy of each record, with one insert.
+    """Create a copy of each record, with one insert for each model.
 
     Args:
-        records: Records of one model, stored or not. Fields that were not fetched are read.
+        records: Stored and unsaved records. Fields that were not fetched are read.
         default: Values that replace the records' own.
     """
     if not records:
         return []
+    new = await _copies_of(records, default)
+    groups: dict[BoundModel, list[int]] = {}
+    for position, copy in enumerate(new):
+        groups.setdefault(copy.bound, []).append(position)
+    if len(groups) == 1:
+        return await create(new[0].bound, [copy.values for copy in new])
+    creations = [
+        await prepared(bound, [new[p].values for p in positions], [(p,) for p in positions])
+        for bound, positions in groups.items()
+    ]
+    made: dict[int, Any] = {}
+
+    async def run() -> None:
+        for creation, positions in zip(creations, groups.values(), strict=True):
+            made.update(zip(positions, await creation.run(), strict=True))
+
+    await atomic(run)
+    return [made[position] for position in range(len(new))]
+
+
+async def _copies_of(records: Sequence[BaseModel], default: Mapping[str, Any]) -> list[NewRecord]:
+    """Return the values of the copies, in the order of the records."""
+    records = await _of_known_classes(records)
     if is_mixed(records):
         copy_of = {
-            id(r): c
-            for g in by_model(records)
-            for r, c in zip(g, await copies(g, default), strict=True)
+            id(record): copy
+            for group in by_model(records)
+            for record, copy in zip(group, await _copies_of(group, default), strict=True)
         }
         return [copy_of[id(record)] for record in records]
-    env = env_of(records)
-    bound = env.app.bind(type(records[0]))
+    bound = env_of(records).app.bind(type(records[0]))
     fields = [field for field in _copied_fields(bound) if field.name not in default]
     missing = [record for record in records if not _has_all(record, fields)]
     names = frozenset({"_id", *(field.name for field in fields)})
-    stored_copies = await _read_stored(bound, missing, names) if missing else {}
+    stored = await _read_stored(bound, missing, names) if missing else {}
+    links = _links_to_copy(bound)
     values = [
         {
-            **{
-                field.name: _value(_source(record, field, stored_copies), field)
-                for field in fields
-                if field.name in _source(record, field, stored_copies).__dict__
-            },
-            **default,
+            field.name: _value(_source(record, field, stored), field)
+            for field in fields
+            if field.name not in links and field.name in _source(record, field, stored).__dict__
         }
         for record in records
     ]
-    return await create(bound, values)
+    for link in (field for field in fields if field.name in links):
+        await _copy_targets(link, [_source(record, link, stored) for record in records], values)
+    return [NewRecord(bound, {**own, **default}) for own in values]
+
+
+async def _of_known_classes(records: Sequence[BaseModel]) -> list[BaseModel]:
+    """Return the records, and in place of a ghost of unknown class the record itself."""
+    ghosts = [
+        record
+        for record in records
+        if record.is_stored and record._fetch.is_ghost and _bound_of(record).classes is not None
+    ]
+    if not ghosts:
+        return list(records)
+    read: dict[tuple[str, Any], Any] = {}
+    for group in by_model(ghosts):
+        stored = await _read_stored(_bound_of(group[0]), group, None)
+        read.update(((group[0]._name, pk), record) for pk, record in stored.items())
+    return [read.get((r._name, r.pk), r) if r.is_stored else r for r in records]
+
+
+def _bound_of(record: BaseModel) -> BoundModel:
+    return env_of([record]).app.bind(type(record))
+
+
+def _links_to_copy(bound: BoundModel) -> Collection[str]:
+    """Return the links of which a copy gets a copy of the other record, not the same one."""
+    return bound.model._inherits.values()
+
+
+async def _copy_targets(
+    link: Field[Any, Any], records: Sequence[BaseModel], values: Sequence[dict[str, Any]]
+) -> None:
+    """Set a link to copies of the records that these records point at."""
+    targets = [getattr(record, link.name, None) for record in records]
+    found = [target for target in targets if target is not None]
+    copies_of_targets = iter(await _copies_of(found, {}) if found else ())
+    for own, target in zip(values, targets, strict=True):
+        if target is not None:
+            own[link.name] = next(copies_of_targets)
 
 
 def _copied_fields(bound: BoundModel) -> Iterator[Field[Any, Any]]:
+    links = _links_to_copy(bound)
     for field in bound.schema.stored:
-        if field.copy and not field.generated and field.name != "_id":
+        if field.name in links or (field.copy and not field.generated and field.name != "_id"):
             yield field
 
 
