@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from earnorm.kernel.reading import PreparedRecords, blank
-from earnorm.model.reading.fetch import ID_ONLY, Fetch
+from earnorm.model.reading.fetch import ID_ONLY, Fetch, Siblings
 from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.writing.snapshots import Snapshot, renew_state
 from earnorm.model.writing.tracking import touch_older
@@ -32,8 +33,10 @@ def hydrate(
     else:
         records = blank(model, len(documents))
     deque(map(set_state, records, bound.schema.states(documents)), maxlen=0)
-    are_siblings = bound.schema.relations or loaded is ID_ONLY
-    fetch = Fetch(bound.app, loaded, records if are_siblings else None)
+    fetch = Fetch(bound.app, loaded)
+    if loaded is ID_ONLY or (bound.schema.relations and len(documents) > 1):
+        records = Siblings(records)  # like fetch.hold(), without a call
+        records.fetch, fetch.held = fetch, ref(records)
     deque(map(set_fetch, records, repeat(fetch)), maxlen=0)
     return records
 
@@ -80,7 +83,7 @@ def _hydrate_by_class(
     fetch.is_mixed = True
     deque(map(set_fetch, records, repeat(fetch)), maxlen=0)
     if loaded is ID_ONLY or any(model._schema.relations for model in set(models)):
-        fetch.records = records
+        return fetch.hold(records)
     return records
 
 

@@ -46,8 +46,9 @@ async def refresh(
             _take(bound, before, dict(documents[_pk(before)]), fields)
         return
     states = states_of(bound, records, [dict(documents[record.pk]) for record in records])
-    siblings = list(records) if bound.schema.relations or bound.classes else None
-    fetch = Fetch(env.app, None, siblings)
+    fetch = Fetch(env.app)
+    if bound.schema.relations or bound.classes:
+        fetch.hold(records)
     fetch.is_mixed = bound.classes is not None
     refill(held, states, fetch)
 
@@ -85,6 +86,6 @@ def _take(
     fetch: Fetch = record._fetch
     if not all(map(fetch.has, names)):
         loaded = (fetch.loaded or frozenset()).union(names)
-        wider = Fetch(bound.app, loaded, [record])
+        wider = Fetch(bound.app, loaded)
         wider.seen_in = fetch.seen_in  # the other fields are as stale as before
         set_fetch(record, wider)

@@ -153,7 +153,8 @@ def _group(structure: Any, fetch: Fetch, field: Relation[Any, Any], key: str) ->
     group = fetch.related[key] = Fetch(fetch.app, ID_ONLY, [])
     group.origin = f"{_name_of(structure)}.{field.name}"
     if not field.to_many:
-        group.complete = _completer(lambda: fetch.siblings(structure, field.name), field)
+        # A closure over the structure would keep it alive with its siblings.
+        group.complete = _completer(lambda: fetch.siblings(None, field.name), field)
     return group
 
 
@@ -302,7 +303,7 @@ def note_inside(structure: Any, field: Field[Any, Any], value: Any) -> None:
     inner = outer.inside.get(field.name)
     if inner is None:
         inner = outer.inside[field.name] = Fetch(outer.app)
-        inner.peers = lambda: inside(outer.siblings(structure, field.name), field)
+        inner.peers = lambda: inside(outer.siblings(None, field.name), field)
     for embedded in _embedded_in(value):
         object.__setattr__(embedded, "_fetch", inner)
 
@@ -370,17 +371,18 @@ async def _load_ghosts(fetch: Fetch, model: type[Any]) -> None:
     if fetch.complete is not None:
         fetch.complete()
     bound = fetch.app.bind(model)
-    assert fetch.records is not None
     waiting = {
-        r.__dict__["_id"]: r for r in fetch.records if r._fetch is fetch and type(r) is bound.model
+        r.__dict__["_id"]: r
+        for r in fetch.members()
+        if r._fetch is fetch and type(r) is bound.model
     }
-    loaded = Fetch(fetch.app, None, [] if bound.schema.relations or bound.classes else None)
+    loaded = Fetch(fetch.app)
     loaded.is_mixed = bound.classes is not None
     documents = await by_ids(bound, "_id", list(waiting), notes=RELATIONS)
     records = [waiting[document["_id"]] for document in documents]
     fill(records, states_of(bound, records, documents), loaded)
-    if loaded.records is not None:
-        loaded.records.extend(records)
+    if bound.schema.relations or bound.classes:
+        loaded.hold(records)
     if len(records) < len(waiting) and not fetch.is_gone:
         _note_gone(fetch, [record for record in waiting.values() if record._fetch is fetch])
 
@@ -388,7 +390,8 @@ async def _load_ghosts(fetch: Fetch, model: type[Any]) -> None:
 def _note_gone(fetch: Fetch, records: list[Any]) -> None:
     """Mark ghosts as looked for and not found; awaiting one of them looks for all of them again."""
     touch_older(records)
-    gone = Fetch(fetch.app, ID_ONLY, records)
+    gone = Fetch(fetch.app, ID_ONLY)
+    gone.hold(records)
     gone.not_found, gone.origin = True, fetch.origin
     for record in records:
         set_fetch(record, gone)

@@ -302,7 +302,8 @@ async def _listed(field: ToMany[Any], waiting: Waiting, window: Window) -> None:
         await found.add(bound, domain, request, window.order, is_ordered=bool(window.order))
     ghosts = dict(zip(found.documents, ghosts_with(record, field, [*found.documents]), strict=True))
     unloaded = {pk: ghost for pk, ghost in ghosts.items() if ghost._fetch.is_ghost}
-    loaded = Fetch(app, None, list(unloaded.values()))
+    loaded = Fetch(app)
+    loaded.hold(unloaded.values())
     loaded.is_mixed = bound.classes is not None
     documents = [found.documents[pk] for pk in unloaded]
     fill([*unloaded.values()], states_of(bound, [*unloaded.values()], documents), loaded)

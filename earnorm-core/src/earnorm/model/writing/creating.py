@@ -312,7 +312,9 @@ def adopt(
     if transaction is not None:
         transaction.created(records, map(duplicate, states if given is None else given))
     give_new(bound.schema, states, op)
-    fetch = Fetch(bound.app, None, list(records) if bound.schema.relations else None)
+    fetch = Fetch(bound.app)
+    if bound.schema.relations and len(records) > 1:
+        fetch.hold(records)
     if held is None:
         deque(map(set_state, records, states), maxlen=0)
     else:

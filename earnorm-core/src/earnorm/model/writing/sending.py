@@ -407,4 +407,4 @@ async def read_again(
         if document is None:
             fetch = record._fetch
             known = frozenset(bound.schema.fields) if fetch.loaded is None else fetch.loaded
-            object.__setattr__(record, "_fetch", Fetch(bound.app, known - names, [record]))
+            object.__setattr__(record, "_fetch", Fetch(bound.app, known - names))
