@@ -99,6 +99,7 @@ DOCUMENTED: dict[str, list[str]] = {
         "PluginError",
         "ServerUnavailable",
         "TransactionError",
+        "UnreadableDocument",
         "UnresolvedDomain",
         "ValidationError",
         "nearest",

@@ -321,7 +321,7 @@ async def test_awaiting_a_part_loads_the_whole_and_keeps_the_objects(app: App) -
 
 async def test_a_window_that_does_not_fit_is_one_clear_error(app: App) -> None:
     await fill(1)
-    with pytest.raises(ValueError, match="limit is a whole number from 0, not -1"):
+    with pytest.raises(ValueError, match="limit: is a whole number from 0, not -1"):
         Post.search().prefetch("note_ids", limit=-1)
     with pytest.raises(DomainError, match=r"'owner_id' leads to one record.*to-many"):
         await Post.search().prefetch("owner_id", limit=1)
