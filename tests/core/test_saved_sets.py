@@ -298,6 +298,32 @@ async def test_two_copies_that_contradict_each_other_are_refused(app: App) -> No
     assert (await Seat.search())[0].name == "a" and one[0].is_changed and other[0].is_changed
 
 
+async def test_changes_of_an_older_copy_are_refused_whichever_comes_first(app: App) -> None:
+    await VersionedSeat.create({"name": "a"})
+    old: Any = await VersionedSeat.search()
+    await (await VersionedSeat.get(old[0].pk)).write({"rank": 1})
+    new: Any = await VersionedSeat.search()
+    old[0].name, new[0].tags = "b", ["t"]
+    for seats in (old + new, new + old):
+        with pytest.raises(ConcurrencyError, match="before and after another write") as raised:
+            await seats.save()
+        assert raised.value.ids == (new[0].id,)
+    assert (await VersionedSeat.search())[0].to_dict(exclude=["id"])["name"] == "a"
+
+
+async def test_an_older_copy_without_changes_does_not_pass_for_the_newest(app: App) -> None:
+    await VersionedSeat.create({"name": "a"})
+    old: Any = await VersionedSeat.search()
+    await (await VersionedSeat.get(old[0].pk)).write({"rank": 1})
+    new: Any = await VersionedSeat.search()
+    new[0].name = "b"
+    await (old + new).save()
+    assert (old[0].name, old[0].rank, old[0]._revision) == ("a", 0, 0)
+    old[0].rank += 1
+    with pytest.raises(ConcurrencyError):
+        await old.save()
+
+
 async def test_a_new_record_that_is_there_twice_is_created_once(app: App) -> None:
     seat = Seat(name="a")
     assert await RecordSet(Seat, [seat, seat]).save() == 1
