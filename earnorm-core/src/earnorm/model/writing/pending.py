@@ -51,7 +51,7 @@ def changed_fields(structure: Structure) -> list[str]:
         if name not in names and _differs(fields[name], state.get(name), original):
             names.append(name)
     for field in type(structure)._schema.embedded:
-        value = state.get(field.name)
+        value: Any = state.get(field.name)
         if isinstance(value, field.model) and field.name not in names and changed_fields(value):
             names.append(field.name)
     return names
