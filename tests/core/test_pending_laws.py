@@ -19,6 +19,7 @@ from .pending import KINDS, Kept, line
 from .scheduler import Interrupted, Scheduler
 
 BACKEND = "pymongo"
+pytestmark = pytest.mark.fuzz
 
 
 @pytest.fixture(scope="module")
