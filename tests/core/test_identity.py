@@ -368,6 +368,7 @@ def two_apps() -> Iterator[tuple[World, dict[str, App]]]:
             first.run(stop)
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize(
     "kinds", [["animal", "dog"], *([k] for k in KINDS if k not in ("animal", "dog"))]
 )

@@ -133,6 +133,7 @@ def keepings(draw: st.DrawFn) -> tuple[int, set[int], bool, int]:
     return number, kept, draw(st.booleans()), draw(st.sampled_from(sorted(kept)))
 
 
+@pytest.mark.fuzz
 def test_all_that_live_and_no_others_are_loaded() -> None:
     with world("memory") as server:
 

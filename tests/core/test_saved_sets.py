@@ -266,6 +266,7 @@ ACTIONS = st.lists(
 )
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("model", [Seat, VersionedSeat])
 def test_a_set_is_saved_as_the_reference_says(model: type[models.BaseModel]) -> None:
     with world() as server:
