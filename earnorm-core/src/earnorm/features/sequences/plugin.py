@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earnorm.features.sequences.counters import sequence
 from earnorm.fields.sequences import Sequence
@@ -34,7 +34,8 @@ class SequencesPlugin:
         """Return the step, for models with Sequence fields only: the others pay nothing for it."""
         fields = _numbered(model)
         if fields:
-            return [Step(Stage.STAMP, "sequences", _SetNumbers(fields), on="create")]
+            counted = [(field, _counted_in(model, field)) for field in fields]
+            return [Step(Stage.STAMP, "sequences", _SetNumbers(counted), on="create")]
         return ()
 
 
@@ -42,17 +43,35 @@ def _numbered(model: ModelView) -> list[Sequence]:
     return [f for f in model.fields.values() if f.stored and isinstance(f, Sequence)]
 
 
+def _counted_in(model: ModelView, field: Sequence) -> str:
+    """Return the model whose counter numbers a field.
+
+    A unique field that several classes of a collection inherit is counted in all of them together.
+    """
+    root = model.attribute("_root")
+    if root is None or not field.unique:
+        return model.name
+    classes: list[Any] = list(reversed(model.cls.__mro__))
+    for cls in classes:
+        if getattr(cls, "_root", None) is root:
+            inherited = cls._schema.fields.get(field.name)
+            if isinstance(inherited, Sequence) and inherited.format == field.format:
+                name: str = cls._name
+                return name
+    return model.name
+
+
 class _SetNumbers:
-    def __init__(self, fields: list[Sequence]) -> None:
+    def __init__(self, fields: list[tuple[Sequence, str]]) -> None:
         self._fields = fields
 
     async def __call__(self, batch: DocumentBatch) -> None:
         now = batch.now
-        for field in self._fields:
+        for field, model in self._fields:
             missing = [row for row in batch.rows if not row.has(field.name)]
             if not missing:
                 continue
-            counter = sequence(field.counter(batch.model.name, now), gap_free=field.gap_free)
+            counter = sequence(field.counter(model, now), gap_free=field.gap_free)
             with use_env(batch.env):
                 numbers = await counter.take(len(missing))
             for row, number in zip(missing, numbers, strict=True):

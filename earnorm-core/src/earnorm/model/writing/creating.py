@@ -389,6 +389,13 @@ def _given(
     if value.is_stored:
         raise _error(bound, position, "is stored already; save() or write() it", values)
     record: Any = value
+    if record._name != bound.model._name:
+        kind, name = type(value).__name__, record._name
+        message = (
+            f"a {kind} is a record of {name}, which has fields and rules of its own: "
+            f"'await record.save()', or {kind}.create(record)"
+        )
+        raise _error(bound, position, message, values)
     if find_id(record) is None:
         draw_ids([v for v in values if isinstance(v, base) and not v.is_stored])
     is_foreign = type(record) is not bound.model  # made before this App was started

@@ -162,9 +162,14 @@ def checked_values(schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
             fixed.append(
                 {"loc": (name,), "msg": "can be set only on a new record", "type": "readonly"}
             )
-    if fixed:
-        raise ValidationError(schema.name, fixed)
-    return schema.validate_partial(values)
+    if not fixed:
+        return schema.validate_partial(values)
+    refused = {detail["loc"][0] for detail in fixed}
+    try:
+        schema.validate_partial({n: v for n, v in values.items() if n not in refused})
+    except ValidationError as error:
+        fixed += error.errors()
+    raise ValidationError(schema.name, fixed)
 
 
 def _plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str, Any]) -> Plan:

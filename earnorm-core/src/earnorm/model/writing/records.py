@@ -19,7 +19,7 @@ from earnorm.kernel.operations import PLAIN, Operation, PerRecord, Update
 from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import atomic
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, run_value_steps
-from earnorm.model.kinds import model_of
+from earnorm.model.kinds import by_model, is_mixed, model_of
 from earnorm.model.validation.checking import checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating
 from earnorm.model.writing.changed_paths import by_paths, note_paths, refuse_displaced
@@ -35,6 +35,7 @@ from earnorm.model.writing.sending import (
     check_matched,
     expected,
     lost_update,
+    placed,
     refuse_outside,
     refuse_unsaved,
     relocated,
@@ -246,6 +247,8 @@ async def write(
     if len(records) > 1:  # what a write adds to a record must not be added to it twice
         records = list({id(record): record for record in records}.values())
     bound = _bound_of(records)
+    if bound.classes is not None and is_mixed(records):
+        return await _write_by_class(records, values, notes)
     names = values if isinstance(values, Mapping) else ()  # else it is refused below
     held: list[Snapshot] = []
     for record in records:  # a loop makes no function call of its own
@@ -257,6 +260,46 @@ async def write(
         return await write_all(bound, records, plan, held, (), notes)
     run, is_one = await prepared_write(records, values, notes, held)
     return await run() if is_one else await atomic(run)
+
+
+async def _write_by_class(
+    records: Sequence[BaseModel], values: Mapping[str, Any], notes: Mapping[Note[Any], Any]
+) -> int:
+    """Write records of several classes: each class has fields, rules and steps of its own."""
+    groups = by_model(records)
+    refused: list[tuple[list[BaseModel], list[ErrorDetail]]] = []
+    runs: list[Callable[[], Awaitable[int]]] = []
+    for group in groups:
+        try:
+            runs.append((await prepared_write(group, values, notes))[0])
+        except ValidationError as error:
+            refused.append((group, error.errors()))
+    if refused:
+        raise ValidationError(model_of(records)._name, _of_classes(records, groups, refused))
+
+    async def run() -> int:
+        return sum([await each() for each in runs])
+
+    return await atomic(run)
+
+
+def _of_classes(
+    records: Sequence[BaseModel],
+    groups: Sequence[Sequence[BaseModel]],
+    refused: Sequence[tuple[Sequence[BaseModel], list[ErrorDetail]]],
+) -> list[ErrorDetail]:
+    """Return the problems of all classes; one that every class has is told once, for all records."""
+    first, *others = [details for _, details in refused]
+    common = [d for d in first if len(refused) == len(groups) and all(d in o for o in others)]
+    positions = {id(record): place for place, record in enumerate(records)}
+    problems = list(common)
+    for group, details in refused:
+        own = [detail for detail in details if detail not in common]
+        has_positions = any(d["loc"] and isinstance(d["loc"][0], int) for d in own)
+        if len(group) == 1 or has_positions:
+            own = placed(own, [(positions[id(record)],) for record in group])
+        problems += own
+    return problems
 
 
 def _bound_of(records: Sequence[BaseModel]) -> BoundModel:
