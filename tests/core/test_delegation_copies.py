@@ -149,6 +149,7 @@ def cases(draw: Any) -> tuple[dict[str, Any], list[str], str, bool, int]:
     return default, own, loaded, draw(st.booleans()), draw(st.integers(1, 3))
 
 
+@pytest.mark.fuzz
 @law(100)
 @given(case=cases())
 def test_a_copy_has_parents_of_its_own_with_their_values(earth: World, case: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,6 @@ from earnorm import (
 
 from .laws import World, law, world
 
-CASES = int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "150"))
 START = {"text": "a b", "trail": "", "note": None}
 
 
@@ -220,7 +218,8 @@ def earth(request: pytest.FixtureRequest) -> Iterator[World]:
         yield one
 
 
-@law(CASES)
+@pytest.mark.fuzz
+@law(150)
 @given(case=cases())
 def test_inverses_run_in_the_order_of_their_class_on_every_way(earth: World, case: Any) -> None:
     kind, values, ways = case
