@@ -12,6 +12,7 @@ from earnorm import (
     App,
     BaseModel,
     Command,
+    ConcurrencyError,
     DuplicateKey,
     FieldNotLoaded,
     Int,
@@ -340,3 +341,28 @@ async def test_a_model_without_commands_pays_no_transaction(commands: Commands) 
 def test_a_command_shows_no_values() -> None:
     assert repr(Command.create({"secret": 1})) == "<Command create>"
     assert repr(Command.set([1, 2])) == "<Command set 2>"
+
+
+@pytest.mark.parametrize("field", ["tag_ids", "note_ids"])
+async def test_commands_on_a_record_that_is_gone_are_refused(server_app: App, field: str) -> None:
+    article = await Article.create({"title": "a"})
+    await (await Article.get(article.id)).unlink()
+    other = await (Tag.create({"name": "t"}) if field == "tag_ids" else Note.create({"text": "n"}))
+    with pytest.raises(NotFound):
+        await article.write({field: [Command.link(other)]})
+    assert not await (Note.search([("article_id", "!=", None)])).count()
+
+
+async def test_commands_on_a_versioned_record_that_was_changed_are_refused(
+    server_app: App,
+) -> None:
+    tag = await Tag.create({"name": "t"})
+    ledger = await Ledger.create({"title": "a"})
+    await (await Ledger.get(ledger.id)).write({"title": "b"})
+    with pytest.raises(ConcurrencyError):
+        await ledger.write({"tag_ids": [Command.link(tag)]})
+    assert not (await Ledger.get(ledger.id)).tag_ids.ids
+    await ledger.refresh()
+    await ledger.write({"tag_ids": [Command.link(tag)]})
+    await ledger.write({"tag_ids": [Command.unlink(tag)], "title": "c"})
+    assert (await Ledger.get(ledger.id))._revision == ledger._revision

@@ -86,7 +86,8 @@ class RecordSet(Generic[M]):
         self._is_default = False  # True: the document has no key, and the field's default is read
 
     def __setstate__(self, state: tuple[None, Mapping[str, Any]]) -> None:
-        self._part_of = ""  # a pickle of version 0.1 does not have it
+        # A pickle of version 0.1 does not have these.
+        self._part_of, self._owner, self._is_default = "", None, False
         for name, value in state[1].items():
             object.__setattr__(self, name, value)
 

@@ -111,7 +111,7 @@ class _CommandsOfRows:
         """Check the commands, and note their work in the batch."""
         fields = [field for field in self.bound.schema.to_many if field.name in given]
         stored = {
-            field.name: linking.StoredLinks(self.bound, field, self.records)
+            field.name: linking.StoredLinks(self.bound, field, self.rows)
             for field in fields
             if field.stored
         }
@@ -209,6 +209,8 @@ class _CommandsOfRows:
         pks = list(dict.fromkeys(record.pk for record in self.records))
         target = target_of(app, field)
         ends = linking.ends_of(self.bound, field, pks)
+        if not any(row.values for row in self.rows):  # no write of theirs finds them missing
+            await linking.require(self.bound, pks)
         await self._plan_updates(field, commands)
         change = self._change(field, commands, {})
         removed = [pk for pk in change.removed if pk not in change.deleted]

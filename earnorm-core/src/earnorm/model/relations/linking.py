@@ -6,6 +6,7 @@ The record's own list, a field of the other model, or a link model stores them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from earnorm.domain import Domain, condition
@@ -24,10 +25,12 @@ from earnorm.model.relations.link_changes import LinkChange
 from earnorm.model.writing import creating
 from earnorm.model.writing.handing_back import give_written, on_its_way
 from earnorm.model.writing.pending import forget_change
+from earnorm.model.writing.sending import check_matched, expected
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.operations import OperationName
+    from earnorm.kernel.value_steps import ValueRow
 
 _ID = frozenset({"_id"})
 
@@ -100,16 +103,18 @@ class StoredLinks:
     Args:
         bound: The model.
         relation: The field.
-        records: The records. Commands that were assigned to them are carried out by this write;
-            what is assigned meanwhile stays pending.
+        rows: The rows of the records. Commands that were assigned to the records are carried out by
+            this write; what is assigned meanwhile stays pending.
     """
 
-    def __init__(self, bound: BoundModel, relation: ToMany[Any], records: Sequence[Any]) -> None:
+    def __init__(self, bound: BoundModel, relation: ToMany[Any], rows: Sequence[ValueRow]) -> None:
         self._bound = bound
         self._relation = relation
-        self._records = list({id(record): record for record in records}.values())
+        self._rows = rows
+        self._records = list({id(row.record): row.record for row in rows}.values())
         self._lists = {id(record): _stored_list(record, relation) for record in self._records}
         self._held = {id(r): r.__dict__.get(relation.name, MISSING) for r in self._records}
+        self._expected: dict[Any, Mapping[str, Any]] = {}
 
     async def put_back(self) -> None:
         """Show the links before the change, in the place of commands that were assigned."""
@@ -132,6 +137,12 @@ class StoredLinks:
         """Write the removals, then the additions: MongoDB refuses both for one list at once."""
         removed, added = list(change.removed), list(change.added)
         name = self._relation.db_name
+        # Where the rows have values as well, the write of these has asked for what they expect.
+        self._expected = {
+            row.record.pk: expected(self._bound, row)
+            for row in self._rows
+            if row.expected and not row.values
+        }
         if removed or added:
             await self._replace_null()
         if removed:
@@ -179,10 +190,19 @@ class StoredLinks:
             by_pk.setdefault(record.pk, []).append(record)
         for chunk in chunks(list(by_pk)):
             env = current_env()
-            domain = condition("_id", "in", chunk) & where
-            op = Operation("write", self._bound.model, env, domain, update, notes=RELATIONS)
+            domain: Domain = condition("_id", "in", chunk)
+            if where is not Domain.TRUE:
+                domain &= where
+            values: Update | PerRecord = update
+            if where is Domain.TRUE and any(pk in self._expected for pk in chunk):
+                values = PerRecord(
+                    {pk: replace(update, expect=self._expected.pop(pk, {})) for pk in chunk}
+                )
+            op = Operation("write", self._bound.model, env, domain, values, notes=RELATIONS)
             op = on_its_way(self._bound, op, Way.WRITE)
-            await env.app.execute(op)
+            matched = await env.app.execute(op)
+            if where is Domain.TRUE:
+                await check_matched(self._bound, op, matched, len(chunk))
             for record in (record for pk in chunk for record in by_pk[pk]):
                 give_written(record, op, update)
 
