@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import hypothesis
 
 from earnorm import App
 
 from .conftest import default_app
+
+T = TypeVar("T")
 
 
 class World:
@@ -24,6 +26,14 @@ class World:
 
     def run(self, example: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._runner.run(example())
+
+    def result(self, awaitable: Awaitable[T]) -> T:
+        """Await something on the loop, and return what it gives."""
+
+        async def wait() -> T:
+            return await awaitable
+
+        return self._runner.run(wait())
 
 
 @contextmanager

@@ -97,6 +97,7 @@ DOCUMENTED: dict[str, list[str]] = {
         "NotSupported",
         "OperationTimeout",
         "PluginError",
+        "RecordGone",
         "ServerUnavailable",
         "TransactionError",
         "UnreadableDocument",
