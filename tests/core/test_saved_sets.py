@@ -185,7 +185,8 @@ class Example:
         if name == "tags" and copy.record.tags is not None:
             copy.record.tags[:] = value
         else:
-            setattr(copy.record, name, value)
+            # The record keeps the list that it is given, and the reference has its own.
+            setattr(copy.record, name, list(value) if name == "tags" else value)
         copy.values[name] = value
         copy.changes[name] = value
 
