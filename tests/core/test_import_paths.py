@@ -652,6 +652,10 @@ def state_of(value: Any) -> Any:
         return Query, {name: vars(value)[name] for name in asked}
     if isinstance(value, earnorm.ValidationError):
         return type(value), value.subject, value.errors()
+    if isinstance(value, earnorm.BaseModel):
+        # A pickle of today also says which changes are not validated; in one of 0.1 none are.
+        _, (model, *state) = value.__reduce_ex__(4)[:2]
+        return type(value), model, state[: 4 if value.is_stored else 1]
     return type(value), value.__reduce_ex__(4)[1:]
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -39,6 +40,7 @@ from earnorm.domain.bson_order import key
 from earnorm.exceptions import EarnORMError, ErrorDetail, UnreadableDocument
 from earnorm.fields.expressions import Expressions, FieldPath
 from earnorm.fields.json_forms import json_form
+from earnorm.fields.record_ids import id_operand
 
 V = TypeVar("V")
 if TYPE_CHECKING:
@@ -175,6 +177,8 @@ class Field(Expressions[V], Generic[V, N]):
     """The class of the embedded objects that the field holds, alone or in a list."""
     holds_objects: bool = False
     """The value is a container that holds embedded objects, at any depth."""
+    reads_id_text: ClassVar[bool] = False
+    """A condition's value may be the text that ``record.id`` shows, or a record."""
     assignable: ClassVar[bool] = True
     """A value can be given in a constructor, an assignment or a write."""
     how_to_write: ClassVar[str] = ""
@@ -203,6 +207,7 @@ class Field(Expressions[V], Generic[V, N]):
     """The field may have ``compute=`` or ``related=``."""
     computed: Computed | None = None
     """The source of the value if it is computed, else None."""
+    _convert: Callable[[Any], Any] | None = None
     generated: bool = False
     """The value is filled in when the record is stored, so nobody has to give it."""
 
@@ -297,6 +302,9 @@ class Field(Expressions[V], Generic[V, N]):
         self.db_name = self.db_name or name
         self.string = self.string or name.strip("_").replace("_", " ").capitalize()
         self.model_name = owner.__name__
+        if name == "_id" and not self.reads_id_text:
+            # Every way to name a record takes the text that ``record.id`` shows.
+            vars(self)["operand"] = partial(id_operand, self)
 
     # -- what a kind of field defines ---------------------------------------------------------
 
@@ -412,12 +420,26 @@ class Field(Expressions[V], Generic[V, N]):
         return value
 
     def default_value(self) -> Any:
-        """Return the default, or a new one if it is a factory."""
-        return self.default() if callable(self.default) else self.default
+        """Return the default, or a new one if it is a factory, converted like a given value.
+
+        A class whose ``@validates`` methods see the value as well has its own; see
+        ``Schema.default_of``.
+        """
+        default = self.default() if callable(self.default) else self.default
+        if default is None:
+            return None
+        if self._convert is None:
+            # Made on the first use, because an annotation may name classes that are defined later.
+            self._convert = pydantic.TypeAdapter(self.value_annotation()).validate_python
+        return self._convert(default)
 
     def freeze(self, stored: Any) -> Any:
         """Copy a stored value, so that later changes in place do not reach the copy."""
         return freeze(stored)
+
+    def own(self, value: Any) -> Any:
+        """Copy a value of a record or an embedded object, so that changes in place stay apart."""
+        return self.decode(self.freeze(self.encode(value))) if self.mutable else value
 
     # -- descriptor: the library's one set of overloads ---------------------------------------
 
@@ -488,12 +510,15 @@ class ConvertingField(Field[V, N]):
                 return record._absent(self)
             if value is None or self.is_decoded(value):
                 return value
+            if is_refused(record, self.name):
+                return value
             try:
                 decoded = self.decode(value)
             except Exception as error:
                 raise unreadable(record, self, error) from None
-            # A value that conversion changes stays as it is stored, for the database's answers.
-            if not self.lossy or self.is_exact(value, decoded):
+            # A value that conversion changes stays as it is stored, for the database's answers, and
+            # so does an id.
+            if (not self.lossy or self.is_exact(value, decoded)) and self.name != "_id":
                 state[self.name] = decoded
             return decoded
 
@@ -529,7 +554,7 @@ class MutableField(ConvertingField[V, N]):
             except KeyError:
                 return record._absent(self)
             originals = record._originals_or_new()
-            if name not in originals:
+            if name not in originals and not is_refused(record, name):
                 try:
                     decoded = None if value is None else self.decode(value)
                     if self.holds_objects:  # they note their own changes
@@ -577,6 +602,11 @@ def unreadable(record: Record, field: Field[Any, Any], error: Exception) -> Earn
     return record._unreadable(
         field, f"a {type(field).__name__} cannot read it ({type(error).__name__})"
     )
+
+
+def is_refused(record: Any, name: str) -> bool:
+    """Return whether the record keeps a value that was assigned and refused, as it was given."""
+    return name in getattr(record, "_unchecked", ())
 
 
 def is_async(function: object) -> bool:

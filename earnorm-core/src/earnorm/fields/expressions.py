@@ -175,7 +175,7 @@ class FieldPath(_Leaf):
             field, path = self._field, self._condition_path
             inside = field.fields_inside()
             if inside is not None and (name in inside or name in ID_PATHS):
-                return _step(f"{path}.{name}", inside.get("_id" if name in ID_PATHS else name))
+                return _step(f"{path}.{name}", inside.get(name) or inside.get("_id"))
             try:
                 return object.__getattribute__(self, name)
             except AttributeError:

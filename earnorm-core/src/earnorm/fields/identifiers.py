@@ -30,6 +30,7 @@ def _id_text(value: Any) -> Any:
 class ObjectIdField(Field[ObjectId, N]):
     """An ObjectId; its 24 hexadecimal digits are accepted and converted."""
 
+    reads_id_text: ClassVar[bool] = True
     python_type: ClassVar[Any] = ObjectId
 
     def annotation(self) -> Any:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import pydantic
+from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
-from earnorm.fields.base import Field, FieldOptions, N
+from earnorm.fields.base import Field, FieldOptions, N, is_refused
 from earnorm.fields.comodels import MODELS
 from earnorm.fields.identifiers import ObjectIdField
+from earnorm.fields.record_ids import given_id
 from earnorm.fields.relational import (
     OnDelete,
     Relation,
@@ -22,6 +24,39 @@ from earnorm.fields.text import String
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
+
+
+class _AnyId(ObjectIdField):
+    """The id in a Reference, of the kind that the models declare to which it may point."""
+
+    def __init__(self, reference: Reference[Any]) -> None:
+        super().__init__()
+        self._reference = reference
+
+    def operand(self, value: Any) -> Any:
+        if value is None or type(value) is ObjectId:
+            return value
+        names = list(self._reference.names())
+        fields = [MODELS[name]._schema.fields["_id"] for name in names if name in MODELS]
+        if not fields:
+            return super().operand(value)
+        results: list[Any] = []
+        for field in fields:
+            try:
+                result = field.operand(value)
+            except ValueError:
+                continue
+            if not any(result == known and type(result) is type(known) for known in results):
+                results.append(result)
+        if len(results) == 1:
+            return results[0]
+        where = self._reference.name
+        raise ValueError(
+            f"{where}.id: the ids of {', '.join(names)} are of several kinds: compare {where} "
+            f"with (model, id)"
+            if results
+            else f"{where}.id is compared with an id, not {type(value).__name__}"
+        )
 
 
 class Reference(Relation["BaseModel", N]):
@@ -63,7 +98,7 @@ class Reference(Relation["BaseModel", N]):
     def parts(self) -> Mapping[str, Field[Any, Any]]:
         """The other record's model and id, by their names in a condition's path."""
         if not self._parts:
-            parts: dict[str, Field[Any, Any]] = {"model": String(), "id": ObjectIdField()}
+            parts: dict[str, Field[Any, Any]] = {"model": String(), "id": _AnyId(self)}
             for name, part in parts.items():
                 part.__set_name__(type(self), name)
             self._parts = parts
@@ -86,13 +121,10 @@ class Reference(Relation["BaseModel", N]):
         name, pk = _split(value)
         self._model_checked(name)
         target = MODELS.get(name)
-        if target is None:  # a plugin of one App brings the model
-            return {"model": name, "id": pk}
-        try:
-            ids = pydantic.TypeAdapter(target._schema.fields["_id"].value_annotation())
-            return {"model": name, "id": ids.validate_python(pk)}
-        except pydantic.ValidationError:
-            raise PydanticCustomError("reference", "not an id of {name}", {"name": name}) from None
+        if target is None:
+            message = "no class defines the model {name} yet, so the kind of its ids is not known"
+            raise PydanticCustomError("reference", message, {"name": name})
+        return {"model": name, "id": given_id(target, pk)}
 
     def _record_checked(self, record: Any) -> Any:
         name = getattr(type(record), "_name", None)
@@ -128,8 +160,9 @@ class Reference(Relation["BaseModel", N]):
             try:
                 value = state[self.name]
             except KeyError:
-                return record._absent(self)
-            if value is None or is_record(value):
+                value = record._absent(self)
+                return value if value is None or is_record(value) else record._ghost(self, value)
+            if value is None or is_record(value) or is_refused(record, self.name):
                 return value
             value = state[self.name] = record._ghost(self, value)
             return value

@@ -10,6 +10,7 @@ from typing import (
     Annotated,
     Any,
     ClassVar,
+    Final,
     Generic,
     Literal,
     TypeAlias,
@@ -24,9 +25,18 @@ from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
 from earnorm.exceptions import ValidationError
-from earnorm.fields.base import CommonOptions, ConvertingField, Field, FieldOptions, N, V
+from earnorm.fields.base import (
+    CommonOptions,
+    ConvertingField,
+    Field,
+    FieldOptions,
+    N,
+    V,
+    is_refused,
+)
 from earnorm.fields.command import Command
 from earnorm.fields.comodels import MODELS
+from earnorm.fields.record_ids import given_id
 
 if TYPE_CHECKING:
     from earnorm.fields.expressions import FieldPath
@@ -136,8 +146,6 @@ class Relation(ConvertingField[V, N]):
         comodel = self.comodel
         return MODELS.get(comodel) if isinstance(comodel, str) else comodel
 
-    _ids: tuple[type[Any], pydantic.TypeAdapter[Any]] | None = None
-
     def _checked(self, value: Any) -> Any:
         """Read a record of the other model, or an id of the kind that it declares."""
         if hasattr(type(value), "_schema"):  # is_record() and _reference() would cost two calls
@@ -147,16 +155,9 @@ class Relation(ConvertingField[V, N]):
             return self._record_checked(reference)
         target = self._target()
         if target is None:
-            return reference
-        if self._ids is None or self._ids[0] is not target:
-            ids = pydantic.TypeAdapter(target._schema.fields["_id"].value_annotation())
-            self._ids = (target, ids)
-        try:
-            return self._ids[1].validate_python(reference)
-        except pydantic.ValidationError:
-            raise PydanticCustomError(
-                "reference", "not an id of {name}", {"name": self.comodel_name}
-            ) from None
+            message = "no class defines the model {name} yet, so the kind of its ids is not known"
+            raise PydanticCustomError("reference", message, {"name": self.comodel_name})
+        return given_id(target, reference)
 
     def _record_checked(self, record: Any) -> Any:
         name = self.comodel_name
@@ -182,12 +183,19 @@ class Relation(ConvertingField[V, N]):
     def operand(self, value: Any) -> Any:
         if value is None or type(value) is ObjectId:  # fast, as a sub-query has thousands of ids
             return value
-        try:
-            reference = _reference(value)
-            if is_record(reference):
-                reference._refuse_other_app()
+        reference = _reference(value)
+        if is_record(reference):
+            reference._refuse_other_app()
             return self._pk(reference)
-        except PydanticCustomError:
+        target = self._target()
+        if target is None:
+            raise ValueError(
+                f"{self.name}: no class defines the model {self.comodel_name!r} yet, so the kind of "
+                f"its ids is not known; give an ObjectId or a record"
+            )
+        try:
+            return target._schema.fields["_id"].operand(reference)
+        except ValueError:
             raise ValueError(
                 f"{self.name} is compared with a record or its id, not {type(value).__name__}"
             ) from None
@@ -204,19 +212,8 @@ def is_recordset(value: object) -> bool:
 
 
 def _reference(value: Any) -> Any:
-    """Return a record as it is (it may still be unsaved), or an id in its stored form."""
-    if isinstance(value, str):
-        return ObjectId(value) if ObjectId.is_valid(value) else value
-    if isinstance(value, ObjectId) or is_record(value):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value  # the other model declares an Int as its _id
-    ensure_one = getattr(value, "ensure_one", None)
-    if ensure_one is not None:
-        return ensure_one()
-    raise PydanticCustomError(
-        "reference", "not a record, nor its id ({kind})", {"kind": type(value).__name__}
-    )
+    """Return the record of a RecordSet of one; anything else as it is."""
+    return value.ensure_one() if is_recordset(value) else value
 
 
 def _id_text(value: Any) -> Any:
@@ -274,9 +271,10 @@ class Many2one(Relation[C, N], Generic[C, N]):
             try:
                 value = state[self.name]
             except KeyError:
-                return record._absent(self)
+                value = record._absent(self)
+                return value if value is None or is_record(value) else record._ghost(self, value)
             # Most values are loaded records; this test saves a call for each read.
-            if value is None or hasattr(type(value), "_schema"):
+            if value is None or hasattr(type(value), "_schema") or is_refused(record, self.name):
                 return value
             value = state[self.name] = record._ghost(self, value)
             return value
@@ -284,6 +282,20 @@ class Many2one(Relation[C, N], Generic[C, N]):
 
 class Commands(list["Command"]):
     """A validated value of a to-many field that needs more than storing a list of ids."""
+
+
+_NO_LISTS: Final[tuple[type[Any], ...]] = (str, bytes, Mapping, Commands)
+
+
+def listed(value: Any) -> Any:
+    """Return the caller's list (or set, or generator) of a to-many field as an own list.
+
+    A RecordSet, which nobody changes, and a value that is no such collection stay as they are.
+    """
+    if hasattr(type(value), "ensure_one"):
+        return value
+    is_collection = isinstance(value, Iterable) and not isinstance(value, _NO_LISTS)
+    return list(value) if is_collection else value
 
 
 class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):

@@ -9,9 +9,18 @@ import pydantic
 from bson import Int64
 from pydantic_core import PydanticCustomError
 
-from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableField, N, Validator
+from earnorm.fields.base import (
+    ConvertingField,
+    Field,
+    FieldOptions,
+    MutableField,
+    N,
+    Validator,
+    is_refused,
+)
 from earnorm.fields.json_forms import json_form
 from earnorm.fields.keys import KeyTexts, check_key, check_text
+from earnorm.fields.kinds_inside import KindsInside
 from earnorm.fields.numeric import _INT_MAX, _INT_MIN
 from earnorm.fields.option_rules import check_item
 from earnorm.fields.text import String
@@ -278,6 +287,12 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
 
     Args:
         model: The class of the embedded object.
+        discriminator: The name of a text of the class that tells its subclasses apart. The field
+            takes objects of each of them then; the text is the class's ``_kind``, by default its
+            name in snake case, and need not be given with an object.
+
+    Without a discriminator an object of a subclass is refused, because the stored document would not
+    tell its class.
     """
 
     # The object notes its own changes, so the first read keeps no copy; it only adopts the stored
@@ -292,13 +307,19 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: E | Callable[[], E] | None = None,
         validators: Iterable[Validator[E]] = (),
+        discriminator: str | None = None,
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, validators, options)
         if not (isinstance(model, type) and hasattr(model, "_schema")):
             raise TypeError("Embedded() needs an EmbeddedModel class, e.g. Embedded(Address)")
         self.model = self.structure = model
-        self._adopt: Callable[[dict[str, Any]], E] = model._adopter()
+        self.kinds: KindsInside | None = (
+            None if discriminator is None else KindsInside(model, discriminator)
+        )
+        self._adopt: Callable[[dict[str, Any]], E] = (
+            model._adopter() if self.kinds is None else self.kinds.adopt
+        )
         self._has_relations = bool(model._schema.relations)
 
     if TYPE_CHECKING:
@@ -308,13 +329,20 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
         def __getattr__(self, name: str) -> FieldPath: ...
 
     def annotation(self) -> Any:
-        return self.model
+        if self.kinds is None:
+            return self.model
+        return Annotated[Any, pydantic.PlainValidator(self.kinds.checked)]
 
     def json_type(self) -> Any:
-        return self.model.pydantic_model()
+        return self.model.pydantic_model() if self.kinds is None else self.kinds.body()
 
     def bson_schema(self) -> Mapping[str, Any]:
-        return self.model._schema.stored_schema()
+        return (
+            self.model._schema.stored_schema() if self.kinds is None else self.kinds.bson_schema()
+        )
+
+    def fields_inside(self) -> Mapping[str, Field[Any, Any]] | None:
+        return self.model._schema.fields if self.kinds is None else self.kinds.fields()
 
     if not TYPE_CHECKING:
 
@@ -326,7 +354,7 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
                 value = state[self.name]
             except KeyError:
                 return record._absent(self)
-            if type(value) is dict:
+            if type(value) is dict and not is_refused(record, self.name):
                 value = state[self.name] = self._adopt(value)
                 if self._has_relations:
                     record._inside(self, value)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Work = Callable[[], object]
 """A function without arguments; if it returns an awaitable, that is awaited."""
 
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class ValueRow:
@@ -54,6 +54,8 @@ class ValueRow:
             write path itself keeps; None if it has none.
         model: The model, once the row is in a batch.
         is_valid: True once its values have been validated, so that each is one of the model's.
+        known: Values by name that were validated when they were assigned. They are not validated
+            again, unless a step puts another object in their place.
     """
 
     __slots__ = (
@@ -61,6 +63,7 @@ class ValueRow:
         "expected",
         "held",
         "is_valid",
+        "known",
         "loc",
         "model",
         "preview",
@@ -71,13 +74,14 @@ class ValueRow:
 
     def __init__(self, values: dict[str, Any], loc: Loc = (), record: Any = None) -> None:
         self.values, self.loc, self.record = values, loc, record
-        self.expected: Mapping[str, Any] = _NOTHING
-        self.back: Mapping[str, Any] = _NOTHING
+        self.expected: Mapping[str, Any] = NOTHING
+        self.back: Mapping[str, Any] = NOTHING
         self.problems: Sequence[ErrorDetail] = ()
         self.preview: Any = None
         self.held: Any = None
         self.model: ModelView | None = None
         self.is_valid = False
+        self.known: Mapping[str, Any] = NOTHING
 
     def take(self, name: str, default: Any = MISSING) -> Any:
         """Remove a value, so that no later step sees it, and return it; else return the default."""

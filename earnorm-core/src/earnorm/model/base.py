@@ -32,6 +32,7 @@ from earnorm.fields.base import Field
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.option_rules import check_options
+from earnorm.fields.record_ids import id_text
 from earnorm.fields.relational import ToMany
 from earnorm.kernel import registry
 from earnorm.kernel.environment import current_env, find_env
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from earnorm.kernel.attributes import BroughtAttribute
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.catalog import Extension
+    from earnorm.model.validation.constraints import When
 
 # The documents of one operation of create_many: at 1,000 the rate is 0.9 of this one's; at 10,000
 # it is no higher and needs more memory.
@@ -227,7 +229,9 @@ class BaseModel(Declared):
     def id(self) -> str | None:
         """The id as text; None before the record is stored."""
         pk = self.__dict__.get("_id")
-        return None if pk is None or not self.is_stored else str(pk)
+        if pk is None or not self.is_stored:
+            return None
+        return str(pk) if type(pk) is ObjectId else id_text(type(self)._schema.fields["_id"], pk)
 
     @property
     def pk(self) -> Any:
@@ -385,7 +389,7 @@ class BaseModel(Declared):
         """Load a ghost, and with it the ghosts of all records that were fetched together."""
         return load_ghost(self).__await__()
 
-    def _assign(self, field: Field[Any, Any], value: Any) -> None:
+    def _assign(self, field: Field[Any, Any], value: Any, when: When = "create") -> None:
         derived = type(self)._schema.derived
         if derived is not None and field.name in derived.by_name:
             derived.assign(self, field, value)
@@ -394,11 +398,13 @@ class BaseModel(Declared):
             raise AttributeError(f"{field.name} is not stored here; write the records themselves")
         if not field.assignable:
             raise AttributeError(f"{field.name} takes no assignment; {field.how_to_write}")
-        if self.is_stored and (field.readonly or field.name == "_id"):
+        if hasattr(self, "_fetch"):  # it is stored
+            when = "write"
+        if when == "write" and (field.readonly or field.name == "_id"):
             raise ValidationError(type(self)._name, [_readonly(field)])
         if field.name == "_id":
             # It is validated at once, because the hash is that of the stored value.
-            value = self._schema.validate_partial({"_id": value})["_id"]
+            value = self._schema.validate_partial({"_id": value}, "create")["_id"]
             if value is None or has_id(self, value):
                 return
             if find_id(self) is not None:
@@ -406,7 +412,10 @@ class BaseModel(Declared):
         env = find_env()
         if env is not None and env.transaction is not None:
             env.transaction.touch(self)
-        super()._assign(field, value)
+        if field.name == "_id":
+            self._set_valid("_id", value)
+            return
+        super()._assign(field, value, when)
 
     def __eq__(self, other: object) -> bool:
         if self is other:

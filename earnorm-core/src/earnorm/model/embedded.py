@@ -17,16 +17,23 @@ from earnorm.model.schema import Schema
 from earnorm.model.slots import set_state
 from earnorm.model.structures import declared_fields, reserved_names
 from earnorm.model.validation.constraints import check_embedded, rules_of
+from earnorm.model.writing.pending import changed_fields, unvalidated, unwritten_defaults
 
 
 class EmbeddedModel(Declared):
-    """A document inside a document: declare its fields, and use it with ``Embedded``."""
+    """A document inside a document: declare its fields, and use it with ``Embedded``.
+
+    Class attributes:
+        _kind: The text that tells the class from others in ``Embedded(…, discriminator=…)`` (default:
+            the class name in snake case).
+    """
 
     # The stored keys in their order, where some are not declared: each of these with its value, a
     # declared one with MISSING.
     __slots__ = ("_undeclared",)
 
     _schema: ClassVar[Schema]
+    _kind: ClassVar[str] = ""
     _is_embedded: ClassVar[bool] = True
     _undeclared: dict[str, Any]
 
@@ -73,24 +80,57 @@ class EmbeddedModel(Declared):
     def __get_pydantic_core_schema__(
         cls, source: object, handler: pydantic.GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        def build(value: Any) -> Any:
-            if isinstance(value, cls):
-                # The fields may hold unconverted values, so they are read and then validated again.
-                return cls._checked(value)
-            if isinstance(value, Mapping):
-                if not all(isinstance(key, str) for key in value):
-                    raise ValueError("the keys are names of fields, and texts")
-                return cls(**value)
-            raise ValueError(f"not a {cls.__name__}, nor a mapping of its fields")
+        return core_schema.no_info_plain_validator_function(cls._taken)
 
-        return core_schema.no_info_plain_validator_function(build)
+    @classmethod
+    def _taken(cls, value: Any) -> Self:
+        """Return an own, valid object of a given object or mapping.
+
+        Raises:
+            ValueError: It is neither, or an object of a subclass.
+        """
+        if type(value) is cls:
+            return cls._checked(value)
+        if isinstance(value, cls):
+            raise ValueError(
+                f"a {type(value).__name__} would be cut to the fields of {cls.__name__}: "
+                f"Embedded({cls.__name__}, discriminator=...) takes its subclasses"
+            )
+        if isinstance(value, Mapping):
+            if not all(isinstance(key, str) for key in value):
+                raise ValueError("the keys are names of fields, and texts")
+            return cls(**value)
+        raise ValueError(f"not a {cls.__name__}, nor a mapping of its fields")
 
     @classmethod
     def _checked(cls, value: Self) -> Self:
-        names = [f.name for f in cls._schema.stored if f.name in value.__dict__]
-        checked = cls(**{name: getattr(value, name) for name in names})
-        checked._take_undeclared(value)
-        return checked
+        """Return an own, valid copy of an object that is handed in.
+
+        What its constructor or an assignment has validated is not validated again.
+        """
+        schema, state = cls._schema, value.__dict__
+        names = changed_fields(value)
+        if any(state.get(f.name) is None for f in schema.required):
+            known = [f.name for f in schema.stored if f.name in state]
+            own = cls(**{name: getattr(value, name) for name in known})
+            own._take_undeclared(value)
+            return own
+        pending = {name: getattr(value, name) for name in unvalidated(value, names)}
+        checked = schema.validate_partial(pending, "create") if pending else {}
+        unwritten = unwritten_defaults(value) if hasattr(value, "_originals") else ()
+        own = object.__new__(cls)
+        fields = schema.fields
+        # The keys keep their order, because comparing a read and a stored object needs it.
+        copied = {
+            name: checked[name] if name in checked else fields[name].own(held)
+            for name, held in state.items()
+            if name not in unwritten
+        }
+        set_state(own, copied)
+        own._take_undeclared(value)
+        if names and schema.rules is not None:
+            check_embedded(own, schema.rules)
+        return own
 
     def _take_undeclared(self, other: EmbeddedModel) -> None:
         """Take the undeclared keys of another object."""

@@ -7,14 +7,16 @@ of the changed fields.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.fields.base import MISSING, freeze
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.value_steps import NOTHING
 from earnorm.model.reading.fetch import ID_ONLY
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.slots import set_state
-from earnorm.model.writing.pending import changed_fields
+from earnorm.model.writing.pending import changed_fields, unvalidated
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -26,16 +28,35 @@ def reduced(record: BaseModel) -> tuple[Any, ...]:
     base = model._base or model
     document = freeze(record._stored())  # one list in two records would change in both
     if not record.is_stored:
-        return _new, (base, document)
+        return _new, (base, document, _unchecked(record, changed_fields(record)))
     fetch = record._fetch
     names = [n for n in changed_fields(record) if model._schema.fields[n].stored]
-    return _stored, (base, document, fetch.loaded, fetch.is_ghost, names)
+    unchecked = _unchecked(record, names)
+    return _stored, (base, document, fetch.loaded, fetch.is_ghost, names, unchecked)
 
 
-def _new(model: type[BaseModel], document: dict[str, Any]) -> BaseModel:
+def _unchecked(record: BaseModel, names: Sequence[str]) -> dict[str, Any]:
+    """Return the changed fields whose values are not validated, with those that were refused.
+
+    A refused value travels as it was given, because it may have no stored form. The others, which
+    changed in place, are marked by MISSING.
+    """
+    state, refused = record.__dict__, getattr(record, "_unchecked", ())
+    to_many = type(record)._schema.to_many_names
+    return {
+        name: freeze(state[name]) if name in refused else MISSING
+        for name in unvalidated(record, names)
+        if name not in to_many
+    }
+
+
+def _new(
+    model: type[BaseModel], document: dict[str, Any], unchecked: Mapping[str, Any] = NOTHING
+) -> BaseModel:
     bound_model = current_env().app.bind(model).model
     record = object.__new__(bound_model)
     set_state(record, bound_model._schema.state(document))
+    _note_changes(record, unchecked, unchecked)
     return record
 
 
@@ -45,12 +66,25 @@ def _stored(
     loaded: frozenset[str] | None,
     is_ghost: bool,
     changed: list[str],
+    unchecked: Mapping[str, Any] | None = None,
 ) -> BaseModel:
     bound = current_env().app.bind(model)
     known = bound.schema.projection
     declared = {key: value for key, value in document.items() if key in known}
     record: BaseModel = hydrate(bound, [declared], ID_ONLY if is_ghost else loaded)[0]
-    for name in changed:
-        if name in bound.schema.fields:
-            record._changes_or_new()[name] = MISSING
+    if unchecked is None:  # a pickle of an earlier version, which validated nothing at assignment
+        unchecked = dict.fromkeys(changed, MISSING)
+    _note_changes(record, changed, unchecked)
     return record
+
+
+def _note_changes(record: BaseModel, changed: Iterable[str], unchecked: Mapping[str, Any]) -> None:
+    fields, state = type(record)._schema.fields, record.__dict__
+    for name in changed:
+        if name in fields:
+            record._changes_or_new()[name] = MISSING
+    for name, value in unchecked.items():
+        if name in fields and name in state:
+            # The validation takes a value, and the stored form of it travelled.
+            state[name] = fields[name].decode(state[name]) if value is MISSING else value
+            record._unchecked_or_new().add(name)

@@ -22,6 +22,7 @@ from earnorm.exceptions import (
     nearest,
 )
 from earnorm.fields.json_forms import json_text
+from earnorm.fields.record_ids import id_text
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import find_env
 from earnorm.model import writing
@@ -186,7 +187,8 @@ class RecordSet(Generic[M]):
         A Many2many that stores ids knows them before it is loaded.
         """
         if self._records is None and self._pks is not None:
-            return [str(pk) for pk in self._pks]
+            field = self._model._schema.fields["_id"]
+            return [id_text(field, pk) for pk in self._pks]
         return [record.id for record in self._loaded]
 
     @property

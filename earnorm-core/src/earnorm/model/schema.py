@@ -47,6 +47,7 @@ class Schema:
         self.added = added
         stored = [f for f in fields.values() if f.stored]
         self.stored = tuple(stored)
+        self.required = tuple(f for f in stored if f.required)
         self.embedded = tuple(f for f in stored if isinstance(f, Embedded))
         relations = tuple(f for f in fields.values() if isinstance(f, Relation))
         self.mutable = frozenset(f.name for f in stored if f.mutable)
@@ -61,6 +62,8 @@ class Schema:
 
         With any of them, the records of a fetch hold each other as siblings.
         """
+        self.rechecked = self.mutable | {f.name for f in self.relations}
+        """The fields whose values may need another validation after that of their assignment."""
         self.projection: Mapping[str, int] = {f.db_name: 1 for f in stored}
         self.is_known = frozenset(self.projection).issuperset
         """A function that returns whether all of a document's keys are declared."""
@@ -88,6 +91,9 @@ class Schema:
         self.may_cross = any(map(_may_cross, fields.values()))
         """True if any path leads into another model."""
         self._validators: dict[str, SchemaValidator] = {}
+        self.checks_of_one: dict[tuple[str, When], Callable[[Any], Any]] = {}
+        """The validations of single fields that are made already; see ``one``."""
+        self._constants: dict[str, Any] = {}
         self._find_field: Callable[[str], Field[Any, Any] | None] | None = None
         self._check_new: Callable[[Any], State] | None = None
         self._are_given = frozenset(f.name for f in _input_fields(self)).issuperset
@@ -137,32 +143,87 @@ class Schema:
             raise self._translate(error) from None
         return states
 
-    def validate_partial(self, values: Mapping[str, Any]) -> State:
-        """Validate some fields of an existing record; nothing is required or filled in."""
+    def validate_partial(self, values: Mapping[str, Any], when: When = "write") -> State:
+        """Validate some fields; nothing is required or filled in.
+
+        Args:
+            values: The values of these fields.
+            when: ``write`` for a record that exists, ``create`` for a new one.
+        """
         try:
-            state: State = self._validator("partial").validate_python(self._unaliased(values))
+            state: State = self._validator(when).validate_python(self._unaliased(values))
         except pydantic.ValidationError as error:
             raise self._translate(error) from None
         return state
 
-    @staticmethod
-    def _unaliased(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def validate_others(
+        self, values: Mapping[str, Any], known: Mapping[str, Any], when: When
+    ) -> State:
+        """Return the values after validating those that are not known as validated.
+
+        Args:
+            values: Values by field.
+            known: Validated values; one that ``values`` has as the same object is not validated
+                again, because a validator may change a value (hash a password, say).
+            when: See ``validate_partial``.
+        """
+        others = {n: v for n, v in values.items() if n not in known or known[n] is not v}
+        return {**values, **self.validate_partial(others, when)} if others else dict(values)
+
+    def one(self, name: str, when: When) -> Callable[[Any], Any]:
+        """Return the validation of one field's value, which raises pydantic's own errors."""
+        check = self.checks_of_one.get((name, when))
+        if check is None:
+            shape: Any = _shape_of_one(self, self.fields[name], when)
+            built = pydantic.TypeAdapter(shape).validator
+            assert built is not None  # see _validator
+            check = self.checks_of_one[name, when] = built.validate_python
+        return check
+
+    def _unaliased(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         # The test for dict comes first: one against an ABC takes as long as validating a field.
         if (type(values) is dict or isinstance(values, Mapping)) and "id" in values:
-            return {_ALIASES.get(key, key): value for key, value in values.items()}
+            return {self.name_of(key): value for key, value in values.items()}
         return values
+
+    def name_of(self, name: str) -> str:
+        """Return the field's name for ``id`` and ``pk``, unless a field has that name itself."""
+        return name if name in self.fields else _ALIASES.get(name, name)
 
     def _validator(self, form: str) -> SchemaValidator:
         validator = self._validators.get(form)
         if validator is None:
             # The first use builds it: an annotation may name classes that are defined later.
-            shape: Any = _shape(self, partial=form == "partial", named=form == "named")
+            when: When = "write" if form == "write" else "create"
+            partial = form in ("write", "create")
+            shape: Any = _shape(self, when, partial=partial, named=form == "named")
             kind: Any = list.__class_getitem__(shape) if form == "many" else shape
             built = pydantic.TypeAdapter(kind).validator
             assert built is not None  # it is None only while its building is deferred
             # A pydantic plugin may wrap it in an object of the same methods.
             validator = self._validators[form] = cast(SchemaValidator, built)
         return validator
+
+    def default_of(self, field: Field[Any, Any]) -> Any:
+        """Return a field's default, or a new one if it is a factory or may change in place.
+
+        It is converted and checked like a value that is handed in.
+
+        Raises:
+            ValidationError: The default is not valid.
+        """
+        name, default = field.name, field.default
+        if name in self._constants:
+            return self._constants[name]
+        made = default() if callable(default) else default
+        if made is not None:
+            try:
+                made = self.one(name, "create")(made)
+            except pydantic.ValidationError as error:
+                raise _wrong_default(field, error) from None
+        if default is None or not (callable(default) or field.mutable):
+            self._constants[name] = made
+        return made
 
     def _translate(self, error: pydantic.ValidationError) -> ValidationError:
         details: list[ErrorDetail] = []
@@ -308,7 +369,7 @@ class Schema:
                 return way
 
     def _field(self, head: str) -> Field[Any, Any] | None:
-        name = head if head in self.fields else _ALIASES.get(head, head)
+        name = self.name_of(head)
         field = self.fields.get(name)
         if field is None and self._find_field is not None:
             return self._find_field(name)
@@ -328,8 +389,7 @@ class Schema:
 
     def _inside(self, field: Field[Any, Any], path: str) -> Schema | None:
         if isinstance(field, Embedded):
-            schema: Schema = field.model._schema
-            return schema
+            return schema_inside(field)
         if isinstance(field, Json | Dict):
             return None
         if isinstance(field, Relation) and not field.parts:
@@ -380,8 +440,7 @@ class Schema:
 
     def field_at(self, path: str) -> str:
         """Return the name of the field that a path begins with."""
-        head = path.partition(".")[0]
-        return _ALIASES.get(head, head)
+        return self.name_of(path.partition(".")[0])
 
     def path_of(self, name: str) -> str:
         """Return the stored path of a field's path, e.g. for an order.
@@ -411,6 +470,20 @@ def _check_parts(path: str, db_path: str) -> None:
         encodable(db_path)
     except ValueError as error:
         raise DomainError(f"{path!a}: {error}", loc=(ascii(path),)) from None
+
+
+def schema_inside(field: Embedded[Any, Any]) -> Schema:
+    """Return the fields with which a path continues into an embedded object, of every kind."""
+    schema: Schema = field.model._schema
+    if field.kinds is None:
+        return schema
+    fields = field.kinds.fields()
+    if len(fields) == len(schema.fields):
+        return schema
+    known: Schema | None = vars(field).get("_schema_inside")
+    if known is None or len(known.fields) != len(fields):
+        known = vars(field)["_schema_inside"] = Schema(schema.name, fields)
+    return known
 
 
 def _free_form(path: str) -> Json[Any]:
@@ -450,15 +523,15 @@ class _Way:
         self.path, self.local, self.rest = f"{self.path}.{step}", f"{self.local}.{step}", rest
 
 
-def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
+def _shape(schema: Schema, when: When, *, partial: bool, named: bool) -> type[Any]:
     """Return a type whose pydantic schema is that of the model's state.
 
     Args:
-        partial: Validate some fields of an existing record.
+        schema: The model's fields.
+        when: The operation that the values are for.
+        partial: Validate some fields; nothing is required or filled in.
         named: The caller passes only field names, so pydantic need not refuse others.
     """
-
-    when: When = "write" if partial else "create"
 
     class Shape:
         @classmethod
@@ -469,16 +542,10 @@ def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
             # Commands on relations stored elsewhere are values too; the write path takes them out.
             elsewhere = tuple(f for f in schema.to_many if not f.stored)
             for field in (*_input_fields(schema), *elsewhere):
-                inner = handler.generate_schema(field.value_annotation())
-                checks = schema.rules.checks(field, when) if schema.rules else []
-                for check in checks:
-                    inner = core_schema.no_info_after_validator_function(check, inner)
-                may_be_none = not field.required or (field.generated and not partial)
-                if may_be_none and field.assignable:
-                    inner = core_schema.nullable_schema(inner)
+                inner, is_checked = _checked_schema(schema, field, when, handler)
                 has_default = field.default is not None and not partial
                 if has_default:
-                    inner = _with_default(inner, field, checked=bool(checks))
+                    inner = _with_default(inner, field, checked=is_checked)
                 must_be_given = not (partial or has_default or field.generated or field.is_derived)
                 required = field.required and must_be_given
                 fields[field.name] = core_schema.typed_dict_field(inner, required=required)
@@ -486,6 +553,33 @@ def _shape(schema: Schema, *, partial: bool, named: bool) -> type[Any]:
             return core_schema.typed_dict_schema(fields, extra_behavior=others)
 
     return Shape
+
+
+def _shape_of_one(schema: Schema, field: Field[Any, Any], when: When) -> type[Any]:
+    """Return a type whose pydantic schema is that of one field's value."""
+
+    class Shape:
+        @classmethod
+        def __get_pydantic_core_schema__(
+            cls, source: object, handler: pydantic.GetCoreSchemaHandler
+        ) -> core_schema.CoreSchema:
+            return _checked_schema(schema, field, when, handler)[0]
+
+    return Shape
+
+
+def _checked_schema(
+    schema: Schema, field: Field[Any, Any], when: When, handler: pydantic.GetCoreSchemaHandler
+) -> tuple[core_schema.CoreSchema, bool]:
+    """Return the schema of a given value, and whether ``@validates`` methods are part of it."""
+    inner = handler.generate_schema(field.value_annotation())
+    checks = schema.rules.checks(field, when) if schema.rules else []
+    for check in checks:
+        inner = core_schema.no_info_after_validator_function(check, inner)
+    may_be_none = not field.required or (field.generated and when == "create")
+    if may_be_none and field.assignable:
+        inner = core_schema.nullable_schema(inner)
+    return inner, bool(checks)
 
 
 def _input_fields(schema: Schema) -> Iterator[Field[Any, Any]]:
@@ -508,12 +602,16 @@ def _with_default(
         try:
             default = adapter.validate_python(default)
         except pydantic.ValidationError as error:
-            raise ValidationError(
-                f"{field.model_name}.{field.name}",
-                [
-                    {"loc": ("default",), "msg": p["msg"], "type": p["type"]}
-                    for p in error.errors(include_url=False, include_input=False)
-                ],
-            ) from None
+            raise _wrong_default(field, error) from None
         return core_schema.with_default_schema(inner, default=default, validate_default=checked)
     return core_schema.with_default_schema(inner, default=default, validate_default=True)
+
+
+def _wrong_default(field: Field[Any, Any], error: pydantic.ValidationError) -> ValidationError:
+    return ValidationError(
+        f"{field.model_name}.{field.name}",
+        [
+            {"loc": ("default",), "msg": p["msg"], "type": p["type"]}
+            for p in error.errors(include_url=False, include_input=False)
+        ],
+    )

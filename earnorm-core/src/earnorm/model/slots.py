@@ -9,7 +9,15 @@ from typing import Any
 class Slots:
     """The storage of a structure: its state in ``__dict__``, and everything else in slots."""
 
-    __slots__ = ("__dict__", "__weakref__", "_changes", "_drawn_id", "_fetch", "_originals")
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_changes",
+        "_drawn_id",
+        "_fetch",
+        "_originals",
+        "_unchecked",
+    )
 
 
 SLOTS = frozenset((*Slots.__slots__, "_undeclared"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from earnorm.exceptions import UnreadableDocument, nearest
 from earnorm.fields.base import MISSING, Field
-from earnorm.fields.relational import Relation, ToMany
+from earnorm.fields.relational import Relation, ToMany, listed
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.recordset import RecordSet, is_default
 from earnorm.model.relations.ghosts import ghost_of, ghosts_of, note_inside
@@ -24,6 +24,7 @@ from earnorm.model.writing.restoring import copied_state, restore_into
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
+    from earnorm.model.validation.constraints import When
 
 
 class Structure(Slots):
@@ -36,10 +37,11 @@ class Structure(Slots):
 
     _is_embedded: ClassVar[bool] = False
 
-    # The module ``writing.pending`` describes both.
+    # The module ``writing.pending`` describes them.
     _changes: dict[str, Any]
     # _drawn_id is the id that was drawn for a record, not given; see ``identity``.
     _originals: dict[str, Any]
+    _unchecked: set[str]
     _fetch: Fetch
     _drawn_id: Any
 
@@ -64,9 +66,35 @@ class Structure(Slots):
             )
         self._assign(field, value)
 
-    def _assign(self, field: Field[Any, Any], value: Any) -> None:
-        name = field.name
+    def _assign(self, field: Field[Any, Any], value: Any, when: When = "create") -> None:
+        """Take a value that is handed in: the field's own validated copy of it.
+
+        A refused value raises nothing here. The record keeps it as it was given, and the validation
+        before the next write, which sees all values together, raises the error.
+        """
+        schema, name = type(self)._schema, field.name
+        if name in schema.to_many_names:  # commands are validated with the write that does them
+            self._set_valid(name, listed(value))
+            return
+        if field.mutable and value is not None and value is self.__dict__.get(name):
+            # It is the object that reading the field gave, so it stays the record's own.
+            self._changes_or_new().setdefault(name, self._originals_or_new().get(name, value))
+            return
+        check = schema.checks_of_one.get((name, when)) or schema.one(name, when)
+        try:
+            value = check(value)
+        except Exception:  # a validator may raise anything; the write runs it again and raises it
+            self._set_valid(name, value)
+            self._unchecked_or_new().add(name)
+            return
+        self._set_valid(name, value)
+
+    def _set_valid(self, name: str, value: Any) -> None:
+        """Make a valid value an unsaved change."""
         note_assignment(self, name)
+        unchecked = getattr(self, "_unchecked", None)
+        if unchecked:
+            unchecked.discard(name)
         self.__dict__[name] = value
         derived = type(self)._schema.derived
         if derived is not None:
@@ -91,6 +119,14 @@ class Structure(Slots):
             object.__setattr__(self, "_originals", originals)
             return originals
 
+    def _unchecked_or_new(self) -> set[str]:
+        try:
+            return self._unchecked
+        except AttributeError:
+            unchecked: set[str] = set()
+            object.__setattr__(self, "_unchecked", unchecked)
+            return unchecked
+
     def _absent(self, field: Field[Any, Any]) -> Any:
         """Return the default of a field that the state lacks; refuse one that was not fetched."""
         derived = type(self)._schema.derived
@@ -99,7 +135,7 @@ class Structure(Slots):
         fetch: Fetch | None = getattr(self, "_fetch", None)
         if fetch is not None and not fetch.has(field.name):
             raise fetch.unread(self, field.name)
-        default = field.default_value()
+        default = type(self)._schema.default_of(field)
         if field.mutable and default is not None:
             # The caller may change it in place, and save() must notice that.
             self._originals_or_new()[field.name] = MISSING

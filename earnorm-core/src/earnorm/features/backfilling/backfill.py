@@ -11,17 +11,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import pydantic
-
 from earnorm.domain import Domain, condition
-from earnorm.exceptions import ConfigurationError, ValidationError, nearest
+from earnorm.exceptions import ConfigurationError, ValidationError, located, nearest
 from earnorm.fields.base import Field
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import REQUEST, Operation, Options, PerRecord, Update, made_by
 from earnorm.kernel.requests import Stream
 from earnorm.kernel.steps import WAY, Way
-from earnorm.model.writing.places import adapter
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -159,14 +156,8 @@ class _Default:
         """
         each = self._field
         try:
-            value = adapter(each, not each.required).validate_python(each.default_value())
-        except pydantic.ValidationError as error:
-            problems = error.errors(include_url=False, include_input=False, include_context=False)
-            raise ValidationError(
-                self._bound.model._name,
-                [
-                    {"loc": (each.name, *p["loc"]), "msg": p["msg"], "type": p["type"]}
-                    for p in problems
-                ],
-            ) from None
+            value = self._bound.schema.default_of(each)
+        except ValidationError as error:
+            details = located(error.errors(), each.name)
+            raise ValidationError(self._bound.model._name, details) from None
         return Update({"$set": {each.db_name: each.encode(value)}})

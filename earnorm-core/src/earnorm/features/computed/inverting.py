@@ -16,7 +16,7 @@ from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.slots import set_state
 from earnorm.model.writing import records as writing
-from earnorm.model.writing.pending import changed_fields
+from earnorm.model.writing.pending import changed_fields, unvalidated
 from earnorm.model.writing.planning import is_change
 from earnorm.model.writing.sending import read_again
 from earnorm.model.writing.snapshots import Snapshot
@@ -166,7 +166,7 @@ async def _inverted(
         if is_change(name, value):
             changes[name.partition(".")[0]] = None
         else:
-            setattr(preview, name, value)
+            preview._set_valid(name, value)
     for name, value in given.items():
         result = formulas.invert(preview, name, value)
         if inspect.isawaitable(result):
@@ -188,9 +188,11 @@ def _set_by_inverses(bound: BoundModel, preview: Any) -> dict[str, Any]:
     """Return the validated values that inverses have set in a preview."""
     state, to_many = preview.__dict__, bound.schema.to_many_names
     # Commands cannot be read as a value, so to-many fields are taken as they were assigned.
-    return bound.schema.validate_partial(
-        {n: state[n] if n in to_many else getattr(preview, n) for n in changed_fields(preview)}
-    )
+    names = changed_fields(preview)
+    pending = unvalidated(preview, names)
+    values = {n: state[n] if n in to_many else getattr(preview, n) for n in names}
+    known = {name: value for name, value in values.items() if name not in pending}
+    return bound.schema.validate_others(values, known, "write")
 
 
 def _read_elsewhere(batch: ValueBatch) -> None:

@@ -31,6 +31,7 @@ from earnorm.exceptions import (
     ValidationError,
 )
 from earnorm.features.indexes.collection_options import declared_options
+from earnorm.fields.record_ids import id_text
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import REQUEST, Operation, made_by
@@ -287,7 +288,7 @@ class Watch(Generic[M]):
         pk = change["documentKey"]["_id"]
         return ChangeEvent(
             kind=kind,
-            id=str(pk),
+            id=id_text(bound.schema.fields["_id"], pk),
             pk=pk,
             record=None if kind == "unlink" else self._record(bound, op, document),
             before=self._record(bound, op, before),

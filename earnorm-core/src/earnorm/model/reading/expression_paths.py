@@ -12,6 +12,7 @@ from earnorm.fields.relational import ToMany
 from earnorm.fields.sets import Set
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.vector import Vector
+from earnorm.model.schema import schema_inside
 
 if TYPE_CHECKING:
     from earnorm.model.schema import Schema
@@ -81,5 +82,5 @@ def _lists(schema: Schema, path: str) -> Iterator[str]:
             field = field._item
         if not isinstance(field, Embedded) or isinstance(field, Dict | Json):
             return
-        schema = field.model._schema
+        schema = schema_inside(field)
         prefix += "."

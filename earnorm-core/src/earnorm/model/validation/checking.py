@@ -249,7 +249,7 @@ async def narrowed(op: Operation, bound: BoundModel, values: Mapping[str, Any]) 
     pks: list[Any] = []
     problems: list[ErrorDetail] = []
     async for records in _matching(op, bound):
-        subjects = [ValueRow(dict(values), (str(matched.pk),), matched) for matched in records]
+        subjects = [ValueRow(dict(values), (matched.id,), matched) for matched in records]
         jobs = [(subject, rule) for subject in subjects for rule in concerning]
         problems += [detail for _, detail in await _check_constraints(op.env, bound, jobs)]
         if len(problems) >= _MOST_PROBLEMS:

@@ -125,6 +125,9 @@ class _Paths:
         schema = type(fresh)._schema
         is_ruled = is_ruled or schema.rules is not None
         exists = condition(path, "!=", None)
+        kinds = getattr(field, "kinds", None)
+        if kinds is not None:  # an object of another kind may be in its place
+            exists &= condition(f"{path}.{kinds.name}", "=", part.before.get(kinds.key))
         self.where = exists if self.where is Domain.TRUE else self.where & exists
         assert part.changed is not None
         names = set(part.changed)

@@ -105,8 +105,16 @@ def joined(
         first.problems = [*first.problems, *row.problems]
         for name, value in row.values.items():
             if name not in first.values:
-                first.values[name] = duplicate(value)
-            elif not _are_equal(bound, name, first.values[name], value):
+                first.values[name] = own = duplicate(value)
+                if name in row.known:
+                    first.known = {**first.known, name: own}
+            elif not _are_equal(
+                bound,
+                name,
+                first.values[name],
+                value,
+                are_valid=name in first.known and name in row.known,
+            ):
                 message = "two copies of the record have different values; assign it in one of them"
                 problems.append({"loc": (*row.loc, name), "msg": message, "type": "conflict"})
     if problems:
@@ -120,13 +128,19 @@ def joined(
     return list(first_rows.values()), Copies(copies)
 
 
-def _are_equal(bound: BoundModel, name: str, one: Any, other: Any) -> bool:
+def _are_equal(bound: BoundModel, name: str, one: Any, other: Any, *, are_valid: bool) -> bool:
     """Return whether two values of a field are stored alike."""
     if one is other:
         return True
     schema = bound.schema
+    values = (one, other)
     try:
-        stored = [schema.encode(schema.validate_partial({name: value})) for value in (one, other)]
+        if not are_valid:
+            values = (
+                schema.validate_partial({name: one})[name],
+                schema.validate_partial({name: other})[name],
+            )
+        stored = [schema.encode({name: value}) for value in values]
     except ValidationError:
         return False
     return same(*stored)

@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 
 from bson import ObjectId
 
-from earnorm.exceptions import ConcurrencyError, ValidationError
+from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError, located
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import current_env, find_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation
 from earnorm.kernel.steps import Loc, Way
-from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, ValueWays
+from earnorm.kernel.value_steps import NOTHING, ValueBatch, ValueRow, ValueSteps, ValueWays
 from earnorm.model.identity import draw_ids, find_id
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.validation.checking import checked_new
 from earnorm.model.writing.handing_back import give_new, on_its_way
 from earnorm.model.writing.objectids import object_ids
-from earnorm.model.writing.pending import changed_fields
+from earnorm.model.writing.pending import changed_fields, unvalidated
 from earnorm.model.writing.pipeline import carry_out, check_new, names_of, together
 from earnorm.model.writing.restoring import duplicate
 from earnorm.model.writing.sending import placed, relocated
@@ -68,9 +69,9 @@ async def create_with(bound: BoundModel, record: BaseModel, values: Mapping[str,
     for name in ("_id", "id"):
         if values.get(name) is not None:
             record._id = values.pop(name)  # refused where another id is fixed
-    _given(bound, 0, record, [record])
+    own, known = _given(bound, 0, record, [record])
     held = snapshots([record])
-    creation = await prepared(bound, [{**_with_id(_loaded_values(record), record), **values}])
+    creation = await prepared(bound, [{**own, **values}], known=[known])
     creation.values, creation.held = [record], held
     await creation.execute()
 
@@ -160,6 +161,7 @@ async def prepared(
     way: Way = Way.CREATE,
     notes: Mapping[Note[Any], Any] = NO_NOTES,
     passed: Collection[int] = (),
+    known: Sequence[Mapping[str, Any]] = (),
 ) -> Creation:
     """Check new records, and prepare the work that their creation needs.
 
@@ -171,6 +173,8 @@ async def prepared(
             takes the steps of a CREATE.
         passed: The positions of values that have passed the steps of their way before VALIDATE.
         notes: The notes of the operation, e.g. who makes it if not the program.
+        known: For each of the values, those inside it that are validated; by default the values that
+            an unsaved record has.
 
     Raises:
         ValidationError: With every problem found.
@@ -179,7 +183,7 @@ async def prepared(
     held = None if set(map(type, values)) == {dict} else snapshots(values)
     if steps is None or not steps.concern(names_of(values)):
         try:
-            states, documents = await checked_documents(bound, values)
+            states, documents = await checked_documents(bound, values, known)
         except ValidationError as error:
             if locs is None:
                 raise
@@ -189,17 +193,15 @@ async def prepared(
     if locs is None:
         locs = [(place,) for place in range(len(values))] if len(values) > 1 else [()]
     rows: list[ValueRow] = []
-    valid: dict[int, Mapping[str, Any]] = {}
     for position, value in enumerate(values):
-        given, is_valid = _given(bound, position, value, values)
+        given, known_values = _given(bound, position, value, values)
         row = ValueRow(dict(given), locs[position], value if is_record(value) else None)
+        row.known = known[position] if known else known_values
         rows.append(row)
-        if is_valid:
-            valid[id(row)] = given
     steps_way = Way.CREATE if way is Way.UPSERT else way
     batch = ValueBatch(current_env(), steps_way, bound.view, rows, is_new=True)
     done = {id(rows[position]): way for position in passed}
-    as_given = await check_new(bound, steps, batch, valid, give_ids, done)
+    as_given = await check_new(bound, steps, batch, give_ids, done)
     states = [row.values for row in rows]
     documents = documents_of(bound, states)
     return Creation(bound, values, states, documents, batch, notes, way, given_locs, held, as_given)
@@ -327,14 +329,22 @@ def adopt(
 
 
 async def checked_documents(
-    bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseModel]
+    bound: BoundModel,
+    values: Sequence[Mapping[str, Any] | BaseModel],
+    known: Sequence[Mapping[str, Any]] = (),
 ) -> Checked:
     """Return the states of new records, each with its id, and their stored forms.
+
+    Args:
+        bound: Their model.
+        values: Dicts of values, and unsaved records.
+        known: See :func:`prepared`.
 
     Raises:
         ValidationError: With every problem of the batch and its position.
     """
-    states = await checked_new(bound, values, checked_states)
+    validate = partial(checked_states, known=known) if known else checked_states
+    states = await checked_new(bound, values, validate)
     give_ids(bound, states)
     return states, documents_of(bound, states)
 
@@ -352,36 +362,51 @@ def _are_dicts(
 
 
 def checked_states(
-    bound: BoundModel, values: Sequence[Mapping[str, Any] | BaseModel]
+    bound: BoundModel,
+    values: Sequence[Mapping[str, Any] | BaseModel],
+    known: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """Return the validated states.
 
-    A record's constructor has validated it, so only a record that was changed since is validated
-    again.
+    A record's constructor and its assignments have validated its values, so only those that were
+    refused, or were changed in place since, are validated again.
     """
-    if _are_dicts(values):  # the common case needs no loop over the values
+    if _are_dicts(values) and not known:  # the common case needs no loop over the values
         return _validate(bound, values, range(len(values)), values)
     plain: list[tuple[int, Mapping[str, Any]]] = []
     states: list[dict[str, Any]] = [{}] * len(values)
+    problems: list[ErrorDetail] = []
     for position, value in enumerate(values):
-        given, is_valid = _given(bound, position, value, values)
-        if is_valid:
-            states[position] = given
-        else:
+        given, known_values = _given(bound, position, value, values)
+        known_values = known[position] if known else known_values
+        if not known_values or not known_values.keys() <= given.keys():
             plain.append((position, given))
+            continue
+        try:
+            states[position] = bound.schema.validate_others(given, known_values, "create")
+        except ValidationError as error:
+            loc = (position,) if len(values) > 1 else ()
+            problems += located(error.errors(), *loc)
     if plain:
-        checked = _validate(bound, [value for _, value in plain], [p for p, _ in plain], values)
-        for (position, _), state in zip(plain, checked, strict=True):
-            states[position] = state
+        try:
+            checked = _validate(bound, [value for _, value in plain], [p for p, _ in plain], values)
+        except ValidationError as error:
+            problems += error.errors()
+        else:
+            for (position, _), state in zip(plain, checked, strict=True):
+                states[position] = state
+    if problems:
+        problems.sort(key=lambda detail: int(detail["loc"][0]) if len(values) > 1 else 0)
+        raise ValidationError(bound.schema.name, problems)
     return states
 
 
 def _given(
     bound: BoundModel, position: int, value: Any, values: Sequence[object]
-) -> tuple[dict[str, Any], bool]:
-    """Return the values given for one new record, and whether they are its validated state."""
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the values given for one new record, and those of them that are validated."""
     if isinstance(value, Mapping):
-        return dict(value), False
+        return dict(value), NOTHING
     base = bound.model._base or bound.model
     if not isinstance(value, base):
         kind = type(value).__name__
@@ -401,14 +426,20 @@ def _given(
     is_foreign = type(record) is not bound.model  # made before this App was started
     if is_foreign:
         object.__setattr__(record, "__class__", bound.model)
-    if is_foreign or changed_fields(record) or _links_elsewhere(record):
-        return _with_id(_loaded_values(record), record), False
-    mutable = record._schema.mutable
-    if mutable.isdisjoint(record.__dict__):
-        return _with_id(dict(record.__dict__), record), True
-    # What is sent must not change while the program goes on with the record.
-    own = {n: duplicate(v) if n in mutable else v for n, v in record.__dict__.items()}
-    return _with_id(own, record), True
+    if is_foreign or _links_elsewhere(record):
+        return _with_id(_loaded_values(record), record), NOTHING
+    names = changed_fields(record)
+    pending = unvalidated(record, names) if names else ()
+    state, mutable = record.__dict__, record._schema.mutable
+    if mutable.isdisjoint(state):
+        given = dict(state)
+    else:  # what is sent must not change while the program goes on with the record
+        given = {n: duplicate(v) if n in mutable else v for n, v in state.items()}
+    _with_id(given, record)
+    if not pending:
+        return given, given
+    given |= _loaded_values(record, pending)
+    return given, {name: value for name, value in given.items() if name not in pending}
 
 
 def _with_id(values: dict[str, Any], record: BaseModel) -> dict[str, Any]:
@@ -433,18 +464,21 @@ def _links_elsewhere(structure: Any) -> bool:
     return False
 
 
-def _loaded_values(record: Any) -> dict[str, Any]:
+def _loaded_values(record: Any, names: Collection[str] | None = None) -> dict[str, Any]:
+    """Return the values as the record's attributes give them: all, or those of some fields."""
     state = record.__dict__
     schema = type(record)._schema
-    values = {
-        field.name: getattr(record, field.name)
-        for field in schema.stored
-        if field.name in state and field.name not in schema.to_many_names
-    }
-    # Another App's class may have more fields; validation refuses them, so that no value is lost.
-    values |= {n: v for n, v in state.items() if n not in schema.fields and v is not None}
     # Commands cannot be read as a value, so to-many fields are taken as they were assigned.
-    return values | {f.name: state[f.name] for f in schema.to_many if f.name in state}
+    to_many = schema.to_many_names
+    values = {
+        name: state[name] if name in to_many else getattr(record, name)
+        for name in (schema.fields if names is None else names)
+        if name in state and (name in to_many or schema.fields[name].stored)
+    }
+    if names is not None:
+        return values
+    # Another App's class may have more fields; validation refuses them, so that no value is lost.
+    return values | {n: v for n, v in state.items() if n not in schema.fields and v is not None}
 
 
 def _validate(
@@ -476,11 +510,19 @@ def _error(
 
 
 def give_ids(bound: BoundModel, states: list[dict[str, Any]]) -> None:
-    """Give an id to every state that has none."""
+    """Give an id to every state that has none, and put given ones into their stored form."""
+    field = bound.schema.fields["_id"]
+    if field.converts:
+        for state in states:
+            stored = field.encode(state.get("_id"))
+            if (
+                type(stored).__hash__ is not None
+            ):  # a Decimal128 has no hash, so a Decimal stays one
+                state["_id"] = stored
     missing = [state for state in states if state.get("_id") is None]
     if not missing:
         return
-    if not isinstance(bound.schema.fields["_id"], ObjectIdField):
+    if not isinstance(field, ObjectIdField):
         raise ValidationError(
             bound.model._name,
             [{"loc": ("_id",), "msg": "a value is required", "type": "missing"}],

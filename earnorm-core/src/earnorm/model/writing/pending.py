@@ -1,7 +1,9 @@
 """The pending changes of a record: what the program has changed since memory and database agreed.
 
 Everything that notes, sends, forgets or restores a change goes through here. Two slots of a record,
-and of each embedded object, hold the *baseline*: the values that were stored when both agreed.
+and of each embedded object, hold the *baseline*: the values that were stored when both agreed. A third
+one, ``_unchecked``, has the names of assigned values that were refused: they are kept as they were
+given until a write, which validates them again, raises the error.
 
 - ``_changes``: by name, the baseline of a field that was assigned.
 - ``_originals``: by name, the baseline of a value that can change in place and was read.
@@ -15,7 +17,7 @@ answer is there (``snapshots``). What the program has changed meanwhile stays pe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.fields.base import MISSING, Field, Marks, is_embedded, marked
@@ -43,12 +45,39 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other) or (one != one and other != other)
 
 
+def unvalidated(structure: Structure, names: Iterable[str]) -> set[str]:
+    """Return those of the changed fields whose value has not passed the validation.
+
+    They were refused when they were assigned, or changed in place since; commands wait for the write.
+    The other values were validated when they were assigned, and are not validated again.
+    """
+    schema, state = type(structure)._schema, structure.__dict__
+    fields, to_many = schema.fields, schema.to_many_names
+    refused = getattr(structure, "_unchecked", ())
+    originals = getattr(structure, "_originals", _NONE)
+    pending: set[str] = set()
+    for name in names:
+        if name in refused or name in to_many:
+            pending.add(name)
+        elif name in originals:
+            if _differs(structure, fields[name], state.get(name), originals[name]):
+                pending.add(name)
+        elif is_embedded(value := state.get(name)):
+            if changed_fields(value):
+                pending.add(name)
+        elif (other := getattr(value, "_fetch", None)) is not None:
+            own = getattr(structure, "_fetch", None)
+            if own is not None and other.app is not own.app:  # the validation refuses the link
+                pending.add(name)
+    return pending
+
+
 def changed_fields(structure: Structure) -> list[str]:
     """Return the names of changed fields, those with values that changed in place included."""
     names: list[str] = list(getattr(structure, "_changes", ()))
     fields, state = type(structure)._schema.fields, structure.__dict__
     for name, original in getattr(structure, "_originals", _NONE).items():
-        if name not in names and _differs(fields[name], state.get(name), original):
+        if name not in names and _differs(structure, fields[name], state.get(name), original):
             names.append(name)
     for field in type(structure)._schema.embedded:
         value: Any = state.get(field.name)
@@ -57,11 +86,12 @@ def changed_fields(structure: Structure) -> list[str]:
     return names
 
 
-def _differs(field: Field[Any, Any], value: Any, original: Any) -> bool:
+def _differs(structure: Structure, field: Field[Any, Any], value: Any, original: Any) -> bool:
     """Return whether a value that can change in place differs from its baseline."""
     if original is MISSING:
         # Reading an unset field gave its default, which is a change only if it was altered.
-        return not same(field.encode(value), field.encode(field.default_value()))
+        default = type(structure)._schema.default_of(field)
+        return not same(field.encode(value), field.encode(default))
     if type(original) is Marks:
         return _has_moved(value, original.tree)
     return not same(field.encode(value), original)
@@ -105,7 +135,7 @@ def unwritten_defaults(structure: Structure) -> frozenset[str]:
     return frozenset(
         name
         for name, original in structure._originals.items()
-        if original is MISSING and not _differs(fields[name], state.get(name), original)
+        if original is MISSING and not _differs(structure, fields[name], state.get(name), original)
     )
 
 
@@ -169,11 +199,14 @@ def forget_change(structure: Structure, name: str) -> None:
     """Mark one field as stored; the next read notes its baseline."""
     getattr(structure, "_changes", {}).pop(name, None)
     getattr(structure, "_originals", {}).pop(name, None)
+    if hasattr(structure, "_unchecked"):
+        structure._unchecked.discard(name)
 
 
 def settle_all(structure: Structure) -> None:
     """Mark all values that an object holds as stored."""
     getattr(structure, "_changes", {}).clear()
+    getattr(structure, "_unchecked", set()).clear()
     fields, state = type(structure)._schema.fields, structure.__dict__
     originals: dict[str, Any] = getattr(structure, "_originals", {})
     for name in originals:
@@ -213,7 +246,7 @@ def arrive(structure: Structure, name: str, value: Any) -> None:
     field = type(structure)._schema.fields[name]
     originals: dict[str, Any] = getattr(structure, "_originals", {})
     if name in originals:
-        if _differs(field, structure.__dict__.get(name), originals[name]):
+        if _differs(structure, field, structure.__dict__.get(name), originals[name]):
             originals[name] = field.freeze(field.encode(value))
             return
         del originals[name]

@@ -53,7 +53,6 @@ async def check_new(
     bound: BoundModel,
     steps: ValueSteps,
     batch: ValueBatch,
-    valid: Mapping[int, Mapping[str, Any]],
     give_ids: Callable[[BoundModel, list[dict[str, Any]]], None],
     passed: Mapping[int, Way],
 ) -> list[dict[str, Any]] | None:
@@ -63,7 +62,6 @@ async def check_new(
         bound: Their model.
         steps: Its steps.
         batch: The rows.
-        valid: By ``id()`` of a row, the values that its record's constructor has validated already.
         give_ids: Gives ids to states.
         passed: By ``id()`` of a row, the way on which it has passed the ``before`` steps of that way.
 
@@ -80,7 +78,7 @@ async def check_new(
     else:
         await run_value_steps(steps.before, batch)
     is_refused = bool(batch.problems)
-    _validate(bound, [row for row in rows if not _is_same(row.values, valid.get(id(row)))])
+    _validate(bound, [row for row in rows if not _is_complete(bound, row)])
     if is_refused:  # the rules would see records without the refused values
         batch.refuse()
     for row in rows:
@@ -97,6 +95,19 @@ async def check_new(
     await run_value_steps(steps.plan, batch)
     batch.refuse()
     return given
+
+
+def _is_complete(bound: BoundModel, row: ValueRow) -> bool:
+    """Return whether the row has the validated values of an unsaved record; validate changed ones."""
+    known = row.known
+    if not known or not known.keys() <= row.values.keys():
+        return False
+    if not _is_same(row.values, known):
+        try:
+            row.values = bound.schema.validate_others(row.values, known, "create")
+        except ValidationError as error:
+            row.add_problems(error.errors())
+    return True
 
 
 async def _run_others(steps: ValueSteps, batch: ValueBatch, passed: Mapping[int, Way]) -> None:
@@ -209,7 +220,7 @@ def validate_written(bound: BoundModel, batch: ValueBatch) -> None:
     """Validate the values of a write, and note the problems of each row."""
     if len(batch.rows) > 1 and _have_same_values(batch):
         try:
-            values = validated(bound.schema, batch.rows[0].values)
+            values = validated(bound.schema, batch.rows[0].values, batch.rows[0].known)
         except ValidationError as error:
             batch.add_problems(error.errors())
         else:
@@ -218,7 +229,7 @@ def validate_written(bound: BoundModel, batch: ValueBatch) -> None:
         return
     for row in batch.rows:
         try:
-            row.values = validated(bound.schema, row.values)
+            row.values = validated(bound.schema, row.values, row.known)
         except ValidationError as error:
             row.add_problems(error.errors())
 

@@ -14,11 +14,11 @@ from earnorm.domain.values import shorten
 from earnorm.exceptions import nearest
 from earnorm.fields.base import Field, not_written
 from earnorm.fields.keys import KeyTexts, check_key
+from earnorm.fields.kinds_inside import KindsInside
 from earnorm.fields.relational import Many2one
 from earnorm.fields.structured import Dict, Embedded, Json, List
-from earnorm.model.schema import Schema
+from earnorm.model.schema import Schema, schema_inside
 
-_ALIASES = {"id": "_id", "pk": "_id"}
 # In a list, MongoDB compares None also with a key of that position's name in every other item. No
 # item has such a key, so the comparison takes the place for unset; "exists" does not.
 _PRESENT = ("exists", True)
@@ -72,13 +72,16 @@ def find_place(schema: Schema, path: str) -> Place:
     for part in rest:
         if isinstance(current_field, Embedded):
             inside &= condition(walked, *_PRESENT)
-            inner_schema: Schema = current_field.model._schema
+            inner_schema = schema_inside(current_field)
             if inner_schema.rules is not None:
                 raise RefusedError(
                     f"{current_field.model.__name__} has rules of its own, "
                     f"which look at the whole object: write all of {walked!r}"
                 )
+            kinds = current_field.kinds
             current_field = _field_of(inner_schema, part)
+            if kinds is not None:
+                inside &= _of_kinds(kinds, walked, current_field.name)
             part, step, nullable = (
                 current_field.name,
                 current_field.db_name,
@@ -107,8 +110,22 @@ def find_place(schema: Schema, path: str) -> Place:
     return Place(walked, db_path, current_field, root, inside, nullable)
 
 
+def _of_kinds(kinds: KindsInside, path: str, name: str) -> Domain:
+    """Return the condition that the object at a path is of a kind that has the field."""
+    if name == kinds.name:
+        raise RefusedError(f"the kind of an object does not change: write all of {path!r}")
+    classes = kinds.classes()
+    ruled = [cls.__name__ for cls in classes.values() if cls._schema.rules is not None]
+    if ruled:
+        raise RefusedError(
+            f"{ruled[0]} has rules of its own, which look at the whole object: write all of {path!r}"
+        )
+    names = kinds.kinds_with(name)
+    return Domain.TRUE if names is None else condition(f"{path}.{kinds.name}", "in", names)
+
+
 def _field_of(schema: Schema, name: str) -> Any:
-    field = schema.fields.get(_ALIASES.get(name, name))
+    field = schema.fields.get(schema.name_of(name))
     if field is None:
         raise RefusedError(f"unknown field {name!r}{nearest(name, schema.fields)}")
     if field.is_derived:

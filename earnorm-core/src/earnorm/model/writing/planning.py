@@ -12,6 +12,7 @@ from earnorm.domain import Domain
 from earnorm.exceptions import ErrorDetail, ValidationError, located
 from earnorm.fields.base import Field
 from earnorm.kernel.operations import TOGGLE
+from earnorm.kernel.value_steps import NOTHING
 from earnorm.model.schema import Schema
 from earnorm.model.writing.bounds import bounds
 from earnorm.model.writing.places import Place, RefusedError, find_place
@@ -69,30 +70,42 @@ def has_changes(values: Mapping[str, Any]) -> bool:
     return False
 
 
-def planned(schema: Schema, values: Mapping[str, Any]) -> Plan:
+def planned(schema: Schema, values: Mapping[str, Any], known: Mapping[str, Any] = NOTHING) -> Plan:
     """Check the values of a write, and return the plan.
+
+    Args:
+        schema: The model's fields.
+        values: The values of the write.
+        known: Those of them that were validated when they were assigned.
 
     Raises:
         ValidationError: With every problem found.
     """
     _refuse_others(schema, values)
     if not has_changes(values):
-        checked = checked_values(schema, values)
+        checked = checked_values(schema, values, known)
         return Plan(checked, {"$set": schema.encode(checked)} if checked else {})
-    plain, changes = _validated_parts(schema, values)
+    plain, changes = _validated_parts(schema, values, known)
     return _joined(schema, plain, changes)
 
 
-def validated(schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
+def validated(
+    schema: Schema, values: Mapping[str, Any], known: Mapping[str, Any] = NOTHING
+) -> dict[str, Any]:
     """Return the values of a write: validated values of whole fields, then the changes and paths.
+
+    Args:
+        schema: The model's fields.
+        values: The values of the write.
+        known: Those of them that were validated when they were assigned.
 
     Raises:
         ValidationError: With every problem found.
     """
     _refuse_others(schema, values)
     if not has_changes(values):
-        return checked_values(schema, values)
-    plain, _ = _validated_parts(schema, values)
+        return checked_values(schema, values, known)
+    plain, _ = _validated_parts(schema, values, known)
     return {**plain, **{n: v for n, v in values.items() if is_change(n, v)}}
 
 
@@ -109,13 +122,16 @@ def plan_of(schema: Schema, values: Mapping[str, Any]) -> Plan:
     return _joined(schema, plain, _plan_changes(schema, changes, plain))
 
 
-def _validated_parts(schema: Schema, values: Mapping[str, Any]) -> tuple[dict[str, Any], Plan]:
+def _validated_parts(
+    schema: Schema, values: Mapping[str, Any], known: Mapping[str, Any]
+) -> tuple[dict[str, Any], Plan]:
     """Return the values of whole fields and the plan of the rest; raise every problem at once."""
     problems: list[ErrorDetail] = []
     plain: dict[str, Any] = {}
     changes = Plan({}, {})
     try:
-        plain = checked_values(schema, {n: v for n, v in values.items() if not is_change(n, v)})
+        whole = {n: v for n, v in values.items() if not is_change(n, v)}
+        plain = checked_values(schema, whole, known)
     except ValidationError as error:
         problems += error.errors()
     try:
@@ -148,8 +164,15 @@ def _refuse_others(schema: Schema, values: object) -> None:
         )
 
 
-def checked_values(schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
+def checked_values(
+    schema: Schema, values: Mapping[str, Any], known: Mapping[str, Any] = NOTHING
+) -> dict[str, Any]:
     """Validate the values of whole fields of a record that exists.
+
+    Args:
+        schema: The model's fields.
+        values: The values.
+        known: Those of them that were validated when they were assigned.
 
     Raises:
         ValidationError: With every problem found.
@@ -163,7 +186,11 @@ def checked_values(schema: Schema, values: Mapping[str, Any]) -> dict[str, Any]:
                 {"loc": (name,), "msg": "can be set only on a new record", "type": "readonly"}
             )
     if not fixed:
-        return schema.validate_partial(values)
+        return (
+            schema.validate_others(values, known, "write")
+            if known
+            else schema.validate_partial(values)
+        )
     refused = {detail["loc"][0] for detail in fixed}
     try:
         schema.validate_partial({n: v for n, v in values.items() if n not in refused})

@@ -18,7 +18,7 @@ from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import PLAIN, Operation, PerRecord, Update
 from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import atomic
-from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, run_value_steps
+from earnorm.kernel.value_steps import NOTHING, ValueBatch, ValueRow, ValueSteps, run_value_steps
 from earnorm.model.kinds import by_model, is_mixed, model_of
 from earnorm.model.validation.checking import checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating
@@ -26,9 +26,10 @@ from earnorm.model.writing.changed_paths import by_paths, note_paths, refuse_dis
 from earnorm.model.writing.copies import Copies, joined
 from earnorm.model.writing.handing_back import give_written, on_its_way
 from earnorm.model.writing.partly import find_written
-from earnorm.model.writing.pending import changed_fields
+from earnorm.model.writing.pending import changed_fields, unvalidated
 from earnorm.model.writing.pipeline import carry_out, check_written, expectations, together
 from earnorm.model.writing.planning import Plan, is_change, planned
+from earnorm.model.writing.restoring import duplicate
 from earnorm.model.writing.sending import (
     FIRST,
     Change,
@@ -64,11 +65,21 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
         raise ValidationError(schema.name, readonly_changes(schema.readonly, names))
     held = Snapshot(record, names, deep=True)
     note_paths(held)
-    own = {
-        name: record.__dict__[name] if name in schema.to_many_names else getattr(record, name)
-        for name in names
-    }
+    own = own_values(record, names)
+    pending = unvalidated(record, names)
+    held.known = {name: value for name, value in own.items() if name not in pending}
     await write([record], {**own, **values}, own=held)
+
+
+def own_values(record: BaseModel, names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of changed fields, which do not change while the program goes on."""
+    schema, state = type(record)._schema, record.__dict__
+    mutable, to_many = schema.mutable, schema.to_many_names
+    # Commands cannot be read as a value, so to-many fields are taken as they were assigned.
+    values = {n: state[n] if n in to_many else getattr(record, n) for n in names}
+    if not mutable.isdisjoint(values):
+        values = {n: duplicate(v) if n in mutable else v for n, v in values.items()}
+    return values
 
 
 async def prepared_save(
@@ -132,16 +143,24 @@ def _changes_of(
         note_paths(row.held)
     if not bound.schema.readonly.isdisjoint(names):
         row.add_problems(readonly_changes(bound.schema.readonly, names))
-    state, to_many = record.__dict__, bound.schema.to_many_names
+    state = record.__dict__
     assigned = [name for name in names if isinstance(state.get(name), ServerChange)]
     if assigned:
         row.add_problems(map(changes_are_written, assigned))
         return row
-    try:
-        # Commands cannot be read as a value, so to-many fields are taken as they were assigned.
-        row.values = {n: state[n] if n in to_many else getattr(record, n) for n in names}
-    except ValidationError as error:
-        row.add_problems(error.errors())
+    schema = bound.schema
+    if schema.rechecked.isdisjoint(names):
+        # This is what the functions below do, for a save of plain values, which is the most common.
+        row.values = {name: getattr(record, name) for name in names}
+        pending = getattr(record, "_unchecked", ())
+    else:
+        pending = unvalidated(record, names)
+        try:
+            row.values = own_values(record, names)
+        except ValidationError as error:
+            row.add_problems(error.errors())
+    # A step may change the row's values, and these are the ones of the record.
+    row.known = {n: v for n, v in row.values.items() if n not in pending}
     return row
 
 
@@ -149,7 +168,7 @@ def _validate_saved(bound: BoundModel, rows: Sequence[ValueRow]) -> list[ErrorDe
     problems: list[ErrorDetail] = []
     for row in rows:
         try:
-            row.values = bound.schema.validate_partial(row.values)
+            row.values = bound.schema.validate_others(row.values, row.known, "write")
         except ValidationError as error:
             row.add_problems(error.errors())
         problems += row.problems
@@ -253,9 +272,10 @@ async def write(
     held: list[Snapshot] = []
     for record in records:  # a loop makes no function call of its own
         held.append(Snapshot(record, names, own=own))
+    known = NOTHING if own is None else own.known
     steps = bound.ways.write
     if steps is None or not isinstance(values, Mapping) or not steps.concern((values,)):
-        plan = await checked_plan(bound, planned(bound.schema, values), records)
+        plan = await checked_plan(bound, planned(bound.schema, values, known), records)
         refuse_unsaved(bound, records, plan)
         return await write_all(bound, records, plan, held, (), notes)
     run, is_one = await prepared_write(records, values, notes, held)
@@ -342,14 +362,21 @@ async def prepared_write(
         batch, plans = await _checked_write(bound, steps, before, values)
         return (lambda: _carry_out(bound, batch, plans, notes)), not batch.has_work
     # The steps run inside the transaction; refuse invalid values before it is opened.
-    known = bound.schema.fields.keys() & values.keys()
-    bound.schema.validate_partial({n: values[n] for n in known if not is_change(n, values[n])})
+    names = bound.schema.fields.keys() & values.keys()
+    plain = {n: values[n] for n in names if not is_change(n, values[n])}
+    bound.schema.validate_others(plain, _known(held), "write")
 
     async def run() -> int:
         batch, plans = await _checked_write(bound, steps, before, values)
         return await _carry_out(bound, batch, plans, notes)
 
     return run, False
+
+
+def _known(held: Sequence[Snapshot]) -> Mapping[str, Any]:
+    """Return the values of a write that were validated when they were assigned."""
+    own = held[0].own
+    return NOTHING if own is None else own.known
 
 
 async def _checked_write(
@@ -364,8 +391,9 @@ async def _checked_write(
         ValueRow(dict(values), (place,) if many else (), record)
         for place, record in enumerate(records)
     ]
+    known = _known(held)
     for row, before in zip(rows, held, strict=True):
-        row.held = before
+        row.held, row.known = before, known
     batch = ValueBatch(current_env(), Way.WRITE, bound.view, rows)
     plans = await check_written(bound, steps or NO_STEPS, batch, records)
     if plans[0] is plans[-1]:

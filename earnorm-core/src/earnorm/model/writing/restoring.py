@@ -51,6 +51,8 @@ def copied_state(structure: Structure) -> tuple[dict[str, Any], dict[str, Any]]:
                 name: Marks(_translated(v.tree, copies)) if type(v) is Marks else v
                 for name, v in noted.items()
             }
+    if hasattr(structure, "_unchecked"):
+        slots["_unchecked"] = set(structure._unchecked)
     fetch = getattr(structure, "_fetch", None)
     if fetch is not None:
         slots["_fetch"] = fetch
@@ -81,7 +83,7 @@ def _translated(tree: Any, copies: Mapping[int, Any]) -> Any:
 def restore_into(structure: Structure, state: dict[str, Any], slots: Mapping[str, Any]) -> None:
     """Give a structure a state and slots."""
     set_state(structure, state)
-    for slot in ("_changes", "_originals", "_fetch"):
+    for slot in ("_changes", "_originals", "_unchecked", "_fetch"):
         if slot in slots:
             object.__setattr__(structure, slot, slots[slot])
         elif hasattr(structure, slot):

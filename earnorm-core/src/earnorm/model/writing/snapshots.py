@@ -46,9 +46,20 @@ class Snapshot:
         changed: The names of the changed fields of an embedded object that was loaded; None where
             it is written whole.
         before: The stored form of such an object without its changes.
+        known: Those of the values to write that were validated when they were assigned.
     """
 
-    __slots__ = ("before", "changed", "forms", "held", "own", "parts", "sent", "structure")
+    __slots__ = (
+        "before",
+        "changed",
+        "forms",
+        "held",
+        "known",
+        "own",
+        "parts",
+        "sent",
+        "structure",
+    )
 
     def __init__(
         self,
@@ -61,6 +72,7 @@ class Snapshot:
         fields, state = type(structure)._schema.fields, structure.__dict__
         self.structure = structure
         self.own = own
+        self.known: Mapping[str, Any] = _NONE
         self.sent: frozenset[str] | None = None
         self.changed: list[str] | None = None
         self.before: Mapping[str, Any] = _NONE
@@ -68,12 +80,15 @@ class Snapshot:
         self.parts: dict[str, Any] = {}
         self.held: dict[str, Any] = {}
         held = self.held
+        refused = getattr(structure, "_unchecked", ())
         for name in names:
             if type(name) is str and "." in name:  # the caller refuses others
                 name = name.partition(".")[0]
             held[name] = value = state.get(name, MISSING)
             field = fields.get(name)
             if field is None or not field.mutable or value is None or value is MISSING:
+                continue
+            if name in refused:  # what was refused may have no stored form
                 continue
             if deep:  # the program gets the object that this read makes, if it reads later
                 held[name] = value = getattr(structure, name)
@@ -148,6 +163,8 @@ def settle_sent(sent: Snapshot, values: Mapping[str, Any]) -> None:
             getattr(structure, "_changes", {}).pop(name, None)
         else:
             _keep_pending(sent, fields[name], fields[name].encode(fresh))
+    if getattr(structure, "_unchecked", None):
+        structure._unchecked.intersection_update(getattr(structure, "_changes", ()))
 
 
 def _settle_parts(sent: Snapshot, field: Field[Any, Any], fresh: Any) -> None:
@@ -269,6 +286,8 @@ def settle_taken(before: Snapshot, values: Mapping[str, Any]) -> None:
             state[name] = field.freeze(field.encode(value))
         else:
             state[name] = value
+    if getattr(structure, "_unchecked", None):
+        structure._unchecked.intersection_update(getattr(structure, "_changes", ()))
 
 
 def _take_inside(before: Snapshot, field: Field[Any, Any], stored: Any) -> bool:
@@ -311,6 +330,8 @@ def renew_state(
     for slot in ("_changes", "_originals"):
         if hasattr(structure, slot):
             object.__delattr__(structure, slot)
+    if hasattr(structure, "_unchecked"):
+        structure._unchecked.intersection_update(kept)
     fields = type(structure)._schema.fields
     for name, value in kept.items():
         stored = state.get(name, MISSING)
