@@ -255,6 +255,7 @@ LATER = {
     "earnorm.features.bulk.batches",
     "earnorm.features.bulk.bulk",
     "earnorm.features.upserts.upserts",
+    "importlib.resources",
     "importlib_metadata",
     "pluggy",
     "pydantic._internal._generate_schema",
