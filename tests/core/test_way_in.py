@@ -39,6 +39,7 @@ class Secret(EmbeddedModel):
     word = String(validators=[hashed])
     note = String(db_name="n")
     tags = List(String(validators=[hashed]))
+    waits = List(Duration())
 
 
 class Line(EmbeddedModel):
@@ -257,10 +258,15 @@ async def test_a_value_is_validated_once(app: App) -> None:
     assert document["secret"]["word"] == document["secrets"][1]["word"] == "#x"
     assert other.secrets is not None
     other.secrets[0].word = "z"
+    other.secrets[0].waits = [1]  # type: ignore[list-item] # seconds
+    waits = other.secrets[0].waits
+    assert waits == [datetime.timedelta(seconds=1)]
+    waits.append(2)  # type: ignore[arg-type] # seconds
     other.secrets[1].note = "n"
     await other.save()
     document = await stored(app, other)
     assert [secret["word"] for secret in document["secrets"]] == ["#z", "#x"]
+    assert document["secrets"][0]["waits"] == [1000, 2000]
 
 
 async def test_a_default_is_converted_like_a_value_that_is_handed_in(app: App) -> None:
