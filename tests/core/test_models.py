@@ -209,18 +209,14 @@ async def test_changes_in_place_are_noticed(commands: Commands) -> None:
     for change, written in (
         (lambda: ann.tags.append("b"), {"tags": ["a", "b"]}),  # type: ignore[union-attr] # it is set
         (lambda: ann.extra["a"]["b"].append(2), {"extra": {"a": {"b": [1, 2]}}}),  # type: ignore[index] # it is set
-        (lambda: setattr(ann.address, "city", "y"), {"address": {"city": "y", "street": None}}),
+        # Of a loaded object only the changed field is sent, by its path.
+        (lambda: setattr(ann.address, "city", "y"), {"address.city": "y"}),
     ):
         commands.clear()
         change()
         assert ann.is_changed
         await ann.save()
-        assert [
-            {k: dict(v) if k == "address" else v for k, v in s.items()} for s in sets(commands)
-        ] in (
-            [written],
-            [{k: {"city": "y"} if k == "address" else v for k, v in written.items()}],
-        )
+        assert sets(commands) == [written]
         assert not ann.is_changed
     again = await Person.get(ann.id)
     assert again.tags == ["a", "b"] and again.address == Address(city="y")
