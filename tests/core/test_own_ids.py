@@ -188,11 +188,13 @@ async def test_what_is_no_id_of_the_model_is_refused(
 
 
 async def test_a_relation_to_a_model_that_is_defined_later_takes_its_ids(server_app: App) -> None:
+    later = f"ownid.late_{uuid.uuid4().hex}"  # no earlier run has defined it
+
     class Early(BaseModel):
         _name = "ownid.early"
 
-        late = Many2one("ownid.late")
-        lates = List(Many2one("ownid.late"))
+        late = Many2one(later)
+        lates = List(Many2one(later))
 
     early = Early()
     early.late = "7"  # type: ignore[assignment] # an id
@@ -200,7 +202,7 @@ async def test_a_relation_to_a_model_that_is_defined_later_takes_its_ids(server_
         await early.save()
 
     class Late(BaseModel):
-        _name = "ownid.late"
+        _name = later
 
         _id = Int()
 

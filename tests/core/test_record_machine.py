@@ -199,6 +199,15 @@ def refuses(ref: Record) -> bool:
     return False
 
 
+def cannot_write(ref: Record) -> bool:
+    """Return whether a write to this record is refused."""
+    try:
+        ref.may_write()
+    except Refused:
+        return True
+    return False
+
+
 class Pair:
     """A record and its reference; ``watched`` if each step looks at its values."""
 
@@ -465,6 +474,8 @@ class Machine(RuleBasedStateMachine):
         ]
         if not given or "label_ids" in pair.ref.pending():
             return
+        if self.block is not None and cannot_write(pair.ref):
+            return  # the commands are a block of their own, whose failure ends the transaction
         self.touch(pair)
 
         def change(links: list[Any] | None) -> list[Any] | None:
@@ -520,7 +531,8 @@ class Machine(RuleBasedStateMachine):
     def refresh(self, number: int) -> None:
         pair = self.pair(number)
         if pair.ref.is_stored:
-            self.touch(pair)
+            if pair not in self.seen:  # what was first seen in the transaction becomes stale
+                self.touch(pair)
             self.both(lambda: pair.real.refresh(), lambda: pair.ref.load(pair.ref.pk))
 
     @precondition(lambda self: self.pairs)

@@ -191,7 +191,10 @@ class Graph:
                 if not head_field.stored:
                     return  # the field's own dependencies are separate edges
             crossing = bound.schema.crossing(path)
-            if crossing is None or not crossing.rest:
+            if crossing is None or (crossing.single and not crossing.rest):
+                return
+            self._steps(bound, crossing)  # raises where this App cannot use one of the models
+            if not crossing.rest:
                 return
             model, path, crossed = self._target(crossing.field), crossing.rest, True
 
