@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from pymongo.monitoring import CommandListener
 
 import earnorm
 from earnorm import App, hookimpl
+from earnorm.kernel import registry
 
 DRIVERS = ("pymongo", "motor")
 
@@ -25,6 +26,18 @@ def database() -> str:
 @pytest.fixture
 def mongo_uri() -> str:
     return os.environ["EARNORM_TEST_MONGO_URI"]  # tests/conftest.py has set it
+
+
+@contextmanager
+def definitions() -> Iterator[None]:
+    """Forget the models that are defined inside."""
+    before = dict(registry.definitions())
+    try:
+        yield
+    finally:
+        registry._definitions.clear()
+        registry._definitions.update(before)
+        registry._version += 1
 
 
 async def drop(app: App) -> None:

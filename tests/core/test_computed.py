@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,9 +26,8 @@ from earnorm import (
     ValidationError,
     depends,
 )
-from earnorm.kernel import registry
 
-from .conftest import default_app
+from .conftest import default_app, definitions
 from .orders import Country, Line, Order, Partner
 
 
@@ -73,18 +71,6 @@ class Move(BaseModel):
 
     article_id = Many2one(Article)
     qty = Int(default=0)
-
-
-@contextmanager
-def definitions() -> Iterator[None]:
-    """Models that are forgotten afterwards."""
-    before = dict(registry.definitions())
-    try:
-        yield
-    finally:
-        registry._definitions.clear()
-        registry._definitions.update(before)
-        registry._version += 1
 
 
 # -- in memory ------------------------------------------------------------------------------------

@@ -27,9 +27,9 @@ from earnorm import (
 )
 from earnorm.kernel.operations import Operation
 
-from .conftest import Commands, default_app
+from .conftest import Commands, default_app, definitions
 from .orders import Country, Label, Line, Order, Partner, as_stored, from_scratch
-from .test_computed import Article, definitions
+from .test_computed import Article
 
 
 async def stored_is_true() -> None:

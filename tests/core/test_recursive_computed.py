@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import hypothesis
@@ -23,9 +22,8 @@ from earnorm import (
     ValidationError,
     depends,
 )
-from earnorm.kernel import registry
 
-from .conftest import Commands, default_app
+from .conftest import Commands, default_app, definitions
 from .laws import World, law, world
 
 
@@ -57,18 +55,6 @@ class Folder(BaseModel):
     @depends("depth", "parent_id.complete_name")
     def _shown(self) -> str:
         return f"{self.depth}: {self.parent_id.complete_name if self.parent_id else '-'}"
-
-
-@contextmanager
-def definitions() -> Iterator[None]:
-    """Forget the models that are defined inside."""
-    before = dict(registry.definitions())
-    try:
-        yield
-    finally:
-        registry._definitions.clear()
-        registry._definitions.update(before)
-        registry._version += 1
 
 
 async def stored(app: App) -> dict[Any, dict[str, Any]]:
