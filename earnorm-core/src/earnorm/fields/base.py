@@ -590,6 +590,16 @@ def marked(value: Any) -> Any:
     return {key: marked(item) for key, item in value.items()} if kind is dict else value
 
 
+def map_inside(value: Any, convert: Callable[[Any], Any]) -> Any:
+    """Copy the containers in a value, at every level, with each other value in them converted."""
+    kind = type(value)
+    if kind is list:
+        return [map_inside(item, convert) for item in value]
+    if kind is dict:
+        return {key: map_inside(item, convert) for key, item in value.items()}
+    return convert(value)
+
+
 def is_embedded(value: object) -> TypeGuard[EmbeddedModel]:
     """Return whether the value is an embedded object."""
     return getattr(type(value), "_is_embedded", False)

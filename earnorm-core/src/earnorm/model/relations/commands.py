@@ -102,6 +102,7 @@ class _CommandsOfRows:
     bound: BoundModel
     batch: ValueBatch
     rows: list[ValueRow]
+    are_found: bool = False
 
     @property
     def records(self) -> list[Any]:
@@ -119,8 +120,9 @@ class _CommandsOfRows:
         for field in fields:
             if not field.stored:
                 forgetting = _Forgetting(self.records, field)
-                self.batch.after(forgetting.first)
-                self.batch.settle(forgetting.last)
+                # Before the first of them changes, and what was read while they changed.
+                self.batch.after(forgetting.forget)
+                self.batch.settle(forgetting.forget)
             elif all(command.kind != "set" for command in given[field.name]):
                 self.batch.after(stored[field.name].put_back)
         for field in fields:
@@ -209,8 +211,9 @@ class _CommandsOfRows:
         pks = list(dict.fromkeys(record.pk for record in self.records))
         target = target_of(app, field)
         ends = linking.ends_of(self.bound, field, pks)
-        if not any(row.values for row in self.rows):  # no write of theirs finds them missing
-            await linking.require(self.bound, pks)
+        if not self.are_found and not any(row.values for row in self.rows):
+            await linking.require(self.bound, pks)  # no write of theirs finds them missing
+            self.are_found = True
         await self._plan_updates(field, commands)
         change = self._change(field, commands, {})
         removed = [pk for pk in change.removed if pk not in change.deleted]
@@ -248,12 +251,8 @@ class _Forgetting:
         self._records, self._name = records, field.name
         self._held = {id(r): r.__dict__.get(field.name, MISSING) for r in records}
 
-    async def first(self) -> None:
-        """Forget them before the first of them changes."""
-        self.last()
-
-    def last(self) -> None:
-        """Forget what was read while they changed."""
+    def forget(self) -> None:
+        """Forget the links that the records show now."""
         name = self._name
         for record in self._records:
             state = record.__dict__

@@ -116,7 +116,7 @@ class StoredLinks:
         self._held = {id(r): r.__dict__.get(relation.name, MISSING) for r in self._records}
         self._expected: dict[Any, Mapping[str, Any]] = {}
 
-    async def put_back(self) -> None:
+    def put_back(self) -> None:
         """Show the links before the change, in the place of commands that were assigned."""
         for record in self._records:
             self._show(record)

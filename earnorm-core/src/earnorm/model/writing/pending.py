@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from earnorm.fields.base import MISSING, Field, Marks, is_embedded, marked
+from earnorm.fields.base import MISSING, Field, Marks, is_embedded, map_inside, marked
 
 if TYPE_CHECKING:
     from earnorm.model.structures import Structure
@@ -175,18 +175,13 @@ def value_before(structure: Structure, name: str) -> Any:
 
 def _before(field: Field[Any, Any], baseline: Any) -> Any:
     if type(baseline) is Marks:
-        return field.encode(_unmarked(baseline.tree))
+        return field.encode(map_inside(baseline.tree, _unmarked))
     return field.freeze(baseline) if field.mutable else baseline
 
 
-def _unmarked(tree: Any) -> Any:
-    """Return a container with the baselines of the embedded objects that were marked in it."""
-    if is_embedded(tree):
-        return stored_before(tree)
-    kind = type(tree)
-    if kind is list:
-        return list(map(_unmarked, tree))
-    return {key: _unmarked(item) for key, item in tree.items()} if kind is dict else tree
+def _unmarked(value: Any) -> Any:
+    """Return the baseline of an embedded object that was marked; any other value stays as it is."""
+    return stored_before(value) if is_embedded(value) else value
 
 
 def stored_before(embedded: Structure) -> dict[str, Any]:

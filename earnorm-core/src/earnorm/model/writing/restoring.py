@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from earnorm.fields.base import Marks, is_embedded
+from earnorm.fields.base import Marks, is_embedded, map_inside
 from earnorm.model.slots import set_state
 
 if TYPE_CHECKING:
@@ -42,13 +42,17 @@ def copied_state(structure: Structure) -> tuple[dict[str, Any], dict[str, Any]]:
         _note_copies(value, copied, copies)
         return copied
 
+    def copy_of(marked: Any) -> Any:
+        known = copies.get(id(marked)) if is_embedded(marked) else marked
+        return duplicate(marked) if known is None else known
+
     state = {name: own(name, value) for name, value in structure.__dict__.items()}
     slots: dict[str, Any] = {}
     for slot in ("_changes", "_originals"):
         noted = getattr(structure, slot, None)
         if noted is not None:
             slots[slot] = {
-                name: Marks(_translated(v.tree, copies)) if type(v) is Marks else v
+                name: Marks(map_inside(v.tree, copy_of)) if type(v) is Marks else v
                 for name, v in noted.items()
             }
     if hasattr(structure, "_unchecked"):
@@ -68,16 +72,6 @@ def _note_copies(value: Any, copied: Any, copies: dict[int, Any]) -> None:
     elif type(value) is dict:
         for key, one in value.items():
             _note_copies(one, copied[key], copies)
-
-
-def _translated(tree: Any, copies: Mapping[int, Any]) -> Any:
-    """Return marks whose objects are the copies of those that were marked."""
-    if is_embedded(tree):
-        return copies[id(tree)] if id(tree) in copies else duplicate(tree)
-    kind = type(tree)
-    if kind is list:
-        return [_translated(item, copies) for item in tree]
-    return {k: _translated(v, copies) for k, v in tree.items()} if kind is dict else tree
 
 
 def restore_into(structure: Structure, state: dict[str, Any], slots: Mapping[str, Any]) -> None:

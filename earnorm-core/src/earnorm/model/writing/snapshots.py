@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from earnorm.fields.base import MISSING, Field, Marks, is_embedded
+from earnorm.fields.base import MISSING, Field, Marks, is_embedded, map_inside
 from earnorm.model.slots import set_state
 from earnorm.model.writing.pending import (
     arrive,
@@ -93,7 +93,7 @@ class Snapshot:
             if deep:  # the program gets the object that this read makes, if it reads later
                 held[name] = value = getattr(structure, name)
                 if field.holds_objects or is_embedded(value):
-                    self.parts[name] = _parts(value)
+                    self.parts[name] = map_inside(value, _part)
             elif is_embedded(value):
                 self.parts[name] = Snapshot(value, list(value.__dict__))
             self.forms[name] = field.freeze(field.encode(value))
@@ -116,14 +116,9 @@ class Snapshot:
         return field.converts and same(field.encode(now), field.encode(held))
 
 
-def _parts(value: Any) -> Any:
-    """Return snapshots of the embedded objects in a value, in containers like the value's own."""
-    if is_embedded(value):
-        return Snapshot(value, list(value.__dict__), deep=True)
-    kind = type(value)
-    if kind is list:
-        return list(map(_parts, value))
-    return {key: _parts(item) for key, item in value.items()} if kind is dict else value
+def _part(value: Any) -> Any:
+    """Return the snapshot of an embedded object; any other value stays as it is."""
+    return Snapshot(value, list(value.__dict__), deep=True) if is_embedded(value) else value
 
 
 def forget_taken(sent: Snapshot, values: Mapping[str, Any]) -> None:
@@ -178,7 +173,7 @@ def _settle_parts(sent: Snapshot, field: Field[Any, Any], fresh: Any) -> None:
             else:
                 structure._changes_or_new()[name] = parts.structure
             return
-        marks = Marks(_objects(parts))
+        marks = Marks(map_inside(parts, _object))
         if now is sent.held[name]:
             structure._originals_or_new()[name] = marks
             getattr(structure, "_changes", {}).pop(name, None)
@@ -231,13 +226,8 @@ def _pair(parts: Any, fresh: Any, pairs: list[tuple[Any, Any]]) -> bool:
     return same(parts, fresh)
 
 
-def _objects(parts: Any) -> Any:
-    if type(parts) is Snapshot:
-        return parts.structure
-    kind = type(parts)
-    if kind is list:
-        return list(map(_objects, parts))
-    return {key: _objects(item) for key, item in parts.items()} if kind is dict else parts
+def _object(part: Any) -> Any:
+    return part.structure if type(part) is Snapshot else part
 
 
 def settle_new(sent: Snapshot, state: Mapping[str, Any]) -> None:
