@@ -6,7 +6,6 @@ import base64
 import datetime
 import decimal
 import enum
-import ipaddress
 import math
 import uuid
 from collections.abc import Callable, Mapping
@@ -35,8 +34,11 @@ def json_form(value: Any) -> Any:
     own = getattr(value, "_json_form", None)  # a record, an embedded object, a RecordSet
     if own is not None:
         return own()
-    if type(value).__module__.partition(".")[0] == "bson":
+    package = type(value).__module__.partition(".")[0]
+    if package == "bson":
         return _extended(value)
+    if package == "ipaddress":  # by its name: few programs need that module imported
+        return str(value)
     raise TypeError(
         f"a {type(value).__name__} has no JSON form; give its field a class with a to_json() method"
     )
@@ -102,15 +104,6 @@ _FORMS: Final[Mapping[type, Callable[[Any], Any]]] = {
     ObjectId: str,
     uuid.UUID: str,
     bytes: _bytes,
-    **dict.fromkeys(
-        (
-            ipaddress.IPv4Address,
-            ipaddress.IPv6Address,
-            ipaddress.IPv4Network,
-            ipaddress.IPv6Network,
-        ),
-        str,
-    ),
     dict: _mapping,
     list: _list,
     tuple: _list,

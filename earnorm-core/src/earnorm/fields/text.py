@@ -10,7 +10,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Unpack
-from urllib.parse import urlsplit
 
 import pydantic
 from pydantic_core import PydanticCustomError, core_schema
@@ -172,6 +171,8 @@ class _Address:
 
 
 def _url(value: str) -> str:
+    from urllib.parse import urlsplit  # a tenth of what `import earnorm` itself takes
+
     try:
         parts = urlsplit(value)
         valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
