@@ -187,6 +187,7 @@ def whole_suite(session: nox.Session) -> None:
 nox.session(name="tests")(whole_suite)
 
 INTERPRETERS = {version: find_interpreter(version) for version in COMPAT_VERSIONS}
+NEWEST = [path for path in INTERPRETERS.values() if path is not None][-1]
 for _version, _path in INTERPRETERS.items():
     if _path is not None:
         nox.session(name=f"compat-{_version}", python=_path)(whole_suite)
@@ -204,7 +205,23 @@ def compat(session: nox.Session) -> None:
             session.notify(f"compat-{version}", session.posargs)
 
 
-@nox.session
+@nox.session(python=False)
+def compat_selection(session: nox.Session) -> None:
+    """Test what could differ on other Pythons: the drivers, the core, the contract with plugins.
+
+    `core_only` runs the first two on the newest Python, so there only the contract is left.
+    """
+    for version, path in INTERPRETERS.items():
+        if path is None:
+            session.warn(f"Python {version} does not run on this machine: not tested with it")
+        elif path != sys.executable:
+            rest = () if path == NEWEST else ("tests/backends", "tests/core")
+            session.notify(
+                f"compat-{version}", ("-m", "not fuzz", *rest, "tests/plugins/contract")
+            )
+
+
+@nox.session(python=NEWEST)
 def core_only(session: nox.Session) -> None:
     """The core's tests where no plugin is installed: it is complete without any."""
     session.install("-r", "requirements-test.txt", "-e", f"./{CORE}[cli,memory]")
