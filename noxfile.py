@@ -216,9 +216,7 @@ def compat_selection(session: nox.Session) -> None:
             session.warn(f"Python {version} does not run on this machine: not tested with it")
         elif path != sys.executable:
             rest = () if path == NEWEST else ("tests/backends", "tests/core")
-            session.notify(
-                f"compat-{version}", ("-m", "not fuzz", *rest, "tests/plugins/contract")
-            )
+            session.notify(f"compat-{version}", ("-m", "not fuzz", *rest, "tests/plugins/contract"))
 
 
 @nox.session(python=NEWEST)

@@ -17,7 +17,9 @@ from earnorm import (
     NotFound,
     Operation,
     ValidationError,
+    fields,
     hookimpl,
+    models,
 )
 
 from .conftest import Commands, default_app
@@ -232,3 +234,49 @@ async def test_what_a_layer_refuses_stops_everything_before_it_is_sent(database:
                 bulk.unlink(b)
         assert not new.is_stored and a.age == 1 and await Person.count() == 3
         assert (await Person.get(a.id)).age == 1
+
+
+class Node(models.BaseModel):
+    _name = "bulk_node"
+
+    name = fields.String(required=True)
+    cascade_id = fields.Many2one("bulk_node", on_delete="cascade")
+    restrict_id = fields.Many2one("bulk_node", on_delete="restrict")
+    set_null_id = fields.Many2one("bulk_node", on_delete="set_null")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_the_consequences_of_a_deletion_see_what_the_block_has_written(
+    app: App, kept: bool
+) -> None:
+    doomed, other = await Node.create([{"name": "doomed"}, {"name": "other"}])
+    old = {"cascade_id": doomed, "set_null_id": doomed}
+    moved = await Node.create({"name": "moved", **old, "restrict_id": doomed})
+    if kept:  # it points away before the deletion
+        async with Node.bulk() as bulk:
+            bulk.write(moved, dict.fromkeys((*old, "restrict_id"), other))
+            bulk.unlink(doomed)
+        assert (bulk.written, bulk.deleted) == (1, 1)
+    else:  # a new one points at it
+        async with Node.bulk() as bulk:
+            bulk.write(moved, {"restrict_id": None, "cascade_id": None})
+            bulk.create({"name": "cascade", "cascade_id": doomed})
+            bulk.create({"name": "set_null", "set_null_id": doomed})
+            bulk.unlink(doomed)
+    nodes = {node.name: node for node in await Node.search()}
+    assert set(nodes) == ({"moved", "other"} if kept else {"moved", "other", "set_null"})
+    expected = other if kept else None
+    assert nodes["moved"].set_null_id == nodes["moved"].cascade_id == expected
+    if not kept:
+        assert nodes["set_null"].set_null_id is None
+
+
+async def test_a_restricted_deletion_leaves_records_that_know_what_is_stored(app: App) -> None:
+    doomed = await Node.create({"name": "doomed"})
+    with pytest.raises(ValidationError, match="restrict_id still points at it"):
+        async with Node.bulk() as bulk:
+            new = bulk.create({"name": "new", "restrict_id": doomed})
+            bulk.unlink(doomed)
+    rolled_back = "transactions" in app.backend.capabilities
+    assert await Node.count() == (1 if rolled_back else 2)
+    assert new.is_stored is not rolled_back

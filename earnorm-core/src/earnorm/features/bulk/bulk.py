@@ -13,6 +13,7 @@ from earnorm.exceptions import (
     BatchDuplicateKey,
     BatchRefused,
     DuplicateKey,
+    EarnORMError,
     ErrorDetail,
     NotFound,
     ValidationError,
@@ -22,7 +23,7 @@ from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import Operation, Options, made_by
 from earnorm.kernel.steps import Way
-from earnorm.kernel.transactions import transactional
+from earnorm.kernel.transactions import Transaction, transactional
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, run_value_steps_now
 from earnorm.model.writing.creating import Creation, adopt, prepared
 from earnorm.model.writing.handing_back import on_its_way
@@ -63,7 +64,8 @@ class Bulk(Generic[M]):
 
     It makes one call of the driver, with at most one command for each kind: first the creations,
     then the writes, then the deletions. Each kind is one operation for plugins. If a plugin runs
-    operations in a transaction, all of them run in one.
+    operations in a transaction, all of them run in one. Deletions with consequences (``on_delete``)
+    take a second call, so that they see what the block created and wrote.
 
     Attributes:
         created: The number of records that were created.
@@ -250,7 +252,10 @@ class Bulk(Generic[M]):
             if deletion is not None and any(row.expected for row in deletion.rows):
                 domain &= expectations(deletion.rows)
                 result.is_expected = True
-            result.operations.append(Operation("unlink", bound.model, env, domain, notes=_NOTES))
+            op = Operation("unlink", bound.model, env, domain, notes=_NOTES)
+            # Its consequences depend on what is stored then.
+            result.deletes_last = bool(result.operations) and bound.needs_transaction(op)
+            result.operations.append(op)
         return result
 
     async def _send_together(self, given: _Prepared) -> None:
@@ -258,9 +263,14 @@ class Bulk(Generic[M]):
         bound, env = self._bound, current_env()
         touch(env, [row.record for row in (*self._new, *self._values.values())])
         operations = [on_its_way(bound, op.replace(env=env), Way.BULK) for op in given.operations]
+        first, last = operations, list[Operation]()
+        if given.deletes_last:
+            first, last = operations[:-1], operations[-1:]
         collector = Collector(env.transaction)
         try:
-            results = await collector.run(operations)
+            results = await collector.run(first)
+            if last and not any(isinstance(result, BaseException) for result in results):
+                results += await self._delete_last(last, env.transaction)
         except ValidationError as error:
             if collector.refused is None:
                 raise
@@ -271,9 +281,20 @@ class Bulk(Generic[M]):
             }[operations[collector.refused].name]
             raise self._located(error, positions) from None
         done: dict[str, tuple[Operation, Any]] = {
-            op.name: (op, result) for op, result in zip(operations, results, strict=True)
+            op.name: (op, result) for op, result in zip(operations, results, strict=False)
         }
         await self._learn(done, given)
+
+    async def _delete_last(
+        self, deletion: list[Operation], transaction: Transaction | None
+    ) -> list[Any]:
+        """Delete when the creations and writes are stored, and return the result or the error."""
+        try:
+            return await Collector(transaction).run(deletion)
+        except EarnORMError as error:
+            if transaction is not None:
+                raise
+            return [error]  # the records that are stored must learn so before it is raised
 
     async def _creation(self) -> Creation | None:
         if not self._new:
@@ -393,6 +414,7 @@ class _Prepared:
         creation: The new records; None if there are none.
         changes: The writes.
         is_expected: True if records to delete must still have expected values.
+        deletes_last: True if the deletions have consequences that the other operations may change.
     """
 
     settling: list[Callable[[], object]]
@@ -400,6 +422,7 @@ class _Prepared:
     creation: Creation | None = None
     changes: list[Change] = field(default_factory=list[Change])
     is_expected: bool = False
+    deletes_last: bool = False
 
 
 def _position(row: ValueRow) -> int:
