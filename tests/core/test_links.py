@@ -29,6 +29,7 @@ from earnorm import (
 )
 
 from .conftest import Commands
+from .scheduler import Interrupted
 
 
 class Label(BaseModel):
@@ -267,6 +268,27 @@ async def test_assigned_commands_are_saved_as_those_of_write(app: App) -> None:
         assert page.number == len(page.label_ids.ids)
         assert (await page.part_ids).mapped("text") == [f"p{page.title}"]
         assert not page.is_changed
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("name", ["label_ids", "crew_ids", "part_ids"])
+async def test_commands_assigned_during_a_save_wait_for_the_next(
+    server_app: App, name: str, is_new: bool
+) -> None:
+    key = "text" if name == "part_ids" else "name"
+    page = Page(title="p") if is_new else await Page.create({"title": "p"})
+    setattr(page, name, [Command.create({key: "first"})])
+
+    def meanwhile(wait: int) -> None:
+        if wait == 0:
+            setattr(page, name, [Command.create({key: "second"})])
+
+    await Interrupted(page.save(), meanwhile)
+    assert page.is_changed
+    await page.save()
+    assert not page.is_changed
+    linked = await getattr(await Page.get(page.id), name)
+    assert sorted(linked.mapped(key)) == ["first", "second"]
 
 
 async def test_assigned_commands_are_read_where_they_name_all(app: App) -> None:

@@ -185,7 +185,8 @@ def _show_created(
     for owner, record in zip(owners, child.records, strict=True):
         by_owner.setdefault(id(owner), (owner, []))[1].append(record)
     for owner, records in by_owner.values():
-        owner.record.__dict__[relation.name] = RecordSet(child.bound.model, records)
+        if relation.name not in getattr(owner.record, "_changes", ()):  # assigned meanwhile
+            owner.record.__dict__[relation.name] = RecordSet(child.bound.model, records)
 
 
 def _with_pointer(value: Any, inverse: Any, pk: Any) -> Any:

@@ -242,6 +242,8 @@ def settle_new(sent: Snapshot, state: Mapping[str, Any]) -> None:
         if sent.is_unchanged(name):
             structure.__dict__.pop(name, None)
             forget_change(structure, name)
+        else:  # other commands were assigned meanwhile
+            structure._changes_or_new()[name] = MISSING
     settle_sent(sent, state)
 
 
