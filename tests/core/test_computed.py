@@ -29,6 +29,7 @@ from earnorm import (
 
 from .conftest import default_app, definitions
 from .orders import Country, Line, Order, Partner
+from .scheduler import Interrupted
 
 
 class Article(BaseModel):
@@ -443,3 +444,24 @@ def test_bodies_have_what_can_be_written_and_show_the_rest_on_demand() -> None:
     given = out.model_validate(Article(price=2.0)).model_dump()
     assert given == {"price": 2.0, "total": 2.0, "label": "2.00"}
     assert '"total":2.0' in Article(price=2.0).to_json(include=["total"])
+
+
+@pytest.mark.parametrize("way", ["save", "write", "set"])
+async def test_a_stored_value_follows_what_was_assigned_during_a_save(app: App, way: str) -> None:
+    article = await Article.create({"price": 1.0})
+    article.price = 2.0
+    ways: dict[str, Callable[[], Any]] = {
+        "save": article.save,
+        "write": lambda: article.write({"price": 2.0}),
+        "set": (Article.browse([]) + article).save,
+    }
+
+    def meanwhile(wait: int) -> None:
+        if wait == 0:
+            article.price = 5.0
+
+    await Interrupted(ways[way](), meanwhile)
+    if article.is_changed:  # the memory answers at once
+        assert (article.price, article.total) == (5.0, 5.0)
+        await article.save()
+    assert (await Article.get(article.id)).total == article.total == article.price

@@ -204,7 +204,7 @@ class StoredLinks:
             if where is Domain.TRUE:
                 await check_matched(self._bound, op, matched, len(chunk))
             for record in (record for pk in chunk for record in by_pk[pk]):
-                give_written(record, op, update)
+                give_written(record, op, update, is_settled=False)
 
 
 def _stored_list(record: Any, relation: ToMany[Any]) -> Any:

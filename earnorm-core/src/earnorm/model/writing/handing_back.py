@@ -45,7 +45,12 @@ def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) ->
 
 
 def give_written(
-    record: Any, op: Operation, update: Update, *, was_read_after: bool = False
+    record: Any,
+    op: Operation,
+    update: Update,
+    *,
+    was_read_after: bool = False,
+    is_settled: bool = True,
 ) -> None:
     """Put the values that steps filled in into a record, for loaded fields outside the update.
 
@@ -54,6 +59,8 @@ def give_written(
         op: The write.
         update: The record's update.
         was_read_after: The record was read after the write, so its numbers have grown already.
+        is_settled: The record's changes that were written are no longer pending; a change of a
+            written field that still is was made meanwhile.
     """
     back = op.notes.get(HAND_BACK)
     if not back:
@@ -76,17 +83,22 @@ def give_written(
     own = {**back.every, **back.own.get(record.pk, _NOTHING)}
     if not own:
         return
-    unsaved = _computed_from_unsaved(record, written)
+    unsaved = _computed_from_unsaved(record, () if is_settled else written)
     for name, value in own.items():
         if has(name) and name not in unsaved:
             arrive(record, name, value)
 
 
-def _computed_from_unsaved(record: BaseModel, written: Collection[str]) -> Collection[str]:
-    """Return the fields whose value in memory is computed from unsaved changes."""
+def _computed_from_unsaved(record: BaseModel, settling: Collection[str]) -> Collection[str]:
+    """Return the fields whose value in memory is computed from unsaved changes.
+
+    Args:
+        record: The record.
+        settling: Stored keys whose pending changes have been written.
+    """
     schema = type(record)._schema
     if schema.derived is None:
         return ()
     fields = schema.fields
-    left = [n for n in getattr(record, "_changes", ()) if fields[n].db_name not in written]
+    left = [n for n in getattr(record, "_changes", ()) if fields[n].db_name not in settling]
     return schema.derived.following(left)

@@ -479,7 +479,7 @@ async def write_stored(
     touch(env, [record])
     matched: int = await env.app.execute(op)
     if matched:
-        give_written(record, op, change)
+        give_written(record, op, change, is_settled=False)
     return matched
 
 
