@@ -114,6 +114,7 @@ PUBLIC = [
     "UUID",
     "Unset",
     "Update",
+    "UpdateItems",
     "Url",
     "ValidationError",
     "Vector",

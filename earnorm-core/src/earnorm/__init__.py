@@ -85,6 +85,7 @@ from earnorm.model.writing.updates import (
     Push,
     Toggle,
     Unset,
+    UpdateItems,
 )
 
 if TYPE_CHECKING:
@@ -248,6 +249,7 @@ __all__ = [
     "UnreadableDocument",
     "Unset",
     "Update",
+    "UpdateItems",
     "Url",
     "ValidationError",
     "Vector",

@@ -166,7 +166,9 @@ def _nested(path: str, value: Any) -> dict[str, Any]:
 
 
 def _without_positions(path: str) -> str:
-    return ".".join(part for part in path.split(".") if not part.isdecimal())
+    """Return ``lines.qty`` for ``lines.0.qty`` and for ``lines.$[i0].qty``."""
+    parts = path.split(".")
+    return ".".join(part for part in parts if not part.isdecimal() and not part.startswith("$["))
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -58,6 +58,8 @@ class BulkUpdate:
     filter: Filter
     update: Statement
     upsert: bool = False
+    array_filters: Sequence[Filter] | None = None
+    """The filters of the list items in the update's paths: ``lines.$[name].qty``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,7 @@ class Collection(Protocol):
         *,
         many: bool = True,
         upsert: bool = False,
+        array_filters: Sequence[Filter] | None = None,
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
@@ -270,6 +273,7 @@ class Collection(Protocol):
         update: Statement,
         *,
         projection: Mapping[str, Any] | None = None,
+        array_filters: Sequence[Filter] | None = None,
         session: Session | None = None,
         timeout: float | None = None,
     ) -> Document | None:

@@ -321,12 +321,15 @@ class DriverCollection(Collection):
         *,
         many: bool = True,
         upsert: bool = False,
+        array_filters: Sequence[Filter] | None = None,
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
         options = _session_option(session)
         if upsert:
             options["upsert"] = True
+        if array_filters is not None:
+            options["array_filters"] = array_filters
         run = self._native.update_many if many else self._native.update_one
         with self._translating.within(timeout):
             try:
@@ -343,12 +346,15 @@ class DriverCollection(Collection):
         update: Statement,
         *,
         projection: Mapping[str, Any] | None = None,
+        array_filters: Sequence[Filter] | None = None,
         session: Session | None = None,
         timeout: float | None = None,
     ) -> Document | None:
         options = _session_option(session)
         if projection is not None:
             options["projection"] = projection
+        if array_filters is not None:
+            options["array_filters"] = array_filters
         with self._translating.within(timeout):
             try:
                 document: Document | None = await self._native.find_one_and_update(
@@ -604,7 +610,14 @@ def _native(request: BulkRequest) -> _NativeRequest:
         return InsertOne(request.document)
     if isinstance(request, BulkDelete):
         return (DeleteMany if request.many else DeleteOne)(request.filter)
-    return UpdateOne(request.filter, request.update, upsert=request.upsert)
+    if request.array_filters is None:
+        return UpdateOne(request.filter, request.update, upsert=request.upsert)
+    return UpdateOne(
+        request.filter,
+        request.update,
+        upsert=request.upsert,
+        array_filters=list(request.array_filters),
+    )
 
 
 def _batch(requests: Sequence[BulkRequest], ordered: bool) -> Batch:

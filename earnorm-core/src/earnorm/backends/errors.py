@@ -394,7 +394,8 @@ def _unstorable_in(update: Statement) -> ErrorDetail | None:
                 try:
                     bson.encode({path: value}, codec_options=CODEC)
                 except (BSONError, OverflowError, ValueError) as refused:
-                    loc = tuple(ascii(path)[1:-1].split("."))
+                    parts = ascii(path)[1:-1].split(".")
+                    loc = tuple(part for part in parts if not part.startswith("$["))
                     return _unstorable_value(loc, value, refused)
     return None
 

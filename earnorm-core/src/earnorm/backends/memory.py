@@ -22,6 +22,7 @@ from pymongo.errors import (
 from pymongo.results import UpdateResult
 from typing_extensions import override
 
+from earnorm.backends.array_filters import at_positions
 from earnorm.backends.base import (
     BulkCounts,
     BulkDelete,
@@ -167,7 +168,10 @@ class MemoryCollection(DriverCollection):
             run = native.delete_many if request.many else native.delete_one
             return 0, 0, (await run(request.filter)).deleted_count
         result: UpdateResult = await native.update_one(
-            request.filter, request.update, upsert=request.upsert
+            request.filter,
+            request.update,
+            upsert=request.upsert,
+            array_filters=request.array_filters,
         )
         return 0, result.matched_count + (result.upserted_id is not None), 0
 
@@ -347,17 +351,63 @@ class _BsonCollection:
             _stored(document)  # a server's driver encodes all before it sends any
         await _one_by_one(self.insert_one, documents, ordered)
 
-    async def update_one(self, filter: Filter, update: Statement, **options: Any) -> Any:
-        return await self._update(self._mock.update_one, filter, update, options)
+    async def update_one(
+        self,
+        filter: Filter,
+        update: Statement,
+        *,
+        array_filters: Sequence[Filter] | None = None,
+        **options: Any,
+    ) -> Any:
+        run = self._mock.update_one
+        if array_filters is not None:
+            filter, update = await self._at_positions(filter, update, array_filters)
+        return await self._update(run, filter, update, options)
 
-    async def update_many(self, filter: Filter, update: Statement, **options: Any) -> Any:
-        return await self._update(self._mock.update_many, filter, update, options)
+    async def update_many(
+        self,
+        filter: Filter,
+        update: Statement,
+        *,
+        array_filters: Sequence[Filter] | None = None,
+        **options: Any,
+    ) -> Any:
+        if array_filters is None:
+            return await self._update(self._mock.update_many, filter, update, options)
+        matched = 0
+        for found in await self._mock.find(_stored(filter), {"_id": 1}).to_list(None):
+            one = {"$and": [{"_id": found["_id"]}, filter]}
+            result = await self.update_one(one, update, array_filters=array_filters, **options)
+            matched += result.matched_count
+        return UpdateResult({"n": matched}, acknowledged=True)
 
     async def find_one_and_update(
-        self, filter: Filter, update: Statement, **options: Any
+        self,
+        filter: Filter,
+        update: Statement,
+        *,
+        array_filters: Sequence[Filter] | None = None,
+        **options: Any,
     ) -> Document | None:
+        if array_filters is not None:
+            filter, update = await self._at_positions(filter, update, array_filters)
         document = await self._update(self._mock.find_one_and_update, filter, update, options)
         return None if document is None else _loaded(document)
+
+    async def _at_positions(
+        self, filter: Filter, update: Statement, array_filters: Sequence[Filter]
+    ) -> tuple[Filter, Statement]:
+        """Return the update of the first document that matches, with positions of its list items.
+
+        mongomock knows no array filters. Nothing else runs before the update that comes next.
+        """
+        assert isinstance(update, Mapping)
+        document = await self._mock.find_one(_stored(filter))
+        if document is None:
+            return filter, update
+        changes = at_positions(document, update, list(map(_stored, array_filters)))
+        # An update without operators is an error; this one changes no document that exists.
+        return {"_id": document["_id"]}, changes or {"$setOnInsert": {"_id": document["_id"]}}
 
     async def _update(
         self,

@@ -26,6 +26,7 @@ from earnorm.kernel import parts, searches
 from earnorm.kernel.declared import DeclaredKeys, SharedKeys
 from earnorm.kernel.document_steps import DocumentSteps
 from earnorm.kernel.durable import settling
+from earnorm.kernel.item_updates import ItemUpdates
 from earnorm.kernel.layers import Layer, Middleware, PlacedLayer, compose
 from earnorm.kernel.loading import LoadedPlugins, settled
 from earnorm.kernel.operations import (
@@ -222,6 +223,11 @@ class BoundModel:
                 BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.statement)
                 for pk, update in values.items()
             ]
+            for update in values.values():  # a loop makes no function call of its own
+                if update.items:
+                    items = ItemUpdates(self, collection, op, timeout)
+                    updates = await items.fitted(updates, values)
+                    break
             if bulk is not None and bulk.is_open:
                 return (await bulk.park(collection, op, updates)).matched
             return await collection.bulk_update(updates, session=session, timeout=timeout)
@@ -230,6 +236,8 @@ class BoundModel:
             condition = self._narrowed(to_filter(op.domain, self.schema, self.operators), values)
         except LongList as refused:
             return await parts.change(self._write, self, op, refused)
+        if values.items:
+            return await ItemUpdates(self, collection, op, timeout).write(condition, values)
         returned = op.notes.get(RETURNED)
         if returned is not None:
             fields = self.schema.fields

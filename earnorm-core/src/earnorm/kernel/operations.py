@@ -18,6 +18,7 @@ from earnorm.kernel.notes import NO_NOTES, Note
 if TYPE_CHECKING:
     from earnorm.application import App
     from earnorm.backends.base import Document
+    from earnorm.domain import Schema
     from earnorm.kernel.environment import Env
     from earnorm.kernel.requests import GroupSpec, Request
     from earnorm.model.base import BaseModel
@@ -37,6 +38,25 @@ operand.
 
 
 @dataclass(frozen=True, slots=True)
+class ItemFilter:
+    """Chooses the items of a list that an update changes.
+
+    Attributes:
+        name: The name that stands for such an item in the paths of the update:
+            ``lines.$[name].qty``.
+        path: The stored path of the list. That of a list inside an item has the outer item's name
+            in it: ``lines.$[name].parts``.
+        domain: The condition about the fields of an item.
+        schema: The fields of an item.
+    """
+
+    name: str
+    path: str
+    domain: Domain
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """A change of records, in stored form.
 
@@ -45,11 +65,13 @@ class Update:
         expect: Stored values that a record must still have, or the change skips it.
         where: A domain that a record must match, or the change skips it, e.g. so that a number
             stays within its bounds.
+        items: The items of lists that paths like ``lines.$[name].qty`` are about.
     """
 
     operators: Mapping[str, Mapping[str, Any]]
     expect: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     where: Domain = Domain.TRUE
+    items: tuple[ItemFilter, ...] = ()
 
     @property
     def keys(self) -> frozenset[str]:

@@ -384,7 +384,7 @@ class Upsert:
             documents = await env.app.execute(op)
             return await self._read(documents[0]["_id"]) if documents else None
         returned = Returned(frozenset({"_id"}))
-        change = Update(plan.operators, expected(bound, row), plan.where)
+        change = plan.update(expected(bound, row))
         notes = {**_NOTES, RETURNED: returned}
         op = Operation("write", bound.model, env, domain, change, Options(many=False), notes)
         op = on_its_way(bound, op, Way.UPSERT)

@@ -9,7 +9,7 @@ another item after an insertion.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
@@ -63,7 +63,8 @@ def by_paths(schema: Schema, update: Update, sent: Snapshot, values: Mapping[str
     if not operators["$set"]:
         del operators["$set"]
     where = paths.where if update.where is Domain.TRUE else update.where & paths.where
-    return Update(operators, {**paths.expected, **update.expect}, where)
+    expect = {**paths.expected, **update.expect}
+    return replace(update, operators=operators, expect=expect, where=where)
 
 
 def refuse_displaced(error: ValidationError, sent: Iterable[Snapshot]) -> None:

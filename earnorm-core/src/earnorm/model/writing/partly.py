@@ -22,7 +22,8 @@ def has_conditions(op: Operation) -> bool:
     back, values = op.notes.get(HAND_BACK), op.values
     updates = values.values() if isinstance(values, PerRecord) else (values,)
     return (back is not None and back.is_narrowed) or any(
-        isinstance(update, Update) and (bool(update.expect) or update.where is not Domain.TRUE)
+        isinstance(update, Update)
+        and (bool(update.expect or update.items) or update.where is not Domain.TRUE)
         for update in updates
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -63,20 +64,42 @@ def find_place(schema: Schema, path: str) -> Place:
     Raises:
         RefusedError: It names no field, crosses a relation, or names a value that cannot change.
     """
+    _refuse_other_names(path)
+    head, *rest = path.split(".")
+    field = _field_of(schema, head)
+    start = Place(field.name, field.db_name, field, field.name, nullable=not field.required)
+    return _followed(start, rest, path)
+
+
+def find_place_in_item(item: Embedded[Any, Any], path: str) -> Place:
+    """Find the place in an item of a list that a path names; its paths begin in the item.
+
+    Raises:
+        RefusedError: It names no field, crosses a relation, or names a value that cannot change.
+    """
+    _refuse_other_names(path)
+    return _followed(Place("", "", item, ""), path.split("."), path)
+
+
+def _refuse_other_names(path: object) -> None:
     if not isinstance(path, str):
         raise RefusedError(f"unknown field {shorten(path)}; a name is a text")
-    head, *rest = path.split(".")
-    current_field = _field_of(schema, head)
-    db_path, walked, inside = current_field.db_name, current_field.name, Domain.TRUE
-    root, nullable = current_field.name, not current_field.required
+
+
+def _followed(start: Place, rest: Sequence[str], path: str) -> Place:
+    """Follow the rest of a path from a place."""
+    current_field: Any = start.field
+    db_path, walked, inside = start.db_path, start.path, start.inside
+    root, nullable = start.root, start.nullable
     for part in rest:
         if isinstance(current_field, Embedded):
-            inside &= condition(walked, *_PRESENT)
+            if walked:
+                inside &= condition(walked, *_PRESENT)
             inner_schema = schema_inside(current_field)
             if inner_schema.rules is not None:
                 raise RefusedError(
                     f"{current_field.model.__name__} has rules of its own, "
-                    f"which look at the whole object: write all of {walked!r}"
+                    f"which look at the whole object: {_whole(walked)}"
                 )
             kinds = current_field.kinds
             current_field = _field_of(inner_schema, part)
@@ -90,7 +113,9 @@ def find_place(schema: Schema, path: str) -> Place:
         elif isinstance(current_field, List):
             if not part.isdecimal():
                 raise RefusedError(
-                    f"{walked!r} is a list: name the position of an item, '{walked}.0.{part}'"
+                    f"{walked!r} is a list: name the position of an item, '{walked}.0.{part}', or "
+                    f"change the items that fulfil a domain: {{{walked!r}: UpdateItems(domain, "
+                    f"{{{part!r}: …}})}}"
                 )
             current_field, step, nullable = current_field._item, part, False
             inside &= condition(f"{walked}.{part}", *_PRESENT)
@@ -106,22 +131,30 @@ def find_place(schema: Schema, path: str) -> Place:
             raise RefusedError(f"the path crosses the relation {walked!r}; write the other record")
         else:
             raise RefusedError(f"a {type(current_field).__name__} has no fields of its own")
-        db_path, walked = f"{db_path}.{step}", f"{walked}.{part}"
+        db_path, walked = _joined(db_path, step), _joined(walked, part)
     return Place(walked, db_path, current_field, root, inside, nullable)
+
+
+def _joined(path: str, part: str) -> str:
+    return f"{path}.{part}" if path else part
+
+
+def _whole(path: str) -> str:
+    return f"write all of {path!r}" if path else "write the whole list"
 
 
 def _of_kinds(kinds: KindsInside, path: str, name: str) -> Domain:
     """Return the condition that the object at a path is of a kind that has the field."""
     if name == kinds.name:
-        raise RefusedError(f"the kind of an object does not change: write all of {path!r}")
+        raise RefusedError(f"the kind of an object does not change: {_whole(path)}")
     classes = kinds.classes()
     ruled = [cls.__name__ for cls in classes.values() if cls._schema.rules is not None]
     if ruled:
         raise RefusedError(
-            f"{ruled[0]} has rules of its own, which look at the whole object: write all of {path!r}"
+            f"{ruled[0]} has rules of its own, which look at the whole object: {_whole(path)}"
         )
     names = kinds.kinds_with(name)
-    return Domain.TRUE if names is None else condition(f"{path}.{kinds.name}", "in", names)
+    return Domain.TRUE if names is None else condition(_joined(path, kinds.name), "in", names)
 
 
 def _field_of(schema: Schema, name: str) -> Any:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import pydantic
 
-from earnorm.domain import Domain
+from earnorm.domain import Domain, condition
 from earnorm.exceptions import ErrorDetail, ValidationError, located
 from earnorm.fields.base import Field
-from earnorm.kernel.operations import TOGGLE
+from earnorm.kernel.operations import TOGGLE, ItemFilter, Update
+from earnorm.kernel.steps import Loc
 from earnorm.kernel.value_steps import NOTHING
-from earnorm.model.schema import Schema
+from earnorm.model.schema import Schema, schema_inside
 from earnorm.model.writing.bounds import bounds
-from earnorm.model.writing.places import Place, RefusedError, find_place
-from earnorm.model.writing.updates import Change
+from earnorm.model.writing.list_items import Items, check_item_domain, item_field
+from earnorm.model.writing.places import Place, RefusedError, find_place, find_place_in_item
+from earnorm.model.writing.updates import Change, UpdateItems
+
+Places: TypeAlias = dict[str, str]
+"""The places that changes of one write are about: the given path by stored path."""
 
 _BESIDE_TOGGLE = frozenset({TOGGLE, "$set", "$inc", "$unset"})
+_HOLDERS = {True: "this record", False: "an item to change"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,7 @@ class Plan:
         guards: The conditions that a record must fulfil.
         unknown: Names of the fields whose values only the server knows afterwards.
         inside: The names in ``unknown`` of fields of which only a part is changed.
+        items: The items of lists that paths of the update are about.
     """
 
     values: Mapping[str, Any]
@@ -46,6 +54,18 @@ class Plan:
     guards: tuple[Guard, ...] = ()
     unknown: frozenset[str] = field(default_factory=frozenset[str])
     inside: frozenset[str] = field(default_factory=frozenset[str])
+    items: tuple[ItemFilter, ...] = ()
+
+    def update(self, expect: Mapping[str, Any] | None = None) -> Update:
+        """Return the update, which skips a record that does not fulfil a guard.
+
+        Args:
+            expect: Stored values that a record must still have, by stored key.
+        """
+        where = Domain.TRUE
+        for guard in self.guards:
+            where &= guard.domain
+        return Update(self.operators, expect or NOTHING, where, self.items)
 
     @property
     def where(self) -> Domain:
@@ -211,44 +231,17 @@ def _plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str,
         ValidationError: With every problem found: an unknown path, a path that cannot be changed, a
             value that is not valid, two changes of the same place.
     """
-    problems: list[ErrorDetail] = []
-    operators: dict[str, dict[str, Any]] = {}
-    places: dict[str, str] = {schema.fields[name].db_name: name for name in plain}
-    guards: list[Guard] = []
+    planning = _Planning()
+    places: Places = {schema.fields[name].db_name: name for name in plain}
     unknown: set[str] = set()
     inside: set[str] = set()
     for path, value in values.items():
-        loc = tuple(int(part) if part.isdecimal() else part for part in str(path).split("."))
-        try:
-            place = find_place(schema, path)
-            _refuse_conflict(place, places)
-            if isinstance(value, Change):
-                operator, operand = value.operator, value.operand(place)
-                within = value.within(place)
-                if within is not Domain.TRUE:
-                    guards.append(Guard(within, _outside(loc, place.field, value)))
-            else:
-                operator, operand = "$set", place.checked(value)
-        except pydantic.ValidationError as error:
-            for problem in error.errors(include_url=False, include_input=False):
-                more = problem["loc"]
-                problems.append(
-                    {"loc": (*loc, *more), "msg": problem["msg"], "type": problem["type"]}
-                )
-            continue
-        except ValidationError as error:
-            problems += located(error.errors(), *loc)
-            continue
-        except RefusedError as error:
-            problems.append({"loc": loc, "msg": str(error), "type": "change"})
-            continue
-        if place.inside is not Domain.TRUE:
-            message = "the path leads through a value that this record does not have"
-            guards.append(Guard(place.inside, {"loc": loc, "msg": message, "type": "no_path"}))
-        operators.setdefault(operator, {})[place.db_path] = operand
-        unknown.add(place.root)
-        if "." in place.path:
-            inside.add(place.root)
+        place = planning.add(None, partial(find_place, schema), path, value, places)
+        if place is not None:
+            unknown.add(place.root)
+            if "." in place.path or isinstance(value, UpdateItems):
+                inside.add(place.root)
+    operators, problems = planning.operators, planning.problems
     if TOGGLE in operators:
         others = operators.keys() - _BESIDE_TOGGLE
         if others or inside:
@@ -258,7 +251,118 @@ def _plan_changes(schema: Schema, values: Mapping[str, Any], plain: Mapping[str,
                 problems.append({"loc": (name,), "msg": message, "type": "change"})
     if problems:
         raise ValidationError(schema.name, problems)
-    return Plan({}, operators, tuple(guards), frozenset(unknown), frozenset(inside))
+    return Plan(
+        {},
+        operators,
+        tuple(planning.guards),
+        frozenset(unknown),
+        frozenset(inside),
+        tuple(planning.items),
+    )
+
+
+@dataclass(eq=False, slots=True)
+class _Planning:
+    """Collects checked changes, of the record and of items of its lists."""
+
+    problems: list[ErrorDetail] = field(default_factory=list[ErrorDetail])
+    operators: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    guards: list[Guard] = field(default_factory=list[Guard])
+    items: list[ItemFilter] = field(default_factory=list[ItemFilter])
+
+    def add(
+        self,
+        items: Items | None,
+        find: Callable[[str], Place],
+        path: str,
+        value: Any,
+        places: Places,
+    ) -> Place | None:
+        """Check one change, and add it; return its place, or None where it was refused.
+
+        Args:
+            items: The items that the path begins in; None for the record.
+            find: Finds the place that a path names there.
+            path: The path.
+            value: The change, or the value.
+            places: The places of other changes of the same write, which this one must not overlap.
+        """
+        loc = _loc(path) if items is None else (*items.loc, *_loc(path))
+        try:
+            place = find(path)
+            _refuse_conflict(place, places)
+            if isinstance(value, UpdateItems):
+                self._add_items(items, place, value, loc)
+            else:
+                self._add_value(items, place, value, loc)
+        except pydantic.ValidationError as error:
+            for problem in error.errors(include_url=False, include_input=False):
+                more = problem["loc"]
+                self.problems.append(
+                    {"loc": (*loc, *more), "msg": problem["msg"], "type": problem["type"]}
+                )
+            return None
+        except ValidationError as error:
+            self.problems += located(error.errors(), *loc)
+            return None
+        except RefusedError as error:
+            self.problems.append({"loc": loc, "msg": str(error), "type": "change"})
+            return None
+        if place.inside is not Domain.TRUE:
+            message = f"the path leads through a value that {_HOLDERS[items is None]} does not have"
+            self._guard(items, place.inside, {"loc": loc, "msg": message, "type": "no_path"})
+        return place
+
+    def _add_value(self, items: Items | None, place: Place, value: Any, loc: Loc) -> None:
+        if isinstance(value, Change):
+            operator, operand = value.operator, value.operand(place)
+            if items is not None and operator == TOGGLE:
+                raise RefusedError("Toggle does not change items of a list; set the value")
+            within = value.within(place)
+            if within is not Domain.TRUE:
+                self._guard(items, within, _outside(loc, place.field, value))
+        else:
+            operator, operand = "$set", place.checked(value)
+        path = place.db_path if items is None else items.stored(place.db_path)
+        self.operators.setdefault(operator, {})[path] = operand
+
+    def _add_items(self, outer: Items | None, place: Place, change: UpdateItems, loc: Loc) -> None:
+        item = item_field(place)
+        known: list[tuple[Domain, Places]] = []
+        for domain, values in change.parts:
+            check_item_domain(item, domain)
+            items = self._items(outer, place, item, domain, loc)
+            places: Places = {}
+            for path, value in values.items():
+                self.add(items, partial(find_place_in_item, item), path, value, places)
+            for other, other_places in known:
+                if any(_overlapping(one, two) for one in places for two in other_places):
+                    both = replace(items, domain=domain & other)
+                    message = "an item fulfils both domains, which change the same value of it"
+                    detail: ErrorDetail = {"loc": loc, "msg": message, "type": "change"}
+                    self.guards.append(Guard(~both.some(Domain.TRUE), detail))
+            known.append((domain, places))
+
+    def _items(
+        self, outer: Items | None, place: Place, item: Any, domain: Domain, loc: Loc
+    ) -> Items:
+        """Return the items of a list that fulfil a domain, and give them a name."""
+        path = place.db_path
+        if outer is not None:
+            # The server refuses an item that lacks the list, so only those with a match are chosen.
+            having = outer.domain & condition(place.path, "elem", domain)
+            outer = self._items(outer.outer, outer.place, outer.item, having, outer.loc)
+            path = outer.stored(path)
+        items = Items(outer, place, item, domain, path, f"i{len(self.items)}", loc)
+        self.items.append(ItemFilter(items.name, path, domain, schema_inside(item)))
+        return items
+
+    def _guard(self, items: Items | None, domain: Domain, detail: ErrorDetail) -> None:
+        self.guards.append(Guard(domain if items is None else items.every(domain), detail))
+
+
+def _loc(path: object) -> Loc:
+    return tuple(int(part) if part.isdecimal() else part for part in str(path).split("."))
 
 
 def _outside(loc: tuple[str | int, ...], field: Field[Any, Any], change: Change) -> ErrorDetail:
@@ -272,9 +376,13 @@ def _outside(loc: tuple[str | int, ...], field: Field[Any, Any], change: Change)
     return {"loc": loc, "msg": message, "type": "out_of_bounds"}
 
 
-def _refuse_conflict(place: Place, places: dict[str, str]) -> None:
+def _refuse_conflict(place: Place, places: Places) -> None:
     new = place.db_path
     for known, given in places.items():
-        if known == new or known.startswith(f"{new}.") or new.startswith(f"{known}."):
+        if _overlapping(known, new):
             raise RefusedError(f"{given!r} changes the same value in the same write")
     places[new] = place.path
+
+
+def _overlapping(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")

@@ -445,7 +445,7 @@ async def _update(
     await refuse_outside(bound, op, plan.guards)
     matched = 0
     for part in await narrowed(op, bound, plan.values):
-        changed = part.replace(values=Update(plan.operators, expect or {}, plan.where))
+        changed = part.replace(values=plan.update(expect))
         matched += await op.app.execute(changed)
     return matched
 

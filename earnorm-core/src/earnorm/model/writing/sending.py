@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from earnorm.domain import Domain, condition
@@ -64,8 +64,7 @@ async def write_all(
     if not plan.operators:
         return len(records)
     env = env_of(records)
-    where = plan.where
-    update = Update(plan.operators, where=where)
+    update = plan.update()
     pks = list(dict.fromkeys(record.pk for record in records))
     touch(env, records)
     is_one = len(pks) == 1
@@ -74,13 +73,12 @@ async def write_all(
         update = by_paths(bound.schema, update, own, plan.values)
     if is_one:
         if rows and rows[0].expected:
-            expect = {**update.expect, **expected(bound, rows[0])}
-            update = Update(update.operators, expect, where)
+            update = replace(update, expect={**update.expect, **expected(bound, rows[0])})
         domain = condition("_id", "=", pks[0])
         op = Operation("write", bound.model, env, domain, update, FIRST, notes)
     elif rows and any(row.expected for row in rows):
         updates = PerRecord(
-            {row.record.pk: Update(plan.operators, expected(bound, row), where) for row in rows}
+            {row.record.pk: replace(update, expect=expected(bound, row)) for row in rows}
         )
         domain = condition("_id", "in", pks)
         op = Operation("write", bound.model, env, domain, updates, notes=notes)
@@ -179,10 +177,7 @@ class Change:
 def updates_of(bound: BoundModel, changes: Sequence[Change]) -> PerRecord:
     """Return the updates of all changes, by the records' ids."""
     return PerRecord(
-        {
-            change.pk: Update(change.plan.operators, expected(bound, change.row), change.plan.where)
-            for change in changes
-        }
+        {change.pk: change.plan.update(expected(bound, change.row)) for change in changes}
     )
 
 

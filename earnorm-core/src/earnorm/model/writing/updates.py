@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from earnorm.domain import Domain
+from earnorm.domain import Domain, DomainSource
 from earnorm.fields.base import Field, is_embedded
 from earnorm.fields.numeric import Boolean, Decimal, Int
 from earnorm.fields.structured import Dict, Embedded, Json, List
@@ -336,3 +336,39 @@ class Pop(Change):
     def operand(self, place: Place) -> Any:
         _list_item(self, place.field, grows=False)
         return 1 if self.which == "last" else -1
+
+
+class UpdateItems(Change):
+    """Change fields of the items of a list that fulfil a domain; the others stay as they are.
+
+    The server looks for the items in the list that it has at that moment. If none fulfils the
+    domain, the list stays as it is.
+
+    Args:
+        domain: The condition about the fields of an item, as for ``elem``; ``[]`` means every item.
+        values: Values or changes, by the item's fields or by paths into them.
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self, domain: DomainSource, values: Mapping[str, Any]) -> None:
+        self.parts: tuple[tuple[Domain, Mapping[str, Any]], ...] = (_part(domain, values),)
+
+    def also(self, domain: DomainSource, values: Mapping[str, Any]) -> UpdateItems:
+        """Return a change that gives other items of the same list other values, too.
+
+        Args:
+            domain: The condition about these items.
+            values: As for the first ones. An item that fulfils both domains is refused if both
+                change the same value of it.
+        """
+        both = UpdateItems(domain, values)
+        both.parts = (*self.parts, *both.parts)
+        return both
+
+
+def _part(domain: DomainSource, values: Mapping[str, Any]) -> tuple[Domain, Mapping[str, Any]]:
+    given: Any = values
+    if not isinstance(given, Mapping) or not given:
+        raise TypeError('UpdateItems() takes a domain and a dict of values: {"qty": 5}')
+    return Domain(domain), dict(values)
