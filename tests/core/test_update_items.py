@@ -40,8 +40,9 @@ from earnorm import (
     validates,
 )
 from earnorm.fields import Boolean
+from earnorm.plugin import DocumentBatch, ModelView, Stage, Step, hookimpl
 
-from .conftest import Commands
+from .conftest import Commands, default_app
 from .laws import law, world
 from .shop import Country
 
@@ -404,6 +405,33 @@ async def test_computed_fields_and_revisions_follow(server_app: App) -> None:
         await stale.write({"lines": UpdateItems([], {"qty": 0})})
     assert await Counted.search().update({"lines": UpdateItems([("sku", "=", "b")], {"qty": 0})})
     assert (await Counted.get(record.id)).total == 30
+
+
+class Emptying:
+    """A plugin that empties the list in each write."""
+
+    api = 1
+    name = "emptying"
+
+    @hookimpl
+    def register_steps(self, app: App, model: ModelView) -> list[Step]:
+        if model.name != Order._name:
+            return []
+        return [Step(Stage.COMPUTE, "empty", self.empty, on="write")]
+
+    def empty(self, batch: DocumentBatch) -> None:
+        for row in batch.rows:
+            row.merge("$set", {"l": []})
+
+
+async def test_a_step_may_put_a_whole_list_in_the_place_of_its_items(database: str) -> None:
+    async with default_app("pymongo", database, [Emptying()]):
+        orders = await Order.create([{"lines": LINES}, {}])
+        values = {"lines": UpdateItems([], {"qty": 5}), "name": "y"}
+        await orders[0].write(values)
+        assert await orders.write(values) == await Order.write_many(dict.fromkeys(orders, values))
+        assert await Order.search().update(values) == 2
+        assert [(each.lines, each.name) for each in await Order.search()] == [([], "y")] * 2
 
 
 class Whole(EmbeddedModel):

@@ -8,7 +8,7 @@ import datetime
 import pytest
 
 import earnorm
-from earnorm import Int, String, models
+from earnorm import Embedded, EmbeddedModel, Inc, Int, List, String, UpdateItems, models
 from earnorm_audit import AuditEntry, AuditPlugin, AuditSettings
 from tests.plugins.audit.conftest import Opening
 from tests.plugins.audit.shop import Account, Article, Session, entries, told, trail
@@ -25,6 +25,29 @@ async def test_create_write_and_unlink_leave_an_entry_each(app: earnorm.App) -> 
     assert written == ("write", {"stock": {"old": 3, "new": 4}})
     assert deleted[0] == "unlink"
     assert deleted[1]["stock"] == {"old": 4}
+
+
+class Line(EmbeddedModel):
+    sku = String(db_name="s")
+    qty = Int()
+
+
+class Order(models.BaseModel):
+    _name = "audit_test.order"
+    name = String()
+    lines = List(Embedded(Line), db_name="l")
+
+
+async def test_a_change_of_matching_items_is_recorded_as_the_lists_before_and_after(
+    app: earnorm.App,
+) -> None:
+    order = await Order.create({"lines": [{"sku": "a", "qty": 1}, {"sku": "b", "qty": 2}]})
+    await order.write({"lines": UpdateItems([("sku", "=", "a")], {"qty": Inc(4)})})
+    await Order.search().update({"lines": UpdateItems([("sku", "=", "none")], {"qty": 9})})
+    old = [{"s": "a", "qty": 1}, {"s": "b", "qty": 2}]
+    new = [{"s": "a", "qty": 5}, {"s": "b", "qty": 2}]
+    _, *written = await told(order)
+    assert written == [("write", {"lines": {"old": old, "new": new}})]
 
 
 async def test_saving_a_record_is_recorded(app: earnorm.App) -> None:

@@ -17,6 +17,7 @@ from earnorm import (
     List,
     Principal,
     String,
+    UpdateItems,
     act_as,
     models,
     system,
@@ -110,3 +111,43 @@ async def test_a_save_by_path_is_held_to_the_rules(opened) -> None:
                 await shop.save()
             await shop.refresh()
             assert (shop.place.city, shop.place.floor) == ("Hanoi", 2)
+
+
+class Stall(models.BaseModel):
+    _name = "paths.stall"
+    _rules = [
+        Rule("one", [("name", "=", "mine"), ("spots.city", "!=", "Huế")], operations=["write"])
+    ]
+    name = String()
+    spots = List(Embedded(Spot))
+    others = List(Embedded(Spot))
+
+
+async def test_a_change_of_matching_items_is_held_to_the_rules(opened) -> None:
+    async with opened(default="open") as app:
+        model = app.bind(Shop).model
+        rule = Residual(app, model, Domain([("spots.city", "=", "a")]))
+        assert rule.after(Update({"$set": {"spots.$[i0].c": "a"}})) is None
+        assert rule.after(Update({"$set": {"spots.$[i0].floor": 1}})) == rule._domain
+        of_items = Residual(app, model, Domain([("spots", "elem", [("floor", "=", 1)])]))
+        assert of_items.after(Update({"$set": {"spots.$[i0].c": "a"}})) is None
+
+        spots = [{"city": "a", "floor": 1}, {"city": "b", "floor": 2}]
+        with system(reason="set-up"):
+            mine = await Stall.create({"name": "mine", "spots": spots, "others": spots})
+            theirs = await Stall.create({"name": "theirs", "spots": spots})
+        with act_as(Principal("ann")):
+            mine, theirs = await Stall.get(mine.id), await Stall.get(theirs.id)
+            await mine.write({"others": UpdateItems([("city", "=", "a")], {"city": "Huế"})})
+            await mine.write({"spots": UpdateItems([("city", "=", "a")], {"floor": 9})})
+            for values in ({"city": "Huế"}, {"city": "Hanoi"}):
+                with pytest.raises(AccessDenied, match="whole values"):
+                    await mine.write({"spots": UpdateItems([("floor", ">", 0)], values)})
+            for write in (theirs.write, Stall.search().update):
+                with pytest.raises(AccessDenied):
+                    await write({"spots": UpdateItems([], {"floor": 7})})
+        with system(reason="a look"):
+            mine, theirs = await Stall.get(mine.id), await Stall.get(theirs.id)
+            assert [(spot.city, spot.floor) for spot in mine.spots] == [("a", 9), ("b", 2)]
+            assert [spot.city for spot in mine.others] == ["Huế", "b"]
+            assert [spot.floor for spot in theirs.spots] == [1, 2]

@@ -58,7 +58,7 @@ class ItemUpdates:
             updates: The updates.
         """
         pks = [pk for pk, update in updates.items() if update.items]
-        paths = {path for pk in pks for path in _lists(updates[pk])}
+        paths = list({path: None for pk in pks for path in _lists(updates[pk])})
         absent: dict[Any, frozenset[str]] = {}
         for part in chunks(pks):
             absent.update(await self._absent({"_id": {"$in": list(part)}}, paths))
@@ -134,8 +134,10 @@ class ItemUpdates:
         )
         return int(returned.document is not None)
 
-    async def _absent(self, condition: Filter, paths: Iterable[str]) -> dict[Any, frozenset[str]]:
+    async def _absent(self, condition: Filter, paths: Sequence[str]) -> dict[Any, frozenset[str]]:
         """Return the absent lists of the records that lack any, by their stored ids."""
+        if not paths:  # a step has put whole lists in the place of their items
+            return {}
         lacking = [{path: {"$not": {"$type": "array"}}} for path in paths]
         documents = await self._read({"$and": [condition, {"$or": lacking}]}, paths)
         return {document["_id"]: _absent_in(document, paths) for document in documents}
