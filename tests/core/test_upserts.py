@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import decimal
 from typing import Any
 
 import pytest
 
 from earnorm import (
+    AddToSet,
     App,
     BaseModel,
+    Boolean,
     ConfigurationError,
+    CurrentDate,
+    DateTime,
+    Decimal,
+    Dict,
     DuplicateKey,
+    Embedded,
+    EmbeddedModel,
     Inc,
     Int,
+    List,
+    Max,
+    Min,
+    Mul,
+    Pop,
+    Pull,
+    Push,
     String,
+    Toggle,
+    Unset,
     ValidationError,
 )
+from earnorm.fields.base import MISSING
+from earnorm.kernel.operations import TOGGLE
+from earnorm.model.writing.planning import planned
 
 from .conftest import Commands
 
@@ -183,3 +205,98 @@ async def test_many_are_upserted_however_often_somebody_is_faster(
         [{"url": f"/{n}", "hits": Inc(1)} for n in range(12)], on="url", new={"title": "t"}
     )
     assert (len(records), created, await Page.count()) == (12, 0, 12)
+
+
+class Part(EmbeddedModel):
+    size = Int(default=7)
+    weight = Int()
+
+
+class Tally(BaseModel):
+    _name = "upserts.tally"
+
+    code = String(required=True, unique=True)
+    number = Int(default=10, max_value=50)
+    fixed = Int(readonly=True)
+    price = Decimal()
+    ready = Boolean(default=True)
+    at = DateTime()
+    tags = List(String(strip=True, max_length=4))
+    parts = List(Embedded(Part))
+    main = Embedded(Part, db_name="m")
+    counts = Dict(Int())
+
+
+CHANGES: list[tuple[str, Any]] = [
+    *(("number", change) for change in (Inc(3), Inc(-3), Mul(5), Min(4), Max(4), Unset())),
+    *(("fixed", change) for change in (Inc(2), Max(3))),
+    *(("price", change) for change in (Inc(decimal.Decimal("1.50")), Mul(2))),
+    *(("ready", change) for change in (Toggle(), Unset())),
+    *(("tags", change) for change in (Push("b", "a"), Push(" b ", "a", sort=1), Pop(), Pull("a"))),
+    *(("tags", Push("b", "a", "c", sort=-1, slice=size)) for size in (2, -2, 0)),
+    *(("tags", change) for change in (AddToSet("b", " b", "a"), Push("a", position=3))),
+    ("parts", Push({"size": 3, "weight": 1}, {"size": 2, "weight": 2}, sort={"size": 1})),
+    ("parts", AddToSet({"size": 3}, {"size": 3})),
+    ("counts.a", Inc(2)),
+    ("counts.a", 5),
+    ("main.weight", 5),
+    ("main.size", Inc(2)),
+]
+
+
+async def test_a_change_gives_a_new_record_what_the_servers_upsert_gives_it(
+    server_app: App,
+) -> None:
+    raw = server_app.dangerous_raw("the law of upserts")["upserts_tally"]
+    for number, (name, change) in enumerate(CHANGES):
+        if name == "fixed":  # it is never written, so no plan of a write has it
+            operators: Any = {change.operator: {name: change.first(Tally._schema.fields[name])}}
+        else:
+            operators = planned(Tally._schema, {name: change}).operators
+            if TOGGLE in operators:
+                operators = {"$set": {"ready": False}}  # the server has no such operator
+        theirs, ours, many = f"their {number}", f"our {number}", f"many {number}"
+        await raw.update_one({"code": theirs}, operators, upsert=True)
+        values = {"code": ours, name: change}
+        record, is_new = await Tally.upsert(values, on="code")
+        assert is_new and not record.is_changed
+        records, created = await Tally.upsert_many([{**values, "code": many}], on="code")
+        assert created == 1
+        documents = [await raw.find_one({"code": code}) for code in (theirs, ours, many)]
+        root = name.partition(".")[0]
+        key = Tally._schema.fields[root].db_name
+        expected, *stored = [document.get(key, MISSING) for document in documents]
+        if name == "main.weight":
+            expected = {"size": 7, **expected}  # an object that is made gets its defaults
+        for value in stored:
+            if expected is MISSING:  # it is as if nothing was given
+                assert value in (MISSING, None, [], Tally._schema.fields[root].default), change
+            else:
+                assert value == expected and type(value) is type(expected), (name, change)
+        for known in (record, records[0]):
+            assert getattr(await Tally.get(known.pk), root) == getattr(known, root)
+
+
+async def test_the_values_that_changes_make_are_validated_and_new_goes_before_them(app: App) -> None:
+    for values, loc in (
+        ({"number": Inc(51)}, ("number",)),
+        ({"tags": Push("abcde")}, ("tags",)),
+        ({"parts.0.size": 3}, ("parts", 0, "size")),
+    ):
+        with pytest.raises(ValidationError) as caught:
+            await Tally.upsert({"code": "x", **values}, on="code")
+        assert caught.value.errors()[0]["loc"] == loc
+    assert await Tally.count() == 0
+    values = {"code": "x", "number": Inc(51), "main.size": 3, "tags": Push("b")}
+    new = {"number": 1, "main": {"size": 9}}
+    tally, is_new = await Tally.upsert(values, on="code", new=new)
+    assert (is_new, tally.number, tally.tags) == (True, 1, ["b"])
+    assert tally.main is not None and tally.main.size == 9
+    again, is_new = await Tally.upsert({"code": "x", "number": Inc(2)}, on="code", new=new)
+    assert (is_new, again.number) == (False, 3)
+
+
+async def test_the_servers_time_is_that_of_a_new_record(app: App) -> None:
+    tally, _ = await Tally.upsert({"code": "x", "at": CurrentDate()}, on="code")
+    assert tally.at is not None
+    assert abs((tally.at - datetime.datetime.now(datetime.UTC)).total_seconds()) < 60

@@ -665,10 +665,10 @@ class BaseModel(Declared):
         """Write the record that has these values in ``on``, or create it.
 
         Args:
-            values: The values to write. Only a new record gets those of read-only fields.
+            values: The values to write. Only a new record gets those of read-only fields. A change
+                such as ``Inc(1)`` gives a new record what the server makes of a missing value: 1.
             on: The fields that identify a record: those of a unique index.
-            new: Values that only a new record gets, e.g. the first value where ``values`` has a
-                change such as ``Inc(1)``.
+            new: Values that only a new record gets, also in the place of changes.
 
         Returns:
             The record, and whether it was created.

@@ -18,6 +18,7 @@ from earnorm.exceptions import (
     nearest,
 )
 from earnorm.features.indexes.declarations import declared_indexes
+from earnorm.features.upserts.new_records import values_of_new
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.left_out import need_feature
@@ -91,18 +92,6 @@ async def create(
     return creation
 
 
-def _created(values: Values, new: Values, more: Values) -> dict[str, Any]:
-    """Return the values of a new record.
-
-    Args:
-        values: Those for every record; changes are left out.
-        new: Those for a new record only, as they were given.
-        more: The same after their steps. A value that a step filled in replaces none.
-    """
-    kept = {name: value for name, value in values.items() if not is_change(name, value)}
-    return {**kept, **{n: v for n, v in more.items() if n in new or kept.get(n) is None}}
-
-
 class Upsert:
     """The upsert of one model by the fields of a unique index.
 
@@ -143,8 +132,8 @@ class Upsert:
         """Write or create one record.
 
         Args:
-            values: The values to write; changes such as ``Inc(1)`` apply to an existing record
-                only.
+            values: The values to write. A change such as ``Inc(1)`` gives a new record what the
+                server makes of a missing value.
             new: More values for a new record, also in place of changes.
 
         Returns:
@@ -161,7 +150,7 @@ class Upsert:
                 return _with_results(batch, [record])[0], False
             try:
                 more = await self._run_steps_of_new(new, batch)
-                document = _created(values, new, more)
+                document = values_of_new(self._bound.schema, values, new, more)
                 creation = await create(self._bound, [document], _NOTES)
                 return _with_results(batch, creation.records)[0], True
             except DuplicateKey as error:
@@ -267,7 +256,7 @@ class Upsert:
             ids = self._ids(len(positions))
             more = await self._run_steps_of_new(new, batch)
             documents = [
-                {**pk, **_created(values[p], new, more)}
+                {**pk, **values_of_new(bound.schema, values[p], new, more)}
                 for p, pk in zip(positions, ids, strict=True)
             ]
             try:

@@ -12,11 +12,13 @@ from typing import Any, ClassVar, Literal
 from typing_extensions import override
 
 from earnorm.domain import Domain, DomainSource
-from earnorm.fields.base import Field, is_embedded
+from earnorm.domain.bson_order import key as bson_key
+from earnorm.fields.base import MISSING, Field, is_embedded
 from earnorm.fields.numeric import Boolean, Decimal, Int
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import DateTime
 from earnorm.kernel.operations import TOGGLE
+from earnorm.kernel.time import clock
 from earnorm.model.schema import Schema
 from earnorm.model.writing.bounds import Number, checked_number, within_bounds, works_on
 from earnorm.model.writing.pending import changed_fields
@@ -46,6 +48,13 @@ class Change:
     def within(self, place: Place) -> Domain:
         """Return the condition on the old value that keeps the result within the field's bounds."""
         return Domain.TRUE
+
+    def first(self, field: Field[Any, Any]) -> Any:
+        """Return the value that the change makes of a missing one: that of a new record.
+
+        It is not validated yet. MISSING means that the field stays without a value.
+        """
+        return MISSING
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"  # the values may be secret and must not reach a log
@@ -83,6 +92,10 @@ class Inc(Change):
             moves_up=amount > 0,
             moves_down=amount < 0,
         )
+
+    @override
+    def first(self, field: Field[Any, Any]) -> Any:
+        return self.amount
 
 
 class Mul(Change):
@@ -122,6 +135,10 @@ class Mul(Change):
             turned=factor < 0,
         )
 
+    @override
+    def first(self, field: Field[Any, Any]) -> Any:
+        return 0
+
 
 # -- any value ------------------------------------------------------------------------------------
 
@@ -141,6 +158,10 @@ class Bounding(Change):
         if self.argument is None or isinstance(place.field, List | Dict | Embedded | Json):
             raise RefusedError(works_on(type(self).__name__, "comparable", place.field))
         return place.checked(self.argument)
+
+    @override
+    def first(self, field: Field[Any, Any]) -> Any:
+        return self.argument
 
 
 class Unset(Change):
@@ -173,6 +194,10 @@ class CurrentDate(Change):
             raise RefusedError("the server's time cannot be checked by the field's own validators")
         return {"$type": "date"}
 
+    @override
+    def first(self, field: Field[Any, Any]) -> Any:
+        return clock()  # a new record is made here, and not by the server
+
 
 class Toggle(Change):
     """Flip the Boolean that the server has at that moment. An unset one counts as its default.
@@ -188,6 +213,10 @@ class Toggle(Change):
         if not isinstance(place.field, Boolean) or place.field.validators or place.field.choices:
             raise RefusedError(works_on("Toggle", "Boolean", place.field))
         return bool(place.field.default_value())
+
+    @override
+    def first(self, field: Field[Any, Any]) -> Any:
+        return not field.default_value()
 
 
 # -- lists ----------------------------------------------------------------------------------------
@@ -275,6 +304,28 @@ class Push(OfItems):
             spec["$slice"] = self.slice
         return spec
 
+    @override
+    def first(self, field: Field[Any, Any]) -> Any:
+        if self.sort is None:
+            items = list(self.items)
+        else:
+            items = self._sorted_items(field)
+        if self.slice is None:
+            return items
+        return items[: self.slice] if self.slice >= 0 else items[self.slice :]
+
+    def _sorted_items(self, field: Field[Any, Any]) -> list[Any]:
+        """Return the items in the server's order of their stored forms."""
+        inner = _list_item(self, field, grows=None)
+        pairs = [(inner.encode(adapter(inner, False).validate_python(i)), i) for i in self.items]
+        ways: Mapping[str, int] = self.sort if isinstance(self.sort, Mapping) else {"": self.sort or 1}
+        for name, way in reversed(ways.items()):
+            key = inner.model._schema.path_of(name) if name and isinstance(inner, Embedded) else ""
+            pairs.sort(
+                key=lambda pair: bson_key(pair[0].get(key) if key else pair[0]), reverse=way < 0
+            )
+        return [item for _, item in pairs]
+
     def _sort(self, place: Place) -> Any:
         if self.sort in (1, -1):
             return self.sort
@@ -295,6 +346,13 @@ class AddingToSet(OfItems):
     @override
     def operand(self, place: Place) -> Any:
         return {"$each": self.checked_items(place, grows=True)}
+
+    @override
+    def first(self, field: Field[Any, Any]) -> Any:
+        inner = _list_item(self, field, grows=None)
+        validated = [adapter(inner, False).validate_python(item) for item in self.items]
+        keys = [bson_key(inner.encode(item)) for item in validated]
+        return [item for n, item in enumerate(self.items) if keys[n] not in keys[:n]]
 
 
 class Pull(OfItems):
