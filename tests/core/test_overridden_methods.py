@@ -99,3 +99,99 @@ async def test_a_class_without_an_override_writes_all_at_once(commands: Commands
     await wares.write({"state": "sold"})
     assert [name for name, _ in commands.all] == ["update"]
     assert Ware._overridden == frozenset() and Logged._overridden == {"save", "unlink", "write"}
+
+
+class Crate(BaseModel):
+    _name = "override.crate"
+
+    name = String()
+    log = String(default="")
+
+    @classmethod
+    async def create(cls, values: Any) -> Any:
+        return await super().create([{**one, "log": f"{one.get('log', '')}c"} for one in values])
+
+
+class MarkedCrate(Crate):
+    _inherit = "override.crate"
+
+    @classmethod
+    async def create(cls, values: Any) -> Any:
+        return await super().create([{**one, "log": f"{one.get('log', '')}m"} for one in values])
+
+
+class SealedCrate(BaseModel):
+    _inherit = "override.crate"
+
+    @classmethod
+    async def create(cls, values: Any) -> Any:
+        return await super().create([{**one, "log": f"{one.get('log', '')}s"} for one in values])
+
+
+class Barrel(BaseModel):
+    _name = "override.barrel"
+
+    name = String()
+
+
+class MarkedBarrel(Barrel):
+    _inherit = "override.barrel"
+
+    @classmethod
+    async def create(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return await super().create({**values, "name": f"{values['name']}!"})
+        return await super().create(values)
+
+
+class Marking:
+    api = 1
+    name = "marking"
+
+    @hookimpl
+    def register_models(self) -> Sequence[type[BaseModel]]:
+        return [MarkedCrate, MarkedBarrel]
+
+
+class Sealing:
+    api = 1
+    name = "sealing"
+
+    @hookimpl
+    def register_models(self) -> Sequence[type[BaseModel]]:
+        return [SealedCrate]
+
+
+async def test_every_create_of_a_model_is_called_once_whichever_class_is_asked(
+    database: str,
+) -> None:
+    async with default_app("memory", database, [Marking(), Sealing()]) as app:
+        for asked in (Crate, MarkedCrate, SealedCrate, app.model("override.crate")):
+            (crate,) = await asked.create([{"name": "a"}])
+            assert crate.log == "smc"
+            assert type(crate) is app.model("override.crate")
+        barrel = await Barrel.create({"name": "b"})
+        assert barrel.name == "b!" and isinstance(barrel, MarkedBarrel)
+        assert (await Barrel.create([{"name": "c"}]))[0].name == "c"
+    async with default_app("memory", f"{database}_2", [Marking()]):
+        assert (await Crate.create([{"name": "a"}]))[0].log == "mc"
+    async with default_app("memory", f"{database}_3", []):
+        assert (await Crate.create([{"name": "a"}]))[0].log == "c"
+        assert (await Barrel.create({"name": "b"})).name == "b"
+
+
+async def test_a_base_with_its_own_create_serves_its_models(database: str) -> None:
+    class Counted(BaseModel):
+        _abstract = True
+
+        name = String()
+
+        @classmethod
+        async def create(cls, values: Any) -> Any:
+            return await super().create({**values, "name": f"{cls.__name__} {values['name']}"})
+
+    class Jar(Counted):
+        _name = "override.jar"
+
+    async with default_app("memory", database, []):
+        assert (await Jar.create({"name": "a"})).name == "Jar a"

@@ -15,6 +15,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 from bson import ObjectId
@@ -39,7 +40,7 @@ from earnorm.kernel.environment import current_env, find_env
 from earnorm.kernel.operations import ONE, Operation
 from earnorm.model import writing
 from earnorm.model.declaring import Declaration, declare_options
-from earnorm.model.extension import class_in_app
+from earnorm.model.extension import called_in_app, class_in_app
 from earnorm.model.identity import are_same, find_id, has_id, hash_of, keep_as_drawn
 from earnorm.model.query import Query, concerns_of
 from earnorm.model.reading import serializing
@@ -195,9 +196,13 @@ class BaseModel(Declared):
         cls._schema.rules = rules_of(cls)
         cls._schema.default_order = parse_order(cls._order)
         declare_options(cls)
-        # A set of records calls these methods of each record, if the class has its own.
+        own_create = body.get("create")
+        if isinstance(own_create, classmethod):
+            type.__setattr__(cls, "create", called_in_app(own_create))
+        # A set of records calls these methods of each record, if the class has its own; create() of
+        # the model calls that of the App's class.
         cls._overridden = frozenset(
-            name for name in _PER_RECORD if getattr(cls, name) is not getattr(BaseModel, name)
+            name for name in _OVERRIDABLE if getattr_static(cls, name) is not vars(BaseModel)[name]
         )
         cls._fields = cls._schema.fields
         if declaration.is_model:
@@ -616,14 +621,16 @@ class BaseModel(Declared):
             ValidationError: With every problem of the batch and its position; nothing is written.
             DuplicateKey: A value that must be unique exists already.
         """
+        bound = _bound(cls)
+        if bound.model is not cls and "create" in bound.model._overridden:
+            return await bound.model.create(values)  # an extension has its own
         if isinstance(values, Mapping | BaseModel):
-            return (await writing.creating.create(_bound(cls), [values]))[0]
+            return (await writing.creating.create(bound, [values]))[0]
         if isinstance(values, str | bytes) or not isinstance(values, Iterable):
             raise ValidationError(
                 cls._name,
                 [{"loc": (), "msg": "create() takes a dict or a list of them", "type": "type"}],
             )
-        bound = _bound(cls)
         return RecordSet(bound.model, await writing.creating.create(bound, list(values)))
 
     @classmethod
@@ -748,7 +755,7 @@ class BaseModel(Declared):
         return Bulk(_bound(cls), cls)
 
 
-_PER_RECORD = ("save", "unlink", "write")
+_OVERRIDABLE = ("create", "save", "unlink", "write")
 _RECORD_NAMES = reserved_names(BaseModel) - {"_id"}
 BaseModel._id.__set_name__(BaseModel, "_id")
 

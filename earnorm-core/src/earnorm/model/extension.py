@@ -7,6 +7,7 @@ other.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,25 @@ def _new_in_app(cls: type[BaseModel], /, **values: Any) -> BaseModel:
     if env is not None and env.app.is_started and cls._base is None:
         cls = env.app.bind(cls).model
     return object.__new__(cls)
+
+
+def called_in_app(method: classmethod[Any, ..., Any]) -> classmethod[Any, ..., Any]:
+    """Return a class method that is called on the current App's class, whichever was asked.
+
+    Only there does ``super()`` go through the extensions and the model itself, each once.
+    """
+    function = method.__func__
+
+    @functools.wraps(function)
+    def call(cls: type[BaseModel], *args: Any, **kwargs: Any) -> Any:
+        env = find_env()
+        if env is not None and env.app.is_started:
+            model = env.app.bind(cls).model
+            if model is not cls:
+                return getattr(model, function.__name__)(*args, **kwargs)
+        return function(cls, *args, **kwargs)
+
+    return classmethod(call)
 
 
 # -- clashes --------------------------------------------------------------------------------------
