@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import enum
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from earnorm import (
     Slug,
     String,
     ValidationError,
+    fields,
 )
 
 
@@ -238,3 +240,16 @@ async def test_a_field_named_id_inside_an_embedded_object_is_an_ordinary_field(a
     with pytest.raises(ValidationError) as refused:
         Numbered(id=1, nope=1)  # type: ignore[arg-type] # that is the point
     assert {detail["loc"] for detail in refused.value.errors()} == {("id",), ("nope",)}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(fields.Decimal, fields.Money, fields.Json, lambda: fields.List(fields.Int())),
+        *(lambda: fields.Set(fields.Int()), lambda: fields.Dict(fields.Int())),
+        *(lambda: fields.Vector(3), fields.Reference, fields.Point),
+    ],
+)
+def test_a_kind_whose_stored_form_has_no_hash_is_no_id(make: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match=r"Wrong\._id: the id of a record cannot be of kind"):
+        type("Wrong", (BaseModel,), {"_id": make(), "__module__": __name__})

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _INDEXING: Final = ("unique", "index", "sparse")
 
+_NO_IDS: Final = frozenset({"array", "decimal", "object"})
+
 
 def check_options(owner: str, fields: Iterable[Field[Any, Any]]) -> None:
     """Check the options of a class's fields, and of all fields inside of them, at their places.
@@ -25,6 +27,8 @@ def check_options(owner: str, fields: Iterable[Field[Any, Any]]) -> None:
     """
     fields = list(fields)
     for field in fields:
+        if field.name == "_id":
+            _check_id(owner, field)
         if not field.stored and not field.is_derived:
             _check_unstored(owner, field)
     for place in places(fields):
@@ -80,6 +84,17 @@ def check_field_inside(owner: str, field: Field[Any, Any]) -> None:
         raise TypeError(
             f"{owner}.{field.name}: readonly= cannot be kept inside an embedded object, which a record "
             f"may replace; give it to the field that holds the object"
+        )
+
+
+def _check_id(owner: str, field: Field[Any, Any]) -> None:
+    """Refuse an id of which the program can make no set and no key of a dict."""
+    given = field.bson_schema().get("bsonType", ())
+    kinds = {given} if isinstance(given, str) else {*given}
+    if field.mutable or not kinds.isdisjoint(_NO_IDS):
+        raise TypeError(
+            f"{owner}._id: the id of a record cannot be of kind {type(field).__name__}, because its "
+            f"stored form has no hash; use String, Int, UUID or Date"
         )
 
 

@@ -514,11 +514,7 @@ def give_ids(bound: BoundModel, states: list[dict[str, Any]]) -> None:
     field = bound.schema.fields["_id"]
     if field.converts:
         for state in states:
-            stored = field.encode(state.get("_id"))
-            if (
-                type(stored).__hash__ is not None
-            ):  # a Decimal128 has no hash, so a Decimal stays one
-                state["_id"] = stored
+            state["_id"] = field.encode(state.get("_id"))
     missing = [state for state in states if state.get("_id") is None]
     if not missing:
         return
