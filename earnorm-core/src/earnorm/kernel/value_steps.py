@@ -56,10 +56,14 @@ class ValueRow:
         is_valid: True once its values have been validated, so that each is one of the model's.
         known: Values by name that were validated when they were assigned. They are not validated
             again, unless a step puts another object in their place.
+        copied: For a copy of another record, those of the known names whose values asynchronous
+            validators have passed as well; the fields that are not among the values get their
+            defaults. None for any other row.
     """
 
     __slots__ = (
         "back",
+        "copied",
         "expected",
         "held",
         "is_valid",
@@ -82,6 +86,7 @@ class ValueRow:
         self.model: ModelView | None = None
         self.is_valid = False
         self.known: Mapping[str, Any] = NOTHING
+        self.copied: Collection[str] | None = None
 
     def take(self, name: str, default: Any = MISSING) -> Any:
         """Remove a value, so that no later step sees it, and return it; else return the default."""

@@ -170,6 +170,32 @@ class Schema:
         others = {n: v for n, v in values.items() if n not in known or known[n] is not v}
         return {**values, **self.validate_partial(others, when)} if others else dict(values)
 
+    def completed(self, values: Mapping[str, Any], known: Mapping[str, Any]) -> State:
+        """Return the complete state of a new record of which some values are validated.
+
+        Args:
+            values: Values by field.
+            known: The validated values; see ``validate_others``.
+
+        Raises:
+            ValidationError: With every problem found.
+        """
+        problems: list[ErrorDetail] = []
+        state: State = dict(values)
+        try:
+            state = self.validate_others(values, known, "create")
+        except ValidationError as error:
+            problems += error.errors()
+        for field in _input_fields(self):
+            if field.name not in state:
+                if field.default is not None:
+                    state[field.name] = self.default_of(field)
+                elif field.required and not (field.generated or field.is_derived):
+                    problems.append(_missing(field))
+        if problems:
+            raise ValidationError(self.name, problems)
+        return state
+
     def one(self, name: str, when: When) -> Callable[[Any], Any]:
         """Return the validation of one field's value, which raises pydantic's own errors."""
         check = self.checks_of_one.get((name, when))
@@ -605,6 +631,10 @@ def _with_default(
             raise _wrong_default(field, error) from None
         return core_schema.with_default_schema(inner, default=default, validate_default=checked)
     return core_schema.with_default_schema(inner, default=default, validate_default=True)
+
+
+def _missing(field: Field[Any, Any]) -> ErrorDetail:
+    return {"loc": (field.name,), "msg": "a value is required", "type": "missing"}
 
 
 def _wrong_default(field: Field[Any, Any], error: pydantic.ValidationError) -> ValidationError:

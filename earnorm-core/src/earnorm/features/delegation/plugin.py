@@ -7,6 +7,7 @@ other one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ValidationError
@@ -16,9 +17,8 @@ from earnorm.kernel.operations import made_by
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.relations.ghosts import target_of
-from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing
-from earnorm.model.writing.copying import NewRecord
+from earnorm.model.writing.copying import NewRecord, prepared_copies
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -90,10 +90,10 @@ class _Split:
                 parent_values = _take(row, names)
                 given = row.values.get(link)
                 if given is None:
-                    new.append((row, NewRecord(parent, parent_values)))
+                    new.append((row, NewRecord(parent, parent_values, {}, ())))
                 elif isinstance(given, NewRecord):  # a copy of the parent of a record's original
                     values = {**given.values, **parent_values}
-                    new.append((row, NewRecord(given.bound, values)))
+                    new.append((row, replace(given, values=values)))
                 elif parent_values:
                     await _write_existing(batch, row, parent, given, parent_values)
             # A parent may be of a subclass, and each is created as one of its own class.
@@ -142,11 +142,8 @@ async def _create_parents(
 ) -> None:
     """Check and make the records to delegate to, and set the relation to them."""
     try:
-        creation = await creating.prepared(
-            parent,
-            [record.values for _, record in new],
-            [row.loc for row, _ in new],
-            notes=_NOTES,
+        creation = await prepared_copies(
+            [record for _, record in new], [row.loc for row, _ in new], _NOTES
         )
     except ValidationError as error:
         batch.add_problems(error.errors())

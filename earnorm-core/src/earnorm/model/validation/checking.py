@@ -285,9 +285,10 @@ async def _check_values(
 
     async def check_one(subject: ValueRow, calls: list[tuple[str, Callable[[Any], Any]]]) -> None:
         refused_names: set[str] = set()
+        copied = subject.copied or ()
         for name, call in calls:
             value = subject.values[name]
-            if value is None or name in refused_names:
+            if value is None or name in refused_names or name in copied:
                 continue
             try:
                 result = call(value)

@@ -11,11 +11,15 @@ from earnorm.fields.base import Field
 from earnorm.fields.places import Place
 from earnorm.fields.places import inside as inside_of
 from earnorm.fields.relational import Relation, ToMany
+from earnorm.kernel.notes import NO_NOTES, Note
+from earnorm.kernel.steps import Loc
 from earnorm.kernel.transactions import atomic
 from earnorm.model.kinds import by_model, is_mixed
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
-from earnorm.model.writing.creating import create, prepared
+from earnorm.model.writing.creating import Creation, prepared
+from earnorm.model.writing.pending import changed_fields, unvalidated
+from earnorm.model.writing.restoring import duplicate
 from earnorm.model.writing.tracking import env_of
 
 if TYPE_CHECKING:
@@ -28,10 +32,19 @@ class NewRecord:
     """The values of a record that is not stored yet.
 
     As the value of a link it is the record that is created with the one that points at it.
+
+    Attributes:
+        bound: Its model.
+        values: Its values.
+        known: Those of them that the record it is a copy of has validated. They are stored as they
+            are, because a validator may change a value (hash a password, say).
+        copied: The names in ``known`` of values that asynchronous validators have passed, too.
     """
 
     bound: BoundModel
     values: dict[str, Any]
+    known: Mapping[str, Any]
+    copied: Collection[str]
 
 
 async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> list[Any]:
@@ -48,10 +61,10 @@ async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> li
     for position, copy in enumerate(new):
         groups.setdefault(copy.bound, []).append(position)
     if len(groups) == 1:
-        return await create(new[0].bound, [copy.values for copy in new])
+        return await (await prepared_copies(new)).execute()
     creations = [
-        await prepared(bound, [new[p].values for p in positions], [(p,) for p in positions])
-        for bound, positions in groups.items()
+        await prepared_copies([new[p] for p in positions], [(p,) for p in positions])
+        for positions in groups.values()
     ]
     made: dict[int, Any] = {}
 
@@ -61,6 +74,31 @@ async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> li
 
     await atomic(run)
     return [made[position] for position in range(len(new))]
+
+
+async def prepared_copies(
+    new: Sequence[NewRecord],
+    locs: Sequence[Loc] | None = None,
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
+) -> Creation:
+    """Check new records of one model, and prepare the work that their creation needs.
+
+    Args:
+        new: The records.
+        locs: The location of each in the caller's input; None where ``new`` is that input.
+        notes: The notes of the operation, which say who makes it.
+
+    Raises:
+        ValidationError: With every problem found.
+    """
+    return await prepared(
+        new[0].bound,
+        [record.values for record in new],
+        locs,
+        notes=notes,
+        known=[record.known for record in new],
+        copied=[record.copied for record in new] if any(record.known for record in new) else (),
+    )
 
 
 async def _copies_of(records: Sequence[BaseModel], default: Mapping[str, Any]) -> list[NewRecord]:
@@ -89,7 +127,32 @@ async def _copies_of(records: Sequence[BaseModel], default: Mapping[str, Any]) -
     ]
     for link in (field for field in fields if field.name in links):
         await _copy_targets(link, [_source(record, link, stored) for record in records], values)
-    return [NewRecord(bound, {**own, **default}) for own in values]
+    return [
+        _new_record(bound, own, default, record, fields)
+        for own, record in zip(values, records, strict=True)
+    ]
+
+
+def _new_record(
+    bound: BoundModel,
+    own: dict[str, Any],
+    default: Mapping[str, Any],
+    record: BaseModel,
+    fields: Iterable[Field[Any, Any]],
+) -> NewRecord:
+    """Return the copy of one record, with the names of the values that are not validated again."""
+    changed = changed_fields(record)
+    pending = unvalidated(record, changed) if changed else ()
+    known = {
+        field.name: value
+        for field in fields
+        if (value := own.get(field.name)) is not None
+        and field.name not in pending
+        and not isinstance(value, NewRecord)
+        and _is_complete(field)
+    }
+    copied = known.keys() - set(changed) if record.is_stored else ()
+    return NewRecord(bound, {**own, **default}, known, copied)
 
 
 async def _of_known_classes(records: Sequence[BaseModel]) -> list[BaseModel]:
@@ -154,8 +217,10 @@ def _value(record: Any, field: Field[Any, Any]) -> Any:
     if isinstance(field, Relation):
         return field.encode(record.__dict__[field.name])
     value = getattr(record, field.name)
-    if value is None or not field.mutable or _is_copied_whole(field):
+    if value is None or not field.mutable:
         return value
+    if _is_copied_whole(field):
+        return duplicate(value)
     return field.decode(_copied(field, field.freeze(field.encode(value))))
 
 
@@ -164,8 +229,17 @@ def _is_copied_whole(field: Field[Any, Any]) -> bool:
     return all(place.field.copy or place.is_item for place in inside_of(Place(field, "", "")))
 
 
+def _is_complete(field: Field[Any, Any]) -> bool:
+    """Return whether the embedded objects in a copied value lack no value that they must have."""
+    return not any(
+        place.field.required and place.field.default is None and not place.field.copy
+        for place in inside_of(Place(field, "", ""))
+        if not place.is_item and place.field is not field
+    )
+
+
 def _copied(field: Field[Any, Any], stored: Any) -> Any:
-    """Take the fields with ``copy=False`` out of the embedded objects in a stored value."""
+    """Give the fields with ``copy=False`` in the embedded objects of a stored value their defaults."""
     if isinstance(stored, list):
         item: Any = getattr(field, "_item", field)
         return [_copied(item, entry) for entry in stored]
@@ -177,6 +251,9 @@ def _copied(field: Field[Any, Any], stored: Any) -> Any:
     for inner in () if field.structure is None else field.structure._schema.stored:
         if not inner.copy:
             stored.pop(inner.db_name, None)
+            default = field.structure._schema.default_of(inner)
+            if default is not None:
+                stored[inner.db_name] = inner.encode(default)
         elif inner.db_name in stored:
             stored[inner.db_name] = _copied(inner, stored[inner.db_name])
     return stored

@@ -162,6 +162,7 @@ async def prepared(
     notes: Mapping[Note[Any], Any] = NO_NOTES,
     passed: Collection[int] = (),
     known: Sequence[Mapping[str, Any]] = (),
+    copied: Sequence[Collection[str]] = (),
 ) -> Creation:
     """Check new records, and prepare the work that their creation needs.
 
@@ -175,13 +176,17 @@ async def prepared(
         notes: The notes of the operation, e.g. who makes it if not the program.
         known: For each of the values, those inside it that are validated; by default the values that
             an unsaved record has.
+        copied: If they are copies of records, the names of those in ``known`` for each of the
+            values that asynchronous validators have passed, too.
 
     Raises:
         ValidationError: With every problem found.
     """
     steps = _STEPS[way](bound.ways)
+    if copied:
+        steps = steps or ValueSteps(())
     held = None if set(map(type, values)) == {dict} else snapshots(values)
-    if steps is None or not steps.concern(names_of(values)):
+    if steps is None or not (copied or steps.concern(names_of(values))):
         try:
             states, documents = await checked_documents(bound, values, known)
         except ValidationError as error:
@@ -197,6 +202,8 @@ async def prepared(
         given, known_values = _given(bound, position, value, values)
         row = ValueRow(dict(given), locs[position], value if is_record(value) else None)
         row.known = known[position] if known else known_values
+        if copied:
+            row.copied = copied[position]
         rows.append(row)
     steps_way = Way.CREATE if way is Way.UPSERT else way
     batch = ValueBatch(current_env(), steps_way, bound.view, rows, is_new=True)

@@ -100,6 +100,13 @@ async def check_new(
 def _is_complete(bound: BoundModel, row: ValueRow) -> bool:
     """Return whether the row has the validated values of an unsaved record; validate changed ones."""
     known = row.known
+    if row.copied is not None:
+        row.copied = {n for n in row.copied if row.values.get(n) is known[n]}
+        try:
+            row.values = bound.schema.completed(row.values, known)
+        except ValidationError as error:
+            row.add_problems(error.errors())
+        return True
     if not known or not known.keys() <= row.values.keys():
         return False
     if not _is_same(row.values, known):
