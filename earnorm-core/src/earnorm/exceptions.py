@@ -321,8 +321,8 @@ class ConcurrencyError(EarnORMError):
     """Somebody else changed the record since it was read; refresh it and try again.
 
     Attributes:
-        ids: The ids of the records that were not written, as text. Others of the same set were, and
-            are known as written, unless a transaction is rolled back.
+        ids: The ids of the records that were not written or not deleted, as text. Others of the same
+            set were, and are known as written, unless a transaction is rolled back.
     """
 
     code = "concurrency"

@@ -12,6 +12,7 @@ from earnorm.domain import Domain, condition
 from earnorm.exceptions import (
     BatchDuplicateKey,
     BatchRefused,
+    ConcurrencyError,
     DuplicateKey,
     EarnORMError,
     ErrorDetail,
@@ -21,12 +22,13 @@ from earnorm.exceptions import (
 from earnorm.features.bulk.collecting import Collector
 from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.left_out import need_feature
-from earnorm.kernel.operations import Operation, Options, made_by
+from earnorm.kernel.operations import Operation, Options, PerRecord, made_by
 from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import Transaction, transactional
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, run_value_steps_now
 from earnorm.model.writing.creating import Creation, adopt, prepared
 from earnorm.model.writing.handing_back import on_its_way
+from earnorm.model.writing.partly import find_written, name_left
 from earnorm.model.writing.per_record import checked_each
 from earnorm.model.writing.pipeline import expectations, take_back, validate_written
 from earnorm.model.writing.planning import Plan, plan_of, planned
@@ -332,7 +334,10 @@ class Bulk(Generic[M]):
             self.created = len(numbers)
         if "write" in done:
             op, matched = done["write"]
-            if isinstance(matched, BaseException):
+            if isinstance(matched, ConcurrencyError | NotFound):
+                await self._learn_written(matched, op, changes)
+                failures.append(matched)
+            elif isinstance(matched, BaseException):
                 failures.append(self._located(matched, [change.position for change in changes]))
             else:
                 self.written = matched
@@ -351,7 +356,9 @@ class Bulk(Generic[M]):
                 if deleted < len(self._deletions) and given.is_expected:
                     op = op.replace(domain=condition("_id", "in", list(self._deletions)))
                     error = await lost_update(op, deleted, len(self._deletions))
-                    failures += [] if error is None else [error]
+                    if error is not None:
+                        await name_left(error, op, list(self._deletions))
+                        failures.append(error)
         if failures:
             # A refused value explains more than an error that follows from it.
             first = min(failures, key=lambda error: not isinstance(error, ValidationError))
@@ -374,11 +381,25 @@ class Bulk(Generic[M]):
             bound, search, [change for change in changes if change.pk in existing]
         )
         calls = f" (calls {', '.join(map(str, gone))})" if gone else ""
-        lost = await lost_update(op, matched, len(changes))
-        return lost or NotFound(
+        error = await lost_update(op, matched, len(changes)) or NotFound(
             f"{bound.model._name}: {len(changes) - matched} of {len(changes)} records to write do not "
             f"exist{calls}"
         )
+        await self._learn_written(error, op, changes)
+        return error
+
+    async def _learn_written(
+        self, error: ConcurrencyError | NotFound, op: Operation, changes: list[Change]
+    ) -> None:
+        """Name the records that were not written in the error; the others know their new values."""
+        assert isinstance(op.values, PerRecord)
+        sent = [(change.row.record, op.values[change.pk]) for change in changes]
+        unknown = frozenset[str]().union(*(change.plan.unknown for change in changes))
+        written = await find_written(error, self._bound, op, sent, unknown)
+        arrived = [change for change in changes if change.pk in written]
+        await learn(self._bound, arrived, op)
+        for change in arrived:
+            take_back(change.row)
 
     def _located(self, error: BaseException, positions: list[int]) -> BaseException:
         """Return the same error with the positions of the calls."""

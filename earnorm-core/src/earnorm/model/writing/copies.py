@@ -9,6 +9,7 @@ from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError
 from earnorm.kernel.operations import Operation, Update
 from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.writing.handing_back import give_written
+from earnorm.model.writing.partly import id_texts
 from earnorm.model.writing.pending import same
 from earnorm.model.writing.restoring import duplicate
 from earnorm.model.writing.snapshots import Snapshot, forget_taken, settle_sent
@@ -52,7 +53,7 @@ class Copies:
                 f"{bound.model._name}: copies of one record with changes were read before and after "
                 f"another write; nothing was written; refresh() them and try again"
             )
-            error.ids = tuple(dict.fromkeys(str(record.pk) for record in refused))
+            error.ids = id_texts(bound, dict.fromkeys(record.pk for record in refused))
             raise error
 
     def learn(self, bound: BoundModel, row: ValueRow, update: Update, op: Operation) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain
 from earnorm.exceptions import ConcurrencyError, EarnORMError, NotFound
+from earnorm.fields.record_ids import id_text
 from earnorm.kernel.operations import Operation, PerRecord, Update, made_by
 from earnorm.kernel.steps import HAND_BACK, HandBack
+from earnorm.kernel.value_steps import NOTHING
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.writing.pending import same
 
@@ -34,6 +36,7 @@ async def find_written(
     op: Operation,
     sent: Sequence[tuple[BaseModel, Update]],
     unknown: Collection[str] = (),
+    others: Mapping[Any, Update] = NOTHING,
 ) -> Collection[Any]:
     """Return the ids of the records that were written, and name the others in the error.
 
@@ -47,8 +50,10 @@ async def find_written(
         op: The write.
         sent: The records, each with its update.
         unknown: Names of fields whose values only the server knows.
+        others: The updates of records of which only the ids are known, by id. One with conditions
+            of its own does not count as written, because nothing tells it from that of others.
     """
-    pks = list(dict.fromkeys(record.pk for record, _ in sent))
+    pks = list(dict.fromkeys([*(record.pk for record, _ in sent), *others]))
     written: set[Any] = set()
     if len(pks) > 1:
         try:
@@ -64,8 +69,37 @@ async def find_written(
                 not is_conditional or _has_arrived(record, update, document, back, unknown)
             ):
                 written.add(record.pk)
-    error.ids = tuple(str(pk) for pk in pks if pk not in written)
+        for pk, update in others.items():
+            if pk in documents and not (update.expect or update.where is not Domain.TRUE):
+                written.add(pk)
+    error.ids = id_texts(bound, [pk for pk in pks if pk not in written])
     return written
+
+
+async def name_left(error: ConcurrencyError, op: Operation, pks: Sequence[Any]) -> None:
+    """Name in the error of a deletion the records that are still there.
+
+    Args:
+        error: The error, which gets the ids.
+        op: The deletion.
+        pks: The stored ids of all records to delete.
+    """
+    bound = op.app.bind(op.model)
+    fields = frozenset({"_id"})
+    try:
+        found = await by_ids(
+            bound, "_id", pks, env=op.env, fields=fields, notes=made_by("model", op)
+        )
+    except EarnORMError:  # the first error says more
+        return
+    existing = {document["_id"] for document in found}
+    error.ids = id_texts(bound, [pk for pk in pks if pk in existing])
+
+
+def id_texts(bound: BoundModel, pks: Iterable[Any]) -> tuple[str, ...]:
+    """Return stored ids as the text that ``record.id`` has."""
+    field = bound.schema.fields["_id"]
+    return tuple(id_text(field, pk) for pk in pks)
 
 
 def _has_arrived(
@@ -80,6 +114,11 @@ def _has_arrived(
     expected, inside = record._stored(), set[str]()
     for key, value in update.operators.get("$set", {}).items():
         expected[key] = value
+    added_to: set[str] = set()
+    for key, number in update.operators.get("$inc", {}).items():
+        if type(before := expected.get(key)) is type(number) is int:
+            expected[key] = before + number
+            added_to.add(key)
     for operands in update.operators.values():
         inside |= {key.partition(".")[0] for key in operands if "." in key}
     for name, value in {**back.common, **back.own.get(record.pk, {})}.items():
@@ -91,7 +130,8 @@ def _has_arrived(
             expected[key] = (expected.get(key) or 0) + number
     for field in type(record)._schema.stored:
         key = field.db_name
-        if not has(field.name) or field.name in unknown or key in inside:
+        is_unknown = field.name in unknown and key not in added_to
+        if not has(field.name) or is_unknown or key in inside:
             continue
         one, other = expected.get(key), document.get(key)
         if one != other and not same(one, other):

@@ -25,7 +25,7 @@ from earnorm.model.writing import creating
 from earnorm.model.writing.changed_paths import by_paths, note_paths, refuse_displaced
 from earnorm.model.writing.copies import Copies, joined
 from earnorm.model.writing.handing_back import give_written, on_its_way
-from earnorm.model.writing.partly import find_written
+from earnorm.model.writing.partly import find_written, name_left
 from earnorm.model.writing.pending import changed_fields, unvalidated
 from earnorm.model.writing.pipeline import carry_out, check_written, expectations, together
 from earnorm.model.writing.planning import Plan, is_change, planned
@@ -531,5 +531,6 @@ async def _unlink(bound: BoundModel, records: Sequence[BaseModel], rows: Sequenc
         if number < len(chunk) and unchanged is not Domain.TRUE:
             error = await lost_update(op.replace(domain=domain), number, len(pks))
             if error is not None:
+                await name_left(error, op, pks)
                 raise error
     return deleted

@@ -218,7 +218,8 @@ async def write_each(
         known = [change for change in changes if change.row.record is not None]
         unknown = frozenset[str]().union(*(change.plan.unknown for change in known))
         sent = [(change.row.record, updates[change.pk]) for change in known]
-        written = await find_written(error, bound, op, sent, unknown)
+        others = {c.pk: updates[c.pk] for c in changes if c.row.record is None}
+        written = await find_written(error, bound, op, sent, unknown, others)
         await learn(bound, [change for change in known if change.pk in written], op)
         raise
     await learn(bound, changes, op)
