@@ -14,6 +14,9 @@ from earnorm import (
     App,
     BaseModel,
     ConfigurationError,
+    Dict,
+    Embedded,
+    EmbeddedModel,
     Int,
     List,
     String,
@@ -152,6 +155,129 @@ async def test_a_wrong_name_and_a_wrong_default_write_nothing(app: App) -> None:
         await Wrong.backfill()
 
 
+class Size(EmbeddedModel):
+    width = Int(default=1, db_name="w")
+    height = Int()
+
+
+class Part(EmbeddedModel):
+    kind = String()
+    weight = Int(default=2)
+    size = Embedded(Size)
+    number = Int(default=lambda: next(_numbers))
+
+
+class Wheel(Part):
+    _kind = "wheel"
+    spokes = Int(default=8)
+
+
+class Machine(BaseModel):
+    _name = "backfill.machine"
+
+    main = Embedded(Size, db_name="m", default=lambda: Size(height=5))
+    sizes = List(Embedded(Size))
+    named = Dict(Embedded(Size))
+    nested = List(List(Embedded(Size)))
+    part = Embedded(Part, discriminator="kind")
+    parts = List(Embedded(Part, discriminator="kind"))
+    plain = Embedded(Size, copy=False)
+
+
+_SIZE = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {}, optional={"w": st.sampled_from([None, 1, 7]), "height": st.just(3), "odd": st.just(1)}
+    ),
+)
+_PART = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "kind": st.sampled_from(["wheel", "part", "unknown"]),
+            "weight": st.sampled_from([None, 4]),
+            "size": _SIZE,
+            "spokes": st.just(9),
+            "number": st.just(1),
+        },
+    ),
+)
+_MACHINE = st.fixed_dictionaries(
+    {},
+    optional={
+        "m": _SIZE,
+        "sizes": st.lists(_SIZE, max_size=3) | st.none(),
+        "named": st.dictionaries(st.sampled_from("ab"), _SIZE) | st.none(),
+        "nested": st.lists(st.lists(_SIZE, max_size=2), max_size=2),
+        "part": _PART,
+        "parts": st.lists(_PART, max_size=3),
+        "plain": _SIZE,
+    },
+)
+
+
+async def test_fields_inside_objects_are_named_by_their_paths(app: App) -> None:
+    raw = stored(app, "backfill_machine")
+    machine = {"sizes": [{}, {"w": 3}, {}], "part": {"size": {}, "odd": 1}, "m": {}}
+    await raw.insert_many([dict(machine), {"plain": None, "m": None}])
+    assert (await Machine.backfill("sizes.width", "part.weight")).fields == {
+        "sizes.width": 1,
+        "part.weight": 1,
+    }
+    document = await raw.find_one({"sizes": {"$exists": True}})
+    assert document["sizes"] == [{"w": 1}, {"w": 3}, {"w": 1}]
+    assert document["part"] == {"size": {}, "odd": 1, "weight": 2} and document["m"] == {}
+    done = await Machine.backfill("part")
+    assert set(done.fields) == {f"part.{n}" for n in ("number", "size.width", "spokes", "weight")}
+    assert await Machine.search([("sizes.width", "=", 1)]).count() == 1
+    for name, why in (
+        ("sizes.height", "no default to store"),
+        ("sizes.heigth", "there is no such field"),
+        ("nothing.width", "there is no such field"),
+    ):
+        with pytest.raises(ConfigurationError, match=why):
+            await Machine.backfill(name)
+
+
+class RacingInside:
+    """Somebody writes the list before the first write of a backfill arrives."""
+
+    api = 1
+    name = "racing_inside"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    @hookimpl
+    def wrap_operation(self, app: App, model: type, operation: str) -> list[Any]:
+        async def race(op: Any, call_next: Any) -> Any:
+            self.calls += 1
+            if op.origin == "backfilling" and self.calls == 1:
+                await stored(app, "backfill_machine").update_one(
+                    {"n": 1}, {"$set": {"sizes": [{"height": 9}, {}]}}
+                )
+            return await call_next(op)
+
+        return [(500, race)] if operation == "write" else []
+
+
+@pytest.mark.parametrize("kind", ["pymongo", "memory"])
+async def test_a_list_that_is_written_meanwhile_is_filled_in_as_it_is_then(
+    kind: str, database: str
+) -> None:
+    async with default_app(kind, database, [RacingInside()]) as app:
+        raw = stored(app, "backfill_machine")
+        await raw.insert_many([{"n": n, "sizes": [{"height": n}]} for n in range(3)])
+        assert (await Machine.backfill("sizes.width")).fields == {"sizes.width": 3}
+        documents = await raw.find().sort("n", 1).to_list(None)
+        assert [document["sizes"] for document in documents] == [
+            [{"height": 0, "w": 1}],
+            [{"height": 9, "w": 1}, {"w": 1}],
+            [{"height": 2, "w": 1}],
+        ]
+
+
 @pytest.fixture(scope="module")
 def lawful() -> Iterator[World]:
     with world() as started:
@@ -192,3 +318,66 @@ def test_afterwards_a_search_finds_what_reading_shows_and_nothing_stored_changed
             assert found == sum(record.state == value for record in records)
 
     lawful.run(example)
+
+
+@law(40)
+@hypothesis.given(st.lists(_MACHINE, max_size=4))
+def test_objects_get_the_defaults_that_reading_shows_and_keep_all_that_they_have(
+    lawful: World, documents: list[dict[str, Any]]
+) -> None:
+    async def example() -> None:
+        raw = stored(lawful.app, "backfill_machine")
+        await Machine.search().delete()
+        if documents:
+            await raw.insert_many([dict(document) for document in documents])
+        before = await raw.find().sort("_id", 1).to_list(None)
+        shown = [values(record) for record in await Machine.search(order="_id")]
+        counted = (await Machine.backfill(dry_run=True)).fields
+        assert await raw.find().sort("_id", 1).to_list(None) == before
+        done = (await Machine.backfill()).fields
+        # A default of the whole object brings defaults of its own, which a dry run does not see.
+        assert done == {**counted, "main.width": done["main.width"]}
+        after = await raw.find().sort("_id", 1).to_list(None)
+        for old_one, new_one in zip(before, after, strict=True):
+            assert kept(old_one, new_one) == old_one
+            assert all(complete(new_one))
+        assert [values(record) for record in await Machine.search(order="_id")] == shown
+        assert set((await Machine.backfill()).fields.values()) == {0}
+
+    lawful.run(example)
+
+
+def values(record: Any) -> Any:
+    """What reading shows, without the numbers that each call of the default makes."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(one) for one in value]
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items() if k != "number"}
+        return value
+
+    return plain(record.to_dict())
+
+
+def kept(old_one: Any, new_one: Any) -> Any:
+    """The part of the new value that the old one has."""
+    if isinstance(old_one, list):
+        return [kept(one, other) for one, other in zip(old_one, new_one, strict=True)]
+    if isinstance(old_one, dict):
+        return {key: kept(value, new_one[key]) for key, value in old_one.items()}
+    return new_one
+
+
+def complete(document: dict[str, Any]) -> Iterator[bool]:
+    """Tell of each object in the document whether it has the keys of all defaults."""
+    sizes = [document.get("m"), document.get("plain"), *(document.get("sizes") or ())]
+    sizes += (document.get("named") or {}).values()
+    sizes += [size for row in document.get("nested") or () for size in row]
+    for part in [document.get("part"), *(document.get("parts") or ())]:
+        if part is not None:
+            yield {"weight", "number"} <= part.keys()
+            yield part.get("kind") != "wheel" or "spokes" in part
+            sizes.append(part.get("size"))
+    for size in sizes:
+        yield size is None or "w" in size

@@ -26,7 +26,9 @@ from earnorm import (
     Int,
     Json,
     List,
+    Many2many,
     Many2one,
+    Reference,
     String,
     ValidationError,
     hookimpl,
@@ -257,3 +259,35 @@ async def test_layers_hold(database: str) -> None:
     async with default_app("pymongo", database, [Hiding()]):
         await Trip.create([{"name": "a"}, {"name": "b"}])
         assert (await Trip.search().to_polars())["name"].to_list() == ["a"]
+
+
+class Depot(BaseModel):
+    _name = "export.depot"
+    name = String()
+
+
+class Cargo(BaseModel):
+    _name = "export.cargo"
+    name = String()
+    depot_id = Many2one(Depot)
+    depot_ids = Many2many(Depot)
+    last = Reference(Depot)
+
+
+async def test_a_link_to_a_record_that_is_gone_is_exported_as_its_id(app: App) -> None:
+    kept, gone = await Depot.create([{"name": "kept"}, {"name": "gone"}])
+    links = {"depot_id": gone, "depot_ids": [kept, gone], "last": gone}
+    await Cargo.create([{"name": "a", **links}, {"name": "b", "depot_id": kept}])
+    await gone.unlink()
+    query = Cargo.search(order="name")
+    found = await query.prefetch("depot_id", "depot_ids", "last")
+    assert found[0].depot_id is not None and not found[0].depot_id.exists()
+    for frame in (found.to_pandas(), await query.to_pandas()):
+        assert list(frame["depot_id"]) == [gone.id, kept.id]
+        assert list(frame["depot_ids"][0]) == [kept.id, gone.id]
+        assert gone.id in str(frame["last"][0])
+    assert found.to_polars()["depot_id"].to_list() == [gone.id, kept.id]
+    assert found.to_arrow()["depot_id"].to_pylist() == [gone.id, kept.id]
+    for depth in (0, 1):
+        shown = found[0].to_dict(depth=depth)
+        assert shown["depot_id"] == gone.id and str(gone.id) in found[0].to_json(depth=depth)

@@ -277,7 +277,9 @@ async def test_a_change_gives_a_new_record_what_the_servers_upsert_gives_it(
             assert getattr(await Tally.get(known.pk), root) == getattr(known, root)
 
 
-async def test_the_values_that_changes_make_are_validated_and_new_goes_before_them(app: App) -> None:
+async def test_the_values_that_changes_make_are_validated_and_new_goes_before_them(
+    app: App,
+) -> None:
     for values, loc in (
         ({"number": Inc(51)}, ("number",)),
         ({"tags": Push("abcde")}, ("tags",)),

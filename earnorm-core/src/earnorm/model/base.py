@@ -736,7 +736,9 @@ class BaseModel(Declared):
         meanwhile stays, and the next call goes on where one was broken off.
 
         Args:
-            *names: Fields with a default; none means all of the model's.
+            *names: Fields with a default, or paths of such fields inside embedded objects
+                (``"lines.qty"``); a field that holds objects means those inside of it, too. None
+                means all of the model's.
             dry_run: Only count the documents that lack the key.
             progress: Called after each batch with the result so far; may be async.
 

@@ -7,18 +7,27 @@ wrote meanwhile stays, and a backfill that was broken off goes on where it stopp
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from earnorm.domain import Domain, condition
-from earnorm.exceptions import ConfigurationError, ValidationError, located, nearest
+from earnorm.exceptions import (
+    ConfigurationError,
+    EarnORMError,
+    ValidationError,
+    located,
+    nearest,
+)
+from earnorm.features.backfilling.inside import InsideOf, has_default, inside_of
 from earnorm.fields.base import Field
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import REQUEST, Operation, Options, PerRecord, Update, made_by
 from earnorm.kernel.requests import Stream
 from earnorm.kernel.steps import WAY, Way
+from earnorm.model.reading.by_ids import by_ids
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -29,6 +38,10 @@ NAME: Final = "backfilling"
 
 BATCH: Final = 2_000
 """The number of documents that one command writes."""
+
+_TRIES: Final = 5
+"""The most times that a value which somebody else keeps changing is filled in again; the next
+backfill goes on with it."""
 
 
 @dataclass(slots=True)
@@ -54,12 +67,18 @@ Progress: TypeAlias = Callable[[Backfilled], Awaitable[None] | None]
 
 
 def fields_with_default(fields: Mapping[str, Field[Any, Any]]) -> list[str]:
-    """Return the names of the stored fields whose default a document may lack."""
-    return [name for name, each in fields.items() if _has_default(each)]
+    """Return the names of the stored fields whose default a document may lack.
+
+    A field inside embedded objects is named by its path.
+    """
+    names = [name for name, each in fields.items() if has_default(each)]
+    for found in _inside(fields):
+        names += sorted(found.paths)
+    return names
 
 
-def _has_default(each: Field[Any, Any]) -> bool:
-    return each.stored and each.default is not None and not (each.is_derived or each.generated)
+def _inside(fields: Mapping[str, Field[Any, Any]]) -> list[InsideOf]:
+    return [found for each in fields.values() if each.stored and (found := inside_of(each))]
 
 
 async def backfill(
@@ -73,10 +92,13 @@ async def backfill(
     need_feature(NAME, "backfill()", bound.app)
     fields = bound.schema.fields
     known = fields_with_default(fields)
-    wanted = list(dict.fromkeys(names)) or known
+    below = {found.root.name: sorted(found.paths) for found in _inside(fields)}
+    wanted = [path for name in names for path in (name, *below.get(name, ()))] or known
+    wanted = [name for name in dict.fromkeys(wanted) if name in known or name not in below]
     for name in wanted:
         if name not in known:
-            why = "there is no such field" if name not in fields else "it has no default to store"
+            is_field = name in fields or _is_inside(bound, name)
+            why = "it has no default to store" if is_field else "there is no such field"
             raise ConfigurationError(
                 f"backfill of {bound.model._name}.{name}: {why}{nearest(name, known)}"
             )
@@ -86,8 +108,21 @@ async def backfill(
     result = Backfilled(bound.model._name)
     for name in wanted:
         result.fields[name] = 0
-        await _fill(bound, env, fields[name], result, dry_run=dry_run, progress=progress)
+        if name in fields:
+            await _fill(bound, env, fields[name], result, dry_run=dry_run, progress=progress)
+    for found in _inside(fields):
+        mine = found.only(wanted)
+        if mine.paths:
+            await _fill_inside(bound, env, mine, result, dry_run=dry_run, progress=progress)
     return result
+
+
+def _is_inside(bound: BoundModel, path: str) -> bool:
+    try:
+        bound.schema.resolve(path)
+    except EarnORMError:
+        return False
+    return True
 
 
 async def _fill(
@@ -102,23 +137,73 @@ async def _fill(
     """Write the default of one field."""
     lacks = condition(each.name, "exists", False)
     default = _Default(bound, each)
+    async for documents in _batches(bound, env, lacks, frozenset({"_id"})):
+        pks = [document["_id"] for document in documents]
+        if dry_run:
+            result.fields[each.name] += len(pks)
+        else:
+            result.fields[each.name] += await _write(bound, env, lacks, pks, default)
+        await _tell(progress, result)
+
+
+async def _batches(
+    bound: BoundModel, env: Env, domain: Domain, names: frozenset[str]
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield the documents that match, with these fields."""
     stream = Stream(BATCH)
-    options = Options(fields=frozenset({"_id"}), order=(("_id", 1),))
+    options = Options(fields=names, order=(("_id", 1),))
     notes = {**made_by(NAME), REQUEST: stream}
-    search = Operation("search", bound.model, env, lacks, None, options, notes)
+    search = Operation("search", bound.model, env, domain, None, options, notes)
     try:
         while documents := await env.app.execute(search):
-            pks = [document["_id"] for document in documents]
-            if dry_run:
-                result.fields[each.name] += len(pks)
-            else:
-                result.fields[each.name] += await _write(bound, env, lacks, pks, default)
-            if progress is not None:
-                awaitable = progress(result)
-                if inspect.isawaitable(awaitable):
-                    await awaitable
+            yield documents
     finally:
         await stream.close()
+
+
+async def _tell(progress: Progress | None, result: Backfilled) -> None:
+    if progress is not None:
+        awaitable = progress(result)
+        if inspect.isawaitable(awaitable):
+            await awaitable
+
+
+async def _fill_inside(
+    bound: BoundModel,
+    env: Env,
+    found: InsideOf,
+    result: Backfilled,
+    *,
+    dry_run: bool,
+    progress: Progress | None,
+) -> None:
+    """Write the defaults inside one field, each value whole and only if it is still as it was read."""
+    key, names = found.root.db_name, frozenset({"_id", found.root.name})
+    async for documents in _batches(bound, env, found.lacking, names):
+        for _ in range(_TRIES):
+            changes: dict[Any, Update] = {}
+            paths: list[str] = []
+            for document in documents:
+                value, missing = found.filled(document.get(key))
+                if missing:
+                    paths += missing
+                    changes[document["_id"]] = Update({"$set": {key: value}}, {key: document[key]})
+            if dry_run or not changes:
+                break
+            pks = list(changes)
+            written = await _execute(bound, env, condition("_id", "in", pks), PerRecord(changes))
+            if written == len(changes):
+                break
+            # Somebody else has written some of them meanwhile, so these are read again.
+            paths_before = Counter(paths)
+            documents = await by_ids(bound, "_id", pks, env=env, fields=names, notes=made_by(NAME))
+            left = [path for document in documents for path in found.filled(document.get(key))[1]]
+            for path, number in (paths_before - Counter(left)).items():
+                result.fields[path] += number
+            paths = []
+        for path in paths:
+            result.fields[path] += 1
+        await _tell(progress, result)
 
 
 async def _write(
@@ -130,7 +215,10 @@ async def _write(
         values = default.update()
     else:
         values = PerRecord({pk: default.update() for pk in pks})
-    domain = condition("_id", "in", pks) & lacks
+    return await _execute(bound, env, condition("_id", "in", pks) & lacks, values)
+
+
+async def _execute(bound: BoundModel, env: Env, domain: Domain, values: Update | PerRecord) -> int:
     notes = {**made_by(NAME), WAY: Way.DERIVED}
     written: int = await env.app.execute(
         Operation("write", bound.model, env, domain, values, notes=notes)

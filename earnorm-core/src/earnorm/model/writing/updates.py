@@ -318,8 +318,10 @@ class Push(OfItems):
         """Return the items in the server's order of their stored forms."""
         inner = _list_item(self, field, grows=None)
         pairs = [(inner.encode(adapter(inner, False).validate_python(i)), i) for i in self.items]
-        ways: Mapping[str, int] = self.sort if isinstance(self.sort, Mapping) else {"": self.sort or 1}
-        for name, way in reversed(ways.items()):
+        ways: Mapping[str, int] = (
+            self.sort if isinstance(self.sort, Mapping) else {"": self.sort or 1}
+        )
+        for name, way in reversed(list(ways.items())):
             key = inner.model._schema.path_of(name) if name and isinstance(inner, Embedded) else ""
             pairs.sort(
                 key=lambda pair: bson_key(pair[0].get(key) if key else pair[0]), reverse=way < 0
