@@ -131,7 +131,10 @@ class Reference(Relation["BaseModel", N]):
         if name is None:
             raise PydanticCustomError("reference", "not a record")
         self._model_checked(name)
-        record._refuse_other_app()
+        if record.is_stored:
+            record._refuse_other_app()
+        else:
+            record._be_linked()
         return record
 
     def _model_checked(self, name: str) -> None:
@@ -147,9 +150,12 @@ class Reference(Relation["BaseModel", N]):
         if value is None:
             return None
         try:
-            return self.encode(self._checked(value))
+            checked = self._checked(value)
         except PydanticCustomError as error:
             raise ValueError(f"{self.name}: {error.message()}") from None
+        if is_record(checked) and (pk := checked.__dict__.get("_id")) is not None:
+            return {"model": type(checked)._name, "id": pk}
+        return self.encode(checked)
 
     if not TYPE_CHECKING:
 

@@ -24,7 +24,7 @@ import pydantic
 from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
-from earnorm.exceptions import ValidationError
+from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.fields.base import (
     CommonOptions,
     ConvertingField,
@@ -166,18 +166,27 @@ class Relation(ConvertingField[V, N]):
         fetch = getattr(record, "_fetch", None)
         if fetch is not None:
             fetch.refuse_other_app()
+        else:
+            record._be_linked()
         return record
 
     def _pk(self, value: Any) -> Any:
-        """Return the stored id of a record; any other value is an id already."""
+        """Return the stored id of a record; any other value is an id already.
+
+        Raises:
+            ValidationError: The record is not stored, and a link to it would lead nowhere.
+        """
         if not is_record(value):
             return value
         pk = value.__dict__.get("_id")
-        if pk is None:
-            raise ValidationError(
-                self.model_name,
-                [{"loc": (self.name,), "msg": "the record is not saved yet", "type": "unsaved"}],
-            )
+        if pk is None or not (hasattr(value, "_fetch") or value._is_being_made()):
+            message = "the record is not saved yet; save() it first"
+            if self.to_many:
+                message += (
+                    ", or give the record itself in place of a command, and it is saved along"
+                )
+            detail: ErrorDetail = {"loc": (self.name,), "msg": message, "type": "unsaved"}
+            raise ValidationError(self.model_name, [detail])
         return pk
 
     def operand(self, value: Any) -> Any:
@@ -186,7 +195,8 @@ class Relation(ConvertingField[V, N]):
         reference = _reference(value)
         if is_record(reference):
             reference._refuse_other_app()
-            return self._pk(reference)
+            pk = reference.__dict__.get("_id")
+            return self._pk(reference) if pk is None else pk
         target = self._target()
         if target is None:
             raise ValueError(

@@ -41,7 +41,7 @@ from earnorm.kernel.operations import ONE, Operation
 from earnorm.model import writing
 from earnorm.model.declaring import Declaration, declare_options
 from earnorm.model.extension import called_in_app, class_in_app
-from earnorm.model.identity import are_same, find_id, has_id, hash_of, keep_as_drawn
+from earnorm.model.identity import are_same, draw_ids, find_id, has_id, hash_of, keep_as_drawn
 from earnorm.model.query import Query, concerns_of
 from earnorm.model.reading import serializing
 from earnorm.model.reading.hydrate import ghosts, hydrate_one
@@ -265,6 +265,14 @@ class BaseModel(Declared):
         """Refuse the record as a value where another App than its own is current."""
         if self.is_stored:
             self._fetch.refuse_other_app()
+
+    def _be_linked(self) -> None:
+        """Draw the id of an unsaved record, because a link asks which record it is."""
+        draw_ids([self])
+
+    def _is_being_made(self) -> bool:
+        """Return whether the record is stored together with one that links to it."""
+        return writing.creating.is_made(self)
 
     def exists(self) -> bool:
         """Return False if the record was looked for and not found. No query is sent.

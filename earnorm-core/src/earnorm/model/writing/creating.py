@@ -9,6 +9,7 @@ from functools import partial
 from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
+from weakref import WeakSet
 
 from bson import ObjectId
 
@@ -117,6 +118,7 @@ class Creation:
                 record.__dict__["_id"] = state["_id"]
             else:
                 set_state(record, state)
+            _MADE.add(record)
         return self.records
 
     async def execute(self) -> list[Any]:
@@ -288,6 +290,15 @@ async def store(
 
 _BEING_STORED: Final[set[int]] = set()
 """The ``id()`` of each unsaved record that is on its way to the database."""
+
+
+_MADE: Final[WeakSet[BaseModel]] = WeakSet()
+"""The records that were made before they are stored, so that others can link to them."""
+
+
+def is_made(record: BaseModel) -> bool:
+    """Return whether a record that is not stored yet will be stored before those that link to it."""
+    return record in _MADE
 
 
 def _refuse_twice(bound: BoundModel, unsaved: Sequence[Any]) -> None:
