@@ -32,6 +32,7 @@ from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.reading.ordering import texts
 from earnorm.model.recordset import RecordSet
 from earnorm.model.validation.checking import checked_plan, narrowed
+from earnorm.model.writing.classes import deciding, parts_of
 from earnorm.model.writing.creating import Creation, prepared
 from earnorm.model.writing.handing_back import give_new, give_written, on_its_way
 from earnorm.model.writing.objectids import object_ids
@@ -366,18 +367,21 @@ class Upsert:
     ) -> BaseModel | None:
         """Write the record that matches the domain, and return it; None if there is none."""
         env, bound = current_env(), self._bound
-        plan = await self._plan(row, values, batch)
+        judge = bound
+        if deciding(bound, values):
+            judge, domain = await self._judge_of(domain, values)
+        plan = await self._plan(judge, row, values, batch)
         if not plan.operators:
             options = Options(limit=1, fields=frozenset({"_id"}))
             op = Operation("search", bound.model, env, domain, None, options, _NOTES)
             documents = await env.app.execute(op)
             return await self._read(documents[0]["_id"]) if documents else None
         returned = Returned(frozenset({"_id"}))
-        change = plan.update(expected(bound, row))
+        change = plan.update(expected(judge, row))
         notes = {**_NOTES, RETURNED: returned}
         op = Operation("write", bound.model, env, domain, change, Options(many=False), notes)
         op = on_its_way(bound, op, Way.UPSERT)
-        parts = await narrowed(op, bound, plan.values)
+        parts = await narrowed(op, judge, plan.values)
         if not parts or not await env.app.execute(parts[0]) or returned.document is None:
             await refuse_outside(bound, op, plan.guards)
             return None
@@ -385,8 +389,23 @@ class Upsert:
         give_written(record, op, change, was_read_after=True)
         return record
 
-    async def _plan(self, row: ValueRow, values: Values, given: ValueBatch) -> Plan:
-        bound, steps = self._bound, self._bound.ways.upsert
+    async def _judge_of(self, domain: Domain, values: Values) -> tuple[BoundModel, Domain]:
+        """Return the class that judges the values of the record, and the domain with its class."""
+        env, bound = current_env(), self._bound
+        assert bound.classes is not None and bound.reading is not None
+        options = Options(limit=1, fields=frozenset({"_id", *bound.reading.needs}))
+        op = Operation("search", bound.model, env, domain, None, options, _NOTES)
+        judge = bound
+        if documents := await env.app.execute(op):
+            judge = env.app.bind(bound.classes.of(documents)[0])
+        # Another record that is made meanwhile may be of another class, and is found in the next try.
+        parts = {id(model): part for part, model in parts_of(bound, deciding(bound, values))}
+        return judge, domain & parts.get(id(judge), parts[id(bound)])
+
+    async def _plan(
+        self, bound: BoundModel, row: ValueRow, values: Values, given: ValueBatch
+    ) -> Plan:
+        steps = bound.ways.upsert
         if steps is None or not steps.concern((values,)):
             return await checked_plan(bound, planned(bound.schema, values))
         own = ValueRow(dict(values))

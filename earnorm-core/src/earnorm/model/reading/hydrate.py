@@ -63,8 +63,20 @@ def states_of(
     models = bound.classes.of(documents)
     for record, model in zip(records, models, strict=True):
         if type(record) is not model:
-            object.__setattr__(record, "__class__", model)
+            change_class(record, model)
     return [_state(model, document) for model, document in zip(models, documents, strict=True)]
+
+
+def change_class(record: BaseModel, model: type[BaseModel]) -> None:
+    """Give a ghost the class that its document names.
+
+    The class that it had has validated what was assigned meanwhile; its own does so when it is
+    written.
+    """
+    if type(record) is not model:
+        object.__setattr__(record, "__class__", model)
+        if changed := getattr(record, "_changes", None):
+            record._unchecked_or_new().update(changed)
 
 
 # -- documents of several classes ------------------------------------------------------------------

@@ -8,12 +8,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain.values import stored
-from earnorm.exceptions import ValidationError
+from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.steps import Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, ValueWays
 from earnorm.model.reading.hydrate import ghosts
 from earnorm.model.validation.checking import checked_plans
+from earnorm.model.writing.classes import own_classes
 from earnorm.model.writing.pipeline import carry_out, check_written
 from earnorm.model.writing.planning import Plan, planned
 from earnorm.model.writing.sending import Change, refuse_unsaved, write_each
@@ -62,7 +63,7 @@ async def checked_each(
     *,
     before: bool = True,
 ) -> tuple[list[Change], ValueBatch]:
-    """Check the values of several records, each with its own values.
+    """Check the values of several records, each with its own values, by the rules of its own class.
 
     Args:
         bound: The model.
@@ -76,6 +77,37 @@ async def checked_each(
     Raises:
         ValidationError: With every problem and the record's position.
     """
+    if bound.classes is None:
+        return await _checked_of_class(bound, rows, way, before=before)
+    paths = {path for row, _ in rows if _is_mapping(row.values) for path in row.values}
+    models = await own_classes(bound, [(row.record, pk) for row, pk in rows], paths)
+    groups: dict[BoundModel, list[tuple[ValueRow, Any]]] = {}
+    for model, given in zip(models, rows, strict=True):
+        groups.setdefault(model, []).append(given)
+    if len(groups) < 2:
+        return await _checked_of_class(next(iter(groups), bound), rows, way, before=before)
+    changes: dict[int, Change] = {}
+    problems: list[ErrorDetail] = []
+    together = ValueBatch(current_env(), way, bound.view, [row for row, _ in rows])
+    for model, group in groups.items():
+        try:
+            own, batch = await _checked_of_class(model, group, way, before=before)
+        except ValidationError as error:
+            problems += error.errors()
+            continue
+        changes.update((id(change.row), change) for change in own)
+        together.settling += batch.settling
+    if problems:
+        places = {row.loc: place for place, (row, _) in enumerate(rows)}
+        problems.sort(key=lambda detail: places.get(detail["loc"][:1], 0))
+        raise ValidationError(bound.model._name, problems)
+    return [changes[id(row)] for row, _ in rows if id(row) in changes], together
+
+
+async def _checked_of_class(
+    bound: BoundModel, rows: Sequence[tuple[ValueRow, Any]], way: Way, *, before: bool
+) -> tuple[list[Change], ValueBatch]:
+    """Do the work of ``checked_each`` for records that one model judges."""
     batch = ValueBatch(current_env(), way, bound.view, [row for row, _ in rows])
     for row in batch.rows:
         if not _is_mapping(row.values):

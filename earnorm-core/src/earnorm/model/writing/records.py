@@ -15,7 +15,7 @@ from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.notes import NO_NOTES, Note
-from earnorm.kernel.operations import PLAIN, Operation, PerRecord, Update
+from earnorm.kernel.operations import PLAIN, Operation, Options, PerRecord, Update
 from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import atomic
 from earnorm.kernel.value_steps import NOTHING, ValueBatch, ValueRow, ValueSteps, run_value_steps
@@ -23,6 +23,7 @@ from earnorm.model.kinds import by_model, is_mixed, model_of
 from earnorm.model.validation.checking import checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating
 from earnorm.model.writing.changed_paths import by_paths, note_paths, refuse_displaced
+from earnorm.model.writing.classes import deciding, know_classes, parts_of
 from earnorm.model.writing.copies import Copies, joined
 from earnorm.model.writing.handing_back import give_written, on_its_way
 from earnorm.model.writing.partly import find_written, name_left
@@ -60,7 +61,10 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
             raise ValidationError(type(record)._name, changes)
         await creating.create_with(current_env().app.bind(type(record)), record, values)
         return
-    schema, names = type(record)._schema, changed_fields(record)
+    names = changed_fields(record)
+    if type(record)._root is not None:
+        await know_classes([record], {*names, *values})
+    schema = type(record)._schema
     if not schema.readonly.isdisjoint(names):
         raise ValidationError(schema.name, readonly_changes(schema.readonly, names))
     held = Snapshot(record, names, deep=True)
@@ -103,6 +107,10 @@ async def prepared_save(
         return None
     env = env_of(records)
     bound = env.app.bind(type(records[0]))
+    if bound.classes is not None and is_alone:
+        for record, names in changed:
+            await know_classes([record], names)
+        bound = env.app.bind(type(records[0]))
     many = len(changed) > 1
     rows: list[ValueRow] = []
     for position, (record, names) in enumerate(changed):
@@ -266,8 +274,12 @@ async def write(
     if len(records) > 1:  # what a write adds to a record must not be added to it twice
         records = list({id(record): record for record in records}.values())
     bound = _bound_of(records)
-    if bound.classes is not None and is_mixed(records):
-        return await _write_by_class(records, values, notes)
+    if bound.classes is not None:
+        if isinstance(values, Mapping):
+            await know_classes(records, values)
+        if is_mixed(records):
+            return await _write_by_class(records, values, notes)
+        bound = _bound_of(records)
     names = values if isinstance(values, Mapping) else ()  # else it is refused below
     held: list[Snapshot] = []
     for record in records:  # a loop makes no function call of its own
@@ -286,6 +298,12 @@ async def _write_by_class(
     records: Sequence[BaseModel], values: Mapping[str, Any], notes: Mapping[Note[Any], Any]
 ) -> int:
     """Write records of several classes: each class has fields, rules and steps of its own."""
+    return await atomic(await _prepared_by_class(records, values, notes))
+
+
+async def _prepared_by_class(
+    records: Sequence[BaseModel], values: Mapping[str, Any], notes: Mapping[Note[Any], Any]
+) -> Callable[[], Awaitable[int]]:
     groups = by_model(records)
     refused: list[tuple[list[BaseModel], list[ErrorDetail]]] = []
     runs: list[Callable[[], Awaitable[int]]] = []
@@ -300,7 +318,7 @@ async def _write_by_class(
     async def run() -> int:
         return sum([await each() for each in runs])
 
-    return await atomic(run)
+    return run
 
 
 def _of_classes(
@@ -354,6 +372,11 @@ async def prepared_write(
         ValidationError: With every problem found.
     """
     bound = _bound_of(records)
+    if bound.classes is not None and isinstance(values, Mapping):
+        await know_classes(records, values)
+        if is_mixed(records):
+            return await _prepared_by_class(records, values, notes), False
+        bound = _bound_of(records)
     if held is None:
         held = [Snapshot(record, values) for record in records]
     before = held
@@ -428,13 +451,50 @@ NO_STEPS = ValueSteps(())
 async def update(op: Operation, values: Mapping[str, Any]) -> int:
     """Write the same values to every record that a domain matches."""
     bound = op.app.bind(op.model)
+    deciders = deciding(bound, values) if isinstance(values, Mapping) else []
+    if not deciders:
+        return await (await _prepared_update(bound, op, values))()
+    runs: list[Callable[[], Awaitable[int]]] = []
+    for domain, judge in parts_of(bound, deciders):
+        part = op.replace(domain=op.domain & domain)
+        try:
+            runs.append(await _prepared_update(judge, part, values))
+        except ValidationError:
+            if judge is bound or await _has_any(part):
+                raise  # a class that has no record to write has no say
+
+    async def run() -> int:
+        return sum([await each() for each in runs])
+
+    return await atomic(run)
+
+
+async def _has_any(op: Operation) -> bool:
+    count = op.child("count", op.model, op.domain, options=Options(limit=1), origin="model")
+    return bool(await op.app.execute(count))
+
+
+async def _prepared_update(
+    bound: BoundModel, op: Operation, values: Mapping[str, Any]
+) -> Callable[[], Awaitable[int]]:
+    """Check the values of an update by domain, and prepare the work.
+
+    Args:
+        bound: The model that judges the values: that of the operation, or a subclass.
+        op: The operation.
+        values: The values.
+
+    Raises:
+        ValidationError: With every problem of the values.
+    """
     steps = bound.ways.update
     if steps is None or not isinstance(values, Mapping) or not steps.concern((values,)):
-        return await _update(bound, op, await checked_plan(bound, planned(bound.schema, values)))
+        only = await checked_plan(bound, planned(bound.schema, values))
+        return lambda: _update(bound, op, only)
     row = ValueRow(dict(values))
     batch = ValueBatch(op.env, Way.UPDATE, bound.view, [row])
     (plan,) = await check_written(bound, steps, batch, None)
-    return await carry_out(batch, lambda: _update(bound, op, plan, expected(bound, row)))
+    return lambda: carry_out(batch, lambda: _update(bound, op, plan, expected(bound, row)))
 
 
 async def _update(

@@ -11,6 +11,8 @@ from earnorm.kernel.transactions import atomic
 from earnorm.model.identity import find_id
 from earnorm.model.kinds import by_model
 from earnorm.model.writing import creating, records
+from earnorm.model.writing.classes import know_classes
+from earnorm.model.writing.pending import changed_fields
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -31,6 +33,10 @@ async def save(model: type[BaseModel], given: Sequence[BaseModel]) -> int:
         ValidationError: A value is not valid, or copies of one record contradict each other.
     """
     distinct = list({id(record): record for record in given}.values())
+    if model._root is not None:
+        await know_classes(
+            distinct, {name for record in distinct for name in changed_fields(record)}
+        )
     new = [record for record in distinct if not record.is_stored]
     _refuse_copies(model, new)
     works: list[Work] = []
