@@ -180,9 +180,10 @@ async def _fill_inside(
     """Write the defaults inside one field, each value whole and only if it is still as it was read."""
     key, names = found.root.db_name, frozenset({"_id", found.root.name})
     async for documents in _batches(bound, env, found.lacking, names):
+        paths: list[str] = []
         for _ in range(_TRIES):
             changes: dict[Any, Update] = {}
-            paths: list[str] = []
+            paths = []
             for document in documents:
                 value, missing = found.filled(document.get(key))
                 if missing:

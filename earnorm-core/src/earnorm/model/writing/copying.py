@@ -25,6 +25,7 @@ from earnorm.model.writing.tracking import env_of
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
+    from earnorm.model.schema import Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +249,11 @@ def _copied(field: Field[Any, Any], stored: Any) -> Any:
     values: Any = getattr(field, "_values", None)
     if values is not None:
         return {key: _copied(values, entry) for key, entry in stored.items()}
-    for inner in () if field.structure is None else field.structure._schema.stored:
+    schema: Schema | None = None if field.structure is None else field.structure._schema
+    for inner in () if schema is None else schema.stored:
         if not inner.copy:
             stored.pop(inner.db_name, None)
-            default = field.structure._schema.default_of(inner)
+            default = None if schema is None else schema.default_of(inner)
             if default is not None:
                 stored[inner.db_name] = inner.encode(default)
         elif inner.db_name in stored:
