@@ -194,7 +194,9 @@ class Schema:
                     problems.append(_missing(field))
         if problems:
             raise ValidationError(self.name, problems)
-        return state
+        # The keys have the order of the fields, as those of any new record have.
+        ordered = {name: state[name] for name in self.fields if name in state}
+        return {**ordered, **state}
 
     def one(self, name: str, when: When) -> Callable[[Any], Any]:
         """Return the validation of one field's value, which raises pydantic's own errors."""

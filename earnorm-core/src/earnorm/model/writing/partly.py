@@ -77,7 +77,7 @@ async def find_written(
 
 
 async def name_left(error: ConcurrencyError, op: Operation, pks: Sequence[Any]) -> None:
-    """Name in the error of a deletion the records that are still there.
+    """Name in the error of a deletion the records that are still there, at least one.
 
     Args:
         error: The error, which gets the ids.
@@ -85,6 +85,9 @@ async def name_left(error: ConcurrencyError, op: Operation, pks: Sequence[Any]) 
         pks: The stored ids of all records to delete.
     """
     bound = op.app.bind(op.model)
+    if len(pks) == 1:
+        error.ids = id_texts(bound, pks)
+        return
     fields = frozenset({"_id"})
     try:
         found = await by_ids(
