@@ -309,13 +309,20 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """The domains' laws, and every test marked fuzz, on many generated cases."""
+    """The domains' laws, and every test marked fuzz, on many generated cases; `-- FILE` runs those of a file.
+
+    Each run draws other cases; `-- --hypothesis-seed=N` repeats one.
+    """
     session.install("-r", "requirements-dev.txt")
     examples = os.environ.get("EARNORM_FUZZ_EXAMPLES", FUZZ_EXAMPLES)
-    domains = ("tests/domain", *session.posargs)
-    marked = ("-m", "fuzz", "--ignore=tests/domain", *session.posargs)
-    run_with_servers(session, *PYTEST, *domains, EARNORM_FUZZ_EXAMPLES=examples)
-    # Exit code 5: nothing outside tests/domain is marked.
-    run_with_servers(
-        session, *PYTEST, *marked, success_codes=(0, 5), EARNORM_FUZZ_EXAMPLES=examples
+    marked = ("-m", "fuzz", *session.posargs)
+    has_files = any(not argument.startswith("-") for argument in session.posargs)
+    runs = (
+        [marked]
+        if has_files
+        else [("tests/domain", *session.posargs), (*marked, "--ignore=tests/domain")]
     )
+    for arguments in runs:
+        run_beside_servers(
+            session, *PYTEST, *WORKERS, "--durations=0", *arguments, EARNORM_FUZZ_EXAMPLES=examples
+        )
