@@ -300,8 +300,11 @@ _NO_LISTS: Final[tuple[type[Any], ...]] = (str, bytes, Mapping, Commands)
 def listed(value: Any) -> Any:
     """Return the caller's list (or set, or generator) of a to-many field as an own list.
 
-    A RecordSet, which nobody changes, and a value that is no such collection stay as they are.
+    One record means a list of it. A RecordSet, which nobody changes, and a value that is no such
+    collection stay as they are.
     """
+    if is_record(value):
+        return [value]
     if hasattr(type(value), "ensure_one"):
         return value
     is_collection = isinstance(value, Iterable) and not isinstance(value, _NO_LISTS)

@@ -407,10 +407,9 @@ class BaseModel(Declared):
         if derived is not None and field.name in derived.by_name:
             derived.assign(self, field, value)
             return
-        if not field.stored and not isinstance(field, ToMany):
-            raise AttributeError(f"{field.name} is not stored here; write the records themselves")
-        if not field.assignable:
-            raise AttributeError(f"{field.name} takes no assignment; {field.how_to_write}")
+        is_elsewhere = not field.stored and not isinstance(field, ToMany)
+        if is_elsewhere or not field.assignable:
+            raise ValidationError(type(self)._name, [_not_assigned(field, is_elsewhere)])
         if hasattr(self, "_fetch"):  # it is stored
             when = "write"
         if when == "write" and (field.readonly or field.name == "_id"):
@@ -772,6 +771,12 @@ BaseModel._id.__set_name__(BaseModel, "_id")
 
 def _readonly(field: Field[Any, Any]) -> Any:
     return {"loc": (field.name,), "msg": "can be set only on a new record", "type": "readonly"}
+
+
+def _not_assigned(field: Field[Any, Any], is_elsewhere: bool) -> Any:
+    how = "is not stored here; write the records themselves"
+    message = how if is_elsewhere else f"takes no assignment; {field.how_to_write}"
+    return {"loc": (field.name,), "msg": message, "type": "readonly"}
 
 
 def _fixed_id() -> Any:

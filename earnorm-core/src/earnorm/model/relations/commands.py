@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import ValidationError
 from earnorm.fields.base import MISSING
 from earnorm.fields.command import Command
-from earnorm.fields.relational import Commands, ToMany
+from earnorm.fields.relational import Commands, ToMany, is_record
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.reading.hydrate import ghosts
@@ -228,11 +228,14 @@ class _CommandsOfRows:
             await ends.check(change.links)
             after(partial(ends.link, change.links))
         if change.created:
-            indexes = [index for index in change.created for _ in ends.copies]
-            values = [
-                ends.new(commands[i].values, pk) for i in change.created for pk in ends.copies
+            pairs = [
+                (index, pk)
+                for index in change.created
+                # A record that the program made is created once, and its last owner has it.
+                for pk in ends.copies[-1 if is_record(commands[index].values) else 0 :]
             ]
-            child = await self._create(field, values, indexes)
+            values = [ends.new(commands[index].values, pk) for index, pk in pairs]
+            child = await self._create(field, values, [index for index, _ in pairs])
             if child is None:
                 return
             after(child.run)

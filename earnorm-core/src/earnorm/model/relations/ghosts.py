@@ -227,7 +227,7 @@ def _completer(siblings: Callable[[], list[Any]], field: Field[Any, Any]) -> Cal
 def ghosts_of(record: Any, field: ToMany[Any], value: Any) -> RecordSet[Any]:
     """Return a to-many field's value: the assigned members, or records that are not loaded yet."""
     model = target_of(_app_of(record), field).model
-    if value is None and not field.stored:
+    if value is None and not field.stored and field.name not in record.__dict__:
         return _read(record, field, model, None) if record.is_stored else RecordSet(model, [])
     is_default = value is None and field.name not in record.__dict__
     if is_default:
