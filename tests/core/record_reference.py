@@ -1,71 +1,22 @@
 """What a record is, in plain Python: its states, what is pending, links, and a store.
 
-Nothing of the library is imported here. The machine in test_record_machine.py does the same steps to
-records and to this reference, and holds memory and database of both equal.
+Nothing of the library is imported here. The machine does the same steps to records and to this
+reference, and holds memory and database of both equal. record_kinds.py has the models.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-Document = dict[str, Any]
+from .record_kinds import Document, Kind, stored
+
 MISSING: Any = object()
 
 
 class Refused(Exception):
     """A step that the library must refuse; its text is the name of the library's error."""
-
-
-@dataclass
-class Part:
-    """An embedded object: its values by field, and the stored keys that it does not declare."""
-
-    values: dict[str, Any]
-    undeclared: dict[str, Any] = field(default_factory=dict)
-
-    KEYS: ClassVar[Mapping[str, str]] = {"sku": "s", "qty": "qty"}
-
-    def stored(self) -> Document:
-        return {**{self.KEYS[k]: v for k, v in self.values.items()}, **self.undeclared}
-
-    @classmethod
-    def read(cls, document: Document) -> Part:
-        names = {key: name for name, key in cls.KEYS.items()}
-        values = {names[k]: v for k, v in document.items() if k in names}
-        return cls(values, {k: copy.deepcopy(v) for k, v in document.items() if k not in names})
-
-
-def stored(value: Any) -> Any:
-    """The stored form of a value in memory."""
-    if isinstance(value, Part):
-        return value.stored()
-    if isinstance(value, list):
-        return [stored(item) for item in value]
-    return {k: stored(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A model: its stored fields with their keys, defaults, and the readers of embedded values."""
-
-    name: str
-    keys: Mapping[str, str]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    embedded: frozenset[str] = frozenset()
-    lists: frozenset[str] = frozenset()
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    versioned: bool = False
-    computed: Callable[[Document], Document] = lambda document: {}
-
-    def read(self, name: str, value: Any) -> Any:
-        if name in self.embedded:
-            return None if value is None else Part.read(value)
-        if name in self.lists:
-            return None if value is None else [Part.read(item) for item in value]
-        return copy.deepcopy(value)
 
 
 class Store:
@@ -84,9 +35,42 @@ class Store:
         if kind.versioned:
             document["_revision"] = document.get("_revision", 0) + 1
 
+    def pointing(self, kind: Kind, key: str, owner: Any) -> list[Any]:
+        """The ids of the documents that name an owner, alone or in a list."""
+        links = {pk: document.get(key) for pk, document in self.of(kind).items()}
+        many = key in kind.to_many
+        return [pk for pk, link in links.items() if owner in ((link or ()) if many else [link])]
+
+    def command(self, kind: Kind, key: str, owner: Any, commands: Iterable[Any]) -> None:
+        """Carry out an owner's commands; each has a way, ids of documents, and values."""
+        before = self.pointing(kind, key, owner)
+        links, deleted = list(before), set[Any]()
+        for way, pks, values in commands:
+            if way in ("link", "set") and not deleted.isdisjoint(pks):
+                raise Refused("ValidationError")
+            if way == "update":
+                for pk in pks:
+                    if pk not in self.of(kind):
+                        raise Refused("NotFound")
+                    self.change(kind, pk, lambda d, new=values: d.update(new))
+                continue
+            links = [pk for pk in links if pk not in pks and way != "set"]
+            links += pks if way in ("link", "set") else ()
+            deleted |= {*pks} if way == "delete" else set()
+        if not self.of(kind).keys() >= {*links}:
+            raise Refused("NotFound")
+        for pk in {*links} ^ {*before}:
+            new: Any = owner if pk in links else None
+            if key in kind.to_many:
+                kept = [each for each in self.of(kind)[pk].get(key) or () if each != owner]
+                new = [*kept, owner] if pk in links else kept
+            self.change(kind, pk, lambda d, new=new: d.update({key: new}))
+        for pk in deleted.intersection(before):
+            del self.of(kind)[pk]
+
 
 class Record:
-    """A record in memory."""
+    """A record in memory; ``parent`` is the loaded record that it delegates to."""
 
     def __init__(self, store: Store, kind: Kind, values: Mapping[str, Any]) -> None:
         self.store, self.kind = store, kind
@@ -95,16 +79,17 @@ class Record:
         self.base: dict[str, Any] = {}
         self.assigned: set[str] = set()
         self.pk: Any = None
+        self.parent: Record | None = None
+        self.given: dict[str, Any] = {}  # what was written to a parent that is not loaded
         self.revision = 0
         self.is_stored = self.is_stale = False
 
     @classmethod
     def loaded(cls, store: Store, kind: Kind, pk: Any) -> Record:
-        record = cls(store, kind, {})
-        record.load(pk)
+        (record := cls(store, kind, {})).load(pk)
         return record
 
-    def load(self, pk: Any, names: Sequence[str] | None = None) -> None:
+    def load(self, pk: Any, names: Iterable[str] | None = None) -> None:
         """Take the stored values; all of them, or some."""
         if pk not in self.store.of(self.kind):
             raise Refused("NotFound")
@@ -117,10 +102,11 @@ class Record:
             elif name in self.kind.defaults:
                 self.memory[name] = copy.deepcopy(self.kind.defaults[name])
             self.agree(name)
-        self.pk, self.is_stored = pk, True
-        self.revision = document.get("_revision", 0)
+        if names is None or self.kind.link in names:
+            self.parent, self.given = None, {}
         if names is None:
-            self.is_stale = False
+            self.pk, self.is_stored, self.is_stale = pk, True, False
+            self.revision = document.get("_revision", 0)
 
     # -- what is pending ---------------------------------------------------------------------------
 
@@ -131,55 +117,60 @@ class Record:
             self.base[name] = copy.deepcopy(stored(self.memory[name]))
 
     def pending(self) -> list[str]:
-        def differs(name: str) -> bool:
-            return stored(self.memory.get(name, MISSING)) != self.base.get(name, MISSING)
-
-        return [n for n in self.kind.keys if n in self.assigned or differs(n)]
+        now = {name: stored(self.memory.get(name, MISSING)) for name in self.kind.keys}
+        return [n for n in now if n in self.assigned or now[n] != self.base.get(n, MISSING)]
 
     @property
     def is_changed(self) -> bool:
         return not self.is_stored or bool(self.pending())
 
     def assign(self, name: str, value: Any) -> None:
-        if self.memory.get(name) is not value or not isinstance(value, list | dict | Part):
-            self.memory[name] = copy.deepcopy(value)
+        self.memory[name] = copy.deepcopy(value)
         self.assigned.add(name)
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def save(self) -> None:
+    def save(self, copies: Sequence[Record] = ()) -> None:
+        """Save the record, or several copies of it together."""
+        is_linked = not self.is_stored or self.kind.link in self.pending()
+        if is_linked and self.parent is not None and not self.parent.is_stored:
+            raise Refused("ValidationError")
         if not self.is_stored:
             self.insert()
             return
-        names = self.pending()
-        if not names:
-            return
-        document = self.may_write()
-        # A changed field of an embedded object is written by its path, where an object was loaded.
-        paths: dict[tuple[str, ...], Any] = {}
-        for name in names:
-            value, before = stored(self.memory.get(name)), self.base.get(name)
-            inside = name in self.kind.embedded and name not in self.assigned
-            if inside and isinstance(value, dict) and isinstance(before, dict):
-                if not isinstance(document.get(self.kind.keys[name]), dict):
-                    raise Refused("ConcurrencyError")
-                for key in value:
-                    if key not in before or value[key] != before[key]:
-                        paths[self.kind.keys[name], key] = value[key]
-            else:
-                paths[self.kind.keys[name],] = value
+        changed = [each for each in copies or [self] if each.pending()]
+        sources: dict[str, Record] = {}
+        for each in changed:
+            for name in each.pending():
+                first = sources.setdefault(name, each)
+                if stored(first.memory.get(name)) != stored(each.memory.get(name)):
+                    raise Refused("ValidationError")
+        if self.kind.versioned and len({each.revision for each in changed}) > 1:
+            raise Refused("ConcurrencyError")
+        if changed:
+            document, revision = changed[0].may_write(), changed[0].revision
+            paths = {k: v for n, each in sources.items() for k, v in each.paths(n, document)}
+            self.store.change(self.kind, self.pk, lambda d: put(d, paths))
+            for each in copies or [self]:
+                if each.revision == revision:  # always where the model has no versions
+                    for name in sources.keys() - each.pending():
+                        each.memory[name] = copy.deepcopy(sources[name].memory.get(name))
+                    each.settle(sources)
 
-        def change(document: Document) -> None:
-            for (first, *rest), value in paths.items():
-                place = document[first] if rest else document
-                place[rest[0] if rest else first] = copy.deepcopy(value)
-
-        self.store.change(self.kind, self.pk, change)
-        self.settle(names)
+    def paths(self, name: str, document: Document) -> list[tuple[tuple[str, ...], Any]]:
+        """What is written: a changed field of an embedded object that was loaded, or the whole."""
+        key, value = self.kind.keys[name], stored(self.memory.get(name))
+        before = self.base.get(name)
+        inside = name in self.kind.embedded and name not in self.assigned
+        if not (inside and isinstance(value, dict) and isinstance(before, dict)):
+            return [((key,), value)]
+        if not isinstance(document.get(key), dict):
+            raise Refused("ConcurrencyError")
+        return [((key, k), v) for k, v in value.items() if k not in before or v != before[k]]
 
     def insert(self) -> None:
-        document = {self.kind.keys[name]: stored(value) for name, value in self.memory.items()}
-        document = copy.deepcopy({"_id": self.pk, **document, **self.kind.constants})
+        values = {self.kind.keys[name]: stored(value) for name, value in self.memory.items()}
+        document = copy.deepcopy({"_id": self.pk, **values, **self.kind.constants})
         document |= self.kind.computed(document)
         if self.kind.versioned:
             document["_revision"] = 0
@@ -187,13 +178,12 @@ class Record:
             raise Refused("DuplicateKey")
         self.store.of(self.kind)[self.pk] = document
         self.is_stored, self.revision = True, 0
-        self.settle(list(self.kind.keys))
+        self.settle(self.kind.keys)
 
-    def settle(self, names: Sequence[str]) -> None:
+    def settle(self, names: Iterable[str]) -> None:
         for name in names:
             self.agree(name)
-        document = self.store.of(self.kind)[self.pk]
-        self.revision = document.get("_revision", 0)
+        self.revision = self.store.of(self.kind)[self.pk].get("_revision", 0)
 
     def may_write(self) -> Document:
         if not self.is_stored:
@@ -208,43 +198,53 @@ class Record:
         return document
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Write values of whole fields; what else is pending stays."""
-        self.may_write()
-        given = copy.deepcopy(dict(values))
-        new = {self.kind.keys[name]: stored(value) for name, value in given.items()}
-        self.store.change(self.kind, self.pk, lambda d: d.update(copy.deepcopy(new)))
-        self.memory |= given
-        self.settle(list(given))
+        """Write values of whole fields, its parent's to the parent; what else is pending stays."""
+        own = {n: copy.deepcopy(v) for n, v in values.items() if n in self.kind.keys}
+        above = {n: v for n, v in values.items() if n not in own}
+        if above:
+            assert self.kind.above is not None
+            link = self.memory[self.kind.link]
+            parent = self.parent or Record.loaded(self.store, self.kind.above, link)
+            parent.may_write()
+            if own:
+                self.may_write()
+            parent.write(above)
+            self.given = {} if self.parent else {**self.given, **copy.deepcopy(above)}
+        if own:
+            self.may_write()
+            new = {(self.kind.keys[name],): stored(value) for name, value in own.items()}
+            self.store.change(self.kind, self.pk, lambda d: put(d, new))
+            self.memory |= own
+            self.settle(own)
 
     def change(self, name: str, change: Callable[[Document, str], None]) -> None:
         """Let the server change one field, and read it again."""
         self.may_write()
         self.store.change(self.kind, self.pk, lambda d: change(d, self.kind.keys[name]))
         self.load(self.pk, [name])
+        self.settle(())
 
     def delete(self) -> int:
-        if self.is_stale:
-            raise Refused("TransactionError")
-        document = self.store.of(self.kind).get(self.pk)
-        if document is not None:
-            self.may_write()
-            del self.store.of(self.kind)[self.pk]
-        return int(document is not None)
+        if not self.is_stale and self.pk not in self.store.of(self.kind):
+            return 0
+        self.may_write()
+        del self.store.of(self.kind)[self.pk]
+        return 1
 
     def twin(self) -> Record:
         """What pickle gives: the same record, in other objects."""
         new = copy.copy(self)
         new.memory, new.base = copy.deepcopy(self.memory), copy.deepcopy(self.base)
-        new.assigned = set(self.assigned)
+        new.assigned, new.parent, new.given = set(self.assigned), None, {}
         return new
 
     def remember(self) -> Callable[[], None]:
         """Return a function that puts everything back, in new objects."""
-        before = self.twin()
+        before, above = self.twin(), {"parent": self.parent, "given": self.given}
+        return lambda: self.__dict__.update(before.twin().__dict__, **above, pk=self.pk)
 
-        def restore() -> None:
-            again = before.twin()
-            for name in ("memory", "base", "assigned", "revision", "is_stored", "is_stale"):
-                setattr(self, name, getattr(again, name))
 
-        return restore
+def put(document: Document, paths: Mapping[tuple[str, ...], Any]) -> None:
+    for (first, *rest), value in paths.items():
+        place = document[first] if rest else document
+        place[rest[0] if rest else first] = copy.deepcopy(value)

@@ -40,7 +40,7 @@ async def stored(record: Kept, name: str) -> Any:
 STEPS = ("change", "save", "write other", "write whole", "refresh", "refresh other", "roll back")
 
 
-@law(200)
+@law(100)
 @hypothesis.given(
     name=st.sampled_from(sorted(KINDS)),
     steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 11)), max_size=8),
@@ -122,7 +122,7 @@ ACTIONS: dict[str, Callable[[Kept], Any]] = {
 }
 
 
-@law(200)
+@law(100)
 @hypothesis.given(
     action=st.sampled_from(sorted(ACTIONS)),
     name=st.sampled_from([*sorted(KINDS), "text", "n", "assign"]),
@@ -186,7 +186,7 @@ def test_what_is_changed_at_any_await_stays_pending(
 WORKS = ("assign", "in place", "object", "save", "write", "refresh one")
 
 
-@law(150)
+@law(300)
 @hypothesis.given(
     works=st.tuples(
         *[st.lists(st.sampled_from(WORKS), min_size=1, max_size=4)] * 2,
@@ -247,7 +247,7 @@ def in_order(value: Any) -> str:
     return repr(list(map(in_order, value))) if isinstance(value, list) else repr(value)
 
 
-@law(200)
+@law(100)
 @hypothesis.given(data=st.data())
 def test_undeclared_keys_are_kept_at_every_place(app_world: World, data: st.DataObject) -> None:
     def document(depth: int = 0) -> dict[str, Any]:
@@ -312,7 +312,7 @@ def put(record: Kept, path: str, number: int) -> None:
     setattr(part, name, {"qty": number, "marks": [str(number)]}.get(name, str(number)))
 
 
-@law(200)
+@law(100)
 @hypothesis.given(mine=st.sets(st.sampled_from(FIELDS)), theirs=st.sets(st.sampled_from(FIELDS)))
 def test_two_programs_that_change_different_fields_of_an_object_keep_both(
     app_world: World, mine: set[str], theirs: set[str]
