@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from earnorm.domain import Domain
 from earnorm.exceptions import ConfigurationError
-from earnorm.features import ATTRIBUTES, FEATURES, STEPS
+from earnorm.features import ATTRIBUTES, FEATURES, SETTINGS, STEPS
 from earnorm.features.computed.plugin import graph_of
 from earnorm.features.computed.recomputing import recompute
 from earnorm.kernel import app as kernel
+from earnorm.kernel import settings as kernel_settings
 from earnorm.kernel.environment import current_env, find_env, get_default, set_default, use_env
-from earnorm.kernel.settings import AppSettings
+from earnorm.kernel.settings import either, refuse_unknown
 from earnorm.model.reading.resolution import check, resolve
 
 if TYPE_CHECKING:
+    import pydantic
+
+    from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
     from earnorm.domain import DomainSource
     from earnorm.features.computed.recomputing import Progress, Recomputed
     from earnorm.features.indexes.catalog import IndexCatalog
@@ -31,6 +36,22 @@ __all__ = ["App", "AppSettings", "close", "init"]
 
 T = TypeVar("T")
 _Arguments = ParamSpec("_Arguments")
+
+
+@dataclass(frozen=True, slots=True)
+class AppSettings(kernel_settings.AppSettings):
+    """The settings of an App: the kernel's, which its class lists, and those of features.
+
+    Attributes:
+        coalesce: Read ids that are asked for at the same time with one query.
+        slow_query: Record operations that take this time or longer (``docs/indexes.md``); None
+            records none.
+        slow_query_file: The file for the shapes of slow operations, written when the App stops.
+    """
+
+    coalesce: bool = False
+    slow_query: float | None = None
+    slow_query_file: str | None = None
 
 
 class App(kernel.App):
@@ -85,6 +106,80 @@ class App(kernel.App):
     features: ClassVar[Mapping[str, str]] = FEATURES
     built_in_attributes: ClassVar[Collection[str]] = ATTRIBUTES.keys()
     built_in_steps: ClassVar[Collection[str]] = STEPS
+
+    def __init__(
+        self,
+        mongo_uri: str | None = None,
+        *,
+        database: str,
+        client: object | None = None,
+        driver: str | None = None,
+        plugins: Iterable[str | type | object] | None = None,
+        disabled: Iterable[str] = (),
+        required: Iterable[str] = (),
+        name: str | None = None,
+        min_pool_size: int | None = None,
+        max_pool_size: int | None = None,
+        pool_timeout: float | None = None,
+        max_lifetime: float | None = None,
+        pool_max_lifetime: float | None = None,
+        idle_timeout: float | None = None,
+        pool_idle_timeout: float | None = None,
+        server_timeout: float | None = 5.0,
+        default_timeout: float | None = None,
+        client_options: Mapping[str, object] | None = None,
+        create_indexes: bool = True,
+        coalesce: bool = False,
+        slow_query: float | None = None,
+        slow_query_file: str | None = None,
+        read_concern: ReadConcern | None = None,
+        write_concern: WriteConcern | None = None,
+        read_preference: ReadPreference | None = None,
+        **plugin_settings: Mapping[str, Any] | pydantic.BaseModel,
+    ) -> None:
+        refuse_unknown(plugin_settings, App)
+        self._app_settings = AppSettings(
+            database,
+            min_pool_size=min_pool_size,
+            max_pool_size=max_pool_size,
+            pool_timeout=pool_timeout,
+            max_lifetime=either(
+                "max_lifetime", max_lifetime, "pool_max_lifetime", pool_max_lifetime
+            ),
+            idle_timeout=either(
+                "idle_timeout", idle_timeout, "pool_idle_timeout", pool_idle_timeout
+            ),
+            server_timeout=server_timeout,
+            default_timeout=default_timeout,
+            client_options=client_options or {},
+            create_indexes=create_indexes,
+            read_concern=read_concern,
+            write_concern=write_concern,
+            read_preference=read_preference,
+            coalesce=coalesce,
+            slow_query=slow_query,
+            slow_query_file=slow_query_file,
+        )
+        super().__init__(
+            self._app_settings,
+            mongo_uri=mongo_uri,
+            client=client,
+            driver=driver,
+            plugins=plugins,
+            disabled=disabled,
+            required=required,
+            name=name,
+            feature_settings={
+                feature: {keyword: getattr(self._app_settings, keyword) for keyword in keywords}
+                for feature, keywords in SETTINGS.items()
+            },
+            plugin_settings=plugin_settings,
+        )
+
+    @property
+    def settings(self) -> AppSettings:
+        """The settings, those of features included."""
+        return self._app_settings
 
     @property
     def indexes(self) -> IndexCatalog:

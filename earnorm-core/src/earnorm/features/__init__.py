@@ -1,6 +1,6 @@
 """The built-in features: plugins of the core, each in its own folder, with the usual hooks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 FEATURES: Final[Mapping[str, str]] = {
@@ -33,6 +33,12 @@ FEATURES: Final[Mapping[str, str]] = {
 """Each feature by its name: the import path of its class, which an App imports as it does entry
 points. A feature without hooks has the path of its package: methods of Model, Query and RecordSet
 call its functions, and these begin with ``need_feature``."""
+
+SETTINGS: Final[Mapping[str, Sequence[str]]] = {
+    "coalescing": ("coalesce",),
+    "slow_queries": ("slow_query", "slow_query_file"),
+}
+"""The keywords of an App with which it makes a feature's class, by the feature's name."""
 
 ATTRIBUTES: Final[Mapping[str, str]] = {
     "_indexes": "earnorm.features.indexes.declaring:merge",

@@ -23,14 +23,11 @@ from earnorm.kernel.loading import BuiltIn, LoadedPlugins, load
 from earnorm.kernel.operations import Operation
 from earnorm.kernel.plugins import PluginInfo, Selection
 from earnorm.kernel.services import Services
-from earnorm.kernel.settings import AppSettings, either, refuse_unknown
+from earnorm.kernel.settings import AppSettings
 
 if TYPE_CHECKING:
-    import pydantic
-
     from earnorm import application
     from earnorm.backends import Backend
-    from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
     from earnorm.fields import Field
     from earnorm.model.base import BaseModel
 
@@ -40,7 +37,10 @@ log = logging.getLogger("earnorm")
 class App:
     """One database with a selection of plugins: the kernel's part of :class:`earnorm.App`.
 
-    The public class documents the arguments.
+    The public class documents the other arguments.
+
+    Args:
+        feature_settings: The arguments with which classes of features are made, by feature.
     """
 
     core_plugins: ClassVar[Mapping[str, str]] = {}
@@ -57,64 +57,26 @@ class App:
 
     def __init__(
         self,
-        mongo_uri: str | None = None,
+        settings: AppSettings,
         *,
-        database: str,
-        client: object | None = None,
-        driver: str | None = None,
-        plugins: Iterable[str | type | object] | None = None,
-        disabled: Iterable[str] = (),
-        required: Iterable[str] = (),
-        name: str | None = None,
-        min_pool_size: int | None = None,
-        max_pool_size: int | None = None,
-        pool_timeout: float | None = None,
-        max_lifetime: float | None = None,
-        pool_max_lifetime: float | None = None,
-        idle_timeout: float | None = None,
-        pool_idle_timeout: float | None = None,
-        server_timeout: float | None = 5.0,
-        default_timeout: float | None = None,
-        client_options: Mapping[str, object] | None = None,
-        create_indexes: bool = True,
-        coalesce: bool = False,
-        slow_query: float | None = None,
-        slow_query_file: str | None = None,
-        read_concern: ReadConcern | None = None,
-        write_concern: WriteConcern | None = None,
-        read_preference: ReadPreference | None = None,
-        **plugin_settings: Mapping[str, Any] | pydantic.BaseModel,
+        mongo_uri: str | None,
+        client: object | None,
+        driver: str | None,
+        plugins: Iterable[str | type | object] | None,
+        disabled: Iterable[str],
+        required: Iterable[str],
+        name: str | None,
+        feature_settings: Mapping[str, Mapping[str, object]],
+        plugin_settings: Mapping[str, object],
     ) -> None:
         if (mongo_uri is None) == (client is None):
             raise ConfigurationError(
                 'give either a URI (mongo_uri="mongodb://localhost:27017") or a client='
             )
-        refuse_unknown(plugin_settings, App)
-        self.settings = AppSettings(
-            database,
-            min_pool_size=min_pool_size,
-            max_pool_size=max_pool_size,
-            pool_timeout=pool_timeout,
-            max_lifetime=either(
-                "max_lifetime", max_lifetime, "pool_max_lifetime", pool_max_lifetime
-            ),
-            idle_timeout=either(
-                "idle_timeout", idle_timeout, "pool_idle_timeout", pool_idle_timeout
-            ),
-            server_timeout=server_timeout,
-            default_timeout=default_timeout,
-            client_options=client_options or {},
-            create_indexes=create_indexes,
-            coalesce=coalesce,
-            slow_query=slow_query,
-            slow_query_file=slow_query_file,
-            read_concern=read_concern,
-            write_concern=write_concern,
-            read_preference=read_preference,
-        )
-        self.name = name or database
+        self._settings = settings
+        self.name = name or settings.database
         selection = Selection.of(plugins, disabled, required, os.environ)
-        built_in = BuiltIn(self.core_plugins, self.features, self.left_out)
+        built_in = BuiltIn(self.core_plugins, self.features, self.left_out, feature_settings)
         self.loaded: LoadedPlugins = load(selection, plugin_settings, built_in)
         self.attributes = brought_attributes(self.loaded, self.built_in_attributes)
         self.services = Services()
@@ -131,6 +93,11 @@ class App:
         self._token: Token[Env | None] | None = None
 
     # -- start and stop -----------------------------------------------------------------------
+
+    @property
+    def settings(self) -> AppSettings:
+        """The settings of the connection and of all operations."""
+        return self._settings
 
     @property
     def is_started(self) -> bool:
@@ -349,4 +316,4 @@ class App:
     def __repr__(self) -> str:
         # The URI may hold a password.
         state = "started" if self.is_started else "not started"
-        return f"<App {self.name!r} database={self.settings.database!r} {state}>"
+        return f"<App {self.name!r} database={self._settings.database!r} {state}>"

@@ -195,11 +195,11 @@ class BoundModel:
     async def _create(self, op: Operation) -> list[Any]:
         documents = op.values
         assert isinstance(documents, list)
-        bulk: Sender | None = op.notes.get(SENDER)
+        sender: Sender | None = op.notes.get(SENDER)
         collection = self.collection_of(op)
-        if bulk is not None and bulk.is_open:
+        if sender is not None and sender.is_open:
             inserts = [BulkInsert(document) for document in documents]
-            await bulk.park(collection, op, inserts)
+            await sender.park(collection, op, inserts)
             return [document["_id"] for document in documents]
         await collection.insert(
             documents,
@@ -212,7 +212,7 @@ class BoundModel:
 
     async def _write(self, op: Operation) -> int:
         values, options = op.values, op.options
-        bulk: Sender | None = op.notes.get(SENDER)
+        sender: Sender | None = op.notes.get(SENDER)
         collection = self.collection if options.concerns is None else self.collection_of(op)
         session, timeout = op.env.database_session, options.timeout or self.timeout
         if isinstance(values, PerRecord):
@@ -228,8 +228,8 @@ class BoundModel:
                     items = ItemUpdates(self, collection, op, timeout)
                     updates = await items.fitted(updates, values)
                     break
-            if bulk is not None and bulk.is_open:
-                return (await bulk.park(collection, op, updates)).matched
+            if sender is not None and sender.is_open:
+                return (await sender.park(collection, op, updates)).matched
             return await collection.bulk_update(updates, session=session, timeout=timeout)
         assert isinstance(values, Update)
         try:
@@ -267,15 +267,15 @@ class BoundModel:
         return condition
 
     async def _unlink(self, op: Operation) -> int:
-        bulk: Sender | None = op.notes.get(SENDER)
+        sender: Sender | None = op.notes.get(SENDER)
         collection = self.collection_of(op)
         try:
             condition = self.filter(op.domain)
         except LongList as refused:
             return await parts.change(self._unlink, self, op, refused)
-        if bulk is not None and bulk.is_open:
+        if sender is not None and sender.is_open:
             request = BulkDelete(condition, many=op.options.many)
-            return (await bulk.park(collection, op, [request])).deleted
+            return (await sender.park(collection, op, [request])).deleted
         return await collection.delete(
             condition,
             many=op.options.many,

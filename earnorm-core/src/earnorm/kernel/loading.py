@@ -185,11 +185,15 @@ class BuiltIn:
         features: The features, by name: the place of a class, or, for a feature without hooks, the
             package whose functions the methods of models and queries call.
         left_out: Names of features that the App leaves out.
+        settings: The arguments with which a feature's class is made, by the feature's name.
     """
 
     always: Mapping[str, str]
     features: Mapping[str, str]
     left_out: Collection[str] = ()
+    settings: Mapping[str, Mapping[str, object]] = field(
+        default_factory=dict[str, Mapping[str, object]]
+    )
 
     def checked(self, selection: Selection) -> BuiltIn:
         """Return a copy that also leaves out the features that the selection disables.
@@ -246,7 +250,7 @@ def load(
     missing: list[LeftOut] = []
     for name, cls in built_in.classes():
         if name in features:
-            _register(manager, name, cls())
+            _register(manager, name, cls(**built_in.settings.get(name, {})))
         else:
             missing.append(LeftOut("feature", name, cls))
     for name, source in selected(selection.without(features), known):

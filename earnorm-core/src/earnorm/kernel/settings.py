@@ -20,7 +20,6 @@ _TIMES: Final = (
     "idle_timeout",
     "server_timeout",
     "default_timeout",
-    "slow_query",
 )
 
 
@@ -38,10 +37,6 @@ class AppSettings:
         server_timeout: The longest time to look for a server.
         client_options: Further options of the driver, by the driver's names.
         create_indexes: Create declared collections and indexes on a model's first use.
-        coalesce: Read ids that are asked for at the same time with one query.
-        slow_query: Record operations that take this time or longer (``docs/indexes.md``); None
-            records none.
-        slow_query_file: The file for the shapes of slow operations, written when the App stops.
         read_concern: The read concern, e.g. ``"majority"``: only data that most members have.
         write_concern: The members that confirm a write: a number, ``"majority"``, or a mapping
             with ``w``, ``j`` and ``wtimeout`` (milliseconds).
@@ -61,9 +56,6 @@ class AppSettings:
     server_timeout: float | None = 5.0
     client_options: Mapping[str, object] = field(default_factory=dict[str, object])
     create_indexes: bool = True
-    coalesce: bool = False
-    slow_query: float | None = None
-    slow_query_file: str | None = None
     read_concern: ReadConcern | None = None
     write_concern: WriteConcern | None = None
     read_preference: ReadPreference | None = None
@@ -77,9 +69,7 @@ class AppSettings:
             if size is not None and (type(size) is not int or size < 0):
                 raise ConfigurationError(f"{name} is a number of connections, not {size!r}")
         for name in _TIMES:
-            time = getattr(self, name)
-            if time is not None and (not isinstance(time, int | float) or not time > 0):
-                raise ConfigurationError(f"{name} is a time in seconds above 0, not {time!r}")
+            check_time(name, getattr(self, name))
         _ = self.concerns  # reading them refuses an unknown value when the App is made
 
     @property
@@ -105,6 +95,16 @@ class AppSettings:
         sizes = {"minPoolSize": self.min_pool_size, "maxPoolSize": self.max_pool_size}
         options |= {name: size for name, size in sizes.items() if size is not None}
         return options | dict(self.client_options)
+
+
+def check_time(name: str, time: object) -> None:
+    """Refuse a setting that is no time; None means that there is none.
+
+    Raises:
+        ConfigurationError: It is no number above 0.
+    """
+    if time is not None and (not isinstance(time, int | float) or not time > 0):
+        raise ConfigurationError(f"{name} is a time in seconds above 0, not {time!r}")
 
 
 def either(name: str, value: T | None, synonym: str, other: T | None) -> T | None:

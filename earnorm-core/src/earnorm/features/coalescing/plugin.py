@@ -53,10 +53,17 @@ def coalescing() -> Iterator[None]:
 
 
 class CoalescingPlugin:
-    """Joins gets by id after the security layer has added the access rules to each domain."""
+    """Joins gets by id after the security layer has added the access rules to each domain.
+
+    Args:
+        coalesce: Join them everywhere, not only in blocks of ``coalescing()``.
+    """
 
     api = API
     name = "coalescing"
+
+    def __init__(self, coalesce: bool = False) -> None:
+        self._is_always_on = coalesce
 
     @hookimpl
     def wrap_operation(
@@ -64,7 +71,7 @@ class CoalescingPlugin:
     ) -> Iterable[tuple[int, Middleware]]:
         """Return the layer. It lies inside the cache, which answers known ids without a query."""
         if operation == "search":
-            return [(Layer.COALESCE, _JoinGets(model, app.settings.coalesce))]
+            return [(Layer.COALESCE, _JoinGets(model, self._is_always_on))]
         return ()
 
 

@@ -20,6 +20,7 @@ from earnorm.features.slow_queries.query_shape import QueryShape, shape_of
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import Call, Operation
+from earnorm.kernel.settings import check_time
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -102,21 +103,30 @@ class SlowQueries:
 
 
 class SlowQueriesPlugin:
-    """Measures the time of operations if the App has ``slow_query=``."""
+    """Measures the time of operations if the App has ``slow_query=``.
+
+    Args:
+        slow_query: The time in seconds from which on an operation is slow; None records none.
+        slow_query_file: The file for the shapes, written when the App stops.
+
+    Raises:
+        ConfigurationError: The time is not above 0.
+    """
 
     api = API
     name = "slow_queries"
 
-    def __init__(self) -> None:
+    def __init__(self, slow_query: float | None = None, slow_query_file: str | None = None) -> None:
+        check_time("slow_query", slow_query)
+        self._threshold, self._file = slow_query, slow_query_file
         self._slow_queries: SlowQueries | None = None
 
     @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
         """Return the collected shapes as a service, if the App has ``slow_query=``."""
-        threshold = app.settings.slow_query
-        if threshold is None:
+        if self._threshold is None:
             return {}
-        self._slow_queries = SlowQueries(threshold)
+        self._slow_queries = SlowQueries(self._threshold)
         return {"slow_queries": self._slow_queries}
 
     @hookimpl
@@ -131,9 +141,8 @@ class SlowQueriesPlugin:
     @hookimpl
     def shutdown(self, app: App) -> None:
         """Write the shapes to ``slow_query_file``, if the App has one."""
-        path = app.settings.slow_query_file
-        if self._slow_queries is not None and path is not None:
-            self._slow_queries.save(path)
+        if self._slow_queries is not None and self._file is not None:
+            self._slow_queries.save(self._file)
 
 
 class _Measure:
