@@ -9,11 +9,14 @@ import pytest
 from earnorm import (
     App,
     BaseModel,
+    Command,
     Email,
     FieldNotLoaded,
     Int,
     List,
     Many2one,
+    NotFound,
+    One2many,
     String,
     ValidationError,
 )
@@ -141,3 +144,103 @@ def test_what_cannot_be_delegated_is_refused() -> None:
         type("A", (BaseModel,), {"_inherits": {"del.partnr": "partner_id"}})
     with pytest.raises(TypeError, match=r"'partner_id' is no Many2one to 'del.partner'"):
         type("B", (BaseModel,), {"_inherits": {"del.partner": "partner_id"}, "partner_id": Int()})
+
+
+@pytest.mark.parametrize("values", [{}, {"name": "Ann"}])
+async def test_ways_that_make_no_other_record_say_so_in_one_error(
+    app: App, values: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        await Member.create_many([{"login": "a", **values}, {"login": "b", **values}])
+    errors = caught.value.errors()
+    assert [(d["loc"], d["type"]) for d in errors] == [((0, "partner_id"), "missing")]
+    assert "make no del.partner for a new record" in errors[0]["msg"]
+    with pytest.raises(ValidationError) as caught:
+        async with Member.bulk() as bulk:
+            bulk.create({"login": "a", **values})
+    assert [{**d, "loc": ()} for d in caught.value.errors()] == [{**errors[0], "loc": ()}]
+    assert (await Partner.count(), await Member.count()) == (0, 0)
+
+
+async def test_ways_that_make_no_other_record_take_one_that_is_stored(app: App) -> None:
+    partner = await Partner.create({"name": "Ann"})
+    await Member.create_many([{"login": "a", "partner_id": partner}])
+    async with Member.bulk() as bulk:
+        bulk.create({"login": "b", "partner_id": partner.id})
+        bulk.create(Member(login="c", partner_id=partner))
+    async with Member.bulk() as bulk:
+        bulk.write(await Member.search(), {"score": 3})
+    assert (await Member.search(order="login")).mapped("score") == [3, 3, 3]
+    with pytest.raises(ValidationError, match="belongs to the record of partner_id"):
+        await Member.create_many([{"login": "d", "partner_id": partner, "name": "New"}])
+    assert await Partner.count() == 1
+
+
+async def test_links_that_were_not_fetched_are_read_with_one_query(commands: Commands) -> None:
+    for login in ("ann", "bob", "eve"):
+        await Member.create({"login": login, "name": login})
+    ids = (await Member.search(order="login")).ids
+    commands.clear()
+    assert await Member.browse(ids[:2]).write({"name": "New"}) == 2
+    assert [len(commands.named(name)) for name in ("find", "update")] == [1, 1]
+    assert (await Partner.search(order="name")).mapped("name") == ["New", "New", "eve"]
+    member = (await Member.search([("login", "=", "eve")]).only("login"))[0]
+    await member.write({"name": "Eve", "login": "EVE"})
+    assert (await Member.search(order="login").prefetch("partner_id"))[0].name == "Eve"
+    with pytest.raises(FieldNotLoaded):
+        _ = member.partner_id  # the record itself is as it was
+
+
+async def test_a_value_for_a_record_that_is_gone_is_refused(app: App) -> None:
+    member = await ann()
+    ghost = Member.browse([member.id])
+    await member.unlink()
+    with pytest.raises(NotFound):
+        await ghost.write({"name": "New"})
+    assert (await Partner.search())[0].name == "Ann"
+
+
+class Club(BaseModel):
+    _name = "del.club"
+
+    guest_ids = One2many("del.guest", "club_id")
+
+
+class Guest(BaseModel):
+    _name = "del.guest"
+    _inherits = {"del.partner": "partner_id"}
+
+    partner_id = Many2one(Partner, required=True)
+    club_id = Many2one(Club)
+
+
+async def test_a_command_writes_a_delegated_value(app: App) -> None:
+    club = await Club.create({"guest_ids": [Command.create({"name": "Ann"})]})
+    guest = (await Guest.search())[0]
+    await club.write({"guest_ids": [Command.update(guest.id, {"name": "Anna"})]})
+    assert (await Partner.search()).mapped("name") == ["Anna"]
+
+
+class Located(BaseModel):
+    _abstract = True
+
+    partner_id = Many2one(Partner, required=True)
+
+
+class Shop(Located):
+    _name = "del.shop"
+    _inherits = {"del.partner": "partner_id"}
+
+
+class Visit(Located):
+    """Points at a partner and delegates nothing."""
+
+    _name = "del.visit"
+
+
+async def test_a_link_of_a_base_class_is_copied_where_the_class_delegates(app: App) -> None:
+    shop = await Shop.create({"name": "High"})
+    visit = await Visit.create({"partner_id": shop.partner_id})
+    assert (await shop.copy()).partner_id != shop.partner_id
+    assert (await visit.copy()).partner_id == shop.partner_id
+    assert await Partner.count() == 2

@@ -99,6 +99,8 @@ class Relation(ConvertingField[V, N]):
 
     to_many: ClassVar[bool] = False
     on_delete: OnDelete | None = None
+    copies_target: bool = False
+    """True if a copy of the record gets a copy of the linked record, not the same one."""
     comodel: type[Any] | str
 
     @property

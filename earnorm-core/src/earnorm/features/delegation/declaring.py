@@ -21,7 +21,11 @@ def delegate(declaration: Declaration) -> None:
     Raises:
         TypeError: A model is not defined yet, or its relation is missing.
     """
-    if declaration.base is not None or declaration.model._abstract:
+    if declaration.model._abstract:
+        return
+    if declaration.base is not None:  # an extension may have declared the link once more
+        for link in declaration.value.values():
+            _mark(declaration, declaration.fields[link])
         return
     for name, link in declaration.value.items():
         parent = registry.definitions().get(name)
@@ -36,7 +40,18 @@ def delegate(declaration: Declaration) -> None:
                 f"{link!r} is no Many2one to {name!r}; declare "
                 f"{link} = Many2one({name!r}, required=True)"
             )
+        _mark(declaration, relation)
         _add_fields(declaration, parent, link)
+
+
+def _mark(declaration: Declaration, relation: Field[Any, Any]) -> None:
+    """Let a copy of a record have a copy of the record that the link points at."""
+    if isinstance(relation, Many2one) and not relation.copies_target:
+        if vars(declaration.model).get(relation.name) is not relation:
+            # It belongs to a base class, of which other classes delegate nothing.
+            relation = copy.copy(relation)
+            declaration.add_field(relation.name, relation)
+        relation.copies_target = True
 
 
 def _add_fields(declaration: Declaration, parent: type[BaseModel], link: str) -> None:

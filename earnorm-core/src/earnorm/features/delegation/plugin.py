@@ -6,7 +6,7 @@ other one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.relations.ghosts import target_of
 from earnorm.model.writing import records as writing
-from earnorm.model.writing.copying import NewRecord, prepared_copies
+from earnorm.model.writing.copying import NewRecord, prepared_copies, read_stored
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from earnorm.kernel.views import ModelView
 
 _NOTES = made_by("delegation")
+_CREATING_ONLY = Way.CREATE_MANY | Way.BULK
+"""The ways on which new records can have no other operation beside them."""
 
 Links = Mapping[str, frozenset[str]]
 """The names of the delegated fields, by the relation that they come from."""
@@ -59,7 +61,14 @@ class DelegationPlugin:
             # A new record also needs new parent records, even if no delegated value is given.
             Step(Stage.SPLIT, "delegation", split.create, Way.CREATE),
             Step(Stage.SPLIT, "delegation", split.write, TAKING_MORE & ~Way.CREATE, names=names),
-            Step(Stage.SPLIT, "delegation", split.refuse, ~TAKING_MORE, names=names),
+            Step(Stage.SPLIT, "delegation", split.refuse_new, _CREATING_ONLY),
+            Step(
+                Stage.SPLIT,
+                "delegation",
+                split.refuse,
+                ~(TAKING_MORE | _CREATING_ONLY),
+                names=names,
+            ),
         ]
 
 
@@ -74,6 +83,29 @@ class _Split:
                 for name in _take(row, names):
                     detail = not_written(batch.model.fields[name])
                     row.refuse(detail["loc"], detail["msg"], detail["type"])
+
+    def refuse_new(self, batch: ValueBatch) -> None:
+        """Refuse new records that point at no stored record to delegate to.
+
+        The error takes the place of the one for a required relation.
+        """
+        if not batch.is_new:
+            self.refuse(batch)
+            return
+        for row in batch.rows:
+            if row.record is not None:
+                continue  # the constructor made the record, and it takes no delegated values
+            for link, names in self._links.items():
+                if row.values.get(link) is None:
+                    _take(row, names)
+                    parent = target_of(batch.env.app, batch.model.fields[link]).model
+                    message = (
+                        f"create_many() and bulk() make no {parent._name} for a new record: "
+                        f"give one that is stored, or use create()"
+                    )
+                    row.refuse(link, message, "missing")
+                    row.values[link] = object.__new__(parent)
+        self.refuse(batch)
 
     async def create(self, batch: ValueBatch) -> None:
         """Create the records that new records delegate to.
@@ -103,14 +135,18 @@ class _Split:
 
     async def write(self, batch: ValueBatch) -> None:
         """Write the delegated values to the records that they belong to."""
-        for link, names in self._links.items():
+        taken = {
+            link: [(row, values) for row in batch.rows if (values := _take(row, names))]
+            for link, names in self._links.items()
+        }
+        source = await _read_links(
+            batch, {link: [row.record for row, _ in rows] for link, rows in taken.items()}
+        )
+        for link, rows in taken.items():
             # Records that get the same values form a group, so that each parent is written once.
             groups: list[tuple[dict[str, Any], dict[Any, Any]]] = []
-            for row in batch.rows:
-                parent_values = _take(row, names)
-                if not parent_values:
-                    continue
-                parent = getattr(row.record, link)
+            for row, parent_values in rows:
+                parent = getattr(source(row.record, link), link)
                 if parent is None:
                     message = f"belongs to {link}, which is not set"
                     row.refuse(next(iter(parent_values)), message, "missing")
@@ -131,6 +167,37 @@ class _Split:
 
 def _take(row: ValueRow, names: Iterable[str]) -> dict[str, Any]:
     return {name: row.values.pop(name) for name in list(row.values) if name in names}
+
+
+async def _read_links(
+    batch: ValueBatch, records: Mapping[str, Sequence[Any]]
+) -> Callable[[Any, str], Any]:
+    """Read the links that were not fetched, with one query for all records.
+
+    Args:
+        batch: The batch.
+        records: For each link, the records whose link is needed.
+
+    Returns:
+        A function that returns the object to read a link of a record from.
+
+    Raises:
+        NotFound: Some of the records do not exist any more.
+    """
+    missing = {
+        link: [record for record in own if _lacks(record, link)] for link, own in records.items()
+    }
+    names = frozenset(link for link, own in missing.items() if own)
+    if not names:
+        return lambda record, link: record
+    bound = batch.env.app.bind(batch.model.cls)
+    incomplete = list(dict.fromkeys(record for own in missing.values() for record in own))
+    stored = await read_stored(bound, incomplete, names | {"_id"}, _NOTES)
+    return lambda record, link: stored[record.pk] if _lacks(record, link) else record
+
+
+def _lacks(record: Any, link: str) -> bool:
+    return link not in record.__dict__ and not record._fetch.has(link)
 
 
 def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -116,7 +116,7 @@ async def _copies_of(records: Sequence[BaseModel], default: Mapping[str, Any]) -
     fields = [field for field in _copied_fields(bound) if field.name not in default]
     missing = [record for record in records if not _has_all(record, fields)]
     names = frozenset({"_id", *(field.name for field in fields)})
-    stored = await _read_stored(bound, missing, names) if missing else {}
+    stored = await read_stored(bound, missing, names) if missing else {}
     links = _links_to_copy(bound)
     values = [
         {
@@ -167,7 +167,7 @@ async def _of_known_classes(records: Sequence[BaseModel]) -> list[BaseModel]:
         return list(records)
     read: dict[tuple[str, Any], Any] = {}
     for group in by_model(ghosts):
-        stored = await _read_stored(_bound_of(group[0]), group, None)
+        stored = await read_stored(_bound_of(group[0]), group, None)
         read.update(((group[0]._name, pk), record) for pk, record in stored.items())
     return [read.get((r._name, r.pk), r) if r.is_stored else r for r in records]
 
@@ -178,7 +178,8 @@ def _bound_of(record: BaseModel) -> BoundModel:
 
 def _links_to_copy(bound: BoundModel) -> Collection[str]:
     """Return the links of which a copy gets a copy of the other record, not the same one."""
-    return bound.model._inherits.values()
+    stored = bound.schema.stored
+    return {field.name for field in stored if isinstance(field, Relation) and field.copies_target}
 
 
 async def _copy_targets(
@@ -186,8 +187,8 @@ async def _copy_targets(
 ) -> None:
     """Set a link to copies of the records that these records point at."""
     targets = [getattr(record, link.name, None) for record in records]
-    found = [target for target in targets if target is not None]
-    copies_of_targets = iter(await _copies_of(found, {}) if found else ())
+    set_targets = [target for target in targets if target is not None]
+    copies_of_targets = iter(await _copies_of(set_targets, {}) if set_targets else ())
     for own, target in zip(values, targets, strict=True):
         if target is not None:
             own[link.name] = next(copies_of_targets)
@@ -261,16 +262,25 @@ def _copied(field: Field[Any, Any], stored: Any) -> Any:
     return stored
 
 
-async def _read_stored(
-    bound: BoundModel, records: Sequence[BaseModel], names: frozenset[str] | None
+async def read_stored(
+    bound: BoundModel,
+    records: Sequence[BaseModel],
+    names: frozenset[str] | None,
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
 ) -> dict[Any, Any]:
     """Read these records from the database, and return them by id.
+
+    Args:
+        bound: Their model.
+        records: The records, which themselves do not change.
+        names: The fields to read; None means all.
+        notes: The notes of the search, e.g. who makes it if not the program.
 
     Raises:
         NotFound: Some of them do not exist any more.
     """
     pks = list(dict.fromkeys(record.pk for record in records))
-    documents = await by_ids(bound, "_id", pks, fields=names)
+    documents = await by_ids(bound, "_id", pks, fields=names, notes=notes)
     stored = {record.pk: record for record in hydrate(bound, documents, names)}
     if len(stored) < len(pks):
         raise NotFound(
@@ -300,7 +310,7 @@ async def read_values(
     names = None
     if wanted is not None:
         names = frozenset({"_id", *(name for name in wanted if name not in ("id", "pk"))})
-    stored = await _read_stored(bound, records, names)
+    stored = await read_stored(bound, records, names)
     return [_as_dict(stored[record.pk], wanted) for record in records]
 
 
