@@ -112,6 +112,32 @@ async def test_reading_a_record_that_is_gone_names_it(app: App) -> None:
     assert two.label_ids.ids == [] and await stored(two) == [str(pk)]
 
 
+CALLS: list[str | None] = []
+
+
+class Chapter(BaseModel):
+    _name = "links.chapter"
+
+    page_id = Many2one(Page)
+    main = String(compute="_main")
+
+    @depends("page_id.main_id.name")
+    def _main(self) -> str:
+        CALLS.append(self.page_id.title if self.page_id else None)
+        label = self.page_id.main_id if self.page_id else None
+        return label.name if label else "nobody"
+
+
+async def test_a_method_is_called_once_where_a_record_on_its_path_is_gone(app: App) -> None:
+    _, two, _, _ = await with_gone()
+    await Chapter.create({"page_id": two})
+    (chapter,) = await Chapter.search().prefetch("page_id.main_id")
+    CALLS.clear()
+    assert chapter.main == "nobody"
+    assert CALLS == ["2"]
+    assert chapter.page_id.main_id is not None  # the link itself is as it was
+
+
 async def test_a_ghost_is_not_gone_before_it_was_looked_for(app: App) -> None:
     _, two, _, pk = await with_gone()
     two = await Page.get(two.id)

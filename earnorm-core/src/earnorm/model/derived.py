@@ -27,6 +27,10 @@ class DerivedValues(Protocol):
         """Return the value of such a field that a record's state lacks."""
         ...
 
+    def can_read(self, record: Any, field: Field[Any, Any]) -> bool:
+        """Return whether everything that such a field's value follows from was fetched."""
+        ...
+
     def assign(self, record: Any, field: Field[Any, Any], value: Any) -> None:
         """Take a value that is assigned to such a field."""
         ...

@@ -16,7 +16,6 @@ from earnorm.domain import Condition, Domain
 from earnorm.exceptions import (
     DomainError,
     FieldNotLoaded,
-    RecordGone,
     ValidationError,
     nearest,
 )
@@ -69,12 +68,23 @@ class Formula:
     Attributes:
         field: The field.
         depends: The paths that the field depends on.
+        paths: The same, each as its names.
+        follows_links: True if the method may meet a record that is gone.
         is_async: True if the method is a coroutine function.
-        links: The names of the record's own links to one record with which the paths begin.
         value: Computes the value for a record in memory; a coroutine if ``is_async``.
     """
 
-    __slots__ = ("_far", "_names", "depends", "field", "is_async", "links", "method", "value")
+    __slots__ = (
+        "_far",
+        "_names",
+        "depends",
+        "field",
+        "follows_links",
+        "is_async",
+        "method",
+        "paths",
+        "value",
+    )
 
     def __init__(self, cls: type[BaseModel], field: Field[Any, Any]) -> None:
         computed = field.computed
@@ -99,11 +109,11 @@ class Formula:
                     f"write it without 'async', or give {field.name!r} store=True"
                 )
 
-        fields = cls._schema.fields
-        self.links = tuple(
-            name
-            for name in self.heads
-            if isinstance(link := fields.get(name), Relation) and not link.to_many
+        self.paths = tuple(tuple(path.split(".")) for path in self.depends)
+        # A related field stops at a record that is gone by itself.
+        self.follows_links = not self._names and (
+            bool(self._far)
+            or any(isinstance(cls._schema.fields.get(head), Relation) for head in self.heads)
         )
 
     @property
@@ -263,6 +273,23 @@ class Formulas:
             )
         return _value(formula, record)
 
+    def can_read(self, record: Any, field: Field[Any, Any]) -> bool:
+        """Return whether everything that a field's value is computed from was fetched."""
+        formula = self.by_name[field.name]
+        if field.stored:
+            fetch: Fetch | None = getattr(record, "_fetch", None)
+            if (
+                fetch is not None
+                and not fetch.has(field.name)
+                and not self._is_stale(record, field)
+            ):
+                return False
+            if formula.is_async:
+                return False
+        from earnorm.features.computed.loaded_paths import is_loaded  # loaded with the first App
+
+        return all(is_loaded(record, names) for names in formula.paths)
+
     def _is_stale(self, record: Any, field: Field[Any, Any]) -> bool:
         changes = getattr(record, "_changes", ())
         return any(field.name in self.stale.get(name, ()) for name in changes)
@@ -308,13 +335,9 @@ class Formulas:
 
 def _value(formula: Formula, record: Any) -> Any:
     """Return a formula's value for a record in memory; it sees only records that exist."""
-    state = record.__dict__
-    if not any(is_gone(state.get(name)) for name in formula.links):
-        try:
-            return formula.value(record)
-        except RecordGone:  # further on its paths
-            pass
-    from earnorm.features.computed.existing import value_without_gone  # few programs need it
+    if not formula.follows_links:
+        return formula.value(record)
+    from earnorm.features.computed.existing import value_without_gone  # loaded with the first App
 
     return value_without_gone(formula.value, record, formula.depends)
 

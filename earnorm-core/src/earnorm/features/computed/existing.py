@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from earnorm.fields.relational import Relation, is_record, is_recordset
@@ -17,7 +18,11 @@ Hidden: TypeAlias = list[tuple[dict[str, Any], str, Any]]
 """The states in which a link was unset, each with the link's name and value."""
 
 
-def value_without_gone(formula: Callable[[Any], Any], record: Any, paths: Sequence[str]) -> Any:
+_tree = lru_cache(maxsize=1024)(prefetch_tree)
+"""Returns the paths of a formula as nested mappings, which nobody changes."""
+
+
+def value_without_gone(formula: Callable[[Any], Any], record: Any, paths: tuple[str, ...]) -> Any:
     """Return the value of a formula for a record, while links to records that are gone are unset.
 
     Args:
@@ -25,7 +30,7 @@ def value_without_gone(formula: Callable[[Any], Any], record: Any, paths: Sequen
         record: The record, which is as before afterwards.
         paths: The paths that the formula reads.
     """
-    hidden = hide_gone(type(record)._schema, [record], prefetch_tree(paths))
+    hidden = hide_gone(type(record)._schema, [record], _tree(paths))
     try:
         return formula(record)
     finally:

@@ -44,14 +44,16 @@ def delegate(declaration: Declaration) -> None:
         _add_fields(declaration, parent, link)
 
 
-def _mark(declaration: Declaration, relation: Field[Any, Any]) -> None:
+def _mark(declaration: Declaration, field: Field[Any, Any]) -> None:
     """Let a copy of a record have a copy of the record that the link points at."""
-    if isinstance(relation, Many2one) and not relation.copies_target:
-        if vars(declaration.model).get(relation.name) is not relation:
-            # It belongs to a base class, of which other classes delegate nothing.
-            relation = copy.copy(relation)
-            declaration.add_field(relation.name, relation)
-        relation.copies_target = True
+    if not isinstance(field, Many2one) or field.copies_target:
+        return
+    link: Many2one[Any, Any] = field
+    if vars(declaration.model).get(link.name) is not link:
+        # It belongs to a base class, of which other classes delegate nothing.
+        link = copy.copy(link)
+        declaration.add_field(link.name, link)
+    link.copies_target = True
 
 
 def _add_fields(declaration: Declaration, parent: type[BaseModel], link: str) -> None:

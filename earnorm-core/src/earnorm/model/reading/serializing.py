@@ -80,16 +80,11 @@ class Serializer:
             if type(value) in _SCALARS and name in schema.as_it_is:
                 result[name] = value
                 continue
-            if (
-                fetch is not None
-                and field.computed is None
-                and name not in state
-                and not fetch.has(name)
-            ):
+            if not wanted and name not in state and not _can_read(schema, record, field, fetch):
                 continue
             try:
                 value = read(record, field)
-            except FieldNotLoaded:  # a computed value may be made of any field
+            except FieldNotLoaded:  # a method may read more than its @depends names
                 if wanted:
                     raise
                 continue
@@ -124,6 +119,15 @@ class Serializer:
         ):
             return record.id
         return self.record(record)
+
+
+def _can_read(
+    schema: Schema, record: Structure, field: Field[Any, Any], fetch: Fetch | None
+) -> bool:
+    """Return whether a field that the state lacks can be read."""
+    if not field.is_derived:
+        return fetch is None or fetch.has(field.name)
+    return schema.derived is None or schema.derived.can_read(record, field)
 
 
 def read(record: Structure, field: Field[Any, Any]) -> Any:
