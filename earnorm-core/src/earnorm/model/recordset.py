@@ -12,6 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from earnorm.domain import OPERATORS, Domain, DomainSource
@@ -44,6 +45,24 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="BaseModel")
 T = TypeVar("T")
+
+
+def yields_to_fields(method: Callable[[RecordSet[M]], T]) -> Callable[[RecordSet[M]], T]:
+    """Mark the getter of a property that gives a field of its name, if the model has one.
+
+    A property or method that RecordSets get after their first release must not change the meaning
+    of ``records.name`` for a model that has a field of this name.
+    """
+    name = method.__name__
+
+    @wraps(method)
+    def get(records: RecordSet[M]) -> T:
+        if name in records._model._schema.fields:
+            value: T = getattr(records.ensure_one(), name)
+            return value
+        return method(records)
+
+    return get
 
 
 class RecordSet(Generic[M]):
@@ -150,6 +169,7 @@ class RecordSet(Generic[M]):
         return self
 
     @property
+    @yields_to_fields
     def is_partial(self) -> bool:
         """True for a part of a relation that ``prefetch`` loaded with a limit, and sets made of it.
 
