@@ -313,8 +313,8 @@ else:
         ``app.services["pool"]``."""
         if name in _MODULES:
             module = import_module(f"earnorm.{_MODULES[name]}")
-            found = globals()[name] = getattr(module, name)
-            return found
+            value = globals()[name] = getattr(module, name)
+            return value
         if not name.startswith("_"):
             env = find_env()
             if env is not None and name in env.app.services:

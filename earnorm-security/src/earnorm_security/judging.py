@@ -119,5 +119,5 @@ async def has_any(op: Operation, domain: Domain) -> bool:
         return False
     env = op.env.replace(system=True, reason=_REASON)
     count = op.child("count", op.model, simple, options=_ONE, origin="security", env=env)
-    found: int = await op.app.execute(count)
-    return found > 0
+    number: int = await op.app.execute(count)
+    return number > 0

@@ -544,7 +544,8 @@ class DriverCollection(Collection):
         if description is None:
             if await self.create(wanted):
                 return True
-            description = await self.describe()  # another process was first
+            # The collection exists now, because another process created it in the meantime.
+            description = await self.describe()
         options = (description or {}).get("options", {})
         # Convert it as the server stores it: tuples become lists, and numbers take BSON's types.
         as_kept: Document = bson.decode(bson.encode(wanted, codec_options=CODEC), CODEC)

@@ -57,11 +57,11 @@ class KindsInside:
         Raises:
             TypeError: Two classes have one kind, or a class has a field that must be in the base.
         """
-        found = list(dict.fromkeys(_with_subclasses(self.base)))
-        if len(found) != self._counted:
+        subclasses = list(dict.fromkeys(_with_subclasses(self.base)))
+        if len(subclasses) != self._counted:
             classes: dict[str, type[EmbeddedModel]] = {}
             fields = dict(self.base._schema.fields)
-            for cls in found:
+            for cls in subclasses:
                 known = classes.setdefault(kind_of(cls), cls)
                 if known is not cls:
                     raise TypeError(
@@ -71,7 +71,7 @@ class KindsInside:
                 self._add(fields, cls)
             self._classes, self._fields = classes, fields
             self._adopters = {kind: cls._adopter() for kind, cls in classes.items()}
-            self._counted = len(found)
+            self._counted = len(subclasses)
         return self._classes
 
     def _add(self, fields: dict[str, Field[Any, Any]], cls: type[EmbeddedModel]) -> None:

@@ -299,7 +299,7 @@ class DocumentSteps:
         self._after = [prepared_step(step, after, number) for number, step in enumerate(after)]
         self._durable = [step for step in steps if step.stage >= Stage.DURABLE]
         self._atomic = [step.atomic for step in steps if step.atomic is not None]
-        self._is_plain = not any(each.waits for each in self._before) and not (
+        self._is_plain = not any(step.waits for step in self._before) and not (
             self._after or self._durable
         )
 

@@ -59,7 +59,7 @@ class LoadedPlugins:
     """The names of the features and plugins that the App has."""
     hearing: frozenset[str] = frozenset()
     """The names of the plugins that observe the bookkeeping models of others."""
-    _found: dict[str, Sequence[Implementation]] = field(
+    _by_hook: dict[str, Sequence[Implementation]] = field(
         default_factory=dict[str, "Sequence[Implementation]"], init=False, repr=False
     )
 
@@ -81,9 +81,9 @@ class LoadedPlugins:
         They are sorted by plugin name, so that nothing depends on the order of installation. The
         result is kept, because every commit asks for it.
         """
-        known = self._found.get(hook)
+        known = self._by_hook.get(hook)
         if known is None:
-            known = self._found[hook] = self._implementations(hook)
+            known = self._by_hook[hook] = self._implementations(hook)
         return known
 
     def _implementations(self, hook: str) -> Sequence[Implementation]:

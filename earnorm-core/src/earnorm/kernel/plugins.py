@@ -86,7 +86,7 @@ class Selection:
             )
         chosen = None if plugins is None else tuple(plugins)
         if chosen is not None:
-            named = {each for each in chosen if isinstance(each, str)}
+            named = {item for item in chosen if isinstance(item, str)}
             chosen += tuple(sorted(wanted - named - {plugin_name(p) for p in chosen}))
         return cls(chosen, outside | here, wanted, here)
 

@@ -309,7 +309,7 @@ class ValueSteps:
 
     def concern(self, values: Iterable[Iterable[str]]) -> bool:
         """Return whether any step is about one of these values, each given by its names."""
-        return self._is_always or any(not self._names.isdisjoint(each) for each in values)
+        return self._is_always or any(not self._names.isdisjoint(names) for names in values)
 
     def need_transaction(self, values: Iterable[str]) -> bool:
         """Return whether the work for these names must be in one transaction with the operation."""

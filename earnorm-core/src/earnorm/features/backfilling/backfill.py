@@ -71,14 +71,14 @@ def fields_with_default(fields: Mapping[str, Field[Any, Any]]) -> list[str]:
 
     A field inside embedded objects is named by its path.
     """
-    names = [name for name, each in fields.items() if has_default(each)]
-    for found in _inside(fields):
-        names += sorted(found.paths)
+    names = [name for name, field in fields.items() if has_default(field)]
+    for inside in _inside(fields):
+        names += sorted(inside.paths)
     return names
 
 
 def _inside(fields: Mapping[str, Field[Any, Any]]) -> list[InsideOf]:
-    return [found for each in fields.values() if each.stored and (found := inside_of(each))]
+    return [inside for field in fields.values() if field.stored and (inside := inside_of(field))]
 
 
 async def backfill(
@@ -92,7 +92,7 @@ async def backfill(
     need_feature(NAME, "backfill()", bound.app)
     fields = bound.schema.fields
     known = fields_with_default(fields)
-    below = {found.root.name: sorted(found.paths) for found in _inside(fields)}
+    below = {inside.root.name: sorted(inside.paths) for inside in _inside(fields)}
     wanted = [path for name in names for path in (name, *below.get(name, ()))] or known
     wanted = [name for name in dict.fromkeys(wanted) if name in known or name not in below]
     for name in wanted:
@@ -110,8 +110,8 @@ async def backfill(
         result.fields[name] = 0
         if name in fields:
             await _fill(bound, env, fields[name], result, dry_run=dry_run, progress=progress)
-    for found in _inside(fields):
-        mine = found.only(wanted)
+    for inside in _inside(fields):
+        mine = inside.only(wanted)
         if mine.paths:
             await _fill_inside(bound, env, mine, result, dry_run=dry_run, progress=progress)
     return result
@@ -128,21 +128,21 @@ def _is_inside(bound: BoundModel, path: str) -> bool:
 async def _fill(
     bound: BoundModel,
     env: Env,
-    each: Field[Any, Any],
+    field: Field[Any, Any],
     result: Backfilled,
     *,
     dry_run: bool,
     progress: Progress | None,
 ) -> None:
     """Write the default of one field."""
-    lacks = condition(each.name, "exists", False)
-    default = _Default(bound, each)
+    lacks = condition(field.name, "exists", False)
+    default = _Default(bound, field)
     async for documents in _batches(bound, env, lacks, frozenset({"_id"})):
         pks = [document["_id"] for document in documents]
         if dry_run:
-            result.fields[each.name] += len(pks)
+            result.fields[field.name] += len(pks)
         else:
-            result.fields[each.name] += await _write(bound, env, lacks, pks, default)
+            result.fields[field.name] += await _write(bound, env, lacks, pks, default)
         await _tell(progress, result)
 
 
@@ -171,21 +171,21 @@ async def _tell(progress: Progress | None, result: Backfilled) -> None:
 async def _fill_inside(
     bound: BoundModel,
     env: Env,
-    found: InsideOf,
+    inside: InsideOf,
     result: Backfilled,
     *,
     dry_run: bool,
     progress: Progress | None,
 ) -> None:
     """Write the defaults inside one field, each value whole and only if it is still as it was read."""
-    key, names = found.root.db_name, frozenset({"_id", found.root.name})
-    async for documents in _batches(bound, env, found.lacking, names):
+    key, names = inside.root.db_name, frozenset({"_id", inside.root.name})
+    async for documents in _batches(bound, env, inside.lacking, names):
         paths: list[str] = []
         for _ in range(_TRIES):
             changes: dict[Any, Update] = {}
             paths = []
             for document in documents:
-                value, missing = found.filled(document.get(key))
+                value, missing = inside.filled(document.get(key))
                 if missing:
                     paths += missing
                     changes[document["_id"]] = Update({"$set": {key: value}}, {key: document[key]})
@@ -198,7 +198,7 @@ async def _fill_inside(
             # Somebody else has written some of them meanwhile, so these are read again.
             paths_before = Counter(paths)
             documents = await by_ids(bound, "_id", pks, env=env, fields=names, notes=made_by(NAME))
-            left = [path for document in documents for path in found.filled(document.get(key))[1]]
+            left = [path for document in documents for path in inside.filled(document.get(key))[1]]
             for path, number in (paths_before - Counter(left)).items():
                 result.fields[path] += number
             paths = []
@@ -233,9 +233,9 @@ class _Default:
     A callable is called for each document, because it may give each another value.
     """
 
-    def __init__(self, bound: BoundModel, each: Field[Any, Any]) -> None:
-        self._bound, self._field = bound, each
-        self.is_constant = not callable(each.default)
+    def __init__(self, bound: BoundModel, field: Field[Any, Any]) -> None:
+        self._bound, self._field = bound, field
+        self.is_constant = not callable(field.default)
 
     def update(self) -> Update:
         """Return the update that stores the default.
@@ -243,10 +243,10 @@ class _Default:
         Raises:
             ValidationError: The field does not accept its own default.
         """
-        each = self._field
+        field = self._field
         try:
-            value = self._bound.schema.default_of(each)
+            value = self._bound.schema.default_of(field)
         except ValidationError as error:
-            details = located(error.errors(), each.name)
+            details = located(error.errors(), field.name)
             raise ValidationError(self._bound.model._name, details) from None
-        return Update({"$set": {each.db_name: each.encode(value)}})
+        return Update({"$set": {field.db_name: field.encode(value)}})

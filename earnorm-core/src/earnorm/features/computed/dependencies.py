@@ -329,13 +329,13 @@ class Graph:
 
     def _field(self, node: Node, bound: BoundModel, head: str) -> Any:
         fields = bound.schema.fields
-        found = fields.get({"id": "_id", "pk": "_id"}.get(head, head))
-        if found is None:
+        field = fields.get({"id": "_id", "pk": "_id"}.get(head, head))
+        if field is None:
             raise ConfigurationError(
                 f"{_path_of(node)}: @depends names {head!r}, and {bound.model._name} has no such field"
                 f"{nearest(head, fields)}"
             )
-        return found
+        return field
 
     def _bound(self, model: str) -> BoundModel:
         return self._app.bind(self._app.model(model))

@@ -125,7 +125,7 @@ async def _invert_written(batch: ValueBatch) -> None:
     rows = [row for row in batch.rows if not formulas.inverses.isdisjoint(row.values)]
     pks = list(dict.fromkeys(row.record.pk for row in rows))
     documents = await by_ids(bound, "_id", pks, notes=_NOTES)
-    previews: dict[Any, Any] = {each.pk: each for each in hydrate(bound, documents)}
+    previews: dict[Any, Any] = {record.pk: record for record in hydrate(bound, documents)}
     if len(previews) < len(pks):
         raise NotFound(
             f"{bound.model._name}: {len(pks) - len(previews)} of {len(pks)} records to write do not exist"

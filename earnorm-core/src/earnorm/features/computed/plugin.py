@@ -159,7 +159,9 @@ def _steps_of_creates(bound: BoundModel, graph: Graph) -> Iterator[Step]:
     model = bound.model._name
     formulas = formulas_of(bound.schema)
     if formulas is not None and formulas.stored:
-        values = NewValues(bound, graph.plan(model, [each.field.name for each in formulas.stored]))
+        values = NewValues(
+            bound, graph.plan(model, [formula.field.name for formula in formulas.stored])
+        )
         yield Step(Stage.COMPUTE, NAME, values.wait if values.waits else values.fill, on="create")
     triggers = graph.created.get(model)
     if triggers:
@@ -198,7 +200,7 @@ class _Creating:
         held = _ids_held(self._triggers, self._bound, documents)
         if any(held.values()):
             follow = Recomputation(self._graph, batch.env, batch.op)
-            await follow.mark(self._triggers, [each["_id"] for each in documents], held)
+            await follow.mark(self._triggers, [document["_id"] for document in documents], held)
             await follow.run()
 
 
@@ -207,9 +209,9 @@ class _Creating:
 
 def _steps_of_writes(bound: BoundModel, graph: Graph) -> Iterable[Step]:
     triggers = {
-        field.db_name: found
+        field.db_name: triggered
         for name, field in bound.schema.fields.items()
-        if (found := graph.written.get((bound.model._name, name)))
+        if (triggered := graph.written.get((bound.model._name, name)))
     }
     if not triggers:
         return ()
@@ -401,7 +403,7 @@ async def _after(
 
 
 def _touches(spec: Mapping[str, Any], key: str) -> bool:
-    return any(each.partition(".")[0] == key for each in spec)
+    return any(path.partition(".")[0] == key for path in spec)
 
 
 # -- unlink ---------------------------------------------------------------------------------------

@@ -94,9 +94,9 @@ class NewValues:
         self._fetch = None if bound.schema.relations else Fetch(bound.app, plan.loaded)
         # No record points at a record that does not exist yet, so these relations are empty.
         self._empty = [
-            (each.name, target_of(bound.app, each).model)
-            for each in bound.schema.to_many
-            if not each.stored
+            (relation.name, target_of(bound.app, relation).model)
+            for relation in bound.schema.to_many
+            if not relation.stored
         ]
 
     @property
@@ -152,10 +152,10 @@ class NewValues:
         self,
         batch: DocumentBatch,
         documents: Iterable[dict[str, Any]],
-        found: Iterable[dict[str, Any]],
+        computed: Iterable[dict[str, Any]],
     ) -> None:
         fields, back = batch.fields, batch.back
-        for document, values in zip(documents, found, strict=True):
+        for document, values in zip(documents, computed, strict=True):
             for name, value in values.items():
                 document[fields[name].db_name] = value
             if back is not None:
@@ -526,7 +526,7 @@ class Recomputation:
         node: Node,
         changed: Sequence[tuple[Any, Mapping[str, list[Any]]]],
     ) -> None:
-        done = {each.key for each in plan.nodes}
+        done = {planned.key for planned in plan.nodes}
         pks = [record.__dict__["_id"] for record, _ in changed]
         triggers = [
             trigger
@@ -583,7 +583,7 @@ async def recompute(
     """Compute fields of all records that match; see ``App.recompute``."""
     model, env = bound.model._name, current_env()
     formulas = formulas_of(bound.schema)
-    stored = [each.field.name for each in formulas.stored] if formulas is not None else []
+    stored = [formula.field.name for formula in formulas.stored] if formulas is not None else []
     wanted = stored if names is None else list(dict.fromkeys(names))
     for name in wanted:
         if name not in stored:

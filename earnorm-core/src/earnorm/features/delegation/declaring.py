@@ -45,7 +45,7 @@ def delegate(declaration: Declaration) -> None:
 
 
 def _mark(declaration: Declaration, field: Field[Any, Any]) -> None:
-    """Let a copy of a record have a copy of the record that the link points at."""
+    """Mark the link as one of which a copy of the record gets a copy of the other record."""
     if not isinstance(field, Many2one) or field.copies_target:
         return
     link: Many2one[Any, Any] = field

@@ -158,11 +158,11 @@ def differences(declared: Mapping[str, Any], existing: Document) -> tuple[str, .
         declared: The options of MongoDB's ``create`` command.
         existing: The server's description of the collection.
     """
-    wanted, found = _normal(declared), _normal(existing.get("options", {}))
+    wanted, actual = _normal(declared), _normal(existing.get("options", {}))
     return tuple(
-        f"{name} is declared as {_shown(wanted, name)}, and is {_shown(found, name)}"
+        f"{name} is declared as {_shown(wanted, name)}, and is {_shown(actual, name)}"
         for name in _COMPARED
-        if wanted.get(name) != found.get(name)
+        if wanted.get(name) != actual.get(name)
     )
 
 

@@ -137,26 +137,26 @@ def compare(
     unmatched: list[tuple[IndexSpec, _Identity]] = []
     for spec, identity in wanted:
         same = [e for e in rest if _identity_of(e) == identity]
-        found = next((e for e in same if e.name == spec.name), same[0] if same else None)
-        if found is None:
+        index = next((e for e in same if e.name == spec.name), same[0] if same else None)
+        if index is None:
             unmatched.append((spec, identity))
             continue
-        rest.remove(found)
-        if found.name != spec.name and "name" in spec.options:
+        rest.remove(index)
+        if index.name != spec.name and "name" in spec.options:
             what = (f"the name {spec.name!r} is declared",)
-            different.append(IndexDifference(spec, found, what, frozenset({"name"})))
+            different.append(IndexDifference(spec, index, what, frozenset({"name"})))
         else:
             ok.append(spec)
     for spec, identity in unmatched:
         # The index in its place is the one with its name, else one on its keys.
-        found = next((e for e in rest if e.name == spec.name), None) or next(
+        index = next((e for e in rest if e.name == spec.name), None) or next(
             (e for e in rest if _identity_of(e).keys == identity.keys), None
         )
-        if found is None:
+        if index is None:
             missing.append(spec)
             continue
-        rest.remove(found)
-        different.append(_difference(spec, identity, found))
+        rest.remove(index)
+        different.append(_difference(spec, identity, index))
     return Comparison(tuple(ok), tuple(missing), tuple(different), tuple(rest))
 
 
@@ -304,16 +304,16 @@ _NORMAL: Final[Mapping[str, Any]] = {
 
 
 def _difference(spec: IndexSpec, declared: _Identity, existing: ExistingIndex) -> IndexDifference:
-    found = _identity_of(existing)
+    actual = _identity_of(existing)
     what: list[str] = []
     names: set[str] = set()
-    if declared.keys != found.keys:
+    if declared.keys != actual.keys:
         names.add("keys")
         what.append(f"the keys {shown(declared.keys)} are declared")
-    for name in sorted({*declared.options, *found.options}):
-        if declared.options.get(name) != found.options.get(name):
+    for name in sorted({*declared.options, *actual.options}):
+        if declared.options.get(name) != actual.options.get(name):
             names.add(name)
-            what.append(_in_words(name, spec.options, existing.options, declared, found))
+            what.append(_in_words(name, spec.options, existing.options, declared, actual))
     if "name" in spec.options and existing.name != spec.name:
         names.add("name")
         what.append(f"the name {spec.name!r} is declared")
@@ -325,7 +325,7 @@ def _in_words(
     declared: Mapping[str, Any],
     existing: Mapping[str, Any],
     wanted: _Identity,
-    found: _Identity,
+    actual: _Identity,
 ) -> str:
     if name == "partialFilterExpression":
         # The values of the condition are data, which must not get into reports.
@@ -339,5 +339,5 @@ def _in_words(
         return repr(own[name]) if name in own else "its default"
 
     return (
-        f"{name} is declared as {described(declared, wanted)}, and is {described(existing, found)}"
+        f"{name} is declared as {described(declared, wanted)}, and is {described(existing, actual)}"
     )

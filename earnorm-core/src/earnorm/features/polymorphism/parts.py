@@ -94,8 +94,8 @@ class _Division:
         kinds = {d["_id"]: family.kind_of(d) for d in await op.app.execute(search)}
         groups: dict[str, Sequence[Any]] = {}
         for kind in (*family.others(), family.kind):
-            if found := [pk for pk in pks or kinds if kinds.get(pk, family.kind) == kind]:
-                groups[kind] = found
+            if pks_of_kind := [pk for pk in pks or kinds if kinds.get(pk, family.kind) == kind]:
+                groups[kind] = pks_of_kind
         return groups or {family.kind: ()}
 
     async def run(self, groups: Mapping[str, Sequence[Any]]) -> int:

@@ -30,7 +30,7 @@ async def refresh(
         names: The fields; all if there is none.
     """
     fields = _checked(model, names)
-    held = [Snapshot(each, fields or each.__dict__) for each in records]
+    held = [Snapshot(record, fields or record.__dict__) for record in records]
     env = env_of(records, stale=True)
     bound = env.app.bind(model)
     only = None if fields is None else frozenset(fields)

@@ -101,7 +101,7 @@ class Serializer:
             return None
         if is_recordset(value):
             known = value._records
-            return value.ids if known is None else [self._related(each) for each in known]
+            return value.ids if known is None else [self._related(record) for record in known]
         if hasattr(value, "is_stored"):
             related = self._related(value)
             if isinstance(field, Reference) and not isinstance(related, dict):

@@ -452,8 +452,8 @@ async def _load_inverse(
     for _, value in waiting:
         if value._records:
             loaded.update((child.pk, child) for child in value._records)
-    for found in hydrate(bound, list(documents.values())):
-        value, child = found.__dict__[inverse.name], loaded.get(found.pk, found)
+    for fresh in hydrate(bound, list(documents.values())):
+        value, child = fresh.__dict__[inverse.name], loaded.get(fresh.pk, fresh)
         if isinstance(inverse, Many2one):
             child.__dict__[inverse.name] = parents[value]
             children[value].append(child)

@@ -41,10 +41,10 @@ _ID = frozenset({"_id"})
 async def require(bound: BoundModel, pks: Sequence[Any]) -> None:
     """Raise ``NotFound`` if a record does not exist (or not for the acting principal)."""
     wanted = list(dict.fromkeys(pks))
-    found = len(await by_ids(bound, "_id", wanted, fields=_ID, notes=RELATIONS))
-    if found < len(wanted):
+    number = len(await by_ids(bound, "_id", wanted, fields=_ID, notes=RELATIONS))
+    if number < len(wanted):
         raise NotFound(
-            f"{bound.model._name}: {len(wanted) - found} of {len(wanted)} records to link or update "
+            f"{bound.model._name}: {len(wanted) - number} of {len(wanted)} records to link or update "
             f"do not exist"
         )
 

@@ -112,7 +112,8 @@ class FirstOfEach(Request):
     def is_cut_by_server(self, app: App) -> bool:
         """Return whether a pipeline takes the first documents, instead of this process."""
         is_needed = bool(self.limit) or self.lists_of is not None
-        return is_needed and "explain" in app.backend.capabilities  # the memory has no such stages
+        # The memory backend, which cannot explain either, does not have the stages of the pipeline.
+        return is_needed and "explain" in app.backend.capabilities
 
     async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
         """Fetch the documents, each once."""
@@ -127,8 +128,10 @@ class FirstOfEach(Request):
             timeout=op.options.timeout or bound.timeout,
         )
         for document in documents:
-            found = document.pop(_OF)
-            self.positions[document["_id"]] = [(each["p"], each["at"]) for each in found]
+            positions = document.pop(_OF)
+            self.positions[document["_id"]] = [
+                (position["p"], position["at"]) for position in positions
+            ]
         return documents if op.options.fields is not None else bound.declared.only(documents)
 
     def _grouped(self, bound: BoundModel, op: Operation) -> Stages:
@@ -272,25 +275,27 @@ async def _inverse(field: ToMany[Any], waiting: Waiting, window: Window) -> None
     inverse = inverse_of(bound, field)
     parents = {parent.pk: parent for parent, _ in waiting}
     order = window.order or order_of(bound.schema, field.order)
-    found = _Found()
+    matches = _Matches()
     for chunk in chunks(list(parents)):
         own = dict.fromkeys(chunk, ())
         is_list = not isinstance(inverse, Many2one)
         request = FirstOfEach(own, inverse.db_name, window.limit, is_list=is_list)
-        await found.add(bound, condition(inverse.name, "in", chunk), request, order)
-    children = dict(zip(found.documents, hydrate(bound, [*found.documents.values()]), strict=True))
-    for pk, positions in found.positions.items():
+        await matches.add(bound, condition(inverse.name, "in", chunk), request, order)
+    children = dict(
+        zip(matches.documents, hydrate(bound, [*matches.documents.values()]), strict=True)
+    )
+    for pk, positions in matches.positions.items():
         if isinstance(inverse, Many2one):
             children[pk].__dict__[inverse.name] = parents[positions[0][0]]
     for parent, value in waiting:
-        value._become([children[pk] for pk in found.of(parent.pk)], _part(field, window))
+        value._become([children[pk] for pk in matches.of(parent.pk)], _part(field, window))
 
 
 async def _listed(field: ToMany[Any], waiting: Waiting, window: Window) -> None:
     record = waiting[0][0]
     app = record._fetch.app
     bound, owner = target_of(app, field), app.bind(type(record))
-    found = _Found()
+    matches = _Matches()
     lists = {parent.pk: value._pks or () for parent, value in waiting}
     for chunk in chunks(list(lists)):
         own = {pk: lists[pk] for pk in chunk}
@@ -299,16 +304,18 @@ async def _listed(field: ToMany[Any], waiting: Waiting, window: Window) -> None:
         if not request.is_cut_by_server(bound.app):
             named = dict.fromkeys(pk for listed in own.values() for pk in listed)
             domain = condition("_id", "in", list(named))
-        await found.add(bound, domain, request, window.order, is_ordered=bool(window.order))
-    ghosts = dict(zip(found.documents, ghosts_with(record, field, [*found.documents]), strict=True))
+        await matches.add(bound, domain, request, window.order, is_ordered=bool(window.order))
+    ghosts = dict(
+        zip(matches.documents, ghosts_with(record, field, [*matches.documents]), strict=True)
+    )
     unloaded = {pk: ghost for pk, ghost in ghosts.items() if ghost._fetch.is_ghost}
     loaded = Fetch(app)
     loaded.hold(unloaded.values())
     loaded.is_mixed = bound.classes is not None
-    documents = [found.documents[pk] for pk in unloaded]
+    documents = [matches.documents[pk] for pk in unloaded]
     fill([*unloaded.values()], states_of(bound, [*unloaded.values()], documents), loaded)
     for parent, value in waiting:
-        value._become([ghosts[pk] for pk in found.of(parent.pk)], _part(field, window))
+        value._become([ghosts[pk] for pk in matches.of(parent.pk)], _part(field, window))
 
 
 async def _through(field: Many2many[Any], waiting: Waiting, window: Window) -> None:
@@ -318,24 +325,24 @@ async def _through(field: Many2many[Any], waiting: Waiting, window: Window) -> N
     order = tuple((f"{far.name}.{path}", way) for path, way in window.order)
     if order:
         order = (*order, (far.name, 1))
-    found = _Found()
+    matches = _Matches()
     for chunk in chunks([parent.pk for parent, _ in waiting]):
         domain = condition(near.name, "in", chunk) & condition(far.name, "any", Domain.TRUE)
         own = dict.fromkeys(chunk, ())
         request = FirstOfEach(own, near.db_name, window.limit, distinct=far.db_name)
         fields = frozenset({"_id", near.name, far.name})
-        await found.add(
+        await matches.add(
             links, domain, request, order or order_of(links.schema, field.order), fields
         )
     for parent, value in waiting:
-        value._pks = [found.documents[pk][far.db_name] for pk in found.of(parent.pk)]
+        value._pks = [matches.documents[pk][far.db_name] for pk in matches.of(parent.pk)]
     await load_listed(record, field, [value for _, value in waiting])
     for _, value in waiting:
         value._become(value._loaded, _part(field, window))
         value._pks = None  # the record itself stores no ids of this field
 
 
-class _Found:
+class _Matches:
     """The documents of several searches, and the positions that they have with each parent."""
 
     def __init__(self) -> None:
@@ -373,4 +380,7 @@ class _Found:
 
     def of(self, parent: Any) -> list[Any]:
         """Return the ids of a parent's documents, in order."""
-        return [pk for _, pk in sorted(self._by_parent.get(parent, ()), key=lambda each: each[0])]
+        return [
+            pk
+            for _, pk in sorted(self._by_parent.get(parent, ()), key=lambda position: position[0])
+        ]

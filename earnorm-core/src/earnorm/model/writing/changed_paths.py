@@ -73,7 +73,9 @@ def refuse_displaced(error: ValidationError, sent: Iterable[Snapshot]) -> None:
     Raises:
         ConcurrencyError: The error is of that kind, and such a path was sent.
     """
-    names = {n for each in sent for n, p in each.parts.items() if type(p) is Snapshot and p.sent}
+    names = {
+        n for snapshot in sent for n, p in snapshot.parts.items() if type(p) is Snapshot and p.sent
+    }
     if names and any(detail["type"] == "change" for detail in error.errors()):
         raise ConcurrencyError(
             f"{error.subject}: {' or '.join(sorted(names))} is no object in the database any more, as "

@@ -57,10 +57,10 @@ async def find_written(
     written: set[Any] = set()
     if len(pks) > 1:
         try:
-            found = await by_ids(bound, "_id", pks, env=op.env, notes=made_by("model", op))
+            existing = await by_ids(bound, "_id", pks, env=op.env, notes=made_by("model", op))
         except EarnORMError:  # the first error says more
             return ()
-        documents = {document["_id"]: document for document in found}
+        documents = {document["_id"]: document for document in existing}
         is_conditional = has_conditions(op)
         back = op.notes.get(HAND_BACK) or HandBack()
         for record, update in sent:

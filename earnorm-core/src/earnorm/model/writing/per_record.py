@@ -39,15 +39,15 @@ async def write_many(bound: BoundModel, values: Mapping[Any, Values]) -> int:
         raise ValidationError(bound.model._name, [{"loc": (), "msg": message, "type": "type"}])
     rows: list[tuple[ValueRow, Any]] = []
     seen: dict[Any, int] = {}
-    for position, (key, each) in enumerate(values.items()):
+    for position, (key, given) in enumerate(values.items()):
         row, pk = ValueRow({}, (position,)), None
         try:
             pk, row.record = _target(bound, key)
             if seen.setdefault(pk, position) != position:
                 raise _error(bound, f"the same record as at position {seen[pk]}", "conflict")
-            if row.record is not None and _is_mapping(each):
-                row.held = Snapshot(row.record, each)
-            row.values = each  # type: ignore[assignment] # checked and copied in checked_each()
+            if row.record is not None and _is_mapping(given):
+                row.held = Snapshot(row.record, given)
+            row.values = given  # type: ignore[assignment] # checked and copied in checked_each()
         except ValidationError as error:
             row.add_problems(error.errors())
         rows.append((row, pk))

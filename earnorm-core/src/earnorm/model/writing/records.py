@@ -316,7 +316,7 @@ async def _prepared_by_class(
         raise ValidationError(model_of(records)._name, _of_classes(records, groups, refused))
 
     async def run() -> int:
-        return sum([await each() for each in runs])
+        return sum([await write_group() for write_group in runs])
 
     return run
 

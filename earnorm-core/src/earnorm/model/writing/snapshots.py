@@ -264,7 +264,7 @@ def settle_taken(before: Snapshot, values: Mapping[str, Any]) -> None:
         if name in held and not before.is_unchanged(name):
             field = fields[name]
             stored = value if value is MISSING else field.freeze(field.encode(value))
-            if not _take_inside(before, field, stored):
+            if not _merge_embedded(before, field, stored):
                 _keep_pending(before, field, stored)
             continue
         if hasattr(structure, "_changes"):
@@ -282,8 +282,12 @@ def settle_taken(before: Snapshot, values: Mapping[str, Any]) -> None:
         structure._unchecked.intersection_update(getattr(structure, "_changes", ()))
 
 
-def _take_inside(before: Snapshot, field: Field[Any, Any], stored: Any) -> bool:
-    """Give an object that was changed meanwhile the other values; return whether it is one still."""
+def _merge_embedded(before: Snapshot, field: Field[Any, Any], stored: Any) -> bool:
+    """Give an embedded object that was changed meanwhile the stored values that it did not change.
+
+    Returns:
+        False if the field holds another object than before, or the stored value is of another class.
+    """
     part, name = before.parts.get(field.name), field.name
     if part is None or before.structure.__dict__.get(name) is not part.structure:
         return False
