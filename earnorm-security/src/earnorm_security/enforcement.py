@@ -150,11 +150,11 @@ class Changing:
 def _is_filled_in(op: Operation) -> bool:
     """Return whether steps of the model or of its subclasses may fill in values before JUDGE."""
     bound = op.app.bind(op.model)
-    below = [] if bound.classes is None else [each for _, each in bound.classes.below()]
+    below = [] if bound.classes is None else [subclass for _, subclass in bound.classes.below()]
     return any(
         Stage.IDENTITY <= step.stage < Stage.JUDGE and step.on in (None, op.name)
-        for each in (bound, *below)
-        for step in each.steps()
+        for class_bound in (bound, *below)
+        for step in class_bound.steps()
     )
 
 

@@ -18,7 +18,7 @@ def at_positions(
         update: The update; its paths may have names of items: ``lines.$[name].qty``.
         filters: The filter of each name.
     """
-    named = {_name_of(each): each for each in filters}
+    named = {_name_of(condition): condition for condition in filters}
     positioned: dict[str, Document] = {}
     for operator, spec in update.items():
         for path, value in spec.items():

@@ -103,8 +103,8 @@ class ItemUpdates:
         ]
         rest = _without(update, absent)
         filters = [
-            item_filter(each.name, each.domain, each.schema, self.bound.operators)
-            for each in rest.items
+            item_filter(item.name, item.domain, item.schema, self.bound.operators)
+            for item in rest.items
         ]
         # This changes nothing in a document that exists; it counts the match.
         statement = rest.statement or {"$setOnInsert": {next(iter(paths)): []}}
@@ -159,8 +159,8 @@ class ItemUpdates:
 def _lists(update: Update) -> Sequence[str]:
     """Return the stored paths of the lists that the update needs, without those inside items."""
     wanted = {part for spec in update.operators.values() for key in spec for part in key.split(".")}
-    used = [each for each in update.items if f"$[{each.name}]" in wanted]
-    return list(dict.fromkeys(each.path for each in used if ".$[" not in each.path))
+    used = [item for item in update.items if f"$[{item.name}]" in wanted]
+    return list(dict.fromkeys(item.path for item in used if ".$[" not in item.path))
 
 
 def _without(update: Update, absent: frozenset[str]) -> Update:
@@ -176,7 +176,7 @@ def _without(update: Update, absent: frozenset[str]) -> Update:
         if (kept := {key: value for key, value in spec.items() if not key.startswith(prefixes)})
     }
     wanted = {part for spec in operators.values() for key in spec for part in key.split(".")}
-    items = tuple(each for each in update.items if f"$[{each.name}]" in wanted)
+    items = tuple(item for item in update.items if f"$[{item.name}]" in wanted)
     return replace(update, operators=operators, items=items)
 
 

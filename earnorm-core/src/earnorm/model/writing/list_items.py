@@ -79,7 +79,7 @@ def check_item_domain(item: Embedded[Any, Any], domain: Domain) -> None:
         DomainError: Unknown field or operator, or a value that doesn't fit.
     """
     schema = schema_inside(item)
-    operators = [OPERATORS.get(each.operator) for each in domain.conditions()]
+    operators = [OPERATORS.get(asked.operator) for asked in domain.conditions()]
     if any(operator is not None and operator.pathless for operator in operators):
         raise RefusedError("a condition about the whole record does not choose items of a list")
     if asks_others(domain, schema, OPERATORS):
