@@ -104,19 +104,19 @@ async def own_classes(
     if not deciding(bound, paths):
         return [_model_of(bound, record) for record, _ in rows]
     unknown = list(dict.fromkeys(pk for record, pk in rows if record is None or _is_ghost(record)))
-    found: dict[Any, type[BaseModel]] = {}
+    model_of_id: dict[Any, type[BaseModel]] = {}
     if unknown:
         assert bound.classes is not None and bound.reading is not None
         fields = frozenset({"_id", *bound.reading.needs})
         documents = await by_ids(bound, "_id", unknown, fields=fields, notes=made_by("model"))
         models = bound.classes.of(documents)
-        found = {d["_id"]: model for d, model in zip(documents, models, strict=True)}
+        model_of_id = {d["_id"]: model for d, model in zip(documents, models, strict=True)}
     for record, pk in rows:
-        if record is not None and _is_ghost(record) and pk in found:
-            change_class(record, found[pk])
+        if record is not None and _is_ghost(record) and pk in model_of_id:
+            change_class(record, model_of_id[pk])
     bind = bound.app.bind
     return [
-        bind(found[pk]) if record is None and pk in found else _model_of(bound, record)
+        bind(model_of_id[pk]) if record is None and pk in model_of_id else _model_of(bound, record)
         for record, pk in rows
     ]
 

@@ -90,12 +90,12 @@ async def name_left(error: ConcurrencyError, op: Operation, pks: Sequence[Any]) 
         return
     fields = frozenset({"_id"})
     try:
-        found = await by_ids(
+        documents = await by_ids(
             bound, "_id", pks, env=op.env, fields=fields, notes=made_by("model", op)
         )
     except EarnORMError:  # the first error says more
         return
-    existing = {document["_id"] for document in found}
+    existing = {document["_id"] for document in documents}
     error.ids = id_texts(bound, [pk for pk in pks if pk in existing])
 
 

@@ -464,7 +464,7 @@ async def update(op: Operation, values: Mapping[str, Any]) -> int:
                 raise  # a class that has no record to write has no say
 
     async def run() -> int:
-        return sum([await each() for each in runs])
+        return sum([await write_group() for write_group in runs])
 
     return await atomic(run)
 
