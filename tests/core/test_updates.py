@@ -361,10 +361,14 @@ async def test_an_unsaved_change_is_not_lost_to_a_change_of_its_inside(app: App)
     assert item.address is not None
     item.address.floor = 2
     with pytest.raises(ValidationError, match="was changed and not saved"):
-        await item.write({"address.city": "b"})
-    await item.save()
+        await item.write({"address.floor": Inc(1)})
+    assert (item.address.city, item.address.floor, item.is_changed) == ("a", 2, True)
     await item.write({"address.city": "b"})
-    assert (item.address.city, item.address.floor) == ("b", 2)
+    assert (item.address.city, item.address.floor, item.is_changed) == ("b", 2, False)
+    assert (await fresh(item)).address.to_dict() == {"city": "b", "floor": 2}
+    item.address.floor = 3
+    with pytest.raises(ValidationError, match="was changed and not saved"):
+        await (await Item.search() + item).write({"address.city": "c"})
 
 
 async def test_a_versioned_record_counts_its_changes(app: App) -> None:

@@ -373,6 +373,7 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
         if value is None:
             return None
         if isinstance(value, self.model):
+            value._refuse_part()
             return self.encode(value)
         raise ValueError(
             f"{self.name} is compared with a {self.model.__name__}, or by the path of one of its "

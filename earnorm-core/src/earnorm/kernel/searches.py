@@ -14,6 +14,7 @@ from earnorm.exceptions import LongList, UnreadableDocument
 from earnorm.kernel import parts
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import REQUEST
+from earnorm.kernel.projecting import stored_keys, tree_of
 from earnorm.kernel.reading import PreparedRecords
 
 if TYPE_CHECKING:
@@ -210,6 +211,8 @@ def projection(bound: BoundModel, op: Operation) -> Mapping[str, int] | None:
         return bound.declared.projection
     fields = bound.schema.fields
     # {"_id": 1} is always a part of it, because an empty projection would fetch all keys.
+    if op.options.inside:
+        return {"_id": 1, **stored_keys(fields, names, tree_of(op.options.inside))}
     return {"_id": 1, **{fields[name].db_name: 1 for name in names if fields[name].stored}}
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import pydantic
-from pydantic_core import core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 from earnorm.fields.base import MISSING
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.option_rules import check_field_inside, check_options
 from earnorm.model.base import Declared
 from earnorm.model.reading import serializing
+from earnorm.model.reading.fetch import Part, part_of
+from earnorm.model.reading.parts import are_equal, has_parts, parts_in
 from earnorm.model.schema import Schema
-from earnorm.model.slots import set_state
+from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.structures import declared_fields, reserved_names
 from earnorm.model.validation.constraints import check_embedded, rules_of
+from earnorm.model.writing.incomplete import refusal
 from earnorm.model.writing.pending import changed_fields, unvalidated, unwritten_defaults
+from earnorm.model.writing.restoring import duplicate
 
 
 class EmbeddedModel(Declared):
@@ -90,7 +94,10 @@ class EmbeddedModel(Declared):
             ValueError: It is neither, or an object of a subclass.
         """
         if type(value) is cls:
-            return cls._checked(value)
+            part = part_of(value)
+            if part is None or part.kept is not None:
+                return cls._checked(value, part)
+            raise PydanticCustomError("partly_loaded", "{refusal}", {"refusal": refusal(part)})
         if isinstance(value, cls):
             raise ValueError(
                 f"a {type(value).__name__} would be cut to the fields of {cls.__name__}: "
@@ -103,13 +110,20 @@ class EmbeddedModel(Declared):
         raise ValueError(f"not a {cls.__name__}, nor a mapping of its fields")
 
     @classmethod
-    def _checked(cls, value: Self) -> Self:
+    def _checked(cls, value: Self, part: Part | None = None) -> Self:
         """Return an own, valid copy of an object that is handed in.
 
         What its constructor or an assignment has validated is not validated again.
+
+        Args:
+            value: The object.
+            part: Its loading state, if a save sends changed fields only of an object of which some
+                were not fetched: nothing is required or filled in of these.
         """
         schema, state = cls._schema, value.__dict__
         names = changed_fields(value)
+        if part is not None:
+            return cls._checked_part(value, part, names)
         if any(state.get(f.name) is None for f in schema.required):
             known = [f.name for f in schema.stored if f.name in state]
             own = cls(**{name: getattr(value, name) for name in known})
@@ -128,6 +142,31 @@ class EmbeddedModel(Declared):
         }
         set_state(own, copied)
         own._take_undeclared(value)
+        if names and schema.rules is not None:
+            check_embedded(own, schema.rules)
+        return own
+
+    @classmethod
+    def _checked_part(cls, value: Self, part: Part, names: Sequence[str]) -> Self:
+        schema, state, fields = cls._schema, value.__dict__, cls._schema.fields
+        unset = [f.name for f in schema.required if f.name in state and state[f.name] is None]
+        pending = {n: getattr(value, n) for n in {*unvalidated(value, names), *unset}}
+        checked = schema.validate_partial(pending, "create") if pending else {}
+        unwritten = unwritten_defaults(value) if hasattr(value, "_originals") else ()
+
+        def own_of(name: str, held: Any) -> Any:
+            if name in checked:
+                return checked[name]
+            if name not in part.parts:
+                return fields[name].own(held)
+            below = part_of(held)
+            if below is None or below.kept is None:
+                return duplicate(held)
+            return type(held)._checked(held, below)
+
+        own = object.__new__(cls)
+        set_state(own, {n: own_of(n, held) for n, held in state.items() if n not in unwritten})
+        set_fetch(own, part.kept)
         if names and schema.rules is not None:
             check_embedded(own, schema.rules)
         return own
@@ -151,6 +190,15 @@ class EmbeddedModel(Declared):
         }
         return {**ordered, **document}
 
+    def _refuse_part(self) -> None:
+        """Refuse to take the object for the whole where some of its fields were not fetched.
+
+        Raises:
+            FieldNotLoaded: They were not.
+        """
+        for part in parts_in(self):
+            raise part.incomplete()
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as Python values, with embedded objects as dicts."""
         return serializing.embedded_dict(self)
@@ -165,6 +213,8 @@ class EmbeddedModel(Declared):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EmbeddedModel) or type(self) is not type(other):
             return False
+        if has_parts(self) or has_parts(other):
+            return self is other or are_equal(self, other)
         return self._stored() == other._stored()
 
     __hash__ = None  # type: ignore[assignment] # it can change in place

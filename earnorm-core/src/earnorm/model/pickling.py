@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from earnorm.fields.base import MISSING, freeze
+from earnorm.fields.base import MISSING, freeze, is_embedded
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.projecting import head_of
 from earnorm.kernel.value_steps import NOTHING
 from earnorm.model.reading.fetch import ID_ONLY
 from earnorm.model.reading.hydrate import hydrate
+from earnorm.model.reading.parts import paths_of, take_parts
 from earnorm.model.slots import set_state
+from earnorm.model.writing.incomplete import changed_inside
 from earnorm.model.writing.pending import changed_fields, unvalidated
 
 if TYPE_CHECKING:
@@ -31,8 +34,14 @@ def reduced(record: BaseModel) -> tuple[Any, ...]:
         return _new, (base, document, _unchecked(record, changed_fields(record)))
     fetch = record._fetch
     names = [n for n in changed_fields(record) if model._schema.fields[n].stored]
-    unchecked = _unchecked(record, names)
-    return _stored, (base, document, fetch.loaded, fetch.is_ghost, names, unchecked)
+    if not fetch.parts:
+        unchecked = _unchecked(record, names)
+        return _stored, (base, document, fetch.loaded, fetch.is_ghost, names, unchecked)
+    inside = paths_of(record)
+    loaded = (fetch.loaded or frozenset()).union(fetch.parts).difference(map(head_of, inside))
+    paths = [n for name in names for n in changed_inside(record, name)]
+    unchecked = _unchecked(record, [name for name in names if name in paths])
+    return _stored, (base, document, loaded, False, paths, unchecked, inside)
 
 
 def _unchecked(record: BaseModel, names: Sequence[str]) -> dict[str, Any]:
@@ -67,15 +76,29 @@ def _stored(
     is_ghost: bool,
     changed: list[str],
     unchecked: Mapping[str, Any] | None = None,
+    inside: frozenset[str] = frozenset(),
 ) -> BaseModel:
     bound = current_env().app.bind(model)
     known = bound.schema.projection
     declared = {key: value for key, value in document.items() if key in known}
     record: BaseModel = hydrate(bound, [declared], ID_ONLY if is_ghost else loaded)[0]
+    if inside:
+        take_parts(bound.schema.fields, [record], inside, is_exact=True)
     if unchecked is None:  # a pickle of an earlier version, which validated nothing at assignment
         unchecked = dict.fromkeys(changed, MISSING)
     _note_changes(record, changed, unchecked)
     return record
+
+
+def _note_inside(record: BaseModel, path: str) -> None:
+    """Note a changed field of an embedded object of which only some fields were fetched."""
+    *names, last = path.split(".")
+    held: Any = record
+    for name in names:
+        held = held.__dict__.get(name)
+    if is_embedded(held) and last in type(held)._schema.fields:
+        held._changes_or_new()[last] = MISSING
+        held._unchecked_or_new().add(last)  # it is validated again
 
 
 def _note_changes(record: BaseModel, changed: Iterable[str], unchecked: Mapping[str, Any]) -> None:
@@ -83,6 +106,8 @@ def _note_changes(record: BaseModel, changed: Iterable[str], unchecked: Mapping[
     for name in changed:
         if name in fields:
             record._changes_or_new()[name] = MISSING
+        elif "." in name:
+            _note_inside(record, name)
     for name, value in unchecked.items():
         if name in fields and name in state:
             # The validation takes a value, and the stored form of it travelled.

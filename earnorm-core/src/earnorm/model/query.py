@@ -12,6 +12,7 @@ from earnorm.domain.values import shorten
 from earnorm.exceptions import DomainError, NotSupported, nearest
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import REQUEST, Operation, OperationName, Options
+from earnorm.kernel.projecting import head_of
 from earnorm.kernel.requests import OnError, Stream
 from earnorm.model import relations, writing
 from earnorm.model.reading.across import ACROSS, Across
@@ -52,6 +53,9 @@ class Query(Generic[M]):
     A query is immutable: each method returns a new one. Each ``await`` runs it again.
     """
 
+    _only_inside: frozenset[str] = frozenset()
+    """The paths of ``only()`` into embedded objects."""
+
     def __init__(
         self,
         model: type[M],
@@ -73,7 +77,9 @@ class Query(Generic[M]):
         )
         self._limit = 0 if limit in _ALL else checked_size("limit", limit)
         self._offset = 0 if offset in _ALL else checked_size("offset", offset)
-        self._only = None if only is None else _names(only)
+        self._only: frozenset[str] | None = None
+        if only is not None:
+            self._only, self._only_inside = _wanted(only)
         self._prefetch: tuple[Wanted, ...] = (
             tuple(prefetch) if type(prefetch) in _LISTS else _paths(prefetch)
         )
@@ -114,8 +120,13 @@ class Query(Generic[M]):
         return self._with(_offset=checked_size("offset", offset))
 
     def only(self, *fields: str) -> Self:
-        """Fetch only these fields (and the id); reading another raises ``FieldNotLoaded``."""
-        return self._with(_only=_names(fields))
+        """Fetch only these fields (and the id); reading another raises ``FieldNotLoaded``.
+
+        A path fetches only that field of an embedded object, or of each object in a list:
+        ``only("name", "address.city", "lines.qty")``.
+        """
+        names, inside = _wanted(fields)
+        return self._with(_only=names, _only_inside=inside)
 
     def prefetch(self, *paths: str, limit: int = 0, order: Order = None) -> Self:
         """Load relations with the records: ``prefetch("author_id", "comment_ids.author_id")``.
@@ -204,6 +215,8 @@ class Query(Generic[M]):
             timeout=self._timeout,
             concerns=self._concerns,
         )
+        if self._only_inside:
+            options = self._narrowed(bound, options)
         domain = self._domain
         if bound.reading is not None and not self._is_whole:
             domain = bound.reading.narrowed(domain)
@@ -225,15 +238,24 @@ class Query(Generic[M]):
             raise DomainError(f"{bound.model._name} has no field {name!r}{nearest(name, fields)}")
         return names if bound.reading is None else names | bound.reading.needs
 
+    def _narrowed(self, bound: BoundModel, options: Options) -> Options:
+        """Return the options with the paths of ``only()`` into fields that are not wanted whole."""
+        from earnorm.model.reading.parts import checked_inside  # few programs use it
+
+        whole = options.fields or frozenset()
+        paths = checked_inside(bound, self._only_inside)
+        inside = frozenset(path for path in paths if head_of(path) not in whole)
+        return options.replace(fields=whole.union(map(head_of, inside)), inside=inside)
+
     async def _run(self) -> RecordSet[M]:
         env = current_env()
         bound, op = self._operation("search", env)
-        return await self._records(bound, await env.app.execute(op), op.options.fields)
+        return await self._records(bound, await env.app.execute(op), op.options)
 
     async def _records(
-        self, bound: BoundModel, documents: list[Document], fields: frozenset[str] | None
+        self, bound: BoundModel, documents: list[Document], options: Options
     ) -> RecordSet[M]:
-        records = hydrate(bound, documents, fields)
+        records = hydrate(bound, documents, options.fields, options.inside)
         if self._prefetch:
             await relations.prefetch.prefetch(
                 bound, records, relations.prefetch.prefetch_tree(self._prefetch)
@@ -262,7 +284,7 @@ class Query(Generic[M]):
         tree = relations.prefetch.prefetch_tree(self._prefetch)
         async with aclosing(batches(op)) as stream:
             async for documents in stream:
-                records = hydrate(bound, documents, op.options.fields)
+                records = hydrate(bound, documents, op.options.fields, op.options.inside)
                 if tree:
                     await relations.prefetch.prefetch(bound, records, tree)
                 for record in records:
@@ -450,8 +472,11 @@ def concerns_of(**concern: object) -> Concerns | None:
     return Concerns.of("search()", **concern)
 
 
-def _names(fields: Iterable[str]) -> frozenset[str]:
-    return frozenset(texts("only", fields, '"name" or ["name", "age"]')) | {"_id"}
+def _wanted(fields: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of ``only()``, and its paths into embedded objects."""
+    names = frozenset(texts("only", fields, '"name" or ["name", "age"]'))
+    inside = frozenset(name for name in names if "." in name)
+    return names - inside | {"_id"}, inside
 
 
 def _paths(paths: Iterable[str]) -> tuple[str, ...]:

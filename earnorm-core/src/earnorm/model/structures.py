@@ -76,7 +76,12 @@ class Structure(Slots):
         if name in schema.to_many_names:  # commands are validated with the write that does them
             self._set_valid(name, listed(value))
             return
-        if field.mutable and value is not None and value is self.__dict__.get(name):
+        if (
+            field.mutable
+            and value is not None
+            and value is self.__dict__.get(name)
+            and not self._has_part(name)
+        ):
             # It is the object that reading the field gave, so it stays the record's own.
             self._changes_or_new().setdefault(name, self._originals_or_new().get(name, value))
             return
@@ -88,6 +93,11 @@ class Structure(Slots):
             self._unchecked_or_new().add(name)
             return
         self._set_valid(name, value)
+
+    def _has_part(self, name: str) -> bool:
+        """Return whether only some fields of the embedded objects in a field were fetched."""
+        fetch: Fetch | None = getattr(self, "_fetch", None)
+        return fetch is not None and name in fetch.parts
 
     def _set_valid(self, name: str, value: Any) -> None:
         """Make a valid value an unsaved change."""
@@ -133,7 +143,7 @@ class Structure(Slots):
         if derived is not None and field.name in derived.by_name:
             return derived.read(self, field)
         fetch: Fetch | None = getattr(self, "_fetch", None)
-        if fetch is not None and not fetch.has(field.name):
+        if fetch is not None and not fetch.knows(field.name):
             raise fetch.unread(self, field.name)
         default = type(self)._schema.default_of(field)
         if field.mutable and default is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from earnorm.fields.relational import Relation, is_record, is_recordset
 from earnorm.model.reading.fetch import is_gone
-from earnorm.model.relations.ghosts import inside
+from earnorm.model.reading.parts import inside
 from earnorm.model.relations.prefetch import prefetch_tree
 
 if TYPE_CHECKING:

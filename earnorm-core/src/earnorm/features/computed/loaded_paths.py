@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.fields.relational import Relation, is_record, is_recordset
 from earnorm.model.reading.fetch import is_gone
-from earnorm.model.relations.ghosts import inside
+from earnorm.model.reading.parts import inside
 
 if TYPE_CHECKING:
     from earnorm.fields.base import Field
@@ -36,7 +36,7 @@ def is_loaded(structure: Any, names: Sequence[str]) -> bool:
     if fetch is None:
         return True
     is_inverse = isinstance(field, Relation) and not field.stored
-    return bool(fetch.has(name)) and not is_inverse
+    return bool(fetch.knows(name)) and not is_inverse
 
 
 def _is_whole(structure: Any, field: Field[Any, Any], value: Any, rest: Sequence[str]) -> bool:

@@ -27,7 +27,7 @@ def table_of(records: RecordSet[Any]) -> Table:
     need_feature("exporting", _CALLS)
     schema, all_records = records._model._schema, list(records)
     fetches = [record._fetch for record in all_records if record.is_stored]
-    names = {f.name for f in schema.stored if all(fetch.has(f.name) for fetch in fetches)}
+    names = {f.name for f in schema.stored if all(fetch.knows(f.name) for fetch in fetches)}
     table = Table(schema, names)
     table.add(record._stored() for record in all_records)
     return table

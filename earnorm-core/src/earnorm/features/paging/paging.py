@@ -20,6 +20,7 @@ from earnorm.exceptions import ValidationError
 from earnorm.fields.structured import Dict, Embedded
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.left_out import need_feature
+from earnorm.kernel.projecting import head_of
 from earnorm.model.reading.expression_paths import expression_path
 from earnorm.model.reading.ordering import checked_size, refuse
 
@@ -269,6 +270,8 @@ async def cursor_page(
         order=keyset.reversed_order() if backwards else keyset.order,
         limit=size + 1,  # one more record shows whether there is another page
         fields=None if fields is None else fields | keyset.fields,
+        # What the order needs is fetched whole.
+        inside=frozenset(p for p in op.options.inside if head_of(p) not in keyset.fields),
     )
     documents: list[Document] = await op.app.execute(op.replace(domain=domain, options=options))
     positions = [keyset.position(document) for document in documents][:size]
@@ -280,7 +283,7 @@ async def cursor_page(
     has_next = backwards or has_more
     has_previous = has_more if backwards else after is not None
     return CursorPage(
-        await query._records(bound, documents, options.fields),
+        await query._records(bound, documents, options),
         keyset.cursor(positions[-1]) if positions and has_next else None,
         keyset.cursor(positions[0]) if positions and has_previous else None,
     )

@@ -35,6 +35,7 @@ from earnorm.fields.record_ids import id_text
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import REQUEST, Operation, made_by
+from earnorm.kernel.projecting import head_of
 from earnorm.kernel.requests import DryRun
 from earnorm.kernel.searches import projection
 from earnorm.model.reading.hydrate import hydrate
@@ -301,9 +302,9 @@ class Watch(Generic[M]):
     def _record(self, bound: BoundModel, op: Operation, document: Document | None) -> M | None:
         if document is None:
             return None
-        known = projection(bound, op) or bound.schema.projection
+        known = set(map(head_of, projection(bound, op) or bound.schema.projection))
         visible = {key: value for key, value in document.items() if key in known}
-        record: M = hydrate(bound, [visible], op.options.fields)[0]
+        record: M = hydrate(bound, [visible], op.options.fields, op.options.inside)[0]
         return record
 
     def __repr__(self) -> str:

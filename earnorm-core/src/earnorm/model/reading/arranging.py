@@ -15,6 +15,7 @@ from earnorm.kernel import registry
 from earnorm.kernel.environment import find_env
 from earnorm.model.reading.fetch import is_gone
 from earnorm.model.reading.ordering import Order, parse_order
+from earnorm.model.reading.parts import refuse_unread_path
 
 if TYPE_CHECKING:
     from earnorm.model.recordset import RecordSet
@@ -134,6 +135,7 @@ def _keys(record: Any, path: str) -> list[BsonKey]:
                 value = field.encode(value)
             return sort_keys(value, ())
         parts = schema.path_of(path).split(".")
+        refuse_unread_path(record, path)
         return sort_keys(_stored_value(record, field), parts[1:])
     except TypeError:
         raise DomainError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import compress
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from earnorm.kernel.app import App
 
 ID_ONLY = frozenset({"_id"})
+
+_NO_PARTS: Final[Mapping[str, Any]] = {}
 
 # The references to an object that only a list holds, as ``map`` counts them.
 _ALONE: Final = max(map(getrefcount, [object()]))
@@ -55,6 +57,8 @@ class Fetch:
         origin: ``model.field`` of the relation that the ghosts come from, for messages.
         complete: Makes the ghosts that were not read yet, before all are loaded at once.
         inside: The loading state of embedded objects, by the name of the field that holds them.
+        parts: The loading state of embedded objects of which only some fields were fetched, by the
+            name of the field that holds them; ``loaded`` does not have its name.
         peers: Returns the embedded objects in one field of all the records fetched together.
         seen_in: The outcome of the transaction that made it; None outside of one.
         not_found: The records were looked for, and not found.
@@ -72,6 +76,7 @@ class Fetch:
         "loading",
         "not_found",
         "origin",
+        "parts",
         "peers",
         "records",
         "related",
@@ -95,13 +100,18 @@ class Fetch:
         self.not_found = False
         self.complete: Callable[[], None] | None = None
         self.inside: dict[str, Fetch] = {}
+        self.parts: Mapping[str, Part] = _NO_PARTS
         self.peers: Callable[[], list[Any]] | None = None
         env = find_env()
         self.seen_in = None if env is None or env.transaction is None else env.transaction.outcome
 
     def has(self, name: str) -> bool:
-        """Return whether the field was fetched."""
+        """Return whether the field was fetched, and all of it."""
         return self.loaded is None or name in self.loaded
+
+    def knows(self, name: str) -> bool:
+        """Return whether the field was fetched, or a part of it: a missing value is unset."""
+        return self.loaded is None or name in self.loaded or name in self.parts
 
     def siblings(self, one: Any, name: str) -> list[Any]:
         """Return the structures whose field loads together with that of ``one``."""
@@ -195,6 +205,75 @@ class Fetch:
     def __repr__(self) -> str:
         what = "all" if self.loaded is None else ", ".join(sorted(self.loaded))
         return f"<Fetch {what}>"
+
+
+class Part(Fetch):
+    """The loading state of embedded objects of which a search fetched only some fields.
+
+    Args:
+        app: The App of their records; None for a copy of an object alone.
+        path: The path of the field that holds them.
+        loaded: The names of the fields that were fetched whole.
+        kept: For the copies that a save makes of a record's own objects, and of which it writes
+            changed fields only, the loading state of these objects; else None.
+    """
+
+    __slots__ = ("kept", "path", "seen")
+
+    def __init__(
+        self, app: App | None, path: str, loaded: frozenset[str], kept: Part | None = None
+    ) -> None:
+        super().__init__(app, loaded)  # type: ignore[arg-type] # nothing is loaded for a copy alone
+        self.path = path
+        self.kept = kept
+        self.seen: Mapping[str, Any] = _NO_PARTS
+        """The stored values of the other fields, where a constraint was shown them."""
+
+    @property
+    def paths(self) -> Iterator[str]:
+        """The paths that were fetched."""
+        for name in self.loaded or ():
+            yield f"{self.path}.{name}"
+        for part in self.parts.values():
+            yield from part.paths
+
+    @property
+    def own(self) -> Part:
+        """The state of the copies of these objects that a save makes."""
+        own = Part(self.app, self.path, self.loaded or frozenset(), kept=self)
+        own.parts = self.parts
+        return own
+
+    def how_to_load(self, model: type[Any], name: str) -> str:
+        """Return the message of ``FieldNotLoaded``."""
+        return (
+            f"{model.__name__}.{name} was not fetched: add {f'{self.path}.{name}'!r} to .only(...), or "
+            f"{self.how_to_complete}"
+        )
+
+    @property
+    def how_to_complete(self) -> str:
+        """The call that loads the rest, for messages."""
+        head = self.path.partition(".")[0]
+        return f"'await record.refresh(\"{head}\")'"
+
+    def incomplete(self) -> FieldNotLoaded:
+        """Return the error for using an object as a whole."""
+        return FieldNotLoaded(f"only some fields of {self.path!r} were fetched: {self.refused}")
+
+    @property
+    def refused(self) -> str:
+        """The way out, for messages."""
+        return f"{self.how_to_complete} first, which loads the rest"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Part, (None, self.path, self.loaded), (None, {"parts": dict(self.parts)})
+
+
+def part_of(value: object) -> Part | None:
+    """Return the loading state of an embedded object of which only some fields were fetched."""
+    fetch = getattr(value, "_fetch", None)
+    return fetch if type(fetch) is Part else None
 
 
 def other_app(own: App, current: App) -> ConfigurationError:

@@ -8,8 +8,10 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from earnorm.kernel.projecting import head_of
 from earnorm.kernel.reading import PreparedRecords, blank
 from earnorm.model.reading.fetch import ID_ONLY, Fetch, Siblings
+from earnorm.model.reading.parts import take_parts
 from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.writing.snapshots import Snapshot, renew_state
 from earnorm.model.writing.tracking import touch_older
@@ -22,9 +24,24 @@ if TYPE_CHECKING:
 
 
 def hydrate(
-    bound: BoundModel, documents: list[Document], loaded: frozenset[str] | None = None
+    bound: BoundModel,
+    documents: list[Document],
+    loaded: frozenset[str] | None = None,
+    inside: frozenset[str] = frozenset(),
 ) -> list[Any]:
-    """Return records that adopt the documents. No Python code runs per document: 0.2 µs each."""
+    """Return records that adopt the documents. No Python code runs per document: 0.2 µs each.
+
+    Args:
+        bound: Their model.
+        documents: Stored documents.
+        loaded: The names of the fields that were fetched; None means all.
+        inside: The paths into embedded objects in some of these fields, where only a part of them
+            was fetched.
+    """
+    if inside and loaded is not None:
+        records = hydrate(bound, documents, loaded - set(map(head_of, inside)))
+        take_parts(bound.schema.fields, records, inside)
+        return records
     if bound.classes is not None:
         return _hydrate_by_class(bound, bound.classes, documents, loaded)
     model = bound.model

@@ -15,6 +15,7 @@ from earnorm.domain.values import thaw
 from earnorm.exceptions import DomainError, FieldNotLoaded
 from earnorm.fields.relational import is_recordset
 from earnorm.model.reading.fetch import is_gone
+from earnorm.model.reading.parts import has_parts, refuse_unread
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -81,6 +82,8 @@ class _Judges:
         name = schema.field_at(node.path)
 
         def plain(record: Any) -> bool:
+            if has_parts(record):
+                refuse_unread(record, node, self._operators)
             return matches(self._document(record, name))
 
         return plain

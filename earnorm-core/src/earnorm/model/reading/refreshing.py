@@ -88,4 +88,5 @@ def _take(
         loaded = (fetch.loaded or frozenset()).union(names)
         wider = Fetch(bound.app, loaded)
         wider.seen_in = fetch.seen_in  # the other fields are as stale as before
+        wider.parts = {name: part for name, part in fetch.parts.items() if name not in names}
         set_fetch(record, wider)

@@ -126,7 +126,7 @@ def _can_read(
 ) -> bool:
     """Return whether a field that the state lacks can be read."""
     if not field.is_derived:
-        return fetch is None or fetch.has(field.name)
+        return fetch is None or fetch.knows(field.name)
     return schema.derived is None or schema.derived.can_read(record, field)
 
 

@@ -29,9 +29,10 @@ from earnorm.fields.relational import (
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import made_by
 from earnorm.model.reading.by_ids import by_ids
-from earnorm.model.reading.fetch import ID_ONLY, Fetch
+from earnorm.model.reading.fetch import ID_ONLY, Fetch, part_of
 from earnorm.model.reading.hydrate import fill, ghost_maker, ghosts, hydrate, states_of
 from earnorm.model.reading.ordering import order_of
+from earnorm.model.reading.parts import embedded_in, inside
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.link_changes import assigned_members
 from earnorm.model.slots import set_fetch
@@ -304,26 +305,9 @@ def note_inside(structure: Any, field: Field[Any, Any], value: Any) -> None:
     if inner is None:
         inner = outer.inside[field.name] = Fetch(outer.app)
         inner.peers = lambda: inside(outer.siblings(None, field.name), field)
-    for embedded in _embedded_in(value):
-        object.__setattr__(embedded, "_fetch", inner)
-
-
-def inside(structures: Iterable[Any], field: Field[Any, Any]) -> list[Any]:
-    """Return the embedded objects in one field of these records or embedded objects."""
-    return [
-        embedded
-        for structure in structures
-        if structure.__dict__.get(field.name) is not None
-        for embedded in _embedded_in(getattr(structure, field.name))
-    ]
-
-
-def _embedded_in(value: Any) -> Iterable[Any]:
-    if isinstance(value, list):
-        for item in value:
-            yield from _embedded_in(item)
-    elif is_record(value):
-        yield value
+    for embedded in embedded_in(value):
+        if part_of(embedded) is None:
+            object.__setattr__(embedded, "_fetch", inner)
 
 
 def ghosts_with(record: Any, field: ToMany[Any], pks: Iterable[Any]) -> list[Any]:

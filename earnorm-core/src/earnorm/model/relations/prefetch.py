@@ -13,8 +13,8 @@ from earnorm.fields.places import Place
 from earnorm.fields.places import inside as inside_of
 from earnorm.fields.relational import Many2one, One2many, Relation, ToMany
 from earnorm.model.reading.ordering import refuse
+from earnorm.model.reading.parts import inside
 from earnorm.model.relations.ghosts import (
-    inside,
     link_end,
     load_group,
     load_many,

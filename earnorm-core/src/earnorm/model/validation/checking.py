@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 from earnorm.domain import condition
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError, located
+from earnorm.fields.base import freeze
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import REQUEST, Operation, made_by
 from earnorm.kernel.requests import Stream
 from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
-from earnorm.model.reading.fetch import Fetch
+from earnorm.model.reading.fetch import Fetch, part_of
 from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.validation.constraints import Rule, When, returned
+from earnorm.model.writing.incomplete import seen_whole
 from earnorm.model.writing.pending import state_before
 
 if TYPE_CHECKING:
@@ -451,8 +453,19 @@ async def _load(env: Env, bound: BoundModel, subjects: Sequence[ValueRow]) -> No
         if document is not None:
             state = {**bound.schema.state(dict(document)), **subject.values}
             subject.preview = _preview(bound, state, fetch)
+            if subject.record is not None and subject.record._fetch.parts:
+                _complete(bound, subject, bound.schema.state(dict(document)))
             if siblings is not None:
                 siblings.append(subject.preview)
+
+
+def _complete(bound: BoundModel, subject: ValueRow, state: State) -> None:
+    """Give a preview the whole embedded objects of which the record has only some fields."""
+    fields, preview = bound.schema.fields, subject.preview.__dict__
+    for name in subject.record._fetch.parts if subject.record is not None else ():
+        value, stored = subject.values.get(name), state.get(name)
+        if part_of(value) is not None and type(stored) is dict:
+            preview[name] = seen_whole(value, fields[name].decode(freeze(stored)))
 
 
 def _preview(bound: BoundModel, state: State, fetch: Fetch | None) -> Any:

@@ -16,6 +16,7 @@ from earnorm.domain import Domain, condition
 from earnorm.exceptions import ConcurrencyError, ValidationError
 from earnorm.fields.base import MISSING, Field, is_embedded
 from earnorm.kernel.operations import Update
+from earnorm.model.reading.fetch import Part, part_of
 from earnorm.model.writing.pending import changed_fields, same, stored_before
 from earnorm.model.writing.snapshots import Snapshot
 
@@ -137,12 +138,12 @@ class _Paths:
         if is_ruled:
             names |= _changed_by_rules(schema, part, fresh)
         part.sent = frozenset(names)
-        state = fresh.__dict__
+        state, lacks = fresh.__dict__, part_of(fresh)
         for inner in schema.stored:
             key, name = f"{db_path}.{inner.db_name}", inner.name
             if name not in names:
                 if is_ruled:
-                    self.expected[key] = part.before.get(inner.db_name)
+                    self._expect(inner, key, part.before, lacks)
                 continue
             value, below = state.get(name), part.parts.get(name)
             if (
@@ -154,6 +155,31 @@ class _Paths:
                 self.add(inner, f"{path}.{name}", key, below, value, is_ruled=is_ruled)
             else:
                 self.values[key] = inner.encode(value)
+
+    def _expect(
+        self, inner: Field[Any, Any], key: str, before: Mapping[str, Any], lacks: Part | None
+    ) -> None:
+        """Demand that an unchanged field still has the value that a rule may have seen.
+
+        Args:
+            inner: The field.
+            key: Its stored path.
+            before: The stored form of the object without its changes.
+            lacks: The loading state of the object; None if it was fetched whole.
+        """
+        name, value = inner.name, before.get(inner.db_name)
+        below = None if lacks is None else lacks.parts.get(name)
+        if lacks is not None and lacks.seen:
+            value = lacks.seen.get(inner.db_name)
+        elif below is not None and type(value) is dict:
+            for deeper in inner.structure._schema.stored:
+                self._expect(deeper, f"{key}.{deeper.db_name}", value, below)
+            return
+        elif lacks is not None and not lacks.has(name) and inner.db_name not in before:
+            return  # it was not fetched, so no rule can have seen it
+        elif below is not None:
+            return  # of items of a list only some fields are known
+        self.expected[key] = value
 
 
 def _changed_by_rules(schema: Schema, part: Snapshot, fresh: EmbeddedModel) -> set[str]:

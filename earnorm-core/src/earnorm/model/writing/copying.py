@@ -18,6 +18,7 @@ from earnorm.model.kinds import by_model, is_mixed
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.writing.creating import Creation, prepared
+from earnorm.model.writing.incomplete import completed, refused_changes
 from earnorm.model.writing.pending import changed_fields, unvalidated
 from earnorm.model.writing.restoring import duplicate
 from earnorm.model.writing.tracking import env_of
@@ -121,6 +122,8 @@ async def _copies_of(records: Sequence[BaseModel], default: Mapping[str, Any]) -
     values = [
         {
             field.name: _value(_source(record, field, stored), field)
+            if field.name not in _parts(record)
+            else _completed(record, field, stored[record.pk])
             for field in fields
             if field.name not in links and field.name in _source(record, field, stored).__dict__
         }
@@ -210,6 +213,26 @@ def _source(record: Any, field: Field[Any, Any], stored: Mapping[Any, Any]) -> A
     if record.is_stored and not record._fetch.has(field.name) and field.name not in record.__dict__:
         return stored[record.pk]
     return record
+
+
+def _parts(record: BaseModel) -> Collection[str]:
+    """Return the fields with embedded objects of which only some fields were fetched."""
+    return record._fetch.parts if record.is_stored else ()
+
+
+def _completed(record: BaseModel, field: Field[Any, Any], stored: Any) -> Any:
+    """Return a value with what was not fetched of it, and with the record's changes.
+
+    Raises:
+        ValidationError: A change cannot be taken over without the rest of the value.
+    """
+    if field.name in changed_fields(record):
+        problems = refused_changes(record, [field.name])
+        if problems:
+            raise ValidationError(record._name, problems)
+        changed, whole = getattr(record, field.name), getattr(stored, field.name)
+        stored.__dict__[field.name] = completed(changed, whole)
+    return _value(stored, field)
 
 
 def _value(record: Any, field: Field[Any, Any]) -> Any:

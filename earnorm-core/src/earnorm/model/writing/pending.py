@@ -21,6 +21,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.fields.base import MISSING, Field, Marks, is_embedded, map_inside, marked
+from earnorm.model.reading.fetch import part_of
+from earnorm.model.slots import set_fetch, set_state
 
 if TYPE_CHECKING:
     from earnorm.model.structures import Structure
@@ -145,16 +147,35 @@ def state_before(structure: Structure) -> dict[str, Any]:
     schema = type(structure)._schema
     changes: Mapping[str, Any] = getattr(structure, "_changes", _NONE)
     originals: Mapping[str, Any] = getattr(structure, "_originals", _NONE)
+    fetch = getattr(structure, "_fetch", None)
+    parts = () if fetch is None else fetch.parts
     for name, value in (*originals.items(), *changes.items()):
         if value is MISSING:
             state.pop(name, None)
+        elif type(value) is Marks and name in parts:
+            state[name] = map_inside(value.tree, _object_before)
         else:
             state[name] = _before(schema.fields[name], value)
     for field in schema.embedded:
         value = state.get(field.name)
         if is_embedded(value) and changed_fields(value):
-            state[field.name] = stored_before(value)
+            state[field.name] = _object_before(value)
     return state
+
+
+def _object_before(value: Any) -> Any:
+    """Return an embedded object as it was, without any unsaved change.
+
+    It is in its stored form, unless only some of its fields were fetched, which that does not tell.
+    """
+    if not is_embedded(value):
+        return value
+    if part_of(value) is None:
+        return stored_before(value)
+    before: Any = object.__new__(type(value))
+    set_state(before, state_before(value))
+    set_fetch(before, value._fetch)
+    return before
 
 
 def value_before(structure: Structure, name: str) -> Any:

@@ -26,6 +26,8 @@ from earnorm.model.writing.changed_paths import by_paths, note_paths, refuse_dis
 from earnorm.model.writing.classes import deciding, know_classes, parts_of
 from earnorm.model.writing.copies import Copies, joined
 from earnorm.model.writing.handing_back import give_written, on_its_way
+from earnorm.model.writing.incomplete import mark_own, refused_changes
+from earnorm.model.writing.merging import has_paths, put_paths, roots_of
 from earnorm.model.writing.partly import find_written, name_left
 from earnorm.model.writing.pending import changed_fields, unvalidated
 from earnorm.model.writing.pipeline import carry_out, check_written, expectations, together
@@ -64,6 +66,16 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
     names = changed_fields(record)
     if type(record)._root is not None:
         await know_classes([record], {*names, *values})
+    await _write_with(record, names, values)
+
+
+async def _write_with(
+    record: BaseModel,
+    names: Collection[str],
+    values: Mapping[str, Any],
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
+) -> int:
+    """Write some of a record's own changes and these values; values for paths go into the changes."""
     schema = type(record)._schema
     if not schema.readonly.isdisjoint(names):
         raise ValidationError(schema.name, readonly_changes(schema.readonly, names))
@@ -72,17 +84,30 @@ async def save_with(record: BaseModel, values: Mapping[str, Any]) -> None:
     own = own_values(record, names)
     pending = unvalidated(record, names)
     held.known = {name: value for name, value in own.items() if name not in pending}
-    await write([record], {**own, **values}, own=held)
+    if names and has_paths(values):
+        values = put_paths(record, own, held, values)
+    return await write([record], {**own, **values}, notes, own=held)
 
 
 def own_values(record: BaseModel, names: Iterable[str]) -> dict[str, Any]:
-    """Return the values of changed fields, which do not change while the program goes on."""
+    """Return the values of changed fields, which do not change while the program goes on.
+
+    Raises:
+        ValidationError: A value would be stored without what was not fetched of it.
+    """
     schema, state = type(record)._schema, record.__dict__
     mutable, to_many = schema.mutable, schema.to_many_names
     # Commands cannot be read as a value, so to-many fields are taken as they were assigned.
     values = {n: state[n] if n in to_many else getattr(record, n) for n in names}
     if not mutable.isdisjoint(values):
         values = {n: duplicate(v) if n in mutable else v for n, v in values.items()}
+        parts = record._fetch.parts if record.is_stored else ()
+        if parts and not values.keys().isdisjoint(parts):
+            problems = refused_changes(record, names)
+            if problems:
+                raise ValidationError(schema.name, problems)
+            for name in values.keys() & parts:
+                mark_own(values[name])
     return values
 
 
@@ -281,6 +306,14 @@ async def write(
             return await _write_by_class(records, values, notes)
         bound = _bound_of(records)
     names = values if isinstance(values, Mapping) else ()  # else it is refused below
+    if own is None and len(records) == 1:
+        for name in names:
+            if type(name) is str and "." in name:
+                record = records[0]
+                changed = roots_of(record, values).intersection(changed_fields(record))
+                if changed:
+                    return await _write_with(record, changed, values, notes)
+                break
     held: list[Snapshot] = []
     for record in records:  # a loop makes no function call of its own
         held.append(Snapshot(record, names, own=own))

@@ -129,10 +129,13 @@ def refuse_unsaved(bound: BoundModel, records: Sequence[BaseModel], plan: Plan) 
     inside = plan.inside
     for record in records if inside else ():
         for name in inside.intersection(changed_fields(record)):
-            message = "was changed and not saved; save() it before a part of it is written"
-            raise ValidationError(
-                bound.model._name, [{"loc": (name,), "msg": message, "type": "unsaved"}]
-            )
+            raise ValidationError(bound.model._name, [unsaved(name)])
+
+
+def unsaved(name: str) -> ErrorDetail:
+    """Return the error for a write of a part of a field that has unsaved changes."""
+    message = "was changed and not saved; save() it before a part of it is written"
+    return {"loc": (name,), "msg": message, "type": "unsaved"}
 
 
 async def refuse_outside(bound: BoundModel, op: Operation, guards: Sequence[Guard]) -> None:
@@ -403,4 +406,6 @@ async def read_again(
         if document is None:
             fetch = record._fetch
             known = frozenset(bound.schema.fields) if fetch.loaded is None else fetch.loaded
-            object.__setattr__(record, "_fetch", Fetch(bound.app, known - names))
+            unloaded = Fetch(bound.app, known - names)
+            unloaded.parts = {n: part for n, part in fetch.parts.items() if n not in names}
+            object.__setattr__(record, "_fetch", unloaded)
