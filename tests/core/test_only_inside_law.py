@@ -228,6 +228,10 @@ CHANGED = ("main.qty", "main.low", "main.inner.x", "main.inner.y", "spare.x", "s
     travels=st.sampled_from(["", "pickle", "copy"]),
     reads=st.booleans(),
 )
+@hypothesis.example(  # a field with a default is fetched whole, and shown in part
+    {"spare": {"ex": 1, "y": "a", "other": [1]}}, {"spare.x"}, {"spare.x"}, "", True
+)
+@hypothesis.example({"spare": None}, {"spare.x"}, set(), "pickle", True)
 def test_a_part_shows_what_was_fetched_and_a_save_leaves_the_rest_alone(
     app_world: World,
     document: dict[str, Any],
