@@ -109,11 +109,9 @@ async def test_callbacks_run_behind_the_hooks_of_plugins_whatever_those_do(datab
             seen.append("hook")
             raise ZeroDivisionError
 
-    async with default_app("pymongo", database, [Told()]):
-        with pytest.raises(earnorm.PluginError, match="told"):
-            async with earnorm.transaction() as running:
-                running.after_commit(lambda: seen.append("callback"))
-                await Person.create({"name": "Ann"})
+    async with default_app("pymongo", database, [Told()]), earnorm.transaction() as running:
+        running.after_commit(lambda: seen.append("callback"))
+        await Person.create({"name": "Ann"})
     assert seen == ["hook", "callback"]
 
 

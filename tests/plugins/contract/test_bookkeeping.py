@@ -80,18 +80,18 @@ async def test_observers_hear_of_bookkeeping_where_they_ask_only() -> None:
         ledger = "contract.ledger"
         assert asking.heard == [
             ("before_create", ledger),
-            ("after_commit", [ledger]),
             ("after_create", ledger),
             ("after_commit", [ledger]),
             ("after_write", ledger),
+            ("after_commit", [ledger]),
             ("before_unlink", ledger),
             ("after_commit", [ledger]),
         ]
         await Order.create({"text": "a"})
         assert hearing.heard == [
             ("before_create", "contract.order"),
-            ("after_commit", ["contract.order"]),
             ("after_create", "contract.order"),
+            ("after_commit", ["contract.order"]),
         ]
 
 

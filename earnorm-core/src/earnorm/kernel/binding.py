@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from earnorm.exceptions import (
 from earnorm.kernel import parts, searches
 from earnorm.kernel.declared import DeclaredKeys, SharedKeys
 from earnorm.kernel.document_steps import DocumentSteps
-from earnorm.kernel.durable import settling
+from earnorm.kernel.durable import WAITING, settling
 from earnorm.kernel.item_updates import ItemUpdates
 from earnorm.kernel.layers import Layer, Middleware, PlacedLayer, compose
 from earnorm.kernel.loading import LoadedPlugins, settled
@@ -51,6 +52,8 @@ from earnorm.kernel.views import ModelView
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.model.base import BaseModel
+
+log = logging.getLogger("earnorm")
 
 Observer = tuple[str, Callable[..., Any]]
 
@@ -92,6 +95,8 @@ class BoundModel:
         self._preparing = asyncio.Lock()
         self._calls: dict[OperationName, Call] = {}
         self._opening: dict[OperationName, Sequence[Middleware]] = {}
+        self.unheard: set[OperationName] = set()
+        """The writes of which no layer, no step and no plugin hears when they are durable."""
         self._steps: Sequence[Step] | None = None
 
     def filter(self, domain: Domain) -> dict[str, Any]:
@@ -134,8 +139,12 @@ class BoundModel:
             if name in _OBSERVED:
                 core = _recording_writes(core)
             call = compose(core, [placed for placed in layers if placed.layer < Layer.RESOLVE])
-            if name in _OBSERVED and any(placed.layer not in _ASKING for placed in layers):
+            if name in _OBSERVED and (
+                self.app.hears_commits or any(placed.layer not in _ASKING for placed in layers)
+            ):
                 call = settling(call)
+            elif name in _OBSERVED:
+                self.unheard.add(name)
             operation_call = self._calls[name] = _announcing_denials(
                 call, self.app.loaded.implementations("access_denied")
             )
@@ -174,6 +183,7 @@ class BoundModel:
     def recompose(self) -> None:
         """Discard the composed layers and steps; the next use composes them again."""
         self._calls.clear()
+        self.unheard.clear()
         self._steps = None
         for name in ("ways", "has_document_steps"):
             self.__dict__.pop(name, None)
@@ -368,7 +378,21 @@ class _Observation:
             await settled(observe(op=op), plugin, self._hooks[0])
         result = await call_next(op)
         for plugin, observe in self._after:
-            await settled(observe(op=op, result=result), plugin, self._hooks[1])
+            try:
+                await settled(observe(op=op, result=result), plugin, self._hooks[1])
+            except Exception as error:
+                # The write is done, so it is not reported as failed. In a transaction such an error
+                # of the database means that the write is not done, and that another try may help.
+                is_transient = isinstance(error, TransactionError) and error.transient
+                if is_transient and op.env.transaction is not None:
+                    raise
+                log.exception(
+                    "plugin %r failed in its hook %s; the %s of %s is done",
+                    plugin,
+                    self._hooks[1],
+                    op.name,
+                    op.model._name,
+                )
         return result
 
 
@@ -384,10 +408,15 @@ def _recording_writes(core: Call) -> Call:
         return core(op)
 
     async def recording(op: Operation) -> Any:
+        waiting = op.note(WAITING)
         try:
             return await core(op)
         finally:
-            await op.env.app.committed([op])
+            tell = partial(op.env.app.committed, [op])
+            if waiting is None:  # a layer passed on an operation of its own making
+                await tell()
+            else:
+                waiting.news += (tell,)
 
     return call
 
@@ -440,7 +469,10 @@ def _announcing_denials(call: Call, observers: Sequence[Observer]) -> Call:
         except AccessDenied as error:
             if not op.note(JUDGED):  # a denied part is announced by the whole operation
                 for plugin, observe in observers:
-                    await settled(observe(op=op, error=error), plugin, "access_denied")
+                    try:
+                        await settled(observe(op=op, error=error), plugin, "access_denied")
+                    except Exception:  # it must not replace the refusal
+                        log.exception("plugin %r failed in its hook access_denied", plugin)
             raise
 
     return announcing

@@ -191,7 +191,8 @@ class Hooks:
     def after_create(self, op: Operation, result: Sequence[Any]) -> Awaitable[None] | None:
         """Observe documents after they were created. May be async.
 
-        ``result`` is the list of their stored ids.
+        ``result`` is the list of their stored ids. An exception is logged, because the write is done; only a
+        transient error of the database in a running transaction is raised.
         """
 
     @hookspec
@@ -205,7 +206,8 @@ class Hooks:
     def after_write(self, op: Operation, result: int) -> Awaitable[None] | None:
         """Observe a change of records after it was written. May be async.
 
-        ``result`` is the number of records.
+        ``result`` is the number of records. An exception is logged, because the write is done; only a
+        transient error of the database in a running transaction is raised.
         """
 
     @hookspec
@@ -219,7 +221,8 @@ class Hooks:
     def after_unlink(self, op: Operation, result: int) -> Awaitable[None] | None:
         """Observe a deletion of records after it was done. May be async.
 
-        ``result`` is the number of records.
+        ``result`` is the number of records. An exception is logged, because the write is done; only a
+        transient error of the database in a running transaction is raised.
         """
 
     @hookspec
@@ -227,13 +230,17 @@ class Hooks:
         """Observe writing operations that are durable. May be async.
 
         Called when their transaction was committed, or after each operation outside of a
-        transaction. It is also called for an operation that failed outside of a transaction,
-        because a part of it may have been done.
+        transaction, when the records in memory know that they are written. It is also called for
+        an operation that failed outside of a transaction, because a part of it may have been done.
+        An exception is logged.
         """
 
     @hookspec
     def after_rollback(self, app: App, operations: Sequence[Operation]) -> Awaitable[None] | None:
-        """Observe writing operations whose transaction was rolled back. May be async."""
+        """Observe writing operations whose transaction was rolled back. May be async.
+
+        An exception is logged.
+        """
 
     @hookspec
     def operation_failed(self, op: Operation, error: BaseException) -> None:
@@ -249,7 +256,7 @@ class Hooks:
     def access_denied(self, op: Operation, error: AccessDenied) -> Awaitable[None] | None:
         """Observe an operation that an access rule refused. May be async.
 
-        The error is raised to the caller afterwards.
+        The error is raised to the caller afterwards. An exception of this hook is logged.
         """
 
     @hookspec

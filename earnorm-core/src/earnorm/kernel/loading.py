@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -32,6 +33,8 @@ from earnorm.kernel.plugins import (
 
 if TYPE_CHECKING:
     from earnorm.kernel.operations import Operation
+
+log = logging.getLogger("earnorm")
 
 T = TypeVar("T")
 
@@ -118,12 +121,10 @@ class LoadedPlugins:
         return results
 
     async def broadcast(self, hook: str, app: object, operations: Sequence[Operation]) -> None:
-        """Tell every plugin the result of operations, even if one plugin fails.
+        """Tell every plugin the result of operations; log what a plugin raises.
 
-        Raises:
-            EarnORMError: The first failure, after all plugins were called.
+        The operations are done or rolled back already, and nobody may hear the contrary.
         """
-        failure: EarnORMError | None = None
         ordinary = [op for op in operations if op.model._bookkeeping is None]
         for name, call in self.implementations(hook):
             observed = operations if name in self.hearing else ordinary
@@ -131,10 +132,8 @@ class LoadedPlugins:
                 continue
             try:
                 await settled(call(app=app, operations=observed), name, hook)
-            except EarnORMError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+            except Exception:
+                log.exception("plugin %r failed in its hook %s; the others are called", name, hook)
 
 
 async def settled(result: Any, plugin: str, hook: str) -> Any:

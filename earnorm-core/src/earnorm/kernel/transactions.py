@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from earnorm.concerns import IN_TRANSACTIONS, ReadConcern, ReadPreference, WriteConcern
 from earnorm.exceptions import BatchRefused, ConfigurationError, TransactionError
-from earnorm.kernel.durable import Callback, called
+from earnorm.kernel.durable import WAITING, Callback, Waiting, called
 from earnorm.kernel.environment import Env, current_env, use_env
 from earnorm.kernel.outcome import Outcome
 
 if TYPE_CHECKING:
+    from earnorm.application import App
     from earnorm.backends.base import Session
     from earnorm.kernel.layers import Middleware
     from earnorm.kernel.operations import Call, Operation
@@ -53,6 +54,7 @@ class Transaction:
         "attempt",
         "doomed",
         "drawn_ids",
+        "later",
         "operations",
         "outcome",
         "session",
@@ -70,6 +72,8 @@ class Transaction:
         self.operations: list[Operation] = []
         """The writes inside it, for the hooks ``after_commit`` and ``after_rollback``."""
         self.outcome = Outcome()
+        self.later: Waiting | None = None
+        """On a transaction of one operation: tells of the commit at the operation's end."""
         self.drawn_ids: set[Any] = set()
         """Ids that were drawn for new records, and not given by the program."""
         self._before: dict[int, tuple[BaseModel, Callable[[], None]]] = {}
@@ -254,8 +258,16 @@ async def _block(asked: Mapping[str, Any], attempt: int = 1) -> AsyncGenerator[T
                 await running.notify("after_rollback")
         raise
     running.outcome.committed = True
+    tell = functools.partial(_tell_commit, env.app, running)
+    if running.later is None:
+        await tell()
+    else:
+        running.later.news += (tell,)
+
+
+async def _tell_commit(app: App, running: Transaction) -> None:
     try:
-        await env.app.committed(running.operations)
+        await app.committed(running.operations)
     finally:
         await running.notify("after_commit")
 
@@ -356,10 +368,14 @@ async def in_transaction(op: Operation, call_next: Call) -> Any:
     from earnorm.kernel.steps import HAND_BACK, HandBack  # loaded with the first App
 
     back, collected = op.note(HAND_BACK), HandBack()
+    waiting = op.note(WAITING)
 
     async def run() -> Any:
         nonlocal collected
-        attempt = op.replace(env=op.env.replace(transaction=current_env().transaction))
+        running = current_env().transaction
+        if running is not None:
+            running.later = waiting
+        attempt = op.replace(env=op.env.replace(transaction=running))
         if back is not None:
             # What an attempt that is rolled back handed back must not reach the records.
             collected = HandBack()

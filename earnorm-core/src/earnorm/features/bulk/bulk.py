@@ -20,6 +20,7 @@ from earnorm.exceptions import (
     ValidationError,
 )
 from earnorm.features.bulk.collecting import Collector
+from earnorm.kernel.durable import Waiting, tell
 from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import Operation, Options, PerRecord, made_by
@@ -264,28 +265,35 @@ class Bulk(Generic[M]):
         """Send the operations; this may be tried again, so each try has its own notes."""
         bound, env = self._bound, current_env()
         touch(env, [row.record for row in (*self._new, *self._values.values())])
-        operations = [on_its_way(bound, op.replace(env=env), Way.BULK) for op in given.operations]
+        later: list[Waiting] = []
+        operations = [
+            on_its_way(bound, op.replace(env=env), Way.BULK, later) for op in given.operations
+        ]
         first, last = operations, list[Operation]()
         if given.deletes_last:
             first, last = operations[:-1], operations[-1:]
-        collector = Collector(env.transaction)
         try:
-            results = await collector.run(first)
-            if last and not any(isinstance(result, BaseException) for result in results):
-                results += await self._delete_last(last, env.transaction)
-        except ValidationError as error:
-            if collector.refused is None:
-                raise
-            positions = {
-                "create": [_position(row) for row in self._new],
-                "write": [change.position for change in given.changes],
-                "unlink": [],
-            }[operations[collector.refused].name]
-            raise self._located(error, positions) from None
-        done: dict[str, tuple[Operation, Any]] = {
-            op.name: (op, result) for op, result in zip(operations, results, strict=False)
-        }
-        await self._learn(done, given)
+            collector = Collector(env.transaction)
+            try:
+                results = await collector.run(first)
+                if last and not any(isinstance(result, BaseException) for result in results):
+                    results += await self._delete_last(last, env.transaction)
+            except ValidationError as error:
+                if collector.refused is None:
+                    raise
+                positions = {
+                    "create": [_position(row) for row in self._new],
+                    "write": [change.position for change in given.changes],
+                    "unlink": [],
+                }[operations[collector.refused].name]
+                raise self._located(error, positions) from None
+            done: dict[str, tuple[Operation, Any]] = {
+                op.name: (op, result) for op, result in zip(operations, results, strict=False)
+            }
+            await self._learn(done, given)
+        finally:
+            if later:
+                await tell(later)
 
     async def _delete_last(
         self, deletion: list[Operation], transaction: Transaction | None

@@ -15,6 +15,7 @@ from earnorm.exceptions import NotFound
 from earnorm.fields.base import MISSING
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Many2one, ToMany
+from earnorm.kernel.durable import Waiting, tell
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation, PerRecord, Update
 from earnorm.kernel.steps import Way
@@ -199,12 +200,17 @@ class StoredLinks:
                     {pk: replace(update, expect=self._expected.pop(pk, {})) for pk in chunk}
                 )
             op = Operation("write", self._bound.model, env, domain, values, notes=RELATIONS)
-            op = on_its_way(self._bound, op, Way.WRITE)
-            matched = await env.app.execute(op)
-            if where is Domain.TRUE:
-                await check_matched(self._bound, op, matched, len(chunk))
-            for record in (record for pk in chunk for record in by_pk[pk]):
-                give_written(record, op, update, is_settled=False)
+            later: list[Waiting] = []
+            op = on_its_way(self._bound, op, Way.WRITE, later)
+            try:
+                matched = await env.app.execute(op)
+                if where is Domain.TRUE:
+                    await check_matched(self._bound, op, matched, len(chunk))
+                for record in (record for pk in chunk for record in by_pk[pk]):
+                    give_written(record, op, update, is_settled=False)
+            finally:
+                if later:
+                    await tell(later)
 
 
 def _stored_list(record: Any, relation: ToMany[Any]) -> Any:

@@ -16,6 +16,7 @@ from bson import ObjectId
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError, located
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import is_record
+from earnorm.kernel.durable import LATER, tell
 from earnorm.kernel.environment import current_env, find_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation
@@ -137,7 +138,7 @@ class Creation:
         made = self.records or None
         model, env = self.bound.model, current_env()
         op = Operation("create", model, env, values=self.documents, notes=self.notes)
-        self.op = op = on_its_way(self.bound, op, self.way)
+        self.op = op = on_its_way(self.bound, op, self.way, [])
         try:
             self.records = await store(
                 self.bound,
@@ -270,21 +271,23 @@ async def store(
         records = _empty_records(bound, values, are_dicts)
     if op is None:
         op = Operation("create", bound.model, env, values=documents, notes=notes)
-        op = on_its_way(bound, op, Way.CREATE)
-    if are_dicts:
-        await env.app.execute(op)
-        adopt(bound, records, states, op, held, given)
-        return records
-    unsaved: list[Any] = [value for value in values if is_record(value)]
-    _refuse_twice(bound, unsaved)
-    touch(env, unsaved)
-    numbers = set(map(id, unsaved))
-    _BEING_STORED.update(numbers)
+        op = on_its_way(bound, op, Way.CREATE, [])
+    unsaved: list[Any] = [] if are_dicts else [value for value in values if is_record(value)]
+    numbers: Collection[int] = ()
+    if unsaved:
+        _refuse_twice(bound, unsaved)
+        touch(env, unsaved)
+        numbers = set(map(id, unsaved))
+        _BEING_STORED.update(numbers)
+    later = op.notes.get(LATER)
     try:
         await env.app.execute(op)
         adopt(bound, records, states, op, held, given)
     finally:
-        _BEING_STORED.difference_update(numbers)
+        if numbers:
+            _BEING_STORED.difference_update(numbers)
+        if later:
+            await tell(later)
     return records
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from earnorm.kernel.durable import LATER, Waiting
+from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import Operation, Update
 from earnorm.kernel.steps import HAND_BACK, WAY, HandBack, Way
 from earnorm.model.writing.pending import arrive
@@ -17,14 +19,26 @@ if TYPE_CHECKING:
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
-def on_its_way(bound: BoundModel, op: Operation, way: Way) -> Operation:
+def on_its_way(
+    bound: BoundModel, op: Operation, way: Way, later: list[Waiting] | None = None
+) -> Operation:
     """Note the values' way on an operation, with a place for the values that steps hand back.
 
-    A model without document steps needs neither note.
+    A model without document steps needs neither of these notes.
+
+    Args:
+        bound: The operation's model.
+        op: The operation.
+        way: The way.
+        later: Takes what is to be told once the write is durable. The caller calls ``tell(later)``
+            when the records have learned that they are written, also if the write fails.
     """
-    if not bound.has_document_steps:
-        return op
-    return op.replace(notes={**op.notes, WAY: way, HAND_BACK: HandBack()})
+    notes: dict[Note[Any], Any] = {**op.notes}
+    if bound.has_document_steps:
+        notes[WAY], notes[HAND_BACK] = way, HandBack()
+    if later is not None and op.name not in bound.unheard:
+        notes[LATER] = later
+    return op if len(notes) == len(op.notes) else op.replace(notes=notes)
 
 
 def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.domain import Domain, condition
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
+from earnorm.kernel.durable import Waiting, tell
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import PLAIN, Operation, Options, PerRecord, Update
@@ -232,40 +233,45 @@ async def _save(
     touch(env, [row.record for row in rows])
     if copies is not None:
         touch(env, copies.records)
-    failure: ConcurrencyError | NotFound | None = None
-    op: Operation | None = None
-    if updates:
-        if len(updates) == 1:
-            row, update = updates[0]
-            domain = condition("_id", "=", row.record.pk)
-            op = Operation("write", bound.model, env, domain, update, FIRST)
-        else:
-            updates_by_id = PerRecord({row.record.pk: update for row, update in updates})
-            domain = condition("_id", "in", [row.record.pk for row, _ in updates])
-            op = Operation("write", bound.model, env, domain, updates_by_id)
-        op = on_its_way(bound, op, Way.SAVE)
-        try:
-            matched = await env.app.execute(op)
-            await check_matched(bound, op, matched, len(updates))
-        except ValidationError as error:
-            refuse_displaced(error, [row.held for row in rows])
-            raise relocated(error, [row.loc for row, _ in updates]) from error.__cause__
-        except (ConcurrencyError, NotFound) as error:
-            sent = [(row.record, update) for row, update in updates]
-            written = await find_written(error, bound, op, sent)
-            updates = [(row, update) for row, update in updates if row.record.pk in written]
-            rows, failure = [row for row, _ in updates], error
-    for row in rows:
-        if len(row.values) != len(row.held.held):
-            forget_taken(row.held, row.values)
-        settle_sent(row.held, row.values)
-    if op is not None:
-        for row, update in updates:
-            give_written(row.record, op, update)
-            if copies is not None:
-                copies.learn(bound, row, update, op)
-    if failure is not None:
-        raise failure
+    later: list[Waiting] = []
+    try:
+        failure: ConcurrencyError | NotFound | None = None
+        op: Operation | None = None
+        if updates:
+            if len(updates) == 1:
+                row, update = updates[0]
+                domain = condition("_id", "=", row.record.pk)
+                op = Operation("write", bound.model, env, domain, update, FIRST)
+            else:
+                updates_by_id = PerRecord({row.record.pk: update for row, update in updates})
+                domain = condition("_id", "in", [row.record.pk for row, _ in updates])
+                op = Operation("write", bound.model, env, domain, updates_by_id)
+            op = on_its_way(bound, op, Way.SAVE, later)
+            try:
+                matched = await env.app.execute(op)
+                await check_matched(bound, op, matched, len(updates))
+            except ValidationError as error:
+                refuse_displaced(error, [row.held for row in rows])
+                raise relocated(error, [row.loc for row, _ in updates]) from error.__cause__
+            except (ConcurrencyError, NotFound) as error:
+                sent = [(row.record, update) for row, update in updates]
+                written = await find_written(error, bound, op, sent)
+                updates = [(row, update) for row, update in updates if row.record.pk in written]
+                rows, failure = [row for row, _ in updates], error
+        for row in rows:
+            if len(row.values) != len(row.held.held):
+                forget_taken(row.held, row.values)
+            settle_sent(row.held, row.values)
+        if op is not None:
+            for row, update in updates:
+                give_written(row.record, op, update)
+                if copies is not None:
+                    copies.learn(bound, row, update, op)
+        if failure is not None:
+            raise failure
+    finally:
+        if later:
+            await tell(later)
 
 
 def readonly_changes(readonly: Collection[str], names: Iterable[str]) -> list[ErrorDetail]:
@@ -568,12 +574,17 @@ async def write_stored(
     change = Update({"$set": values}, {**expected(bound, row), **expect})
     domain = condition("_id", "=", record.pk)
     op = Operation("write", bound.model, env, domain, change, FIRST, notes)
-    op = on_its_way(bound, op, Way.WRITE)
+    later: list[Waiting] = []
+    op = on_its_way(bound, op, Way.WRITE, later)
     touch(env, [record])
-    matched: int = await env.app.execute(op)
-    if matched:
-        give_written(record, op, change, is_settled=False)
-    return matched
+    try:
+        matched: int = await env.app.execute(op)
+        if matched:
+            give_written(record, op, change, is_settled=False)
+        return matched
+    finally:
+        if later:
+            await tell(later)
 
 
 # -- unlink ---------------------------------------------------------------------------------------

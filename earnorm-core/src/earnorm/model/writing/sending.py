@@ -16,6 +16,7 @@ from earnorm.exceptions import (
     ValidationError,
 )
 from earnorm.fields.base import MISSING
+from earnorm.kernel.durable import Waiting, tell
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation, Options, PerRecord, Update, made_by
@@ -88,31 +89,36 @@ async def write_all(
     returned = Returned(plan.unknown) if plan.unknown and is_one else None
     if returned is not None:
         op = op.with_note(RETURNED, returned)
-    op = on_its_way(bound, op, Way.WRITE)
+    later: list[Waiting] = []
+    op = on_its_way(bound, op, Way.WRITE, later)
     failure: ConcurrencyError | NotFound | None = None
     try:
-        await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
-    except ValidationError as error:
-        if own is not None:
-            refuse_displaced(error, [own])
-        raise
-    except (ConcurrencyError, NotFound) as error:
-        sent = [(record, update) for record in records]
-        written = await find_written(error, bound, op, sent, plan.unknown)
-        held, failure = [h for h in held if cast("BaseModel", h.structure).pk in written], error
-    for before in held:
-        settle_taken(before, plan.values)
-        if op.notes.get(HAND_BACK):
-            # A step may have put another value in the place of a given one.
-            give_written(before.structure, op, update)
-    if returned is not None and returned.document is not None:
+        try:
+            await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
+        except ValidationError as error:
+            if own is not None:
+                refuse_displaced(error, [own])
+            raise
+        except (ConcurrencyError, NotFound) as error:
+            sent = [(record, update) for record in records]
+            written = await find_written(error, bound, op, sent, plan.unknown)
+            held, failure = [h for h in held if cast("BaseModel", h.structure).pk in written], error
         for before in held:
-            _take_stored(bound, before, dict(returned.document), plan.unknown)
-    elif plan.unknown:
-        unknown = [(before, plan.unknown) for before in held]
-        await read_again(bound, unknown, made_by("model", op))
-    if failure is not None:
-        raise failure
+            settle_taken(before, plan.values)
+            if op.notes.get(HAND_BACK):
+                # A step may have put another value in the place of a given one.
+                give_written(before.structure, op, update)
+        if returned is not None and returned.document is not None:
+            for before in held:
+                _take_stored(bound, before, dict(returned.document), plan.unknown)
+        elif plan.unknown:
+            unknown = [(before, plan.unknown) for before in held]
+            await read_again(bound, unknown, made_by("model", op))
+        if failure is not None:
+            raise failure
+    finally:
+        if later:
+            await tell(later)
     return len(pks)
 
 
@@ -208,24 +214,29 @@ async def write_each(
     updates = updates_of(bound, changes)
     domain = condition("_id", "in", list(updates))
     op = Operation("write", bound.model, env, domain, updates, notes=notes)
-    op = on_its_way(bound, op, way)
+    later: list[Waiting] = []
+    op = on_its_way(bound, op, way, later)
     try:
-        await send(
-            bound,
-            op,
-            len(changes),
-            lambda: refuse_changes_outside(bound, op, changes),
-            [change.row.loc for change in changes],
-        )
-    except (ConcurrencyError, NotFound) as error:
-        known = [change for change in changes if change.row.record is not None]
-        unknown = frozenset[str]().union(*(change.plan.unknown for change in known))
-        sent = [(change.row.record, updates[change.pk]) for change in known]
-        others = {c.pk: updates[c.pk] for c in changes if c.row.record is None}
-        written = await find_written(error, bound, op, sent, unknown, others)
-        await learn(bound, [change for change in known if change.pk in written], op)
-        raise
-    await learn(bound, changes, op)
+        try:
+            await send(
+                bound,
+                op,
+                len(changes),
+                lambda: refuse_changes_outside(bound, op, changes),
+                [change.row.loc for change in changes],
+            )
+        except (ConcurrencyError, NotFound) as error:
+            known = [change for change in changes if change.row.record is not None]
+            unknown = frozenset[str]().union(*(change.plan.unknown for change in known))
+            sent = [(change.row.record, updates[change.pk]) for change in known]
+            others = {c.pk: updates[c.pk] for c in changes if c.row.record is None}
+            written = await find_written(error, bound, op, sent, unknown, others)
+            await learn(bound, [change for change in known if change.pk in written], op)
+            raise
+        await learn(bound, changes, op)
+    finally:
+        if later:
+            await tell(later)
     return op
 
 
