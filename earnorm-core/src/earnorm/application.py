@@ -105,6 +105,14 @@ class App(kernel.App):
     core_plugins: ClassVar[Mapping[str, str]] = {"model": "earnorm.model.plugin:ModelPlugin"}
     features: ClassVar[Mapping[str, str]] = FEATURES
     built_in_attributes: ClassVar[Collection[str]] = ATTRIBUTES.keys()
+    built_in_commands: ClassVar[Collection[str]] = (
+        "doctor",
+        "indexes",
+        "models",
+        "plugins",
+        "recompute",
+        "version",
+    )
     built_in_steps: ClassVar[Collection[str]] = STEPS
 
     def __init__(

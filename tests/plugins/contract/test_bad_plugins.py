@@ -41,7 +41,7 @@ BROKEN = {
     ),
     "implements an unknown hook": (
         HOOK + "start_up(self, app): ...",
-        ["plugin 'bad' breaks the contract", "start_up", "hooks: settings, startup, shutdown"],
+        ["plugin 'bad' breaks the contract", "no hook 'start_up'; did you mean 'startup'?"],
     ),
     "misspells an argument": (
         HOOK + "after_create(self, op, results): ...",
@@ -84,6 +84,7 @@ def test_a_broken_plugin_stops_an_app_that_takes_what_is_installed(
 
 
 SETTINGS = """
+import earnorm
 import pydantic
 
 class Settings(pydantic.BaseModel):
@@ -95,6 +96,7 @@ class Plugin:
     api = 1
     def __init__(self, settings): ...
     @staticmethod
+    @earnorm.hookimpl
     def settings(): return Settings
 """
 

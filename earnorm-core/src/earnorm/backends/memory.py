@@ -234,8 +234,12 @@ class MemoryCollection(DriverCollection):
     async def _create(self, indexes: Sequence[IndexSpec]) -> None:
         # mongomock's own create_indexes forgets partialFilterExpression.
         for index in indexes:
+            options = {**index.options}
+            if "partialFilterExpression" in options:
+                condition = _split_types(options["partialFilterExpression"])
+                options["partialFilterExpression"] = condition
             try:
-                await self._native.create_index(list(index.keys), **index.options)
+                await self._native.create_index(list(index.keys), **options)
             except OperationFailure as refused:
                 if refused.code is not None:
                     raise

@@ -15,7 +15,8 @@ import typer
 
 from earnorm.application import App
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
-from earnorm.kernel.loading import check_api, load_class, signature
+from earnorm.kernel.contract import checked_commands, signature
+from earnorm.kernel.loading import check_api, load_class
 from earnorm.kernel.plugins import Selection, installed, survey
 
 APP = "app"
@@ -82,9 +83,7 @@ def commands_of(plugin: str, cls: object) -> Mapping[str, Function]:
         raise PluginError(
             f"plugin {plugin!r} failed in its hook {expected}: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(functions, Mapping) or not all(map(callable, functions.values())):
-        raise PluginError(f"plugin {plugin!r}: {expected} gives a mapping of names to functions")
-    return functions
+    return dict(checked_commands(plugin, functions))
 
 
 def typer_command(plugin: str, name: str, function: Function) -> Any:

@@ -52,6 +52,8 @@ class App:
     models and the calls that need one of them."""
     built_in_attributes: ClassVar[Collection[str]] = ()
     """The class attributes of models that have a meaning in every App."""
+    built_in_commands: ClassVar[Collection[str]] = ()
+    """The names of the commands of ``earnorm`` that no plugin can have."""
     built_in_steps: ClassVar[Collection[str]] = ()
     """The names of the features' steps. A plugin's step may run after one on every model."""
 

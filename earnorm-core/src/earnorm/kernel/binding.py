@@ -24,6 +24,7 @@ from earnorm.exceptions import (
     ValidationError,
 )
 from earnorm.kernel import parts, searches
+from earnorm.kernel.checked_layers import checked_layers
 from earnorm.kernel.declared import DeclaredKeys, SharedKeys
 from earnorm.kernel.document_steps import DocumentSteps
 from earnorm.kernel.durable import WAITING, settling
@@ -79,6 +80,7 @@ class BoundModel:
             if self.classes is None
             else model._schema.widened(self.classes.find_field)
         )
+        model._schema.check_own_kinds()
         self.operators: Mapping[str, Operator] = app.operators
         self.concerns = Concerns.of(
             model.__name__,
@@ -329,9 +331,10 @@ _OBSERVED: Mapping[OperationName, tuple[str, str]] = {
 def _layers(
     plugins: LoadedPlugins, app: App, model: type[BaseModel], name: OperationName
 ) -> Iterator[PlacedLayer]:
+    of_plugins = frozenset(plugins.names())
     for plugin, pairs in plugins.collect("wrap_operation", app=app, model=model, operation=name):
-        for layer, middleware in pairs or ():
-            yield PlacedLayer(int(layer), plugin, middleware)
+        for layer, middleware in checked_layers(plugin, pairs, name):
+            yield PlacedLayer(layer, plugin, middleware, plugin in of_plugins)
     if name in _OBSERVED:
         is_bookkeeping = model._bookkeeping is not None
         before, after = (

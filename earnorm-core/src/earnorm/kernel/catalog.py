@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
 from earnorm.kernel import registry
 from earnorm.kernel.binding import BoundModel
+from earnorm.kernel.contract import checked_models
 from earnorm.kernel.plugins import CORE_DISTRIBUTION, PluginInfo, installed
 from earnorm.kernel.views import ModelView
 
@@ -70,7 +71,7 @@ class Catalog:
             ConfigurationError: A plugin refuses a model, e.g. for a relation to an unknown model.
         """
         for plugin, models in self._app.loaded.collect("register_models", app=self._app):
-            for model in models or ():
+            for model in checked_models(plugin, models):
                 self._register(model, plugin)
         for target in self.extensions:
             base = self.find(target)
@@ -80,6 +81,8 @@ class Catalog:
             for model in (base, *self.known()):
                 if target in ModelView(model).names:
                     self.extended(model)  # a clash of extensions stops the start
+        for model in self.brought:
+            model._schema.check_own_kinds()  # other models are checked when they are used
         self._app.loaded.collect("models_changed", app=self._app, models=self.known())
 
     def _register(self, model: type[BaseModel], plugin: str) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from earnorm.kernel.checked_layers import checked
+
 if TYPE_CHECKING:
     from earnorm.kernel.operations import Call, Operation
 
@@ -72,22 +74,29 @@ class Middleware(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlacedLayer:
-    """A middleware with its place and the name of its plugin."""
+    """A middleware with its place and the name of its plugin.
+
+    The results of those of plugins are checked (``is_checked``), of the core's own they are not.
+    """
 
     layer: int
     plugin: str
     middleware: Middleware
+    is_checked: bool = False
 
 
 def compose(core: Call, layers: Iterable[PlacedLayer]) -> Call:
     """Fold the layers around the core: the lowest layer outermost, equal ones by plugin name."""
     call = core
     for placed in sorted(layers, key=lambda p: (p.layer, p.plugin), reverse=True):
-        call = _wrap(placed.middleware, call)
+        call = _wrap(placed, call)
     return call
 
 
-def _wrap(middleware: Middleware, call_next: Call) -> Call:
+def _wrap(placed: PlacedLayer, call_next: Call) -> Call:
+    middleware = placed.middleware
+    if placed.is_checked:
+        return checked(placed.plugin, middleware, call_next)
     around: Callable[[Call], Call] | None = getattr(middleware, "around", None)
     if around is not None:
         return around(call_next)

@@ -19,12 +19,20 @@ from earnorm.domain import OPERATORS, Operator
 from earnorm.domain.keyset import KEYSET_OPERATORS
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
 from earnorm.kernel import environment
+from earnorm.kernel.contract import (
+    checked_commands,
+    checked_field_types,
+    checked_items,
+    checked_named,
+    checked_operators,
+)
 from earnorm.kernel.environment import use_env
 from earnorm.kernel.loading import settled
 from earnorm.kernel.plugins import CORE_DISTRIBUTION
 from earnorm.kernel.services import Services
 
 if TYPE_CHECKING:
+    from earnorm.fields import Field
     from earnorm.kernel.app import App
 
 ALL_OPERATORS: Final[Mapping[str, Operator]] = {**OPERATORS, **KEYSET_OPERATORS}
@@ -77,8 +85,8 @@ class Lifecycle:
         settings = self._app.settings
         listeners = [
             listener
-            for _, offered in self._app.loaded.collect("register_listeners", app=self._app)
-            for listener in offered or ()
+            for plugin, offered in self._app.loaded.collect("register_listeners", app=self._app)
+            for listener in checked_items(plugin, "register_listeners", offered, "event listeners")
         ]
         server = ServerSettings(
             uri=self.uri,
@@ -93,11 +101,12 @@ class Lifecycle:
     def _register(self) -> None:
         app = self._app
         app.services = Services()
-        app.field_types = _merge_by_name(app, "register_fields")
+        app.field_types = _field_types(app)
         app.operators = _operators(app)
         for plugin, services in app.loaded.collect("register_services", app=app):
-            for name, service in (services or {}).items():
+            for name, service in checked_named(plugin, "register_services", services, "objects"):
                 app.services.add(name, service, plugin)
+        _check_commands(app)
         app.catalog.open()
 
     async def stop(self) -> None:
@@ -136,26 +145,40 @@ class Lifecycle:
             await backend.close()
 
 
-def _merge_by_name(app: App, hook: str) -> dict[str, Any]:
-    """Merge the mappings that plugins return from a hook; refuse a name that two of them have."""
-    merged: dict[str, Any] = {}
+def _field_types(app: App) -> Mapping[str, type[Field[Any, Any]]]:
+    """Merge the field types of plugins; refuse a name that two of them have."""
+    merged: dict[str, type[Field[Any, Any]]] = {}
     owners: dict[str, str] = {}
-    for plugin, values in app.loaded.collect(hook, app=app):
-        for name, value in (values or {}).items():
+    for plugin, given in app.loaded.collect("register_fields", app=app):
+        for name, kind in checked_field_types(plugin, given):
             if name in owners:
                 raise PluginError(
-                    f"plugins {owners[name]!r} and {plugin!r} both register {name!r} ({hook})"
-                )
+                    f"plugins {owners[name]!r} and {plugin!r} both register {name!r} "
+                    f"(register_fields)"
+                ).coded("name_taken")
             owners[name] = plugin
-            merged[name] = value
+            merged[name] = kind
     return merged
+
+
+def _check_commands(app: App) -> None:
+    """Refuse a command of a plugin that EarnORM or another plugin has."""
+    owners = dict.fromkeys(app.built_in_commands, "EarnORM")
+    for plugin, given in app.loaded.collect("register_commands"):
+        for name, _ in checked_commands(plugin, given):
+            if name in owners:
+                raise PluginError(
+                    f"plugin {plugin!r} brings a command {name!r}, which {owners[name]} has already; "
+                    f"give it another name"
+                ).coded("name_taken")
+            owners[name] = f"plugin {plugin!r}"
 
 
 def _operators(app: App) -> Mapping[str, Operator]:
     owners = dict.fromkeys(ALL_OPERATORS, CORE_DISTRIBUTION)
     operators: dict[str, Operator] = {}
     for plugin, offered in app.loaded.collect("register_operators", app=app):
-        for op in offered or ():
+        for op in checked_operators(plugin, offered):
             if op.name in owners:
                 raise PluginError(
                     f"plugin {plugin!r} brings an operator {op.name!r}, "

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,14 @@ import pluggy
 import pydantic
 
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
+from earnorm.kernel.contract import (
+    check_constructor,
+    check_hooks,
+    check_settings_model,
+    refuse_awaitable,
+    signature,
+    unknown_settings,
+)
 from earnorm.kernel.hookspecs import API, PROJECT, Hooks
 from earnorm.kernel.left_out import LeftOut
 from earnorm.kernel.plugins import (
@@ -111,7 +118,12 @@ class LoadedPlugins:
 
     def collect(self, hook: str, **arguments: object) -> list[tuple[str, Any]]:
         """Call a synchronous hook; return each plugin's name and its result."""
-        return [(name, call(**arguments)) for name, call in self.implementations(hook)]
+        results: list[tuple[str, Any]] = []
+        for name, call in self.implementations(hook):
+            result = call(**arguments)
+            refuse_awaitable(name, hook, result)
+            results.append((name, result))
+        return results
 
     async def notify(self, hook: str, **arguments: object) -> list[tuple[str, Any]]:
         """Call a hook that may be async, one plugin after the other."""
@@ -166,12 +178,6 @@ def _failure(plugin: str, hook: str, error: Exception) -> PluginError:
     return PluginError(
         f"plugin {plugin!r} failed in its hook {signature(hook)}: {type(error).__name__}: {error}"
     ).coded("plugin_failed")
-
-
-def signature(hook: str) -> str:
-    """Return a hook with its expected signature, for messages."""
-    parameters = list(inspect.signature(getattr(Hooks, hook)).parameters)
-    return f"{hook}({', '.join(parameters)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +310,7 @@ def _check_disabled(
 def _instance(name: str, source: object, settings: object) -> Plugin:
     cls = load_class(name, source) if isinstance(source, importlib_metadata.EntryPoint) else source
     check_api(name, cls)
+    check_hooks(name, cls)
     if not isinstance(cls, type):
         if settings is not None:
             raise ConfigurationError(
@@ -314,6 +321,8 @@ def _instance(name: str, source: object, settings: object) -> Plugin:
     ask = getattr(cls, "settings", None)
     try:
         model = ask() if ask is not None else None
+        check_settings_model(name, model)
+        check_constructor(name, cls, model)
         if model is None:
             if settings is not None:
                 raise ConfigurationError(f"plugin {name!r} takes no settings; drop {name}=").coded(
@@ -372,6 +381,12 @@ def _validated(name: str, model: type[pydantic.BaseModel], settings: object) -> 
             f"{name}= takes a mapping of settings or a {model.__name__}, "
             f"not {type(settings).__name__}"
         ).coded("plugin_settings")
+    unknown = unknown_settings(model, settings or {})
+    if unknown:
+        hints = "; ".join(
+            f"{key}: {_setting_problem('extra_forbidden', '', (key,), model)}" for key in unknown
+        )
+        raise ConfigurationError(f"settings of plugin {name!r}: {hints}").coded("plugin_settings")
     try:
         return model.model_validate(dict(settings or {}))
     except pydantic.ValidationError as error:
@@ -397,11 +412,8 @@ def _register(manager: pluggy.PluginManager, name: str, plugin: Plugin) -> None:
     try:
         manager.register(plugin, name=name)
         manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        hooks = [h for h in vars(Hooks) if not h.startswith("_")]
-        wrong = next((h for h in hooks if f"'{h}'" in str(error)), None)
-        expected = f"; expected {signature(wrong)}" if wrong else f"; hooks: {', '.join(hooks)}"
-        raise PluginError(f"plugin {name!r} breaks the contract: {error}{expected}").coded(
+    except pluggy.PluginValidationError as error:  # what check_hooks does not know of
+        raise PluginError(f"plugin {name!r} breaks the contract: {error}").coded(
             "hook_contract"
         ) from error
 

@@ -13,7 +13,14 @@ from pydantic_core import SchemaValidator, core_schema
 
 from earnorm.domain.schema import Crossing, Path, Substitute
 from earnorm.domain.values import encodable
-from earnorm.exceptions import DomainError, ErrorDetail, UnresolvedDomain, ValidationError, nearest
+from earnorm.exceptions import (
+    ConfigurationError,
+    DomainError,
+    ErrorDetail,
+    UnresolvedDomain,
+    ValidationError,
+    nearest,
+)
 from earnorm.fields.base import MISSING, Field, not_searched, not_written
 from earnorm.fields.places import places
 from earnorm.fields.relational import Relation, ToMany
@@ -231,6 +238,25 @@ class Schema:
             # A pydantic plugin may wrap it in an object of the same methods.
             validator = self._validators[form] = cast(SchemaValidator, built)
         return validator
+
+    def check_own_kinds(self) -> None:
+        """Build the annotation of each field whose class is not one of EarnORM's own.
+
+        Raises:
+            ConfigurationError: pydantic cannot build it; a validator would fail at the first write.
+        """
+        for field in _input_fields(self):
+            if type(field).__module__.partition(".")[0] == "earnorm":
+                continue
+            try:
+                pydantic.TypeAdapter(field.value_annotation())
+            except pydantic.errors.PydanticUndefinedAnnotation:
+                continue  # it names a class that is defined later
+            except Exception as error:
+                raise ConfigurationError(
+                    f"{self.name}.{field.name}: pydantic cannot build the annotation() of "
+                    f"{type(field).__name__}: {error}"
+                ).coded("field_annotation") from error
 
     def default_of(self, field: Field[Any, Any]) -> Any:
         """Return a field's default, or a new one if it is a factory or may change in place.
