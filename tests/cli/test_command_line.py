@@ -21,7 +21,8 @@ from earnorm.cli import doctor
 from earnorm.cli.application import application
 from tests.cli.distributions import write_distribution
 
-GOOD = "class Plugin:\n    api = 1\n"
+GOOD = "import earnorm\nclass Plugin:\n    api = 1\n"
+MARK = "    @earnorm.hookimpl\n"
 VARIABLES = (
     "EARNORM_PLUGINS",
     "EARNORM_DISABLED_PLUGINS",
@@ -135,6 +136,7 @@ COMMANDS = """
 from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 import typer
+from earnorm import hookimpl
 if TYPE_CHECKING:
     from earnorm import App
     from nowhere import Thing
@@ -153,6 +155,7 @@ def refuse():
 class Plugin:
     api = 1
     @staticmethod
+    @hookimpl
     def register_commands():
         return {"add": add, "where": where, "refuse": refuse}
 """
@@ -194,15 +197,24 @@ def test_an_error_of_a_command_is_one_line(install: Install) -> None:
     [
         ("raise RuntimeError('no licence')", "'bad' from earnorm-bad 1.2 failed to load"),
         ("class Plugin: ...", "does not say which API"),
-        (GOOD + "    def register_commands(self): return {}", "@staticmethod register_commands()"),
+        (GOOD + "    def register_commands(self): return {}", "hook and not marked: @hookimpl"),
         (
-            GOOD + "    @staticmethod\n    def register_commands(): return {'doctor': print}",
+            GOOD + MARK + "    def register_commands(self): return {}",
+            "register_commands() is asked before there is an instance: @staticmethod",
+        ),
+        (
+            GOOD
+            + "    @staticmethod\n"
+            + MARK
+            + "    def register_commands(): return {'doctor': print}",
             "brings a command 'doctor', which earnorm itself has",
         ),
         (
             "def go(x: 'Nowhere'): ...\n"
             + GOOD
-            + "    @staticmethod\n    def register_commands(): return {'go': go}",
+            + "    @staticmethod\n"
+            + MARK
+            + "    def register_commands(): return {'go': go}",
             "plugin 'bad': its command 'go' cannot be offered: name 'Nowhere' is not defined",
         ),
     ],
@@ -315,10 +327,10 @@ def test_doctor_loads_plugins_and_says_what_is_wrong(
 
 def test_doctor_only_warns_where_the_program_has_the_settings(install: Install) -> None:
     source = (
-        "import pydantic\n"
+        "import earnorm, pydantic\n"
         "class S(pydantic.BaseModel):\n    key: str\n"
         "class Plugin:\n    api = 1\n    def __init__(self, s): ...\n"
-        "    @staticmethod\n    def settings(): return S\n"
+        "    @staticmethod\n    @earnorm.hookimpl\n    def settings(): return S\n"
     )
     install("keyed", source)
     (what, to_do), _ = of_level("warning", findings())

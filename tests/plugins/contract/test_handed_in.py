@@ -206,7 +206,9 @@ GIVEN: list[tuple[str, object, str]] = [
 
 @pytest.mark.parametrize(("hook", "given", "told"), GIVEN)
 async def test_what_a_hook_gives_is_checked_at_the_start(hook: str, given: Any, told: str) -> None:
-    implementation = hookimpl(lambda: given) if hook in STATIC else hookimpl(lambda self: given)
+    implementation: Any = (
+        hookimpl(lambda: given) if hook in STATIC else hookimpl(lambda self: given)
+    )
     given_by = staticmethod(implementation) if hook in STATIC else implementation
     started = app(plugin(**{hook: given_by}))
     with pytest.raises(PluginError) as caught:

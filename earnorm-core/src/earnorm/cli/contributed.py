@@ -15,7 +15,7 @@ import typer
 
 from earnorm.application import App
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
-from earnorm.kernel.contract import checked_commands, signature
+from earnorm.kernel.contract import check_hooks, checked_commands, signature
 from earnorm.kernel.loading import check_api, load_class
 from earnorm.kernel.plugins import Selection, installed, survey
 
@@ -73,6 +73,7 @@ def commands_of(plugin: str, cls: object) -> Mapping[str, Function]:
         PluginError: The class was written for another API, or its hook fails.
     """
     check_api(plugin, cls)
+    check_hooks(plugin, cls)
     hook = getattr(cls, "register_commands", None)
     if hook is None:
         return {}
