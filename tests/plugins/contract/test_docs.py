@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from tests.cli.documentation import programs, run_program
 
 @pytest.mark.parametrize("program", programs("plugins.md"))
 def test_each_program_of_the_page_runs(program: str) -> None:
-    run_program(program)
+    server = os.environ["EARNORM_TEST_MONGO_URI"]  # tests/conftest.py has set it
+    run_program(program.replace("mongodb://localhost:27017", server))
 
 
 PAGE = (Path(__file__).parents[3] / "docs/plugins.md").read_text()
