@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from copy import copy as copied
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,16 +15,23 @@ from hypothesis import strategies as st
 import earnorm
 from earnorm import (
     App,
+    Command,
     ConcurrencyError,
     Inc,
     Int,
     List,
+    Many2many,
+    Many2one,
     NotFound,
+    One2many,
     RecordSet,
     String,
     ValidationError,
+    depends,
     models,
 )
+from earnorm.kernel.value_steps import ValueRow
+from earnorm.model.writing.pipeline import take_back
 
 from .laws import law, world
 
@@ -411,3 +419,107 @@ async def test_in_a_transaction_the_conflict_takes_all_back(server_app: App) -> 
             await seats.save()
     assert all(seat.is_changed for seat in seats)
     assert (await VersionedSeat.search(order="name")).mapped("name") == ["a", "b"]
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+class Tool(models.BaseModel):
+    _name = "sets.tool"
+    name = String()
+    bench_id = Many2one("sets.bench")
+
+
+class Bench(models.BaseModel):
+    _name = "sets.bench"
+    name = String(default="")
+    tool_ids = Many2many(Tool)
+    own_ids = One2many("sets.tool", "bench_id")
+    size = Int(compute="_compute_size", store=True)
+
+    @depends("tool_ids", "own_ids.name")
+    def _compute_size(self) -> int:
+        return len(self.tool_ids.ids) + len(self.own_ids.ids)
+
+
+class VersionedBench(Bench):
+    _name = "sets.versioned_bench"
+    _versioned = True
+    own_ids = One2many("sets.versioned_tool", "bench_id")
+
+
+class VersionedTool(models.BaseModel):
+    _name = "sets.versioned_tool"
+    name = String()
+    bench_id = Many2one(VersionedBench)
+
+
+@pytest.mark.parametrize("model", [Bench, VersionedBench])
+@pytest.mark.parametrize("name", ["tool_ids", "own_ids"])
+@pytest.mark.parametrize("place", ["the first", "the second", "both"])
+@pytest.mark.parametrize("kind", ["create", "set"])
+@pytest.mark.parametrize("has_more", [False, True])
+async def test_all_copies_know_that_commands_are_carried_out(
+    app: App, model: Any, name: str, place: str, kind: str, has_more: bool
+) -> None:
+    is_versioned = model is VersionedBench and name == "own_ids"
+    target: Any = VersionedTool if is_versioned else Tool
+    bench = await model.create({"name": "a"})
+    read: Any = (await model.search()).ensure_one()
+    _ = bench.size, read.size  # so that both have a value that is computed elsewhere
+    tools = await target.create([{"name": "made"}]) if kind == "set" else None
+    commands = [Command.create({"name": "made"})] if tools is None else [Command.set(tools)]
+    setattr(bench if place != "the second" else read, name, commands)
+    other: Any = copied(bench) if place == "both" else read
+    if has_more:
+        bench.name = "b"
+    copies = RecordSet(model, [bench, other])
+    assert await copies.save() == 1
+    (tool,) = await target.search([("name", "=", "made")])
+    for each in copies:
+        assert not each.is_changed
+        await getattr(each, name)
+        assert getattr(each, name).ids == [tool.id]
+        assert each.size == 1 and each.name == ("b" if has_more else "a")
+    for each in (other, bench, copies):
+        await each.save()
+    other.name = "c"
+    await other.save()
+    assert await target.search().count() == 1
+    assert (await model.search())[0].to_dict(include=["name", "size"]) == {"name": "c", "size": 1}
+
+
+async def test_a_rollback_gives_all_copies_their_commands_again(server_app: App) -> None:
+    bench = await Bench.create({"name": "a"})
+    bench.tool_ids = [Command.create({"name": "made"})]
+    other = copied(bench)
+    with pytest.raises(RuntimeError):
+        async with earnorm.transaction():
+            await RecordSet(Bench, [bench, other]).save()
+            raise RuntimeError
+    assert bench.is_changed and other.is_changed
+    await RecordSet(Bench, [bench, other]).save()
+    assert await Tool.search().count() == 1 and not other.is_changed
+
+
+async def test_an_older_copy_learns_nothing_of_commands(app: App) -> None:
+    bench = await VersionedBench.create({"name": "a"})
+    old: Any = (await VersionedBench.search()).ensure_one()
+    await bench.write({"name": "b"})
+    bench.tool_ids = [Command.create({"name": "made"})]
+    await RecordSet(VersionedBench, [bench, old]).save()
+    assert (old.name, old.tool_ids.ids, old._revision) == ("a", [], 0)
+    old.name = "c"
+    with pytest.raises(ConcurrencyError):
+        await old.save()
+
+
+async def test_a_value_that_a_step_hands_back_reaches_all_copies(app: App) -> None:
+    bench = await Bench.create({"name": "a"})
+    bench.name = "given"
+    read: Any = (await Bench.search()).ensure_one()
+    row = ValueRow({"name": "given"}, (), bench)
+    row.copies = [read]
+    row.hand_back("name", "handed back")
+    take_back(row)
+    assert bench.name == read.name == "handed back" and not bench.is_changed

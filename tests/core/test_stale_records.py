@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import gc
 import weakref
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 import earnorm
 from earnorm import App, NotFound, TransactionError
+from earnorm.kernel.held_records import HOLDERS
 
 from .shop import Author, Person, Post
 
@@ -124,3 +127,209 @@ async def test_a_stream_in_a_transaction_keeps_no_record_until_its_end(server_ap
         streamed = [weakref.ref(person) async for person in Person.search()]
         gc.collect()
         assert [ref() for ref in streamed] == [None] * 10
+
+
+# -- what other tasks make of a record meanwhile ----------------------------------------------------
+
+
+async def _refresh(record: Any) -> None:
+    await record.refresh()
+
+
+async def _assign(record: Any) -> None:
+    record.name = "of the transaction"
+
+
+async def _fail(record: Any) -> None:
+    with pytest.raises(earnorm.ValidationError):
+        await record.write({"age": "no number"})
+
+
+async def _write_elsewhere(record: Any) -> None:
+    await record.write({"age": 7})
+
+
+async def _save_elsewhere(record: Any) -> None:
+    record.age = 7
+    await record.save()
+
+
+async def _assign_elsewhere(record: Any) -> None:
+    record.age = 7
+
+
+async def _assign_refused_elsewhere(record: Any) -> None:
+    record.age = "no number"
+
+
+async def _refresh_elsewhere(record: Any) -> None:
+    await Person.search().update({"age": 7})
+    await record.refresh()
+
+
+@pytest.mark.parametrize("own", [_refresh, _assign, _fail])
+@pytest.mark.parametrize(
+    "other",
+    [
+        _write_elsewhere,
+        _save_elsewhere,
+        _assign_elsewhere,
+        _assign_refused_elsewhere,
+        _refresh_elsewhere,
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_rollback_takes_back_nothing_of_another_task(
+    server_app: App, own: Any, other: Any, first: bool
+) -> None:
+    ann = await Person.create({"name": "Ann", "age": 1})
+    outside = contextvars.copy_context()
+    with pytest.raises(Rollback):
+        async with earnorm.transaction():
+            if first:
+                await own(ann)
+            await asyncio.create_task(other(ann), context=outside)
+            if not first:
+                await own(ann)
+            raise Rollback
+    stored = (await Person.search()).ensure_one()
+    given = "no number" if other is _assign_refused_elsewhere else 7
+    if other in (_assign_elsewhere, _assign_refused_elsewhere) and first:
+        assert ann.age == given and ann.is_changed and not ann.is_stale
+        assert stored.age == 1 and ann._value_before("age") == 1
+    elif not ann.is_stale:
+        in_memory: Any = ann.age
+        assert in_memory == (given if ann.is_changed else stored.age)
+    else:
+        assert own is _refresh
+        await ann.refresh()
+        assert ann.age == stored.age == given
+    if not ann.is_changed:
+        assert ann.name == stored.name
+        await ann.write({"name": "Bea"})
+        assert (await Person.search()).mapped("name") == ["Bea"]
+
+
+@pytest.mark.parametrize("was_pending", [True, False])
+async def test_of_a_record_that_another_task_wrote_own_assignments_are_taken_back(
+    server_app: App, was_pending: bool
+) -> None:
+    ann = await Person.create({"name": "Ann", "age": 1})
+    if was_pending:
+        ann.name = "Bea"
+    outside = contextvars.copy_context()
+    with pytest.raises(Rollback):
+        async with earnorm.transaction():
+            ann.name = "of the transaction"
+            await asyncio.create_task(_write_elsewhere(ann), context=outside)
+            raise Rollback
+    assert ann.age == 7
+    assert ann.is_stale is ann.is_changed is was_pending
+    if not was_pending:
+        assert ann.name == "Ann"
+
+
+async def test_an_assignment_of_another_task_survives_one_of_the_transaction(
+    server_app: App,
+) -> None:
+    ann = await Person.create({"name": "Ann", "age": 1, "tags": ["a"]})
+    outside = contextvars.copy_context()
+
+    async def assign() -> None:
+        ann.age, ann.tags = 7, ["b"]
+        ann.tags.append("c")
+
+    with pytest.raises(Rollback):
+        async with earnorm.transaction():
+            await ann.refresh()
+            await asyncio.create_task(assign(), context=outside)
+            ann.age = 9
+            await ann.save()
+            raise Rollback
+    assert (ann.age, ann.tags, ann.is_changed, ann.is_stale) == (7, ["b", "c"], True, False)
+    await ann.save()
+    assert (await Person.search())[0].to_dict(include=["age", "tags"]) == {
+        "age": 7,
+        "tags": ["b", "c"],
+    }
+
+
+async def test_a_new_record_that_another_task_assigned_to_is_unsaved_with_it(
+    server_app: App,
+) -> None:
+    outside = contextvars.copy_context()
+    given = Person(name="given", age=1)
+
+    async def assign(record: Any) -> None:
+        record.age = 7
+
+    with pytest.raises(Rollback):
+        async with earnorm.transaction():
+            made = await Person.create({"name": "made", "age": 1})
+            given.name = "Given"
+            await given.save()
+            for record in (made, given):
+                await asyncio.create_task(assign(record), context=outside)
+                with pytest.raises(NotFound):
+                    await asyncio.create_task(record.write({"age": 8}), context=outside)
+            raise Rollback
+    for record, name in ((made, "made"), (given, "given")):
+        assert (record.is_stored, record.name, record.age) == (False, name, 7)
+        await record.save()
+    assert sorted((await Person.search()).mapped("age")) == [7, 7]
+
+
+async def test_two_transactions_that_clash_over_one_object_both_succeed(server_app: App) -> None:
+    ann = await Person.create({"name": "Ann", "age": 1})
+
+    @earnorm.transactional(retries=20)
+    async def add(number: int) -> None:
+        await ann.write({"age": earnorm.Inc(number)})
+        await asyncio.sleep(0.01)
+
+    await asyncio.gather(add(10), add(100))
+    assert (await Person.search())[0].age == 111
+    assert not ann.is_stale
+    await ann.write({"name": "Bea"})
+
+
+async def test_what_one_transaction_restored_another_does_not_set_back(server_app: App) -> None:
+    ann = await Person.create({"name": "Ann", "age": 1})
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def one() -> None:
+        async with earnorm.transaction():
+            await ann.write({"age": 5})
+            begun.set()
+            await may_end.wait()
+            raise Rollback
+
+    async def other() -> None:
+        async with earnorm.transaction():
+            await begun.wait()
+            await _fail(ann)
+            ann.name = "assigned"  # now the transaction holds what the first one wrote
+            may_end.set()
+            await asyncio.wait([first])
+            raise Rollback
+
+    first = asyncio.create_task(one())
+    with pytest.raises(Rollback):
+        await other()
+    with pytest.raises(Rollback):
+        await first
+    assert (ann.age, ann.is_stale) == (1, False)
+
+
+async def test_a_transaction_that_is_over_holds_no_record(server_app: App) -> None:
+    ann = await Person.create({"name": "Ann"})
+    async with earnorm.transaction():
+        await ann.write({"age": 2})
+        await Person.create({"name": "Bob"})
+        assert HOLDERS
+    assert not HOLDERS
+    with pytest.raises(Rollback):
+        async with earnorm.transaction():
+            await ann.write({"age": 3})
+            raise Rollback
+    assert not HOLDERS

@@ -24,6 +24,7 @@ from earnorm.concerns import IN_TRANSACTIONS, ReadConcern, ReadPreference, Write
 from earnorm.exceptions import BatchRefused, ConfigurationError, TransactionError
 from earnorm.kernel.durable import WAITING, Callback, Waiting, called
 from earnorm.kernel.environment import Env, current_env, use_env
+from earnorm.kernel.held_records import HeldRecords
 from earnorm.kernel.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -49,11 +50,11 @@ class Transaction:
     """A running transaction. Its block yields it, and the Env inside holds it."""
 
     __slots__ = (
-        "_before",
         "_callbacks",
         "attempt",
         "doomed",
         "drawn_ids",
+        "held",
         "later",
         "operations",
         "outcome",
@@ -76,7 +77,7 @@ class Transaction:
         """On a transaction of one operation: tells of the commit at the operation's end."""
         self.drawn_ids: set[Any] = set()
         """Ids that were drawn for new records, and not given by the program."""
-        self._before: dict[int, tuple[BaseModel, Callable[[], None]]] = {}
+        self.held = HeldRecords()
         self._callbacks: dict[str, list[Callback]] = {"after_commit": [], "after_rollback": []}
 
     def after_commit(self, callback: Callback) -> None:
@@ -105,8 +106,7 @@ class Transaction:
 
     def touch(self, record: BaseModel) -> None:
         """Remember the state of a record, to restore it if the transaction is rolled back."""
-        if id(record) not in self._before:
-            self._before[id(record)] = (record, record._restorer())
+        self.held.touch(record)
 
     def created(self, records: Iterable[BaseModel], states: Iterable[dict[str, Any]]) -> None:
         """Note records that the transaction creates: a rollback makes them unsaved again.
@@ -116,18 +116,12 @@ class Transaction:
             states: Their states as they were given, without what the creation filled in. A record
                 that was touched before gets its state from then.
         """
-        for record, state in zip(records, states, strict=True):
-            if id(record) not in self._before:
-                self._before[id(record)] = (
-                    record,
-                    functools.partial(record._unstore, state, self.drawn_ids),
-                )
+        self.held.created(records, states, self.drawn_ids)
 
     def restore(self) -> None:
-        """Restore every touched record, and mark all values that were read as stale."""
+        """Take back what was done to records, and mark all values that were read as stale."""
         self.outcome.rolled_back = True
-        for _, restore in self._before.values():
-            restore()
+        self.held.take_back(self.outcome)
 
     async def notify(self, when: str) -> None:
         """Call the registered callbacks of ``after_commit`` or ``after_rollback``."""
@@ -258,6 +252,7 @@ async def _block(asked: Mapping[str, Any], attempt: int = 1) -> AsyncGenerator[T
                 await running.notify("after_rollback")
         raise
     running.outcome.committed = True
+    running.held.release()
     tell = functools.partial(_tell_commit, env.app, running)
     if running.later is None:
         await tell()

@@ -46,6 +46,7 @@ class ValueRow:
         loc: The position of the record in the given values; empty for a single record.
         record: The record that the values were given to; None if there is none. For a new record it
             is set once the record is stored.
+        copies: The other objects of this record in a saved set, which learn what is written.
         expected: Stored values that the record must still have; see ``expect``.
         back: Python values by name that the record gets once the operation is done.
         problems: The problems of the values.
@@ -64,6 +65,7 @@ class ValueRow:
     __slots__ = (
         "back",
         "copied",
+        "copies",
         "expected",
         "held",
         "is_valid",
@@ -78,6 +80,7 @@ class ValueRow:
 
     def __init__(self, values: dict[str, Any], loc: Loc = (), record: Any = None) -> None:
         self.values, self.loc, self.record = values, loc, record
+        self.copies: Sequence[Any] = ()
         self.expected: Mapping[str, Any] = NOTHING
         self.back: Mapping[str, Any] = NOTHING
         self.problems: Sequence[ErrorDetail] = ()

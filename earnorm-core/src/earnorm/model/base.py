@@ -37,6 +37,7 @@ from earnorm.fields.record_ids import id_text
 from earnorm.fields.relational import ToMany
 from earnorm.kernel import registry
 from earnorm.kernel.environment import current_env, find_env
+from earnorm.kernel.held_records import HOLDERS, note_assigned
 from earnorm.kernel.operations import ONE, Operation
 from earnorm.model import writing
 from earnorm.model.declaring import Declaration, declare_options
@@ -44,14 +45,16 @@ from earnorm.model.extension import called_in_app, class_in_app
 from earnorm.model.identity import are_same, draw_ids, find_id, has_id, hash_of, keep_as_drawn
 from earnorm.model.query import Query, concerns_of
 from earnorm.model.reading import serializing
+from earnorm.model.reading.fetch import Fetch
 from earnorm.model.reading.hydrate import ghosts, hydrate_one
 from earnorm.model.reading.ordering import Order, parse_order
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import load_ghost
 from earnorm.model.schema import Schema
+from earnorm.model.slots import set_fetch
 from earnorm.model.structures import Structure, declared_fields, reserved_names, yields_to_fields
 from earnorm.model.validation.constraints import rules_of
-from earnorm.model.writing.pending import changed_fields
+from earnorm.model.writing.pending import changed_fields, take_back
 from earnorm.model.writing.updates import Toggle
 
 # Few programs use watch, upsert, batches and bulks, so their methods import them.
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
     from earnorm.kernel.attributes import BroughtAttribute
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.catalog import Extension
+    from earnorm.kernel.outcome import Outcome
     from earnorm.model.validation.constraints import When
 
 # The documents of one operation of create_many: at 1,000 the rate is 0.9 of this one's; at 10,000
@@ -428,6 +432,8 @@ class BaseModel(Declared):
             self._set_valid("_id", value)
             return
         super()._assign(field, value, when)
+        if HOLDERS:
+            note_assigned(self, field.name)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -468,6 +474,18 @@ class BaseModel(Declared):
         from earnorm.model.pickling import reduced
 
         return reduced(self)
+
+    def _make_stale(self, outcome: Outcome) -> None:
+        """Say that the values may never have existed, because a transaction was rolled back."""
+        fetch = self._fetch
+        if not fetch.is_ghost:
+            stale = Fetch(fetch.app, fetch.loaded)
+            stale.parts, stale.seen_in = fetch.parts, outcome
+            set_fetch(self, stale)
+
+    def _take_back_assigned(self, names: Iterable[str]) -> None:
+        """Take back what was assigned to these fields and is not stored."""
+        take_back(self, names)
 
     # -- the model ----------------------------------------------------------------------------
 

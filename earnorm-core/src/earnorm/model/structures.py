@@ -190,6 +190,17 @@ class Structure(Slots):
         """Make a record that was created unsaved again, with the state that it was given."""
         restore_into(self, state, {})
 
+    def _reassign(self, values: Mapping[str, tuple[Any, bool]]) -> None:
+        """Make values unsaved changes again.
+
+        Args:
+            values: By name, a value and if the validation refused it.
+        """
+        for name, (value, is_refused) in values.items():
+            self._set_valid(name, value)
+            if is_refused:
+                self._unchecked_or_new().add(name)
+
     def _restorer(self) -> Callable[[], None]:
         """Return a function that gives the record its present state again, in new objects."""
         state, slots = copied_state(self)

@@ -217,7 +217,7 @@ class _ReadAgain:
 
     async def __call__(self) -> None:
         wanted = self.formulas.elsewhere | self.more
-        records = [row.record for row in self.batch.rows]
+        records = [r for row in self.batch.rows for r in (row.record, *row.copies)]
         names = [(r, frozenset(n for n in wanted if r._fetch.has(n))) for r in records]
         own = [(Snapshot(record, own), own) for record, own in names if own]
         await read_again(self.bound, own, _NOTES)

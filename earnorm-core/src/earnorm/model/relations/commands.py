@@ -18,6 +18,7 @@ from earnorm.exceptions import ValidationError
 from earnorm.fields.base import MISSING
 from earnorm.fields.command import Command
 from earnorm.fields.relational import Commands, ToMany, is_record
+from earnorm.kernel.held_records import HOLDERS, note_settled
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.reading.hydrate import ghosts
@@ -106,7 +107,7 @@ class _CommandsOfRows:
 
     @property
     def records(self) -> list[Any]:
-        return [row.record for row in self.rows]
+        return linking.records_of(self.rows)
 
     async def plan(self, given: Given) -> None:
         """Check the commands, and note their work in the batch."""
@@ -119,7 +120,7 @@ class _CommandsOfRows:
         # Whatever fails later, no record shows commands or links that the database does not have.
         for field in fields:
             if not field.stored:
-                forgetting = _Forgetting(self.records, field)
+                forgetting = _Forgetting(self.rows, field)
                 # Before the first of them changes, and what was read while they changed.
                 self.batch.after(forgetting.forget)
                 self.batch.settle(forgetting.forget)
@@ -250,15 +251,18 @@ class _Forgetting:
     What is assigned after the plan stays pending.
     """
 
-    def __init__(self, records: Sequence[Any], field: ToMany[Any]) -> None:
-        self._records, self._name = records, field.name
+    def __init__(self, rows: Sequence[ValueRow], field: ToMany[Any]) -> None:
+        self._rows, self._name = rows, field.name
+        records = linking.records_of(rows)
         self._held = {id(r): r.__dict__.get(field.name, MISSING) for r in records}
 
     def forget(self) -> None:
         """Forget the links that the records show now."""
         name = self._name
-        for record in self._records:
+        for record in linking.records_of(self._rows):
             state = record.__dict__
+            if HOLDERS:
+                note_settled(record)
             if state.get(name, MISSING) is self._held[id(record)]:
                 forget_change(record, name)
             if name not in getattr(record, "_changes", ()):

@@ -17,6 +17,7 @@ from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Many2one, ToMany
 from earnorm.kernel.durable import Waiting, tell
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.held_records import HOLDERS, note_settled
 from earnorm.kernel.operations import Operation, PerRecord, Update
 from earnorm.kernel.steps import Way
 from earnorm.model.reading.by_ids import by_ids
@@ -112,10 +113,13 @@ class StoredLinks:
         self._bound = bound
         self._relation = relation
         self._rows = rows
-        self._records = list({id(row.record): row.record for row in rows}.values())
         self._lists = {id(record): _stored_list(record, relation) for record in self._records}
         self._held = {id(r): r.__dict__.get(relation.name, MISSING) for r in self._records}
         self._expected: dict[Any, Mapping[str, Any]] = {}
+
+    @property
+    def _records(self) -> list[Any]:
+        return records_of(self._rows)
 
     def put_back(self) -> None:
         """Show the links before the change, in the place of commands that were assigned."""
@@ -124,6 +128,8 @@ class StoredLinks:
 
     def _show(self, record: Any) -> None:
         name, value = self._relation.name, self._lists[id(record)]
+        if HOLDERS:
+            note_settled(record)
         state = record.__dict__
         if state.get(name, MISSING) is self._held[id(record)]:
             forget_change(record, name)
@@ -211,6 +217,12 @@ class StoredLinks:
             finally:
                 if later:
                     await tell(later)
+
+
+def records_of(rows: Iterable[ValueRow]) -> list[Any]:
+    """Return the records of rows, and the copies of each that learn what is written."""
+    records = [record for row in rows for record in (row.record, *row.copies)]
+    return list({id(record): record for record in records}.values())
 
 
 def _stored_list(record: Any, relation: ToMany[Any]) -> Any:

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError
-from earnorm.kernel.operations import Operation, Update
 from earnorm.kernel.value_steps import ValueRow
-from earnorm.model.writing.handing_back import give_written
 from earnorm.model.writing.partly import id_texts
 from earnorm.model.writing.pending import same
 from earnorm.model.writing.restoring import duplicate
@@ -39,15 +37,18 @@ class Copies:
     def refuse_older(self, bound: BoundModel, rows: Iterable[ValueRow]) -> None:
         """Refuse changes of copies that were read before and after another write.
 
+        A copy without changes that was read before another write is left as it is: its next save
+        has to be refused.
+
         Raises:
             ConcurrencyError: Copies with changes differ in a value that the record must still have.
         """
-        refused = [
-            row.record
-            for row in rows
-            for held in self.of(row)
-            if held.held and not _is_of_same_age(bound, held, row)
-        ]
+        refused: list[Any] = []
+        for row in rows:
+            older = [held for held in self.of(row) if not _is_of_same_age(bound, held, row)]
+            refused += [row.record for held in older if held.held]
+            left = set(map(id, (held.structure for held in older)))
+            row.copies = [copy for copy in row.copies if id(copy) not in left]
         if refused:
             error = ConcurrencyError(
                 f"{bound.model._name}: copies of one record with changes were read before and after "
@@ -56,26 +57,24 @@ class Copies:
             error.ids = id_texts(bound, dict.fromkeys(record.pk for record in refused))
             raise error
 
-    def learn(self, bound: BoundModel, row: ValueRow, update: Update, op: Operation) -> None:
-        """Give the copies of a row's record what was written.
-
-        A copy without changes that was read before another write is left as it is: its next save
-        has to be refused.
-        """
+    def learn(self, bound: BoundModel, rows: Iterable[ValueRow]) -> None:
+        """Give the copies of the rows' records what was written."""
         fields = bound.schema.fields
-        for held in self.of(row):
-            copy: Any = held.structure
-            if not copy._fetch.is_ghost and _is_of_same_age(bound, held, row):
+        for row in rows:
+            for held in self.of(row):
+                copy: Any = held.structure
+                if not any(copy is learning for learning in row.copies):
+                    continue
                 values = {
                     name: value
                     if name in held.held or not fields[name].mutable
                     # One list in two records would change in both.
                     else fields[name].freeze(fields[name].encode(value))
                     for name, value in row.values.items()
+                    if name in held.held or not copy._fetch.is_ghost
                 }
                 forget_taken(held, row.values)
                 settle_sent(held, values)
-                give_written(copy, op, update)
 
 
 def joined(
@@ -126,6 +125,8 @@ def joined(
         if first_row is not None and first_row.record is not record:
             held = held_by_record.get(id(record)) or Snapshot(record, ())
             copies.setdefault(record.pk, []).append(held)
+            if held.held or not record._fetch.is_ghost:
+                first_row.copies = [*first_row.copies, record]
     return list(first_rows.values()), Copies(copies)
 
 

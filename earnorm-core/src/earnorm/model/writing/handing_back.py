@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.kernel.durable import LATER, Waiting
+from earnorm.kernel.held_records import HOLDERS, note_settled
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import Operation, Update
 from earnorm.kernel.steps import HAND_BACK, WAY, HandBack, Way
@@ -79,6 +80,8 @@ def give_written(
     back = op.notes.get(HAND_BACK)
     if not back:
         return
+    if HOLDERS:
+        note_settled(record)
     # A versioned write hands back its revision alone, which needs nothing of what follows.
     fields, has = type(record)._schema.fields, record._fetch.has
     state = record.__dict__

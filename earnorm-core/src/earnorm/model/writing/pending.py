@@ -219,6 +219,20 @@ def forget_change(structure: Structure, name: str) -> None:
         structure._unchecked.discard(name)
 
 
+def take_back(structure: Structure, names: Iterable[str]) -> None:
+    """Give fields that were assigned their baseline again."""
+    fields = type(structure)._schema.fields
+    changes: Mapping[str, Any] = getattr(structure, "_changes", _NONE)
+    for name in names:
+        if name in changes:
+            baseline = changes[name]
+            forget_change(structure, name)
+            if baseline is MISSING:
+                structure.__dict__.pop(name, None)
+            else:
+                structure.__dict__[name] = _before(fields[name], baseline)
+
+
 def settle_all(structure: Structure) -> None:
     """Mark all values that an object holds as stored."""
     getattr(structure, "_changes", {}).clear()

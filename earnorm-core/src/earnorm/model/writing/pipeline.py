@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.fields.relational import is_record
+from earnorm.kernel.held_records import HOLDERS, note_settled
 from earnorm.kernel.steps import Way
 from earnorm.kernel.transactions import atomic
 from earnorm.kernel.value_steps import (
@@ -292,9 +293,12 @@ async def together(batch: ValueBatch, run: Callable[[], Awaitable[T]]) -> T:
 
 
 def take_back(row: ValueRow) -> None:
-    """Put the values that a row's steps handed back into its record."""
-    record = row.record
-    if record is not None:
+    """Put the values that a row's steps handed back into its record and the copies of it."""
+    if row.record is None:
+        return
+    for record in (row.record, *row.copies):
+        if HOLDERS:
+            note_settled(record)
         for name, value in row.back.items():
             forget_change(record, name)
             record.__dict__[name] = value

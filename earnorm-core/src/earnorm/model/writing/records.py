@@ -262,11 +262,12 @@ async def _save(
             if len(row.values) != len(row.held.held):
                 forget_taken(row.held, row.values)
             settle_sent(row.held, row.values)
+        if copies is not None:
+            copies.learn(bound, rows)
         if op is not None:
             for row, update in updates:
-                give_written(row.record, op, update)
-                if copies is not None:
-                    copies.learn(bound, row, update, op)
+                for record in (row.record, *row.copies):
+                    give_written(record, op, update)
         if failure is not None:
             raise failure
     finally:

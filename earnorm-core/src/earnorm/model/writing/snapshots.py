@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.fields.base import MISSING, Field, Marks, is_embedded, map_inside
+from earnorm.kernel.held_records import HOLDERS, note_settled
 from earnorm.model.slots import set_state
 from earnorm.model.writing.pending import (
     arrive,
@@ -139,6 +140,8 @@ def settle_sent(sent: Snapshot, values: Mapping[str, Any]) -> None:
         values: The validated values that were sent, by name.
     """
     structure, held = sent.structure, sent.held
+    if HOLDERS:
+        note_settled(structure)
     fields, state = type(structure)._schema.fields, structure.__dict__
     for name, fresh in values.items():
         if name not in held:
@@ -256,6 +259,8 @@ def settle_taken(before: Snapshot, values: Mapping[str, Any]) -> None:
             own changes are settled as those of a save.
     """
     structure, held, own = before.structure, before.held, before.own
+    if HOLDERS:
+        note_settled(structure)
     if own is not None:
         settle_sent(own, {n: v for n, v in values.items() if n in own.held})
         values = {n: v for n, v in values.items() if n not in own.held}
@@ -312,6 +317,8 @@ def renew_state(
         state: Its state.
         before: The snapshot of all of its fields; None where every change stays pending.
     """
+    if HOLDERS:
+        note_settled(structure)
     changes: Mapping[str, Any] = getattr(structure, "_changes", _NONE)
     kept: dict[str, Any] = {}
     if before is None:
