@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,17 +13,32 @@ from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from hypothesis import strategies as st
 
-from earnorm import App, Int, List, PluginError, String, ValidationError, models
+from earnorm import (
+    App,
+    Embedded,
+    EmbeddedModel,
+    FieldNotLoaded,
+    Int,
+    List,
+    PluginError,
+    String,
+    UpdateItems,
+    ValidationError,
+    models,
+)
 from earnorm.plugin import (
     MISSING,
     DocumentBatch,
+    Layer,
     ModelView,
+    Operation,
     Stage,
     Step,
     ValueBatch,
     hookimpl,
 )
 
+from .conftest import drop
 from .kinds import KINDS, Kinds
 from .laws import World, world
 
@@ -183,3 +198,171 @@ async def test_a_row_does_not_read_an_unknown_field(database: str) -> None:
         for attempt in (Kept.create({}), Kept.search().update({"title": "a"})):
             with pytest.raises(PluginError, match=r"no field 'nmber'; did you mean 'number'\?"):
                 await attempt
+
+
+class Taking:
+    """Notes the records of rows, takes texts that begin with "no", and fills in numbers and places."""
+
+    api = 1
+    name = "taking"
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[bool, Any]] = []
+
+    @hookimpl
+    def register_steps(self, model: ModelView) -> Iterable[Step]:
+        if model.name == "step_values.kept":
+            yield Step(Stage.DEFAULT, "take", self.take)
+
+    def take(self, batch: ValueBatch) -> None:
+        for row in batch.rows:
+            self.seen.append((batch.is_new, row.record))
+            if str(row.values.get("title")).startswith("no"):
+                row.take("title")
+            if "no" in (row.values.get("tags") or ()):
+                row.take("tags")
+
+
+@pytest.fixture
+async def taking(database: str) -> AsyncIterator[Taking]:
+    plugin = Taking()
+    async with App("mongomock://", database=database, plugins=[plugin]):
+        yield plugin
+
+
+async def test_a_row_has_the_record_that_its_values_were_given_to(taking: Taking) -> None:
+    record = Kept(title="a")
+    await record.save()
+    await Kept.create({"title": "b"})
+    await record.write({"title": "c"})
+    record.title = "d"
+    await record.save()
+    await Kept.search([("title", "=", "d")]).update({"title": "e"})
+    assert taking.seen == [
+        (True, record),
+        (True, None),
+        (False, record),
+        (False, record),
+        (False, None),
+    ]
+    assert taking.seen[0][1] is record
+
+
+@pytest.mark.parametrize("how", ["save", "save with", "saved set"])
+async def test_a_record_shows_what_is_stored_where_a_step_took_its_value(
+    taking: Taking, how: str
+) -> None:
+    record = await Kept.create({"title": "a", "tags": ["x"]})
+    other = await Kept.create({"title": "b"})
+    record.title = "no"
+    assert record.tags is not None
+    record.tags.append("no")
+    other.title = "c"
+    if how == "save":
+        await record.save()
+    elif how == "save with":
+        await record.save({"number": 5})
+    else:
+        await ((await Kept.search([("title", "=", "nothing")])) + record + other).save()
+    again = await Kept.get(record.id)
+    assert (record.title, record.tags) == (again.title, again.tags) == ("a", ["x"])
+    assert not record.is_changed and record.number == again.number
+    assert how != "saved set" or (await Kept.get(other.id)).title == "c"
+
+
+async def test_a_new_record_has_no_value_that_a_step_took(taking: Taking) -> None:
+    record = Kept(title="no", number=1)
+    await record.save()
+    assert record.title is None and not record.is_changed
+
+
+class Spot(EmbeddedModel):
+    x = Int()
+
+
+class Placed(models.BaseModel):
+    _name = "step_values.placed"
+
+    at = Embedded(Spot)
+    spots = List(Embedded(Spot))
+    number = Int()
+
+
+@pytest.mark.parametrize("stage", [Stage.DEFAULT, Stage.VALIDATE, Stage.PLAN])
+async def test_a_path_into_a_field_is_a_value_of_it(database: str, stage: Stage) -> None:
+    class Placing:
+        api = 1
+
+        @hookimpl
+        def register_steps(self, model: ModelView) -> Iterable[Step]:
+            if model.name == "step_values.placed":
+                yield Step(stage, "place", self.place)
+
+        def place(self, batch: ValueBatch) -> None:
+            for row in batch.rows:
+                if not batch.is_new:
+                    row.fill("at", {"x": 50})
+
+    async with App("mongomock://", database=database, plugins=[Placing()]):
+        record = await Placed.create({"at": {"x": 1}})
+        await record.write({"at.x": 9})
+        assert record.at is not None and record.at.x == 9
+        await record.write({"number": 1})
+        assert record.at.x == 50 == (await Placed.get(record.id)).to_dict()["at"]["x"]
+
+
+async def test_a_put_takes_the_place_of_changed_items(database: str, mongo_uri: str) -> None:
+    class Putting:
+        api = 1
+
+        @hookimpl
+        def register_steps(self, model: ModelView) -> Iterable[Step]:
+            if model.name == "step_values.placed":
+                yield Step(Stage.STAMP, "put", self.put, on="write")
+
+        def put(self, batch: DocumentBatch) -> None:
+            for row in batch.rows:
+                if row.has("spots"):
+                    row.put("spots", [{"x": 7}])
+
+    async with App(mongo_uri, database=database, plugins=[Putting()]) as app:
+        record = await Placed.create({"spots": [{"x": 1}, {"x": 2}]})
+        await record.write({"spots": UpdateItems([("x", "=", 2)], {"x": 3})})
+        again = await Placed.get(record.id)
+        for each in (record, again):
+            assert each.spots is not None and [spot.x for spot in each.spots] == [7]
+        assert not record.is_changed
+        await drop(app)
+
+
+class Hiding:
+    """Increases the number of every write, and lets nobody read it after a write."""
+
+    api = 1
+
+    @hookimpl
+    def register_steps(self, model: ModelView) -> Iterable[Step]:
+        if model.name == "step_values.placed":
+            yield Step(Stage.STAMP, "count", lambda batch: batch.increase("number"), on="write")
+
+    @hookimpl
+    def wrap_operation(self, model: Any, operation: str) -> Any:
+        if model._name == "step_values.placed" and operation == "search":
+            yield Layer.SECURITY, self.hide
+
+    async def hide(self, op: Operation, call_next: Any) -> Any:
+        return await call_next(op) if op.origin == "program" else []
+
+
+async def test_a_number_that_nobody_can_read_is_not_loaded_any_more(database: str) -> None:
+    async with App("mongomock://", database=database, plugins=[Hiding()]):
+        one, two = await Placed.create([{"number": 1}, {"number": 1}])
+        two.number = 7
+        await Placed.write_many({one: {"at": {"x": 1}}, two: {"at": {"x": 2}}})
+        with pytest.raises(FieldNotLoaded):
+            _ = one.number
+        assert one.at is not None and one.at.x == 1 and not one.is_changed
+        assert two.number == 7 and two.is_changed
+        assert [each.number for each in await Placed.search()] == [2, 2]
+        await one.write({"at": {"x": 3}})
+        assert [each.number for each in await Placed.search(order="number")] == [2, 3]

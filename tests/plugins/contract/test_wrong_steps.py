@@ -326,3 +326,33 @@ def test_the_stored_form_of_a_point_in_time_is_in_milliseconds() -> None:
     field = Page._fields["printed_at"]
     assert field.encode(PRECISE) == dt.datetime(2024, 5, 6, 7, 8, 9, 123_000)
     assert field.decode(field.encode(PRECISE)) == PRECISE.replace(microsecond=123_000)
+
+
+# -- changes that cannot be joined ----------------------------------------------------------------
+
+
+async def test_a_change_that_cannot_be_joined_names_the_step_and_the_field() -> None:
+    step = Step(Stage.STAMP, "discount", lambda batch: batch.increase("price"), on="write")
+    async with opened(step):
+        page = await Page.create({"price": 3})
+        pages = Page.search([("price", "=", 3)])
+        for attempt in (
+            lambda: page.write({"price": earnorm.Mul(5)}),
+            lambda: Page.write_many({page: {"price": earnorm.Mul(5)}}),
+            lambda: pages.update({"price": earnorm.Mul(5)}),
+        ):
+            with pytest.raises(PluginError) as caught:
+                await attempt()
+            assert caught.value.code == "step_conflict"
+            message = str(caught.value)
+            assert message.startswith("plugin 'shop': the step 'discount': it changes 'price'")
+            assert "$inc beside $mul" in message and "put()" in message
+        assert (await Page.get(page.id)).price == 3
+
+
+async def test_nothing_is_merged_into_a_new_document() -> None:
+    step = Step(Stage.STAMP, "count", lambda batch: batch.increase("price"))
+    async with opened(step):
+        with pytest.raises(PluginError, match="are for writes") as caught:
+            await Page.create({"price": 3})
+        assert caught.value.code == "step_value"

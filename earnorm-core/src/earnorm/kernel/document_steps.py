@@ -11,12 +11,18 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from earnorm.exceptions import BatchRefused, ErrorDetail, ValidationError
+from earnorm.domain import condition
+from earnorm.domain.ids import ids_of
+from earnorm.domain.long_lists import chunks
+from earnorm.exceptions import BatchRefused, EarnORMError, ErrorDetail, ValidationError
 from earnorm.fields.base import MISSING
+from earnorm.kernel.merging import ConflictingChange
 from earnorm.kernel.notes import Note
-from earnorm.kernel.operations import PerRecord, Update
+from earnorm.kernel.operations import Options, PerRecord, Update
+from earnorm.kernel.sending import RETURNED, Returned
 from earnorm.kernel.steps import (
     HAND_BACK,
+    UNKNOWN,
     WAY,
     Loc,
     PreparedStep,
@@ -51,7 +57,7 @@ class DocumentRow:
         position: The position in the operation's values.
     """
 
-    __slots__ = ("_batch", "document", "pk", "position", "update")
+    __slots__ = ("_batch", "_touched", "document", "pk", "position", "update")
 
     def __init__(
         self,
@@ -63,6 +69,7 @@ class DocumentRow:
     ) -> None:
         self._batch, self.position, self.pk = batch, position, pk
         self.document, self.update = document, update
+        self._touched: frozenset[str] = frozenset()
 
     def get(self, name: str) -> Any:
         """Return the stored value that the operation gives a field.
@@ -101,18 +108,45 @@ class DocumentRow:
                 f"value step fills in '_id' at Stage.DEFAULT"
             ).coded("step_value")
         stored = field.encode(valid_value(batch.model, field, value))
-        if self.document is not None:
-            self.document[field.db_name] = stored
-        else:
+        if self.document is None:
             self.merge("$set", {field.db_name: stored})
+            return
+        self.document[field.db_name] = stored
         if field.stored:
             self.hand_back(name, stored)
 
     def merge(self, operator: str, values: Mapping[str, Any]) -> None:
-        """Add one of MongoDB's update operators to the change, with stored keys."""
-        assert self.update is not None
-        self.update = self.update.merged(operator, values)
-        self._batch.is_changed = True
+        """Add one of MongoDB's update operators to the change, with stored keys.
+
+        It is applied after what the program and earlier steps change: two numbers are added, items
+        are appended after items. What cannot be combined is an error. The record gets the values.
+        """
+        update, batch = self.update, self._batch
+        if update is None:
+            raise StepMistake(
+                f"it merges {operator} into a new document of model {batch.model.name!r}; "
+                f'merge() and increase() are for writes: Step(on="write"), or put() a value'
+            ).coded("step_value")
+        try:
+            self.update = update.merged(operator, values)
+        except ConflictingChange as conflict:
+            raise StepMistake(_conflict(batch.model, conflict)).coded("step_conflict") from None
+        self._touched = self._touched.union(key.partition(".")[0] for key in values)
+        batch.is_changed = True
+
+    def changed_values(self) -> dict[str, Any]:
+        """Return the stored values by name that steps gave to fields of a write.
+
+        MISSING for a field without a key afterwards, UNKNOWN where only the server knows the value.
+        """
+        values: dict[str, Any] = {}
+        update, schema = self.update, self._batch.model.cls._schema
+        assert update is not None
+        for key in self._touched:
+            name = schema.renamed.get(key, key)
+            if name in schema.fields and schema.fields[name].stored:
+                values[name] = _value_after(update, key)
+        return values
 
     def hand_back(self, name: str, value: Any) -> None:
         """Set a stored value on the record that waits for the operation; this writes nothing."""
@@ -248,6 +282,7 @@ class DocumentBatch:
                 assert row.update is not None
                 if key not in row.update.keys:
                     row.merge("$set", {key: stored})
+            return
         if self.back is not None:
             self.back.common[name] = stored
 
@@ -259,12 +294,39 @@ class DocumentBatch:
             self.back.is_narrowed = True
 
     def increase(self, name: str, by: int = 1) -> None:
-        """Increase a number of every record of a write, and update the record objects in memory."""
+        """Increase a number of every record of a write; the record objects get the sum.
+
+        An amount that the program adds is added as well, and a value that it gives is increased.
+        """
         key = self.fields[name].db_name
         for row in self.rows:
             row.merge("$inc", {key: by})
-        if self.back is not None:
-            self.back.added[name] = self.back.added.get(name, 0) + by
+
+    def hand_back_changes(self) -> frozenset[str]:
+        """Hand back what the steps changed in a write.
+
+        Returns:
+            The names of the fields that a waiting record has loaded and only the server will know.
+        """
+        back, unknown = self.back, dict[Any, set[str]]()
+        if back is None or not self.is_changed or self.op.name != "write":
+            return frozenset()
+        for row in self.rows:
+            values = row.changed_values()
+            if row.pk is not None:
+                back.give(row.pk, values)
+            else:
+                back.every.update(values)
+            if UNKNOWN in values.values():
+                unknown[row.pk] = {name for name, value in values.items() if value is UNKNOWN}
+        if not unknown:
+            return frozenset()
+        return frozenset(
+            name
+            for record in back.records
+            for name in unknown.get(None, ()) or unknown.get(record.pk, ())
+            if record._fetch.has(name)
+        )
 
     @property
     def operation(self) -> Operation:
@@ -329,12 +391,14 @@ class DocumentSteps:
                     refuse_result(result, prepared.step, self._model)
             if prepared.ends_stage and batch.problems:
                 raise ValidationError(self._model.name, batch.problems)
+        if batch.is_changed and batch.back is not None and op.name == "write":
+            return _send(batch, call_next)
         return call_next(batch.operation)
 
     async def _wait(self, batch: DocumentBatch, way: Way, call_next: Call) -> Any:
         await _run(self._before, batch, way)
         try:
-            batch.result = await call_next(batch.operation)
+            batch.result = await _send(batch, call_next)
         except BatchRefused:
             if batch.env.transaction is None:  # a part of the batch may have been stored
                 await _run([r for r in self._after if r.step.also_refused], batch, way)
@@ -344,6 +408,89 @@ class DocumentSteps:
             if way in step.ways:
                 batch.op.after_durable(partial(step.run, batch))
         return batch.result
+
+
+def _send(batch: DocumentBatch, call_next: Call) -> Awaitable[Any]:
+    """Pass the operation on with the changes of the steps."""
+    unknown = batch.hand_back_changes()
+    return _send_and_read(batch, unknown, call_next) if unknown else call_next(batch.operation)
+
+
+async def _send_and_read(batch: DocumentBatch, names: frozenset[str], call_next: Call) -> Any:
+    """Pass a write on, and hand back the values that only the server knows."""
+    op, back, fields = batch.operation, batch.back, batch.fields
+    assert back is not None
+    if isinstance(op.values, PerRecord) or not _is_of_one(op):
+        result = await call_next(op)
+        documents = await _read(op, names, [record.pk for record in back.records])
+    else:
+        returned = op.notes.get(RETURNED)
+        if returned is None:
+            returned = Returned(names)
+            op = replace(op.with_note(RETURNED, returned), options=op.options.replace(many=False))
+        else:
+            returned.fields |= names
+        result = await call_next(op)
+        documents = [] if returned.document is None else [returned.document]
+    for document in documents:
+        values = {name: document.get(fields[name].db_name, MISSING) for name in names}
+        back.give(document["_id"], values)
+    return result
+
+
+def _is_of_one(op: Operation) -> bool:
+    """Return whether a write can be sent as one of one record."""
+    if not op.options.many:
+        return True
+    pks = ids_of(op.domain, op.model._schema)
+    return pks is not None and len(pks) == 1
+
+
+async def _read(
+    op: Operation, names: frozenset[str], pks: Sequence[Any]
+) -> list[Mapping[str, Any]]:
+    """Return the waiting records as they are after a write; none of them if they cannot be read."""
+    options = Options(fields=names | {"_id"})
+    documents: list[Mapping[str, Any]] = []
+    try:
+        for chunk in chunks(list(dict.fromkeys(pks))):
+            domain = condition("_id", "in", list(chunk))
+            search = op.child("search", op.model, domain, options=options, origin="model")
+            documents += await op.app.execute(search)
+    except EarnORMError:
+        if op.env.transaction is not None:
+            raise
+        # The write is durable, so it has not failed; the records say that the values are not loaded.
+    return documents
+
+
+def _value_after(update: Update, key: str) -> Any:
+    """Return the value under a stored key after an update; UNKNOWN if only the server knows it."""
+    changes = [
+        (name, path, spec[path])
+        for name, spec in update.operators.items()
+        for path in spec
+        if path.startswith(key) and (path == key or path.startswith(f"{key}."))
+    ]
+    if len(changes) == 1 and changes[0][1] == key:
+        operator, _, operand = changes[0]
+        if operator == "$set":
+            return operand
+        if operator == "$unset":
+            return MISSING
+        if operator == "$inc" and key in update.expect:
+            return (update.expect[key] or 0) + operand  # of a record that still has this value
+    return UNKNOWN
+
+
+def _conflict(model: ModelView, conflict: ConflictingChange) -> str:
+    first, dot, rest = conflict.path.partition(".")
+    name = model.cls._schema.renamed.get(first, first) + dot + rest
+    return (
+        f"it changes {name!r} of model {model.name!r} with {conflict.operator} beside "
+        f"{conflict.other}, which the program or another step has given, and the two cannot be one "
+        f"change; row.has({first!r}) tells it, and put() gives a value whatever was given"
+    )
 
 
 async def _run(steps: Sequence[PreparedStep], batch: DocumentBatch, way: Way) -> None:

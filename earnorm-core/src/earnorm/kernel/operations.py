@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from earnorm.concerns import Concerns
 from earnorm.domain import Domain
 from earnorm.exceptions import PluginError
+from earnorm.kernel.merging import TOGGLE, merged
 from earnorm.kernel.notes import NO_NOTES, Note
 
 if TYPE_CHECKING:
@@ -29,12 +30,6 @@ OPERATIONS: tuple[OperationName, ...] = ("search", "count", "group", "create", "
 T = TypeVar("T")
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-TOGGLE = "$toggle"
-"""An operator in addition to MongoDB's own: it inverts a Boolean. A missing value counts as the
-operand.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,30 +97,17 @@ class Update:
         return [*stages, {"$unset": list(removed)}] if removed else stages
 
     def merged(self, operator: str, values: Mapping[str, Any]) -> Update:
-        """Return a copy that also applies ``{operator: values}``.
+        """Return a copy that also applies ``{operator: values}``, after all that is there.
 
-        A value that is set takes the place of all changes inside it, which the server would refuse
-        beside it.
+        Raises:
+            ConflictingChange: There is no update that makes both changes.
         """
-        operators = self.operators
-        if operator == "$set" and any("." in key for spec in operators.values() for key in spec):
-            operators = {
-                name: {k: v for k, v in spec.items() if not _is_inside(k, values)}
-                for name, spec in operators.items()
-            }
-        spec = {**operators.get(operator, _NOTHING), **values}
-        merged = {name: spec for name, spec in operators.items() if spec}
-        return replace(self, operators={**merged, operator: spec})
-
-
-def _is_inside(path: str, keys: Mapping[str, Any]) -> bool:
-    """Return whether a path leads into the value under one of the keys."""
-    place = path.rfind(".")
-    while place > 0:
-        if path[:place] in keys:
-            return True
-        place = path.rfind(".", 0, place)
-    return False
+        operators = merged(self.operators, operator, values)
+        items = self.items
+        if items:  # the server refuses a filter of items that no path is about any more
+            paths = [path for spec in operators.values() for path in spec]
+            items = tuple(i for i in items if any(f".$[{i.name}]" in path for path in paths))
+        return replace(self, operators=operators, items=items)
 
 
 def _value_or(key: str, unset: Any) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Flag, IntEnum, auto
+from enum import Enum, Flag, IntEnum, auto
 from functools import lru_cache, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
@@ -250,25 +250,36 @@ def in_order(steps: Iterable[Step]) -> list[Step]:
 # -- values for waiting records -------------------------------------------------------------------
 
 
+class Unknown(Enum):
+    """The type of ``UNKNOWN``: a step changed the value, and only the server knows it."""
+
+    UNKNOWN = "unknown"
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
+
+
 class HandBack:
     """Stored values that steps and layers filled in, for the records that wait for an operation.
 
-    A layer that hides fields removes them when the operation has come back.
+    A value is MISSING where the document has no such key any more, and ``UNKNOWN`` where only the
+    server knows it. A layer that hides fields removes them when the operation has come back.
+
+    Args:
+        records: The records that wait. A value that only the server knows is read after the write
+            if one of them has the field loaded.
     """
 
-    __slots__ = ("added", "common", "every", "is_narrowed", "own", "own_added")
+    __slots__ = ("common", "every", "is_narrowed", "own", "records")
 
-    def __init__(self) -> None:
+    def __init__(self, records: Sequence[Any] = ()) -> None:
+        self.records = records
         self.common: dict[str, Any] = {}
-        """Stored values by field name, for every record that had no value of its own."""
+        """Stored values by field name, for every new record that had no value of its own."""
         self.every: dict[str, Any] = {}
         """Stored values by field name, for every record of a write, whatever it had."""
         self.own: dict[Any, dict[str, Any]] = {}
         """Stored values by field name, by the record's stored id."""
-        self.added: dict[str, int] = {}
-        """By field name, the amount by which the number of every record has grown."""
-        self.own_added: dict[Any, dict[str, int]] = {}
-        """The same for one record, by its stored id."""
         self.is_narrowed = False
         """True if a step restricted the write, so that some records may not be written."""
 
@@ -276,22 +287,21 @@ class HandBack:
         """Hand values back to one record."""
         self.own.setdefault(pk, {}).update(values)
 
+    def of(self, pk: Any) -> Mapping[str, Any]:
+        """Return the values of one record of a write."""
+        own = self.own.get(pk)
+        return self.every if own is None else {**self.every, **own}
+
     def take(self, other: HandBack) -> None:
         """Add everything that another one has collected."""
         self.common |= other.common
         self.every |= other.every
         for pk, values in other.own.items():
             self.give(pk, values)
-        for name, number in other.added.items():
-            self.added[name] = self.added.get(name, 0) + number
-        for pk, numbers in other.own_added.items():
-            added = self.own_added.setdefault(pk, {})
-            for name, number in numbers.items():
-                added[name] = added.get(name, 0) + number
         self.is_narrowed |= other.is_narrowed
 
     def __bool__(self) -> bool:
-        return bool(self.common or self.every or self.own or self.added or self.own_added)
+        return bool(self.common or self.every or self.own)
 
 
 HAND_BACK: Note[HandBack] = Note("hand_back")

@@ -373,7 +373,7 @@ async def in_transaction(op: Operation, call_next: Call) -> Any:
         attempt = op.replace(env=op.env.replace(transaction=running))
         if back is not None:
             # What an attempt that is rolled back handed back must not reach the records.
-            collected = HandBack()
+            collected = HandBack(back.records)
             attempt = attempt.with_note(HAND_BACK, collected)
         return await call_next(attempt)
 

@@ -44,8 +44,10 @@ class ValueRow:
         values: Values by name or dotted path. A step may change it. From ``Stage.VALIDATE`` on the
             values are valid, and complete if the record is new.
         loc: The position of the record in the given values; empty for a single record.
-        record: The record that the values were given to; None if there is none. For a new record it
-            is set once the record is stored.
+        record: The record that the values were given to: a stored one, or the unsaved one that is
+            saved. None where values alone were given, as to ``create()`` or to an update by domain;
+            for a new record it is set once the record is stored. ``is_new`` of the batch tells new
+            records.
         copies: The other objects of this record in a saved set, which learn what is written.
         expected: Stored values that the record must still have; see ``expect``.
         back: Python values by name that the record gets once the operation is done.
@@ -96,13 +98,22 @@ class ValueRow:
         return self.values.pop(name, default)
 
     def fill(self, name: str, value: Any) -> None:
-        """Set a field that was given no value."""
+        """Set a field that was given no value; a path into it is one, and so is a change."""
         if self.is_valid and self.model is not None:
             refuse_unknown(self.model, name.partition(".")[0])
             field = self.model.fields.get(name)
             value = value if field is None else valid_value(self.model, field, value)
-        if self.values.get(name) is None:
+        if self.values.get(name) is None and not self._has_part_of(name):
             self.values[name] = value
+
+    def _has_part_of(self, name: str) -> bool:
+        """Return whether a value inside the field was given, or one that the path leads into."""
+        for other in self.values:
+            if "." in other and other.startswith(f"{name}."):
+                return True
+            if "." in name and name.startswith(f"{other}."):
+                return True
+        return False
 
     def read(self, name: str) -> Any:
         """Return the stored value with which the record was read, whatever was assigned since.

@@ -264,10 +264,12 @@ class Bulk(Generic[M]):
     async def _send_together(self, given: _Prepared) -> None:
         """Send the operations; this may be tried again, so each try has its own notes."""
         bound, env = self._bound, current_env()
-        touch(env, [row.record for row in (*self._new, *self._values.values())])
+        written = [row.record for row in self._values.values()]
+        touch(env, [*(row.record for row in self._new), *written])
         later: list[Waiting] = []
         operations = [
-            on_its_way(bound, op.replace(env=env), Way.BULK, later) for op in given.operations
+            on_its_way(bound, op.replace(env=env), Way.BULK, later, written)
+            for op in given.operations
         ]
         first, last = operations, list[Operation]()
         if given.deletes_last:

@@ -307,10 +307,6 @@ class _Writing:
         for row, update in zip(batch.rows, updates, strict=True):
             computed = await computed_of_values(bound, plan, update.operators["$set"], op.env)
             row.merge("$set", {fields[name].db_name: value for name, value in computed.items()})
-            if batch.back is not None:
-                pks = ids_of(op.domain, bound.schema) or () if row.pk is None else (row.pk,)
-                for pk in pks:
-                    batch.back.give(pk, computed)
 
     async def look(self, batch: DocumentBatch) -> None:
         before: _Before | None = batch.notes.get(_BEFORE)

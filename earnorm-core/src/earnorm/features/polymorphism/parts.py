@@ -7,7 +7,7 @@ any other change is divided by conditions alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.concerns import Concerns
@@ -22,13 +22,12 @@ from earnorm.exceptions import (
 )
 from earnorm.features.polymorphism.family import family_of
 from earnorm.kernel.notes import Note
-from earnorm.kernel.operations import JUDGED, Call, Operation, Options, PerRecord, Update
+from earnorm.kernel.operations import JUDGED, Call, Operation, Options, PerRecord
 from earnorm.kernel.sending import SENDER
 from earnorm.kernel.steps import HAND_BACK, HandBack, Stage
 
 if TYPE_CHECKING:
     from earnorm.features.polymorphism.family import Family
-    from earnorm.fields.base import Field
 
 _OF_ONE_CLASS: Final[Note[bool]] = Note("of one class")
 _REASON: Final = "polymorphism: the classes of the records that are changed"
@@ -137,7 +136,7 @@ class _Division:
         self._done += [self._positions[pk] for pk in pks if pk in self._positions]
         back, part = self._op.note(HAND_BACK), op.note(HAND_BACK)
         if back is not None and part is not None and part is not back:
-            _hand_over(part, back, {pk: _update(op, pk) for pk in pks}, model._schema.fields)
+            _hand_over(part, back, pks)
         return count
 
     def _part(self, pks: Sequence[Any]) -> Operation:
@@ -153,31 +152,16 @@ class _Division:
                 op = op.replace(domain=named if rest is Domain.TRUE else named & rest)
         if isinstance(op.values, PerRecord) and len(pks) < len(op.values):
             op = op.replace(values=PerRecord({pk: op.values[pk] for pk in pks}))
-        return op.with_note(HAND_BACK, HandBack()) if HAND_BACK in op.notes else op
+        back = op.note(HAND_BACK)
+        return op if back is None else op.with_note(HAND_BACK, HandBack(back.records))
 
 
-def _update(op: Operation, pk: Any) -> Update:
-    update = op.values[pk] if isinstance(op.values, PerRecord) else op.values
-    assert isinstance(update, Update)
-    return update
-
-
-def _hand_over(
-    part: HandBack,
-    back: HandBack,
-    updates: Mapping[Any, Update],
-    fields: Mapping[str, Field[Any, Any]],
-) -> None:
+def _hand_over(part: HandBack, back: HandBack, pks: Iterable[Any]) -> None:
     """Hand the values of a part back to its own records only, for each by its id."""
-    for pk, update in updates.items() if part.common else ():
-        keys = update.keys
-        back.give(pk, {n: v for n, v in part.common.items() if fields[n].db_name not in keys})
-    for pk in updates if part.every else ():
+    for pk in pks if part.every else ():
         back.give(pk, part.every)
     for pk, values in part.own.items():
         back.give(pk, values)
-    for pk in updates if part.added else ():
-        back.own_added[pk] = dict(part.added)
 
 
 def _located(

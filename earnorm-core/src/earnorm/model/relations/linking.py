@@ -207,12 +207,13 @@ class StoredLinks:
                 )
             op = Operation("write", self._bound.model, env, domain, values, notes=RELATIONS)
             later: list[Waiting] = []
-            op = on_its_way(self._bound, op, Way.WRITE, later)
+            written = [record for pk in chunk for record in by_pk[pk]]
+            op = on_its_way(self._bound, op, Way.WRITE, later, written)
             try:
                 matched = await env.app.execute(op)
                 if where is Domain.TRUE:
                     await check_matched(self._bound, op, matched, len(chunk))
-                for record in (record for pk in chunk for record in by_pk[pk]):
+                for record in written:
                     give_written(record, op, update, is_settled=False)
             finally:
                 if later:

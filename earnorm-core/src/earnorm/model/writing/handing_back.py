@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
+from earnorm.fields.base import MISSING
 from earnorm.kernel.durable import LATER, Waiting
 from earnorm.kernel.held_records import HOLDERS, note_settled
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import Operation, Update
-from earnorm.kernel.steps import HAND_BACK, WAY, HandBack, Way
+from earnorm.kernel.steps import HAND_BACK, UNKNOWN, WAY, HandBack, Way
+from earnorm.model.reading.fetch import Fetch
+from earnorm.model.slots import set_fetch
 from earnorm.model.writing.pending import arrive
 
 if TYPE_CHECKING:
@@ -17,11 +20,13 @@ if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
     from earnorm.model.schema import Schema
 
-_NOTHING: Final[Mapping[str, Any]] = {}
-
 
 def on_its_way(
-    bound: BoundModel, op: Operation, way: Way, later: list[Waiting] | None = None
+    bound: BoundModel,
+    op: Operation,
+    way: Way,
+    later: list[Waiting] | None = None,
+    records: Sequence[Any] = (),
 ) -> Operation:
     """Note the values' way on an operation, with a place for the values that steps hand back.
 
@@ -33,10 +38,11 @@ def on_its_way(
         way: The way.
         later: Takes what is to be told once the write is durable. The caller calls ``tell(later)``
             when the records have learned that they are written, also if the write fails.
+        records: The records of a write that wait for values.
     """
     notes: dict[Note[Any], Any] = {**op.notes}
     if bound.has_document_steps:
-        notes[WAY], notes[HAND_BACK] = way, HandBack()
+        notes[WAY], notes[HAND_BACK] = way, HandBack(records)
     if later is not None and op.name not in bound.unheard:
         notes[LATER] = later
     return op if len(notes) == len(op.notes) else op.replace(notes=notes)
@@ -67,13 +73,15 @@ def give_written(
     was_read_after: bool = False,
     is_settled: bool = True,
 ) -> None:
-    """Put the values that steps filled in into a record, for loaded fields outside the update.
+    """Put the values that steps changed into a record, for fields that it has loaded.
+
+    A field whose value is not known is not loaded any more. A pending change stays pending.
 
     Args:
         record: The record.
         op: The write.
         update: The record's update.
-        was_read_after: The record was read after the write, so its numbers have grown already.
+        was_read_after: The record was read after the write, so it has what only the server knows.
         is_settled: The record's changes that were written are no longer pending; a change of a
             written field that still is was made meanwhile.
     """
@@ -82,28 +90,25 @@ def give_written(
         return
     if HOLDERS:
         note_settled(record)
-    # A versioned write hands back its revision alone, which needs nothing of what follows.
-    fields, has = type(record)._schema.fields, record._fetch.has
-    state = record.__dict__
-    if not was_read_after:
-        own_added = back.own_added.get(record.pk, _NOTHING) if back.own_added else _NOTHING
-        for added in (back.added, own_added):
-            for name, number in added.items():
-                if has(name):
-                    state[name] = (state.get(name) or 0) + number
-    if not (back.common or back.every or back.own):
-        return
-    written = update.keys
-    for name, value in back.common.items():
-        if fields[name].db_name not in written and has(name):
+    has = record._fetch.has
+    unsaved = _computed_from_unsaved(record, () if is_settled else update.keys)
+    for name, value in back.of(record.pk).items():
+        if not has(name) or name in unsaved:
+            continue
+        if value is not UNKNOWN:
             arrive(record, name, value)
-    own = {**back.every, **back.own.get(record.pk, _NOTHING)}
-    if not own:
-        return
-    unsaved = _computed_from_unsaved(record, () if is_settled else written)
-    for name, value in own.items():
-        if has(name) and name not in unsaved:
-            arrive(record, name, value)
+        elif not was_read_after:
+            arrive(record, name, MISSING)  # a pending change of it stays
+            unload(record, frozenset({name}))
+
+
+def unload(record: Any, names: frozenset[str]) -> None:
+    """Make fields of a record ones that were not fetched."""
+    fetch = record._fetch
+    known = frozenset(type(record)._schema.fields) if fetch.loaded is None else fetch.loaded
+    unloaded = Fetch(fetch.app, known - names)
+    unloaded.parts = {n: part for n, part in fetch.parts.items() if n not in names}
+    set_fetch(record, unloaded)
 
 
 def _computed_from_unsaved(record: BaseModel, settling: Collection[str]) -> Collection[str]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain
 from earnorm.exceptions import ConcurrencyError, EarnORMError, NotFound
+from earnorm.fields.base import MISSING
 from earnorm.fields.record_ids import id_text
 from earnorm.kernel.operations import Operation, PerRecord, Update, made_by
-from earnorm.kernel.steps import HAND_BACK, HandBack
+from earnorm.kernel.steps import HAND_BACK, UNKNOWN, HandBack
 from earnorm.kernel.value_steps import NOTHING
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.writing.pending import same
@@ -124,19 +125,17 @@ def _has_arrived(
             added_to.add(key)
     for operands in update.operators.values():
         inside |= {key.partition(".")[0] for key in operands if "." in key}
-    for name, value in {**back.common, **back.own.get(record.pk, {})}.items():
-        if fields[name].db_name not in update.keys:
-            expected[fields[name].db_name] = value
-    for added in (back.added, back.own_added.get(record.pk, {})):
-        for name, number in added.items():
-            key = fields[name].db_name
-            expected[key] = (expected.get(key) or 0) + number
+    for name, value in back.of(record.pk).items():
+        expected[fields[name].db_name] = value
     for field in type(record)._schema.stored:
         key = field.db_name
         is_unknown = field.name in unknown and key not in added_to
         if not has(field.name) or is_unknown or key in inside:
             continue
         one, other = expected.get(key), document.get(key)
+        if one is UNKNOWN:
+            continue
+        one = None if one is MISSING else one
         if one != other and not same(one, other):
             return False
     return True

@@ -221,16 +221,20 @@ def forget_change(structure: Structure, name: str) -> None:
 
 def take_back(structure: Structure, names: Iterable[str]) -> None:
     """Give fields that were assigned their baseline again."""
-    fields = type(structure)._schema.fields
     changes: Mapping[str, Any] = getattr(structure, "_changes", _NONE)
     for name in names:
         if name in changes:
-            baseline = changes[name]
-            forget_change(structure, name)
-            if baseline is MISSING:
-                structure.__dict__.pop(name, None)
-            else:
-                structure.__dict__[name] = _before(fields[name], baseline)
+            undo_change(structure, name)
+
+
+def undo_change(structure: Structure, name: str) -> None:
+    """Give a changed field the value that was stored when memory and database agreed."""
+    before = state_before(structure)
+    forget_change(structure, name)
+    if name in before:
+        structure.__dict__[name] = before[name]
+    else:
+        structure.__dict__.pop(name, None)
 
 
 def settle_all(structure: Structure) -> None:
@@ -268,7 +272,13 @@ def baseline_of(field: Field[Any, Any], value: Any) -> Any:
 
 
 def arrive(structure: Structure, name: str, value: Any) -> None:
-    """Give a record a value that the database has now; a pending change of the field stays."""
+    """Give a record a value that the database has now; a pending change of the field stays.
+
+    Args:
+        structure: The record or the embedded object.
+        name: The field's name.
+        value: The stored value; MISSING for none.
+    """
     changes: dict[str, Any] = getattr(structure, "_changes", {})
     if name in changes:
         changes[name] = value
@@ -277,7 +287,7 @@ def arrive(structure: Structure, name: str, value: Any) -> None:
     originals: dict[str, Any] = getattr(structure, "_originals", {})
     if name in originals:
         if _differs(structure, field, structure.__dict__.get(name), originals[name]):
-            originals[name] = field.freeze(field.encode(value))
+            originals[name] = value if value is MISSING else field.freeze(field.encode(value))
             return
         del originals[name]
     elif (
@@ -285,4 +295,7 @@ def arrive(structure: Structure, name: str, value: Any) -> None:
     ):
         structure._changes_or_new()[name] = value
         return
-    structure.__dict__[name] = field.freeze(value) if field.mutable else value
+    if value is MISSING:
+        structure.__dict__.pop(name, None)
+    else:
+        structure.__dict__[name] = field.freeze(value) if field.mutable else value

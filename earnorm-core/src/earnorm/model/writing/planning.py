@@ -12,7 +12,8 @@ import pydantic
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import ErrorDetail, ValidationError, located
 from earnorm.fields.base import Field
-from earnorm.kernel.operations import TOGGLE, ItemFilter, Update
+from earnorm.kernel.merging import TOGGLE
+from earnorm.kernel.operations import ItemFilter, Update
 from earnorm.kernel.steps import Loc
 from earnorm.kernel.value_steps import NOTHING
 from earnorm.model.schema import Schema, schema_inside

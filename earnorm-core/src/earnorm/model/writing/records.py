@@ -230,9 +230,10 @@ async def _save(
             for held in () if copies is None else copies.of(row):
                 change = by_paths(schema, change, held, row.values)
             updates.append((row, change))
-    touch(env, [row.record for row in rows])
+    records = [row.record for row in rows]
     if copies is not None:
-        touch(env, copies.records)
+        records += copies.records
+    touch(env, records)
     later: list[Waiting] = []
     try:
         failure: ConcurrencyError | NotFound | None = None
@@ -246,7 +247,7 @@ async def _save(
                 updates_by_id = PerRecord({row.record.pk: update for row, update in updates})
                 domain = condition("_id", "in", [row.record.pk for row, _ in updates])
                 op = Operation("write", bound.model, env, domain, updates_by_id)
-            op = on_its_way(bound, op, Way.SAVE, later)
+            op = on_its_way(bound, op, Way.SAVE, later, records)
             try:
                 matched = await env.app.execute(op)
                 await check_matched(bound, op, matched, len(updates))
@@ -576,7 +577,7 @@ async def write_stored(
     domain = condition("_id", "=", record.pk)
     op = Operation("write", bound.model, env, domain, change, FIRST, notes)
     later: list[Waiting] = []
-    op = on_its_way(bound, op, Way.WRITE, later)
+    op = on_its_way(bound, op, Way.WRITE, later, [record])
     touch(env, [record])
     try:
         matched: int = await env.app.execute(op)

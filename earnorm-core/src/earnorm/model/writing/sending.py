@@ -24,13 +24,12 @@ from earnorm.kernel.sending import RETURNED, Returned
 from earnorm.kernel.steps import HAND_BACK, Loc, Way
 from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
-from earnorm.model.reading.fetch import Fetch
 from earnorm.model.writing.changed_paths import by_paths, refuse_displaced
-from earnorm.model.writing.handing_back import give_written, on_its_way
+from earnorm.model.writing.handing_back import give_written, on_its_way, unload
 from earnorm.model.writing.partly import find_written, has_conditions
 from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.planning import Guard, Plan
-from earnorm.model.writing.snapshots import Snapshot, settle_taken
+from earnorm.model.writing.snapshots import Snapshot, forget_taken, settle_taken
 from earnorm.model.writing.tracking import env_of, touch
 
 if TYPE_CHECKING:
@@ -62,14 +61,16 @@ async def write_all(
         rows: Their rows, where they must still have expected values.
         notes: The notes of the operation, e.g. who makes it if not the program.
     """
+    own = held[0].own
     if not plan.operators:
+        if own is not None:
+            forget_taken(own, plan.values)
         return len(records)
     env = env_of(records)
     update = plan.update()
     pks = list(dict.fromkeys(record.pk for record in records))
     touch(env, records)
     is_one = len(pks) == 1
-    own = held[0].own
     if own is not None and own.parts:
         update = by_paths(bound.schema, update, own, plan.values)
     if is_one:
@@ -90,7 +91,7 @@ async def write_all(
     if returned is not None:
         op = op.with_note(RETURNED, returned)
     later: list[Waiting] = []
-    op = on_its_way(bound, op, Way.WRITE, later)
+    op = on_its_way(bound, op, Way.WRITE, later, records)
     failure: ConcurrencyError | NotFound | None = None
     try:
         try:
@@ -103,17 +104,22 @@ async def write_all(
             sent = [(record, update) for record in records]
             written = await find_written(error, bound, op, sent, plan.unknown)
             held, failure = [h for h in held if cast("BaseModel", h.structure).pk in written], error
+        if own is not None and held:
+            forget_taken(own, plan.values.keys() | plan.unknown)
         for before in held:
             settle_taken(before, plan.values)
+        try:
+            if returned is not None and returned.document is not None:
+                for before in held:
+                    _take_stored(bound, before, dict(returned.document), plan.unknown)
+            elif plan.unknown:
+                unknown = [(before, plan.unknown) for before in held]
+                await read_again(bound, unknown, made_by("model", op))
+        finally:
             if op.notes.get(HAND_BACK):
                 # A step may have put another value in the place of a given one.
-                give_written(before.structure, op, update)
-        if returned is not None and returned.document is not None:
-            for before in held:
-                _take_stored(bound, before, dict(returned.document), plan.unknown)
-        elif plan.unknown:
-            unknown = [(before, plan.unknown) for before in held]
-            await read_again(bound, unknown, made_by("model", op))
+                for before in held:
+                    give_written(before.structure, op, update)
         if failure is not None:
             raise failure
     finally:
@@ -215,7 +221,7 @@ async def write_each(
     domain = condition("_id", "in", list(updates))
     op = Operation("write", bound.model, env, domain, updates, notes=notes)
     later: list[Waiting] = []
-    op = on_its_way(bound, op, way, later)
+    op = on_its_way(bound, op, way, later, records)
     try:
         try:
             await send(
@@ -248,10 +254,14 @@ async def learn(bound: BoundModel, changes: Sequence[Change], op: Operation) -> 
         if row.record is not None:
             before = Snapshot(row.record, ()) if row.held is None else row.held
             settle_taken(before, change.plan.values)
-            give_written(row.record, op, Update(change.plan.operators))
             if change.plan.unknown:
                 unknown.append((before, change.plan.unknown))
-    await read_again(bound, unknown, made_by("model", op))
+    try:
+        await read_again(bound, unknown, made_by("model", op))
+    finally:
+        for change in changes:
+            if change.row.record is not None:
+                give_written(change.row.record, op, Update(change.plan.operators))
 
 
 async def refuse_changes_outside(
@@ -415,8 +425,4 @@ async def read_again(
         document = documents_by_id.get(record.pk)
         _take_stored(bound, before, document or {}, names)
         if document is None:
-            fetch = record._fetch
-            known = frozenset(bound.schema.fields) if fetch.loaded is None else fetch.loaded
-            unloaded = Fetch(bound.app, known - names)
-            unloaded.parts = {n: part for n, part in fetch.parts.items() if n not in names}
-            object.__setattr__(record, "_fetch", unloaded)
+            unload(record, names)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.fields.base import MISSING, Field, Marks, is_embedded, map_inside
@@ -18,6 +18,7 @@ from earnorm.model.writing.pending import (
     same,
     settle_all,
     settle_inside,
+    undo_change,
 )
 
 if TYPE_CHECKING:
@@ -122,11 +123,26 @@ def _part(value: Any) -> Any:
     return Snapshot(value, list(value.__dict__), deep=True) if is_embedded(value) else value
 
 
-def forget_taken(sent: Snapshot, values: Mapping[str, Any]) -> None:
-    """Mark the fields of a save as stored whose values steps took, to write them in another way."""
-    for name in sent.held.keys() - values.keys():
-        if sent.is_unchanged(name):
-            forget_change(sent.structure, name)
+def forget_taken(sent: Snapshot, values: Collection[str]) -> None:
+    """Settle the fields of a save whose values steps took, so that nothing of them was sent.
+
+    A value that a step writes in another way (commands, what an inverse or another record gets)
+    counts as stored. A field of the document has its stored value again.
+
+    Args:
+        sent: The snapshot of the save.
+        values: The names of the values that were sent.
+    """
+    structure = sent.structure
+    schema = type(structure)._schema
+    for name in sent.held:
+        if name in values or not sent.is_unchanged(name):
+            continue
+        field = schema.fields[name]
+        if not field.stored or field.is_derived or name in schema.to_many_names:
+            forget_change(structure, name)
+        else:
+            undo_change(structure, name)
 
 
 def settle_sent(sent: Snapshot, values: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from earnorm.fields.base import MISSING, Field, is_embedded
 from earnorm.fields.numeric import Boolean, Decimal, Int
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import DateTime
-from earnorm.kernel.operations import TOGGLE
+from earnorm.kernel.merging import TOGGLE
 from earnorm.kernel.time import clock
 from earnorm.model.schema import Schema
 from earnorm.model.writing.bounds import Number, checked_number, within_bounds, works_on
