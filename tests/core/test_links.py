@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -315,6 +316,16 @@ async def test_commands_assigned_during_a_save_wait_for_the_next(
     assert not page.is_changed
     linked = await getattr(await Page.get(page.id), name)
     assert sorted(linked.mapped(key)) == ["first", "second"]
+
+
+@pytest.mark.parametrize("name", ["label_ids", "crew_ids", "part_ids"])
+async def test_commands_are_carried_out_by_one_of_two_saves(server_app: App, name: str) -> None:
+    key = "text" if name == "part_ids" else "name"
+    page = await Page.create({"title": "p"})
+    setattr(page, name, [Command.create({key: "one"})])
+    await asyncio.gather(page.save(), page.save())
+    assert not page.is_changed
+    assert (await getattr(await Page.get(page.id), name)).mapped(key) == ["one"]
 
 
 async def test_assigned_commands_are_read_where_they_name_all(app: App) -> None:

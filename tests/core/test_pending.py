@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 
+import earnorm
 from earnorm import (
     App,
     BaseModel,
@@ -19,13 +21,17 @@ from earnorm import (
     Int,
     Json,
     List,
+    Operation,
     Pull,
     Set,
     String,
     ValidationError,
     constrains,
+    hookimpl,
 )
+from earnorm.plugin import API
 
+from .conftest import default_app
 from .pending import Kept, line
 
 
@@ -195,3 +201,82 @@ async def test_a_list_of_objects_is_not_copied_at_its_first_read(app: App) -> No
     assert record.is_changed
     record.lines.reverse()  # type: ignore[union-attr]
     assert not record.is_changed
+
+
+# -- several writes through one record ------------------------------------------------------------
+
+
+async def test_a_second_save_waits_and_sends_what_is_pending_then(app: App) -> None:
+    record = await Kept.create({"text": "0"})
+
+    async def assign_and_save(text: str) -> None:
+        record.text = text
+        await record.save()
+
+    await asyncio.gather(*(assign_and_save(str(number)) for number in range(1, 6)))
+    assert not record.is_changed
+    assert (await Kept.get(record.id)).text == record.text == "5"
+
+
+async def test_writes_and_saves_of_one_record_are_done_in_order(app: App) -> None:
+    one, other = await Kept.create([{"text": "0"}, {"text": "0"}])
+    both = Kept.browse([]) + one + other
+    one.n = 1
+    await asyncio.gather(
+        both.save(), one.write({"text": "1"}), (Kept.browse([]) + other + one).write({"text": "2"})
+    )
+    assert (await Kept.search()).mapped("text") == ["2", "2"] == [one.text, other.text]
+
+
+class Writing:
+    """A plugin that saves the record of the test in a hook."""
+
+    api = API
+    name = "writing"
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], Any]] = []
+
+    @hookimpl
+    async def before_write(self, op: Operation) -> None:
+        if self.calls:
+            await asyncio.create_task(self.calls.pop()())
+
+
+async def test_a_save_inside_of_a_save_does_not_wait_for_it(database: str) -> None:
+    plugin = Writing()
+    async with default_app("pymongo", database, [plugin]):
+        record = await Kept.create({"text": "0"})
+        plugin.calls = [lambda: record.write({"n": 7})]
+        record.text = "1"
+        await asyncio.wait_for(record.save(), 20)
+        found = await Kept.get(record.id)
+        assert (found.text, found.n) == ("1", 7)
+
+
+async def test_who_is_cancelled_while_waiting_holds_up_nobody(server_app: App) -> None:
+    record = await Kept.create({"text": "0"})
+    record.text = "1"
+    first = asyncio.create_task(record.save())
+    await asyncio.sleep(0)
+    second, third = (asyncio.create_task(record.write({"n": n})) for n in (2, 3))
+    await asyncio.sleep(0)
+    second.cancel()
+    results = await asyncio.gather(first, second, third, return_exceptions=True)
+    assert isinstance(results[1], asyncio.CancelledError)
+    found = await Kept.get(record.id)
+    assert (found.text, found.n) == ("1", 3)
+
+
+async def test_nobody_waits_in_a_transaction(server_app: App) -> None:
+    record = await Kept.create({"text": "0"})
+    outside = copy_context()
+    async with earnorm.transaction():
+        await record.write({"text": "1"})
+        # It waits at the server for the end of this transaction, which must not wait for it.
+        other = asyncio.create_task(record.write({"n": 5}), context=outside)
+        await asyncio.sleep(0.2)
+        await asyncio.wait_for(record.write({"text": "2"}), 20)
+    await other
+    found = await Kept.get(record.id)
+    assert (found.text, found.n) == ("2", 5)

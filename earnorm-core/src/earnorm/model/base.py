@@ -338,14 +338,20 @@ class BaseModel(Declared):
             NotFound: The record does not exist any more (or not for the acting principal).
             ConcurrencyError: The model is versioned, and another write came first.
         """
-        if values:
-            await writing.records.save_with(self, values)
-        elif self.is_stored:
-            saving = await writing.records.prepared_save([self])
-            if saving is not None:
-                await saving[1]()
-        else:
+        if not values and not self.is_stored:
             await writing.creating.create(_bound(type(self)), [self])
+            return self
+        records = (self,)
+        turn = await writing.turns.take(records)
+        try:
+            if values:
+                await writing.records.save_with(self, values)
+            else:
+                saving = await writing.records.prepared_save(records)
+                if saving is not None:
+                    await saving[1]()
+        finally:
+            writing.turns.end(turn, records)
         return self
 
     async def write(self, values: Mapping[str, Any]) -> Self:
@@ -355,7 +361,12 @@ class BaseModel(Declared):
             values: Values by field, or by a dotted path into one (``{"address.city": "Huế"}``); a
                 value may be a change that the server makes, such as ``Inc(1)``.
         """
-        await writing.records.write([self], values)
+        records = (self,)
+        turn = await writing.turns.take(records)
+        try:
+            await writing.records.write(records, values)
+        finally:
+            writing.turns.end(turn, records)
         return self
 
     async def toggle(self, field: str) -> Self:

@@ -457,7 +457,11 @@ class RecordSet(Generic[M]):
         for model in classes:
             if "write" in model._overridden:
                 return await self._one_by_one("write", lambda record: record.write(values))
-        return await writing.records.write(records, values)
+        turn = await writing.turns.take(records)
+        try:
+            return await writing.records.write(records, values)
+        finally:
+            writing.turns.end(turn, records)
 
     async def _one_by_one(self, name: str, call: Callable[[M], Awaitable[object]]) -> int:
         """Call an overridden method of each record, in one transaction; return the number.
@@ -502,7 +506,12 @@ class RecordSet(Generic[M]):
         for model in classes:
             if "save" in model._overridden:
                 return await self._one_by_one("save", lambda record: record.save())
-        return await writing.sets.save(self._model, self._loaded)
+        records = self._loaded
+        turn = await writing.turns.take(records)
+        try:
+            return await writing.sets.save(self._model, records)
+        finally:
+            writing.turns.end(turn, records)
 
     async def toggle(self, field: str) -> int:
         """Flip a Boolean of each record, atomically on the server; return the number written.

@@ -16,6 +16,7 @@ class Slots:
         "_drawn_id",
         "_fetch",
         "_originals",
+        "_turn",
         "_unchecked",
     )
 
@@ -27,3 +28,6 @@ set_fetch: Callable[[Any, Any], None] = vars(Slots)["_fetch"].__set__
 """Set a structure's ``Fetch``, the loading state that records of one query share."""
 set_drawn_id: Callable[[Any, Any], None] = vars(Slots)["_drawn_id"].__set__
 """Set the id that was drawn for a record and not given by the program; see ``identity``."""
+set_turn: Callable[[Any, Any], None] = vars(Slots)["_turn"].__set__
+"""Set the turn of the write of a record that is under way; see ``turns``."""
+clear_turn: Callable[[Any], None] = vars(Slots)["_turn"].__delete__

@@ -41,6 +41,7 @@ class Structure(Slots):
     _changes: dict[str, Any]
     # _drawn_id is the id that was drawn for a record, not given; see ``identity``.
     _originals: dict[str, Any]
+    _turn: object
     _unchecked: set[str]
     _fetch: Fetch
     _drawn_id: Any

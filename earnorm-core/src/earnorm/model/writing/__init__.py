@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from earnorm.model.writing import creating as creating
     from earnorm.model.writing import records as records
     from earnorm.model.writing import sets as sets
+    from earnorm.model.writing import turns as turns
 else:
-    _MODULES = frozenset({"copying", "creating", "records", "sets"})
+    _MODULES = frozenset({"copying", "creating", "records", "sets", "turns"})
 
     def __getattr__(name):
         # Asked once for each: the import makes the module an attribute of this package.
