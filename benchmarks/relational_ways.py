@@ -83,7 +83,7 @@ async def _fill(app: App) -> None:
         Post: lambda n: {"_id": _id(n), "n": n, "author_id": _id(n * 7919 % RECORDS)},
     }
     for model, made in make.items():
-        collection = database[app.bind(model).collection.name]
+        collection = database[app.bind(model)._collection.name]
         for start in range(0, RECORDS, _BATCH):
             docs = [made(n) for n in range(start, start + _BATCH)]
             await collection.insert_many(docs, ordered=False)

@@ -243,9 +243,8 @@ async def main() -> None:
         database=f"earnorm_demo_{uuid.uuid4().hex[:8]}",
         plugins=["security", "audit", "cache", "pool", counter],
     ) as app:
-        print(
-            f"EarnORM {earnorm.__version__} on a real MongoDB, driver {app.backend.name}; plugins:"
-        )
+        driver = (await app.health())["database"]["driver"]
+        print(f"EarnORM {earnorm.__version__} on a real MongoDB, driver {driver}; plugins:")
         print("  " + ", ".join(info.name for info in app.plugins if info.status == "active"))
         try:
             with earnorm.system(reason="the demo fills its database"):

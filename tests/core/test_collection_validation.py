@@ -127,7 +127,7 @@ async def test_a_foreign_write_that_breaks_a_rule_is_refused_by_the_server(serve
 async def test_a_validator_that_warns_lets_the_document_pass(server_app: App) -> None:
     one = await Watched.create({"name": "Ann"})
     await raw(server_app, "core_watched").update_one({"_id": one.pk}, {"$set": {"name": 3}})
-    found = await server_app.bind(Watched).collection.describe()
+    found = await server_app.bind(Watched)._collection.describe()
     assert found is not None and found["options"]["validationAction"] == "warn"
 
 
@@ -138,17 +138,17 @@ async def test_the_validator_is_set_once_and_changed_only_where_it_differs(
     await Guarded.create({"name": "Bob"})
     assert len(commands.named("create")) == 1 and not commands.named("collMod")
     app = earnorm.current_app()
-    where = {"database": app.settings.database, "driver": app.backend.name, "plugins": []}
+    where = {"database": app.settings.database, "driver": app._backend.name, "plugins": []}
     commands.clear()
     async with App(os.environ["EARNORM_TEST_MONGO_URI"], **where) as again:
         await again.bind(Guarded).prepare()
         bound = again.bind(Guarded)
-        assert await bound.collection.set_validator(document_rules(Guarded), "error") is False
-        assert await bound.collection.set_validator(document_rules(Guarded), "warn") is True
-        assert await bound.collection.set_validator(document_rules(Guarded), "warn") is False
+        assert await bound._collection.set_validator(document_rules(Guarded), "error") is False
+        assert await bound._collection.set_validator(document_rules(Guarded), "warn") is True
+        assert await bound._collection.set_validator(document_rules(Guarded), "warn") is False
     async with App(os.environ["EARNORM_TEST_MONGO_URI"], **where) as again:
         await again.bind(Guarded).prepare()
-        found = await again.bind(Guarded).collection.describe()
+        found = await again.bind(Guarded)._collection.describe()
         assert found is not None and found["options"]["validationAction"] == "error"
 
 
@@ -166,7 +166,7 @@ async def test_a_collection_that_exists_gets_the_validator_and_keeps_its_documen
 async def test_many_apps_that_start_together_agree(server_app: App) -> None:
     where: dict[str, Any] = {
         "database": server_app.settings.database,
-        "driver": server_app.backend.name,
+        "driver": server_app._backend.name,
         "plugins": [],
     }
 
@@ -181,7 +181,7 @@ async def test_many_apps_that_start_together_agree(server_app: App) -> None:
 async def test_a_program_that_manages_no_schema_sets_no_validator(database: str) -> None:
     async with default_app("pymongo", database, create_indexes=False) as app:
         await Guarded.create({"name": "Ann"})
-        found = await app.bind(Guarded).collection.describe()
+        found = await app.bind(Guarded)._collection.describe()
         assert found is not None and not found["options"]
 
 
@@ -509,7 +509,7 @@ async def hold(
             return
         record = stored[0]
         await record.write(dict(documents[0]) if record is stored[0] and len(stored) == 4 else {})
-        collection = app.bind(model).collection
+        collection = app.bind(model)._collection
         for place, (kind, required) in enumerate(kinds):
             key = f"f{place}"
             updates: list[dict[str, Any]] = [{"$set": {key: wrong}} for wrong in kind.wrong]

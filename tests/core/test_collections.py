@@ -31,7 +31,7 @@ def clean() -> Iterator[None]:
 
 
 async def options_of(app: App) -> dict[str, Any]:
-    found = await app.backend.collection("core_reading").describe()
+    found = await app._backend.collection("core_reading").describe()
     assert found is not None
     return found["options"]  # type: ignore[no-any-return] # the server's
 
@@ -144,7 +144,7 @@ async def test_sync_creates_the_collection_and_a_dry_run_does_not(server_app: Ap
     Reading._options = CollectionOptions(capped_size=512)
     (action,) = await server_app.indexes.sync([Reading], dry_run=True)
     assert str(action) == "create core_reading: the collection with capped, size"
-    assert await server_app.backend.collection("core_reading").describe() is None
+    assert await server_app._backend.collection("core_reading").describe() is None
     await server_app.indexes.sync([Reading])
     assert (await options_of(server_app))["size"] == 512
 

@@ -55,7 +55,7 @@ async def test_one_create_makes_both_records(app: App) -> None:
     partner = (await Partner.search())[0]
     assert (partner.name, partner.email, partner.score) == ("Ann", "a@b.co", 0)
     assert member.partner_id == partner
-    stored = await app.backend.collection("del_member").find({})
+    stored = await app._backend.collection("del_member").find({})
     assert set(stored[0]) <= {"_id", "partner_id", "login", "score"}
     both: Any = await Member.create(
         [{"login": str(n), "name": f"N{n}", "score": n} for n in (1, 2)]

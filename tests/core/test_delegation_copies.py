@@ -103,7 +103,7 @@ async def documents(earth: World, user: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     ids: dict[str, Any] = {"delcopy_user": user.pk}
     for name in ("delcopy_user", "delcopy_partner", "delcopy_address", "delcopy_account"):
-        (document,) = await earth.app.backend.collection(name).find({"_id": ids[name]})
+        (document,) = await earth.app._backend.collection(name).find({"_id": ids[name]})
         for link, collection in zip(links, ("partner", "account", "address"), strict=True):
             if link in document:
                 ids[f"delcopy_{collection}"] = document.pop(link)
@@ -239,7 +239,7 @@ def test_nothing_is_copied_where_a_part_is_refused(earth: World) -> None:
         located = sorted(detail["loc"] for detail in caught.value.errors())
         assert located == [(n, name) for n in (0, 1) for name in ("login", "name", "street")]
         assert await counts() == before
-        if "transactions" in earth.app.backend.capabilities:
+        if "transactions" in earth.app.capabilities:
             with pytest.raises(DuplicateKey, match="email"):
                 await users.copy()
             assert await counts() == before
@@ -262,7 +262,7 @@ def test_a_link_that_was_never_set_stays_unset_in_a_copy(earth: World) -> None:
             if read:
                 assert len(found.tag_ids) == 0
             copy = await found.copy()
-            (document,) = await earth.app.backend.collection("delcopy_partner").find(
+            (document,) = await earth.app._backend.collection("delcopy_partner").find(
                 {"_id": copy.pk}
             )
             assert "tag_ids" not in document and "size" not in document

@@ -44,7 +44,7 @@ async def server() -> AsyncIterator[App]:
     app = await App(uri, database=name, plugins=[]).start()
     with app.activate():
         yield app
-        await app.backend.raw_database().client.drop_database(name)
+        await app.dangerous_raw("to look at the database itself").client.drop_database(name)
     await app.stop()
 
 

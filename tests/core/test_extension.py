@@ -155,7 +155,7 @@ async def test_constraints_and_indexes_join_those_of_the_model(
         with pytest.raises(ValidationError, match="digits only"):
             await Person.create({"name": "Ann", "phone": "x"})
         assert await Person.count() == 0
-        found = await app.backend.collection("ext_person").list_indexes()
+        found = await app._backend.collection("ext_person").list_indexes()
         assert {each["name"] for each in found} == {"_id_", "name_1", "phone_1"}
 
 
@@ -376,5 +376,5 @@ async def test_several_abstract_bases_bring_fields_rules_and_indexes(
             with pytest.raises(ValidationError, match="not that title"):
                 await model.create({"title": "no"})
             await model.create({"title": "a", "place": "b"})
-            found = await app.backend.collection(model._collection).list_indexes()
+            found = await app._backend.collection(model._collection).list_indexes()
             assert {i["name"] for i in found} == {"_id_", "title_1", "place_1_title_1", *own}

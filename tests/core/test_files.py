@@ -400,7 +400,7 @@ async def test_a_file_is_loaded_with_its_record_only(app: App) -> None:
 async def test_what_no_record_points_at_is_found_and_removed(app: App) -> None:
     record = await owner()
     await record.report.write(b"used")
-    store = app.backend.files("core_file_owner.r")
+    store = app._backend.files("core_file_owner.r")
     for _ in range(3):
         await store.save(ObjectId(), parts(b"left over"), filename=None, metadata={})
     assert await remove_orphans(Owner) == 0  # they may be of a write under way

@@ -166,7 +166,7 @@ async def fill(app: App, database: Any, contents: list[Any]) -> None:
         for n, (pk, each) in enumerate(zip(ids, contents, strict=True))
     ]
     for model, docs in [(Owner, owners), (Thing, [*things, {"name": "nobody's"}])]:
-        collection = database[app.bind(model).collection.name]
+        collection = database[app.bind(model)._collection.name]
         await collection.delete_many({})
         await collection.insert_many(docs)
 

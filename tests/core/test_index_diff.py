@@ -186,7 +186,7 @@ class Bench:
         return self.runner.run(self._run())
 
     async def _run(self) -> Any:
-        await self.app.backend.collection("core_part").drop()
+        await self.app._backend.collection("core_part").drop()
         self.app._bound.clear()  # as another process that sees the model for the first time
         with self.app.activate():
             await Part.count()

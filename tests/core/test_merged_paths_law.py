@@ -92,7 +92,9 @@ def _below(value: Any, name: str) -> Any:
 
 
 async def raw(record: Kept) -> dict[str, Any]:
-    found = await record._fetch.app.backend.raw_database()["pending_kept"].find_one(record.pk)
+    found = await record._fetch.app.dangerous_raw("to look at the database itself")[
+        "pending_kept"
+    ].find_one(record.pk)
     assert found is not None
     return {key: value for key, value in found.items() if key != "_id"}
 

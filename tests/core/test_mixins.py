@@ -116,7 +116,7 @@ async def test_a_relation_leads_to_archived_records_and_their_unlink_deletes(app
 
 
 async def test_a_document_from_before_is_not_archived(app: App) -> None:
-    await app.backend.collection("mix_paper").insert([{"_id": 1, "title": "old"}])
+    await app._backend.collection("mix_paper").insert([{"_id": 1, "title": "old"}])
     assert titles(await Paper.search()) == ["old"]
 
 
@@ -165,7 +165,7 @@ def test_a_search_is_the_search_of_all_that_is_not_archived(
 
 
 async def stored(app: App) -> dict[str, tuple[Any, Any]]:
-    found = await app.backend.collection("mix_paper").find({})
+    found = await app._backend.collection("mix_paper").find({})
     return {each["title"]: (each.get("created_by"), each.get("updated_by")) for each in found}
 
 

@@ -355,7 +355,7 @@ async def test_what_a_rule_saw_must_still_be_there(server_app: App) -> None:
     record = await part(made, "main.qty")
     record.main.qty = 3
 
-    collection = server_app.backend.raw_database()["part_range"]
+    collection = server_app.dangerous_raw("to look at the database itself")["part_range"]
     execute = server_app.execute
 
     async def interrupted(op: Any) -> Any:

@@ -135,12 +135,18 @@ def app_world() -> Iterator[World]:
 
 
 async def insert(document: dict[str, Any]) -> Any:
-    collection = earnorm.current_env().app.backend.raw_database()["only_record"]
+    collection = earnorm.current_env().app.dangerous_raw("to look at the database itself")[
+        "only_record"
+    ]
     return (await collection.insert_one(copy.deepcopy(document))).inserted_id
 
 
 async def raw(pk: Any) -> dict[str, Any]:
-    found = await earnorm.current_env().app.backend.raw_database()["only_record"].find_one(pk)
+    found = (
+        await earnorm.current_env()
+        .app.dangerous_raw("to look at the database itself")["only_record"]
+        .find_one(pk)
+    )
     assert found is not None
     return found
 

@@ -45,7 +45,7 @@ async def test_an_item_with_undeclared_keys_is_pulled(app: App) -> None:
 
 async def test_an_object_that_is_gone_is_not_half_written(app: App) -> None:
     record = await Kept.create({"main": line(1), "text": "a"})
-    has_server = "transactions" in app.backend.capabilities
+    has_server = "transactions" in app.capabilities
     for value in (None, [1], "x") if has_server else (None,):
         record = await Kept.get(record.id)
         record.main.qty, record.text = 5, "b"  # type: ignore[union-attr]
@@ -93,7 +93,7 @@ async def test_two_tasks_that_save_one_new_record_make_one_document(app: App) ->
     results = await asyncio.gather(record.save(), record.save(), return_exceptions=True)
     refused = [each for each in results if isinstance(each, ConcurrencyError)]
     # The memory answers at once, so that the second one finds a stored record.
-    has_server = "transactions" in app.backend.capabilities
+    has_server = "transactions" in app.capabilities
     assert [each.code for each in refused] == (["being_stored"] if has_server else [])
     assert await Kept.search().count() == 1
     record.text = "y"

@@ -126,7 +126,7 @@ async def test_searching_the_root_gives_each_record_as_its_class(app: App) -> No
     assert not any("l" in vars(a) or "chip" in vars(a) for a in found if isinstance(a, Cat))
     streamed = [type(a) async for a in Animal.search(order="name")]
     assert streamed == [type(a) for a in found]
-    assert {d["k"] for d in await app.backend.collection("poly_animal").find({})} == {
+    assert {d["k"] for d in await app._backend.collection("poly_animal").find({})} == {
         a.kind for a in found
     }
 
@@ -171,7 +171,7 @@ async def test_the_discriminator_is_set_by_the_class_and_by_nothing_else(app: Ap
 
 
 async def test_what_no_class_knows_is_a_record_of_the_class_that_was_asked(app: App) -> None:
-    await app.backend.collection("poly_animal").insert(
+    await app._backend.collection("poly_animal").insert(
         [
             {"_id": 1, "name": "a", "k": "dodo", "save": 1},
             {"_id": 2, "name": "b", "lives": 3},
@@ -259,7 +259,7 @@ async def test_what_the_root_changes_passes_the_layers_of_each_class(app: App) -
     assert await Animal.search().update({"age": 8}) == 6
     puppy = (await Puppy.search())[0]
     assert puppy.walked_at is not None and puppy.walked_at > old and puppy.age == 8
-    stored = await app.backend.collection("poly_animal").find({"k": "poly.cat"})
+    stored = await app._backend.collection("poly_animal").find({"k": "poly.cat"})
     assert not any("walked_at" in each for each in stored)
     await Animal.write_many({made["cats"][0].id: {"age": 1}, made["puppy"].id: {"age": 2}})
     assert sorted(a.age or 0 for a in await Animal.search([("age", "<", 8)])) == [1, 2]
@@ -283,7 +283,7 @@ async def test_a_restriction_about_the_root_holds_for_each_class(server_app: App
 
 async def test_indexes_of_each_class_are_made_and_bind_its_own_records(server_app: App) -> None:
     await zoo()
-    found = await server_app.backend.collection("poly_animal").list_indexes()
+    found = await server_app._backend.collection("poly_animal").list_indexes()
     assert {i["name"] for i in found} == {"_id_", "name_1", "chip_1", "months_1"}
     with pytest.raises(DuplicateKey, match="chip"):
         await Puppy.create({"name": "x", "chip": "rex"})

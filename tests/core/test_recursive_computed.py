@@ -262,7 +262,7 @@ def test_after_every_change_each_value_is_that_of_computing_it_anew(
             else:
                 moved, goal = at[:-1], at[-1]
                 if goal is not None and leads_to(documents, goal.pk, {m.pk for m in moved}):
-                    if lawful.app.backend.name == "memory":
+                    if lawful.app._backend.name == "memory":
                         continue  # without transactions the move itself would stay
                     with pytest.raises(ValidationError, match="cannot depend on itself"):
                         await Folder.browse([m.pk for m in moved]).write({"parent_id": goal})

@@ -38,7 +38,7 @@ class Post(BaseModel):
 async def insert(model: type[BaseModel], docs: list[dict[str, Any]]) -> None:
     app = current_env().app
     database = app.dangerous_raw("100,000 records, quickly")
-    collection = database[app.bind(model).collection.name]
+    collection = database[app.bind(model)._collection.name]
     for start in range(0, len(docs), _CHUNK):
         await collection.insert_many(docs[start : start + _CHUNK], ordered=False)
 

@@ -240,7 +240,7 @@ async def test_the_advice_is_equality_then_order_then_range_and_the_planner_take
     assert found.helps or found.after.indexes, str(found)
     assert not found.after.sorts_in_memory
     assert set(found.after.indexes) == {spec.name for spec in found.indexes}
-    assert await server_app.backend.list_collections() == ["core_order"]  # no scratch is left
+    assert await server_app._backend.list_collections() == ["core_order"]  # no scratch is left
 
 
 async def test_no_index_where_none_helps_or_one_is_there(server_app: App) -> None:
@@ -296,7 +296,7 @@ async def test_a_trial_drops_its_scratch_collection_when_it_fails(
     monkeypatch.setattr("earnorm.features.indexes.advice.Plan", lambda raw: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await advice(server_app, [("state", "=", "x")], verify=True)
-    assert await server_app.backend.list_collections() == ["core_order"]
+    assert await server_app._backend.list_collections() == ["core_order"]
 
 
 async def test_a_trial_without_documents_or_without_plans_says_so(
@@ -311,7 +311,7 @@ async def test_a_trial_in_memory_is_not_supported(memory_app: App) -> None:
     assert (await advice(memory_app, [("state", "=", "x")])).declaration == 'Index("state")'
     with pytest.raises(NotSupported):
         await advice(memory_app, [("state", "=", "x")], verify=True)
-    assert await memory_app.backend.list_collections() == ["core_order"]
+    assert await memory_app._backend.list_collections() == ["core_order"]
 
 
 async def test_advice_from_what_was_noted_is_for_the_real_search(slow_app: App) -> None:

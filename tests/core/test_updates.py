@@ -119,7 +119,7 @@ async def test_a_change_is_made_by_the_server_and_known_to_the_record(
 
 async def test_mul_is_made_by_a_server_and_refused_by_the_memory_backend(app: App) -> None:
     item = await Item.create({"views": 3})
-    if app.backend.name == "memory":
+    if app._backend.name == "memory":
         with pytest.raises(NotSupported, match="use a MongoDB server"):
             await item.write({"views": Mul(4)})
         return

@@ -240,7 +240,7 @@ class _AuditLayer:
     @staticmethod
     def needs(op: Operation) -> bool:
         """Return whether the operation runs in a transaction."""
-        return "transactions" in op.app.backend.capabilities
+        return "transactions" in op.app.capabilities
 
     async def __call__(self, op: Operation, call_next: Call, /) -> Any:
         """Run and record the operation."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+import weakref
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.plugin import hookimpl
 from earnorm_pool.figures import Status
@@ -40,6 +41,7 @@ class PoolPlugin:
     def __init__(self, settings: PoolSettings | None = None) -> None:
         self._settings = settings or PoolSettings()
         self._monitor = ConnectionMonitor()
+        self._clients: MutableMapping[App, Any] = weakref.WeakKeyDictionary()
         self._cleaning: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -87,8 +89,9 @@ class PoolPlugin:
         self._cleaning = asyncio.create_task(_clean(pool, interval), name="earnorm-pool cleanup")
 
     @hookimpl
-    async def shutdown(self) -> None:
+    async def shutdown(self, app: App) -> None:
         """Stop the search for stale connections."""
+        self._clients.pop(app, None)
         cleaning, self._cleaning = self._cleaning, None
         if cleaning is not None:
             cleaning.cancel()
@@ -103,7 +106,7 @@ class PoolPlugin:
 
     def _pool_of(self, app: App) -> Pool:
         # A Pool has no state of its own, so any number of them may be made.
-        return Pool(app, self._monitor, self._settings)
+        return Pool(app, self._monitor, self._settings, self._clients)
 
 
 async def _clean(pool: Pool, interval: float) -> None:

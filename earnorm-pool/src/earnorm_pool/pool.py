@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earnorm_pool import driver_internals
 from earnorm_pool.figures import ConnectionInfo, Health, PoolMetrics, Statistics, Status
@@ -42,12 +42,20 @@ class Pool:
         app: The App that has the connections.
         monitor: The listener of that App's driver.
         settings: The thresholds of the health check.
+        clients: The driver's client of each App that was asked for it; asking is logged.
     """
 
-    def __init__(self, app: App, monitor: ConnectionMonitor, settings: PoolSettings) -> None:
+    def __init__(
+        self,
+        app: App,
+        monitor: ConnectionMonitor,
+        settings: PoolSettings,
+        clients: MutableMapping[App, Any],
+    ) -> None:
         self._app = app
         self._monitor = monitor
         self._settings = settings
+        self._clients = clients
 
     def __repr__(self) -> str:
         metrics = self.get_metrics()
@@ -59,7 +67,7 @@ class Pool:
     @property
     def is_heard(self) -> bool:
         """True if the driver's events reach the pool; if not, every figure is zero."""
-        return self._monitor not in self._app.backend.unheard_listeners
+        return self._monitor not in self._app.unheard_listeners
 
     def get_connection_info(self) -> list[ConnectionInfo]:
         """Return every connection that is not closed, oldest first."""
@@ -104,7 +112,11 @@ class Pool:
     def _driver_pools(self) -> driver_internals.DriverPools | None:
         if not self.is_heard:
             return None
-        return driver_internals.find_pools(self._app.backend.raw_database().client)
+        client = self._clients.get(self._app)
+        if client is None:
+            raw = self._app.dangerous_raw("earnorm-pool looks at the driver's connections")
+            client = self._clients[self._app] = raw.client
+        return driver_internals.find_pools(client)
 
     def _info(self, connection: Connection, now: float, wall: datetime) -> ConnectionInfo:
         available = connection.state is State.AVAILABLE

@@ -79,6 +79,6 @@ def opened(uri: str) -> Opener:
             try:
                 yield app
             finally:
-                await app.backend.raw_database().client.drop_database(name)
+                await app.dangerous_raw("to look at the database itself").client.drop_database(name)
 
     return opening

@@ -267,7 +267,7 @@ async def test_a_plugin_that_fails_at_the_start_leaves_nothing_open(
     assert not started.is_started
     assert not companion.is_open
     with pytest.raises(ConfigurationError, match="is not started"):
-        _ = started.backend
+        _ = started._backend
 
 
 async def test_every_shutdown_runs_where_one_fails() -> None:

@@ -44,7 +44,7 @@ async def test_a_field_on_a_model_of_somebody_else_is_stored_and_found(
         assert ann.greeting() == "A in #ff0000"
         assert [p.name for p in await Person.search([("color", "=", "#FF0000")])] == ["Ann"]
         assert [p.color for p in await Person.search([("name", "=", "Bob")])] == ["#000000"]
-        stored = await app.backend.collection("contract_person").find({"name": "Ann"})
+        stored = await app._backend.collection("contract_person").find({"name": "Ann"})
         assert stored[0]["color"] == "#ff0000"
 
 

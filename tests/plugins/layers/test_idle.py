@@ -39,7 +39,7 @@ async def app() -> AsyncIterator[App]:
     plugins = [AuditPlugin, CachePlugin, PoolPlugin, SecurityPlugin]
     async with App(uri, database=database, plugins=plugins) as app:
         yield app
-        await app.backend.raw_database().client.drop_database(database)
+        await app.dangerous_raw("to look at the database itself").client.drop_database(database)
 
 
 def layers_of(app: App, model: type[BaseModel]) -> set[tuple[str, str]]:

@@ -68,7 +68,7 @@ async def app() -> AsyncIterator[App]:
     plugins: list[Any] = [SecurityPlugin, AuditPlugin, CachePlugin]
     async with App(os.environ["EARNORM_TEST_MONGO_URI"], database=name, plugins=plugins) as started:
         yield started
-        await started.backend.raw_database().client.drop_database(name)
+        await started.dangerous_raw("to look at the database itself").client.drop_database(name)
 
 
 async def card(owner: str = "ann", **values: Any) -> Card:

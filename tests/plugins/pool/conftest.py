@@ -49,7 +49,7 @@ async def open_app(mongo_uri: str, driver: str) -> AsyncIterator[OpenApp]:
             # Not "async with": a test and the end of its fixtures run in different contexts.
             await app.start()
             stack.push_async_callback(app.stop)
-            database = app.backend.raw_database()
+            database = app.dangerous_raw("to look at the database itself")
             stack.push_async_callback(database.client.drop_database, database.name)
             return app
 

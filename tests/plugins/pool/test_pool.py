@@ -62,7 +62,7 @@ async def test_a_used_pool_is_healthy(open_app: OpenApp) -> None:
 async def test_a_full_pool_is_degraded_and_says_why(open_app: OpenApp) -> None:
     app = await open_app(max_pool_size=1)
     await use(app, 1)
-    admin = app.backend.raw_database().client.admin
+    admin = app.dangerous_raw("to look at the database itself").client.admin
     version = (await admin.command("hello"))["topologyVersion"]
     holder = asyncio.ensure_future(
         admin.command("hello", topologyVersion=version, maxAwaitTimeMS=500)
@@ -83,7 +83,7 @@ async def test_an_operation_that_timed_out_waits_no_more_and_degrades_the_health
 ) -> None:
     app = await open_app(max_pool_size=1, pool_timeout=0.1)
     await use(app, 1)
-    admin = app.backend.raw_database().client.admin
+    admin = app.dangerous_raw("to look at the database itself").client.admin
     version = (await admin.command("hello"))["topologyVersion"]
     holder = asyncio.ensure_future(
         admin.command("hello", topologyVersion=version, maxAwaitTimeMS=500)
@@ -101,7 +101,7 @@ async def test_an_operation_that_timed_out_waits_no_more_and_degrades_the_health
 async def test_a_task_that_gives_up_and_lives_on_waits_no_more(open_app: OpenApp) -> None:
     app = await open_app(max_pool_size=1)
     await use(app, 1)
-    admin = app.backend.raw_database().client.admin
+    admin = app.dangerous_raw("to look at the database itself").client.admin
     version = (await admin.command("hello"))["topologyVersion"]
     holder = asyncio.ensure_future(
         admin.command("hello", topologyVersion=version, maxAwaitTimeMS=400)
@@ -110,7 +110,7 @@ async def test_a_task_that_gives_up_and_lives_on_waits_no_more(open_app: OpenApp
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await use(app, 1)
-    if app.backend.name == "pymongo":  # Motor's thread goes on waiting, and is counted
+    if app._backend.name == "pymongo":  # Motor's thread goes on waiting, and is counted
         assert pool_of(app).get_metrics().acquiring_connections == 0
     await holder
 

@@ -32,6 +32,6 @@ def opened() -> Opener:
             try:
                 yield app
             finally:
-                await app.backend.raw_database().client.drop_database(name)
+                await app.dangerous_raw("to look at the database itself").client.drop_database(name)
 
     return opening

@@ -127,7 +127,7 @@ class World:
 
     def __init__(self, runner: asyncio.Runner, app: App) -> None:
         self._runner, self.app = runner, app
-        self._raw = app.backend.raw_database()[Sample._collection]
+        self._raw = app.dangerous_raw("to look at the database itself")[Sample._collection]
 
     def run(self, work: Callable[[], Any]) -> Any:
         async def inside() -> Any:

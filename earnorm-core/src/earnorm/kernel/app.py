@@ -112,12 +112,26 @@ class App:
         return tuple(self.loaded.infos)
 
     @property
-    def backend(self) -> Backend:
-        """The driver adapter.
+    def capabilities(self) -> frozenset[str]:
+        """The names of what the backend can do beyond plain reads and writes: ``"transactions"`` …
 
         Raises:
             ConfigurationError: The App is not started.
         """
+        return frozenset(self._backend.capabilities)
+
+    @property
+    def unheard_listeners(self) -> Collection[object]:
+        """The event listeners of plugins that the driver does not call: its client was there before.
+
+        Raises:
+            ConfigurationError: The App is not started.
+        """
+        return self._backend.unheard_listeners
+
+    @property
+    def _backend(self) -> Backend:
+        """The driver adapter, which knows no layers: plugins and programs have ``dangerous_raw``."""
         backend = self._lifecycle.backend
         if backend is None:
             raise self._not_started()
@@ -294,7 +308,7 @@ class App:
         if not reason.strip():
             raise ConfigurationError("dangerous_raw() needs a reason: it is logged")
         log.warning("App %s: raw access to the database: %s", self.name, reason)
-        return self.backend.raw_database()
+        return self._backend.raw_database()
 
     async def health(self) -> dict[str, Mapping[str, object]]:
         """Return the server's health under ``database``, and each plugin's part under its name.
@@ -303,8 +317,8 @@ class App:
         """
         report: dict[str, Mapping[str, object]] = {}
         try:
-            answer = await self.backend.ping()
-            report["database"] = {"status": "ok", "driver": self.backend.name, **answer}
+            answer = await self._backend.ping()
+            report["database"] = {"status": "ok", "driver": self._backend.name, **answer}
         except EarnORMError as error:
             report["database"] = {"status": "failed", "error": str(error)}
         for name, call in self.loaded.implementations("health"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection
@@ -88,7 +90,7 @@ class BoundModel:
             write_concern=model._write_concern,
             read_preference=model._read_preference,
         )
-        self.collection = app.backend.collection(model._collection, self.concerns)
+        self._collection = app._backend.collection(model._collection, self.concerns)
         self.timeout = app.settings.default_timeout
         self.is_prepared = False
         self.declared: DeclaredKeys | SharedKeys = (
@@ -192,23 +194,23 @@ class BoundModel:
 
     # -- the core of the layers, which calls the backend --------------------------------------
 
-    def collection_of(self, op: Operation) -> Collection:
+    def _collection_of(self, op: Operation) -> Collection:
         """Return the collection with the read and write concerns of the operation."""
         concerns = op.options.concerns
         if concerns is None:
-            return self.collection
+            return self._collection
         if op.env.transaction is not None:
             raise TransactionError(
                 f"{self.model._name}: a transaction has one read concern, write concern and read "
                 f"preference for everything in it: earnorm.transaction(read_concern=...)"
             )
-        return self.app.backend.collection(self.model._collection, concerns.over(self.concerns))
+        return self.app._backend.collection(self.model._collection, concerns.over(self.concerns))
 
     async def _create(self, op: Operation) -> list[Any]:
         documents = op.values
         assert isinstance(documents, list)
         sender: Sender | None = op.notes.get(SENDER)
-        collection = self.collection_of(op)
+        collection = self._collection_of(op)
         if sender is not None and sender.is_open:
             inserts = [BulkInsert(document) for document in documents]
             await sender.park(collection, op, inserts)
@@ -225,7 +227,7 @@ class BoundModel:
     async def _write(self, op: Operation) -> int:
         values, options = op.values, op.options
         sender: Sender | None = op.notes.get(SENDER)
-        collection = self.collection if options.concerns is None else self.collection_of(op)
+        collection = self._collection if options.concerns is None else self._collection_of(op)
         session, timeout = op.env.database_session, options.timeout or self.timeout
         if isinstance(values, PerRecord):
             # The domain stays a part of each filter, since a layer may have narrowed it. Its list
@@ -280,7 +282,7 @@ class BoundModel:
 
     async def _unlink(self, op: Operation) -> int:
         sender: Sender | None = op.notes.get(SENDER)
-        collection = self.collection_of(op)
+        collection = self._collection_of(op)
         try:
             condition = self.filter(op.domain)
         except LongList as refused:
@@ -377,8 +379,10 @@ class _Observation:
         self._hooks, self._before, self._after = hooks, before, after
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
-        for plugin, observe in self._before:
-            await settled(observe(op=op), plugin, self._hooks[0])
+        if self._before:
+            seen = _read_only(op)
+            for plugin, observe in self._before:
+                await settled(observe(op=seen), plugin, self._hooks[0])
         result = await call_next(op)
         for plugin, observe in self._after:
             try:
@@ -397,6 +401,26 @@ class _Observation:
                     op.model._name,
                 )
         return result
+
+
+def _read_only(op: Operation) -> Operation:
+    """Return the operation with documents and changes that an observer cannot change.
+
+    What is changed in them would reach the records in memory or not, by the model's fields.
+    """
+    values = op.values
+    if isinstance(values, list):
+        return op.replace(values=[MappingProxyType(document) for document in values])
+    if values is None:
+        return op
+    return op.map_updates(
+        lambda update: replace(
+            update,
+            operators=MappingProxyType(
+                {name: MappingProxyType(spec) for name, spec in update.operators.items()}
+            ),
+        )
+    )
 
 
 def _recording_writes(core: Call) -> Call:

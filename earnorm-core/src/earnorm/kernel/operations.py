@@ -5,7 +5,7 @@ The module ``layers`` describes its way through the layers.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -296,6 +296,59 @@ class Operation:
                 f"after_durable() is for the layers and steps of a write, not for this {self.name}"
             ).coded("no_write")
         waiting.add(call, self.env.transaction)
+
+    @property
+    def documents(self) -> Sequence[Document]:
+        """The documents of a create, in stored form and each with its ``_id``: its ``values``.
+
+        Raises:
+            TypeError: It is no create.
+        """
+        values = self.values
+        if not isinstance(values, list):
+            raise TypeError(f"a {self.name} has no documents; only a create has")
+        return values
+
+    @property
+    def updates(self) -> Sequence[Update]:
+        """The changes of a write: its one ``update``, or the one of each record.
+
+        Raises:
+            TypeError: It is no write.
+        """
+        values = self.values
+        return tuple(values.values()) if isinstance(values, PerRecord) else (self.update,)
+
+    @property
+    def update(self) -> Update:
+        """The change of a write that is the same for each of its records: its ``values``.
+
+        Raises:
+            TypeError: It is no write, or it has a change for each record (:attr:`updates`).
+        """
+        values = self.values
+        if not isinstance(values, Update):
+            reason = (
+                "changes each record by itself: op.updates" if self.name == "write" else "is none"
+            )
+            raise TypeError(f"op.update is the one change of a write; this {self.name} {reason}")
+        return values
+
+    def map_updates(self, change: Callable[[Update], Update]) -> Operation:
+        """Return a copy of a write with another change in the place of each one.
+
+        Args:
+            change: Makes the new change, e.g. ``lambda update: update.merged("$set", {"by": 1})``.
+
+        Raises:
+            TypeError: It is no write.
+        """
+        values = self.values
+        if isinstance(values, PerRecord):
+            return replace(
+                self, values=PerRecord({pk: change(update) for pk, update in values.items()})
+            )
+        return replace(self, values=change(self.update))
 
     @property
     def app(self) -> App:

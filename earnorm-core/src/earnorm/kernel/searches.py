@@ -42,7 +42,7 @@ async def search(bound: BoundModel, op: Operation) -> list[Document]:
             return await request.serve(bound, op)
         if STAGES in notes:
             try:
-                return await bound.collection_of(op).aggregate(
+                return await bound._collection_of(op).aggregate(
                     [*notes[STAGES], *_window(op), _projected(bound, op)],
                     session=op.env.database_session,
                     timeout=options.timeout or bound.timeout,
@@ -59,7 +59,7 @@ async def search(bound: BoundModel, op: Operation) -> list[Document]:
     # If the class of a record depends on its document, the records are made at the end.
     plain = not options.limit and bound.classes is None
     prepared = PreparedRecords(bound.model, remove_keys) if plain else None
-    collection = bound.collection if options.concerns is None else bound.collection_of(op)
+    collection = bound._collection if options.concerns is None else bound._collection_of(op)
     try:
         documents = await collection.find(
             condition,
@@ -83,7 +83,7 @@ async def count(bound: BoundModel, op: Operation) -> int:
     """Count the records that match."""
     options = op.options
     if op.notes and STAGES in op.notes:
-        rows = await bound.collection_of(op).aggregate(
+        rows = await bound._collection_of(op).aggregate(
             [*op.notes[STAGES], *_window(op), {"$count": "n"}],
             session=op.env.database_session,
             timeout=options.timeout or bound.timeout,
@@ -93,7 +93,7 @@ async def count(bound: BoundModel, op: Operation) -> int:
         condition = bound.filter(op.domain)
     except LongList as refused:
         return await parts.count(count, bound, op, refused)
-    return await bound.collection_of(op).count(
+    return await bound._collection_of(op).count(
         condition,
         skip=options.offset,
         limit=options.limit,
@@ -109,7 +109,7 @@ async def group(bound: BoundModel, op: Operation) -> list[Document]:
         rows = await request.serve(bound, op)
     else:
         try:
-            rows = await bound.collection_of(op).aggregate(
+            rows = await bound._collection_of(op).aggregate(
                 _group_stages(bound, op),
                 session=op.env.database_session,
                 timeout=op.options.timeout or bound.timeout,
@@ -142,7 +142,7 @@ async def open_cursor(
     bound: BoundModel, op: Operation, batch_size: int, on_broken: OnBroken | None = None
 ) -> Cursor:
     """Open a cursor over the documents of a search or the rows of a group."""
-    options, collection = op.options, bound.collection_of(op)
+    options, collection = op.options, bound._collection_of(op)
     session, timeout = op.env.database_session, options.timeout or bound.timeout
     pipeline: list[Mapping[str, Any]] | None = None
     if op.name == "group":
@@ -180,8 +180,8 @@ async def explain(bound: BoundModel, op: Operation, verbosity: str) -> Document:
     options = op.options
     if STAGES in op.notes:
         pipeline = [*op.notes[STAGES], *_window(op), _projected(bound, op)]
-        return await bound.collection.explain_pipeline(pipeline, verbosity=verbosity)
-    return await bound.collection.explain(
+        return await bound._collection.explain_pipeline(pipeline, verbosity=verbosity)
+    return await bound._collection.explain(
         bound.filter(op.domain),
         sort=options.order,
         skip=options.offset,

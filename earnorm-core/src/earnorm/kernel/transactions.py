@@ -174,7 +174,7 @@ async def session(*, causal: bool = True, snapshot: bool = False) -> AsyncIterat
     if env.transaction is not None:
         raise TransactionError("session(): a transaction is running, and has its own session")
     await env.app.prepare_models()
-    async with env.app.backend.session(causal=causal, snapshot=snapshot) as native:
+    async with env.app._backend.session(causal=causal, snapshot=snapshot) as native:
         with use_env(env.replace(session=native)):
             yield
 
@@ -232,7 +232,7 @@ async def _block(asked: Mapping[str, Any], attempt: int = 1) -> AsyncGenerator[T
     await env.app.prepare_models()
     running: Transaction | None = None
     try:
-        async with env.app.backend.transaction(options, env.session) as native:
+        async with env.app._backend.transaction(options, env.session) as native:
             running = Transaction(native, attempt)
             with use_env(env.replace(transaction=running)):
                 yield running
@@ -346,7 +346,7 @@ async def atomic(work: Callable[[], Awaitable[R]]) -> R:
     the work runs without one.
     """
     env = current_env()
-    if env.transaction is None and "transactions" not in env.app.backend.capabilities:
+    if env.transaction is None and "transactions" not in env.app.capabilities:
         return await work()
 
     @transactional()

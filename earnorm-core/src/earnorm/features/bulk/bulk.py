@@ -216,7 +216,7 @@ class Bulk(Generic[M]):
             needs = env.transaction is None and any(
                 map(bound.needs_transaction, prepared_bulk.operations)
             )
-            if not needs or "transactions" not in env.app.backend.capabilities:
+            if not needs or "transactions" not in env.app.capabilities:
                 await send()
             else:
                 try:

@@ -517,7 +517,7 @@ class Recomputation:
             # first. A write to that record makes them conflict, so a record whose value stays is
             # locked.
             op = Operation("search", bound.model, env, notes=self._notes)
-            await lock(bound.collection, unchanged, op)
+            await lock(bound._collection, unchanged, op)
 
     async def _follow(
         self,

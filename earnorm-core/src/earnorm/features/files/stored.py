@@ -364,7 +364,7 @@ async def _file_object_pieces(source: Readable) -> AsyncIterator[bytes]:
 
 def store_of(app: App, model: type[BaseModel], field: File) -> FileStore:
     """Return the bucket of a field."""
-    return app.backend.files(field.bucket or f"{model._collection}.{field.db_name}")
+    return app._backend.files(field.bucket or f"{model._collection}.{field.db_name}")
 
 
 async def discard(

@@ -241,7 +241,7 @@ class _Compiler:
         notes = {**made_by("grouping"), REQUEST: capture}
         await env.app.execute(Operation("search", model, env, notes=notes))
         stages = [stage for stage in capture.stages if stage != {"$match": {}}]
-        return env.app.bind(model).collection.name, stages
+        return env.app.bind(model)._collection.name, stages
 
     def _refuse_hidden(
         self, field: object, leading: Sequence[Stage], loc: tuple[str | int, ...]

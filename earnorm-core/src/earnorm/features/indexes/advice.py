@@ -225,10 +225,10 @@ async def try_out(
         return advice
     scratch = scratch_of(f"{SCRATCH}{uuid.uuid4().hex[:12]}")
     try:
-        await bound.collection.aggregate(
+        await bound._collection.aggregate(
             [{"$sample": {"size": sample}}, {"$out": scratch.name}],
         )
-        await _copy_indexes(bound.collection, scratch)
+        await _copy_indexes(bound._collection, scratch)
         condition = await _condition(bound.schema, advice.shape, scratch)
         order = advice.shape.order
         before = Plan(await scratch.explain(condition, sort=order))

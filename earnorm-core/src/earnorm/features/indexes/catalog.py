@@ -168,7 +168,7 @@ class IndexCatalog:
 
     def _by_collection(self, models: Models | None) -> list[_CollectionModels]:
         groups: dict[str, _CollectionModels] = {}
-        names = None if models is None else {self._app.bind(m).collection.name for m in models}
+        names = None if models is None else {self._app.bind(m)._collection.name for m in models}
         for model in self._app.known_models():
             try:
                 bound = self._app.bind(model)
@@ -176,9 +176,11 @@ class IndexCatalog:
                 if models is not None and model in models:
                     raise
                 continue  # a model that this App cannot use raises the error when it is used
-            name = bound.collection.name
+            name = bound._collection.name
             if names is None or name in names:
-                groups.setdefault(name, _CollectionModels(bound.collection, [])).bound.append(bound)
+                groups.setdefault(name, _CollectionModels(bound._collection, [])).bound.append(
+                    bound
+                )
         return [groups[name] for name in sorted(groups)]
 
     async def diff(self, models: Models | None = None) -> list[IndexDiff]:
@@ -321,9 +323,9 @@ class IndexCatalog:
         result: list[Advice] = []
         for shape in shapes:
             bound = self._app.bind(self._app.model(shape.model))
-            advice = advise(bound, shape, await bound.collection.list_indexes())
+            advice = advise(bound, shape, await bound._collection.list_indexes())
             if verify:
-                collection = self._app.backend.collection
+                collection = self._app._backend.collection
                 advice = await try_out(bound, advice, collection, sample=sample)
             result.append(advice)
         return result

@@ -53,7 +53,7 @@ class Lock(Request):
         """Fetch the documents of the search, and lock them."""
         self.check(op)
         documents = await searches.documents(bound, op)
-        await lock(bound.collection, documents, op)
+        await lock(bound._collection, documents, op)
         return documents
 
 

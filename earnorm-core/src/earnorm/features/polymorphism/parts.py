@@ -107,7 +107,7 @@ class _Division:
             # the parts that are sent one by one follow when nothing can refuse the bulk any more.
             order.sort(key=lambda kind: kind != own)
             if own not in groups:
-                await sender.park(op.app.bind(op.model).collection_of(op), op, ())
+                await sender.park(op.app.bind(op.model)._collection_of(op), op, ())
         count = 0
         for kind in order:
             if count and not op.options.many:

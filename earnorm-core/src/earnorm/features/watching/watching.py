@@ -190,7 +190,7 @@ class Watch(Generic[M]):
         self._outdated = False
         declared = declared_options(bound.model)
         has_images = declared is not None and declared.pre_images
-        cursor = await bound.collection.watch(
+        cursor = await bound._collection.watch(
             _pipeline(self._filter, self._token),
             resume_after=self._token,
             # A filter needs the whole document. A collection that keeps images has the document as

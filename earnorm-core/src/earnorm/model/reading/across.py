@@ -102,7 +102,7 @@ async def _lookup(bound: BoundModel, op: Operation, key: str, path: str) -> list
         {"$project": {"_id": 0, key: 1}},
     ]
     lookup = {
-        "from": target.collection.name,
+        "from": target._collection.name,
         "localField": crossing.local,
         "foreignField": "_id",
         "pipeline": pipeline,

@@ -251,7 +251,7 @@ class _Resolver:
 
     @property
     def _can_look_up(self) -> bool:
-        return "explain" in self._bound.app.backend.capabilities  # only a server has these limits
+        return "explain" in self._bound.app.capabilities  # only a server has these limits
 
     async def _keys_here(self, crossing: Crossing) -> list[Any] | None:
         """Return the relation's values in this model's records; None where these are too many."""
@@ -259,7 +259,7 @@ class _Resolver:
             return None
         local = _without_positions(crossing.local)
         if local not in self._here:
-            documents = await self._bound.collection.find(
+            documents = await self._bound._collection.find(
                 self._bound.filter(self._first),
                 projection={"_id": 1, local: 1},
                 limit=FEW_HERE + 1,
@@ -338,7 +338,7 @@ async def lookup(
         stages.append({"$limit": 1})
     return {
         "$lookup": {
-            "from": target.collection.name,
+            "from": target._collection.name,
             "localField": local,
             "foreignField": foreign,
             "pipeline": [*stages, {"$project": projection}],

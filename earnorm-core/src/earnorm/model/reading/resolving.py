@@ -91,7 +91,7 @@ class ResolveLayer:
         stages = [*selection.stages(bound), {"$project": {"_id": 1}}]
         if not op.options.many:
             stages.append({"$limit": 1})
-        cursor = await bound.collection_of(op).open_pipeline(
+        cursor = await bound._collection_of(op).open_pipeline(
             stages,
             batch_size=_BATCH,
             session=op.env.database_session,

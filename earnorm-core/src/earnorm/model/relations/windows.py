@@ -113,7 +113,7 @@ class FirstOfEach(Request):
         """Return whether a pipeline takes the first documents, instead of this process."""
         is_needed = bool(self.limit) or self.lists_of is not None
         # The memory backend, which cannot explain either, does not have the stages of the pipeline.
-        return is_needed and "explain" in app.backend.capabilities
+        return is_needed and "explain" in app.capabilities
 
     async def serve(self, bound: BoundModel, op: Operation) -> list[Document]:
         """Fetch the documents, each once."""
@@ -122,7 +122,7 @@ class FirstOfEach(Request):
             return self._cut(documents, is_sorted=bool(op.options.order))
         holder = bound if self.lists_of is None else self.lists_of
         pipeline = self._grouped(bound, op) if self.lists_of is None else self._listed(bound, op)
-        documents = await holder.collection_of(op).aggregate(
+        documents = await holder._collection_of(op).aggregate(
             pipeline,
             session=op.env.database_session,
             timeout=op.options.timeout or bound.timeout,
@@ -171,7 +171,7 @@ class FirstOfEach(Request):
             *_shown(bound, op, _AT),
         ]
         lookup = {
-            "from": bound.collection.name,
+            "from": bound._collection.name,
             "localField": "ids",
             "foreignField": "_id",
             "let": {"ids": "$ids"},
