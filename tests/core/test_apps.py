@@ -86,7 +86,7 @@ async def test_a_plugin_hears_of_all_models_at_the_start_and_of_each_one_that_is
     assert len(heard) == 3
 
 
-async def test_every_plugin_hears_of_a_commit_also_where_another_fails():
+async def test_every_plugin_hears_of_a_commit_also_where_another_fails(caplog):
     heard: list[str] = []
 
     class Failing:
@@ -106,8 +106,8 @@ async def test_every_plugin_hears_of_a_commit_also_where_another_fails():
             heard.extend(op.name for op in operations)
 
     async with App("mongomock://", database="life", plugins=[Failing, Hearing]):
-        with pytest.raises(Exception, match="plugin 'a' failed in its hook after_commit"):
-            await AppLifeItem.create({"number": 1})
+        await AppLifeItem.create({"number": 1})
+        assert "plugin 'a' failed in its hook after_commit" in caplog.text
         assert heard == ["create"]
         assert await AppLifeItem.count() == 1
         assert current_env().app.is_started
