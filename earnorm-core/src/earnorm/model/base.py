@@ -338,18 +338,17 @@ class BaseModel(Declared):
             NotFound: The record does not exist any more (or not for the acting principal).
             ConcurrencyError: The model is versioned, and another write came first.
         """
-        if not values and not self.is_stored:
-            await writing.creating.create(_bound(type(self)), [self])
-            return self
         records = (self,)
         turn = await writing.turns.take(records)
         try:
             if values:
                 await writing.records.save_with(self, values)
-            else:
+            elif self.is_stored:
                 saving = await writing.records.prepared_save(records)
                 if saving is not None:
                     await saving[1]()
+            else:
+                await writing.creating.create(_bound(type(self)), records)
         finally:
             writing.turns.end(turn, records)
         return self
