@@ -183,12 +183,16 @@ class ValueBatch:
             values; a step may change them separately. An update by domain has one row, without a
             record.
         is_new: True if the records are to be created.
+        made: New records that are stored before these, so that these may link to them.
+        along: The names of the links whose records are written before these.
     """
 
     __slots__ = (
         "_more",
+        "along",
         "env",
         "is_new",
+        "made",
         "model",
         "rows",
         "settling",
@@ -201,6 +205,8 @@ class ValueBatch:
         self, env: Env, way: Way, model: ModelView, rows: list[ValueRow], *, is_new: bool = False
     ) -> None:
         self.env, self.way, self.model, self.rows, self.is_new = env, way, model, rows, is_new
+        self.made: list[Any] = []
+        self.along: set[str] = set()
         self.work_before: list[Work] = []
         self.work_after: list[Work] = []
         self.settling: list[Callable[[], object]] = []

@@ -221,6 +221,11 @@ class Formulas:
             )
         )
         """The names of the stored fields that depend on records which point at this one."""
+        self.has_along = any(
+            isinstance(field, Relation) and field.copies_target and name in self.stale
+            for name, field in cls._schema.fields.items()
+        )
+        """True if a stored field depends on a record that is written along with this one."""
         self.substitutes: dict[str, Substitute] = {}
         for field in fields:
             assert field.computed is not None

@@ -57,7 +57,7 @@ def inverse_steps(model: ModelView) -> Iterable[Step]:
             after=("commands", "computed elsewhere"),
             names=formulas.late_inverses,
         )
-    if formulas.elsewhere:
+    if formulas.elsewhere or formulas.has_along:
         yield Step(
             Stage.PLAN,
             "computed elsewhere",
@@ -146,7 +146,7 @@ async def _invert_written(batch: ValueBatch) -> None:
     late = formulas.late_inverses & names
     if late:  # such inverses write other records, on which fields of these may depend
         stored = {name for name in names if bound.schema.fields[name].stored}
-        batch.after(_ReadAgain(batch, bound, formulas, frozenset(stored)))
+        batch.after(_ReadAgain(batch, bound, formulas, formulas.elsewhere.union(stored)))
 
 
 async def _inverted(
@@ -197,13 +197,15 @@ def _set_by_inverses(bound: BoundModel, preview: Any) -> dict[str, Any]:
 
 def _read_elsewhere(batch: ValueBatch) -> None:
     """Read the values again that depend on records which are written after these."""
+    bound, formulas = _bound(batch)
     work = batch.work_after
-    reading = next((call for call in work if isinstance(call, _ReadAgain)), None)
-    if reading is not None:
+    names = formulas.elsewhere if work else frozenset[str]()
+    names = names.union(formulas.following(batch.along))
+    for reading in [call for call in work if isinstance(call, _ReadAgain)]:
         work.remove(reading)
-        work.append(reading)
-    elif work:
-        batch.after(_ReadAgain(batch, *_bound(batch), frozenset()))
+        names |= reading.names
+    if names:
+        batch.after(_ReadAgain(batch, bound, formulas, names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +215,15 @@ class _ReadAgain:
     batch: ValueBatch
     bound: BoundModel
     formulas: Formulas
-    more: frozenset[str]
+    names: frozenset[str]
 
     async def __call__(self) -> None:
-        wanted = self.formulas.elsewhere | self.more
         records = [r for row in self.batch.rows for r in (row.record, *row.copies)]
-        names = [(r, frozenset(n for n in wanted if r._fetch.has(n))) for r in records]
+        names = [(record, self._names_of(record)) for record in records]
         own = [(Snapshot(record, own), own) for record, own in names if own]
         await read_again(self.bound, own, _NOTES)
+
+    def _names_of(self, record: Any) -> frozenset[str]:
+        """Return the fields that the record has loaded, without those computed from its changes."""
+        unsaved = self.formulas.following(getattr(record, "_changes", ()))
+        return frozenset(n for n in self.names if record._fetch.has(n) and n not in unsaved)

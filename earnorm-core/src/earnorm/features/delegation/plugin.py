@@ -7,7 +7,7 @@ other one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ValidationError
@@ -17,6 +17,7 @@ from earnorm.kernel.operations import made_by
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.relations.ghosts import target_of
+from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing
 from earnorm.model.writing.copying import NewRecord, prepared_copies, read_stored
 
@@ -111,17 +112,24 @@ class _Split:
         """Create the records that new records delegate to.
 
         If a relation has a value already, the delegated values are written to that existing record.
+        One that is not stored, as after a rollback, is stored along.
         """
         bound = batch.env.app.bind(batch.model.cls)
         for link, names in self._links.items():
             parent = target_of(bound.app, bound.schema.fields[link])
             new: list[tuple[ValueRow, NewRecord]] = []
+            unsaved: dict[int, _Unsaved] = {}
             for row in batch.rows:
-                if row.record is not None:
-                    continue  # the constructor made the record, and it takes no delegated values
-                parent_values = _take(row, names)
                 given = row.values.get(link)
-                if given is None:
+                # The constructor made a record, and it takes no delegated values.
+                parent_values = _take(row, names) if row.record is None else {}
+                if _is_unsaved(parent, given):
+                    unsaved.setdefault(id(given), _Unsaved(given, row, {})).values.update(
+                        parent_values
+                    )
+                elif row.record is not None:
+                    continue
+                elif given is None:
                     new.append((row, NewRecord(parent, parent_values, {}, ())))
                 elif isinstance(given, NewRecord):  # a copy of the parent of a record's original
                     values = {**given.values, **parent_values}
@@ -132,6 +140,8 @@ class _Split:
             for model in dict.fromkeys(record.bound for _, record in new):
                 rows = [(row, record) for row, record in new if record.bound is model]
                 await _create_parents(batch, link, model, rows)
+            for each in unsaved.values():
+                await each.create(batch)
 
     async def write(self, batch: ValueBatch) -> None:
         """Write the delegated values to the records that they belong to."""
@@ -163,6 +173,7 @@ class _Split:
                     batch.add_problems(error.errors())
                 else:
                     batch.before(run)
+                    batch.along.add(link)
 
 
 def _take(row: ValueRow, names: Iterable[str]) -> dict[str, Any]:
@@ -217,9 +228,43 @@ async def _create_parents(
         records: list[Any] = [object.__new__(parent.model) for _ in new]
     else:
         records = creation.make()
+        batch.made += records
         batch.before(creation.run)
     for (row, _), record in zip(new, records, strict=True):
         row.values[link] = record
+
+
+def _is_unsaved(parent: BoundModel, given: Any) -> bool:
+    """Return whether a link leads to a record that is not stored."""
+    return isinstance(given, parent.model._base or parent.model) and not given.is_stored
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsaved:
+    """A record to delegate to that is not stored, with the first row that points at it.
+
+    Attributes:
+        record: The record.
+        row: The row.
+        values: The delegated values for it, of all rows.
+    """
+
+    record: Any
+    row: ValueRow
+    values: dict[str, Any]
+
+    async def create(self, batch: ValueBatch) -> None:
+        """Check the record, and store it before the rows."""
+        bound = batch.env.app.bind(type(self.record))
+        try:
+            creation = await creating.prepared_with(
+                bound, self.record, self.values, [self.row.loc], _NOTES
+            )
+        except ValidationError as error:
+            batch.add_problems(error.errors())
+        else:
+            batch.made += creation.make()
+            batch.before(creation.run)
 
 
 async def _write_existing(

@@ -67,15 +67,26 @@ async def create(
 
 async def create_with(bound: BoundModel, record: BaseModel, values: Mapping[str, Any]) -> None:
     """Store an unsaved record with more values, as if its own values were given beside them."""
+    await (await prepared_with(bound, record, values)).execute()
+
+
+async def prepared_with(
+    bound: BoundModel,
+    record: BaseModel,
+    values: Mapping[str, Any],
+    locs: Sequence[Loc] | None = None,
+    notes: Mapping[Note[Any], Any] = NO_NOTES,
+) -> Creation:
+    """Check an unsaved record with more values; the arguments are those of :func:`prepared`."""
     values = dict(values)
     for name in ("_id", "id"):
         if values.get(name) is not None:
             record._id = values.pop(name)  # refused where another id is fixed
     own, known = _given(bound, 0, record, [record])
     held = snapshots([record])
-    creation = await prepared(bound, [{**own, **values}], known=[known])
+    creation = await prepared(bound, [{**own, **values}], locs, notes=notes, known=[known])
     creation.values, creation.held = [record], held
-    await creation.execute()
+    return creation
 
 
 @dataclass(eq=False, slots=True)
@@ -211,9 +222,14 @@ async def prepared(
     steps_way = Way.CREATE if way is Way.UPSERT else way
     batch = ValueBatch(current_env(), steps_way, bound.view, rows, is_new=True)
     done = {id(rows[position]): way for position in passed}
-    as_given = await check_new(bound, steps, batch, give_ids, done)
-    states = [row.values for row in rows]
-    documents = documents_of(bound, states)
+    try:
+        as_given = await check_new(bound, steps, batch, give_ids, done)
+        states = [row.values for row in rows]
+        documents = documents_of(bound, states)
+    finally:
+        # The links are in the documents now; if one of these records is never stored, no other
+        # document may link to it.
+        _MADE.difference_update(batch.made)
     return Creation(bound, values, states, documents, batch, notes, way, given_locs, held, as_given)
 
 
@@ -296,7 +312,7 @@ _BEING_STORED: Final[set[int]] = set()
 
 
 _MADE: Final[WeakSet[BaseModel]] = WeakSet()
-"""The records that were made before they are stored, so that others can link to them."""
+"""The records that were made before they are stored, while others that link to them are checked."""
 
 
 def is_made(record: BaseModel) -> bool:
