@@ -102,9 +102,11 @@ async def test_a_new_record_that_another_task_saves_is_refused_in_a_transaction(
     server_app: App,
 ) -> None:
     record = Kept(text="x")
-    other = asyncio.create_task(record.save())
-    await asyncio.sleep(0)
+    outside = copy_context()
     async with earnorm.transaction():
+        await Kept.search().count()  # the App prepares the model with its first operation
+        other = asyncio.create_task(record.save(), context=outside)
+        await asyncio.sleep(0)
         with pytest.raises(ConcurrencyError) as refused:
             await record.save()
     assert refused.value.code == "being_stored"
