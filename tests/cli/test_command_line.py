@@ -118,15 +118,23 @@ def test_a_reason_in_brackets_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatc
     assert "pip install earnorm-[red]x[/]" in run("plugins").stdout
 
 
-def test_two_distributions_with_one_name_end_in_one_line(install: Install, tmp_path: Path) -> None:
+def test_two_distributions_with_one_name_are_listed_as_such(
+    install: Install, tmp_path: Path
+) -> None:
     install("one")
     install("two")
     for points in tmp_path.glob("*/*/entry_points.txt"):
         points.write_text(points.read_text().replace("two =", "one ="))
-    result = run("plugins")
+    install("three")
+    told = "earnorm-one and earnorm-two both register a plugin named 'one'; uninstall one of them"
+    assert (rows()["one"]["status"], rows()["one"]["reason"]) == ("ambiguous", told)
+    assert rows()["three"]["status"] == "active"
+    [to_do] = [do for what, do in of_level("error", findings(exit_code=1)) if what == told]
+    assert "EARNORM_DISABLED_PLUGINS=one" in to_do
+    result = run("nonsense")
+    assert f"warning: {told}" in result.stderr
+    result = run("models")
     assert result.exit_code == 1
-    assert result.stderr.startswith("earnorm: ")
-    assert "both register a plugin named 'one'" in result.stderr
     assert isinstance(result.exception, SystemExit)
 
 

@@ -133,11 +133,7 @@ def plugins(as_json: AsJson = False) -> None:
 
 
 def plugin_rows(environ: Mapping[str, str]) -> list[PluginInfo]:
-    """List the installed plugins, and those that the environment asks for and are not installed.
-
-    Raises:
-        PluginError: Two distributions register a plugin by the same name.
-    """
+    """List the installed plugins, and those that the environment asks for and are not installed."""
     selection = Selection.of(None, (), (), environ)
     rows = survey(selection)
     known = {row.name for row in rows}

@@ -43,15 +43,12 @@ def contributions(taken: frozenset[str]) -> Contributions:
     owners: dict[str, str] = dict.fromkeys(taken, "earnorm itself")
     try:
         points = installed()
-        active = [
-            row.name
-            for row in survey(Selection.of(None, (), (), os.environ))
-            if row.status == "active"
-        ]
+        rows = survey(Selection.of(None, (), (), os.environ), points)
     except EarnORMError as error:
         result.problems.append(str(error))
         return result
-    for plugin in active:
+    result.problems += [row.reason for row in rows if row.status == "ambiguous"]
+    for plugin in (row.name for row in rows if row.status == "active"):
         try:
             functions = commands_of(plugin, load_class(plugin, points[plugin]))
             for name, function in functions.items():

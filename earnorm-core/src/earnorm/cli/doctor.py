@@ -8,9 +8,8 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import eq, ge, gt, le, lt, ne
 from typing import Literal
 
 import importlib_metadata
@@ -23,10 +22,12 @@ from earnorm.kernel.plugins import (
     CORE_DISTRIBUTION,
     PluginInfo,
     Selection,
+    distribution_version,
     install_hint,
     installed,
     survey,
 )
+from earnorm.kernel.versions import fits, release
 
 Level = Literal["ok", "warning", "error"]
 
@@ -49,7 +50,9 @@ class Finding:
 
 def versions() -> dict[str, str]:
     """Return the versions of the core and its drivers, by distribution name."""
-    return {name: _version(name) or _UNINSTALLED for name in (CORE_DISTRIBUTION, *DRIVERS)}
+    return {
+        name: distribution_version(name) or _UNINSTALLED for name in (CORE_DISTRIBUTION, *DRIVERS)
+    }
 
 
 async def examine(
@@ -103,7 +106,7 @@ def _plugins(environ: Mapping[str, str]) -> Iterator[Finding]:
         known = installed()
         rows = survey(selection)
     except EarnORMError as error:
-        yield Finding("error", str(error), "uninstall one of the two")
+        yield Finding("error", str(error), "correct the selection")
         return
     wanted = {str(name) for name in selection.plugins or ()}
     for name in sorted(wanted - known.keys() - selection.disabled):
@@ -124,16 +127,22 @@ def _plugins(environ: Mapping[str, str]) -> Iterator[Finding]:
             f"{name!r} stands in EARNORM_PLUGINS and in EARNORM_DISABLED_PLUGINS: it is disabled",
             "take it out of one of them",
         )
+    core = distribution_version(CORE_DISTRIBUTION)
+    features = [PluginInfo(name, CORE_DISTRIBUTION, core, "active") for name in FEATURES]
     for row in rows:
-        yield _plugin(row)
+        yield _plugin(row, [*rows, *features])
 
 
-def _plugin(row: PluginInfo) -> Finding:
+def _plugin(row: PluginInfo, among: Sequence[PluginInfo]) -> Finding:
     what = f"plugin {row.name!r} ({row.distribution} {row.version})"
+    if row.status == "ambiguous":
+        return Finding(
+            "error", row.reason, f"uninstall one, or set EARNORM_DISABLED_PLUGINS={row.name}"
+        )
     if row.status != "active":
         return Finding("ok", f"{what} is {row.status}: {row.reason}")
     wanted = _requirements(row.distribution).get(CORE_DISTRIBUTION, "")
-    core = _version(CORE_DISTRIBUTION)
+    core = distribution_version(CORE_DISTRIBUTION)
     if core and not fits(core, wanted):
         return Finding(
             "error",
@@ -141,7 +150,7 @@ def _plugin(row: PluginInfo) -> Finding:
             f"pip install --upgrade {row.distribution} {CORE_DISTRIBUTION}",
         )
     try:
-        load(Selection(plugins=(row.name,)), {})
+        load(Selection(plugins=(row.name,)), {}, among=among)
     except EarnORMError as error:
         if isinstance(error, ConfigurationError):
             # It is only a warning, because the program may pass these settings.
@@ -181,7 +190,7 @@ async def _server(
             yield Finding(
                 "warning", f"{hosts}: data is lost at the end", "use mongodb:// but in tests"
             )
-        elif _release(server) < OLDEST_SERVER:
+        elif release(server) < OLDEST_SERVER:
             oldest = ".".join(map(str, OLDEST_SERVER))
             yield Finding(
                 "warning",
@@ -215,48 +224,6 @@ async def _server(
 
 
 # -- versions -------------------------------------------------------------------------------------
-
-# The part of PEP 440 that pins of releases use. A library for the rest would be one more dependency
-# of everybody who wants a command line.
-_Release = tuple[int, ...]
-_CLAUSE = re.compile(r"(>=|<=|==|!=|>|<|~=)\s*([0-9.]*[0-9])(\.\*)?")
-_COMPARISONS: Mapping[str, Callable[[_Release, _Release], bool]] = {
-    ">=": ge,
-    "<=": le,
-    "==": eq,
-    "!=": ne,
-    ">": gt,
-    "<": lt,
-}
-
-
-def fits(version: str, specifier: str) -> bool:
-    """Return whether a version fits a specifier such as ``<0.2,>=0.1``; it reads releases only."""
-    return all(_within(_release(version), *clause) for clause in _CLAUSE.findall(specifier))
-
-
-def _within(have: _Release, sign: str, number: str, wildcard: str) -> bool:
-    want = _release(number)
-    if sign == "~=":
-        series = number.count(".")
-        return have >= want and have[:series] == want[:series]
-    if wildcard:
-        series = number.count(".") + 1
-        return _COMPARISONS[sign](have[:series], want[:series])
-    return _COMPARISONS[sign](have, want)
-
-
-def _release(version: str) -> _Release:
-    match = re.match(r"\d+(\.\d+)*", version)
-    numbers = [int(part) for part in match[0].split(".")] if match else []
-    return (*numbers, *[0] * (4 - len(numbers)))
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib_metadata.version(distribution)
-    except importlib_metadata.PackageNotFoundError:
-        return ""
 
 
 def _requirements(distribution: str) -> dict[str, str]:

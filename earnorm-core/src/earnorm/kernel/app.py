@@ -16,14 +16,15 @@ from earnorm.exceptions import ConfigurationError, EarnORMError
 from earnorm.kernel import environment
 from earnorm.kernel.attributes import brought_attributes
 from earnorm.kernel.binding import BoundModel
+from earnorm.kernel.built_in import BuiltIn
 from earnorm.kernel.catalog import Catalog, Origins
 from earnorm.kernel.environment import Env, use_env
 from earnorm.kernel.lifecycle import ALL_OPERATORS, Lifecycle
-from earnorm.kernel.loading import BuiltIn, LoadedPlugins, load
+from earnorm.kernel.loading import LoadedPlugins, load
 from earnorm.kernel.operations import Operation
 from earnorm.kernel.plugins import PluginInfo, Selection
 from earnorm.kernel.services import Services
-from earnorm.kernel.settings import AppSettings
+from earnorm.kernel.settings import AppSettings, parameters_of
 
 if TYPE_CHECKING:
     from earnorm import application
@@ -78,7 +79,13 @@ class App:
         self._settings = settings
         self.name = name or settings.database
         selection = Selection.of(plugins, disabled, required, os.environ)
-        built_in = BuiltIn(self.core_plugins, self.features, self.left_out, feature_settings)
+        built_in = BuiltIn(
+            self.core_plugins,
+            self.features,
+            self.left_out,
+            feature_settings,
+            parameters_of(type(self)),
+        )
         self.loaded: LoadedPlugins = load(selection, plugin_settings, built_in)
         self.attributes = brought_attributes(self.loaded, self.built_in_attributes)
         self.services = Services()

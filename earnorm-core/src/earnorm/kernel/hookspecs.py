@@ -56,15 +56,16 @@ class Hooks:
     def startup(self, app: App) -> Awaitable[None] | None:
         """Open this plugin's resources. May be async.
 
-        Called at the start of the App, when it is connected and before its first operation.
+        Called at the start of the App, when it is connected and before its first operation; after
+        the plugins that this one requires, else in the order of names.
         """
 
     @hookspec
     def shutdown(self, app: App) -> Awaitable[None] | None:
         """Close this plugin's resources. May be async.
 
-        Called before the App closes its connections, for every plugin, even if the shutdown of
-        another one fails.
+        Called before the App closes its connections, in the reverse order of the start, for every
+        plugin that was started, even if the shutdown of another one fails or is cancelled.
         """
 
     @hookspec

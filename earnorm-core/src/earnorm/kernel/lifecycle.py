@@ -1,15 +1,17 @@
 """The start and the stop of an App, and the order in which they call its plugins.
 
 A start asks for the driver's listeners, connects, calls the plugins' register hooks, and calls
-``startup`` of each plugin. If anything fails, the plugins that have started are shut down, and the
-connections are closed.
+``startup`` of each plugin. A stop calls ``shutdown`` in the reverse order, of every plugin whatever
+another one does. If a start fails, the plugins that have started are shut down, and the connections
+are closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import pydantic
@@ -17,7 +19,7 @@ import pydantic
 from earnorm.backends import Backend, ServerSettings, open_backend
 from earnorm.domain import OPERATORS, Operator
 from earnorm.domain.keyset import KEYSET_OPERATORS
-from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
+from earnorm.exceptions import ConfigurationError, PluginError
 from earnorm.kernel import environment
 from earnorm.kernel.contract import (
     checked_commands,
@@ -25,6 +27,7 @@ from earnorm.kernel.contract import (
     checked_items,
     checked_named,
     checked_operators,
+    signature,
 )
 from earnorm.kernel.environment import use_env
 from earnorm.kernel.loading import settled
@@ -34,6 +37,8 @@ from earnorm.kernel.services import Services
 if TYPE_CHECKING:
     from earnorm.fields import Field
     from earnorm.kernel.app import App
+
+log = logging.getLogger("earnorm")
 
 ALL_OPERATORS: Final[Mapping[str, Operator]] = {**OPERATORS, **KEYSET_OPERATORS}
 """The operators that every App has."""
@@ -58,6 +63,9 @@ class Lifecycle:
         self.uri, self.client, self.driver = uri, client, driver
         self.backend: Backend | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
+        self._started: list[str] = []
+        self._stopping = asyncio.Lock()
+        self._stopper: asyncio.Task[Any] | None = None
 
     async def start(self) -> None:
         """Connect, call the plugins' register hooks, and take operations; see ``App.start``."""
@@ -66,18 +74,22 @@ class Lifecycle:
             raise ConfigurationError(f"App {app.name!r} is started already")
         _load_validation()
         self.backend = self._open_backend()
-        started: set[str] = set()
+        self._stopping = asyncio.Lock()
         try:
             await self.backend.connect()
             self._register()
             self.loop = asyncio.get_running_loop()
+            startups = dict(app.loaded.implementations("startup"))
             with use_env(app.env):
-                for plugin, call in app.loaded.implementations("startup"):
-                    await settled(call(app=app), plugin, "startup")
-                    started.add(plugin)
+                for plugin in app.loaded.start_order:
+                    if plugin in startups:
+                        await settled(startups[plugin](app=app), plugin, "startup")
+                    self._started.append(plugin)
         except BaseException:
             # Nothing stays half open, and the first error is the one that is raised.
-            await self._shut_down(started)
+            failure = await self._shut_down()
+            if failure is not None:
+                log.error("App %r: also a shutdown failed", app.name, exc_info=failure)
             await self._drop_backend()
             raise
 
@@ -111,38 +123,93 @@ class Lifecycle:
 
     async def stop(self) -> None:
         """Shut the plugins down, then close the connections; see ``App.stop``."""
-        if self.backend is None:
+        if not self._is_open() or self._stopper is asyncio.current_task():
             return
-        # The hook's implementations include the core's own plugins, which names() leaves out.
-        plugins = {plugin for plugin, _ in self._app.loaded.implementations("shutdown")}
-        failure = await self._shut_down(plugins)
-        await self._drop_backend()
-        if environment.get_default() is self._app.env:
-            environment.set_default(None)
+        async with self._stopping:
+            if not self._is_open():  # another task has stopped it
+                return
+            self._stopper = asyncio.current_task()
+            try:
+                failure = await self._shut_down()
+            finally:
+                self._stopper = None
+                try:
+                    await self._drop_backend()
+                finally:
+                    if environment.get_default() is self._app.env:
+                        environment.set_default(None)
         if failure is not None:
             raise failure
 
-    async def _shut_down(self, plugins: Collection[str]) -> PluginError | None:
-        """Call the shutdown of each of these plugins; return the first failure after all calls."""
+    def _is_open(self) -> bool:
+        return self.backend is not None
+
+    async def _shut_down(self) -> BaseException | None:
+        """Call the shutdown of each started plugin, the last one first, whatever one of them does.
+
+        Returns:
+            The cancellation of this task, or an interrupt, that came meanwhile; else the first
+            failure of a plugin; else None. The other failures are logged.
+        """
+        started, self._started = self._started, []
+        calls = dict(self._app.loaded.implementations("shutdown"))
+        requests = _cancellations()
+        interrupt: BaseException | None = None
         failure: PluginError | None = None
         with use_env(self._app.env):
-            for plugin, call in self._app.loaded.implementations("shutdown"):
-                if plugin not in plugins:
-                    continue
+            for plugin in reversed(started):
+                before = _cancellations()
                 try:
-                    await settled(call(app=self._app), plugin, "shutdown")
-                except PluginError as error:
-                    failure = failure or error
-                except EarnORMError as error:
-                    failure = failure or PluginError(f"plugin {plugin!r} in shutdown: {error}")
-                    failure.__cause__ = failure.__cause__ or error
-        return failure
+                    if plugin in calls:
+                        await settled(calls[plugin](app=self._app), plugin, "shutdown")
+                except BaseException as error:
+                    if not isinstance(error, Exception) and (
+                        not isinstance(error, asyncio.CancelledError) or _cancellations() > before
+                    ):
+                        interrupt = interrupt or error
+                        continue
+                    problem = _shutdown_failure(plugin, error)
+                    if failure is not None:
+                        log.error("App %r: %s", self._app.name, problem, exc_info=error)
+                    failure = failure or problem
+        if interrupt is None and _cancellations() > requests:
+            interrupt = asyncio.CancelledError()  # a plugin caught it, and it is not the plugin's
+        if interrupt is not None and failure is not None:
+            log.error("App %r: %s", self._app.name, failure, exc_info=failure)
+        return interrupt or failure
 
     async def _drop_backend(self) -> None:
         backend, self.backend, self.loop = self.backend, None, None
         self._app.catalog.close()
-        if backend is not None:
+        if backend is None:
+            return
+        try:
             await backend.close()
+        except asyncio.CancelledError:
+            await backend.close()  # a cancelled stop leaves no connection open
+            raise
+
+
+def _cancellations() -> int:
+    """Return how many cancellations of this task were requested."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def _shutdown_failure(plugin: str, error: BaseException) -> PluginError:
+    """Return the error that a plugin's failed shutdown is reported as."""
+    if isinstance(error, PluginError):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        # Nobody cancelled the stop, so it is the usual "task.cancel(); await task".
+        text = "CancelledError: a task that it awaited was cancelled; it has to catch that error"
+        failure = PluginError(
+            f"plugin {plugin!r} failed in its hook {signature('shutdown')}: {text}"
+        ).coded("plugin_failed")
+    else:
+        failure = PluginError(f"plugin {plugin!r} in shutdown: {error}").coded("plugin_failed")
+    failure.__cause__ = error
+    return failure
 
 
 def _field_types(app: App) -> Mapping[str, type[Field[Any, Any]]]:

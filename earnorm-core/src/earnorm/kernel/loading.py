@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib import import_module
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import importlib_metadata
@@ -16,6 +16,7 @@ import pluggy
 import pydantic
 
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
+from earnorm.kernel.built_in import BuiltIn
 from earnorm.kernel.contract import (
     check_constructor,
     check_hooks,
@@ -27,16 +28,20 @@ from earnorm.kernel.contract import (
 from earnorm.kernel.hookspecs import API, PROJECT, Hooks
 from earnorm.kernel.left_out import LeftOut
 from earnorm.kernel.plugins import (
+    CORE_DISTRIBUTION,
     HOUSE_PLUGINS,
+    Installed,
     PluginInfo,
     Selection,
     distribution_of,
+    distribution_version,
     install_hint,
     installed,
     plugin_name,
     selected,
     survey,
 )
+from earnorm.kernel.start_order import Available, start_order
 
 if TYPE_CHECKING:
     from earnorm.kernel.operations import Operation
@@ -51,13 +56,6 @@ Implementation = tuple[str, Callable[..., Any]]
 """A plugin's name, and its method."""
 
 
-def import_class(place: str) -> type:
-    """Import a class by its place, which is written as in entry points: ``"module:Class"``."""
-    module, _, name = place.partition(":")
-    cls: type = getattr(import_module(module), name)
-    return cls
-
-
 @dataclass(slots=True)
 class LoadedPlugins:
     """The plugins of one App, registered with the App's own PluginManager."""
@@ -67,6 +65,8 @@ class LoadedPlugins:
     left_out: Sequence[LeftOut] = ()
     available: frozenset[str] = frozenset()
     """The names of the features and plugins that the App has."""
+    start_order: Sequence[str] = ()
+    """The names of all plugins, the core's own included, in the order of their start."""
     hearing: frozenset[str] = frozenset()
     """The names of the plugins that observe the bookkeeping models of others."""
     _by_hook: dict[str, Sequence[Implementation]] = field(
@@ -180,58 +180,14 @@ def _failure(plugin: str, hook: str, error: Exception) -> PluginError:
     ).coded("plugin_failed")
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltIn:
-    """The core's own plugins.
-
-    Args:
-        always: The class of each plugin that no App can leave out, by its name, as
-            ``"module:Class"``.
-        features: The features, by name: the place of a class, or, for a feature without hooks, the
-            package whose functions the methods of models and queries call.
-        left_out: Names of features that the App leaves out.
-        settings: The arguments with which a feature's class is made, by the feature's name.
-    """
-
-    always: Mapping[str, str]
-    features: Mapping[str, str]
-    left_out: Collection[str] = ()
-    settings: Mapping[str, Mapping[str, object]] = field(
-        default_factory=dict[str, Mapping[str, object]]
-    )
-
-    def checked(self, selection: Selection) -> BuiltIn:
-        """Return a copy that also leaves out the features that the selection disables.
-
-        Raises:
-            ConfigurationError: A feature to leave out does not exist, or is always there.
-        """
-        for name in self.left_out:
-            if name not in self.features:
-                raise ConfigurationError(
-                    f"App.left_out: there is no feature {name!r}{nearest(name, self.features)}"
-                ).coded("unknown_feature")
-        return replace(
-            self, left_out={*self.left_out, *(selection.disabled & self.features.keys())}
-        )
-
-    @property
-    def present(self) -> frozenset[str]:
-        """The names of the features that the App has."""
-        return frozenset(self.features).difference(self.left_out)
-
-    def classes(self) -> Iterator[tuple[str, type]]:
-        """Import the class of each plugin and feature that has hooks, those left out included."""
-        for name, place in (*self.always.items(), *self.features.items()):
-            if ":" in place:
-                yield name, import_class(place)
-
-
 _NOTHING: Final = BuiltIn({}, {})
 
 
 def load(
-    selection: Selection, settings: Mapping[str, object], built_in: BuiltIn = _NOTHING
+    selection: Selection,
+    settings: Mapping[str, object],
+    built_in: BuiltIn = _NOTHING,
+    among: Sequence[PluginInfo] = (),
 ) -> LoadedPlugins:
     """Load and register the core's own plugins and the selected ones.
 
@@ -239,16 +195,19 @@ def load(
         selection: The plugins that the App wants.
         settings: Each plugin's keyword argument to ``init``.
         built_in: The core's own plugins.
+        among: Plugins that are not loaded here, and that ``requires`` may name where one plugin is
+            looked at alone.
 
     Raises:
-        PluginError: A plugin is not installed, fails to load, or breaks the contract.
+        PluginError: A plugin is not installed, fails to load, breaks the contract, or requires what
+            the App has not.
         ConfigurationError: Settings are not valid, or belong to no plugin; a plugin to disable or a
             feature to leave out does not exist.
     """
     known = installed()
     built_in = built_in.checked(selection)
     _check_disabled(selection, known, built_in)
-    features = built_in.present | built_in.always.keys()
+    features = built_in.names
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Hooks)
     loaded = LoadedPlugins(manager)
@@ -258,15 +217,19 @@ def load(
             _register(manager, name, cls(**built_in.settings.get(name, {})))
         else:
             missing.append(LeftOut("feature", name, cls))
-    for name, source in selected(selection.without(features), known):
-        if name in features:
+    classes: dict[object, str] = {}
+    plugins: dict[str, Plugin] = {}
+    # A built-in name stands for what is built in, unless an installed plugin claims it, too.
+    for name, source in selected(selection.without(features - known.keys()), known):
+        info = _info_of(name, source, known)
+        built_in.refuse_name(name, info.distribution)
+        plugin = plugins[name] = _instance(name, source, settings.get(name))
+        same = classes.setdefault(type(plugin), name)
+        if same != name:
             raise PluginError(
-                f"a feature of the core has the name {name!r}; give the plugin another"
+                f"plugins {same!r} and {name!r} are one class, {_place(type(plugin))}, which would "
+                f"run twice; select one of them"
             ).coded("name_taken")
-        point = known.get(name)
-        distribution = distribution_of(point) if point is not None and source is point else ("", "")
-        info = PluginInfo(name, *distribution, status="active")
-        plugin = _instance(name, source, settings.get(name))
         _register(manager, name, plugin)
         hooks = manager.get_hookcallers(plugin) or []
         info.hooks = tuple(sorted(caller.name for caller in hooks))
@@ -278,24 +241,55 @@ def load(
     )
     active = set(loaded.names())
     loaded.available = features | active
+    rows = survey(selection, known)
+    versions = dict.fromkeys(features, distribution_version(CORE_DISTRIBUTION))
+    versions |= {
+        info.name: info.version for info in (*among, *loaded.infos) if info.status == "active"
+    }
+    loaded.start_order = [
+        *sorted(features),
+        *start_order(plugins, Available(versions, _absence(rows, built_in, active))),
+    ]
     _check_settings(settings, active, selection, known)
-    for row in survey(selection, known):
+    for row in rows:
         if row.name not in active:
             loaded.infos.append(row)
     # A plugin that is only named is not imported, so it cannot be asked which models need it.
     importable = (item for item in selection.plugins or () if not isinstance(item, str))
-    missing += [LeftOut("plugin", plugin_name(item), item) for item in importable]
+    missing += [LeftOut("plugin", plugin_name(item, known), item) for item in importable]
     loaded.left_out = tuple(item for item in missing if item.asks and item.name not in active)
     return loaded
 
 
-def _check_disabled(
-    selection: Selection,
-    known: Mapping[str, importlib_metadata.EntryPoint],
-    built_in: BuiltIn,
-) -> None:
+def _info_of(name: str, source: object, known: Installed) -> PluginInfo:
+    """Return the information about a selected plugin: an entry point, a class or an instance."""
+    if isinstance(source, importlib_metadata.EntryPoint):
+        return PluginInfo(name, *distribution_of(source), status="active")
+    cls = source if isinstance(source, type) else type(source)
+    point = known.point_of(cls)
+    if point is not None:
+        return PluginInfo(name, *distribution_of(point), status="active")
+    version = getattr(cls, "version", "")
+    return PluginInfo(name, "", version if isinstance(version, str) else "", status="active")
+
+
+def _absence(
+    rows: Sequence[PluginInfo], built_in: BuiltIn, active: Collection[str]
+) -> dict[str, str]:
+    """Return, by name, the reason why an App has not a plugin or feature that is at hand."""
+    absent = {row.name: f"is {row.status}: {row.reason}" for row in rows if row.name not in active}
+    return absent | dict.fromkeys(
+        built_in.features.keys() - built_in.present, "is a feature that this App leaves out"
+    )
+
+
+def _place(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _check_disabled(selection: Selection, known: Installed, built_in: BuiltIn) -> None:
     """Refuse a name in the program's ``disabled=`` that no plugin and no feature has."""
-    given = {plugin_name(plugin) for plugin in selection.plugins or ()}
+    given = {plugin_name(plugin, known) for plugin in selection.plugins or ()}
     names = given | known.keys() | built_in.features.keys() | set(HOUSE_PLUGINS)
     for name in sorted(selection.disabled_here - names):
         if name in built_in.always:
@@ -344,15 +338,21 @@ def load_class(name: str, point: importlib_metadata.EntryPoint) -> object:
     Raises:
         PluginError: It cannot be imported.
     """
+    distribution, version = distribution_of(point)
     try:
-        return point.load()
-    except Exception as error:
-        distribution, version = distribution_of(point)
+        loaded = point.load()
+    except (Exception, SystemExit) as error:  # a module that exits must not end the program
         raise PluginError(
             f"plugin {name!r} from {distribution} {version} failed to load: "
             f"{type(error).__name__}: {error}; repair it, or disable it "
             f"(disabled=[{name!r}] or EARNORM_DISABLED_PLUGINS={name})"
         ).coded("plugin_failed") from error
+    if isinstance(loaded, ModuleType):
+        raise PluginError(
+            f"plugin {name!r} from {distribution} {version}: its entry point names the module "
+            f'{point.module!r}; it names a class: {name} = "{point.module}:ClassName"'
+        ).coded("plugin_failed")
+    return loaded
 
 
 def check_api(name: str, plugin: object) -> None:
@@ -365,6 +365,10 @@ def check_api(name: str, plugin: object) -> None:
     if api is None:
         raise PluginError(
             f"plugin {name!r} does not say which API it was written for: 'api = {API}'"
+        ).coded("plugin_api")
+    if type(api) is not int:
+        raise PluginError(
+            f"plugin {name!r} says api = {api!r}, and the version is a whole number: api = {API}"
         ).coded("plugin_api")
     if api != API:
         raise PluginError(
@@ -422,7 +426,7 @@ def _check_settings(
     settings: Mapping[str, object],
     active: set[str],
     selection: Selection,
-    known: Mapping[str, importlib_metadata.EntryPoint],
+    known: Installed,
 ) -> None:
     for name in settings:
         if name in active or name in selection.disabled:
@@ -432,6 +436,12 @@ def _check_settings(
                 f"{name}= configures a plugin that is not selected; "
                 f"add {name!r} to plugins=, or drop the keyword"
             ).coded("plugin_settings")
+        if name in HOUSE_PLUGINS:
+            raise PluginError(
+                f"{name}= configures a plugin that is not installed: {install_hint(name)}"
+            ).coded("plugin_missing")
+        # A package of this name may be anybody's, so the message names none to install.
         raise PluginError(
-            f"{name}= configures a plugin that is not installed: {install_hint(name)}"
+            f"no plugin is named {name!r}, which {name}= would configure"
+            f"{nearest(name, {*known, *active})}"
         ).coded("plugin_missing")

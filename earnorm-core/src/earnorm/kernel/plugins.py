@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,7 +28,8 @@ class PluginInfo:
     distribution: str = ""
     version: str = ""
     status: str = "available"
-    """``active``, ``available`` (not yet decided), ``not selected`` or ``disabled``."""
+    """``active``, ``available`` (not yet decided), ``not selected``, ``disabled``, or ``ambiguous``
+    where two distributions register the name."""
     reason: str = ""
     """The reason why it is not active."""
     hooks: tuple[str, ...] = ()
@@ -57,6 +59,7 @@ class Selection:
         disabled: Iterable[str],
         required: Iterable[str],
         environ: Mapping[str, str],
+        known: Installed | None = None,
     ) -> Selection:
         """Merge the program's selection with ``EARNORM_PLUGINS`` and ``EARNORM_DISABLED_PLUGINS``.
 
@@ -87,7 +90,9 @@ class Selection:
         chosen = None if plugins is None else tuple(plugins)
         if chosen is not None:
             named = {item for item in chosen if isinstance(item, str)}
-            chosen += tuple(sorted(wanted - named - {plugin_name(p) for p in chosen}))
+            handed_in = [plugin for plugin in chosen if not isinstance(plugin, str)]
+            known = installed() if known is None and handed_in else known
+            chosen += tuple(sorted(wanted - named - {plugin_name(p, known) for p in handed_in}))
         return cls(chosen, outside | here, wanted, here)
 
     def without(self, names: Collection[str]) -> Selection:
@@ -102,31 +107,86 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def plugin_name(plugin: object) -> str:
-    """Return a plugin's name: its ``name``, or its class name without ``Plugin``."""
+class Installed(Mapping[str, importlib_metadata.EntryPoint]):
+    """The entry points of the installed plugins by name; nothing is imported.
+
+    Args:
+        points: Every entry point of the group.
+
+    Attributes:
+        rivals: The distributions that register one name, for each name that several register.
+    """
+
+    def __init__(self, points: Iterable[importlib_metadata.EntryPoint]) -> None:
+        by_name: dict[str, importlib_metadata.EntryPoint] = {}
+        rivals: dict[str, set[str]] = {}
+        for point in points:
+            same_name = by_name.setdefault(point.name, point)
+            if distribution_of(same_name) != distribution_of(point):
+                both = {distribution_of(same_name)[0], distribution_of(point)[0]}
+                rivals.setdefault(point.name, set()).update(both)
+        self._points = dict(sorted(by_name.items()))
+        self.rivals = {name: sorted(rivals[name]) for name in sorted(rivals)}
+
+    def __getitem__(self, name: str) -> importlib_metadata.EntryPoint:
+        return self._points[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._points)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def point_of(self, cls: type) -> importlib_metadata.EntryPoint | None:
+        """Return the entry point that names a class, or None."""
+        return next((point for point in self.values() if _names_class(point, cls)), None)
+
+    def clash(self, name: str) -> str:
+        """Return the sentence about the distributions that register one name; else an empty one."""
+        if name not in self.rivals:
+            return ""
+        return (
+            f"{' and '.join(self.rivals[name])} both register a plugin named {name!r}; "
+            f"uninstall one of them"
+        )
+
+
+def _names_class(point: importlib_metadata.EntryPoint, cls: type) -> bool:
+    """Return whether an entry point names a class. A module that nobody imported stays so."""
+    module = sys.modules.get(point.module)
+    if module is None:
+        return (point.module, point.attr) == (cls.__module__, cls.__qualname__)
+    value: object = module
+    for part in point.attr.split("."):
+        value = getattr(value, part, None)
+    return value is cls
+
+
+def installed() -> Installed:
+    """Return the installed plugins; it reads metadata only."""
+    return Installed(importlib_metadata.entry_points(group=GROUP))
+
+
+def plugin_name(plugin: object, known: Installed | None = None) -> str:
+    """Return a plugin's name.
+
+    It is the name of the entry point that names its class; else the class attribute ``name``; else
+    the class's own name in lower case, without ``Plugin`` at its end.
+
+    Args:
+        plugin: A name, a class or an instance.
+        known: The installed plugins; None means to look for them.
+    """
     if isinstance(plugin, str):
         return plugin
     cls = plugin if isinstance(plugin, type) else type(plugin)
+    point = (installed() if known is None else known).point_of(cls)
+    if point is not None:
+        return point.name
     name = getattr(cls, "name", None)
-    return name if isinstance(name, str) else cls.__name__.removesuffix("Plugin").lower()
-
-
-def installed() -> dict[str, importlib_metadata.EntryPoint]:
-    """Return the installed plugins by name; nothing is imported.
-
-    Raises:
-        PluginError: Two distributions register plugins of the same name.
-    """
-    points: dict[str, importlib_metadata.EntryPoint] = {}
-    for point in importlib_metadata.entry_points(group=GROUP):
-        same_name = points.get(point.name)
-        if same_name is not None and distribution_of(same_name) != distribution_of(point):
-            raise PluginError(
-                f"{distribution_of(same_name)[0]} and {distribution_of(point)[0]} both register a plugin "
-                f"named {point.name!r}; uninstall one of them"
-            )
-        points[point.name] = point
-    return dict(sorted(points.items()))
+    if isinstance(name, str) and name:
+        return name
+    return cls.__name__.removesuffix("Plugin").lower()
 
 
 def distribution_of(point: importlib_metadata.EntryPoint) -> tuple[str, str]:
@@ -135,18 +195,31 @@ def distribution_of(point: importlib_metadata.EntryPoint) -> tuple[str, str]:
     return (distribution.name, distribution.version) if distribution else ("", "")
 
 
-def survey(
-    selection: Selection, known: Mapping[str, importlib_metadata.EntryPoint] | None = None
-) -> list[PluginInfo]:
+def distribution_version(distribution: str) -> str:
+    """Return the version of an installed distribution; empty if it is not installed as one."""
+    try:
+        return importlib_metadata.version(distribution)
+    except importlib_metadata.PackageNotFoundError:
+        return ""
+
+
+def survey(selection: Selection, known: Installed | None = None) -> list[PluginInfo]:
     """List the installed plugins with their status in this selection; it reads metadata only."""
+    known = installed() if known is None else known
     rows: list[PluginInfo] = []
-    named = None if selection.plugins is None else {plugin_name(p) for p in selection.plugins}
-    for name, point in (installed() if known is None else known).items():
+    named = (
+        None
+        if selection.plugins is None
+        else {plugin_name(plugin, known) for plugin in selection.plugins}
+    )
+    for name, point in known.items():
         info = PluginInfo(name, *distribution_of(point))
         if name in selection.disabled:
             info.status, info.reason = "disabled", "disabled= or EARNORM_DISABLED_PLUGINS names it"
         elif named is not None and name not in named:
             info.status, info.reason = "not selected", "plugins= or EARNORM_PLUGINS leaves it out"
+        elif known.clash(name):
+            info.status, info.reason = "ambiguous", known.clash(name)
         else:
             info.status = "active"
         rows.append(info)
@@ -163,32 +236,34 @@ def install_hint(name: str) -> str:
     return f"pip install {package}"
 
 
-def selected(
-    selection: Selection, known: Mapping[str, importlib_metadata.EntryPoint]
-) -> list[tuple[str, object]]:
+def selected(selection: Selection, known: Installed) -> list[tuple[str, object]]:
     """Return the selected plugins by name, in order: a class, an instance or an entry point each.
+
+    A plugin that is named and also handed in is one plugin.
 
     Raises:
         PluginError: One is not installed, or two have one name.
     """
     wanted: Iterable[object]
     wanted = list(known) if selection.plugins is None else list(selection.plugins)
-    wanted = [*wanted, *(name for name in sorted(selection.required) if name not in wanted)]
+    wanted = [*wanted, *sorted(selection.required)]
+    names = [plugin_name(plugin, known) for plugin in wanted]
     chosen: dict[str, object] = {}
-    for plugin in wanted:
-        name = plugin_name(plugin)
+    for name, plugin in zip(names, wanted, strict=True):
         if name in selection.disabled:
             continue
-        if isinstance(plugin, str):
-            if plugin not in known:
-                hint = nearest(plugin, known)
-                also = "" if not hint or plugin in hint else f"{hint}"
-                raise PluginError(
-                    f"plugin {plugin!r} is not installed: {install_hint(plugin)}{also}"
-                )
-            chosen.setdefault(name, known[plugin])
-        elif name in chosen and chosen[name] is not plugin:
-            raise PluginError(f"two plugins named {name!r} are selected; give one another name")
-        else:
-            chosen[name] = plugin
+        if not isinstance(plugin, str) and chosen.setdefault(name, plugin) is not plugin:
+            raise PluginError(
+                f"two plugins named {name!r} are selected; give one another name"
+            ).coded("name_taken")
+    for name in names:
+        if name in selection.disabled or name in chosen:
+            continue
+        if name not in known:
+            raise PluginError(
+                f"plugin {name!r} is not installed: {install_hint(name)}{nearest(name, known)}"
+            )
+        if known.clash(name):
+            raise PluginError(known.clash(name)).coded("name_taken")
+        chosen[name] = known[name]
     return sorted(chosen.items())

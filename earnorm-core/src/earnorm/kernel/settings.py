@@ -130,7 +130,11 @@ def refuse_unknown(keywords: Mapping[str, object], taker: Callable[..., object])
     """
     for keyword, value in keywords.items():
         if not isinstance(value, Mapping) and not hasattr(value, "model_fields_set"):
-            parameters = inspect.signature(taker).parameters.values()
-            named = {param.name for param in parameters if param.kind is not param.VAR_KEYWORD}
-            known = named | {*installed(), *HOUSE_PLUGINS}
+            known = parameters_of(taker) | {*installed(), *HOUSE_PLUGINS}
             raise ConfigurationError(f"unknown keyword {keyword!r}{nearest(keyword, known)}")
+
+
+def parameters_of(taker: Callable[..., object]) -> frozenset[str]:
+    """Return the names of a function's parameters, without those of ``**keywords``."""
+    parameters = inspect.signature(taker).parameters.values()
+    return frozenset(param.name for param in parameters if param.kind is not param.VAR_KEYWORD)
