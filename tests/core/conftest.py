@@ -31,13 +31,15 @@ def mongo_uri() -> str:
 @contextmanager
 def definitions() -> Iterator[None]:
     """Forget the models that are defined inside."""
-    before = dict(registry.definitions())
+    before, earlier = dict(registry.definitions()), dict(registry._earlier)
     try:
         yield
     finally:
         registry._definitions.clear()
         registry._definitions.update(before)
-        registry._version += 1
+        registry._earlier.clear()
+        registry._earlier.update(earlier)
+        registry.touch()
 
 
 async def drop(app: App) -> None:

@@ -131,6 +131,7 @@ PUBLIC = [
     "current_env",
     "depends",
     "fields",
+    "forget",
     "hookimpl",
     "init",
     "mixins",

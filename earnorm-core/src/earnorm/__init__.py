@@ -70,6 +70,7 @@ from earnorm.kernel.environment import (
     system,
 )
 from earnorm.kernel.operations import Operation, PerRecord, Update
+from earnorm.kernel.registry import forget
 from earnorm.model.base import BaseModel
 from earnorm.model.embedded import EmbeddedModel
 from earnorm.model.query import Query
@@ -266,6 +267,7 @@ __all__ = [
     "current_env",
     "depends",
     "fields",
+    "forget",
     "hookimpl",
     "init",
     "mixins",

@@ -41,8 +41,9 @@ class PoolPlugin:
     def __init__(self, settings: PoolSettings | None = None) -> None:
         self._settings = settings or PoolSettings()
         self._monitor = ConnectionMonitor()
+        # Several Apps may share one plugin instance.
         self._clients: MutableMapping[App, Any] = weakref.WeakKeyDictionary()
-        self._cleaning: asyncio.Task[None] | None = None
+        self._cleaning: dict[App, asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
         return f"<PoolPlugin {self._monitor!r}>"
@@ -86,13 +87,15 @@ class PoolPlugin:
                 "this release of the driver is not known to earnorm-pool"
             )
             return
-        self._cleaning = asyncio.create_task(_clean(pool, interval), name="earnorm-pool cleanup")
+        self._cleaning[app] = asyncio.create_task(
+            _clean(pool, interval), name="earnorm-pool cleanup"
+        )
 
     @hookimpl
     async def shutdown(self, app: App) -> None:
         """Stop the search for stale connections."""
         self._clients.pop(app, None)
-        cleaning, self._cleaning = self._cleaning, None
+        cleaning = self._cleaning.pop(app, None)
         if cleaning is not None:
             cleaning.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -4,7 +4,7 @@ layers."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import pydantic
 
@@ -77,6 +77,11 @@ class Security:
             )
         return policy
 
+    def forget(self, model: type[BaseModel]) -> None:
+        """Drop what is kept of a model and of the classes made of it."""
+        for cls in [cls for cls in self._policies if issubclass(cls, model)]:
+            del self._policies[cls]
+
 
 class SecurityPlugin:
     """Rights on models and rules on records.
@@ -91,8 +96,6 @@ class SecurityPlugin:
 
     def __init__(self, settings: SecuritySettings | None = None) -> None:
         self._settings = settings or SecuritySettings()
-        # Several Apps may share one plugin instance, so each App has its own service.
-        self._services: dict[App, Security] = {}
 
     @staticmethod
     @hookimpl
@@ -103,25 +106,34 @@ class SecurityPlugin:
     @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
         """Offer ``app.services["security"]``."""
-        # Each start makes a new service, because a restarted App may have other extensions.
-        security = self._services[app] = Security(app, self._settings)
-        return {"security": security}
+        # Each start makes a new service, because a restarted App may have other extensions. The App
+        # holds it, since several Apps may share one plugin instance.
+        return {"security": Security(app, self._settings)}
 
     @hookimpl
     def model_registered(self, app: App, model: type[BaseModel]) -> None:
         """Check the model's declarations, so that a mistake in them stops the start."""
-        self._services[app].policy(model)
+        _service_of(app).policy(model)
+
+    @hookimpl
+    def model_forgotten(self, app: App, model: type[BaseModel]) -> None:
+        """Drop the policies of a model."""
+        _service_of(app).forget(model)
 
     @hookimpl
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
         """Return a layer for the operation; none if the model allows everything to everybody."""
-        policy = self._services[app].policy(model)
+        policy = _service_of(app).policy(model)
         return () if policy.is_void else ((Layer.SECURITY, layer_for(policy, operation)),)
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Return the step that judges final values, for a model with rules."""
-        policy = self._services[app].policy(model.cls)
+        policy = _service_of(app).policy(model.cls)
         return (Step(Stage.JUDGE, "security", judge),) if policy.has_rules else ()
+
+
+def _service_of(app: App) -> Security:
+    return cast("Security", app.services["security"])

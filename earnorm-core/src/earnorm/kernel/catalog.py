@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, ne
 from earnorm.kernel import registry
 from earnorm.kernel.binding import BoundModel
 from earnorm.kernel.contract import checked_models
-from earnorm.kernel.plugins import CORE_DISTRIBUTION, PluginInfo, installed
+from earnorm.kernel.plugins import CORE_DISTRIBUTION, PluginInfo
 from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ class Extension:
         return f"plugin {self.plugin!r} ({self.model.__module__}.{self.model.__qualname__})"
 
 
+_owners: weakref.WeakKeyDictionary[type[BaseModel], tuple[str, weakref.ref[Catalog]]] = (
+    weakref.WeakKeyDictionary()
+)
+"""For each class that one App made of a model: the App's name and its catalog."""
+
+
 class Catalog:
     """The models of one App.
 
@@ -57,9 +64,11 @@ class Catalog:
         self.extensions: dict[str, list[Extension]] = {}
         self._by_name: dict[str, type[BaseModel]] = {}
         self._effective: dict[type[BaseModel], type[BaseModel]] = {}
-        self._plugin_packages = {point.module.partition(".")[0] for point in installed().values()}
+        self._adopted: weakref.WeakSet[type[BaseModel]] = weakref.WeakSet()
+        self._unprepared: dict[type[BaseModel], None] = {}
         self._prepared = -1
-        registry.listen(self._report_definition)
+        self._absent = {info.name for info in app.loaded.infos if info.status != "active"}
+        registry.listen(self)
 
     # -- models and extensions of plugins -----------------------------------------------------
 
@@ -68,11 +77,14 @@ class Catalog:
 
         Raises:
             PluginError: Two models or extensions clash.
-            ConfigurationError: A plugin refuses a model, e.g. for a relation to an unknown model.
+            ConfigurationError: A plugin refuses a model, e.g. for a relation to an unknown model; or
+                two models have one name.
         """
         for plugin, models in self._app.loaded.collect("register_models", app=self._app):
-            for model in checked_models(plugin, models):
+            returned = list(checked_models(plugin, models))
+            for model in returned:
                 self._register(model, plugin)
+            registry.bring(model for model in returned if model._inherit is None)
         for target in self.extensions:
             base = self.find(target)
             if base is None:
@@ -84,6 +96,7 @@ class Catalog:
         for model in self.brought:
             model._schema.check_own_kinds()  # other models are checked when they are used
         self._app.loaded.collect("models_changed", app=self._app, models=self.known())
+        self._unprepared |= dict.fromkeys(self.known())
 
     def _register(self, model: type[BaseModel], plugin: str) -> None:
         owner = self.brought.setdefault(model, plugin)
@@ -100,8 +113,10 @@ class Catalog:
     def close(self) -> None:
         """Forget the models when the App stops."""
         self._prepared = -1
+        self._adopted.clear()
         for table in (self.bound, self._by_name, self.extensions, self._effective, self.brought):
             table.clear()
+        self._unprepared.clear()
 
     @contextmanager
     def described(self) -> Iterator[None]:
@@ -112,29 +127,88 @@ class Catalog:
         finally:
             self.close()
 
-    def _report_definition(self, model: type[BaseModel]) -> None:
+    def model_defined(self, model: type[BaseModel]) -> None:
         """Tell the plugins of a running App that a model was defined."""
-        if self._app.is_started and self._is_own(model._name, model):
+        if self._app.is_started and self._is_own(model):
+            self.find(model._name)
             self._app.loaded.collect("models_changed", app=self._app, models=[model])
+            self._unprepared[model] = None
+
+    def model_forgotten(self, model: type[BaseModel]) -> None:
+        """Drop a model, and tell the plugins of a running App."""
+        self._unprepared.pop(model, None)
+        self._adopted.discard(model)
+        self.brought.pop(model, None)
+        self._effective.pop(model, None)
+        if self._by_name.get(model._name) is model:
+            del self._by_name[model._name]
+        for cls in [cls for cls in self.bound if cls is model or cls._base is model]:
+            del self.bound[cls]
+        if self._app.is_started:
+            self._app.loaded.collect("model_forgotten", app=self._app, model=model)
+            self.recompose()  # steps and layers of other models may be about it
 
     # -- classes ------------------------------------------------------------------------------
 
     def definitions(self) -> Mapping[str, type[BaseModel]]:
-        """Return every model of the process by name; plugins' models win over others."""
-        return {**registry.definitions(), **self._by_name}
+        """Return every model of the process by name; the App's own ones win over others.
 
-    def _is_own(self, name: str, model: type[BaseModel]) -> bool:
-        # A model of a plugin that this App did not select is not the App's own.
-        return not model._abstract and (
-            name in self._by_name or model.__module__.partition(".")[0] not in self._plugin_packages
-        )
+        Raises:
+            ConfigurationError: Two of the App's own models have one name.
+        """
+        contested = {name: self._choose(name) for name in registry.contested()}
+        return {**registry.definitions(), **contested, **self._by_name}
+
+    def _is_own(self, model: type[BaseModel]) -> bool:
+        """Return whether a model is the App's own.
+
+        A model that a plugin returned in some App is the own one of the Apps with this plugin, and
+        of an App that uses it or another one of these models.
+        """
+        if model._abstract or registry.is_forgotten(model):
+            return False
+        if model in self.brought or model in self._adopted:
+            return True
+        return model._bookkeeping not in self._absent and not registry.brought_with(model)
 
     def known(self) -> list[type[BaseModel]]:
         """Return the App's own models: all except those of plugins that it did not select."""
-        return [m for name, m in self.definitions().items() if self._is_own(name, m)]
+        return [model for model in self.definitions().values() if self._is_own(model)]
+
+    def _adopt(self, model: type[BaseModel]) -> None:
+        """Take a model of a plugin that the App did not select as an own one, because it is used."""
+        new = [m for m in registry.brought_with(model) or (model,) if not self._is_own(m)]
+        self._adopted.update(new)
+        self._unprepared |= dict.fromkeys(new)
+        registry.touch()
+        self._app.loaded.collect("models_changed", app=self._app, models=new)
+
+    def _choose(self, name: str) -> type[BaseModel]:
+        """Return the App's model of a name that several classes have.
+
+        Raises:
+            ConfigurationError: Two of them are the App's own, and nothing decides between them.
+        """
+        latest = next(
+            filter(self._is_own, reversed(registry.candidates(name))), registry.latest(name)
+        )
+        both = None if registry.is_local(latest) else registry.rivals(name, self._is_own)
+        if both is not None:
+            one, other = (f"{model.__module__}.{model.__qualname__}" for model in both)
+            raise ConfigurationError(
+                f"two models are named {name!r}: {one} and {other}; give one of them another _name, "
+                f"import each under one module name only, or drop one with earnorm.forget()"
+            ).coded("model_name_taken")
+        return self._by_name.get(name, latest)
 
     def find(self, name: str) -> type[BaseModel] | None:
-        """Return the definition of a model by its name, or None."""
+        """Return the definition of a model by its name, or None.
+
+        Raises:
+            ConfigurationError: Two of the App's own models have this name.
+        """
+        if registry.is_contested(name):
+            return self._choose(name)
         return self._by_name.get(name) or registry.definitions().get(name)
 
     def named(self, name: str) -> type[BaseModel]:
@@ -161,6 +235,8 @@ class Catalog:
             names = ModelView(base).names or [base._name]
             extensions = [e for name in reversed(names) for e in self.extensions.get(name, ())]
             effective = self._effective[base] = base._in_app(extensions, self._app.attributes)
+            if effective is not base:
+                _owners[effective] = (self._app.name, weakref.ref(self))
         return effective
 
     def usable(self) -> Iterator[type[BaseModel]]:
@@ -181,13 +257,20 @@ class Catalog:
         """Make the BoundModel of a model that has none yet.
 
         Raises:
-            ConfigurationError: The model is abstract, or not a part of this App.
+            ConfigurationError: The model is abstract, not a part of this App, or was forgotten.
         """
         if model._inherit is not None:
             return self._bind_extension(model, model._inherit)
+        self._refuse_other_app(model)
         base = model._base or model
+        if registry.is_forgotten(base):
+            raise ConfigurationError(
+                f"the model {base._name!r} was dropped with earnorm.forget()"
+            ).coded("forgotten_model")
         if base._abstract:
             raise ConfigurationError(f"{base.__name__} is abstract; use a model that inherits it")
+        if not self._is_own(base):
+            self._adopt(base)
         effective = self.extended(base)
         view = ModelView(effective)
         for plugin in self._app.loaded.left_out:
@@ -202,6 +285,17 @@ class Catalog:
                 del self.bound[name]
             raise
         return bound
+
+    def _refuse_other_app(self, model: type[BaseModel]) -> None:
+        """Refuse a class that another App made of a model, which that App's program meant."""
+        owner = _owners.get(model)
+        if owner is not None and owner[1]() is not self:
+            name = model._name
+            raise ConfigurationError(
+                f"this class of the model {name!r} belongs to App {owner[0]!r}, and App "
+                f"{self._app.name!r} is current: use it inside 'with app.activate():' of its App, or "
+                f"use app.model({name!r}) of the current one"
+            ).coded("other_app")
 
     def _bind_extension(self, model: type[BaseModel], target: str) -> BoundModel:
         """Bind an extension to the BoundModel of the model that it extends, if this App has it."""
@@ -223,13 +317,15 @@ class Catalog:
         version = registry.version()
         if self._prepared == version:
             return
-        for model in self.known():
-            if model not in self.bound or not self.bound[model].is_prepared:
+        for model in tuple(self._unprepared):
+            if self.find(model._name) is model:
                 try:
                     bound = self._app.bind(model)
                 except EarnORMError:
-                    continue  # a model that cannot be used here raises its error when it is used
-                await bound.prepare()
+                    continue  # it raises its error when it is used, unless a new model mends it
+                if not bound.is_prepared:
+                    await bound.prepare()
+            self._unprepared.pop(model, None)
         # A transaction calls this each time; it need not look again until a model is defined.
         self._prepared = version
 

@@ -144,6 +144,13 @@ class Hooks:
         """
 
     @hookspec
+    def model_forgotten(self, app: App, model: type[BaseModel]) -> None:
+        """Let go of a model that ``earnorm.forget`` drops from a running App.
+
+        Called with the definition, e.g. to delete what the plugin keeps by class.
+        """
+
+    @hookspec
     def prepare_model(self, app: App, model: ModelView) -> Awaitable[None] | None:
         """Prepare the database for a model. May be async; an exception stops the operation.
 

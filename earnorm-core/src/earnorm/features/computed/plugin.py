@@ -81,6 +81,11 @@ class RecomputePlugin:
             app.recompose()
 
     @hookimpl
+    def model_forgotten(self, app: App) -> None:
+        """Drop the graph, which holds the models; the next use makes it anew."""
+        self._dependencies = Dependencies(app)
+
+    @hookimpl
     def startup(self, app: App) -> None:
         """Refuse circles and unknown paths, before the first operation."""
         if any(map(_computes, app.usable_models())):

@@ -105,6 +105,11 @@ class OnDeletePlugin:
             ]
         return ()
 
+    @hookimpl
+    def model_forgotten(self) -> None:
+        """Drop the fields, which hold their models; the next deletion collects them anew."""
+        self._pointers, self._to_any_model, self._version = {}, [], -1
+
     def pointers(self, app: App, model: type[BaseModel]) -> Sequence[Pointer]:
         """Return the fields with ``on_delete`` that point at a model."""
         if self._version != registry.version():
