@@ -27,7 +27,7 @@ ROWS = {
     for code, error, status in ROW.findall((ROOT / "docs/errors.md").read_text())
 }
 PLACES = (
-    *("kernel/start_order", "kernel/built_in"),
+    *("kernel/start_order", "kernel/built_in", "kernel/project"),
     *("kernel/attributes", "kernel/document_steps", "kernel/durable", "kernel/loading"),
     *("kernel/operations", "kernel/reading", "kernel/steps", "kernel/value_steps"),
     *("features/computed/plugin", "model/declaring"),

@@ -134,7 +134,7 @@ def plugins(as_json: AsJson = False) -> None:
 
 def plugin_rows(environ: Mapping[str, str]) -> list[PluginInfo]:
     """List the installed plugins, and those that the environment asks for and are not installed."""
-    selection = Selection.of(None, (), (), environ)
+    selection = Selection.of_environment(environ)
     rows = survey(selection)
     known = {row.name for row in rows}
     missing = {str(name) for name in selection.plugins or ()} - known - selection.disabled

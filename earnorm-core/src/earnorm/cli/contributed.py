@@ -43,7 +43,7 @@ def contributions(taken: frozenset[str]) -> Contributions:
     owners: dict[str, str] = dict.fromkeys(taken, "earnorm itself")
     try:
         points = installed()
-        rows = survey(Selection.of(None, (), (), os.environ), points)
+        rows = survey(Selection.of_environment(os.environ), points)
     except EarnORMError as error:
         result.problems.append(str(error))
         return result

@@ -102,20 +102,29 @@ def _distributions() -> Iterator[Finding]:
 
 def _plugins(environ: Mapping[str, str]) -> Iterator[Finding]:
     try:
-        selection = Selection.of(None, (), (), environ)
+        selection = Selection.of_environment(environ)
         known = installed()
         rows = survey(selection)
     except EarnORMError as error:
         yield Finding("error", str(error), "correct the selection")
         return
     wanted = {str(name) for name in selection.plugins or ()}
+    where = "EARNORM_PLUGINS" if selection.project.plugins is None else str(selection.project.file)
     for name in sorted(wanted - known.keys() - selection.disabled):
         yield Finding(
             "error",
-            f"EARNORM_PLUGINS names {name!r}, which is not installed{nearest(name, known)}",
-            f"{install_hint(name)}, or take it out of EARNORM_PLUGINS",
+            f"{where} names {name!r}, which is not installed{nearest(name, known)}",
+            f"{install_hint(name)}, or take it out of {where}",
         )
-    for name in sorted(selection.disabled - known.keys() - FEATURES.keys()):
+    for name in sorted(selection.project.disabled - known.keys() - FEATURES.keys()):
+        yield Finding(
+            "error",
+            f"{selection.project.file} disables {name!r}, which is not installed{nearest(name, known)}",
+            "correct the name, or take it out",
+        )
+    for name in sorted(
+        selection.disabled - selection.project.disabled - known.keys() - FEATURES.keys()
+    ):
         yield Finding(
             "warning",
             f"EARNORM_DISABLED_PLUGINS names {name!r}, which is not installed{nearest(name, known)}",

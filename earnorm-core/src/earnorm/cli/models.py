@@ -40,9 +40,7 @@ def models(
     With --with or --without a dry run: only what would come and what would go.
     """
     import_modules(modules or ())
-    active = [
-        r.name for r in survey(Selection.of(None, (), (), os.environ)) if r.status == "active"
-    ]
+    active = [r.name for r in survey(Selection.of_environment(os.environ)) if r.status == "active"]
     before = _parts(active, name)
     if not with_ and not without:
         _print(before, as_json, {"": before})

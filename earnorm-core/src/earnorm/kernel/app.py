@@ -23,6 +23,7 @@ from earnorm.kernel.lifecycle import ALL_OPERATORS, Lifecycle
 from earnorm.kernel.loading import LoadedPlugins, load
 from earnorm.kernel.operations import Operation
 from earnorm.kernel.plugins import PluginInfo, Selection
+from earnorm.kernel.project import project_selection
 from earnorm.kernel.services import Services
 from earnorm.kernel.settings import AppSettings, parameters_of
 
@@ -78,7 +79,8 @@ class App:
             )
         self._settings = settings
         self.name = name or settings.database
-        selection = Selection.of(plugins, disabled, required, os.environ)
+        project = project_selection()
+        selection = Selection.of(plugins, disabled, required, os.environ, project=project)
         built_in = BuiltIn(
             self.core_plugins,
             self.features,

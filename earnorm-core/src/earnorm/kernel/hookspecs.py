@@ -145,7 +145,7 @@ class Hooks:
 
     @hookspec
     def model_forgotten(self, app: App, model: type[BaseModel]) -> None:
-        """Let go of a model that ``earnorm.forget`` drops from a running App.
+        """Drop what is kept of a model that ``earnorm.forget`` drops from a running App.
 
         Called with the definition, e.g. to delete what the plugin keeps by class.
         """

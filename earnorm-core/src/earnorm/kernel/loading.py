@@ -291,14 +291,17 @@ def _check_disabled(selection: Selection, known: Installed, built_in: BuiltIn) -
     """Refuse a name in the program's ``disabled=`` that no plugin and no feature has."""
     given = {plugin_name(plugin, known) for plugin in selection.plugins or ()}
     names = given | known.keys() | built_in.features.keys() | set(HOUSE_PLUGINS)
-    for name in sorted(selection.disabled_here - names):
-        if name in built_in.always:
-            raise ConfigurationError(f"disabled= names {name!r}, which no App can leave out").coded(
-                "unknown_plugin"
-            )
-        raise ConfigurationError(
-            f"disabled= names {name!r}, and no plugin or feature has this name{nearest(name, names)}"
-        ).coded("unknown_plugin")
+    said = [("disabled= names", selection.disabled_here)]
+    said.append((f"{selection.project.file}: disabled names", selection.project.disabled))
+    for where, disabled in said:
+        for name in sorted(disabled - names):
+            if name in built_in.always:
+                raise ConfigurationError(f"{where} {name!r}, which no App can leave out").coded(
+                    "unknown_plugin"
+                )
+            raise ConfigurationError(
+                f"{where} {name!r}, and no plugin or feature has this name{nearest(name, names)}"
+            ).coded("unknown_plugin")
 
 
 def _instance(name: str, source: object, settings: object) -> Plugin:

@@ -14,6 +14,7 @@ import importlib_metadata
 
 from earnorm.exceptions import ConfigurationError, PluginError, nearest
 from earnorm.kernel.hookspecs import GROUP
+from earnorm.kernel.project import NOTHING, ProjectSelection, project_selection
 
 CORE_DISTRIBUTION = "earnorm-core"
 HOUSE_PLUGINS: Final = ("audit", "cache", "pool", "security")
@@ -45,12 +46,19 @@ class Selection:
         disabled: Names that are never loaded.
         required: Names that must be active; nothing outside the program can switch them off.
         disabled_here: The part of ``disabled`` that the program itself names.
+        project: The project's own selection, as far as it counts.
     """
 
     plugins: tuple[str | type | object, ...] | None = None
     disabled: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
     disabled_here: frozenset[str] = frozenset()
+    project: ProjectSelection = NOTHING
+
+    @classmethod
+    def of_environment(cls, environ: Mapping[str, str]) -> Selection:
+        """Return the selection that the environment and the project make, without a program's."""
+        return cls.of(None, (), (), environ, project=project_selection())
 
     @classmethod
     def of(
@@ -60,10 +68,14 @@ class Selection:
         required: Iterable[str],
         environ: Mapping[str, str],
         known: Installed | None = None,
+        project: ProjectSelection = NOTHING,
     ) -> Selection:
-        """Merge the program's selection with ``EARNORM_PLUGINS`` and ``EARNORM_DISABLED_PLUGINS``.
+        """Merge the selections of the program, of the environment and of the project.
 
-        The program's own ``plugins=`` wins over ``EARNORM_PLUGINS``; all disabled names count.
+        The program's own ``plugins=`` wins over ``EARNORM_PLUGINS``, and this over the project's.
+        Names that the program and ``EARNORM_DISABLED_PLUGINS`` disable all count; those that the
+        project disables count where that variable is not set, and neither the program nor
+        ``EARNORM_PLUGINS`` names them.
 
         Raises:
             ConfigurationError: A required plugin is disabled from outside, or a text was given
@@ -78,6 +90,8 @@ class Selection:
                 raise ConfigurationError(f"{keyword}= takes a list of names: {keyword}=[{value!r}]")
         if plugins is None and environ.get("EARNORM_PLUGINS") is not None:
             plugins = _names(environ["EARNORM_PLUGINS"])
+        if plugins is not None:
+            project = replace(project, plugins=None)
         outside = frozenset(_names(environ.get("EARNORM_DISABLED_PLUGINS", "")))
         wanted = frozenset(required)
         here = frozenset(disabled)
@@ -92,8 +106,18 @@ class Selection:
             named = {item for item in chosen if isinstance(item, str)}
             handed_in = [plugin for plugin in chosen if not isinstance(plugin, str)]
             known = installed() if known is None and handed_in else known
-            chosen += tuple(sorted(wanted - named - {plugin_name(p, known) for p in handed_in}))
-        return cls(chosen, outside | here, wanted, here)
+            handed_in_names = {plugin_name(p, known) for p in handed_in}
+            chosen += tuple(sorted(wanted - named - handed_in_names))
+            project = replace(project, disabled=project.disabled - named - handed_in_names)
+        elif project.plugins is not None:
+            chosen = (*project.plugins, *sorted(wanted.difference(project.plugins)))
+        is_said = environ.get("EARNORM_DISABLED_PLUGINS") is not None
+        project = replace(project, disabled=frozenset() if is_said else project.disabled - wanted)
+        return cls(chosen, outside | here | project.disabled, wanted, here, project)
+
+    def source_of(self, name: str) -> str:
+        """Return the part of a message that says which file selects a plugin; else an empty text."""
+        return f" of {self.project.file}" if name in (self.project.plugins or ()) else ""
 
     def without(self, names: Collection[str]) -> Selection:
         """Return a copy that selects and requires none of these names."""
@@ -216,8 +240,12 @@ def survey(selection: Selection, known: Installed | None = None) -> list[PluginI
         info = PluginInfo(name, *distribution_of(point))
         if name in selection.disabled:
             info.status, info.reason = "disabled", "disabled= or EARNORM_DISABLED_PLUGINS names it"
+            if name in selection.project.disabled:
+                info.reason = f"{selection.project.file} disables it"
         elif named is not None and name not in named:
             info.status, info.reason = "not selected", "plugins= or EARNORM_PLUGINS leaves it out"
+            if selection.project.plugins is not None:
+                info.reason = f"{selection.project.file} leaves it out"
         elif known.clash(name):
             info.status, info.reason = "ambiguous", known.clash(name)
         else:
@@ -261,7 +289,8 @@ def selected(selection: Selection, known: Installed) -> list[tuple[str, object]]
             continue
         if name not in known:
             raise PluginError(
-                f"plugin {name!r} is not installed: {install_hint(name)}{nearest(name, known)}"
+                f"plugin {name!r}{selection.source_of(name)} is not installed: "
+                f"{install_hint(name)}{nearest(name, known)}"
             )
         if known.clash(name):
             raise PluginError(known.clash(name)).coded("name_taken")

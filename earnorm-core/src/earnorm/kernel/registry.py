@@ -36,7 +36,7 @@ class Listener(Protocol):
         """Hear of a new model; an exception takes the definition back."""
 
     def model_forgotten(self, model: type[BaseModel]) -> None:
-        """Let go of a model."""
+        """Drop a model."""
 
 
 _listeners: list[weakref.ref[Listener]] = []
@@ -153,7 +153,7 @@ def rivals(
         return None
     del model
     gc.collect()  # a class that only the garbage holds is none to choose
-    living = [model for reference in places.values() if (model := reference()) is not None]
+    living = [held for reference in places.values() if (held := reference()) is not None]
     return (living[-2], living[-1]) if len(living) > 1 else None
 
 
