@@ -145,15 +145,15 @@ def rivals(
         name: The name.
         counts: A function that tells which models count.
     """
-    places: dict[str, weakref.ref[type[BaseModel]]] = {}
-    for model in candidates(name):
-        if not is_local(model) and counts(model):
-            places[_place(model)] = weakref.ref(model)
+    places = {
+        _place(model): weakref.ref(model)
+        for model in candidates(name)
+        if not is_local(model) and counts(model)
+    }
     if len(places) < 2:
         return None
-    del model
     gc.collect()  # a class that only the garbage holds is none to choose
-    living = [held for reference in places.values() if (held := reference()) is not None]
+    living = [model for reference in places.values() if (model := reference()) is not None]
     return (living[-2], living[-1]) if len(living) > 1 else None
 
 
