@@ -69,8 +69,8 @@ class App(kernel.App):
         database: The database's name.
         client: A client that the application made itself, instead of a URI. The App never closes it.
         driver: ``"pymongo"`` (the default) or ``"motor"``; also ``EARNORM_DRIVER``.
-        plugins: Names, classes and instances; the default is ``EARNORM_PLUGINS``, or all that are
-            installed.
+        plugins: Names, classes and instances; the default is ``EARNORM_PLUGINS``, else those of
+            the project (``[tool.earnorm]`` of pyproject.toml), else all that are installed.
         disabled: Names of plugins that are never loaded, and of features that the App does without;
             ``EARNORM_DISABLED_PLUGINS`` adds to it.
         required: Names of plugins that must be active; nothing outside can switch them off.
