@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import earnorm
 from earnorm.cli import doctor
 from earnorm.cli.application import application
 from tests.cli.distributions import write_distribution
+from tests.core.conftest import definitions
 
 GOOD = "import earnorm\nclass Plugin:\n    api = 1\n"
 MARK = "    @earnorm.hookimpl\n"
@@ -435,7 +436,7 @@ class Plugin:
 
 
 @pytest.fixture
-def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name = f"users_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(
         "from earnorm import String, models\n"
@@ -444,7 +445,8 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "    name = String(index=True)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    return name
+    with definitions():  # each test has a module of its own with a model of this name
+        yield name
 
 
 def test_models_tells_which_distribution_each_part_is_of(

@@ -26,7 +26,7 @@ class Parcel(BaseModel):
 class Plain(BaseModel):
     """A model of no unique field, of which a second save would store a second document."""
 
-    _name = "durable.plain"
+    _name = "durable.written"
     text = String()
 
 
@@ -239,7 +239,7 @@ async def test_a_cancelled_hook_leaves_a_record_that_knows_it_is_stored(
         assert not plain.is_changed
         is_over = True
         await plain.save()
-        raw = app.dangerous_raw("to count")["durable_plain"]
+        raw = app.dangerous_raw("to count")["durable_written"]
         assert [d["text"] async for d in raw.find()] == ["b"]
 
 
