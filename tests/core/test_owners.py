@@ -320,7 +320,8 @@ async def test_a_transaction_looks_only_at_models_that_are_new(
         assert looked == []
         kept.append(form(20))
         await started.prepare_models()
-        assert set(looked) == {"own.form20"}
+        # A model of another test that no App can use is looked at whenever one may have mended it.
+        assert {name for name in looked if name.startswith("own.")} == {"own.form20"}
         assert started.bind(kept[-1]).is_prepared
 
 
