@@ -23,6 +23,7 @@ from earnorm.kernel.value_steps import NOTHING, ValueBatch, ValueRow, ValueSteps
 from earnorm.model.kinds import by_model, is_mixed, model_of
 from earnorm.model.validation.checking import checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating
+from earnorm.model.writing import turns as turns  # whoever writes records needs it, and loads it so
 from earnorm.model.writing.changed_paths import by_paths, note_paths, refuse_displaced
 from earnorm.model.writing.classes import deciding, know_classes, parts_of
 from earnorm.model.writing.copies import Copies, joined
