@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from earnorm import App, BaseModel, ConcurrencyError, Date, Inc, Int, NotFound, RecordSet
+from earnorm import (
+    App,
+    BaseModel,
+    ConcurrencyError,
+    Date,
+    DuplicateKey,
+    Inc,
+    Int,
+    NotFound,
+    RecordSet,
+    String,
+)
 
 
 class Day(BaseModel):
@@ -104,3 +115,55 @@ async def test_records_that_a_deletion_leaves_are_named(app: App, way: Way) -> N
         await way(pages)
     assert caught.value.ids == ("2020-01-03",)
     assert (await Page.search()).ids == ["2020-01-03"]
+
+
+class Coupon(BaseModel):
+    _name = "partly.coupon"
+
+    code = String(unique=True)
+    number = Int(default=0)
+
+
+class Ticket(Coupon):
+    _name = "partly.ticket"
+    _versioned = True
+
+
+async def save_code(records: RecordSet[Any]) -> None:
+    for record in records:
+        record.code = "x"
+    await records.save()
+
+
+async def write_code(records: RecordSet[Any]) -> None:
+    await records.write({"code": "x", "number": Inc(1)})
+
+
+async def write_many_codes(records: RecordSet[Any]) -> None:
+    await type(records[0]).write_many({record: {"code": "x"} for record in records})
+
+
+async def bulk_codes(records: RecordSet[Any]) -> None:
+    async with type(records[0]).bulk() as calls:
+        for record in records:
+            calls.write(record, {"code": "x"})
+
+
+@pytest.mark.parametrize("model", [Coupon, Ticket])
+@pytest.mark.parametrize("way", [save_code, write_code, write_many_codes, bulk_codes])
+async def test_who_was_written_before_a_duplicate_knows_it(
+    app: App, way: Way, model: type[BaseModel]
+) -> None:
+    await model.create([{"code": code} for code in "abc"])
+    records = await model.search(order="code")
+    with pytest.raises(DuplicateKey):
+        await way(records)
+    for record in records:
+        found = await model.get(record.id)
+        if record.is_changed:  # a save that was refused keeps the change
+            assert found.code != "x"
+            await record.refresh()
+        assert (record.code, record.number) == (found.code, found.number)
+    assert (await model.search()).mapped("code").count("x") == 1
+    await records.write({"number": Inc(10)})
+    assert {n % 10 for n in records.mapped("number")} <= {0, 1}

@@ -18,6 +18,7 @@ from earnorm import (
     Embedded,
     EmbeddedModel,
     Float,
+    Inc,
     Int,
     Json,
     List,
@@ -265,6 +266,33 @@ async def test_a_save_inside_of_a_save_does_not_wait_for_it(database: str) -> No
         await asyncio.wait_for(record.save(), 20)
         found = await Kept.get(record.id)
         assert (found.text, found.n) == ("1", 7)
+
+
+@pytest.mark.parametrize("of_set", [True, False])
+async def test_a_refresh_and_a_write_of_one_record_are_done_in_order(
+    server_app: App, of_set: bool
+) -> None:
+    record = await Kept.create({"n": 1})
+    records = Kept.browse([]) + record
+    refresh = records.refresh if of_set else record.refresh
+    for calls in ((record.save, refresh), (refresh, record.save)):
+        record.n = record.n + 4  # type: ignore[operator]
+        await asyncio.gather(*(call() for call in calls))
+        assert (await Kept.get(record.id)).n == record.n and not record.is_changed
+    await asyncio.gather(record.write({"n": Inc(4)}), refresh())
+    assert (await Kept.get(record.id)).n == record.n and not record.is_changed
+
+
+async def test_writes_whose_hooks_write_the_other_record_do_not_wait_for_each_other(
+    database: str,
+) -> None:
+    plugin = Writing()
+    async with default_app("pymongo", database, [plugin]):
+        one, other = await Kept.create([{"text": "0"}, {"text": "0"}])
+        plugin.calls = [lambda: one.write({"n": 1}), lambda: other.write({"n": 1})]
+        writes = asyncio.gather(one.write({"text": "1"}), other.write({"text": "1"}))
+        await asyncio.wait_for(writes, 20)
+        assert (await Kept.search()).mapped("n") == [1, 1]
 
 
 async def test_who_is_cancelled_while_waiting_holds_up_nobody(server_app: App) -> None:

@@ -580,7 +580,12 @@ class RecordSet(Generic[M]):
         """
         from earnorm.model.reading.refreshing import refresh
 
-        await refresh(list(self._loaded), self._model, fields)
+        records = list(self._loaded)
+        turn = await writing.turns.take(records)
+        try:
+            await refresh(records, self._model, fields)
+        finally:
+            writing.turns.end(turn, records)
         return self
 
     async def still_exists(self) -> RecordSet[M]:

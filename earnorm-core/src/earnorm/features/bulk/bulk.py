@@ -348,6 +348,8 @@ class Bulk(Generic[M]):
                 await self._learn_written(matched, op, changes)
                 failures.append(matched)
             elif isinstance(matched, BaseException):
+                if isinstance(matched, DuplicateKey):
+                    await self._learn_written(matched, op, changes)
                 failures.append(self._located(matched, [change.position for change in changes]))
             else:
                 self.written = matched
@@ -399,7 +401,10 @@ class Bulk(Generic[M]):
         return error
 
     async def _learn_written(
-        self, error: ConcurrencyError | NotFound, op: Operation, changes: list[Change]
+        self,
+        error: ConcurrencyError | NotFound | DuplicateKey,
+        op: Operation,
+        changes: list[Change],
     ) -> None:
         """Name the records that were not written in the error; the others know their new values."""
         assert isinstance(op.values, PerRecord)

@@ -6,7 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain
-from earnorm.exceptions import ConcurrencyError, EarnORMError, NotFound
+from earnorm.exceptions import (
+    ConcurrencyError,
+    DuplicateKey,
+    EarnORMError,
+    NotFound,
+)
 from earnorm.fields.base import MISSING
 from earnorm.fields.record_ids import id_text
 from earnorm.kernel.operations import Operation, PerRecord, Update, made_by
@@ -32,7 +37,7 @@ def has_conditions(op: Operation) -> bool:
 
 
 async def find_written(
-    error: ConcurrencyError | NotFound,
+    error: ConcurrencyError | NotFound | DuplicateKey,
     bound: BoundModel,
     op: Operation,
     sent: Sequence[tuple[BaseModel, Update]],
@@ -45,8 +50,11 @@ async def find_written(
     conditional write counts as written if the database has exactly what the record has after it:
     the revision alone does not tell this write from that of somebody else.
 
+    A unique index refuses one record, and what else is written depends on the kind of write. In a
+    transaction nothing is.
+
     Args:
-        error: The error, which gets the ids.
+        error: The error, which gets the ids; that of a unique index keeps what it says.
         bound: The records' model.
         op: The write.
         sent: The records, each with its update.
@@ -54,6 +62,9 @@ async def find_written(
         others: The updates of records of which only the ids are known, by id. One with conditions
             of its own does not count as written, because nothing tells it from that of others.
     """
+    is_duplicate = isinstance(error, DuplicateKey)
+    if is_duplicate and op.env.transaction is not None:
+        return ()
     pks = list(dict.fromkeys([*(record.pk for record, _ in sent), *others]))
     written: set[Any] = set()
     if len(pks) > 1:
@@ -62,7 +73,7 @@ async def find_written(
         except EarnORMError:  # the first error says more
             return ()
         documents = {document["_id"]: document for document in existing}
-        is_conditional = has_conditions(op)
+        is_conditional = is_duplicate or has_conditions(op)
         back = op.notes.get(HAND_BACK) or HandBack()
         for record, update in sent:
             document = documents.get(record.pk)
@@ -73,7 +84,8 @@ async def find_written(
         for pk, update in others.items():
             if pk in documents and not (update.expect or update.where is not Domain.TRUE):
                 written.add(pk)
-    error.ids = id_texts(bound, [pk for pk in pks if pk not in written])
+    if not isinstance(error, DuplicateKey):
+        error.ids = id_texts(bound, [pk for pk in pks if pk not in written])
     return written
 
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain, condition
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import ConcurrencyError, ErrorDetail, NotFound, ValidationError
+from earnorm.exceptions import (
+    ConcurrencyError,
+    DuplicateKey,
+    ErrorDetail,
+    NotFound,
+    ValidationError,
+)
 from earnorm.kernel.durable import Waiting, tell
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.notes import NO_NOTES, Note
@@ -237,7 +243,7 @@ async def _save(
     touch(env, records)
     later: list[Waiting] = []
     try:
-        failure: ConcurrencyError | NotFound | None = None
+        failure: ConcurrencyError | NotFound | DuplicateKey | None = None
         op: Operation | None = None
         if updates:
             if len(updates) == 1:
@@ -254,12 +260,17 @@ async def _save(
                 await check_matched(bound, op, matched, len(updates))
             except ValidationError as error:
                 refuse_displaced(error, [row.held for row in rows])
-                raise relocated(error, [row.loc for row, _ in updates]) from error.__cause__
+                refused = relocated(error, [row.loc for row, _ in updates])
+                if not isinstance(refused, DuplicateKey):
+                    raise refused from error.__cause__
+                failure = refused
             except (ConcurrencyError, NotFound) as error:
+                failure = error
+            if failure is not None:
                 sent = [(row.record, update) for row, update in updates]
-                written = await find_written(error, bound, op, sent)
+                written = await find_written(failure, bound, op, sent)
                 updates = [(row, update) for row, update in updates if row.record.pk in written]
-                rows, failure = [row for row, _ in updates], error
+                rows = [row for row, _ in updates]
         for row in rows:
             if len(row.values) != len(row.held.held):
                 forget_taken(row.held, row.values)

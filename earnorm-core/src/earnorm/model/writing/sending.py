@@ -92,18 +92,22 @@ async def write_all(
         op = op.with_note(RETURNED, returned)
     later: list[Waiting] = []
     op = on_its_way(bound, op, Way.WRITE, later, records)
-    failure: ConcurrencyError | NotFound | None = None
+    failure: ConcurrencyError | NotFound | DuplicateKey | None = None
     try:
         try:
             await send(bound, op, len(pks), lambda: refuse_outside(bound, op, plan.guards))
         except ValidationError as error:
             if own is not None:
                 refuse_displaced(error, [own])
-            raise
+            if not isinstance(error, DuplicateKey):
+                raise
+            failure = error
         except (ConcurrencyError, NotFound) as error:
+            failure = error
+        if failure is not None:
             sent = [(record, update) for record in records]
-            written = await find_written(error, bound, op, sent, plan.unknown)
-            held, failure = [h for h in held if cast("BaseModel", h.structure).pk in written], error
+            written = await find_written(failure, bound, op, sent, plan.unknown)
+            held = [h for h in held if cast("BaseModel", h.structure).pk in written]
         if own is not None and held:
             forget_taken(own, plan.values.keys() | plan.unknown)
         for before in held:
@@ -231,7 +235,7 @@ async def write_each(
                 lambda: refuse_changes_outside(bound, op, changes),
                 [change.row.loc for change in changes],
             )
-        except (ConcurrencyError, NotFound) as error:
+        except (ConcurrencyError, NotFound, DuplicateKey) as error:
             known = [change for change in changes if change.row.record is not None]
             unknown = frozenset[str]().union(*(change.plan.unknown for change in known))
             sent = [(change.row.record, updates[change.pk]) for change in known]

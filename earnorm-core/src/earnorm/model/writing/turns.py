@@ -1,10 +1,11 @@
-"""Turns of writes through one record: a write that is under way is waited for by the next one.
+"""Turns of writes and refreshes of one record: the second task waits until the first is done.
 
 The server may do two writes in another order than they were sent in, and two saves at once would
 carry out the same commands twice. So the second task waits, and then sends what is still pending.
 
 Nobody waits inside a transaction: the write that is under way may itself wait for the end of that
-transaction. A write that a step or a hook makes for a write does not wait for it either.
+transaction. A write that a step or a hook makes for another write does not wait either, because
+two such writes could wait for each other.
 """
 
 from __future__ import annotations
@@ -22,25 +23,25 @@ if TYPE_CHECKING:
 
 
 class Turn:
-    """The writes of one call, while it runs.
+    """A write or a refresh, while it runs.
 
     Attributes:
         over: Set at the end; None while nobody waits.
-        token: Takes the turn out of this task's own turns.
+        token: Ends the turn in its task; None when it is over, and in a transaction.
     """
 
     __slots__ = ("over", "token")
 
     over: asyncio.Event | None
-    token: Token[tuple[Turn, ...]] | None
+    token: Token[Turn | None] | None
 
 
-_own: ContextVar[tuple[Turn, ...]] = ContextVar("earnorm_turns", default=())
-"""The turns that this task runs in."""
+_own: ContextVar[Turn | None] = ContextVar("earnorm_turn", default=None)
+"""The turn that this task works in, or was begun in."""
 
 
 async def take(records: Sequence[BaseModel]) -> Turn:
-    """Wait until no write of another task is under way for the records, and begin a turn.
+    """Wait until no other task writes or refreshes one of the records, and begin a turn.
 
     Pass it to :func:`end` when the write is done or has failed.
     """
@@ -49,14 +50,14 @@ async def take(records: Sequence[BaseModel]) -> Turn:
     env = find_env()
     if env is not None and env.transaction is not None:
         return turn
-    own = _own.get()
     # All records are taken at once, so that two sets cannot wait for each other.
-    free = False
+    own = _own.get()
+    free = own is not None and own.token is not None
     while not free:
         free = True
         for record in records:
             other: Turn | None = getattr(record, "_turn", None)
-            if other is not None and other not in own:
+            if other is not None:
                 if other.over is None:
                     other.over = asyncio.Event()
                 await other.over.wait()
@@ -65,7 +66,7 @@ async def take(records: Sequence[BaseModel]) -> Turn:
     for record in records:
         if getattr(record, "_turn", None) is None:
             set_turn(record, turn)
-    turn.token = _own.set((*own, turn))
+    turn.token = _own.set(turn)
     return turn
 
 
@@ -74,6 +75,7 @@ def end(turn: Turn, records: Sequence[BaseModel]) -> None:
     if turn.token is None:
         return
     _own.reset(turn.token)
+    turn.token = None
     for record in records:
         if getattr(record, "_turn", None) is turn:
             clear_turn(record)
