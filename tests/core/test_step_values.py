@@ -335,6 +335,33 @@ async def test_a_put_takes_the_place_of_changed_items(database: str, mongo_uri: 
         await drop(app)
 
 
+async def test_a_position_beside_chosen_items_is_refused(database: str, mongo_uri: str) -> None:
+    class Counting:
+        api = 1
+
+        @hookimpl
+        def register_steps(self, model: ModelView) -> Iterable[Step]:
+            if model.name == "step_values.placed":
+                yield Step(Stage.STAMP, "count", self.count, on="write")
+
+        def count(self, batch: DocumentBatch) -> None:
+            for row in batch.rows:
+                row.merge("$inc", {"spots.0.x": 1})
+
+    async with App(mongo_uri, database=database, plugins=[Counting()]) as app:
+        one, other = await Placed.create([{"spots": [{"x": 1}]}, {"spots": [{"x": 1}]}])
+        items = {"spots": UpdateItems([("x", "=", 1)], {"x": 3})}
+        for attempt in (
+            lambda: one.write(items),
+            lambda: Placed.write_many({one: {"number": 1}, other: items}),
+        ):
+            with pytest.raises(PluginError, match="'count': it changes 'spots") as caught:
+                await attempt()
+            assert caught.value.code == "step_conflict"
+        assert {placed.number for placed in await Placed.search()} == {None}
+        await drop(app)
+
+
 class Hiding:
     """Increases the number of every write, and lets nobody read it after a write."""
 

@@ -65,6 +65,10 @@ def merged(operators: Operators, operator: str, values: Mapping[str, Any]) -> Op
 
 
 def _merge(result: dict[str, dict[str, Any]], operator: str, path: str, operand: Any) -> None:
+    for name, spec in result.items():
+        for other in spec:
+            if ("$[" in path or "$[" in other) and _may_be_one_item(path, other):
+                raise ConflictingChange(path, operator, name)
     met = _met(result, path)
     if not met:
         result.setdefault(operator, {})[path] = operand
@@ -106,6 +110,19 @@ def _met(result: Mapping[str, Mapping[str, Any]], path: str) -> list[tuple[str, 
         if other.startswith(root)
         and (other == path or other.startswith(f"{path}.") or path.startswith(f"{other}."))
     ]
+
+
+def _may_be_one_item(path: str, other: str) -> bool:
+    """Return whether one path names by its position an item that the other one may choose."""
+    by_position = False
+    for part, other_part in zip(path.split("."), other.split("."), strict=False):
+        if part == other_part:
+            continue
+        first, second = sorted((part, other_part))
+        if not (first.startswith("$[") and second.isdecimal()):
+            return False
+        by_position = True
+    return by_position
 
 
 def _refuse_beside_toggle(
