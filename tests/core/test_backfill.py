@@ -278,6 +278,22 @@ async def test_a_list_that_is_written_meanwhile_is_filled_in_as_it_is_then(
         ]
 
 
+class Revised(BaseModel):
+    _name = "backfill.revised"
+    _versioned = True
+
+    state = String(default="new")
+
+
+async def test_a_revision_is_no_default_to_fill_in(app: App) -> None:
+    raw = app.dangerous_raw("documents of another program")["backfill_revised"]
+    await raw.insert_one({})
+    assert (await Revised.backfill(dry_run=True)).fields == {"state": 1}
+    await Revised.backfill()
+    found = await raw.find_one({})
+    assert found["state"] == "new" and "_revision" not in found
+
+
 @pytest.fixture(scope="module")
 def lawful() -> Iterator[World]:
     with world() as started:

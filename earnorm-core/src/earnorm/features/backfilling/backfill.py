@@ -69,9 +69,10 @@ Progress: TypeAlias = Callable[[Backfilled], Awaitable[None] | None]
 def fields_with_default(fields: Mapping[str, Field[Any, Any]]) -> list[str]:
     """Return the names of the stored fields whose default a document may lack.
 
-    A field inside embedded objects is named by its path.
+    A field inside embedded objects is named by its path. Fields that features add for themselves
+    (``_revision``) are left out: for them, a key that is missing has a meaning of its own.
     """
-    names = [name for name, field in fields.items() if has_default(field)]
+    names = [n for n, field in fields.items() if has_default(field) and not n.startswith("_")]
     for inside in _inside(fields):
         names += sorted(inside.paths)
     return names
