@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +11,19 @@ import pytest
 from earnorm import (
     App,
     BaseModel,
+    DateTime,
     Dict,
+    DuplicateKey,
     Embedded,
     EmbeddedModel,
+    Enum,
     Int,
     List,
+    Many2many,
     Many2one,
+    One2many,
     Reference,
+    Sequence,
     Set,
     String,
     ValidationError,
@@ -26,6 +33,10 @@ from earnorm.features.indexes.declarations import declared_indexes
 from .test_unique_places import KINDS, LISTS, a_class
 
 Wrap = Callable[[Any], Any]
+
+
+class Grade(enum.Enum):
+    GOOD = "good"
 
 
 def embedded(**fields: Any) -> Any:
@@ -57,6 +68,7 @@ PATHS = {
 }
 """The places to which the database has a path."""
 ALL = KINDS | LISTS
+ALL["grade"] = (lambda **o: Enum(Grade, **o), Grade.GOOD)
 
 
 def made(place: str, field: Any) -> type[Any]:
@@ -275,3 +287,129 @@ def test_on_delete_is_kept_by_an_index_or_refused(place: str, option: Any) -> No
         else:
             (spec,) = declared_indexes(made(place, field()))
             assert spec.keys[0][0] == PATHS[place].replace("x", "f")
+
+
+IDS = {"string", "selection", "int", "float", "date", "datetime", "time", "oid", "uuid"}
+IDS |= {"grade", "percent", "target", "coded"}
+"""The kinds of an id; docs/fields.md names the others."""
+
+
+def with_id(name: str, field: Any, **more: Any) -> type[Any]:
+    return a_class(name, BaseModel, {"_name": f"law.id.{name}", "_id": field, "n": Int(), **more})
+
+
+@pytest.mark.parametrize("kind", ALL)
+async def test_every_kind_names_a_record_or_is_no_id(memory_app: App, kind: str) -> None:
+    make, value = ALL[kind]
+    if kind not in IDS:
+        with pytest.raises(TypeError, match="the id of a record cannot be of kind"):
+            with_id(f"no_{kind}", make())
+        return
+    model = with_id(f"is_{kind}", make(required=True))
+    link = a_class(
+        f"To_{kind}", BaseModel, {"_name": f"law.to.{kind}", "to_id": Many2one(model), "n": Int()}
+    )
+    record = await model.create({"_id": value, "n": 1})
+    await record.write({"n": 2})
+    record.n = 3
+    await record.save()
+    await record.refresh()
+    assert [(await model.get(given)).n for given in (record.pk, record.id, record)] == [3, 3, 3]
+    held = await link.get((await link.create({"to_id": record})).id)
+    assert await held.to_id == record and await link.search([("to_id.n", "=", 3)]).count() == 1
+    for given in (record.pk, record.id):
+        await model.upsert({"id": given, "n": 4}, on="id")
+    assert await model.search([("n", "=", 4)]).count() == await model.search().count() == 1
+    await record.unlink()
+    assert await model.search().count() == 0
+
+
+@pytest.mark.parametrize("option", sorted(CHECKS.keys() | {"copy", "readonly"}))
+async def test_an_option_of_an_id_is_kept_or_refused(memory_app: App, option: str) -> None:
+    for kind in sorted(IDS):
+        make, value = ALL[kind]
+        is_link = kind in ("target", "coded")
+        if is_link and option in ("validators", "default"):
+            continue  # links take no validators; a default is a record
+        name = f"{option}_{kind}"
+        if option in ("db_name", "copy"):
+            given = {"db_name": "key", "copy": True}
+            with pytest.raises(TypeError, match=option):
+                with_id(name, make(**{option: given[option]}))
+            continue
+        given_value: Any = {
+            "default": lambda value=value: value,
+            "validators": [refuse],
+            "help": "what people read",
+            "string": "what people read",
+        }.get(option, True)
+        model = with_id(name, make(**{option: given_value}))
+        if option in ("help", "string"):
+            assert "what people read" in str(model.json_schema())
+        elif option == "default":
+            assert (await model.create({})).pk == (await model.get(value)).pk is not None
+        elif option == "validators":
+            with pytest.raises(ValidationError, match="the validator says no"):
+                await model.create({"_id": value})
+        elif option == "required":
+            with pytest.raises(ValidationError):
+                await model.create({"_id": None})
+        else:
+            record = await model.create({"_id": value})
+            with pytest.raises(ValidationError):  # an id never changes
+                await record.write({"_id": value})
+            with pytest.raises(DuplicateKey):  # the database's own index of the ids
+                await model.create({"_id": value})
+            (diff,) = await memory_app.indexes.diff([model])
+            assert diff.is_in_step
+
+
+NO_IDS: dict[str, Callable[[], Any]] = {
+    "computed": lambda: Int(compute="f"),
+    "stored": lambda: Int(compute="f", store=True),
+    "elsewhere": lambda: One2many("x", "y"),
+    "through": lambda: Many2many("x", through="y"),
+    "clock": lambda: DateTime(auto_now_add=True),
+    "sequence": Sequence,
+    "set_null": lambda: Many2one("x", on_delete="set_null"),
+}
+
+
+@pytest.mark.parametrize("case", NO_IDS)
+def test_a_field_whose_value_comes_later_or_can_go_is_no_id(case: str) -> None:
+    with pytest.raises(TypeError, match="the id of a record cannot"):
+        with_id("wrong", NO_IDS[case]())
+
+
+COPIED_NOWHERE: dict[str, Callable[..., Any]] = {
+    "one2many": lambda **o: One2many("x", "y", **o),
+    "inverse": lambda **o: Many2many("x", inverse="y", **o),
+    "through": lambda **o: Many2many("x", through="y", **o),
+    "clock": lambda **o: DateTime(auto_now=True, **o),
+    "sequence": Sequence,
+}
+
+
+@pytest.mark.parametrize("case", COPIED_NOWHERE)
+def test_what_no_copy_takes_cannot_be_declared_to_be_copied(case: str) -> None:
+    made("top", COPIED_NOWHERE[case](copy=False))
+    with pytest.raises(TypeError, match=r"Law\.f: copy="):
+        made("top", COPIED_NOWHERE[case](copy=True))
+
+
+@pytest.mark.parametrize("place", sorted(ITEMS | INSIDE))
+def test_a_sequence_numbers_records_only(place: str) -> None:
+    with pytest.raises(TypeError, match="record"):
+        made(place, Sequence())
+
+
+OF_MODELS = ("_name", "_collection", "_indexes", "_validation", "_options", "_versioned", "_order")
+OF_MODELS += ("_soft_delete", "_discriminator", "_inherits", "_abstract", "_inherit")
+OF_MODELS += ("_parent_name", "_parent_store", "_bookkeeping")
+OF_MODELS += ("_read_concern", "_write_concern", "_read_preference")
+
+
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_an_embedded_model_takes_no_option_of_a_model(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Wrong\.{name}: the option belongs to a model"):
+        a_class("Wrong", EmbeddedModel, {name: "x"})

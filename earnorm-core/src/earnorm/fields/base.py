@@ -183,6 +183,8 @@ class Field(Expressions[V], Generic[V, N]):
     """A value can be given in a constructor, an assignment or a write."""
     how_to_write: ClassVar[str] = ""
     """The way to write a field that is not assignable, for messages."""
+    identifies: bool = True
+    """The id of a record can be of this kind: conditions take its stored form and its JSON text."""
     of_records: bool = False
     """Only a record can have the field, not an embedded object or a list."""
 
@@ -208,6 +210,8 @@ class Field(Expressions[V], Generic[V, N]):
     computed: Computed | None = None
     """The source of the value if it is computed, else None."""
     _convert: Callable[[Any], Any] | None = None
+    given_options: frozenset[str] = frozenset()
+    """The names of the common options that the declaration gives."""
     generated: bool = False
     """The value is filled in when the record is stored, so nobody has to give it."""
 
@@ -237,6 +241,7 @@ class Field(Expressions[V], Generic[V, N]):
                 f"options: {', '.join(sorted(FieldOptions.__annotations__))}"
             )
         self.name = self.model_name = ""
+        self.given_options = frozenset(options)
         self.required = bool(required)
         self.default = default
         self.choices = tuple(choices or ())

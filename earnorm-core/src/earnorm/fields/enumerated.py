@@ -45,6 +45,7 @@ class Enum(ConvertingField[M, N], Generic[M, N]):
         self._bind(required, default, None, validators, options)
         self.enum = members
         self._types = {type(member.value) for member in members}
+        self.identifies = self._types == {str}  # the text of an id is no number
 
     def annotation(self) -> Any:
         return self.enum

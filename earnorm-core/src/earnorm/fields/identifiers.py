@@ -93,6 +93,7 @@ class Binary(Field[bytes, N]):
 
     python_type: ClassVar[Any] = bytes
     operand_types = (bytes, BsonBinary)
+    identifies = False
     max_length: int | None
 
     def __init__(

@@ -30,6 +30,7 @@ class IPAddress(ConvertingField[Address, N]):
     """
 
     lossy = True
+    identifies = False
     version: Literal[4, 6] | None
 
     def __init__(

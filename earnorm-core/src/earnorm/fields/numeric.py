@@ -206,6 +206,7 @@ class Boolean(Field[bool, N]):
 
     python_type: ClassVar[Any] = bool
     operand_types = (bool,)
+    identifies = False
 
     def bson_schema(self) -> Mapping[str, Any]:
         return {"bsonType": "bool"}

@@ -15,12 +15,15 @@ _INDEXING: Final = ("unique", "index", "sparse")
 _NO_IDS: Final = frozenset({"array", "decimal", "object"})
 
 
-def check_options(owner: str, fields: Iterable[Field[Any, Any]]) -> None:
+def check_options(
+    owner: str, fields: Iterable[Field[Any, Any]], *, of_records: bool = False
+) -> None:
     """Check the options of a class's fields, and of all fields inside of them, at their places.
 
     Args:
         owner: The name of the class, for messages.
         fields: Its fields.
+        of_records: The class is a model, whose ``_id`` is the id of its records.
 
     Raises:
         TypeError: An option cannot be kept; the message names the field and the option.
@@ -28,9 +31,16 @@ def check_options(owner: str, fields: Iterable[Field[Any, Any]]) -> None:
     fields = list(fields)
     for field in fields:
         if field.name == "_id":
-            _check_id(owner, field)
+            _check_hash(owner, field)
+            if of_records:
+                _check_id(owner, field)
         if not field.stored and not field.is_derived:
             _check_unstored(owner, field)
+        if field.generated and _is_to_be_copied(field):
+            raise TypeError(
+                f"{owner}.{field.name}: copy=True cannot be kept by a {type(field).__name__} whose value "
+                f"is filled in when a record is stored: the copy gets its own"
+            )
     for place in places(fields):
         if place.unreachable:
             _check_unreachable(owner, place)
@@ -87,26 +97,56 @@ def check_field_inside(owner: str, field: Field[Any, Any]) -> None:
         )
 
 
-def _check_id(owner: str, field: Field[Any, Any]) -> None:
+def _check_hash(owner: str, field: Field[Any, Any]) -> None:
     """Refuse an id of which the program can make no set and no key of a dict."""
     given = field.bson_schema().get("bsonType", ())
     kinds = {given} if isinstance(given, str) else {*given}
     if field.mutable or not kinds.isdisjoint(_NO_IDS):
-        raise TypeError(
-            f"{owner}._id: the id of a record cannot be of kind {type(field).__name__}, because its "
-            f"stored form has no hash; use String, Int, UUID or Date"
-        )
+        raise _no_id(owner, field, "its stored form has no hash")
+
+
+def _check_id(owner: str, field: Field[Any, Any]) -> None:
+    """Refuse an id that cannot name a record, and options that the id of a record cannot keep."""
+    if not field.identifies:
+        raise _no_id(owner, field, "a record cannot be found by its stored form and its text")
+    refused = {
+        "a value that is computed or kept elsewhere": field.is_derived or not field.stored,
+        "a value that is filled in later than the id is drawn (a default= is in time)": field.generated,
+        "db_name=, because the database knows it as _id only": field.db_name != "_id",
+        "copy=True, because no two records have the same one": _is_to_be_copied(field),
+        'on_delete="set_null", because no record is without one; choose "restrict" or "cascade"': (
+            getattr(field, "on_delete", None) == "set_null"
+        ),
+    }
+    for what, is_given in refused.items():
+        if is_given:
+            raise TypeError(
+                f"{owner}._id ({type(field).__name__}): the id of a record cannot have {what}"
+            )
+
+
+def _no_id(owner: str, field: Field[Any, Any], reason: str) -> TypeError:
+    return TypeError(
+        f"{owner}._id: the id of a record cannot be of kind {type(field).__name__}, because "
+        f"{reason}; use String, Int, UUID or Date"
+    )
 
 
 def _check_unstored(owner: str, field: Field[Any, Any]) -> None:
     given = {name: getattr(field, name) for name in _INDEXING}
     given["db_name"] = field.db_name != field.name
+    given["copy"] = _is_to_be_copied(field)
     for option, is_given in given.items():
         if is_given:
             raise TypeError(
                 f"{owner}.{field.name}: {option}= has no meaning for a {type(field).__name__} that "
                 f"stores nothing in this record"
             )
+
+
+def _is_to_be_copied(field: Field[Any, Any]) -> bool:
+    """Return whether the declaration says so, as it is the default of most fields."""
+    return field.copy and "copy" in field.given_options
 
 
 def _check_unreachable(owner: str, place: Place) -> None:

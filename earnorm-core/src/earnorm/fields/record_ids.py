@@ -39,17 +39,25 @@ def id_operand(field: Field[Any, Any], value: Any) -> Any:
     pk = _pk_of(value)
     if pk is not None:
         return pk
-    try:
-        return type(field).operand(field, value)
-    except ValueError:
-        if type(value) is not str:
-            raise
+    if type(value) is not str or not _takes_any_operand(field):
+        try:
+            return type(field).operand(field, value)
+        except ValueError:
+            if type(value) is not str:
+                raise
     for kind in (field.annotation(), field.json_type()):
         try:
             return field.encode(pydantic.TypeAdapter(kind).validate_python(value))
         except pydantic.ValidationError:
             continue
     return value
+
+
+def _takes_any_operand(field: Field[Any, Any]) -> bool:
+    """Return whether the kind does not say which values its conditions take."""
+    from earnorm.fields.base import Field  # which imports this module
+
+    return not field.operand_types and type(field).operand is Field.operand
 
 
 def given_id(model: type[Any], value: Any) -> Any:

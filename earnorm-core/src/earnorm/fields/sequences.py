@@ -25,6 +25,7 @@ class Sequence(String[Literal[True]]):
     """
 
     generated = True
+    of_records = True
 
     def __init__(
         self,

@@ -265,6 +265,7 @@ class Duration(ConvertingField[datetime.timedelta, N]):
 
     python_type: ClassVar[Any] = datetime.timedelta
     lossy = True
+    identifies = False
     min_value: datetime.timedelta | None
     max_value: datetime.timedelta | None
 

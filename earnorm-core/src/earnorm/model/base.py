@@ -195,7 +195,7 @@ class BaseModel(Declared):
         cls._take_names(body)
         declaration = Declaration(cls, body, declared_fields(cls, _RECORD_NAMES), _RECORD_NAMES)
         declaration.run(BaseModel, brought_attributes)
-        check_options(cls.__name__, declaration.fields.values())
+        check_options(cls.__name__, declaration.fields.values(), of_records=True)
         cls._schema = Schema(cls._name, declaration.fields, declaration.added)
         cls._schema.rules = rules_of(cls)
         cls._schema.default_order = parse_order(cls._order)

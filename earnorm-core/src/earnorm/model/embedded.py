@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import pydantic
 from pydantic_core import PydanticCustomError, core_schema
@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from earnorm.fields.base import MISSING
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.option_rules import check_field_inside, check_options
-from earnorm.model.base import Declared
+from earnorm.model.base import BaseModel, Declared
 from earnorm.model.reading import serializing
 from earnorm.model.reading.fetch import Part, part_of
 from earnorm.model.reading.parts import are_equal, has_parts, parts_in
@@ -44,6 +44,12 @@ class EmbeddedModel(Declared):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         fields = declared_fields(cls, _EMBEDDED_NAMES)
+        for name in _OF_MODELS:
+            if name not in fields and hasattr(cls, name):
+                raise TypeError(
+                    f"{cls.__name__}.{name}: the option belongs to a model, not to an embedded one, "
+                    f"which has no collection; give it to the model that holds the objects"
+                )
         for field in fields.values():
             check_field_inside(cls.__name__, field)
         check_options(cls.__name__, fields.values())
@@ -225,3 +231,10 @@ class EmbeddedModel(Declared):
 
 
 _EMBEDDED_NAMES = reserved_names(EmbeddedModel)
+
+_OF_MODELS: Final = sorted(
+    name
+    for name in BaseModel.__annotations__.keys() - {"_root", "_base", "_identity", "_overridden"}
+    if not hasattr(EmbeddedModel, name)
+)
+"""The class attributes with which a program declares a model, and no embedded object."""

@@ -95,7 +95,7 @@ def _make(
             is_optional = optional if isinstance(optional, bool) else field_name in optional
             fields[field_name] = _field(schema.fields[field_name], is_optional)
         elif hasattr(cls, "_id"):  # an embedded object has no id
-            fields["id"] = (str | None, _ID)
+            fields["id"] = (str | None, _id_info(schema.fields["_id"]))
     is_whole = include is None and exclude is None and optional is False
     title = name or (cls.__name__ if is_whole else f"{cls.__name__}Part")
     with warnings.catch_warnings():
@@ -106,7 +106,13 @@ def _make(
         )
 
 
-_ID: Any = pydantic.Field(default=None, title="Id", json_schema_extra={"readOnly": True})
+def _id_info(field: Field[Any, Any]) -> Any:
+    return pydantic.Field(
+        default=None,
+        title=field.string,
+        description=field.help or None,
+        json_schema_extra={"readOnly": True},
+    )
 
 
 def _field(field: Field[Any, Any], optional: bool) -> tuple[Any, Any]:
