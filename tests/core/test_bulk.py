@@ -16,6 +16,7 @@ from earnorm import (
     Inc,
     NotFound,
     Operation,
+    Push,
     ValidationError,
     fields,
     hookimpl,
@@ -23,7 +24,7 @@ from earnorm import (
 )
 
 from .conftest import Commands, default_app
-from .shop import Person, Stock
+from .shop import Address, Person, Stock
 
 
 async def three() -> Any:
@@ -64,6 +65,25 @@ async def test_it_is_one_call_and_a_command_for_each_kind(commands: Commands) ->
     async with Person.bulk():
         pass
     assert commands.all == []
+
+
+async def test_what_the_program_changes_in_its_values_is_not_written(app: App) -> None:
+    a, b, _ = await three()
+    tags, address = ["x"], Address(city="Hue")
+    extra: dict[str, Any] = {"k": [1]}
+    values: dict[str, Any] = {"tags": tags, "extra": extra, "address": address}
+    async with Person.bulk() as bulk:
+        new = bulk.create({"name": "new", **values})
+        bulk.write(a, values)
+        bulk.write(b, {"tags": Push("y", "z"), "extra.k": extra["k"]})
+        tags.append("later")
+        extra["k"].append(2)
+        address.city = "later"
+        values["age"] = 99
+    for person in (new, a, await Person.get(new.id), await Person.get(a.id)):
+        assert (person.tags, person.extra) == (["x"], {"k": [1]}) and person.age != 99
+        assert person.address == Address(city="Hue")
+    assert (await Person.get(b.id)).extra == {"k": [1]} and address.city == "later"
 
 
 async def test_recordsets_and_unsaved_records_are_taken(app: App) -> None:

@@ -12,6 +12,7 @@ import enum
 import pickle
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import hypothesis
@@ -232,3 +233,26 @@ def test_every_way_out_gives_a_value_or_an_error_of_ours() -> None:
             here.run(example)
 
         holds()
+
+
+PACKED: list[Any] = [["x"], [None], [[1]], [{"a": 1}], [Decimal128("1")], [1e300, 1.0], [1, 2]]
+
+
+def test_a_list_that_is_no_packed_vector_leaves_as_a_value() -> None:
+    with world() as here:
+        raw = here.app.dangerous_raw("values of other programs")["foreign_record"]
+
+        async def example(way: Out, value: Any) -> None:
+            await raw.delete_many({})
+            await raw.insert_many([{"packed": value}, {"packed": None}, {"packed": [1.0, 2.0]}])
+            records = await Foreign.search(order="id")
+            error = await _leave(way, records, "packed")
+            assert error is None or "the column holds" in str(
+                error
+            )  # a table's items have one type
+            assert records[0].packed == pickle.loads(pickle.dumps(records[0])).packed == value
+            assert not records[0].is_changed
+
+        for way in WAYS.values():
+            for value in PACKED:
+                here.run(partial(example, way, value))

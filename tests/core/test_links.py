@@ -23,6 +23,7 @@ from earnorm import (
     NotFound,
     One2many,
     RecordGone,
+    RecordSet,
     Reference,
     String,
     ValidationError,
@@ -340,6 +341,40 @@ async def test_assigned_commands_are_read_where_they_name_all(app: App) -> None:
         _ = old.label_ids.ids
     with pytest.raises(FieldNotLoaded, match="given commands"):
         await old.copy()
+
+
+IN_MEMORY: dict[str, Callable[[RecordSet[Page], Label], Any]] = {
+    "read": lambda pages, gold: list(pages[0].label_ids),
+    "in": lambda pages, gold: pages.filtered_domain([("label_ids", "in", [gold])]),
+    "set": lambda pages, gold: pages.filtered_domain([("label_ids", "!=", None)]),
+    "across": lambda pages, gold: pages.filtered_domain([("label_ids.name", "=", "gold")]),
+    "sorted": lambda pages, gold: pages.sorted("label_ids"),
+    "grouped": lambda pages, gold: pages.grouped("label_ids"),
+    "table": lambda pages, gold: pages.to_arrow(),
+}
+
+
+@pytest.mark.parametrize("way", IN_MEMORY)
+async def test_assigned_commands_are_evaluated_as_they_are_read(app: App, way: str) -> None:
+    gold, silver = await Label.create([{"name": "gold"}, {"name": "silver"}])
+    old, other = await Page.create([{"label_ids": [silver]}, {"title": "other"}])
+    use, pages = IN_MEMORY[way], RecordSet(Page, [old, other])
+    for commands in ([Command.link(gold)], [{"name": "x"}], [Command.create({"name": "y"})]):
+        old.label_ids = commands
+        with pytest.raises(FieldNotLoaded, match="given commands"):
+            use(pages, gold)
+        assert len(pages.filtered_domain([("title", "=", "other")])) == 1
+    old.label_ids = [Command.set([gold])]
+    new = Page(label_ids=[Command.link(gold), Command.link(silver), Command.unlink(silver)])
+    for page in (old,) if way == "across" else (old, new):  # a new record keeps ids, not gold
+        found = use(RecordSet(Page, [page]), gold)
+        if way == "table":
+            assert found.to_pydict()["label_ids"] == [[gold.id]]
+        elif way == "grouped":
+            assert [labels.ids for labels in found] == [[gold.id]]
+        else:
+            assert list(found) == [gold if way == "read" else page]
+    assert not RecordSet(Page, [old, new]).filtered_domain([("label_ids", "in", [silver])])
 
 
 async def test_unlinked_and_linked_again_is_kept(app: App) -> None:

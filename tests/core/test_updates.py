@@ -41,6 +41,7 @@ from earnorm import (
     Push,
     String,
     Unset,
+    UpdateItems,
     ValidationError,
 )
 
@@ -403,6 +404,34 @@ async def test_a_rollback_brings_the_value_back(server_app: App) -> None:
             assert item.views == 6
             raise RuntimeError
     assert item.views == 1 and (await fresh(item)).views == 1
+
+
+async def test_a_change_keeps_the_items_that_it_was_made_of(app: App) -> None:
+    values: dict[str, Any] = {"sku": "a", "qty": 1}
+    line, sort = Line(sku="b", qty=2), {"qty": 1}
+    more = {"note": "n"}
+    pull, add = Pull(line), AddToSet(values)
+    push, update = Push(values, line, sort=sort), UpdateItems([("sku", "=", "a")], more)
+    nested = UpdateItems([("sku", "=", "b")], {"qty": 5}).also([("sku", "=", "a")], more)
+    values["qty"], line.qty, sort["qty"], more["note"] = 8, 9, -1, "later"
+    item = await Item.create({"lines": []})
+    kept = [Line(sku="a", qty=1), Line(sku="b", qty=2)]
+    await item.write({"lines": push})
+    await item.write({"lines": add})
+    assert (await fresh(item)).lines == kept
+    await item.write({"lines": pull})
+    assert (await fresh(item)).lines == kept[:1]
+    for change in (update, nested):
+        await item.write({"lines.0.note": None})
+        await item.write({"lines": change})
+        assert (await fresh(item)).lines == [Line(sku="a", qty=1, note="n")]
+
+
+async def test_a_change_of_what_contains_itself_is_refused_by_the_write(app: App) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(ValidationError):
+        await (await Item.create({})).write({"tags": Push(endless)})
 
 
 def test_a_change_shows_no_value() -> None:

@@ -88,7 +88,10 @@ class Vector(MutableField[list[float], N]):
 
     def encode(self, value: Any) -> Any:
         if self.packed and type(value) is list:
-            return Binary.from_vector(value, BinaryVectorDtype.FLOAT32)
+            try:
+                return Binary.from_vector(value, BinaryVectorDtype.FLOAT32)
+            except (struct.error, OverflowError):  # another program stored other items
+                return value
         return value
 
     def decode(self, value: Any) -> Any:

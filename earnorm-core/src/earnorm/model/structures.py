@@ -7,7 +7,7 @@ attribute access. Slots hold everything else: the fetch of the record, and its c
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from earnorm.exceptions import UnreadableDocument, nearest
@@ -15,7 +15,7 @@ from earnorm.fields.base import MISSING, Field
 from earnorm.fields.relational import Relation, ToMany, listed
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.recordset import RecordSet, is_default
-from earnorm.model.relations.ghosts import ghost_of, ghosts_of, note_inside
+from earnorm.model.relations.ghosts import ghost_of, ghosts_of, note_inside, stored_links
 from earnorm.model.schema import Schema, State
 from earnorm.model.slots import SLOTS, Slots, set_state
 from earnorm.model.unreadable import refuse_no_link, refuse_no_links, unreadable
@@ -182,6 +182,16 @@ class Structure(Slots):
         if unwritten:  # a default that was only read is not a change
             state = {name: value for name, value in state.items() if name not in unwritten}
         return self._with_undeclared(dict(schema.document(state)))
+
+    def _stored_links(self, document: State, fields: Iterable[ToMany[Any]]) -> None:
+        """Put the links of to-many fields into a stored form, in the place of commands.
+
+        Raises:
+            FieldNotLoaded: Only the save knows what the commands leave.
+        """
+        for field in fields:
+            if field.db_name in document:
+                document[field.db_name] = stored_links(self, field)
 
     def _with_undeclared(self, document: State) -> State:
         """Return a stored form with the keys that the class does not declare, each in its place."""

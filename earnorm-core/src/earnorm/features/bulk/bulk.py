@@ -34,6 +34,7 @@ from earnorm.model.writing.per_record import checked_each
 from earnorm.model.writing.pipeline import expectations, take_back, validate_written
 from earnorm.model.writing.planning import Plan, plan_of, planned
 from earnorm.model.writing.records import unlinking
+from earnorm.model.writing.restoring import own
 from earnorm.model.writing.sending import (
     Change,
     learn,
@@ -130,6 +131,8 @@ class Bulk(Generic[M]):
             ValidationError: A value is not acceptable, or clashes with an earlier call.
         """
         position = self._next()
+        if isinstance(values, Mapping):  # the program may change its own before the block ends
+            values = {name: own(value) for name, value in values.items()}
         given, plan, checked_row = self._checked(values)
         for record in self._stored(records, position):
             if record.pk in self._deletions:

@@ -29,8 +29,14 @@ def table_of(records: RecordSet[Any]) -> Table:
     fetches = [record._fetch for record in all_records if record.is_stored]
     names = {f.name for f in schema.stored if all(fetch.knows(f.name) for fetch in fetches)}
     table = Table(schema, names)
-    table.add(record._stored() for record in all_records)
+    table.add(map(_document, all_records))
     return table
+
+
+def _document(record: Any) -> dict[str, Any]:
+    document: dict[str, Any] = record._stored()
+    record._stored_links(document, type(record)._schema.to_many)
+    return document
 
 
 async def query_to_pandas(query: Query[Any]) -> pandas.DataFrame:

@@ -150,6 +150,10 @@ def _stored_value(record: Any, field: Any) -> Any:
         return MISSING
     if field.mutable:  # a default that was only read is not stored
         return record._stored().get(field.db_name, MISSING)
+    if field.name in type(record)._schema.to_many_names:
+        document = {field.db_name: value}
+        record._stored_links(document, [field])
+        return document[field.db_name]
     return None if value is None else field.encode(value)
 
 

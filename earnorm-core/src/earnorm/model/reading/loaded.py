@@ -94,6 +94,9 @@ class _Judges:
         document = self._documents.get(id(record))
         if document is None:
             document = self._documents[id(record)] = record._stored()
+        schema = type(record)._schema
+        if name in schema.to_many_names:
+            record._stored_links(document, [schema.fields[name]])
         return document
 
     def _link(self, link: Link, path: str) -> Judge:

@@ -269,14 +269,34 @@ def _assigned(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> 
     Raises:
         FieldNotLoaded: Commands were assigned, and only the save knows what they leave.
     """
+    members = _members(record, field, value)
+    unloaded = iter(ghosts(_app_of(record).bind(model), [e for e in members if not is_record(e)]))
+    return RecordSet(model, [member if is_record(member) else next(unloaded) for member in members])
+
+
+def _members(record: Any, field: ToMany[Any], value: Any) -> list[Any]:
     members = assigned_members(value or (), field, is_new=not record.is_stored)
     if members is None:
         raise FieldNotLoaded(
             f"{type(record)._name}.{field.name} was given commands; 'await record.save()' "
             f"carries them out"
         )
-    unloaded = iter(ghosts(_app_of(record).bind(model), [e for e in members if not is_record(e)]))
-    return RecordSet(model, [member if is_record(member) else next(unloaded) for member in members])
+    return members
+
+
+def stored_links(record: Any, field: ToMany[Any]) -> Any:
+    """Return the stored form of the links that reading a to-many field would give.
+
+    A stored form that is made for a pickle keeps commands. An order and a domain have no meaning
+    for them.
+
+    Raises:
+        FieldNotLoaded: Commands were assigned, and only the save knows what they leave.
+    """
+    value = record.__dict__[field.name]
+    if not isinstance(value, list) or all(map(_is_id, value)):
+        return field.encode(value)
+    return field.encode(_members(record, field, value))
 
 
 def held(records: Iterable[Any], field: ToMany[Any], pk: Any) -> list[Any]:

@@ -17,6 +17,8 @@ def duplicate(value: Any) -> Any:
     kind = type(value)
     if kind is list:
         return list(map(duplicate, value))
+    if kind is tuple:
+        return tuple(map(duplicate, value))
     if kind is dict:
         return {key: duplicate(item) for key, item in value.items()}
     if kind is set:
@@ -29,12 +31,20 @@ def duplicate(value: Any) -> Any:
     return value
 
 
+def own(value: Any) -> Any:
+    """Copy a value that a program gave for later, so that its changes do not reach the copy."""
+    try:
+        return duplicate(value)
+    except RecursionError:  # it contains itself, or is too deep: the validation refuses it
+        return value
+
+
 def copied_state(structure: Structure) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return copies of a structure's state and of its slots, which share nothing that can change."""
     fields = type(structure)._schema.fields
     copies: dict[int, Any] = {}
 
-    def own(name: str, value: Any) -> Any:
+    def copy_at(name: str, value: Any) -> Any:
         field = fields.get(name)
         if field is None or not field.mutable:
             return value
@@ -46,7 +56,7 @@ def copied_state(structure: Structure) -> tuple[dict[str, Any], dict[str, Any]]:
         known = copies.get(id(marked)) if is_embedded(marked) else marked
         return duplicate(marked) if known is None else known
 
-    state = {name: own(name, value) for name, value in structure.__dict__.items()}
+    state = {name: copy_at(name, value) for name, value in structure.__dict__.items()}
     slots: dict[str, Any] = {}
     for slot in ("_changes", "_originals"):
         noted = getattr(structure, slot, None)

@@ -23,6 +23,7 @@ from earnorm.model.schema import Schema
 from earnorm.model.writing.bounds import Number, checked_number, within_bounds, works_on
 from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.places import Place, RefusedError, adapter
+from earnorm.model.writing.restoring import own
 
 
 class Change:
@@ -230,7 +231,7 @@ class OfItems(Change):
     def __init__(self, *items: Any) -> None:
         if not items:
             raise TypeError(f"{type(self).__name__}() takes at least one item")
-        self.items = items
+        self.items = own(items)
 
     def checked_items(self, place: Place, *, grows: bool | None) -> list[Any]:
         """Return the items in stored form.
@@ -285,7 +286,7 @@ class Push(OfItems):
             if number is not None and type(number) is not int:
                 raise TypeError(f"Push({name}=) takes a whole number")
         self.position = position
-        self.sort = sort
+        self.sort = own(sort)
         self.slice = slice
 
     @override
@@ -431,4 +432,4 @@ def _part(domain: DomainSource, values: Mapping[str, Any]) -> tuple[Domain, Mapp
     given: Any = values
     if not isinstance(given, Mapping) or not given:
         raise TypeError('UpdateItems() takes a domain and a dict of values: {"qty": 5}')
-    return Domain(domain), dict(values)
+    return Domain(domain), {path: own(value) for path, value in given.items()}
