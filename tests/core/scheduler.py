@@ -56,7 +56,7 @@ class Scheduler:
             another one goes on, because the chosen one may wait for it.
     """
 
-    def __init__(self, choose: Callable[[int], int], patience: float = 0.1) -> None:
+    def __init__(self, choose: Callable[[int], int], patience: float = 0.03) -> None:
         self._choose = choose
         self._patience = patience
 

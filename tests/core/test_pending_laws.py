@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 import pytest
 
 import earnorm
-from earnorm import Push
+from earnorm import BaseModel, Command, Inc, Many2many, Many2one, One2many, Push, String
 
 from .laws import World, law, world
 from .pending import KINDS, Kept, line
@@ -33,7 +33,7 @@ def plain(record: Kept, name: str) -> Any:
 
 
 async def stored(record: Kept, name: str) -> Any:
-    fresh = await Kept.search([("_id", "=", record._id)])
+    fresh = await type(record).search([("_id", "=", record._id)])
     return plain(fresh[0], name)
 
 
@@ -183,24 +183,74 @@ def test_what_is_changed_at_any_await_stays_pending(
     app_world.run(example)
 
 
-WORKS = ("assign", "in place", "object", "save", "write", "refresh one")
+WORKS = (
+    "assign",
+    "in place",
+    "object",
+    "save",
+    "save set",
+    "write",
+    "increase",
+    "refresh one",
+    "label",
+    "part",
+)
+
+
+class Label(BaseModel):
+    _name = "pending.label"
+
+    name = String(unique=True)
+
+
+class Part(BaseModel):
+    _name = "pending.part"
+
+    name = String(unique=True)
+    owner_id = Many2one("pending.shared")
+
+
+class Shared(Kept):
+    """A record with links, which two tasks share."""
+
+    _name, _collection = "pending.shared", "pending_shared"
+
+    label_ids = Many2many(Label)
+    part_ids = One2many(Part, "owner_id")
+
+
+class Revised(Kept):
+    _name, _collection = "pending.revised", "pending_revised"
+    _versioned = True
 
 
 @law(300)
 @hypothesis.given(
+    model=st.sampled_from([Shared, Revised]),
+    is_new=st.booleans(),
     works=st.tuples(
         *[st.lists(st.sampled_from(WORKS), min_size=1, max_size=4)] * 2,
     ),
     choices=st.lists(st.integers(0, 1), min_size=1, max_size=40),
 )
 def test_two_tasks_on_one_record_lose_nothing(
-    app_world: World, works: tuple[list[str], list[str]], choices: list[int]
+    app_world: World,
+    model: type[Kept],
+    is_new: bool,
+    works: tuple[list[str], list[str]],
+    choices: list[int],
 ) -> None:
     async def example() -> None:
-        record = await Kept.create({"tags": [], "main": line(1), "text": ""})
+        await Label.search().delete()
+        await Part.search().delete()
+        record = model(tags=[], main=line(1), text="")
+        if not is_new:
+            await record.save()
         done: list[str] = []
+        increased = 0
 
         async def work(mine: str, steps: list[str]) -> None:
+            nonlocal increased
             for number, step in enumerate(steps):
                 mark = f"{mine}{number}"
                 if step == "assign":
@@ -210,11 +260,19 @@ def test_two_tasks_on_one_record_lose_nothing(
                     done.append(mark)
                 elif step == "object":
                     record.main.marks.append(mark)  # type: ignore[union-attr]
-                elif step == "save":
+                elif step in ("label", "part") and model is Shared:
+                    # The other task may assign others before these are sent.
+                    setattr(record, f"{step}_ids", [Command.create({"name": mark})])
                     await record.save()
+                elif step == "save" or not record.is_stored:
+                    await record.save()
+                elif step == "save set":
+                    await (model.browse([]) + record + record).save()
                 elif step == "write":
-                    # Of two writes of one field at once, only the server knows which came last.
-                    await record.write({"n": number} if mine == "a" else {"data": [number]})
+                    await record.write({"data": [mark]})
+                elif step == "increase":
+                    increased += 1
+                    await record.write({"n": Inc(1)})
                 else:
                     await record.refresh("codes")
 
@@ -225,8 +283,14 @@ def test_two_tasks_on_one_record_lose_nothing(
         assert record.tags == done
         await record.save()
         assert not record.is_changed
+        assert record.n == increased
         for name in ("n", "data", "text", "tags", "main"):
             assert await stored(record, name) == plain(record, name), name
+        assert await model.search([("id", "=", record)]).count() == 1
+        if isinstance(record, Shared):
+            again = await Shared.get(record.id)
+            assert len(await again.label_ids) == await Label.count()
+            assert len(await again.part_ids) == await Part.count()
 
     app_world.run(example)
 
