@@ -463,15 +463,18 @@ def test_what_the_orm_writes_passes_and_what_breaks_a_rule_is_refused(driver: st
         for place, (kind, required) in enumerate(kinds):
             members[f"f{place}"] = kind.make(required)
         model: Any = type(f"CoreLaw{number}", (BaseModel,), members)
-        documents = [
-            {
-                f"f{place}": data.draw(kind.values if required else kind.values | st.none())
-                for place, (kind, required) in enumerate(kinds)
-                if required or data.draw(st.booleans())
-            }
-            for _ in range(4)
-        ]
-        loop.run_until_complete(hold(app, model, kinds, documents, checked))
+        try:
+            documents = [
+                {
+                    f"f{place}": data.draw(kind.values if required else kind.values | st.none())
+                    for place, (kind, required) in enumerate(kinds)
+                    if required or data.draw(st.booleans())
+                }
+                for _ in range(4)
+            ]
+            loop.run_until_complete(hold(app, model, kinds, documents, checked))
+        finally:
+            earnorm.forget(model)  # the next one has its name
 
     async def start() -> None:
         await app.start()
