@@ -33,6 +33,7 @@ from earnorm import (
 )
 
 from .conftest import Commands, default_app
+from .laws import law
 
 CALLS: list[str] = []
 
@@ -283,6 +284,8 @@ async def test_an_update_by_domain_names_the_records_and_writes_none(app: App) -
     assert await Item.search([("price", ">", 99)]).update({"cost": 3}) == 0
 
 
+@pytest.mark.fuzz
+@law(100)
 @given(prices=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=8))
 def test_a_batch_is_written_if_and_only_if_every_record_fulfils_the_constraint(
     prices: list[tuple[int, int]],

@@ -140,6 +140,7 @@ CONDITIONS = st.sampled_from(
 )
 
 
+@pytest.mark.fuzz
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3), st.booleans()), max_size=6),

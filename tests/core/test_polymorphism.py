@@ -340,6 +340,7 @@ async def test_classes_that_clash_are_refused(body: dict[str, Any], says: str) -
 CLASSES: list[Any] = [Animal, Dog, Puppy, Cat]
 
 
+@pytest.mark.fuzz
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.sampled_from(range(4)), st.integers(0, 3)), max_size=8),
