@@ -86,7 +86,7 @@ async def test_an_operation_that_timed_out_waits_no_more_and_degrades_the_health
     admin = app.dangerous_raw("to look at the database itself").client.admin
     version = (await admin.command("hello"))["topologyVersion"]
     holder = asyncio.ensure_future(
-        admin.command("hello", topologyVersion=version, maxAwaitTimeMS=500)
+        admin.command("hello", topologyVersion=version, maxAwaitTimeMS=2000)
     )
     await asyncio.sleep(0.1)
     with pytest.raises(earnorm.EarnORMError):
