@@ -102,14 +102,14 @@ def _merge(result: dict[str, dict[str, Any]], operator: str, path: str, operand:
 
 def _met(result: Mapping[str, Mapping[str, Any]], path: str) -> list[tuple[str, str]]:
     """Return the changes of a path, of a value around it, and of values inside it."""
-    root = path.partition(".")[0]
     return [
-        (name, other)
-        for name, spec in result.items()
-        for other in spec
-        if other.startswith(root)
-        and (other == path or other.startswith(f"{path}.") or path.startswith(f"{other}."))
+        (name, other) for name, spec in result.items() for other in spec if overlap(path, other)
     ]
+
+
+def overlap(one: str, other: str) -> bool:
+    """Return whether two paths are about one value, or one of them leads into that of the other."""
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
 def _may_be_one_item(path: str, other: str) -> bool:

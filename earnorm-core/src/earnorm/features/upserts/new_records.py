@@ -10,7 +10,7 @@ from earnorm.fields.base import MISSING
 from earnorm.fields.structured import List
 from earnorm.model.schema import Schema
 from earnorm.model.writing.places import RefusedError, find_place
-from earnorm.model.writing.planning import is_change
+from earnorm.model.writing.planning import is_change, loc_of
 from earnorm.model.writing.updates import Change
 
 Values = Mapping[str, Any]
@@ -37,8 +37,7 @@ def values_of_new(schema: Schema, values: Values, new: Values, more: Values) -> 
             try:
                 _apply(schema, made, path, value)
             except RefusedError as error:
-                loc = tuple(int(part) if part.isdecimal() else part for part in path.split("."))
-                problems.append({"loc": loc, "msg": str(error), "type": "change"})
+                problems.append({"loc": loc_of(path), "msg": str(error), "type": "change"})
     if problems:
         raise ValidationError(schema.name, problems)
     return {**made, **{n: v for n, v in more.items() if n in new or made.get(n) is None}}

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import FieldNotLoaded, ValidationError
 from earnorm.fields.base import is_embedded
 from earnorm.fields.structured import Dict
+from earnorm.kernel.merging import overlap
 from earnorm.model.writing.places import Place, RefusedError, find_place
+from earnorm.model.writing.planning import loc_of
 from earnorm.model.writing.sending import unsaved
 from earnorm.model.writing.snapshots import Snapshot
 from earnorm.model.writing.updates import Change
@@ -57,7 +59,10 @@ def put_paths(
             place is None
             or place.root not in own
             or place.root in given
-            or any(_overlap(path, other) for other in values if other != path)
+            or any(
+                isinstance(other, str) and other != path and overlap(path, other)
+                for other in values
+            )
         ):
             rest[path] = value
             continue
@@ -75,10 +80,6 @@ def _place(schema: Schema, path: str) -> Place | None:
         return find_place(schema, path)
     except RefusedError:
         return None
-
-
-def _overlap(one: str, other: object) -> bool:
-    return isinstance(other, str) and (one.startswith(f"{other}.") or other.startswith(f"{one}."))
 
 
 def _put(schema: Schema, path: str, value: Any, field: Any, names: list[str], given: Any) -> None:
@@ -99,9 +100,8 @@ def _put(schema: Schema, path: str, value: Any, field: Any, names: list[str], gi
         raise
     except (LookupError, ValueError, AttributeError):
         message = "the path leads through a value that this record does not have"
-        loc = tuple(int(part) if part.isdecimal() else part for part in path.split("."))
         raise ValidationError(
-            schema.name, [{"loc": loc, "msg": message, "type": "no_path"}]
+            schema.name, [{"loc": loc_of(path), "msg": message, "type": "no_path"}]
         ) from None
 
 

@@ -12,7 +12,7 @@ import pydantic
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import ErrorDetail, ValidationError, located
 from earnorm.fields.base import Field
-from earnorm.kernel.merging import TOGGLE
+from earnorm.kernel.merging import TOGGLE, overlap
 from earnorm.kernel.operations import ItemFilter, Update
 from earnorm.kernel.steps import Loc
 from earnorm.kernel.value_steps import NOTHING
@@ -288,7 +288,7 @@ class _Planning:
             value: The change, or the value.
             places: The places of other changes of the same write, which this one must not overlap.
         """
-        loc = _loc(path) if items is None else (*items.loc, *_loc(path))
+        loc = loc_of(path) if items is None else (*items.loc, *loc_of(path))
         try:
             place = find(path)
             _refuse_conflict(place, places)
@@ -337,7 +337,7 @@ class _Planning:
             for path, value in values.items():
                 self.add(items, partial(find_place_in_item, item), path, value, places)
             for other, other_places in known:
-                if any(_overlapping(one, two) for one in places for two in other_places):
+                if any(overlap(one, two) for one in places for two in other_places):
                     both = replace(items, domain=domain & other)
                     message = "an item fulfils both domains, which change the same value of it"
                     detail: ErrorDetail = {"loc": loc, "msg": message, "type": "change"}
@@ -362,7 +362,8 @@ class _Planning:
         self.guards.append(Guard(domain if items is None else items.every(domain), detail))
 
 
-def _loc(path: object) -> Loc:
+def loc_of(path: object) -> Loc:
+    """Return the location of a problem at a dotted path: names, and positions in lists."""
     return tuple(int(part) if part.isdecimal() else part for part in str(path).split("."))
 
 
@@ -380,10 +381,6 @@ def _outside(loc: tuple[str | int, ...], field: Field[Any, Any], change: Change)
 def _refuse_conflict(place: Place, places: Places) -> None:
     new = place.db_path
     for known, given in places.items():
-        if _overlapping(known, new):
+        if overlap(known, new):
             raise RefusedError(f"{given!r} changes the same value in the same write")
     places[new] = place.path
-
-
-def _overlapping(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
