@@ -41,11 +41,16 @@ REQUIREMENT = re.compile(
     r"^(?P<requirement>(?P<name>[\w-]+)(?:\[\w+\])?[<>=~!][^;\n]*)", re.MULTILINE
 )
 PYTEST = ("python", "-m", "pytest")
-# A worker per core, each with servers of its own (tests/conftest.py starts them): what one test does to
-# a server, a fail point say, no other sees. A file stays whole, for what its tests share.
+# CI runs everything once, on the Python of `tests`. Elsewhere the laws on generated cases are left out, since what
+# they find does not depend on the Python, and of the core's tests those with Motor: tests/backends has both drivers.
+LESS = "not fuzz and not motor"
+# Each worker has servers of its own (tests/conftest.py starts them): what one test does to a server, a fail
+# point say, no other sees. A file stays whole, for what its tests share. There is one more than cores, since a
+# worker often waits for its servers.
 # Servers that the environment names are one pair for all, so then there is one process.
 SERVERS_NAMED = "EARNORM_TEST_MONGO_URI" in os.environ
-WORKERS = ("-n", "0") if SERVERS_NAMED else ("-n", "auto", "--maxprocesses=4", "--dist=loadfile")
+NUMBER_OF_WORKERS = 0 if SERVERS_NAMED else min((os.cpu_count() or 1) + 1, 4)
+WORKERS = ("-n", str(NUMBER_OF_WORKERS), "--dist=loadfile")
 ASSERT_NO_PLUGIN = """
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -69,7 +74,7 @@ def run_with_servers(
 
 
 def run_tests(session: nox.Session, *arguments: str) -> None:
-    """Run pytest with a worker per core; `-- -n 0` runs everything in one process, to debug."""
+    """Run pytest with several workers; `-- -n 0` runs everything in one process, to debug."""
     run_beside_servers(session, *PYTEST, *WORKERS, *arguments)
 
 
@@ -207,25 +212,33 @@ def compat(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def compat_selection(session: nox.Session) -> None:
-    """Test what could differ on other Pythons: the drivers, the core, the contract with plugins.
+    """Test what could differ on other Pythons: the drivers and the contract with plugins.
 
-    `core_only` runs the first two on the newest Python, so there only the contract is left.
+    `core_only` runs the core on the newest Python, the drivers with it, so there only the contract is left; a
+    Python between the oldest and the newest has the whole suite in `compat`.
     """
     for version, path in INTERPRETERS.items():
         if path is None:
             session.warn(f"Python {version} does not run on this machine: not tested with it")
         elif path != sys.executable:
-            rest = () if path == NEWEST else ("tests/backends", "tests/core")
-            session.notify(f"compat-{version}", ("-m", "not fuzz", *rest, "tests/plugins/contract"))
+            rest = () if path == NEWEST else ("tests/backends",)
+            session.notify(f"compat-{version}", ("-m", LESS, *rest, "tests/plugins/contract"))
 
 
 @nox.session(python=NEWEST)
 def core_only(session: nox.Session) -> None:
-    """The core's tests where no plugin is installed: it is complete without any."""
+    """The core's tests where no plugin is installed: it is complete without any.
+
+    `-- --less` is what CI runs: every third file of tests/core, and all else of the core's.
+    """
     session.install("-r", "requirements-test.txt", "-e", f"./{CORE}[cli,memory]")
     session.run("python", "-c", ASSERT_NO_PLUGIN)
     ignored = [f"--ignore={path}" for path in NOT_CORE]
-    run_tests(session, *ignored, *session.posargs)
+    # The planted faults of the plugins' contract are each some seconds, and run with the whole suite.
+    files = sorted(ROOT.glob("tests/core/test_*.py"))
+    left = [f"--ignore={file.relative_to(ROOT)}" for n, file in enumerate(files) if n % 3]
+    less = ("-m", LESS, "--ignore=tests/testing/conformance/test_faults.py", *left)
+    run_tests(session, *ignored, *(less if session.posargs == ["--less"] else session.posargs))
 
 
 @nox.session
@@ -281,10 +294,11 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """EarnORM, the raw drivers and the peers in one run: quick, or `-- --full`; see benchmarks/.
 
-    `-- growth` measures what a document, a model, a plugin … costs among ever more of them, and
-    `-- beyond` where EarnORM is faster than a loop on the driver.
+    `-- growth` measures what a document, a model, a plugin … costs among ever more of them,
+    `-- beyond` where EarnORM is faster than a loop on the driver, and `-- stalls` for how long an
+    operation on many records keeps the event loop.
     """
-    if session.posargs[:1] in (["growth"], ["beyond"]):
+    if session.posargs[:1] in (["growth"], ["beyond"], ["stalls"]):
         session.install("-r", "requirements-dev.txt")
         module, *arguments = session.posargs
         run_with_servers(session, "python", "-m", f"benchmarks.{module}", *arguments)

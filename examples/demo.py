@@ -178,7 +178,7 @@ async def trace(app: earnorm.App) -> None:
         rivers.pages = 230
         rivers.tags.append("travel")
         await rivers.save()
-    entry = list(await app.services["audit"].history(rivers))[-1]
+        entry = list(await app.services["audit"].history(rivers))[-1]
     show(
         f"{entry.operation} by {entry.principal} at {entry.at:%H:%M:%S}", json.dumps(entry.changes)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ CORE = Path(__file__).parents[1] / "earnorm-core" / "src" / "earnorm"
 
 # From the lowest to the highest; what stands in one line may not import what stands below it in this list.
 ROOMS: tuple[frozenset[str], ...] = (
-    frozenset({"exceptions", "concerns"}),
+    frozenset({"exceptions", "concerns", "bounded", "traffic"}),
     frozenset({"domain"}),
     frozenset({"fields"}),
     frozenset({"backends"}),
@@ -174,3 +175,79 @@ def test_no_ring_of_more_than_two_modules() -> None:
     # The face names everything and is imported by nobody inside.
     inside = {m: t - {""} for m, t in ARROWS.items() if m}
     assert [ring for ring in rings(inside) if len(ring) > 2] == []
+
+
+# What the options of fields and the attributes of models mean, their features know.
+READ_BY_FEATURES = frozenset(
+    {"auto_now", "auto_now_add", "computed", "delegated", "on_delete"}
+    | {"_discriminator", "_inherits", "_parent_store", "_soft_delete", "_versioned"}
+)
+
+
+@pytest.mark.parametrize("room", ["backends", "domain", "kernel", "model"])
+def test_what_a_feature_is_told_by_a_model_is_read_by_features_only(room: str) -> None:
+    read = [
+        f"{name}:{node.lineno}: .{node.attr}"
+        for name, file in MODULES.items()
+        if name.partition(".")[0] == room
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in READ_BY_FEATURES
+    ]
+    assert read == []
+
+
+def in_the_kernel(module: str) -> str:
+    """Return the room of the kernel that a module lies in, or the module of its heart."""
+    kernel, _, rest = module.partition(".")
+    return rest.partition(".")[0] if kernel == "kernel" else ""
+
+
+def test_no_ring_of_rooms_in_the_kernel() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, targets in ARROWS.items():
+        if room := in_the_kernel(module):
+            graph.setdefault(room, set()).update(set(map(in_the_kernel, targets)) - {room, ""})
+    assert {"transactions", "contract"} < set(graph)
+    assert rings(graph) == []
+
+
+PLUGINS = sorted(Path(__file__).parents[1].glob("earnorm-*/src/earnorm_*"))
+PUBLIC = frozenset({"", "plugin", "domain", "fields", "models", "exceptions"})
+
+
+def named(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield each module of the core that a module of a plugin imports, for type checkers, too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names = [(node.module or "", [alias.name for alias in node.names])]
+        elif isinstance(node, ast.Import):
+            names = [(alias.name, [""]) for alias in node.names]
+        else:
+            continue
+        for module, imported_names in names:
+            package, _, rest = module.partition(".")
+            if package == "earnorm":
+                for name in imported_names:
+                    inner = f"{rest}.{name}".strip(".")
+                    yield inner if inner in MODULES else rest, node.lineno
+
+
+@pytest.mark.parametrize("package", PLUGINS, ids=lambda package: package.name)
+def test_a_plugin_imports_public_rooms_only(package: Path) -> None:
+    imports = [
+        (f"{file.name}:{line}", module)
+        for file in package.rglob("*.py")
+        for module, line in named(ast.parse(file.read_text()))
+    ]
+    assert [place for place in imports if place[1] not in PUBLIC] == []
+    assert imports, "a plugin imports something of the core"
+
+
+def test_lint_forbids_plugins_every_room_that_is_not_public() -> None:
+    settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    contracts = {c["id"]: c for c in settings["tool"]["importlinter"]["contracts"]}
+    contract = contracts["plugin-rooms"]
+    rooms = {name.partition(".")[0] for name in MODULES} - PUBLIC
+    inner = {"earnorm.domain.*", "earnorm.fields.*"}
+    assert set(contract["forbidden_modules"]) == {f"earnorm.{room}" for room in rooms} | inner
+    assert sorted(contract["source_modules"]) == sorted(package.name for package in PLUGINS)

@@ -1,4 +1,4 @@
-"""The finder and the starter of tests/servers.py: what they find, what they say, and that they clean up."""
+"""The finder and the starter of servers, and the runner with both: what they find, what they say, and that they clean up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from pymongo import MongoClient
 
-from tests import server_data, servers
+from earnorm.exceptions import ServerUnavailable
+from earnorm.testing import data_directories, servers
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,7 +42,7 @@ def test_the_path_goes_before_the_wheel(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_variable_that_names_no_executable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARNORM_TEST_REDIS_SERVER", "/nowhere/redis-server")
-    with pytest.raises(servers.ServerUnavailable, match=r"EARNORM_TEST_REDIS_SERVER.*nowhere"):
+    with pytest.raises(ServerUnavailable, match=r"EARNORM_TEST_REDIS_SERVER.*nowhere"):
         servers.REDIS_SERVER.find()
 
 
@@ -51,7 +52,7 @@ def test_a_missing_binary_is_an_error_that_says_where_was_looked(
     binary = servers.Binary("nod", "EARNORM_TEST_NOD", "no-such-distribution", "bin/nod")
     monkeypatch.delenv("EARNORM_TEST_NOD", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(servers.ServerUnavailable) as caught:
+    with pytest.raises(ServerUnavailable) as caught:
         binary.find()
     for place in ("EARNORM_TEST_NOD", "PATH", "no-such-distribution"):
         assert place in str(caught.value)
@@ -64,7 +65,7 @@ def test_a_server_that_does_not_start_is_an_error_with_the_end_of_its_log(
     broken.write_text("#!/bin/sh\necho no memory left for this >&2\nexit 7\n")
     broken.chmod(0o755)
     monkeypatch.setenv("EARNORM_TEST_REDIS_SERVER", str(broken))
-    with pytest.raises(servers.ServerUnavailable, match=r"(?s)exit code 7.*no memory left"):
+    with pytest.raises(ServerUnavailable, match=r"(?s)exit code 7.*no memory left"):
         servers.start_redis(tmp_path)
 
 
@@ -131,14 +132,14 @@ if sys.platform == "linux":  # where a child can ask to be told of its parent's 
 def test_data_that_a_killed_run_left_in_memory_are_removed_and_those_of_a_running_one_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(server_data.DIRECTORY_VARIABLE, raising=False)
-    monkeypatch.setattr(server_data, "MEMORY", tmp_path)
-    monkeypatch.setattr(server_data, "ROOM", 0)
-    left = tmp_path / f"{server_data.PREFIX}left"
+    monkeypatch.delenv(data_directories.DIRECTORY_VARIABLE, raising=False)
+    monkeypatch.setattr(data_directories, "MEMORY", tmp_path)
+    monkeypatch.setattr(data_directories, "ROOM", 0)
+    left = tmp_path / f"{data_directories.PREFIX}left"
     left.mkdir()
-    (left / server_data.OWNER).touch()
+    (left / data_directories.OWNER).touch()
     (left / "data").touch()
-    with server_data.data_directory() as first, server_data.data_directory() as second:
+    with data_directories.data_directory() as first, data_directories.data_directory() as second:
         assert sorted(tmp_path.iterdir()) == sorted([first, second])
     assert list(tmp_path.iterdir()) == []
 
@@ -146,10 +147,10 @@ def test_data_that_a_killed_run_left_in_memory_are_removed_and_those_of_a_runnin
 def test_data_go_to_the_disk_where_memory_has_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(server_data.DIRECTORY_VARIABLE, raising=False)
-    monkeypatch.setattr(server_data, "ROOM", 2**80)
-    with server_data.data_directory() as directory:
-        assert server_data.MEMORY not in directory.parents
+    monkeypatch.delenv(data_directories.DIRECTORY_VARIABLE, raising=False)
+    monkeypatch.setattr(data_directories, "ROOM", 2**80)
+    with data_directories.data_directory() as directory:
+        assert data_directories.MEMORY not in directory.parents
 
 
 def run_under_servers(directory: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -159,7 +160,7 @@ def run_under_servers(directory: Path, *arguments: str) -> subprocess.Popen[str]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.servers", "--", sys.executable, *arguments],
         cwd=ROOT,
-        env={**environment, server_data.DIRECTORY_VARIABLE: str(directory)},
+        env={**environment, data_directories.DIRECTORY_VARIABLE: str(directory)},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 
 import earnorm
-from earnorm import Boolean, Int, NotFound, String, ValidationError, models
+from earnorm import AppStopping, Boolean, Int, NotFound, String, ValidationError, models
 
 URI = os.environ.get("EARNORM_TEST_MONGO_URI", "mongodb://localhost:27017")
 DATABASE = os.environ.get("EARNORM_EXAMPLE_DATABASE", "earnorm_example_fastapi")
@@ -39,13 +39,30 @@ class NewTask(pydantic.BaseModel):
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """One App for the life of the process."""
-    await earnorm.init(URI, database=DATABASE, max_pool_size=20, server_timeout=3)
-    yield
-    await earnorm.close()
+    """One App for the life of the process; its end waits for the requests in flight."""
+    async with earnorm.App(URI, database=DATABASE, max_pool_size=20, server_timeout=3):
+        yield
 
 
-app = FastAPI(title="Tasks", lifespan=lifespan)
+async def acting(x_user: Annotated[str | None, Header()] = None) -> AsyncIterator[None]:
+    """Act as the user of the request; in a plain "def" FastAPI's thread would lose it.
+
+    A real service takes the name from a session or a token that it has checked.
+    """
+    if x_user is None:
+        yield
+        return
+    with earnorm.act_as(x_user):
+        yield
+
+
+app = FastAPI(title="Tasks", lifespan=lifespan, dependencies=[Depends(acting)])
+
+
+@app.exception_handler(AppStopping)
+async def stopping(_: Request, error: AppStopping) -> JSONResponse:
+    """503 while the service stops: another instance answers."""
+    return JSONResponse({"detail": str(error)}, status_code=error.status)
 
 
 @app.exception_handler(NotFound)
@@ -63,11 +80,13 @@ async def not_valid(_: Request, error: ValidationError) -> JSONResponse:
 
 def shown(task: Task) -> dict[str, Any]:
     """A task as the service answers it."""
+    user = earnorm.current_env().principal
     return {
         "id": task.id,
         "title": task.title,
         "priority": task.priority,
         "done": task.done,
+        "for": None if user is None else user.id,
     }
 
 

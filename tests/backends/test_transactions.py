@@ -10,7 +10,7 @@ import pytest
 from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
-from earnorm.backends import Backend, ServerSettings, open_backend, sessions
+from earnorm.backends import Backend, ServerSettings, open_backend, sessions, transacting
 from earnorm.backends.base import BulkUpdate
 from earnorm.exceptions import ConfigurationError, DuplicateKey, NotSupported, TransactionError
 
@@ -65,7 +65,7 @@ async def test_the_options_reach_the_server(server_backend: Backend) -> None:
     async with server_backend.transaction(options) as session:
         native: Any = session
         await server_backend.collection("users").insert([{"_id": 1}], session=session)
-        assert native.in_transaction
+        assert native.native.in_transaction
     converted = sessions.transaction_options(options)
     assert converted["max_commit_time_ms"] == 1500
     assert converted["read_concern"].level == "snapshot"
@@ -194,7 +194,7 @@ async def left_open(server_backend: Backend) -> AsyncIterator[None]:
 async def test_after_the_time_limit_the_outcome_of_a_commit_is_unknown(
     server_backend: Backend, fail_point: FailPoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "COMMIT_SECONDS", 0.2)
+    monkeypatch.setattr(transacting, "COMMIT_SECONDS", 0.2)
     concern = {"code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication"}
     with (
         pytest.raises(TransactionError, match="outcome is unknown") as caught,

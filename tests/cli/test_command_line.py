@@ -30,6 +30,10 @@ VARIABLES = (
     "EARNORM_URI",
     "EARNORM_DATABASE",
     "EARNORM_DRIVER",
+    "EARNORM_APP",
+    "EARNORM_MODELS",
+    "EARNORM_SETTINGS",
+    "EARNORM_DEBUG",
 )
 Install = Callable[..., None]
 
@@ -184,7 +188,8 @@ def test_a_parameter_named_app_is_a_started_app(
     install("sums", COMMANDS)
     given = run("where", "--uri", "mongomock://", "--database", "shop", "--loud")
     assert given.stdout == "SHOP True\n", given.output
-    assert "--app" not in run("where", "--help").stdout
+    assert "--app" in run("where", "--help").stdout  # where the App comes from
+    assert run("where", "--app", "shop").exit_code == 2
     refused = run("where")
     assert refused.exit_code == 1
     assert "--uri and --database, or EARNORM_URI and EARNORM_DATABASE" in refused.stderr
@@ -304,7 +309,7 @@ def test_doctor_names_what_is_selected_and_not_installed(
     [(what, to_do)] = of_level("error", found)
     assert "EARNORM_PLUGINS names 'gretter'" in what
     assert "did you mean 'greeter'?" in what
-    assert "pip install earnorm-gretter" in to_do
+    assert to_do == "correct the name, or take it out of EARNORM_PLUGINS"
     assert "EARNORM_DISABLED_PLUGINS names 'greter'" in of_level("warning", found)[0][0]
     assert "watching" not in str(found)  # a feature's name
 
@@ -367,6 +372,12 @@ def test_doctor_finds_a_plugin_for_another_core(pin: str, install: Install) -> N
         ("1.4.5", "==1.4.*", True),
         ("1.5", "!=1.5.*", False),
         ("4.13.0", "", True),
+        ("1.0rc1", ">=1", False),
+        ("1.0rc1", ">=1.0rc1", True),
+        ("1.0rc1", "<1", False),
+        ("1.1rc1", ">=1", True),
+        ("1.0.dev3", ">=1.0", False),
+        ("1.0+local", "==1.0", True),
     ],
 )
 def test_pins_are_read_as_pip_reads_them(version: str, specifier: str, is_within: bool) -> None:
@@ -374,17 +385,23 @@ def test_pins_are_read_as_pip_reads_them(version: str, specifier: str, is_within
 
 
 NUMBER = st.lists(st.integers(0, 3), min_size=2, max_size=4).map(lambda n: ".".join(map(str, n)))
+PRE = st.sampled_from(["", "a1", "b2", "rc1"])
+SUFFIX = st.sampled_from(["", "a1", "b2", "rc1", "rc2", ".dev1", ".post1", "rc1.dev1", "rc1.post1"])
 CLAUSE = st.builds(
-    lambda sign, number, star: sign + number + (star if sign in ("==", "!=") else ""),
+    lambda sign, number, pre, star: (
+        sign + number + (star if sign in ("==", "!=") and not pre else pre)
+    ),
     st.sampled_from([">=", "<=", ">", "<", "==", "!=", "~="]),
     NUMBER,
+    PRE,
     st.sampled_from(["", ".*"]),
 )
 
 
-@given(NUMBER, st.lists(CLAUSE, max_size=3).map(",".join))
-def test_pins_of_releases_agree_with_packaging(version: str, specifier: str) -> None:
-    assert doctor.fits(version, specifier) == SpecifierSet(specifier).contains(version)
+@given(st.builds(str.__add__, NUMBER, SUFFIX), st.lists(CLAUSE, max_size=3).map(",".join))
+def test_pins_agree_with_packaging(version: str, specifier: str) -> None:
+    expected = SpecifierSet(specifier).contains(version, prereleases=True)
+    assert doctor.fits(version, specifier) == expected
 
 
 # -- the command itself ---------------------------------------------------------------------------
@@ -443,7 +460,7 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
         "    name = String(index=True)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    with definitions():  # each test has a module of its own with a model of this name
+    with definitions(alone=True):  # each test has a module of its own with a model of this name
         yield name
 
 
@@ -482,3 +499,84 @@ def test_models_tells_what_installing_or_removing_a_plugin_changes(
     assert [part["name"] for part in found["added"]] == ["phone", "phone_1", "_rules"]
     assert found["removed"] == []
     assert "Nothing would change" in run(*asked, "--without", "phone").stdout
+
+
+LAYERED = """
+from earnorm import hookimpl
+from earnorm.plugin import Layer, Stage, Step
+
+class Plugin:
+    api = 1
+    @hookimpl
+    def wrap_operation(self, model, operation):
+        return [(Layer.DEFAULT + 5, self.layer)] if operation in ("search", "write") else []
+    @hookimpl
+    def register_steps(self, model):
+        return [Step(Stage.STAMP, "stamp", lambda batch: None)] if "name" in model.fields else []
+    @hookimpl
+    def startup(self):
+        raise AssertionError("nothing is started")
+    async def layer(self, op, call_next):
+        return await call_next(op)
+"""
+
+
+def test_plugins_hooks_lists_hooks_with_their_meaning_and_layers_of_models(
+    install: Install, user_module: str
+) -> None:
+    install("layered", LAYERED)
+    install("phone", EXTENDING)
+    (layered, phone) = json.loads(run("plugins", "--hooks", "--json").stdout)
+    assert layered["name"] == "layered"
+    assert layered["version"] == "1.2"
+    assert phone["hooks"] == {"register_models": "Return this plugin's models."}
+    assert list(layered["hooks"]) == ["register_steps", "startup", "wrap_operation"]
+    assert layered["layers"] == layered["steps"] == []
+    (layered, phone) = json.loads(run("plugins", "--hooks", "--json", "-m", user_module).stdout)
+    assert {
+        "model": "cli.user",
+        "operation": "write",
+        "layer": "DEFAULT+5",
+        "number": 505,
+    } in layered["layers"]
+    assert {layer["operation"] for layer in layered["layers"]} == {"search", "write"}
+    assert {"model": "cli.user", "stage": "STAMP", "step": "stamp"} in layered["steps"]
+    printed = run("plugins", "--hooks", "-m", user_module).stdout
+    for told in ("Return this plugin's models.", "DEFAULT+5 505", "STAMP"):
+        assert told in printed
+
+
+def test_plugins_hooks_without_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARNORM_PLUGINS", "")
+    assert run("plugins", "--hooks").stdout == "No plugin is active.\n"
+    assert json.loads(run("plugins", "--hooks", "--json").stdout) == []
+
+
+def _bringing(name: str) -> str:
+    return (
+        "def go(): print('went')\n"
+        + GOOD
+        + "    @staticmethod\n"
+        + MARK
+        + f"    def register_commands(): return {{{name!r}: go}}"
+    )
+
+
+def test_a_command_of_two_plugins_runs_neither_and_names_both(install: Install) -> None:
+    install("one", _bringing("go"))
+    assert run("go").stdout == "went\n"
+    install("two", _bringing("go"))
+    done = run("go")
+    assert (done.exit_code, done.stdout) == (1, "")
+    told = "plugin 'two' brings a command 'go', which plugin 'one' has"
+    assert told in done.stderr
+    assert told in run("--help").stderr
+    [(what, _)] = of_level("error", findings(exit_code=1))
+    assert what == f"{told} already"
+
+
+def test_doctor_refuses_a_command_that_earnorm_has(install: Install) -> None:
+    install("own", _bringing("doctor"))
+    [(what, to_do)] = of_level("error", findings(exit_code=1))
+    assert what == "plugin 'own' brings a command 'doctor', which EarnORM has already"
+    assert "EARNORM_DISABLED_PLUGINS=own" in to_do

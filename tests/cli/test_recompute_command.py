@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,7 @@ def test_it_writes_what_differs_and_what_follows(tmp_path: Path) -> None:
                 where, tmp_path, "--model", "cli.line", "--field", "amont"
             )
             run("--field", "amount", code=2)
+            _work_off(client[name], run)
             lines.update_one({"qty": 0}, {"$set": {"unit": 5}})
             assert run("--defaults", "--dry-run") == "cli.line.unit: 4 lack it\n"
             assert lines.count_documents({"unit": 1}) == 0
@@ -93,6 +96,34 @@ def test_it_writes_what_differs_and_what_follows(tmp_path: Path) -> None:
             )
         finally:
             client.drop_database(name)
+
+
+def _work_off(database: Any, run: Callable[..., str]) -> None:
+    """List what is owed, work it off, and end with an error where something is left."""
+    assert run("--owed") == "nothing is owed\n"
+    lines, owed = database["cli_line"], database["earnorm_owed"]
+    pks = lines.distinct("_id")
+    lines.update_many({}, {"$set": {"amount": 3}})
+    document = {"path": "_id", "ids": pks, "digest": "x", "owed_at": datetime.now(UTC), "token": 0}
+    mine = {**document, "model": "cli.line", "names": ["amount"], "follows": ["cli.line.amount"]}
+    owed.insert_one(dict(mine))
+    assert run("--owed", "--dry-run").startswith("cli.line (amount): owed for ")
+    assert lines.count_documents({"amount": 3}) == len(pks)
+    assert run("--owed") == "nothing is owed\n"
+    assert sorted(lines.distinct("amount")) == [0, 10, 20, 30, 40]
+    lines.update_one({"_id": pks[1]}, {"$set": {"qty": "many"}})
+    owed.insert_one(dict(mine))
+    said = run("--owed", code=1)
+    assert f"set apart: {pks[1]}: " in said
+    [row] = json.loads(run("--owed", "--json", code=1))
+    assert row["model"] == "cli.line" and row["ids"] == [str(pks[1])]
+    lines.update_one({"_id": pks[1]}, {"$set": {"qty": 1}})
+    owed.insert_one({**mine, "model": "cli.gone", "follows": ["cli.gone.amount"]})
+    assert "lacks a field of it" in run("--owed")
+    assert run("--owed", "--forget") == "nothing is owed\n"
+    run("--owed", "--model", "cli.line", code=2)
+    run("--forget", code=2)
+    owed.drop()
 
 
 def _stderr(where: dict[str, str], root: Path, *arguments: str) -> str:

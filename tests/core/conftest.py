@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,17 @@ import earnorm
 from earnorm import App, hookimpl
 from earnorm.kernel import registry
 
+HERE = Path(__file__).parent
 DRIVERS = ("pymongo", "motor")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs with Motor: `-m "not motor"` is the core's tests with the default driver and in memory."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if HERE in item.path.parents and "motor" in parameters.values():
+            item.add_marker("motor")
 
 
 @pytest.fixture
@@ -29,9 +40,13 @@ def mongo_uri() -> str:
 
 
 @contextmanager
-def definitions() -> Iterator[None]:
-    """Forget the models that are defined inside."""
+def definitions(*, alone: bool = False) -> Iterator[None]:
+    """Forget the models that are defined inside; ``alone`` hides those of other tests meanwhile."""
     before, earlier = dict(registry.definitions()), dict(registry._earlier)
+    if alone:
+        registry._definitions.clear()
+        registry._earlier.clear()
+        registry.touch()
     try:
         yield
     finally:
@@ -57,6 +72,8 @@ async def default_app(
     else:
         where = {"mongo_uri": os.environ["EARNORM_TEST_MONGO_URI"], "driver": kind}
         settings = {"client_options": {"appName": database}, **settings}
+    # What is counted here is what the tests do; test_owed has Apps that look for what others owe.
+    settings.setdefault("recompute_interval", None)
     app = await earnorm.init(**where, database=database, plugins=list(plugins), **settings)
     try:
         yield app

@@ -2050,7 +2050,14 @@ async def make(uri: str, driver: str) -> str:
     recorder, clock = Recorder(), Clock()
     name = f"golden_{uuid.uuid4().hex[:12]}"
     # One connection, so that of several commands at once the first to be asked for is sent first.
-    app = App(uri, database=name, driver=driver, plugins=[recorder], max_pool_size=1)
+    app = App(
+        uri,
+        database=name,
+        driver=driver,
+        plugins=[recorder],
+        max_pool_size=1,
+        recompute_interval=None,
+    )
     with clock.installed():
         async with app:
             try:
@@ -2073,7 +2080,7 @@ def main() -> None:
     # Ids ascend in a run; the counter in them would begin anew once in a great while.
     objectids._counter = 0
     with servers as started:
-        uri = named or started.mongo.uri
+        uri = named or started.mongo_uri
         found = asyncio.run(make(uri, asked.driver))
     if asked.print:
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr] # it is a TextIOWrapper here

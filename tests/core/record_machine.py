@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from earnorm import Command, EarnORMError, Inc, Push, RecordSet
 
 from .laws import World
-from .record_kinds import KINDS, Kind, Part
+from .record_kinds import KINDS, LABEL, SEAT, Kind, Part, lacking
 from .record_models import (
+    INSIDE,
     MODELS,
     OPTIONAL,
     Label,
@@ -151,13 +152,14 @@ class Steps(RuleBasedStateMachine):
     @initialize()
     def begin_anew(self) -> None:
         async def prepare() -> None:
-            for kind in KINDS:
+            for kind in (*KINDS, SEAT):
                 await self.look[0][kind.collection].delete_many({})
             if not await Owner.count():
                 await Owner.create([{"name": "o"}, {"name": "p"}])
                 await Label.create([{"_id": i, "name": i} for i in "xyz"])
             self.owners = list(await Owner.search(order="_id"))
             self.labels = list(await Label.search(order="_id"))
+            self.store.of(LABEL).update({label.pk: {"_id": label.pk} for label in self.labels})
 
         self.run(prepare())
 
@@ -178,13 +180,19 @@ class Steps(RuleBasedStateMachine):
         self.made(self.run(model.create(self.handed(own))), kind, own).watched = watched
 
     @precondition(lambda self: self.pairs)
-    @rule(number=which, watched=st.booleans())
-    def load(self, number: int, watched: bool) -> None:
+    @rule(number=which, watched=st.booleans(), data=st.data())
+    def load(self, number: int, watched: bool, data: Any) -> None:
+        """Load a record, or with ``only()`` some of its fields and of those inside them."""
         of = self.pair(number)
-        if of.ref.pk is None or of.ref.pk not in self.store.of(of.ref.kind):
+        kind, pk = of.ref.kind, of.ref.pk
+        if pk is None or pk not in self.store.of(kind):
             return
-        real = self.run(type(of.real).get(of.ref.pk))
-        pair = Pair(real, Record.loaded(self.store, of.ref.kind, of.ref.pk), watched)
+        paths = [p for p in (*kind.keys, *INSIDE) if p.partition(".")[0] in kind.keys]
+        only = data.draw(st.just(set()) | st.sets(st.sampled_from(paths), max_size=4))
+        query = type(of.real).search([("_id", "=", pk)])
+        query = query.with_archived() if "active" in kind.keys else query
+        (real,) = self.run(query.only(*only) if only else query)
+        pair = Pair(real, Record.loaded(self.store, kind, pk, only), watched)
         self.pairs.append(pair)
         if self.block is not None:
             self.seen.append(pair)
@@ -203,7 +211,7 @@ class Steps(RuleBasedStateMachine):
     @rule(number=which, first=text, last=text)
     def assign_inverses(self, number: int, first: str, last: str) -> None:
         pair = self.pair(number)
-        if "full" in pair.ref.kind.keys:
+        if "full" in pair.ref.kind.keys and "full" not in pair.ref.unread:
             self.touch(pair)
             self.inside(lambda: setattr(pair.real, "first", first))
             self.inside(lambda: setattr(pair.real, "last", last))
@@ -231,6 +239,7 @@ class Steps(RuleBasedStateMachine):
             if ref.values.get("qty") == value:
                 return  # an assignment counts as a change, also of the same value
             real.qty = ref.values["qty"] = value
+            ref.lacks.discard("qty")
         elif isinstance(ref, dict):
             real["k"], ref["k"] = [value], [value]
         elif way == "drop":
@@ -358,7 +367,7 @@ class Steps(RuleBasedStateMachine):
         def reference() -> None:
             ref = pair.ref
             ref.may_write()
-            memory = change(ref.memory.get("label_ids"))
+            memory = change(ref.memory.get("label_ids")) if "label_ids" not in ref.unread else None
 
             def apply(document: dict[str, Any]) -> None:
                 if (links := change(document.get("label_ids"))) is not None:
@@ -378,6 +387,11 @@ class Steps(RuleBasedStateMachine):
         if pair.ref.is_stale or not pair.ref.is_stored:
             return
         kind, own = pair.ref.kind, dict(pair.ref.memory)
+        if any(map(lacking, own.values())) or pair.ref.pk not in self.store.of(kind):
+            return
+        for name in pair.ref.unread:  # it is read first
+            read = Record.loaded(self.store, kind, pair.ref.pk).memory
+            own |= {name: read[name]} if name in read else {}
         if kind.above is not None:
             link = own.pop(kind.link)
             if pair.ref.parent is None and link not in self.store.of(kind.above):
@@ -415,6 +429,8 @@ class Steps(RuleBasedStateMachine):
             if not twin.is_stored:
                 twin.pk = None
             real = self.inside(lambda: pickle.loads(pickle.dumps(pair.real)))
+            if not twin.is_stored and pair.ref.parent and not pair.ref.parent.is_stored:
+                return  # both have a new id each, which the machine cannot know
             sent = Pair(real, twin, watched)
             self.pairs.append(sent)
             if self.block is not None and twin.is_stored:

@@ -41,6 +41,15 @@ class Label(models.BaseModel):
     _id = String()
     name = String()
     task_ids = Many2many("machine.task", inverse="label_ids")
+    seated_ids = Many2many("machine.task", through="machine.seat")
+
+
+class Seat(models.BaseModel):
+    """Links tasks and labels."""
+
+    _name = "machine.seat"
+    task_id = Many2one("machine.task", required=True)
+    label_id = Many2one(Label, required=True)
 
 
 class Task(mixins.SoftDelete, models.BaseModel):
@@ -54,6 +63,7 @@ class Task(mixins.SoftDelete, models.BaseModel):
     parts = List(Embedded(Piece), default=list)
     owner_id = Many2one(Owner)
     label_ids = Many2many(Label)
+    seat_ids = Many2many(Label, through="machine.seat")
     full = String(default="- -")
     first = String(compute="_first", inverse="_set_first")
     last = String(compute="_last", inverse="_set_last")
@@ -117,6 +127,8 @@ MODELS: Mapping[str, tuple[type[models.BaseModel], Kind]] = {
     "member": (Member, MEMBER),
 }
 
+
+INSIDE = ("main.sku", "main.qty", "parts.qty")
 
 small = st.integers(0, 3)
 text = st.sampled_from(["a", "b"])

@@ -1,7 +1,7 @@
 """What a record is, in plain Python: its states, what is pending, links, and a store.
 
-Nothing of the library is imported here. The machine does the same steps to records and to this
-reference, and holds memory and database of both equal. record_kinds.py has the models.
+Nothing of the library is imported here. The machine does the same steps to records and to this, and
+holds memory and database of both equal. record_kinds.py has the models, and values in their forms.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from .record_kinds import Document, Kind, stored
-
-MISSING: Any = object()
+from .record_kinds import MISSING, Document, Kind, lacks_items, put, stored
 
 
 class Refused(Exception):
@@ -36,7 +34,10 @@ class Store:
             document["_revision"] = document.get("_revision", 0) + 1
 
     def pointing(self, kind: Kind, key: str, owner: Any) -> list[Any]:
-        """The ids of the documents that name an owner, alone or in a list."""
+        """The ids of the documents that name an owner: alone, in a list, or through a link model."""
+        if key in kind.through:
+            seats = self.of(kind.through[key])
+            return [pk for ends in seats if owner in ends for pk in ends - {owner}]
         links = {pk: document.get(key) for pk, document in self.of(kind).items()}
         many = key in kind.to_many
         return [pk for pk, link in links.items() if owner in ((link or ()) if many else [link])]
@@ -60,6 +61,10 @@ class Store:
         if not self.of(kind).keys() >= {*links}:
             raise Refused("NotFound")
         for pk in {*links} ^ {*before}:
+            if key in kind.through:
+                seats, ends = self.of(kind.through[key]), frozenset({pk, owner})
+                seats.pop(ends) if ends in seats else seats.update({ends: {}})
+                continue
             new: Any = owner if pk in links else None
             if key in kind.to_many:
                 kept = [each for each in self.of(kind)[pk].get(key) or () if each != owner]
@@ -81,12 +86,16 @@ class Record:
         self.pk: Any = None
         self.parent: Record | None = None
         self.given: dict[str, Any] = {}  # what was written to a parent that is not loaded
+        self.lost = False  # the parent was looked for, and is gone
+        self.unread: set[str] = set()
         self.revision = 0
         self.is_stored = self.is_stale = False
 
     @classmethod
-    def loaded(cls, store: Store, kind: Kind, pk: Any) -> Record:
+    def loaded(cls, store: Store, kind: Kind, pk: Any, only: Iterable[str] = ()) -> Record:
         (record := cls(store, kind, {})).load(pk)
+        record.unread = kind.leave(record.memory, only)
+        record.settle(kind.keys)
         return record
 
     def load(self, pk: Any, names: Iterable[str] | None = None) -> None:
@@ -96,25 +105,19 @@ class Record:
         document = self.store.of(self.kind)[pk]
         for name in self.kind.keys if names is None else names:
             self.memory.pop(name, None)
-            key = self.kind.keys[name]
-            if key in document:
-                self.memory[name] = self.kind.read(name, document[key])
-            elif name in self.kind.defaults:
-                self.memory[name] = copy.deepcopy(self.kind.defaults[name])
+            self.memory |= self.kind.read(name, document)
             self.agree(name)
+        self.unread -= {*(self.kind.keys if names is None else names)}
         if names is None or self.kind.link in names:
             self.parent, self.given = None, {}
         if names is None:
             self.pk, self.is_stored, self.is_stale = pk, True, False
             self.revision = document.get("_revision", 0)
 
-    # -- what is pending ---------------------------------------------------------------------------
-
     def agree(self, name: str) -> None:
         self.assigned.discard(name)
         self.base.pop(name, None)
-        if name in self.memory:
-            self.base[name] = copy.deepcopy(stored(self.memory[name]))
+        self.base |= {n: copy.deepcopy(stored(v)) for n, v in self.memory.items() if n == name}
 
     def pending(self) -> list[str]:
         now = {name: stored(self.memory.get(name, MISSING)) for name in self.kind.keys}
@@ -127,23 +130,22 @@ class Record:
     def assign(self, name: str, value: Any) -> None:
         self.memory[name] = copy.deepcopy(value)
         self.assigned.add(name)
-
-    # -- writing -----------------------------------------------------------------------------------
+        self.unread.discard(name)
 
     def save(self, copies: Sequence[Record] = ()) -> None:
         """Save the record, or several copies of it together."""
-        is_linked = not self.is_stored or self.kind.link in self.pending()
-        if is_linked and self.parent is not None and not self.parent.is_stored:
-            raise Refused("ValidationError")
         if not self.is_stored:
             self.insert()
             return
+        if self.parent and not self.parent.is_stored and self.kind.link in self.pending():
+            raise Refused("ValidationError")
         changed = [each for each in copies or [self] if each.pending()]
         sources: dict[str, Record] = {}
         for each in changed:
             for name in each.pending():
                 first = sources.setdefault(name, each)
-                if stored(first.memory.get(name)) != stored(each.memory.get(name)):
+                value = each.memory.get(name)
+                if lacks_items(value) or stored(first.memory.get(name)) != stored(value):
                     raise Refused("ValidationError")
         if self.kind.versioned and len({each.revision for each in changed}) > 1:
             raise Refused("ConcurrencyError")
@@ -155,20 +157,22 @@ class Record:
                 if each.revision == revision:  # always where the model has no versions
                     for name in sources.keys() - each.pending():
                         each.memory[name] = copy.deepcopy(sources[name].memory.get(name))
+                        each.unread.discard(name)
                     each.settle(sources)
 
     def paths(self, name: str, document: Document) -> list[tuple[tuple[str, ...], Any]]:
         """What is written: a changed field of an embedded object that was loaded, or the whole."""
-        key, value = self.kind.keys[name], stored(self.memory.get(name))
-        before = self.base.get(name)
+        key, before, value = self.kind.keys[name], self.base.get(name), self.memory.get(name)
         inside = name in self.kind.embedded and name not in self.assigned
-        if not (inside and isinstance(value, dict) and isinstance(before, dict)):
-            return [((key,), value)]
+        if not (inside and isinstance(value := stored(value), dict) and isinstance(before, dict)):
+            return [((key,), stored(value))]
         if not isinstance(document.get(key), dict):
             raise Refused("ConcurrencyError")
         return [((key, k), v) for k, v in value.items() if k not in before or v != before[k]]
 
     def insert(self) -> None:
+        if self.parent and not self.parent.is_stored:
+            self.parent.insert()
         values = {self.kind.keys[name]: stored(value) for name, value in self.memory.items()}
         document = copy.deepcopy({"_id": self.pk, **values, **self.kind.constants})
         document |= self.kind.computed(document)
@@ -203,8 +207,9 @@ class Record:
         above = {n: v for n, v in values.items() if n not in own}
         if above:
             assert self.kind.above is not None
-            link = self.memory[self.kind.link]
-            parent = self.parent or Record.loaded(self.store, self.kind.above, link)
+            document = self.store.of(self.kind).get(self.pk, {})
+            pk = self.memory.get(self.kind.link, document.get(self.kind.keys[self.kind.link]))
+            parent = self.parent or Record.loaded(self.store, self.kind.above, pk)
             parent.may_write()
             if own:
                 self.may_write()
@@ -215,6 +220,7 @@ class Record:
             new = {(self.kind.keys[name],): stored(value) for name, value in own.items()}
             self.store.change(self.kind, self.pk, lambda d: put(d, new))
             self.memory |= own
+            self.unread -= own.keys()
             self.settle(own)
 
     def change(self, name: str, change: Callable[[Document, str], None]) -> None:
@@ -235,16 +241,11 @@ class Record:
         """What pickle gives: the same record, in other objects."""
         new = copy.copy(self)
         new.memory, new.base = copy.deepcopy(self.memory), copy.deepcopy(self.base)
-        new.assigned, new.parent, new.given = set(self.assigned), None, {}
+        new.assigned, new.unread = set(self.assigned), set(self.unread)
+        new.parent, new.given = None, {}
         return new
 
     def remember(self) -> Callable[[], None]:
         """Return a function that puts everything back, in new objects."""
         before, above = self.twin(), {"parent": self.parent, "given": self.given}
         return lambda: self.__dict__.update(before.twin().__dict__, **above, pk=self.pk)
-
-
-def put(document: Document, paths: Mapping[tuple[str, ...], Any]) -> None:
-    for (first, *rest), value in paths.items():
-        place = document[first] if rest else document
-        place[rest[0] if rest else first] = copy.deepcopy(value)

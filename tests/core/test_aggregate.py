@@ -153,10 +153,11 @@ async def test_other_collections_are_named_by_their_models(server_items: None) -
 
 async def test_a_lookup_sends_the_collection_s_name(commands: Commands) -> None:
     await Item.search().aggregate(
-        [{"$lookup": {"from": "agg.maker", "localField": "a", "foreignField": "b", "as": "c"}}]
+        [{"$lookup": {"from": "agg.maker", "localField": "n", "foreignField": "name", "as": "c"}}]
     )
     [sent] = commands.named("aggregate")
-    assert sent["pipeline"][1]["$lookup"]["from"] == "agg_makers"
+    [lookup] = [stage["$lookup"] for stage in sent["pipeline"] if "$lookup" in stage]
+    assert lookup["from"] == "agg_makers"
 
 
 class Rules:
@@ -232,7 +233,8 @@ FORBIDDEN: list[tuple[Any, str]] = [
     ({"$planCacheStats": {}}, "not allowed"),
     ({"$changeStream": {}}, "not allowed"),
     ({"$documents": []}, "reads no record"),
-    ({"$geoNear": {}}, "first stage"),
+    ({"$facet": {"f": [{"$geoNear": {}}]}}, "first stage"),
+    ({"$geoNear": {}}, "first stage|names its field"),
     ({"$vectorSearch": {}}, "first stage"),
     ({"$mach": {}}, "did you mean '\\$match'"),
     ({"$match": {"$where": "1"}}, "JavaScript"),

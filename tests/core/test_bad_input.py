@@ -189,9 +189,15 @@ async def test_a_missing_server_is_reported_in_time_with_host_and_port(driver: s
     assert earnorm.find_env() is None
 
 
-async def test_a_plugin_that_is_not_installed_says_what_to_install() -> None:
-    with pytest.raises(PluginError, match=r"'sekurity' is not installed.*pip install"):
-        await earnorm.init("mongomock://", database="x", plugins=["sekurity"])
+@pytest.mark.parametrize("keyword", ["plugins", "required"])
+async def test_a_plugin_that_is_not_installed_says_what_to_install(keyword: str) -> None:
+    with pytest.raises(
+        PluginError, match=r"'nonsuch' is not installed: pip install earnorm-nonsuch"
+    ):
+        await earnorm.init("mongomock://", database="x", **{"plugins": [], keyword: ["nonsuch"]})
+    # To install what is misspelt would install whatever has that name.
+    with pytest.raises(PluginError, match=r"is not installed; did you mean 'security'\?$"):
+        await earnorm.init("mongomock://", database="x", **{"plugins": [], keyword: ["sekurity"]})
     assert earnorm.find_env() is None
 
 

@@ -140,6 +140,10 @@ async def test_a_link_model_gets_its_own_values(app: App) -> None:
     await person.write({"team_ids": [Command.delete(team), Command.create({"name": "last"})]})
     assert (await person.team_ids).mapped("name") == ["last"]
     assert await Team.count() == 2
+    other = await Team.create({"name": "not one of these"})
+    await person.write({"team_ids": [Command.delete(other)]})
+    assert await Team.count() == 3
+    await other.unlink()
     await person.write({"team_ids": [Command.clear()]})
     assert await Membership.count() == 0 and await Team.count() == 2
 
@@ -366,3 +370,57 @@ async def test_commands_on_a_versioned_record_that_was_changed_are_refused(
     await ledger.write({"tag_ids": [Command.link(tag)]})
     await ledger.write({"tag_ids": [Command.unlink(tag)], "title": "c"})
     assert (await Ledger.get(ledger.id))._revision == ledger._revision
+
+
+class Counted(BaseModel):
+    _name = "cmd.counted"
+    _versioned = True
+
+    name = String()
+    tag_ids = Many2many(Tag)
+    more_ids = Many2many(Tag)
+
+
+@pytest.mark.parametrize("ways", [["write"], ["save"], ["assign"], ["set"]])
+@pytest.mark.parametrize("names", ["name tag_ids", "tag_ids more_ids", "name tag_ids more_ids"])
+async def test_a_write_of_values_and_commands_is_one_change_of_the_record(
+    server_app: App, names: str, ways: list[str]
+) -> None:
+    one, two = await Tag.create([{"name": "1"}, {"name": "2"}])
+    record = await Counted.create({"tag_ids": [one], "more_ids": [one]})
+    commands = [Command.unlink(one), Command.link(two)]
+    values = {name: "new" if name == "name" else commands for name in names.split()}
+    for number, way in enumerate(ways * 2, 1):
+        if way == "assign":
+            for name, value in values.items():
+                setattr(record, name, value)
+            await record.save()
+        elif way == "set":
+            await (await Counted.search()).write(values)
+            await record.refresh()
+        else:
+            await getattr(record, way)(values)
+        stored = await Counted.get(record.pk)
+        assert stored._revision == record._revision == number
+        assert stored.to_dict() == record.to_dict()
+        assert all(getattr(stored, n).pks == [two.pk] for n in values if n != "name")
+
+
+async def test_the_commands_of_one_field_are_one_change_of_the_record(app: App) -> None:
+    one, two = await Tag.create([{"name": "1"}, {"name": "2"}])
+    for before in ([], [one], None):
+        record = await Counted.create({})
+        collection = app.dangerous_raw("another program")["cmd_counted"]
+        await collection.update_one(
+            {"_id": record.pk}, {"$set": {"tag_ids": before and [t.pk for t in before]}}
+        )
+        older = await Counted.get(record.pk)
+        record = await Counted.get(record.pk)
+        await record.write({"tag_ids": [Command.link(two), Command.unlink(one)]})
+        document = await collection.find_one({"_id": record.pk})
+        assert document is not None
+        assert (document["tag_ids"], document["_revision"]) == ([two.pk], 1)
+        await record.write({"tag_ids": [Command.link(one)]})  # it knows the revision
+        with pytest.raises(ConcurrencyError):
+            await older.write({"tag_ids": [Command.unlink(one), Command.link(two)]})
+        assert (await Counted.get(record.pk)).tag_ids.ids == [two.id, one.id]

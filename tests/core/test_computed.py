@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from bson import ObjectId
 
 from earnorm import (
     App,
@@ -22,15 +24,16 @@ from earnorm import (
     Many2many,
     Many2one,
     One2many,
+    RecordSet,
     String,
     ValidationError,
     depends,
 )
 from earnorm.fields.relational import Relation
+from earnorm.testing import Interrupted
 
 from .conftest import default_app, definitions
 from .orders import Country, Line, Order, Partner
-from .scheduler import Interrupted
 
 
 class Article(BaseModel):
@@ -52,7 +55,7 @@ class Article(BaseModel):
     def _compute_label(self) -> str:
         return f"{self.total:.2f}"
 
-    @depends("price", "tax")
+    @depends("price", "tax", "total")
     def _compute_with_tax(self) -> float:
         return self.total
 
@@ -126,6 +129,16 @@ async def test_what_is_not_loaded_is_said_and_how_to_load_it(app: App) -> None:
         _ = (await Order.search().only("state"))[0].total
     [order] = await Order.search().prefetch("partner_id.country_id")
     assert order.country_id == country
+    [order] = await Order.search().only("code").prefetch("partner_id.country_id")
+    assert order.code == "VN"
+    with pytest.raises(FieldNotLoaded, match="only"):
+        _ = order.fee
+    await Article.create({"price": 3})
+    [article] = await Article.search().only("label", "with_tax")
+    assert (article.label, article.with_tax, article.price) == ("3.00", 3.0, 3.0)
+    [article] = await Article.search().only("label")
+    with pytest.raises(FieldNotLoaded, match="only"):
+        _ = article.price  # the total is stored, and all that the label needs
     assert order.code == "VN"
     assert Order().code is None
 
@@ -507,3 +520,56 @@ async def test_a_stored_value_follows_what_was_assigned_during_a_save(app: App, 
         assert (article.price, article.total) == (5.0, 5.0)
         await article.save()
     assert (await Article.get(article.id)).total == article.total == article.price
+
+
+async def test_a_new_record_has_the_values_that_follow_from_its_creation(database: str) -> None:
+    """Not only those that its own formulas can tell before it is stored."""
+    with definitions():
+
+        class Topic(BaseModel):
+            reply_ids = One2many("reply", "topic_id")
+            replies = Int(compute="_compute_replies", store=True)
+
+            @depends("reply_ids")
+            def _compute_replies(self) -> int:
+                return len(self.reply_ids)
+
+        class Reply(BaseModel):
+            topic_id = Many2one(Topic, index=True)
+            among = Int(related="topic_id.replies", store=True)
+            friend_id = Many2one("reply", index=True)
+            fan_ids = One2many("reply", "friend_id")
+            fans = Int(compute="_compute_fans", store=True)
+
+            @depends("fan_ids")
+            def _compute_fans(self) -> int:
+                return len(self.fan_ids)
+
+        for kind in ("pymongo", "memory"):
+            for limit in (0, 1_000):
+                async with default_app(kind, database, recompute_limit=limit) as app:
+                    topic = await Topic.create({})
+                    first, second = ObjectId(), ObjectId()
+                    pair = [{"id": first, "friend_id": second}, {"id": second, "friend_id": first}]
+                    saved = Reply(topic_id=topic)
+                    for make in (
+                        partial(Reply.create, [{**row, "topic_id": topic} for row in pair]),
+                        partial(Reply.create, {"topic_id": topic}),
+                        saved.save,
+                    ):
+                        made = await make()
+                        records = made if isinstance(made, RecordSet) else [made or saved]
+                        shown = [(known(r, "among"), known(r, "fans")) for r in records]
+                        await app.settled()
+                        for record, values in zip(records, shown, strict=True):
+                            stored = await Reply.get(record.id)
+                            for value, now in zip(values, (stored.among, stored.fans), strict=True):
+                                assert value == now or (value is None and limit == 0)
+
+
+def known(record: BaseModel, name: str) -> Any:
+    """Return a value; None if it is not known."""
+    try:
+        return getattr(record, name)
+    except FieldNotLoaded:
+        return None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earnorm import App, BaseModel, Embedded, EmbeddedModel, Many2one, String, current_app
-from earnorm.kernel.declared import DeclaredKeys
+from earnorm.kernel.serving.declared import DeclaredKeys
 from tests.core.conftest import Commands
 
 
@@ -29,6 +29,7 @@ STRAYS: dict[str, Any] = {
     "save": "shadows the method",
     "secret": "x",
     "_changes": 1,
+    "_pending": 1,
     "__class__": 2,
     "kept": "a field is stored under another name",
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -49,6 +52,12 @@ class Human(BaseModel):
 class Tool(BaseModel):
     _name = "delsave.tool"
     name = String()
+
+
+class Twin(BaseModel):
+    _name = "delsave.twin"
+    name = String()
+    twin_id = Many2one("delsave.twin")
 
 
 class Worker(BaseModel):
@@ -167,6 +176,41 @@ async def test_after_a_refusal_nothing_links_to_the_parent_before_it_is_stored(a
     await worker.save()
     assert await numbers() == (1, 1, 1) and worker.human_id is human
     await agrees()
+
+
+COPIES: list[Callable[[Any], Any]] = [
+    copy.copy,
+    copy.deepcopy,
+    lambda record: pickle.loads(pickle.dumps(record)),
+]
+
+
+@pytest.mark.parametrize("copied", COPIES, ids=["copy", "deepcopy", "pickle"])
+async def test_the_copy_of_an_unsaved_record_is_saved_with_its_unsaved_parents(
+    app: App, copied: Callable[[Any], Any]
+) -> None:
+    worker = Worker(login="a", human_id=Human(name="Ann", being_id=Being(kingdom="robots")))
+    other = copied(worker)
+    await other.save()
+    assert (other.name, other.kingdom, other.label) == ("Ann", "robots", "a Ann 0")
+    assert await numbers() == (1, 1, 1)
+    assert worker.human_id.is_stored == (copied is copy.copy)  # which copies one object only
+    await agrees()
+    stored = await Worker.get(other.pk)
+    stored.friend_id = person("Bob")
+    again = copied(stored)
+    await again.friend_id.save()
+    await again.save()
+    assert (await (await Worker.get(other.pk)).friend_id).name == "Bob"
+
+
+async def test_unsaved_records_that_link_to_each_other_are_copied(memory_app: App) -> None:
+    one, other = Twin(name="a"), Twin(name="b")
+    one.twin_id, other.twin_id = other, one
+    for copied in COPIES:
+        new = copied(one)
+        assert (new.name, new.twin_id.name) == ("a", "b") and new is not one
+        assert new.twin_id.twin_id is (one if copied is copy.copy else new)
 
 
 # -- values that are computed from the parent ------------------------------------------------------

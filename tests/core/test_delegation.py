@@ -99,6 +99,21 @@ async def test_fields_are_read_through_the_loaded_relation(app: App) -> None:
     assert (await Member.search().prefetch("partner_id")).mapped("email") == ["a@b.co"]
 
 
+async def test_only_of_a_delegated_field_fetches_the_link(app: App) -> None:
+    await ann()
+    member: Any = await Member.search().only("name").first()
+    with pytest.raises(FieldNotLoaded, match=r"await record\.partner_id"):
+        _ = member.name
+    with pytest.raises(FieldNotLoaded, match="'login' to"):
+        _ = member.login
+    await member.partner_id
+    assert member.name == "Ann"
+    other: Any = await Member.search().only("email", "login").prefetch("partner_id").first()
+    assert (other.email, other.login) == ("a@b.co", "ann")
+    light: Any = await Member.search().only("login").prefetch("partner_id").first()
+    assert light.partner_id.name == "Ann"
+
+
 async def test_fields_are_searched_through_the_relation(app: App) -> None:
     await ann()
     await Member.create({"login": "bob", "name": "Bob"})

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 import earnorm
-from earnorm import App, BaseModel, Operation, PluginError, String, hookimpl
+from earnorm import (
+    App,
+    BaseModel,
+    BatchRefused,
+    DuplicateKey,
+    Operation,
+    PluginError,
+    String,
+    hookimpl,
+)
 from earnorm.kernel.layers import Layer
 from earnorm.kernel.steps import Stage, Step
-from earnorm.kernel.transactions import in_transaction
+from earnorm.kernel.transactions.layer import in_transaction
 
 from .conftest import DRIVERS, default_app
 from .failpoints import TRANSIENT, failing
@@ -214,3 +224,132 @@ async def test_a_model_without_layers_pays_nothing(
     monkeypatch.setattr("earnorm.kernel.binding.settling", never)
     plain = await Plain.create({"text": "a"})
     await plain.write({"text": "b"})
+
+
+class Mailing:
+    """Mails for each stored letter, also for those of a batch that was refused in part."""
+
+    api = 1
+    name = "mailing"
+
+    def __init__(self) -> None:
+        self.mails: list[str] = []
+
+    @hookimpl
+    def wrap_operation(self, model: type[BaseModel], operation: str) -> Iterable[Any]:
+        is_asked = model._name == "durable.code" and operation == "create"
+        return [(Layer.DEFAULT, self._layer)] if is_asked else []
+
+    async def _layer(self, op: Operation, call_next: Any) -> Any:
+        stored = [document["code"] for document in op.documents]
+
+        def mail() -> None:
+            self.mails += stored
+
+        op.after_durable(mail)
+        try:
+            return await call_next(op)
+        except BatchRefused as error:
+            stored[:] = [stored[position] for position in error.written or ()]
+            raise
+
+
+class Code(BaseModel):
+    _name = "durable.code"
+    code = String(unique=True)
+
+
+@pytest.mark.parametrize("kind", ["pymongo", "memory"])
+async def test_what_is_stored_of_a_refused_batch_is_told(kind: str, database: str) -> None:
+    plugin = Mailing()
+    async with default_app(kind, database, [plugin]):
+        await Code.create({"code": "a"})
+        with pytest.raises(DuplicateKey):
+            await Code.create({"code": "a"})
+        assert plugin.mails == ["a"]
+        for ordered in (True, False):
+            plugin.mails.clear()
+            codes = [f"b{ordered}", "a", f"c{ordered}"]
+            with suppress(BatchRefused):  # unordered, it returns what was refused
+                await Code.create_many([{"code": code} for code in codes], ordered=ordered)
+            stored = [c for c in codes if await Code.count([("code", "=", c)]) and c != "a"]
+            assert plugin.mails == stored and stored
+        plugin.mails.clear()
+        with pytest.raises(DuplicateKey):
+            async with Code.bulk() as bulk:
+                bulk.create({"code": "d"})
+                bulk.create({"code": "a"})
+        assert plugin.mails == ["d"] * await Code.count([("code", "=", "d")])
+        if kind == "memory":
+            return
+        plugin.mails.clear()
+        with pytest.raises(DuplicateKey):
+            async with earnorm.transaction():
+                await Code.create_many([{"code": "e"}, {"code": "a"}], ordered=False)
+        assert plugin.mails == [] and not await Code.count([("code", "=", "e")])
+
+
+@pytest.mark.parametrize("kind", ["pymongo", "memory"])
+@pytest.mark.parametrize("also_refused", [True, False])
+async def test_a_durable_step_hears_of_a_refused_batch_if_it_says_so(
+    kind: str, also_refused: bool, database: str
+) -> None:
+    seen: list[str] = []
+
+    class Stepping:
+        api = 1
+        name = "stepping"
+
+        @hookimpl
+        def register_steps(self, model: Any) -> Iterable[Step]:
+            if model.name == "durable.code":
+                step = lambda batch: seen.append(batch.op.name)  # noqa: E731
+                yield Step(Stage.DURABLE, "tell", step, also_refused=also_refused)
+
+    async with default_app(kind, database, [Stepping()]):
+        await Code.create({"code": "a"})
+        with suppress(BatchRefused):
+            await Code.create_many([{"code": "b"}, {"code": "a"}], ordered=False)
+        with pytest.raises(DuplicateKey):
+            await Code.create({"code": "a"})
+    assert seen == ["create"] * (1 + also_refused)
+
+
+@pytest.mark.parametrize("kind", ["pymongo", "memory"])
+async def test_a_call_may_ask_for_one_more_which_follows_it(kind: str, database: str) -> None:
+    seen: list[str] = []
+    kept: list[Operation] = []
+
+    class Stepping:
+        api = 1
+        name = "stepping"
+
+        @hookimpl
+        def register_steps(self, model: Any) -> Iterable[Step]:
+            if model.name == "durable.code":
+                yield Step(Stage.DURABLE, "one", self._one)
+                yield Step(Stage.DURABLE, "two", lambda batch: seen.append("two"))
+
+        def _one(self, batch: Any) -> None:
+            seen.append("one")
+            kept.append(batch.op)
+            batch.op.after_durable(self._mail)
+
+        async def _mail(self) -> None:
+            seen.append("mail")
+            kept[0].after_durable(lambda: seen.append("copy"))
+            raise ConnectionError
+
+    async with default_app(kind, database, [Stepping()]):
+        await Code.create({"code": "a"})
+        assert seen == ["one", "mail", "copy", "two"]
+        with pytest.raises(PluginError, match="over"):
+            kept[0].after_durable(print)
+        if kind == "memory":
+            return
+        seen.clear()
+        kept.clear()
+        async with earnorm.transaction():
+            await Code.create({"code": "b"})
+            assert seen == []
+        assert seen == ["one", "mail", "copy", "two"]

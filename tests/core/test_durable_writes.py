@@ -89,8 +89,24 @@ def refuse() -> None:
     raise earnorm.ValidationError("parcel", [{"loc": ("code",), "msg": "no", "type": "no"}])
 
 
+async def lets_a_cancellation_escape() -> None:
+    """Await a task that somebody cancelled, as a plugin does that stops its own worker."""
+    worker = asyncio.create_task(asyncio.sleep(60))
+    worker.cancel()
+    await worker
+
+
+def asks_a_cancelled_future() -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    future.result()
+
+
+ESCAPING = [lets_a_cancellation_escape, asks_a_cancelled_future]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("does", [queue_is_down, refuse])
+@pytest.mark.parametrize("does", [queue_is_down, refuse, *ESCAPING])
 async def test_what_a_hook_raises_behind_a_write_is_logged(
     kind: str, does: Hook, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -110,6 +126,83 @@ async def test_what_a_hook_raises_behind_a_write_is_logged(
     assert first.heard == second.heard == [*told, "after_unlink", "after_commit"]
     assert "plugin 'first' failed in its hook after_create" in caplog.text
     assert "plugin 'first' failed in its hook after_commit" in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("does", ESCAPING)
+async def test_a_cancellation_of_somebody_else_is_an_error_of_the_call(
+    kind: str, does: Hook, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with default_app(kind, database, [Asking(does)]):
+        plain = await Plain.create({"text": "a"})
+        assert plain.is_stored
+        await plain.write({"text": "b"})
+        assert plain.text == "b"
+        if kind == "pymongo":
+            async with earnorm.transaction() as transaction:
+                await plain.write({"text": "c"})
+                transaction.after_commit(does)
+    assert f"the after_durable callback {does.__qualname__} failed" in caplog.text
+
+
+async def test_before_a_write_it_refuses_the_write_and_names_the_plugin() -> None:
+    class Before:
+        api = 1
+        name = "careless"
+
+        @hookimpl
+        async def before_create(self, op: Operation) -> None:
+            await lets_a_cancellation_escape()
+
+    async with App("mongomock://", database="escaping", plugins=[Before]):
+        with pytest.raises(earnorm.PluginError, match=r"'careless' .* has to catch that error"):
+            await Plain.create({"text": "a"})
+        assert await Plain.count() == 0
+
+
+@pytest.mark.parametrize("when", ["before the save", "in the hook"])
+async def test_a_cancellation_of_the_task_itself_is_raised_wherever_it_was_asked_for(
+    when: str,
+) -> None:
+    def cancel() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    async def wait() -> None:
+        if when == "in the hook":
+            cancel()
+        await asyncio.sleep(0)
+
+    async def save() -> None:
+        if when == "before the save":
+            cancel()
+        await plain.save()
+
+    async with App("mongomock://", database="escaping", plugins=[Hearing(wait)]):
+        plain = Plain(text="a")
+        task = asyncio.create_task(save())
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+
+
+async def test_a_task_that_is_cancelled_already_saves_in_its_cleanup() -> None:
+    saved: list[bool] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            saved.append((await Plain.create({"text": "last words"})).is_stored)
+
+    async with App("mongomock://", database="e", plugins=[Hearing(lets_a_cancellation_escape)]):
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert saved == [True]
 
 
 async def test_a_block_that_is_committed_does_not_fail(database: str) -> None:

@@ -18,7 +18,9 @@ async def test_act_as_sets_who_acts_and_the_context_inside_the_block(memory_app:
     ann = Principal("ann", roles=["clerk"])
     with earnorm.act_as(ann, tenant="t1"), earnorm.act_as("bob", shift=2):
         env = current_env()
-        assert env.principal == Principal("bob") and env.context == {"tenant": "t1", "shift": 2}
+        assert env.principal == Principal("bob") and env.context == {"shift": 2}  # not Ann's tenant
+        with earnorm.act_as("eve", keep_context=True) as env:
+            assert env.context == {"shift": 2}
     assert current_env().principal is None and current_env().context == {}
 
 

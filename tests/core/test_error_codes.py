@@ -27,9 +27,15 @@ ROWS = {
     for code, error, status in ROW.findall((ROOT / "docs/errors.md").read_text())
 }
 PLACES = (
-    *("kernel/start_order", "kernel/built_in", "kernel/project"),
-    *("kernel/attributes", "kernel/document_steps", "kernel/durable", "kernel/loading"),
-    *("kernel/operations", "kernel/reading", "kernel/steps", "kernel/value_steps"),
+    *("kernel/plugins/start_order", "kernel/plugins/built_in", "kernel/plugins/project"),
+    *(
+        "kernel/contract/attribute_values",
+        "kernel/contract/attributes",
+        "kernel/document_steps",
+        "kernel/transactions/durable",
+        "kernel/plugins/loading",
+    ),
+    *("kernel/operations", "kernel/serving/reading", "kernel/steps", "kernel/value_steps"),
     *("features/computed/plugin", "model/declaring"),
 )
 """The modules in which each of these errors has a narrower code."""

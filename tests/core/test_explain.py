@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from earnorm import App, BaseModel, Index, Int, Plan, String, system
+from earnorm.features.explaining.explanation import Explanation
+from earnorm.features.explaining.query_plan import reduced
+from earnorm.plugin import Observer, RunningOperation
 
 
 class Row(BaseModel):
@@ -83,6 +86,39 @@ async def test_figures_are_for_system_only(server_app: App) -> None:
     assert "examined 4 documents and 4 index keys to return 3 in " in str(plan)
 
 
+async def test_facts_of_the_server_are_for_system_only(server_app: App) -> None:
+    await filled(server_app)
+    facts = ("serverInfo", "serverParameters", "clusterTime", "gitVersion", "internalQuery")
+    for query in (Row.search([("number", "=", 3)]), Row.search(), Row.search(order="-size")):
+        told = json.dumps(dict(await query.explain()), default=str)
+        assert not [fact for fact in facts if fact in told]
+        with system(reason="to see all of it"):
+            assert "serverInfo" in await query.explain()
+
+
+async def test_an_explanation_for_system_is_in_flight_and_observed_as_any_other(
+    server_app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(server_app)
+    seen: list[object] = []
+    serve = Explanation.serve
+
+    async def look_and_serve(self: Explanation, bound: Any, op: Any) -> Any:
+        seen.append(len(server_app.in_flight.operations))
+        return await serve(self, bound, op)
+
+    class Listening(Observer):
+        def operation_begins(self, running: RunningOperation) -> None:
+            seen.append(running.operation.name)
+
+    monkeypatch.setattr(Explanation, "serve", look_and_serve)
+    with server_app.observing(Listening()):
+        await Row.search().explain()
+        with system(reason="to see what it costs"):
+            await Row.search().explain()
+    assert seen == ["search", 1, "search", 1]
+
+
 async def test_a_search_that_can_match_nothing(server_app: App) -> None:
     await filled(server_app)
     plan = await Row.search([("number", "in", [])]).explain()
@@ -133,3 +169,30 @@ def test_plans_of_other_servers_are_read_as_well(
     plan = Plan({"queryPlanner": {"winningPlan": winning}})
     assert (plan.indexes, plan.uses_index) == (indexes, uses_index)
     assert str(plan)
+
+
+def test_a_reduced_plan_says_the_same_in_words_and_no_value() -> None:
+    secret = {"$eq": "secret"}
+    for winning, indexes, uses_index in OTHERS:
+        raw = {
+            "queryPlanner": {"winningPlan": {**winning, "filter": secret}, "parsedQuery": secret},
+            "command": {"filter": secret},
+            "stages": [
+                {"$cursor": {"queryPlanner": {"winningPlan": winning, "parsedQuery": secret}}},
+                {"$match": secret, "nReturned": 1},
+            ],
+        }
+        plan = Plan(reduced(raw))
+        assert (plan.indexes, plan.uses_index) == (indexes, uses_index)
+        assert str(plan) == str(Plan(raw)) and "secret" not in str(plan.raw)
+        assert plan["stages"][1] == {"$match": {}}
+
+
+def test_a_reduced_plan_shows_equal_scans_of_a_merge_once() -> None:
+    scan = {"stage": "IXSCAN", "indexName": "a_1", "direction": "forward"}
+    merge = {
+        "stage": "SORT_MERGE",
+        "inputStages": [{**scan, "indexBounds": {"a": [n]}} for n in range(3)],
+    }
+    plan = reduced({"queryPlanner": {"winningPlan": merge}})["queryPlanner"]["winningPlan"]
+    assert plan == {"stage": "SORT_MERGE", "inputStages": [scan]}

@@ -185,6 +185,10 @@ CALLS: Mapping[str, Mapping[str, Callable[[], object]]] = {
         )()
         for of in ("Query", "RecordSet")
         for kind in ("pandas", "polars", "arrow")
+    }
+    | {
+        "Query.to_dict": lambda: Shelf.search().to_dict(),
+        "Query.to_json": lambda: Shelf.search().to_json(),
     },
     "grouping": {
         "Query.group": lambda: Shelf.search().group("name"),

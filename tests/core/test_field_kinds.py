@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from earnorm import App, Field, ValidationError, models
-from earnorm.backends.errors import CODEC
+from earnorm.backends.bson_form import CODEC
 from earnorm.domain.bson_order import key
 
 from .conftest import drop

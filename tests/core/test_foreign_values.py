@@ -187,6 +187,10 @@ WAYS: dict[str, Out] = {
 }
 
 
+CHANGING = ("copy", "changed", "refresh")
+"""The ways that write, and the one after them."""
+
+
 async def _leave(way: Out, records: RecordSet[Any], name: str) -> UnreadableDocument | None:
     """Take a way out; return the error about the stored value, if there is one."""
     try:
@@ -206,14 +210,17 @@ def test_every_way_out_gives_a_value_or_an_error_of_ours() -> None:
     with world() as here:
         raw = here.app.dangerous_raw("values of other programs")["foreign_record"]
 
-        @law(300)
+        @law(40)
+        @hypothesis.example("link", {"a": 1}, "whole")
+        @hypothesis.example("links", {"a": 1}, "in a list")
+        @hypothesis.example("json", Timestamp(1, 1), "whole")
+        @hypothesis.example("vector", MinKey(), "in a list")
         @hypothesis.given(
             st.sampled_from([name for name in Foreign._schema.fields if name != "_id"]),
-            st.sampled_from([*WAYS]),
             VALUES,
             st.sampled_from(["whole", "in a list", "in a dict", "in an object"]),
         )
-        def holds(name: str, way: str, value: Any, place: str) -> None:
+        def holds(name: str, value: Any, place: str) -> None:
             wrapped = {
                 "whole": value,
                 "in a list": [value],
@@ -222,13 +229,16 @@ def test_every_way_out_gives_a_value_or_an_error_of_ours() -> None:
             }[place]
 
             async def example() -> None:
-                await raw.delete_many({})
                 pk = ObjectId()
-                await raw.insert_many([{"_id": pk, name: wrapped}, {name: None}])
-                error = await _leave(WAYS[way], await Foreign.search(order="id"), name)
-                if error is not None:
-                    shown = str(error)
-                    assert name in shown and str(pk) in shown and "foreign.record" in shown
+                for title, way in WAYS.items():
+                    if title in CHANGING or title == next(iter(WAYS)):
+                        await raw.delete_many({})
+                        await raw.insert_many([{"_id": pk, name: wrapped}, {name: None}])
+                    error = await _leave(way, await Foreign.search(order="id"), name)
+                    if error is not None:
+                        shown = str(error)
+                        assert name in shown and str(pk) in shown, (title, shown)
+                        assert "foreign.record" in shown, (title, shown)
 
             here.run(example)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from earnorm import App, BaseModel, Int, RecordSet, hookimpl
 from earnorm.backends.collection import PART
-from earnorm.kernel import reading
 from earnorm.kernel.operations import Operation
+from earnorm.kernel.serving import prepared
 
 from .conftest import Keeping, default_app
 from .laws import world
@@ -85,7 +85,7 @@ class Changing:
 def test_records_are_what_the_layers_gave() -> None:
     changing = Changing()
     # As if each result were a part of a large one.
-    with patch.object(reading, "_FEW", 0), world("pymongo", (changing,)) as w:
+    with patch.object(prepared, "_FEW", 0), world("pymongo", (changing,)) as w:
 
         @given(st.integers(0, 5), st.lists(st.sampled_from(sorted(CHANGES)), max_size=3))
         def law(count: int, how: list[str]) -> None:
@@ -107,7 +107,7 @@ def test_records_are_what_the_layers_gave() -> None:
 async def test_a_list_that_is_given_twice_makes_other_records(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reading, "_FEW", 0)
+    monkeypatch.setattr(prepared, "_FEW", 0)
     async with default_app("pymongo", f"core_{uuid.uuid4().hex[:12]}", [Keeping("search")]):
         await Numbered.create([{"number": n} for n in range(3)])
         first, second = await Numbered.search(), await Numbered.search()

@@ -394,6 +394,17 @@ async def test_a_new_record_is_in_its_set_after_it_is_saved(app: App) -> None:
     assert kept[plain] == 1 and plain in set(await Plain.search())
 
 
+@pytest.mark.parametrize("copied", COPIES, ids=["copy", "deepcopy", "pickle"])
+async def test_the_copy_of_a_new_record_is_another_record(
+    memory_app: App, copied: Callable[[Any], Any]
+) -> None:
+    plain = Plain(name="a")
+    records = {plain, copied(plain)}  # the hash has drawn its id
+    assert len({*records, copied(plain)}) == 3
+    given = Plain(name="a", _id=ObjectId(b"a" * 12))
+    assert copied(given) == given
+
+
 async def test_a_record_without_an_id_that_nobody_draws_equals_itself_only() -> None:
     one, other = Named(name="a"), Named(name="a")
     assert one == one and one != other

@@ -50,7 +50,7 @@ from earnorm import (
 )
 from earnorm.domain import FALSE, TRUE, condition
 
-from .test_public_names import FOR_PLUGINS, PUBLIC
+from .test_public_names import FOR_PLUGINS, KIT, PUBLIC
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,18 +70,22 @@ DOCUMENTED: dict[str, list[str]] = {
         "FieldLike",
         "ID_TYPES",
         "Not",
+        "OneOf",
         "Operator",
         "Or",
         "Path",
         "Schema",
+        "StoredId",
         "condition",
         "ids_of",
         "matcher",
         "to_filter",
     ],
     "earnorm.plugin": FOR_PLUGINS,
+    "earnorm.testing": KIT,
     "earnorm.exceptions": [
         "AccessDenied",
+        "AppStopping",
         "BatchDuplicateKey",
         "BatchRefused",
         "ConcurrencyError",
@@ -91,6 +95,7 @@ DOCUMENTED: dict[str, list[str]] = {
         "EarnORMError",
         "ErrorDetail",
         "FieldNotLoaded",
+        "LimitExceeded",
         "LongList",
         "MultipleRecords",
         "NotFound",
@@ -100,6 +105,7 @@ DOCUMENTED: dict[str, list[str]] = {
         "RecordGone",
         "ServerUnavailable",
         "TransactionError",
+        "TransactionOutcomeUnknown",
         "UnreadableDocument",
         "UnresolvedDomain",
         "ValidationError",
@@ -137,6 +143,7 @@ DOCUMENTED: dict[str, list[str]] = {
         "MoneyValue",
         "MultiPolygon",
         "MutableField",
+        "N",
         "ObjectIdField",
         "One2many",
         "Phone",
@@ -151,6 +158,7 @@ DOCUMENTED: dict[str, list[str]] = {
         "Text",
         "Time",
         "Url",
+        "ValueOptions",
         "Vector",
     ],
     "earnorm.fields.base": ["N"],
@@ -698,7 +706,13 @@ def test_the_command_line_can_be_run_as_a_module() -> None:
 
 
 def test_the_whole_of_a_public_module_is_in_the_table() -> None:
-    for module in ("earnorm", "earnorm.domain", "earnorm.exceptions", "earnorm.fields"):
+    for module in (
+        "earnorm",
+        "earnorm.domain",
+        "earnorm.exceptions",
+        "earnorm.fields",
+        "earnorm.testing",
+    ):
         assert set(importlib.import_module(module).__all__) <= set(DOCUMENTED[module]), module
 
 

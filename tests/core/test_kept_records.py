@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import random
 import weakref
@@ -96,6 +97,17 @@ async def test_a_kept_record_keeps_no_other(memory_app: App, way: Any) -> None:
     del records
     assert kept.name is not None
     assert [other() for other in others] == [None] * len(others)
+
+
+@pytest.mark.usefixtures("no_cycles")
+async def test_the_loop_keeps_no_document_of_a_search(server_app: App) -> None:
+    await Text.create([{"name": "one of many"} for _ in range(50)])
+    await asyncio.sleep(0)
+    kept = (await Text.search())[7]
+    # Nothing is awaited since: the loop still has what woke this task.
+    dicts: list[dict[Any, Any]] = [o for o in gc.get_objects() if type(o) is dict]
+    documents = [d for d in dicts if type(name := d.get("name")) is str and name == "one of many"]
+    assert len(documents) == 1 and documents[0] is kept.__dict__
 
 
 @pytest.mark.usefixtures("no_cycles")

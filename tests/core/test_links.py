@@ -29,9 +29,9 @@ from earnorm import (
     ValidationError,
     depends,
 )
+from earnorm.testing import Interrupted
 
 from .conftest import Commands
-from .scheduler import Interrupted
 
 
 class Label(BaseModel):
@@ -336,11 +336,15 @@ async def test_assigned_commands_are_read_where_they_name_all(app: App) -> None:
     assert new.label_ids.ids == [silver.id]
     old.label_ids = [Command.set([gold]), Command.link(silver.id)]
     assert old.label_ids.ids == [gold.id, silver.id]
+    await old.refresh()
     old.label_ids = [Command.link(silver)]
+    assert old.label_ids.ids == [gold.id, silver.id]
+    part: Page = (await Page.search([("id", "=", old.id)]).only("title"))[0]
+    part.label_ids = [Command.link(silver)]
     with pytest.raises(FieldNotLoaded, match="given commands"):
-        _ = old.label_ids.ids
+        _ = part.label_ids.ids
     with pytest.raises(FieldNotLoaded, match="given commands"):
-        await old.copy()
+        await part.copy()
 
 
 IN_MEMORY: dict[str, Callable[[RecordSet[Page], Label], Any]] = {
@@ -358,8 +362,11 @@ IN_MEMORY: dict[str, Callable[[RecordSet[Page], Label], Any]] = {
 async def test_assigned_commands_are_evaluated_as_they_are_read(app: App, way: str) -> None:
     gold, silver = await Label.create([{"name": "gold"}, {"name": "silver"}])
     old, other = await Page.create([{"label_ids": [silver]}, {"title": "other"}])
+    if way != "table":  # a table has only fields that were fetched
+        (old,) = await Page.search([("id", "=", old.id)]).only("title")  # its labels are not known
     use, pages = IN_MEMORY[way], RecordSet(Page, [old, other])
-    for commands in ([Command.link(gold)], [{"name": "x"}], [Command.create({"name": "y"})]):
+    given: list[Any] = [[Command.link(gold)], [{"name": "x"}], [Command.create({"name": "y"})]]
+    for commands in given[way == "table" :]:  # what a table can show of the link, it shows
         old.label_ids = commands
         with pytest.raises(FieldNotLoaded, match="given commands"):
             use(pages, gold)

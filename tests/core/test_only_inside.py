@@ -21,6 +21,7 @@ from earnorm import (
     Json,
     List,
     Many2one,
+    Point,
     Pull,
     RecordSet,
     String,
@@ -225,6 +226,23 @@ async def test_a_changed_field_is_written_by_its_path(app: App) -> None:
     record.main = {"qty": 1, "low": 1}
     await record.save()
     assert (await PartOrder.get(made.id)).main.place is None
+
+
+async def test_a_write_into_a_part_keeps_the_object_and_makes_it_whole(app: App) -> None:
+    made = await order()
+    record = await part(made, "main.qty", "main.place.city", "lines.qty")
+    main, place = record.main, record.main.place
+    await record.write({"main.place.zip": "7"})
+    assert record.main is main and main.place is place
+    assert main.to_dict() == {**row(1, 2), "place": {"city": "Huế", "zip": "7"}, "owner_id": None}
+    place.city, main.low = "Hội An", 3
+    await record.save()
+    stored = await PartOrder.get(made.id)
+    assert stored.main == main and (stored.main.place.city, stored.main.low) == ("Hội An", 3)
+    record.main = main  # what reading gives stays the record's own
+    assert record.main is main
+    with pytest.raises(FieldNotLoaded):
+        _ = record.lines[0].low
 
 
 async def test_an_object_is_written_by_its_path_only_where_it_still_is(app: App) -> None:
@@ -454,3 +472,17 @@ async def test_a_layer_that_needs_the_whole_shows_no_more_of_it(database: str) -
         assert record.main.to_dict() == {"qty": 1, "place": {"city": "Huế"}}
         with pytest.raises(FieldNotLoaded):
             _ = record.main.low
+
+
+class Spot(BaseModel):
+    _name = "part_spot"
+
+    at = Point()
+    all = List(Point())
+
+
+async def test_a_point_has_no_parts_to_fetch(memory_app: App) -> None:
+    await Spot.create({"at": (1, 2)})
+    for path, name in (("at.type", "at"), ("at.coordinates", "at"), ("all.type", "all")):
+        with pytest.raises(DomainError, match=f"name '{name}' whole"):
+            await Spot.search().only(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from earnorm import (
     BaseModel,
     Command,
     ConcurrencyError,
+    ConfigurationError,
     File,
     Inc,
     Int,
@@ -356,6 +358,161 @@ async def test_a_part_of_an_operation_is_that_operation(made: Recorder) -> None:
     assert {each[2:] for each in noted if each != looked} == {("program", None)}
 
 
+# -- blocks ---------------------------------------------------------------------------------------
+
+
+async def test_what_a_plugin_does_in_its_block_by_models_is_its_own(made: Recorder) -> None:
+    app = current_env().app
+    with plugin.use_origin("quotas") as env:
+        assert current_env() is env
+        tag = await Tag.create({"name": "a"})
+        await tag.write({"name": "b"})
+        await Tag.search().count()
+        async with Tag.bulk() as bulk:
+            bulk.create({"name": "c"})
+        await Tag.create_many([{"name": "d"}])
+        with app.activate(), earnorm.act_as("ann"), earnorm.system(reason="a test"):
+            await Tag.search().update({"name": "e"})
+        async with earnorm.transaction():
+            await Tag.create({"name": "f"})
+        await tag.unlink()
+    assert {(origin, parent) for _, _, origin, parent in made.take()} == {("quotas", None)}
+    await Tag.create({"name": "g"})
+    assert made.take() == [("create", "tag", "program", None)]
+
+
+async def test_in_a_block_what_a_feature_does_stays_the_features(made: Recorder) -> None:
+    with plugin.use_origin("quotas"):
+        house = await House.create({})
+        await Key.create({"house_id": house})
+        made.take()
+        await house.unlink()
+    noted = made.take()
+    assert ("unlink", "house", "quotas", None) in noted
+    assert ("unlink", "key", "on_delete", "unlink") in noted
+
+
+async def test_a_block_is_that_of_its_task_and_says_for_what(database: str) -> None:
+    noted: list[tuple[str, str, str | None]] = []
+
+    class Bookkeeper:
+        api = 1
+        name = "bookkeeper"
+
+        @hookimpl
+        def wrap_operation(self, model: Any) -> Iterable[tuple[int, Middleware]]:
+            if model is Tag:
+                yield plugin.Layer.STEPS + 10, self.enter
+            yield 1, self.note
+
+        async def note(self, op: Operation, call_next: Call) -> Any:
+            parent = None if op.parent is None else op.parent.name
+            noted.append((op.model._name, op.origin, parent))
+            return await call_next(op)
+
+        async def enter(self, op: Operation, call_next: Call) -> Any:
+            if op.name == "create":
+                with plugin.use_origin(self.name, op):
+                    await Stock.create({"units": 1})
+            return await call_next(op)
+
+    async with default_app("pymongo", database, [Bookkeeper()]):
+        await asyncio.gather(Tag.create({"name": "a"}), Key.create({}))
+    assert sorted(noted, key=str) == [
+        ("origin.key", "program", None),
+        ("origin.stock", "bookkeeper", "create"),
+        ("origin.tag", "program", None),
+    ]
+
+
+async def test_a_block_needs_a_name(made: Recorder) -> None:
+    with pytest.raises(ConfigurationError, match="name of the plugin"), plugin.use_origin(""):
+        pass
+
+
+# -- budgets --------------------------------------------------------------------------------------
+
+
+class Budget:
+    """Counts what the program asks for."""
+
+    api = 1
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    @hookimpl
+    def wrap_operation(self) -> Iterable[tuple[int, Middleware]]:
+        return [(10, plugin.for_program(self.count))]
+
+    async def count(self, op: Operation, call_next: Call) -> Any:
+        self.asked.append(f"{op.name} {op.model._name.removeprefix('origin.')}")
+        return await call_next(op)
+
+    def take(self) -> list[str]:
+        asked, self.asked = self.asked, []
+        return asked
+
+
+@pytest.fixture
+async def budget(database: str) -> AsyncIterator[Budget]:
+    budget = Budget()
+    async with default_app("pymongo", database, [budget]):
+        yield budget
+
+
+async def test_a_budget_counts_what_the_program_asks_for(budget: Budget) -> None:
+    house = await House.create(
+        {"floor_ids": [Command.create({"area": 1})], "tag_ids": [Command.create({"name": "t"})]}
+    )
+    assert budget.take() == ["create house"]
+    await Key.create({"house_id": house})
+    await Floor.create({"area": 5, "house_id": house})
+    assert budget.take() == ["create key", "create floor"]
+    await House.search([("floor_ids.area", "=", 5)]).prefetch("floor_ids", "tag_ids")
+    await house.write({"name": "b", "floor_ids": [Command.clear()]})
+    await Floor.search([("area", ">", 0)]).update({"area": 3})
+    await house.unlink()
+    assert budget.take() == ["search house", "write house", "write floor", "unlink house"]
+
+
+async def test_a_budget_counts_each_write_of_bulks_and_upserts(budget: Budget) -> None:
+    tag = await Tag.create({"name": "1"})
+    budget.take()
+    async with Tag.bulk() as bulk:
+        bulk.create({"name": "3"})
+        bulk.write(tag, {"name": "4"})
+    assert budget.take() == ["create tag", "write tag"]
+    await Tag.create_many([{"name": "5"}])
+    assert budget.take() == ["create tag"]
+    partner = await Partner.create({"city": "Hue"})
+    values = {"login": "a", "partner_id": partner}
+    await Member.upsert(values, on="login")
+    await Member.upsert_many([values, {**values, "login": "b"}], on="login")
+    assert budget.take() == [
+        "create partner",
+        "write member",
+        "create member",
+        "write member",
+        "create member",
+    ]
+
+
+async def test_a_budget_counts_streams_families_and_tries_once(budget: Budget) -> None:
+    await Tag.create([{"name": str(n)} for n in range(5)])
+    await Animal.create({"name": "a"})
+    await Cat.create({"name": "b"})
+    budget.take()
+    async for _ in Tag.search():
+        pass
+    await Animal.search().update({"name": "d"})  # a part for each class, behind Layer.MEMBERS
+    assert budget.take() == ["search tag", "write animal"]
+    await (await Animal.search()).write({"name": "e"})  # the values of each class are another write
+    assert sorted(budget.take()) == ["search animal", "write animal", "write cat"]
+    await earnorm.sequence("invoice").next()
+    assert budget.take() == []
+
+
 # -- all of them ----------------------------------------------------------------------------------
 
 
@@ -403,3 +560,15 @@ def test_no_feature_and_no_plugin_makes_an_operation_without_an_origin() -> None
         and "notes" not in {keyword.arg for keyword in node.keywords}
     ]
     assert not nameless
+
+
+async def test_a_budget_passes_by_what_a_plugin_does_in_its_block(budget: Budget) -> None:
+    with plugin.use_origin("quotas"):
+        tag = await Tag.create({"name": "a"})
+        async with Tag.bulk() as bulk:
+            bulk.write(tag, {"name": "b"})
+        async for _ in Tag.search():
+            pass
+    assert budget.take() == []
+    await tag.refresh()
+    assert budget.take() == ["search tag"]

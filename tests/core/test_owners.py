@@ -332,6 +332,11 @@ async def test_an_app_that_was_stopped_is_freed() -> None:
     class Row(models.BaseModel):
         _name = "own.row"
         n = Int()
+        twice = Int(compute="_compute_twice", store=True)  # the App looks for what is owed
+
+        @depends("n")
+        def _compute_twice(self) -> int:
+            return 2 * (self.n or 0)
 
     gone: list[weakref.ref[App]] = []
     for _ in range(3):

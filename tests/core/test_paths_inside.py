@@ -12,9 +12,11 @@ from earnorm import (
     Embedded,
     EmbeddedModel,
     Int,
+    Json,
     List,
     Many2one,
     String,
+    ValidationError,
 )
 
 
@@ -108,3 +110,34 @@ async def test_a_list_inside_a_list_needs_a_position(memory_app: App, path: str)
         await Rack.search([(path, "=", "x")])
     with pytest.raises(DomainError, match="list of lists"):
         await Rack.search(order=path)
+
+
+class Bag(BaseModel):
+    _name = "inside.bag"
+
+    numbers = List(Int())
+    slots = List(Embedded(Slot))
+    data = Json()
+
+
+@pytest.mark.parametrize("part", ["01", "-0", "٣", "1" * 10, "1" * 900], ids=lambda part: part[:10])
+async def test_what_is_no_position_is_a_key_and_never_counted(memory_app: App, part: str) -> None:
+    bag = await Bag.create({"numbers": [1, 2, 3, 4], "slots": [{"sku": "a"}], "data": {part: 1}})
+    bags = await Bag.search()
+    for path in (f"numbers.{part}", f"slots.{part}.sku", f"slots.{part}"):
+        with pytest.raises(DomainError):
+            await Bag.search([(path, "=", 1)])
+        with pytest.raises(DomainError):
+            bags.filtered_domain([(path, "=", 1)])
+        with pytest.raises(DomainError):
+            await Bag.search(order=path)
+        with pytest.raises(ValidationError):
+            await bag.write({path: 1})
+        with pytest.raises(ValidationError):
+            await Bag.search().update({path: 1})
+    path = f"data.{part}"
+    assert await Bag.search([(path, "=", 1)], order=path).count() == 1
+    assert bags.filtered_domain([(path, "=", 1)])
+    await bag.write({path: 2})
+    await bag.save({path: 3})
+    assert bag.data == {part: 3}

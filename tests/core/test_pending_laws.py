@@ -13,10 +13,10 @@ import pytest
 
 import earnorm
 from earnorm import BaseModel, Command, Inc, Many2many, Many2one, One2many, Push, String
+from earnorm.testing import Interrupted, Scheduler
 
 from .laws import World, law, world
 from .pending import KINDS, Kept, line
-from .scheduler import Interrupted, Scheduler
 
 BACKEND = "pymongo"
 pytestmark = pytest.mark.fuzz
@@ -37,7 +37,18 @@ async def stored(record: Kept, name: str) -> Any:
     return plain(fresh[0], name)
 
 
-STEPS = ("change", "save", "write other", "write whole", "refresh", "refresh other", "roll back")
+STEPS = (
+    "change",
+    "save",
+    "write other",
+    "write whole",
+    "write inside",
+    "refresh",
+    "refresh other",
+    "roll back",
+)
+INSIDE = {"main": ("main.sku", "address"), "box": ("box.label", "lines")}
+"""By field, a path into it that nothing else changes, and another field there."""
 
 
 @law(100)
@@ -81,6 +92,14 @@ def test_a_held_value_stays_the_records_own(
                 await record.write({name: first()})
                 held = getattr(record, name)
                 in_memory = in_database = plain(record, name)
+            elif step == "write inside":
+                if name in INSIDE:
+                    path, other = INSIDE[name]
+                    inner = getattr(held, other)
+                    await record.write({path: f"w{number}"})
+                    assert getattr(record, name) is held and getattr(held, other) is inner
+                    in_memory = in_database = plain(record, name)
+                    assert in_memory[path.partition(".")[2]] == f"w{number}"
             elif step == "refresh":
                 await record.refresh()
                 held = getattr(record, name)

@@ -37,7 +37,7 @@ from earnorm import (
     transaction,
 )
 from earnorm.kernel import registry
-from earnorm.kernel.transactions import in_transaction_if
+from earnorm.kernel.transactions.layer import in_transaction_if
 from earnorm.plugin import CHANGES, Attribute, DocumentBatch, Layer, ModelView, Stage, Step
 
 from .conftest import Commands, default_app, drop

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -15,9 +16,9 @@ from hypothesis.stateful import invariant, precondition, rule, run_state_machine
 from earnorm import Command, FieldNotLoaded, transaction
 
 from .laws import World, world
-from .record_kinds import KINDS, MEMBER, PERSON, TASK, stored
+from .record_kinds import KINDS, LABEL, MEMBER, PERSON, SEAT, TASK, stored
 from .record_machine import Pair, Steps, refused
-from .record_models import Member, Piece, Task, commands, small, values, which
+from .record_models import Label, Member, Piece, Task, commands, labels, small, values, which
 from .record_reference import Record
 
 CASES = int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "300"))
@@ -75,6 +76,8 @@ class Machine(Steps):
         ref, real = self.pair(number).ref, self.pair(number).real
         if ref.kind is not MEMBER or ref.parent is not None or not ref.is_stored:
             return
+        if MEMBER.link in ref.unread:
+            return
 
         async def load() -> None:
             await getattr(real, MEMBER.link)
@@ -88,13 +91,17 @@ class Machine(Steps):
             self.pairs.append(Pair(getattr(real, MEMBER.link), ref.parent, watched))
             if self.block is not None:
                 self.loaded.append(self.pairs[-1])
+        else:
+            ref.lost = True
+            names = PERSON.keys - ref.given.keys()
+            assert {name: getattr(real, name) for name in names} == dict.fromkeys(names)
 
     # -- the other side of a link ------------------------------------------------------------------
 
     @precondition(lambda self: self.pairs)
-    @rule(one=small, key=st.sampled_from(["owner_id", "label_ids"]), drawn=commands)
+    @rule(one=small, key=st.sampled_from(["owner_id", "label_ids", "seat_ids"]), drawn=commands)
     def command_the_other_side(self, one: int, key: str, drawn: Any) -> None:
-        """Write commands to an owner's tasks, or to a label's; the tasks store the links."""
+        """Write commands to an owner's tasks, or to a label's; tasks or seats store the links."""
         owner = self.owners[one % 2] if key == "owner_id" else self.labels[one % 3]
         tasks = [p for p in self.pairs if isinstance(p.real, Task) and p.ref.is_stored]
         given: list[tuple[str, list[Any], dict[str, Any]]] = []
@@ -116,7 +123,7 @@ class Machine(Steps):
         ]
         if real:
             self.both(
-                lambda: owner.write({"task_ids": real}),
+                lambda: owner.write({self.side(key): real}),
                 lambda: copy.deepcopy(self.store).command(TASK, key, owner.pk, given),
             )
             if error is None:  # else it shows what it had loaded
@@ -127,11 +134,48 @@ class Machine(Steps):
         """Compare the tasks that an owner shows with those that are stored."""
 
         async def load() -> dict[Any, Any]:
-            return {task.pk: task.number for task in await owner.task_ids}
+            return {task.pk: task.number for task in await getattr(owner, self.side(key))}
 
         pks = self.store.pointing(TASK, key, owner.pk)
         documents = self.store.of(TASK)
-        assert self.run(load()) == {pk: documents[pk].get("number", 0) for pk in pks}
+        assert self.run(load()) == {
+            pk: documents[pk].get("number", 0) for pk in pks if pk in documents
+        }
+
+    @staticmethod
+    def side(key: str) -> str:
+        return "seated_ids" if key == "seat_ids" else "task_ids"
+
+    @precondition(lambda self: self.pairs)
+    @rule(
+        number=which,
+        drawn=st.lists(st.tuples(st.sampled_from(["link", "unlink", "set"]), labels), max_size=3),
+    )
+    def command_seats(self, number: int, drawn: Any) -> None:
+        """Write commands to a task's labels, whose links are records of their own."""
+        pair = self.pair(number)
+        task = pair.ref.pk
+        if not isinstance(pair.real, Task) or not drawn or not pair.ref.is_stored:
+            return
+        given = [(way, ids, {}) for way, ids in drawn]
+        real = [
+            command
+            for way, ids in drawn
+            for command in (
+                [Command.set(Label.browse(ids))]
+                if way == "set"
+                else [getattr(Command, way)(label) for label in Label.browse(ids)]
+            )
+        ]
+        if not real or pair.ref.is_stale or task not in self.store.of(TASK):
+            return
+        self.run(pair.real.write({"seat_ids": real}))
+        self.store.command(LABEL, "seat_ids", task, given)
+
+        async def load() -> list[Any]:
+            return (await pair.real.seat_ids).ids
+
+        assert sorted(self.run(load())) == sorted(self.store.pointing(LABEL, "seat_ids", task))
 
     # -- transactions ------------------------------------------------------------------------------
 
@@ -185,15 +229,25 @@ class Machine(Steps):
             assert real.is_stale == ref.is_stale
             if pair.watched:
                 for name in ref.kind.keys:
-                    assert (name, self.shown(real, name)) == (name, expected(ref, name))
+                    self.shows(real, ref, name)
                 for name in ref.kind.above.keys if ref.kind.above is not None else ():
                     if ref.parent is not None:
-                        assert (name, self.shown(real, name)) == (name, expected(ref.parent, name))
+                        self.shows(real, ref.parent, name)
                     elif name in ref.given:
                         assert (name, self.shown(real, name)) == (name, ref.given[name])
+                    elif ref.lost:  # until the link is read again
+                        with contextlib.suppress(FieldNotLoaded):
+                            assert (name, getattr(real, name)) == (name, None)
                     else:
                         with pytest.raises(FieldNotLoaded):
                             getattr(real, name)
+
+    def shows(self, real: Any, ref: Record, name: str) -> None:
+        if name in ref.unread:
+            with pytest.raises(FieldNotLoaded):
+                getattr(real, name)
+        else:
+            assert (name, self.shown(real, name)) == (name, expected(ref, name))
 
     @staticmethod
     def shown(real: Any, name: str) -> Any:
@@ -217,7 +271,11 @@ class Machine(Steps):
 
         async def look() -> Any:
             found = await self.look[0][first[0]].aggregate([first[1], *unions])
-            return {(d.pop("in"), d["_id"]): d async for d in found}
+            there = {(d.pop("in"), d["_id"]): d async for d in found}
+            seats = self.look[0][SEAT.collection].find()
+            ends = [{seat["task_id"], seat["label_id"]} async for seat in seats]
+            assert sorted(map(in_order, ends)) == sorted(map(in_order, self.store.of(SEAT)))
+            return there
 
         there = self.run(look())
         wanted = {(k.collection, pk): d for k in KINDS for pk, d in self.store.of(k).items()}
@@ -225,6 +283,10 @@ class Machine(Steps):
         for place, document in wanted.items():
             there[place].pop("_lock", None)  # what a recompute in a transaction takes
             assert sorted(there[place].items()) == sorted(document.items())
+
+
+def in_order(ends: Iterable[Any]) -> list[str]:
+    return sorted(map(str, ends))
 
 
 def expected(ref: Record, name: str) -> Any:
@@ -239,6 +301,21 @@ def expected(ref: Record, name: str) -> Any:
 def here() -> Iterator[World]:
     with world() as started:
         yield started
+
+
+def test_a_delegated_value_of_a_gone_parent_reads_as_unset(here: World) -> None:
+    """The machine found that its reference called such a value not loaded (of 4,000 cases, one)."""
+    Machine.world, Machine.look = here, (here.app.dangerous_raw("the machine looks itself"),)
+    machine = Machine()
+    machine.begin_anew()
+    machine.begin()
+    machine.create(new=("member", {"level": 1}), watched=True)
+    machine.delete(number=0)
+    machine.send_by_pickle(number=1, watched=True)
+    machine.load_the_parent(number=2, watched=True)
+    assert machine.pairs[2].ref.lost
+    machine.memory_is_right()
+    machine.teardown()
 
 
 @pytest.mark.fuzz

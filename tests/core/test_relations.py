@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ForwardRef, Literal, get_args
 
 import pytest
 from bson import ObjectId
 
-from earnorm import App, DomainError, FieldNotLoaded, NotFound, RecordSet, ValidationError
+from earnorm import (
+    App,
+    DomainError,
+    Field,
+    FieldNotLoaded,
+    Many2one,
+    NotFound,
+    One2many,
+    RecordSet,
+    ValidationError,
+)
 from earnorm.fields.relational import Join
+from earnorm.testing import assert_queries, count_queries
 
 from .conftest import Commands
 from .shop import Author, Comment, Country, Post
@@ -69,13 +81,12 @@ async def test_awaiting_one_ghost_loads_those_of_all_siblings_with_one_query(
     assert len(commands.named("find")[0]["filter"]["_id"]["$in"]) == 5
 
 
-async def test_reading_a_relation_asks_nothing(commands: Commands) -> None:
+async def test_reading_a_relation_asks_nothing(app: App) -> None:
     await blog(3)
     posts = await Post.search()
-    commands.clear()
-    assert len({post.author_id for post in posts}) == 2
-    assert len(posts.mapped("author_id")) == 2
-    assert commands.all == []
+    with assert_queries(0):
+        assert len({post.author_id for post in posts}) == 2
+        assert len(posts.mapped("author_id")) == 2
 
 
 async def test_two_posts_of_one_author_share_the_object(app: App) -> None:
@@ -85,23 +96,22 @@ async def test_two_posts_of_one_author_share_the_object(app: App) -> None:
     assert posts[0].author_id is not posts[1].author_id
 
 
-async def test_a_prefetch_is_one_query_per_relation_and_level(commands: Commands) -> None:
+async def test_a_prefetch_is_one_query_per_relation_and_level(app: App) -> None:
     await blog(10, authors=3)
-    commands.clear()
-    posts = await Post.search().prefetch("author_id.country_id", "comment_ids.author_id")
-    assert reads(commands) == [
+    with count_queries() as queries:
+        posts = await Post.search().prefetch("author_id.country_id", "comment_ids.author_id")
+    assert [call.collection for call in queries] == [
         "core_post",
         "core_author",
         "core_country",
         "core_comment",
         "core_author",
     ]
-    commands.clear()
-    for post in posts:
-        assert post.author_id is not None and post.author_id.country_id is not None
-        assert post.author_id.country_id.name == "Land"
-        assert [c.author_id.name for c in post.comment_ids] == ["a0", "a0"]
-    assert commands.all == []
+    with assert_queries(0):
+        for post in posts:
+            assert post.author_id is not None and post.author_id.country_id is not None
+            assert post.author_id.country_id.name == "Land"
+            assert [c.author_id.name for c in post.comment_ids] == ["a0", "a0"]
 
 
 async def test_a_prefetch_of_nothing_asks_nothing_more(commands: Commands) -> None:
@@ -240,3 +250,13 @@ async def test_mapped_follows_loaded_relations_without_duplicates(app: App) -> N
 
 async def test_a_one2many_is_searched_by_the_records_that_point_here(app: App) -> None:
     assert len(await Post.search([("comment_ids", "=", ObjectId())])) == 0
+
+
+def test_the_annotation_of_a_relation_by_name_needs_the_class_alone() -> None:
+    assert get_args(Many2one[Author]) == (Author, Literal[False])
+    assert get_args(Many2one["Author"]) == (ForwardRef("Author"), Literal[False])
+    assert get_args(Many2one[Author, Literal[True]]) == (Author, Literal[True])
+    assert get_args(One2many["Post"]) == (ForwardRef("Post"),)
+    assert get_args(Field[float]) == (float, Literal[False])
+    with pytest.raises(TypeError):
+        Many2one[Author, Literal[True], int]

@@ -10,8 +10,8 @@ from earnorm import App, NotSupported, Query, act_as, current_env, hookimpl
 from earnorm.domain import condition
 from earnorm.exceptions import UnresolvedDomain
 from earnorm.features.explaining.explanation import Explanation
-from earnorm.kernel import searches
-from earnorm.kernel.requests import PipelineCapture
+from earnorm.kernel.serving import searches
+from earnorm.kernel.serving.requests import PipelineCapture
 from earnorm.model.reading import resolution
 from earnorm.plugin import REQUEST, DryRun, Layer, Lock, Operation, Request, Stream
 
@@ -106,7 +106,7 @@ async def test_every_kind_is_served_where_the_server_looks_records_up(
     monkeypatch.setattr(resolution, "LARGEST", 1)
     await fill()
     app, by_ann = current_env().app, ("author_id.name", "=", "Ann")
-    titles, stream, explanation = Titles(), Stream(2), Explanation("queryPlanner")
+    titles, stream, explanation = Titles(), Stream(2), Explanation("queryPlanner", None)
     capture = PipelineCapture()
     await app.execute(posts(titles, by_ann, order="title"))
     assert titles.text == "a1 a4 a5"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -11,13 +12,15 @@ import earnorm
 from earnorm import (
     App,
     BaseModel,
+    ConfigurationError,
     DuplicateKey,
     Many2one,
     OperationTimeout,
     String,
     TransactionError,
 )
-from earnorm.kernel import transactions
+from earnorm.kernel.transactions import retries
+from earnorm.plugin import Operation, hookimpl
 
 from .conftest import DRIVERS, Commands, Watching, default_app
 from .failpoints import TRANSIENT, UNKNOWN, failing
@@ -207,7 +210,7 @@ async def test_two_that_meet_are_both_done_in_the_end(server_app: App) -> None:
 async def test_nothing_is_tried_again_when_the_time_is_over(
     noted: Commands, mongo_uri: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transactions, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(retries, "CONVENIENT_SECONDS", 0.0)
     old = await Person.search().first()
     assert old is not None
     work = Work(old, retries=1000)
@@ -217,6 +220,81 @@ async def test_nothing_is_tried_again_when_the_time_is_over(
     ):
         await work.run()
     assert caught.value.transient and work.tries == 1
+
+
+FAILS: Any = {"errorCode": 112, "errorLabels": [TRANSIENT]}
+
+
+async def test_without_a_number_it_is_tried_until_the_limit_of_the_app(
+    mongo_uri: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+    looks = itertools.count()
+    monkeypatch.setattr(retries, "clock", lambda: next(looks) / 10)
+
+    @earnorm.transactional()
+    async def work() -> None:
+        nonlocal tries
+        tries += 1
+        await Person.create({"name": "New"})
+
+    async with default_app("pymongo", database, retry_timeout=1.5) as app:
+        await Person.count()
+        with (
+            failing(mongo_uri, database, "insert", **FAILS),
+            pytest.raises(
+                TransactionError, match=r"the limit is 1\.5 s, the retry_timeout"
+            ) as told,
+        ):
+            await work()
+        assert told.value.transient and tries > 4
+        assert f"it was tried {tries} times in " in str(told.value)
+        assert app.contention.retries == tries - 1 and app.contention.given_up == 1
+
+
+async def test_the_error_says_the_number_of_tries_and_its_limit(
+    noted: Commands, mongo_uri: str, database: str
+) -> None:
+    old = await Person.search().first()
+    assert old is not None
+    with failing(mongo_uri, database, "insert", **FAILS):
+        with pytest.raises(TransactionError, match=r"tried 2 times in .* the limit is retries=1\)"):
+            await Work(old, retries=1).run()
+        with pytest.raises(TransactionError, match=r"tried once in .* the limit is retries=0\)"):
+            await Work(old, retries=0).run()
+
+
+class Vendors:
+    """Tells the number of each try of a vendor's write."""
+
+    api = 1
+
+    def __init__(self) -> None:
+        self.attempts: list[int] = []
+
+    @hookimpl
+    def before_write(self, op: Operation) -> None:
+        if op.model is Vendor:
+            self.attempts.append(op.attempt)
+
+
+async def test_an_operation_is_tried_until_it_succeeds_and_its_hooks_hear_each_try(
+    mongo_uri: str, database: str
+) -> None:
+    vendors = Vendors()
+    async with default_app("pymongo", database, [vendors]):
+        vendor = await Vendor.create({"name": "a"})
+        await Offer.create({"vendor_id": vendor})
+        with failing(mongo_uri, database, "commitTransaction", mode={"times": 6}, **FAILS):
+            await vendor.write({"name": "b"})
+        assert vendors.attempts == [1, 2, 3, 4, 5, 6, 7]
+        assert (await Offer.search())[0].vendor == "b"
+
+
+@pytest.mark.parametrize("limit", [0, -1, 121, True, None, "30"])
+def test_a_limit_is_a_time_within_that_of_mongodb(limit: Any) -> None:
+    with pytest.raises(ConfigurationError, match="retry_timeout is a time in seconds"):
+        App("mongomock://", database="x", retry_timeout=limit)
 
 
 async def test_a_hook_that_fails_after_the_commit_does_not_run_it_again(

@@ -39,6 +39,29 @@ class Receipt(BaseModel):
     customer = String(required=True)
 
 
+class Voucher(BaseModel):
+    _name = "seq.voucher"
+    number = Sequence("{number}", gap_free=True)
+    serial = Sequence("{number}")
+
+
+async def test_the_first_numbers_of_a_database_do_not_end_their_transactions(
+    server_app: App,
+) -> None:
+    """The fast number is counted outside of the transaction, in the same collection."""
+    async with transaction():  # which nobody can run again
+        voucher = await Voucher.create({})
+    assert (voucher.number, voucher.serial) == ("1", "1")
+
+
+async def test_first_numbers_of_several_sequences_do_not_meet(server_app: App) -> None:
+    async def count(name: str) -> int:
+        async with transaction():
+            return await earnorm.sequence(name, gap_free=True).next()
+
+    assert await asyncio.gather(*map(count, "abcdefgh")) == [1] * 8
+
+
 async def test_a_sequence_counts_from_one_and_each_on_its_own(app: App) -> None:
     assert [await earnorm.sequence("a").next() for _ in range(3)] == [1, 2, 3]
     assert await earnorm.sequence("b").next() == 1

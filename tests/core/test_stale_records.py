@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import earnorm
-from earnorm import App, NotFound, TransactionError
-from earnorm.kernel.held_records import HOLDERS
+from earnorm import App, FieldNotLoaded, NotFound, RecordSet, TransactionError
+from earnorm.kernel.transactions.held_records import HOLDERS
 
 from .shop import Author, Person, Post
 
@@ -49,6 +49,23 @@ async def test_what_was_read_in_it_is_stale(server_app: App) -> None:
     assert (await Person.get(one.id)).age == 5
     await people.refresh()
     assert not people.is_stale and people.mapped("age") == [5, 2]
+
+
+async def test_a_set_is_saved_of_which_a_stale_record_has_no_changes(server_app: App) -> None:
+    """The machine found it: such a record is not written, alone or as a copy of one that is."""
+    ann, bob = await Person.create([{"name": "Ann", "age": 1}, {"name": "Bob", "age": 2}])
+    with pytest.raises(Rollback):
+        async with earnorm.transaction():
+            stale = await Person.search(order="name")
+            raise Rollback
+    ann.age = 5
+    assert await RecordSet(Person, [*stale, ann, bob]).save() == 1
+    assert stale.is_stale and stale[0].age == 5
+    assert [person.age for person in await Person.search(order="name")] == [5, 2]
+    ann.age = stale[1].age = 6
+    with pytest.raises(TransactionError, match=r"Person .* is stale"):
+        await RecordSet(Person, [stale[1], ann]).save()
+    assert [person.age for person in await Person.search(order="name")] == [5, 2]
 
 
 async def test_what_was_committed_is_not_stale(server_app: App) -> None:
@@ -98,6 +115,58 @@ async def test_a_ghost_from_before_that_was_loaded_in_it_is_a_ghost_again(server
             assert (await author).name == "Bea"
             raise Rollback
     assert (await author).name == "Ann"
+
+
+async def test_a_link_from_before_that_was_followed_in_it_is_unread_again(server_app: App) -> None:
+    await Post.create({"title": "x", "author_id": await Author.create({"name": "Ann"})})
+    post: Any = await Post.search().first()
+    with pytest.raises(Rollback):
+        async with earnorm.transaction():
+            await Author.search().update({"name": "Bea"})
+            assert (await post.author_id).name == "Bea"
+            raise Rollback
+    assert (await post.author_id).name == "Ann"
+    await post.author_id.write({"name": "Cy"})  # it is not stale
+
+
+async def test_a_relation_from_before_that_was_loaded_in_it_is_unread_again(
+    server_app: App,
+) -> None:
+    ann = await Author.create({"name": "Ann"})
+    await Post.create({"title": "x", "author_id": ann})
+    author = await Author.get(ann.id)
+    held = author.post_ids
+    with pytest.raises(Rollback):
+        async with earnorm.transaction():
+            await Post.search().update({"title": "z"})
+            await Post.create({"title": "y", "author_id": ann})
+            assert len(await author.post_ids) == len(held) == 2
+            raise Rollback
+    with pytest.raises(FieldNotLoaded):
+        len(held)
+    posts = await author.post_ids
+    assert posts.mapped("title") == ["x"] and not posts.is_stale
+
+
+async def test_each_try_loads_the_relations_of_records_from_before(server_app: App) -> None:
+    ann = await Author.create({"name": "Ann"})
+    post = await Post.create({"title": "x", "author_id": ann})
+    author, post = await Author.get(ann.id), await Post.get(post.id)
+    seen: list[Any] = []
+
+    @earnorm.transactional()
+    async def work() -> None:
+        await Post.create({"title": f"y{len(seen)}", "author_id": ann})
+        of_post: Any = post.author_id
+        await Author.search().update({"name": f"Ann {len(seen)}"})
+        seen.append([(await author.post_ids).mapped("title"), (await of_post).name])
+        if len(seen) < 3:
+            raise TransactionError("again", transient=True)
+        await of_post.write({"name": "Bea"})  # it is not stale in this try
+
+    await work()
+    assert seen == [[["x", f"y{n}"], f"Ann {n}"] for n in range(3)]
+    assert not author.post_ids.is_stale
 
 
 async def test_a_record_that_was_deleted_in_it_is_still_there(server_app: App) -> None:

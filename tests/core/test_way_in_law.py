@@ -14,7 +14,7 @@ from typing import Any
 
 import bson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import earnorm
@@ -36,7 +36,7 @@ from earnorm import (
     String,
     ValidationError,
 )
-from earnorm.backends.errors import CODEC
+from earnorm.backends.bson_form import CODEC
 
 from .kinds import KINDS, Kind, Kinds
 from .laws import World, law, world
@@ -383,6 +383,7 @@ def test_every_way_in_means_the_same_by_a_value() -> None:
 
         @law(300)
         @given(cases())
+        @example(("upper", "top", b"x", None))  # pydantic takes it for a text
         def holds(case: tuple[str, str, Any]) -> None:
             here.run(lambda: check(here, *case))
 

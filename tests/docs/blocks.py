@@ -1,5 +1,8 @@
 """Finds the ``python`` blocks of README.md and docs/*.md, and runs each as a program of its own.
 
+Blocks that begin with the name of a file, as ``# test_shop.py``, are the files of one project for each page,
+whose tests pytest runs.
+
 Two things are changed in a block before it runs: the address of the server, and the name of its
 database, which is a new one and dropped afterwards.
 """
@@ -27,6 +30,9 @@ SECONDS = 60
 AT_ONCE = 2
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(
+    r"^```(?:python|toml)\n(# ([\w./]+\.(?:py|toml))\n.*?)^```$", re.MULTILINE | re.DOTALL
+)
 _DATABASE = re.compile(r"database=\"[^\"]+\"")
 
 
@@ -65,7 +71,19 @@ def blocks() -> list[Block]:
         text = page.read_text()
         name = page.relative_to(ROOT).as_posix()
         for match in _BLOCK.finditer(text):
+            if _FILE.match(match[0]):
+                continue
             found.append(Block(name, text.count("\n", 0, match.start(1)) + 1, match[1]))
+    return found
+
+
+def projects() -> dict[str, dict[str, str]]:
+    """The files that pages show, by their names, for each page that shows some."""
+    found: dict[str, dict[str, str]] = {}
+    for page in pages():
+        files = {match[2]: match[1] for match in _FILE.finditer(page.read_text())}
+        if any(name.startswith("test_") for name in files):
+            found[page.relative_to(ROOT).as_posix()] = files
     return found
 
 

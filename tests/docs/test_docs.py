@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import ROOT, Block, Runs, blocks, pages
+from tests.docs.blocks import ROOT, Block, Runs, blocks, pages, projects
+from tests.docs.typed import copies
 
+PROJECTS = projects()
 CORE_BLOCKS = [block for block in blocks() if not block.needs_plugins]
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 FENCE = re.compile(r"^```(\w*)\n.*?^```$", re.MULTILINE | re.DOTALL)
@@ -26,6 +30,20 @@ def runs() -> Iterator[Runs]:
 @pytest.mark.parametrize("block", CORE_BLOCKS, ids=str)
 def test_a_block_of_the_documentation_runs_as_it_stands(runs: Runs, block: Block) -> None:
     runs.check(block)
+
+
+@pytest.mark.parametrize("page", PROJECTS)
+def test_the_tests_of_a_page_pass(page: str, tmp_path: Path) -> None:
+    for name, content in PROJECTS[page].items():
+        (tmp_path / name).write_text(content)
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{page}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("path", copies())
+def test_type_checkers_read_the_first_programs_as_they_stand(path: str) -> None:
+    assert (ROOT / path).read_text() == copies()[path], "python -m tests.docs.typed"
 
 
 def test_the_readme_and_most_pages_show_a_program() -> None:

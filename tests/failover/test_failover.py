@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from pymongo import MongoClient
 
 import earnorm
 from earnorm import (
@@ -20,11 +21,13 @@ from earnorm import (
     DuplicateKey,
     Inc,
     Int,
+    Many2one,
     OperationTimeout,
     ServerUnavailable,
     String,
     TransactionError,
 )
+from earnorm.features.computed.plugin import worker_of
 from tests.servers import ReplicaSet, replica_set
 
 WRITES = int(os.environ.get("EARNORM_FAILOVER_WRITES", "100"))
@@ -168,6 +171,41 @@ async def test_a_causal_session_reads_on_secondaries_what_it_wrote(apps: list[Ap
                     await Mark.create({"number": number})
                     found = Mark.search([("number", "=", number)]).read_preference("secondary")
                     assert await found.count() == 1
+
+
+class Team(BaseModel):
+    _name = "failover.team"
+    name = String(required=True)
+
+
+class Ticket(BaseModel):
+    _name = "failover.ticket"
+    team_id = Many2one(Team)
+    team_name = String(related="team_id.name", store=True)
+
+
+async def test_owed_recomputes_outlive_a_step_down(nodes: ReplicaSet, apps: list[App]) -> None:
+    for app in apps:
+        with app.activate():
+            team = await Team.create({"name": "one"})
+            await Ticket.create([{"team_id": team} for _ in range(3_000)])
+            await team.write({"name": "two"})
+            worker = worker_of(app)
+            assert worker is not None
+            while not worker.figures.chunks:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            assert worker.figures.changed < 3_000
+            old = await asyncio.to_thread(_step_down, nodes)
+            await app.settled()
+            assert await Ticket.count([("team_name", "=", "two")]) == 3_000
+            assert nodes.primary() != old
+
+
+def _step_down(nodes: ReplicaSet) -> str:
+    primary = nodes.primary()
+    with MongoClient[dict[str, object]](f"mongodb://{primary}", directConnection=True) as client:
+        client.admin.command("replSetStepDown", 10, secondaryCatchUpPeriodSecs=5)
+    return primary
 
 
 async def test_an_unplanned_change_of_the_primary_loses_and_doubles_nothing(

@@ -112,14 +112,14 @@ def test_the_core_depends_on_no_plugin() -> None:
 TABLES = ("pandas", "polars", "arrow")
 
 
-def test_the_extras_are_the_plugins_the_command_line_the_memory_the_tables_and_all() -> None:
+def test_the_extras_are_those_of_plugins_command_line_memory_tests_and_tables_and_all() -> None:
     extras = project(CORE)["optional-dependencies"]
-    assert set(extras) == {*PLUGINS, "cli", "memory", *TABLES, "all"}
+    assert set(extras) == {*PLUGINS, "cli", "memory", "testing", *TABLES, "all"}
     for plugin in PLUGINS:
         assert extras[plugin] == [f"earnorm-{plugin}>=0.1,<0.2"]
     [everything] = map(Requirement, extras["all"])
     assert everything.name == CORE
-    assert everything.extras == set(extras) - {"all"}
+    assert everything.extras == set(extras) - {"all", "testing"}  # no program runs with its tests
 
 
 @each_package

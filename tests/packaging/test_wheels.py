@@ -140,3 +140,29 @@ def test_the_command_without_its_extra_says_what_to_install(core_alone: Environm
     said = core_alone.command("plugins", expected=1)
     assert "earnorm-core[cli]" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+def test_a_new_plugin_is_installed_as_it_was_written_and_passes_its_tests(
+    everything: Environment,
+) -> None:
+    everything.command("new", "plugin", "stamps", "--with", "all")
+    project = everything.directory / "earnorm-stamps"
+    # The core that it needs is there already; pip may not look for another one.
+    pip = ("-m", "pip", "install", "--quiet", "--find-links", DIST)
+    everything.python(*pip, "--editable", f"{project}[test]")
+    listed = json.loads(everything.command("plugins", "--json").stdout)
+    assert {row["name"]: row["status"] for row in listed}["stamps"] == "active"
+    assert "stamps-count" in everything.command("--help").stdout
+    # Without a server: the session has none.
+    arguments = ("-m", "pytest", "-q", "--earnorm-memory", "-c", project / "pyproject.toml")
+    assert " passed" in everything.python(*arguments, f"--rootdir={project}", project / "tests")
+    # As its author would run it: the configuration is that of the folder.
+    python = everything.directory / "bin" / "python"
+    assert run(python, "-m", "mypy", cwd=project).stdout.startswith("Success")
+    run(python, "-m", "pip", "install", "--quiet", "build", cwd=project)
+    run(python, "-m", "build", cwd=project)
+    [wheel] = (project / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+    assert {"earnorm_stamps/plugin.py", "earnorm_stamps/py.typed"} <= names
+    assert not [name for name in names if name.startswith("tests")]

@@ -5,7 +5,7 @@ import decimal
 import enum
 import ipaddress
 import uuid
-from typing import Annotated, Any, assert_type
+from typing import Annotated, Any, Unpack, assert_type
 
 import pydantic
 
@@ -43,7 +43,7 @@ from earnorm import (
     Time,
     Vector,
 )
-from earnorm.fields.base import N
+from earnorm.fields import N, ValueOptions
 
 
 class Size(enum.Enum):
@@ -57,6 +57,43 @@ class Percent(Field[float, N]):
 
     def annotation(self) -> Any:
         return Annotated[float, pydantic.Field(ge=0, le=100)]
+
+
+class Code(Field[str, N]):
+    """A field with an option of its own, and all those of its base."""
+
+    def __init__(self, *, length: int = 8, **options: Unpack[ValueOptions[str, N]]) -> None:
+        super(Code, self).__init__(**options)  # noqa: UP008 # as docs/fields.md says
+        self.length = length
+
+
+class Tag(Code[N]):
+    """One that derives from it, and from nothing of EarnORM's itself."""
+
+    def __init__(self, *, prefix: str = "", **options: Unpack[ValueOptions[str, N]]) -> None:
+        options.setdefault("unique", True)
+        super(Tag, self).__init__(length=4, **options)  # noqa: UP008
+        self.prefix = prefix
+
+
+class Coded(BaseModel):
+    code = Code(required=True, length=4)
+    unset = Code(default="A", validators=[str.upper])
+    tag = Tag(prefix="a", required=True, default=lambda: "b", index=True)
+    old = Tag(required=False)
+
+
+def options_of_ones_own(coded: Coded) -> None:
+    assert_type(coded.code, str)
+    assert_type(coded.unset, str | None)
+    assert_type(coded.tag, str)
+    assert_type(coded.old, str | None)
+    assert_type(Coded.tag.prefix, str)
+    Code(lenght=4)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    Code(length="4")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Code(default=4)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Tag(required="yes")  # type: ignore[type-var] # pyright: ignore[reportArgumentType]
+    Code(choices=["a"])  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 
 
 class Line(EmbeddedModel):

@@ -276,6 +276,26 @@ class Priced(BaseModel):
     def always(self) -> None: ...
 
 
+class ByName(BaseModel):
+    """Relations whose models are defined later, or by a plugin."""
+
+    author_id = Many2one("author")
+    editor_id = Many2one("author", required=True)
+    reader_ids = Many2many("author")
+    post_ids = One2many("post", "author_id")
+    known_id: Many2one[Author] = Many2one("author")
+    known_ids: One2many[Post] = One2many("post", "author_id")
+
+
+def by_name(record: ByName) -> None:
+    assert_type(record.author_id, Any | None)
+    assert_type(record.editor_id, Any)
+    assert_type(record.reader_ids, RecordSet[Any])
+    assert_type(record.post_ids, RecordSet[Any])
+    assert_type(record.known_id, Author | None)
+    assert_type(record.known_ids, RecordSet[Post])
+
+
 async def rules(priced: Priced) -> None:
     assert_type(priced.upper("a"), str)
     assert_type(await Priced.known(1), int)

@@ -12,10 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-import bson
-from bson import Decimal128, ObjectId
-from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions
+from bson import Decimal128, Int64, ObjectId
+
+from earnorm.plugin import from_bson, to_bson
 
 # These hold any value of BSON and JSON, so there is no narrower type.
 Document = Mapping[str, Any]
@@ -103,7 +102,7 @@ def to_json(value: Any) -> Any:
     if kind is dict:
         escape = _MARK if _is_marked(value) else ""
         return {escape + key: to_json(item) for key, item in value.items()}
-    if kind is bson.Int64 and not _INT32[0] <= value <= _INT32[1]:
+    if kind is Int64 and not _INT32[0] <= value <= _INT32[1]:
         return int(value)  # it needs no mark: only a small one would come back as another BSON type
     for mark, (type_, encode, _) in _MARKED.items():
         if kind is type_:
@@ -160,7 +159,7 @@ def _is_marked(mapping: Document) -> bool:
 
 
 def _bson(value: Any) -> bytes:
-    return bson.encode({"": value}, codec_options=_CODEC)
+    return to_bson({"": value})
 
 
 def _text(data: bytes) -> str:
@@ -168,14 +167,9 @@ def _text(data: bytes) -> str:
 
 
 def _decoded(text: str) -> Any:
-    return _decode(base64.b64decode(text), _CODEC)[""]
+    return from_bson(base64.b64decode(text))[""]
 
 
-_CODEC: Final[Any] = CodecOptions[dict[str, Any]](
-    uuid_representation=UuidRepresentation.STANDARD, tz_aware=False
-)
-# The annotation of bson.decode has an array of unknown items.
-_decode: Final[Callable[[bytes, Any], dict[str, Any]]] = cast("Any", bson).decode
 # For each mark: the type and its conversions to text and back. Any other type is stored as BSON.
 _MARKED: Final[Mapping[str, tuple[type[Any], Callable[[Any], Any], Callable[[Any], Any]]]] = {
     "~oid": (ObjectId, str, ObjectId),
@@ -188,6 +182,6 @@ _MARKED: Final[Mapping[str, tuple[type[Any], Callable[[Any], Any], Callable[[Any
     "~uuid": (uuid.UUID, str, uuid.UUID),
     "~binary": (bytes, _text, base64.b64decode),
     "~float": (float, _float_text, _float_of),
-    "~int64": (bson.Int64, int, bson.Int64),
+    "~int64": (Int64, int, Int64),
     "~bson": (type(_MARK), str, _decoded),  # never chosen by type: a text is plain JSON
 }

@@ -1,17 +1,14 @@
-"""The plugin: its settings, its choice of models, and the layer around create, write and unlink.
-
-A change and its entries are one transaction if the backend has transactions. The layer reads the
-records before and after, because only the database knows what an update by domain, a default, or an
-inner layer made of them.
-"""
+"""The plugin: its settings, its choice of models, and the entries that it adds to the trail."""
 
 from __future__ import annotations
 
 import datetime
+import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final
+from weakref import WeakKeyDictionary, ref
 
 import pydantic
 from bson import ObjectId
@@ -20,11 +17,9 @@ from earnorm import (
     AccessDenied,
     App,
     ConfigurationError,
-    Domain,
     Env,
-    current_env,
+    TransactionOutcomeUnknown,
     models,
-    transactional,
 )
 from earnorm.plugin import (
     Call,
@@ -33,25 +28,19 @@ from earnorm.plugin import (
     ModelView,
     Operation,
     OperationName,
-    PerRecord,
     Transaction,
     hookimpl,
     name_of,
     nearest,
-    use_env,
+    now,
 )
+from earnorm_audit.alone import AloneRecording, lacks_transactions
 from earnorm_audit.changes import Changes, Recorded, id_text
+from earnorm_audit.recording import REASON, AuditLayer, Kind, Recording
 from earnorm_audit.trail import ENTRY, AuditEntry, AuditLog
 
-Document = dict[str, Any]
-Images = dict[Any, Document]
-Kind = Literal["create", "write", "unlink"]
+log: Final = logging.getLogger("earnorm.audit")
 
-CHUNK: Final = 1000
-"""The most records whose images are in memory at a time."""
-RETRIES: Final = 10
-"""The retries of a change that conflicts with another; without audit the server itself would
-wait."""
 WRITES: Final = frozenset({"create", "write", "unlink"})
 _KEY: Final = "earnorm_audit"
 _WRITER: Final = object()
@@ -75,16 +64,20 @@ class AuditPlugin:
     """Records who changed what and when, in the transaction of the change.
 
     A model is recorded unless it declares ``_audit = False``. Entries say that the fields in its
-    ``_audit_hidden`` changed, but never a value.
+    ``_audit_hidden``, and those that are or hold a secret, changed, but never a value.
     """
 
     api = 1
 
     def __init__(self, settings: AuditSettings | None = None) -> None:
         self._settings = settings or AuditSettings()
-        self._seen: set[str] = set()
+        self._unknown = set(self._settings.models or ())
+        """The models of the settings that no App has met."""
         self._last = datetime.datetime.min
-        self._marks: dict[Transaction, str] = {}
+        self._marks: WeakKeyDictionary[Transaction, str] = WeakKeyDictionary()
+        self._transactions_in_doubt = 0
+        self._unrecorded = 0
+        """The records without a transaction of which a change may lack its entry."""
 
     @staticmethod
     @hookimpl
@@ -110,14 +103,35 @@ class AuditPlugin:
             ConfigurationError: ``_audit_hidden`` or a setting names an unknown field; such a
                 mistake would put a secret into the trail.
         """
-        self._seen.add(name_of(model))
+        self._unknown.discard(name_of(model))
         self._recorded(ModelView(model))
 
     @hookimpl
-    def health(self) -> Mapping[str, object]:
-        """Report ``degraded`` while a model in the settings is unknown, and so not recorded."""
-        unknown = sorted(set(self._settings.models or ()) - self._seen)
-        return {"status": "degraded" if unknown else "ok", "unknown_models": unknown}
+    def startup(self, app: App) -> None:
+        """Warn of a server without transactions."""
+        if lacks_transactions(app):
+            log.warning(
+                "App %r: the server is no replica set and no sharded cluster, so a change and its "
+                "entry in the audit trail are no transaction. A process that dies between the two "
+                "leaves a change without its entry, and changes of several processes at one record "
+                "may be recorded with wrong old values",
+                app.name,
+            )
+
+    @hookimpl
+    def health(self, app: App) -> Mapping[str, object]:
+        """Report ``degraded`` while a change may stay without its entry.
+
+        This is so on a server without transactions, and while a model in the settings is unknown.
+        """
+        unknown, is_alone = self._unknown, app.is_started and lacks_transactions(app)
+        return {
+            "status": "degraded" if unknown or is_alone else "ok",
+            "unknown_models": sorted(unknown),
+            "unknown_transactions": self._transactions_in_doubt,
+            "without_transactions": is_alone,
+            "unrecorded": self._unrecorded,
+        }
 
     @hookimpl
     def wrap_operation(
@@ -131,7 +145,8 @@ class AuditPlugin:
             return [(Layer.AUDIT, _append_only)]
         if not self._takes_part(view):
             return []
-        return [(Layer.AUDIT, _AuditLayer(_Audited(self._recorded(view), self._add)))]
+        recording = Recording(self._recorded(view), self._add)
+        return [(Layer.AUDIT, AuditLayer(recording, AloneRecording(view, recording, self._miss)))]
 
     # -- what is recorded -----------------------------------------------------------------------
 
@@ -156,7 +171,7 @@ class AuditPlugin:
                 )
         out = {"_id", *excluded["here"], *excluded["everywhere"]}
         fields = {n: f.db_name for n, f in known.items() if f.stored and n not in out}
-        return Recorded(fields, names)
+        return Recorded(fields, names | model.secrets)
 
     def _excluded(self, model: str) -> Mapping[str, Sequence[str]]:
         here: list[str] = []
@@ -195,22 +210,30 @@ class AuditPlugin:
             }
             for kind, pk, changes in differences
         ]
-        writer = _system(env).replace(context={**env.context, _KEY: _WRITER})
+        writer = env.as_system(REASON).replace(context={**env.context, _KEY: _WRITER})
         model = op.app.model(ENTRY)
         create = op.child("create", model, values=entries, origin="audit", env=writer)
         await op.app.execute(create)
+
+    def _miss(self, op: Operation, ids: Sequence[Any], why: object) -> None:
+        """Log that changes without a transaction may have no entries, and count them."""
+        self._unrecorded += len(ids)
+        named = ", ".join(map(id_text, ids[:10])) + (" …" if len(ids) > 10 else "")
+        log.error(
+            "a %s of %s may have been done without its entry in the audit trail (%s), records: %s",
+            *(op.name, name_of(op.model), why, named),
+        )
 
     def _now(self) -> datetime.datetime:
         """Return the time in UTC as it is stored, always later than the last one.
 
         So it orders entries even within a millisecond, and after the clock was set back.
         """
-        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
-        if now <= self._last:
-            now = self._last + datetime.timedelta(milliseconds=1)
-        self._last = now
-        return now
+        moment = now().replace(tzinfo=None)
+        if moment <= self._last:
+            moment = self._last + datetime.timedelta(milliseconds=1)
+        self._last = moment
+        return moment
 
     def _marker(self, env: Env) -> str | None:
         running = env.transaction
@@ -219,170 +242,36 @@ class AuditPlugin:
         marker = self._marks.get(running)
         if marker is None:
             marker = self._marks[running] = uuid.uuid4().hex
-            forget = partial(self._marks.pop, running)
+            forget = partial(self._forget, ref(running))  # the transaction does not hold itself
             running.after_commit(forget)
             running.after_rollback(forget)
         return marker
 
-    def __repr__(self) -> str:
-        return f"<AuditPlugin of {len(self._seen)} models>"
+    def _forget(self, ended: ref[Transaction]) -> None:
+        running = ended()
+        if running is not None:
+            self._marks.pop(running, None)
 
-
-Add = Callable[[Operation, Sequence[tuple[Kind, Any, Changes]]], Any]
-
-
-class _AuditLayer:
-    """Runs the changes of one model in one transaction with their entries."""
-
-    def __init__(self, audited: _Audited) -> None:
-        self._audited = audited
-
-    @staticmethod
-    def needs(op: Operation) -> bool:
-        """Return whether the operation runs in a transaction."""
-        return "transactions" in op.app.capabilities
-
-    async def __call__(self, op: Operation, call_next: Call, /) -> Any:
-        """Run and record the operation."""
-        audited = self._audited
-        if op.env.transaction is not None:
-            return await audited.run(op, call_next)
-        if not self.needs(op):
-            return await audited.run_alone(op, call_next)
-
-        @transactional(retries=RETRIES)
-        async def together() -> Any:
-            return await audited.run(op.replace(env=_with_transaction(op.env)), call_next)
-
-        with use_env(op.env):
-            return await together()
-
-
-class _Audited:
-    """Carries out one model's writing operations, and reads the records before and after."""
-
-    def __init__(self, recorded: Recorded, add: Add) -> None:
-        self._recorded = recorded
-        self._add = add
-        self._fields = frozenset(recorded.fields)
-
-    async def run(self, op: Operation, call_next: Call) -> Any:
-        """Run an operation inside a transaction, which fails as a whole."""
-        if op.name == "create":
-            result = await call_next(op)
-            for ids in _chunks(result):
-                await self._compare(op, ids, {})
-            return result
-        return await self._run_in_parts(op, call_next, self._between)
-
-    async def run_alone(self, op: Operation, call_next: Call) -> Any:
-        """Run an operation without a transaction; what was done before an error is recorded too."""
-        if op.name == "create" and isinstance(op.values, list):
-            ids = [document["_id"] for document in op.values]
-            # An id that is taken belongs to a record that this operation will not create.
-            taken = {pk for part in _chunks(ids) for pk in await self._read(op, _by_id(part))}
-            try:
-                return await call_next(op)
-            finally:
-                for part in _chunks([pk for pk in ids if pk not in taken]):
-                    await self._compare(op, part, {})
-        return await self._run_in_parts(op, call_next, self._between_errors)
-
-    # -- write and unlink -----------------------------------------------------------------------
-
-    async def _run_in_parts(self, op: Operation, call_next: Call, between: Any) -> int:
-        """Run up to a chunk at once; for more, hold only the ids and run an operation per chunk."""
-        if isinstance(op.values, PerRecord):
-            parts = [PerRecord(part) for part in _chunked_items(op.values)]
-            return sum(
-                [
-                    await self._part(
-                        op.replace(values=part, domain=op.domain & _by_id(list(part))),
-                        call_next,
-                        between,
-                    )
-                    for part in parts
-                ]
-            )
-        limit = CHUNK + 1 if op.options.many else 2
-        first = await self._read(op, op.domain, limit)
-        if len(first) <= CHUNK:
-            done: int = await between(op, call_next, first)
-            return done
-        ids = await self._ids(op)
-        done = 0
-        for part in _chunks(ids):
-            done += await self._part(
-                op.replace(domain=op.domain & _by_id(part)), call_next, between
-            )
-        return done
-
-    async def _part(self, op: Operation, call_next: Call, between: Any) -> int:
-        done: int = await between(op, call_next, await self._read(op, op.domain))
-        return done
-
-    async def _between(self, op: Operation, call_next: Call, before: Images) -> Any:
-        if len(before) > 1 and not op.options.many:
-            # The first of several records is chosen here, or the write might choose another one.
-            before = dict(list(before.items())[:1])
-            op = _narrowed(op, before)
-        result = await call_next(op)
-        await self._compare(op, list(before), before)
-        return result
-
-    async def _between_errors(self, op: Operation, call_next: Call, before: Images) -> Any:
-        # A record that begins to match after the read must not be changed without an entry.
-        before = before if op.options.many else dict(list(before.items())[:1])
-        op = _narrowed(op, before)
-        try:
-            return await call_next(op)
-        finally:
-            await self._compare(op, list(before), before)
-
-    async def _compare(self, op: Operation, ids: Sequence[Any], before: Images) -> None:
-        """Read the records again, and store an entry for each that differs."""
-        if not ids:
-            return
-        try:
-            await self._record(op, ids, before, await self._read(op, _by_id(ids)))
-        except BaseException:
-            if op.env.transaction is not None:
-                # Even if the application catches the error, no change may stay without its entry.
-                op.env.transaction.doomed = True
-            raise
-
-    # -- images ---------------------------------------------------------------------------------
-
-    async def _record(
-        self, op: Operation, ids: Sequence[Any], before: Images, after: Images
+    @hookimpl
+    def transaction_unknown(
+        self, operations: Sequence[Operation], error: TransactionOutcomeUnknown
     ) -> None:
-        differences: list[tuple[Kind, Any, Changes]] = []
-        for pk in ids:
-            old, new = before.get(pk), after.get(pk)
-            if old is None and new is None:
-                continue
-            changes = self._recorded.difference(old, new)
-            kind: Kind = "create" if old is None else "unlink" if new is None else "write"
-            if changes or kind != "write":
-                differences.append((kind, pk, changes))
-        await self._add(op, differences)
+        """Log the marker of a transaction of which nobody knows whether it was committed.
 
-    async def _read(self, op: Operation, domain: Domain, limit: int = 0) -> Images:
-        return {doc["_id"]: doc for doc in await self._search(op, domain, self._fields, limit)}
-
-    async def _ids(self, op: Operation) -> list[Any]:
-        return [doc["_id"] for doc in await self._search(op, op.domain, frozenset({"_id"}), 0)]
-
-    @staticmethod
-    async def _search(
-        op: Operation, domain: Domain, fields: frozenset[str], limit: int
-    ) -> list[Document]:
-        options = op.options.replace(order=(), offset=0, limit=limit, fields=fields | {"_id"})
-        search = op.child(
-            "search", op.model, domain, options=options, origin="audit", env=_system(op.env)
+        Its entries are in the trail if its changes are in the database, and only then.
+        """
+        self._transactions_in_doubt += 1
+        ended = {running for op in operations if (running := op.env.transaction) is not None}
+        markers = {self._marks.pop(running, None) for running in ended}
+        log.warning(
+            "it is not known whether the changes and the entries of transaction %s are stored: %s",
+            ", ".join(sorted(filter(None, markers))) or "without entries",
+            error,
         )
-        documents: list[Document] = await op.app.execute(search)
-        return documents
+
+    def __repr__(self) -> str:
+        models = self._settings.models
+        return f"<AuditPlugin of {'all' if models is None else len(models)} models>"
 
 
 async def _append_only(op: Operation, call_next: Call, /) -> Any:
@@ -392,27 +281,3 @@ async def _append_only(op: Operation, call_next: Call, /) -> Any:
     raise AccessDenied(
         f"{op.name} on {ENTRY}: the audit trail is append-only, and only the audit plugin adds to it"
     )
-
-
-def _system(env: Env) -> Env:
-    return env.replace(system=True, reason="audit")
-
-
-def _with_transaction(env: Env) -> Env:
-    return env.replace(transaction=current_env().transaction)
-
-
-def _by_id(ids: Sequence[Any]) -> Domain:
-    return Domain([("id", "in", list(ids))])
-
-
-def _narrowed(op: Operation, before: Images) -> Operation:
-    return op.replace(domain=op.domain & _by_id(list(before)))
-
-
-def _chunks(ids: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
-
-
-def _chunked_items(values: PerRecord) -> Iterable[dict[Any, Any]]:
-    return ({pk: values[pk] for pk in part} for part in _chunks(list(values)))

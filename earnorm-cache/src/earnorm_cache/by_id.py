@@ -1,23 +1,17 @@
 """The ids in operations: of searches that can be cached, and of writes that name their records.
 
-This module knows domains and operations, but not the cache.
+This module knows domains and operations, but not the cache. Records with ids of other types than
+``ID_TYPES`` (1.0 is 1 to the server, True is 1 to Python) are never cached, and a write by such an
+id counts as one of the collection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
-from uuid import UUID
+from typing import Any, Final
 
-from bson import ObjectId
-
-from earnorm.domain import ID_TYPES, And, Condition, Schema
-from earnorm.plugin import Operation, PerRecord, ids_of
-
-StoredId: TypeAlias = ObjectId | str | int | UUID
-"""A record's id in stored form, of a type in ``ID_TYPES``. Records with ids of other types (1.0 is
-1 to the server, True is 1 to Python) are never cached, and a write by such an id counts as one of
-the collection."""
+from earnorm.domain import And, Condition, Schema
+from earnorm.plugin import ID_TYPES, Operation, PerRecord, StoredId, ids_of
 
 MAX_IDS: Final = 1_000
 """A search by more ids is a bulk load; its records would displace those that are read often."""
@@ -34,7 +28,7 @@ def cacheable_ids(op: Operation, schema: Schema) -> tuple[StoredId, ...] | None:
     domain = op.domain.simplify() if isinstance(op.domain, And) else op.domain
     if (
         not isinstance(domain, Condition)
-        or op.env.database_session is not None
+        or op.env.is_in_session
         or options.concerns is not None
         or options.fields is not None
         or op.request is not None

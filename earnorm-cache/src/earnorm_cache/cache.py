@@ -15,27 +15,14 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, TypeAlias
 
-import bson
-from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions
-
-from earnorm.domain import ID_TYPES
-from earnorm_cache.by_id import StoredId
+from earnorm.plugin import ID_TYPES, StoredId, from_bson, to_bson
 
 # A document holds any BSON value, so there is no narrower type.
 Document: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[str, StoredId]
 """A model's name and a record's id."""
-
-CODEC: Final[CodecOptions[Document]] = CodecOptions(
-    document_class=dict, tz_aware=False, uuid_representation=UuidRepresentation.STANDARD
-)
-"""The options of the core's backends, so that a kept document comes back as from the driver."""
-
-# A strict checker calls the type of decode() unknown, because it covers every document class.
-_decode: Final[Callable[[bytes, CodecOptions[Document]], Document]] = cast("Any", bson).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +167,21 @@ class Cache:
         shelf.models.add(model)
         return shelf
 
+    def forget(self, collection: str, model: str) -> None:
+        """Forget a model that is dropped: its records, its figures, and its shelf once nobody has it."""
+        for figures in (self._hits, self._misses, self._invalidations, self._evictions):
+            figures.pop(model, None)
+        shelf = self._shelves.get(collection)
+        if shelf is None:
+            return
+        for key in [key for key in shelf.keys if key[0] == model]:
+            self._drop(key)
+        shelf.models.discard(model)
+        # A write or load that is in progress goes on with its shelf, and a model that comes in the
+        # meantime has to know of it.
+        if not (shelf.models or shelf.leases or shelf.closed or shelf.closed_whole):
+            del self._shelves[collection]
+
     def get(self, model: str, pk: StoredId) -> Document | None:
         """Return a new copy of a kept document, or None."""
         key = (model, pk)
@@ -192,7 +194,7 @@ class Cache:
             return None
         self._hits[model] += 1
         self._entries.move_to_end(key)
-        return _decode(entry.data, CODEC)
+        return from_bson(entry.data)
 
     def lease(self, shelf: Shelf, model: str, ids: Iterable[StoredId]) -> Lease:
         """Take a lease on these ids; a load does so before it asks the database for them."""
@@ -231,7 +233,7 @@ class Cache:
                 closed[pk] -= 1
 
     def _put(self, shelf: Shelf, key: Key, document: Document) -> None:
-        data = bson.encode(document, codec_options=CODEC)
+        data = to_bson(document)
         self._entries[key] = _Entry(data, self._clock() + self._ttl, shelf)
         self._entries.move_to_end(key)
         shelf.keys.add(key)

@@ -10,6 +10,7 @@ from earnorm import fields, mixins, models, moved
 from earnorm.domain import Domain, Operator
 from earnorm.exceptions import (
     AccessDenied,
+    AppStopping,
     BatchRefused,
     ConcurrencyError,
     ConfigurationError,
@@ -17,6 +18,7 @@ from earnorm.exceptions import (
     DuplicateKey,
     EarnORMError,
     FieldNotLoaded,
+    LimitExceeded,
     MultipleRecords,
     NotFound,
     NotSupported,
@@ -25,6 +27,7 @@ from earnorm.exceptions import (
     RecordGone,
     ServerUnavailable,
     TransactionError,
+    TransactionOutcomeUnknown,
     UnreadableDocument,
     ValidationError,
 )
@@ -60,15 +63,8 @@ from earnorm.fields import (
     Time,
     Url,
 )
-from earnorm.kernel.environment import (
-    Env,
-    Principal,
-    act_as,
-    current_app,
-    current_env,
-    find_env,
-    system,
-)
+from earnorm.kernel.acting import act_as, system
+from earnorm.kernel.environment import Env, Principal, current_app, current_env, find_env
 from earnorm.kernel.operations import Operation, PerRecord, Update
 from earnorm.kernel.registry import forget
 from earnorm.model.base import BaseModel
@@ -133,7 +129,7 @@ if TYPE_CHECKING:
     )
     from earnorm.kernel.hookspecs import hookimpl
     from earnorm.kernel.layers import Layer
-    from earnorm.kernel.transactions import (
+    from earnorm.kernel.transactions.blocks import (
         Transaction,
         after_commit,
         after_rollback,
@@ -141,6 +137,7 @@ if TYPE_CHECKING:
         transaction,
         transactional,
     )
+    from earnorm.model.reading.in_parts import in_parts
 
 moved.install()
 
@@ -153,6 +150,7 @@ __all__ = [
     "Aggregate",
     "App",
     "AppSettings",
+    "AppStopping",
     "Avg",
     "BaseModel",
     "BatchRefused",
@@ -200,6 +198,7 @@ __all__ = [
     "Json",
     "Last",
     "Layer",
+    "LimitExceeded",
     "LineString",
     "List",
     "Many2many",
@@ -247,6 +246,7 @@ __all__ = [
     "Toggle",
     "Transaction",
     "TransactionError",
+    "TransactionOutcomeUnknown",
     "UnreadableDocument",
     "Unset",
     "Update",
@@ -269,6 +269,7 @@ __all__ = [
     "fields",
     "forget",
     "hookimpl",
+    "in_parts",
     "init",
     "mixins",
     "models",
@@ -303,10 +304,11 @@ else:
         "features.files.stored": "StoredFile",
         "features.trees.parent_paths": "rebuild_parent_paths",
         "features.sequences.counters": "sequence",
-        "kernel.transactions": "Transaction after_commit after_rollback session transaction transactional",
+        "kernel.transactions.blocks": "Transaction after_commit after_rollback session transaction transactional",
         "features.watching.watching": "ChangeEvent Watch",
         "features.bulk.batches": "BatchResult",
         "features.bulk.bulk": "Bulk",
+        "model.reading.in_parts": "in_parts",
     }
     _MODULES = {name: module for module, names in _LATER.items() for name in names.split()}
 
@@ -322,7 +324,7 @@ else:
             if env is not None and name in env.app.services:
                 return env.app.services[name]
             if name == "pool":
-                from earnorm.kernel.plugins import install_hint
+                from earnorm.kernel.plugins.selection import install_hint
 
                 why = "await earnorm.init(...) first" if env is None else "no plugin offers it here"
                 raise PluginError(f"earnorm.pool: {why}; the pool plugin: {install_hint(name)}")

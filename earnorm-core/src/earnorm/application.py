@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from earnorm.domain import Domain
+from earnorm.domain.relational import asks_others
 from earnorm.exceptions import ConfigurationError
 from earnorm.features import ATTRIBUTES, FEATURES, SETTINGS, STEPS
-from earnorm.features.computed.plugin import graph_of
-from earnorm.features.computed.recomputing import recompute
+from earnorm.features.computed.owed.worker import INTERVAL
+from earnorm.features.computed.plugin import LIMIT, RecomputePlugin, graph_of, worker_of
+from earnorm.features.computed.whole_models import recompute
+from earnorm.features.locking.holding import hold
 from earnorm.kernel import app as kernel
-from earnorm.kernel import settings as kernel_settings
 from earnorm.kernel.environment import current_env, find_env, get_default, set_default, use_env
-from earnorm.kernel.settings import either, refuse_unknown
-from earnorm.model.reading.resolution import check, resolve
+from earnorm.kernel.life import settings as kernel_settings
+from earnorm.kernel.life.in_flight import GRACE, Stopped
+from earnorm.kernel.life.settings import either, refuse_unknown
+from earnorm.model.reading.resolution import asks_itself, check, resolve
 
 if TYPE_CHECKING:
     import pydantic
 
     from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
     from earnorm.domain import DomainSource
-    from earnorm.features.computed.recomputing import Progress, Recomputed
+    from earnorm.features.computed.whole_models import Progress, Recomputed
     from earnorm.features.indexes.catalog import IndexCatalog
     from earnorm.features.provenance.provenance import Part
     from earnorm.kernel.environment import Env
@@ -43,12 +47,19 @@ class AppSettings(kernel_settings.AppSettings):
     """The settings of an App: the kernel's, which its class lists, and those of features.
 
     Attributes:
+        recompute_limit: The number of records up to which a recompute of stored fields is part of the
+            transaction of a change; beyond it, it is owed (``docs/computed.md``). None means any
+            number.
+        recompute_interval: The seconds between two looks for recomputes that others owe; None means
+            that the App does not look.
         coalesce: Read ids that are asked for at the same time with one query.
         slow_query: Record operations that take this time or longer (``docs/indexes.md``); None
             records none.
         slow_query_file: The file for the shapes of slow operations, written when the App stops.
     """
 
+    recompute_limit: int | None = LIMIT
+    recompute_interval: float | None = INTERVAL
     coalesce: bool = False
     slow_query: float | None = None
     slow_query_file: str | None = None
@@ -84,8 +95,15 @@ class App(kernel.App):
         pool_idle_timeout: Another name of ``idle_timeout``.
         server_timeout: The longest time to look for a server.
         default_timeout: The longest time of a read or a write that has no ``timeout`` of its own.
+        retry_timeout: The longest time during which a transaction is tried again that has no
+            number of retries of its own; at most 120.
         client_options: Further options of the driver, by the driver's names.
         create_indexes: Create declared collections and indexes on a model's first use.
+        recompute_limit: The number of records up to which a recompute of stored fields is part of the
+            transaction of a change, at most 10,000; beyond it, it is owed, and worked off after the
+            commit. None means any number.
+        recompute_interval: The seconds between two looks for recomputes that others owe and have not
+            worked off, because they died; None means that the App does not look.
         coalesce: Read ids that are asked for at the same time with one query.
         slow_query: Record operations that take this time or longer (``docs/indexes.md``); None
             records none.
@@ -109,6 +127,7 @@ class App(kernel.App):
         "doctor",
         "indexes",
         "models",
+        "new",
         "plugins",
         "recompute",
         "version",
@@ -135,8 +154,11 @@ class App(kernel.App):
         pool_idle_timeout: float | None = None,
         server_timeout: float | None = 5.0,
         default_timeout: float | None = None,
+        retry_timeout: float = 30.0,
         client_options: Mapping[str, object] | None = None,
         create_indexes: bool = True,
+        recompute_limit: int | None = LIMIT,
+        recompute_interval: float | None = INTERVAL,
         coalesce: bool = False,
         slow_query: float | None = None,
         slow_query_file: str | None = None,
@@ -159,11 +181,14 @@ class App(kernel.App):
             ),
             server_timeout=server_timeout,
             default_timeout=default_timeout,
+            retry_timeout=retry_timeout,
             client_options=client_options or {},
             create_indexes=create_indexes,
             read_concern=read_concern,
             write_concern=write_concern,
             read_preference=read_preference,
+            recompute_limit=recompute_limit,
+            recompute_interval=recompute_interval,
             coalesce=coalesce,
             slow_query=slow_query,
             slow_query_file=slow_query_file,
@@ -188,6 +213,10 @@ class App(kernel.App):
     def settings(self) -> AppSettings:
         """The settings, those of features included."""
         return self._app_settings
+
+    def _leave_indexes(self) -> None:
+        """Create no collection and no index from now on, as with ``create_indexes=False``."""
+        self._app_settings = replace(self._app_settings, create_indexes=False)
 
     @property
     def indexes(self) -> IndexCatalog:
@@ -227,7 +256,7 @@ class App(kernel.App):
 
         Use it to match single documents, or to search on behalf of another principal. The
         sub-queries are operations of the other models, with their access rules, for the acting
-        principal. A layer that resolves its own domain passes ``env.replace(system=True, …)``.
+        principal. A layer that resolves its own domain passes ``env.as_system(reason)``.
 
         Args:
             model: The model that the domain is about.
@@ -239,6 +268,54 @@ class App(kernel.App):
             NotSupported: More related records fulfil it than a filter can name.
         """
         return await resolve(self.bind(model), Domain(domain), env or current_env())
+
+    def asks_others(self, model: type[BaseModel], domain: DomainSource) -> bool:
+        """Return whether a domain has conditions about other records.
+
+        Raises:
+            DomainError: An unknown field or operator.
+        """
+        bound = self.bind(model)
+        return asks_others(Domain(domain), bound.schema, bound.operators)
+
+    def asks_itself(self, model: type[BaseModel], domain: DomainSource) -> bool:
+        """Return whether a write of a model can change what a domain asks of other records.
+
+        That is so where the domain leads back to the model (``child_of`` in a tree of its own, say),
+        or to records that point at it. Then it may be true of a record after the write and not
+        before it, or the other way round, whatever the values of the record.
+
+        Raises:
+            DomainError: An unknown field or operator.
+        """
+        return asks_itself(self.bind(model), Domain(domain))
+
+    async def hold(
+        self,
+        model: type[BaseModel],
+        domain: DomainSource,
+        ids: Iterable[Any],
+        *,
+        env: Env | None = None,
+    ) -> None:
+        """Lock the other records that a domain about these records looks at, for the transaction.
+
+        Whoever changes one of them at the same time conflicts with this transaction, so that what
+        the domain says of these records still holds when it is committed. Locked are those to which
+        the records lead, in the order of their ids; nothing keeps others from being created.
+
+        Args:
+            model: The model that the domain is about.
+            domain: The domain, with conditions about other records.
+            ids: The stored ids of the records.
+            env: The Env with the transaction (default: the current Env).
+
+        Raises:
+            NotSupported: No transaction is running.
+            TransactionError: Another transaction has changed one of them since this one began; it
+                is transient.
+        """
+        await hold(self.bind(model), Domain(domain), ids, env or current_env())
 
     async def recompute(
         self,
@@ -275,6 +352,49 @@ class App(kernel.App):
                 progress=progress,
             )
 
+    def may_lag(self, model: str, path: str) -> str | None:
+        """Return the stored computed field at a path that may be recomputed after a change.
+
+        A plugin that learns too late for :meth:`rely_on` what it reads refuses such a field.
+
+        Args:
+            model: The name of the model from which the path leads.
+            path: The name of a field, or names joined with dots, also across relations.
+
+        Returns:
+            The field, as ``model.name``; None if every value at the path is always up to date.
+        """
+        plugin = self.loaded.of_type(RecomputePlugin)
+        return None if plugin is None else plugin.graph().lagging(model, path)
+
+    def follows_from(self, model: str, names: Iterable[str] | None) -> Collection[str]:
+        """Return the stored computed fields of a model that may change after a write of it.
+
+        They follow from the changed fields by way of other records, so that their values are known
+        only when those are recomputed, too.
+
+        Args:
+            model: The name of the model.
+            names: The names of the changed fields; None for the creation of a record.
+        """
+        plugin = self.loaded.of_type(RecomputePlugin)
+        return () if plugin is None else plugin.graph().by_way_of_others(model, names)
+
+    async def settled(self) -> None:
+        """Wait until no recompute is owed any more, by any process (``docs/computed.md``).
+
+        It waits neither for records whose formula failed, which are set apart, nor for fields that
+        this App does not have. This App works as well on what others owe.
+
+        Raises:
+            TransactionError: A transaction is running, and what it owes is worked off after its
+                commit.
+        """
+        self.admit()
+        worker = worker_of(self)
+        if worker is not None:
+            await worker.settled()
+
 
 def _taking_arguments_of(
     make: Callable[_Arguments, object],
@@ -309,9 +429,19 @@ async def init(*arguments: Any, **keywords: Any) -> App:
     return app
 
 
-async def close() -> None:
-    """Stop the default App; it does nothing if none is started."""
+async def close(*, grace: float = GRACE) -> Stopped:
+    """Stop the default App; it does nothing if none is started.
+
+    Args:
+        grace: The seconds that what is in flight has to end; see :meth:`App.stop`.
+
+    Returns:
+        What had to be cut off.
+    """
     env = get_default()
-    if env is not None:
-        await env.app.stop()
+    if env is None:
+        return Stopped()
+    try:
+        return await env.app.stop(grace=grace)
+    finally:
         set_default(None)

@@ -3,6 +3,7 @@
 EarnORMError
 ├── ValidationError (also a ValueError)   a value, a document or a domain is not acceptable
 │   ├── DomainError                       a search condition names an unknown field or operator, or is malformed
+│   │   ├── LimitExceeded                 a path, a condition or an answer is larger than is allowed
 │   │   ├── LongList                      it has a list that is longer than a filter can hold
 │   │   └── UnresolvedDomain              it asks about records of another model, where none can be asked for
 │   ├── UnreadableDocument                a stored document, or a value in it, cannot be read
@@ -16,8 +17,10 @@ EarnORMError
 ├── AccessDenied (also a PermissionError) an access rule refused the operation
 ├── ConcurrencyError                      somebody else changed the record first
 ├── TransactionError                      a transaction could not be started, committed or used as asked
+│   └── TransactionOutcomeUnknown         the commit was sent, and nobody can tell whether it was done
 ├── NotSupported                          the backend lacks what was asked for
 ├── ServerUnavailable (also a ConnectionError)  no server answered in time
+├── AppStopping                           the App is stopping and takes no new work
 ├── OperationTimeout (also a TimeoutError)  a server answered, but ran out of the time it was given
 ├── ConfigurationError                    an App was set up wrongly, or used before it was set up
 └── PluginError                           a plugin could not be found, loaded or called
@@ -29,10 +32,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, Final, Self, TypedDict
 
 __all__ = [
     "AccessDenied",
+    "AppStopping",
     "BatchDuplicateKey",
     "BatchRefused",
     "ConcurrencyError",
@@ -42,6 +46,7 @@ __all__ = [
     "EarnORMError",
     "ErrorDetail",
     "FieldNotLoaded",
+    "LimitExceeded",
     "LongList",
     "MultipleRecords",
     "NotFound",
@@ -51,6 +56,7 @@ __all__ = [
     "RecordGone",
     "ServerUnavailable",
     "TransactionError",
+    "TransactionOutcomeUnknown",
     "UnreadableDocument",
     "UnresolvedDomain",
     "ValidationError",
@@ -73,6 +79,31 @@ class ErrorDetail(TypedDict):
 def located(details: Iterable[ErrorDetail], *loc: str | int) -> list[ErrorDetail]:
     """Return the same problems, each with ``loc`` put before its place."""
     return [ErrorDetail(loc=(*loc, *d["loc"]), msg=d["msg"], type=d["type"]) for d in details]
+
+
+MOST_LINES: Final = 100
+"""The most problems that the text of an error lists."""
+_MOST_TEXT: Final = 4_000
+_MOST_NAME: Final = 200
+_MOST_PARTS: Final = 120
+
+
+def cut(text: str, most: int = _MOST_NAME) -> str:
+    """Return a text without its middle if it is long: names and values of clients have any length."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 :]}"
+
+
+def _bounded(detail: ErrorDetail) -> ErrorDetail:
+    """Return a problem whose texts are of bounded length."""
+    message, loc = detail["msg"], detail["loc"]
+    if (
+        len(message) > _MOST_TEXT
+        or len(loc) > _MOST_PARTS
+        or any(isinstance(part, str) and len(part) > _MOST_NAME for part in loc)
+    ):
+        loc = tuple(cut(part) if isinstance(part, str) else part for part in loc[:_MOST_PARTS])
+        return ErrorDetail(loc=loc, msg=cut(message, _MOST_TEXT), type=detail["type"])
+    return detail
 
 
 class EarnORMError(Exception):
@@ -115,17 +146,20 @@ class ValidationError(EarnORMError, ValueError):
 
     def __init__(self, subject: str, details: Sequence[ErrorDetail]) -> None:
         self.subject = subject
-        self._details = list(details)
+        self._details = [_bounded(detail) for detail in details]
         super().__init__(self._render())
 
     def _render(self) -> str:
+        number = len(self._details)
         lines = [
             f"{'.'.join(map(str, d['loc']))}: {d['msg']}" if d["loc"] else d["msg"]
-            for d in self._details
+            for d in self._details[:MOST_LINES]
         ]
-        if len(lines) == 1:
+        if number == 1:
             return f"{self.subject}: {lines[0]}"
-        return f"{self.subject}: {len(lines)} problems\n" + "\n".join(f"  {line}" for line in lines)
+        if number > MOST_LINES:
+            lines.append(f"… and {number - MOST_LINES:,} more; errors() has all of them")
+        return f"{self.subject}: {number} problems\n" + "\n".join(f"  {line}" for line in lines)
 
     def errors(self) -> list[ErrorDetail]:
         """Return every problem as a mapping with ``loc``, ``msg`` and ``type``."""
@@ -175,6 +209,13 @@ class DomainError(ValidationError):
         super().__init__("domain", [{"loc": loc, "msg": message, "type": "domain"}])
 
 
+class LimitExceeded(DomainError):
+    """A path, a condition or an answer is larger than is allowed."""
+
+    code = "limit"
+    status = 422
+
+
 class LongList(DomainError):
     """A list in a search condition is longer than MongoDB's 16 MB for one filter."""
 
@@ -202,7 +243,7 @@ class DuplicateKey(ValidationError):
     code = "duplicate_key"
     status = 409
 
-    def __init__(self, subject: str, fields: Sequence[str]) -> None:
+    def __init__(self, subject: str, fields: Sequence[str], message: str | None = None) -> None:
         self.fields = tuple(fields)
         names = ", ".join(self.fields) or "the unique index"
         super().__init__(
@@ -210,7 +251,8 @@ class DuplicateKey(ValidationError):
             [
                 {
                     "loc": tuple(self.fields),
-                    "msg": f"a record with this {names} exists already; it must be unique",
+                    "msg": message
+                    or f"a record with this {names} exists already; it must be unique",
                     "type": "duplicate_key",
                 }
             ],
@@ -335,14 +377,28 @@ class TransactionError(EarnORMError):
 
     Attributes:
         transient: The same transaction may succeed when it is run again from its beginning.
+        unknown: Nobody can tell whether it was committed; see :class:`TransactionOutcomeUnknown`.
     """
 
     code = "transaction"
     status = 503
+    unknown: ClassVar[bool] = False
 
     def __init__(self, message: str, *, transient: bool = False) -> None:
         self.transient = transient
         super().__init__(message)
+
+
+class TransactionOutcomeUnknown(TransactionError):
+    """A commit was sent, and nobody can tell whether the server has done it.
+
+    All of the transaction is in the database, or nothing of it. It is never tried again by itself;
+    look whether what it wrote is there.
+    """
+
+    code = "transaction_outcome_unknown"
+    status = 503
+    unknown = True
 
 
 class NotSupported(EarnORMError):
@@ -356,6 +412,16 @@ class ServerUnavailable(EarnORMError, ConnectionError):
     """No server answered within the configured time."""
 
     code = "server_unavailable"
+    status = 503
+
+
+class AppStopping(EarnORMError):
+    """The App is stopping: it takes no new work, or has cut off what was not over in time.
+
+    Of an operation that was cut off it is not known whether its write was done.
+    """
+
+    code = "app_stopping"
     status = 503
 
 
@@ -380,8 +446,13 @@ class PluginError(EarnORMError):
     status = 500
 
 
+_LONGEST_HINTED: Final = 64
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint for a message: ``"; did you mean 'age'?"``, or the known names, or nothing."""
+    if len(name) > _LONGEST_HINTED:
+        return ""  # it is no slip of a name, and to compare it takes long
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:

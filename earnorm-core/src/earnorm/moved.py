@@ -38,7 +38,7 @@ MOVED: Final = {
     "relations": "model.relations",
     "relations.ghosts": "model.relations.ghosts",
     "sequences": "features.sequences.counters",
-    "transactions": "kernel.transactions",
+    "transactions": "kernel.transactions.blocks",
     "writing": "model.writing",
     "writing.updates": "model.writing.updates",
 }

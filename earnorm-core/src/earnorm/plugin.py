@@ -10,19 +10,26 @@ module::
 """
 
 from earnorm import domain, exceptions, fields, models
-from earnorm.domain import ids_of
+from earnorm.backends.bson_form import from_bson, to_bson
+from earnorm.bounded import Bounded
+from earnorm.domain import ID_TYPES, StoredId, ids_of
+from earnorm.domain.long_lists import chunks, slices
+from earnorm.domain.paths import overlap, without_positions
 from earnorm.exceptions import nearest
 from earnorm.features.indexes.declarations import Index
 from earnorm.features.locking.locking import Lock
 from earnorm.fields.base import MISSING
-from earnorm.kernel.attributes import Attribute
+from earnorm.kernel.acting import use_origin
+from earnorm.kernel.contract.attributes import Attribute
 from earnorm.kernel.document_steps import DocumentBatch, DocumentRow
 from earnorm.kernel.environment import current_env, find_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.layers import Layer, Middleware, for_program
 from earnorm.kernel.notes import Note
+from earnorm.kernel.observing.observers import DatabaseCall, Observer, RunningOperation
 from earnorm.kernel.operations import (
     JUDGED,
+    RELATION,
     REQUEST,
     Call,
     Operation,
@@ -32,12 +39,26 @@ from earnorm.kernel.operations import (
     Update,
     made_by,
 )
-from earnorm.kernel.reading import Reading, RecordClasses
-from earnorm.kernel.requests import DryRun, Request, Stream
-from earnorm.kernel.sending import RETURNED, Returned
-from earnorm.kernel.steps import ALL, CHANGES, HAND_BACK, WAY, HandBack, Stage, Step, Way
-from earnorm.kernel.time import clock
-from earnorm.kernel.transactions import Transaction, atomic, in_transaction, in_transaction_if
+from earnorm.kernel.pauses import pause
+from earnorm.kernel.serving.reading import Reading, RecordClasses
+from earnorm.kernel.serving.requests import DryRun, Request, Stream
+from earnorm.kernel.serving.sending import RETURNED, Returned
+from earnorm.kernel.steps import (
+    ALL,
+    CHANGES,
+    HAND_BACK,
+    KNOWN_FIRST,
+    WAY,
+    HandBack,
+    KnownFirst,
+    Stage,
+    Step,
+    Way,
+)
+from earnorm.kernel.time import clock, now
+from earnorm.kernel.transactions.blocks import Transaction, atomic
+from earnorm.kernel.transactions.layer import in_transaction, in_transaction_if
+from earnorm.kernel.transactions.units import alone_at, at_end_of_call, is_in_unit, unbroken
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.kernel.views import ModelView, name_of
 from earnorm.model.declaring import Declaration
@@ -47,24 +68,31 @@ __all__ = [
     "API",
     "CHANGES",
     "HAND_BACK",
+    "ID_TYPES",
     "JUDGED",
+    "KNOWN_FIRST",
     "MISSING",
+    "RELATION",
     "REQUEST",
     "RETURNED",
     "WAY",
     "Attribute",
+    "Bounded",
     "Call",
+    "DatabaseCall",
     "Declaration",
     "DocumentBatch",
     "DocumentRow",
     "DryRun",
     "HandBack",
     "Index",
+    "KnownFirst",
     "Layer",
     "Lock",
     "Middleware",
     "ModelView",
     "Note",
+    "Observer",
     "Operation",
     "OperationName",
     "Options",
@@ -73,28 +101,44 @@ __all__ = [
     "RecordClasses",
     "Request",
     "Returned",
+    "RunningOperation",
     "Stage",
     "Step",
+    "StoredId",
     "Stream",
     "Transaction",
     "Update",
     "ValueBatch",
     "ValueRow",
     "Way",
+    "alone_at",
+    "at_end_of_call",
     "atomic",
+    "chunks",
     "clock",
     "current_env",
     "domain",
     "exceptions",
     "fields",
     "find_env",
+    "for_program",
+    "from_bson",
     "hookimpl",
     "ids_of",
     "in_transaction",
     "in_transaction_if",
+    "is_in_unit",
     "made_by",
     "models",
     "name_of",
     "nearest",
+    "now",
+    "overlap",
+    "pause",
+    "slices",
+    "to_bson",
+    "unbroken",
     "use_env",
+    "use_origin",
+    "without_positions",
 ]

@@ -1,19 +1,24 @@
-"""The only module that uses private parts of the driver: it closes chosen idle connections.
+"""The only module that uses private parts of the driver: it closes old and chosen connections.
 
 The driver retires connections that are idle for too long (``maxIdleTimeMS``), but has no public way
 to retire old ones, or any at a chosen time. ``find_pools`` checks that everything used here exists;
-if not, nothing is closed and the health check says so. A pool is changed in the way of the driver's
-own ``Pool.remove_stale_sockets``.
+if not, nothing is closed and the health check says so.
+
+An idle connection is closed in the way of the driver's own ``Pool.remove_stale_sockets``. In a busy
+pool none is idle for long, so the age of each one is looked at when an operation takes it and when it
+comes back. One that is too old is given the generation of a pool that has been cleared since, and the
+driver closes it, and opens another one for who waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, cast
+from time import monotonic
+from typing import Any, Final, cast
 
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.monitoring import ConnectionClosedReason
@@ -24,8 +29,15 @@ from earnorm_pool.monitor import Address, Key
 DriverPool = Any
 DriverConnection = Any
 
-POOL_ATTRIBUTES = ("conns", "lock", "remove_stale_sockets")
-CONNECTION_ATTRIBUTES = ("id", "close_conn")
+POOL_ATTRIBUTES = ("conns", "lock", "remove_stale_sockets", "checkin", "_perished")
+CONNECTION_ATTRIBUTES = ("id", "close_conn", "creation_time", "generation")
+
+MOMENTS: Final = ("_perished", "checkin")
+"""The methods of a pool that get a connection when it is taken, and when it comes back. Both close it if
+its generation is not the pool's."""
+
+CLEARED: Final = -1
+"""A generation that no pool has; they count from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +63,7 @@ def find_pools(client: object) -> DriverPools | None:
     try:
         servers = cast("Any", inner)._topology._servers
         pools: dict[Address, DriverPool] = {a: server.pool for a, server in servers.items()}
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, RuntimeError):  # the last: they change at this moment
         return None
     lock_type = AbstractAsyncContextManager if is_async else AbstractContextManager
     for pool in pools.values():
@@ -84,6 +96,27 @@ def idle_numbers(pools: DriverPools) -> set[Key]:
         for address, pool in pools.by_address.items()
         for connection in _idle(pool)
     }
+
+
+def keep_lifetime(pools: DriverPools, seconds: float) -> None:
+    """Have the driver close each connection that is older, when it is taken and when it comes back.
+
+    A pool is changed once, whatever is asked later.
+    """
+    for pool in pools.by_address.values():
+        if MOMENTS[0] not in vars(pool):
+            for name in MOMENTS:
+                setattr(pool, name, _judged(getattr(pool, name), seconds))
+
+
+def _judged(method: Callable[[DriverConnection], Any], seconds: float) -> Callable[..., Any]:
+    # With PyMongo's asyncio client the method returns a coroutine, which is passed on.
+    def judge(connection: DriverConnection) -> Any:
+        if monotonic() - connection.creation_time > seconds:
+            connection.generation = CLEARED
+        return method(connection)
+
+    return judge
 
 
 async def close_idle(pools: DriverPools, chosen: Iterable[Key]) -> int:

@@ -45,12 +45,14 @@ class PoolMetrics:
         active_connections: In use.
         available_connections: Open and not in use.
         pending_connections: Being opened.
-        acquiring_connections: Operations that wait for a connection now.
+        acquiring_connections: Operations that wait for a connection now: in the driver, or for
+            their turn in the App.
         created_count: Connections that were opened since the App started.
         closed_count: Connections that were closed since then.
         checkout_count: Times that an operation took a connection since then.
         failed_checkout_count: Times that an operation got none (timeout or a failed connection).
-        timeout_count: Those of these failures that ``pool_timeout`` caused.
+        timeout_count: Those of these failures that a time limit caused.
+        threads: The highest number of threads in which Motor works; None with PyMongo.
     """
 
     total_connections: int = 0
@@ -63,6 +65,7 @@ class PoolMetrics:
     checkout_count: int = 0
     failed_checkout_count: int = 0
     timeout_count: int = 0
+    threads: int | None = None
 
 
 class Statistics(TypedDict):

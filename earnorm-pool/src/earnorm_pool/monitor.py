@@ -18,7 +18,7 @@ import asyncio
 import threading
 from asyncio import current_task
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -128,6 +128,8 @@ class ConnectionMonitor(ConnectionPoolListener):
     """Notes the state of every connection of one client. Any thread may read or notify it."""
 
     def __init__(self) -> None:
+        self.on_ready: Callable[[], object] | None = None
+        """Is called, in the driver's thread, when a server has become ready."""
         self._lock = threading.Lock()
         self._pools: dict[Address, ServerPool] = {}
         self._waiting: set[Owner] = set()  # a task waits for one connection at a time
@@ -214,6 +216,8 @@ class ConnectionMonitor(ConnectionPoolListener):
         """Note that a server answered."""
         with self._lock:
             self._pool(event.address).is_ready = True
+        if self.on_ready is not None:
+            self.on_ready()
 
     def pool_cleared(self, event: PoolClearedEvent) -> None:
         """Note that a server stopped answering."""

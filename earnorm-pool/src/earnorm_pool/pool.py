@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, MutableMapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,17 @@ class Pool:
 
     def get_metrics(self) -> PoolMetrics:
         """Return the counts over all servers, at this moment."""
-        return self._monitor.metrics()
+        metrics = self._monitor.metrics()
+        if not self._app.is_started:
+            return metrics
+        traffic = self._app.traffic
+        return replace(
+            metrics,
+            acquiring_connections=metrics.acquiring_connections + traffic.waiting,
+            failed_checkout_count=metrics.failed_checkout_count + traffic.timeouts,
+            timeout_count=metrics.timeout_count + traffic.timeouts,
+            threads=traffic.threads,
+        )
 
     async def get_health_check(self) -> Health:
         """Judge the connections, without sending anything.
@@ -108,6 +119,19 @@ class Pool:
         idle = driver_internals.idle_numbers(pools)
         self._monitor.not_in_pool({(c.address, c.number) for c in available} - idle)
         return await driver_internals.close_idle(pools, stale & idle)
+
+    def keep_lifetime(self) -> bool:
+        """Have connections closed that are older than the App's ``max_lifetime``, also in a busy pool.
+
+        It holds for the servers that the driver knows now.
+
+        Returns:
+            False if the installed release of the driver is not known.
+        """
+        pools, lifetime = self._driver_pools(), self._app.settings.max_lifetime
+        if pools is not None and lifetime is not None:
+            driver_internals.keep_lifetime(pools, lifetime)
+        return pools is not None
 
     def _driver_pools(self) -> driver_internals.DriverPools | None:
         if not self.is_heard:
@@ -160,11 +184,12 @@ class Pool:
         return ("degraded" if reasons else "healthy"), reasons
 
     def _degradations(self, unreachable: int) -> Iterator[str]:
-        usage, failed = self._monitor.usage(), self._monitor.seconds_since_failure()
+        usage, waiting = self._monitor.usage(), self.get_metrics().acquiring_connections
+        failures = (self._monitor.seconds_since_failure(), self._app.traffic.seconds_since_timeout)
+        failed = min((seconds for seconds in failures if seconds is not None), default=None)
         if unreachable:
             yield f"{unreachable} known servers are not reachable"
-        if usage >= self._settings.usage_threshold:
-            waiting = self.get_metrics().acquiring_connections
+        if waiting or usage >= self._settings.usage_threshold:
             yield f"{usage:.0%} of max_pool_size is in use, {waiting} operations wait"
         if failed is not None and failed < self._settings.failure_window:
             yield f"an operation got no connection {failed:.0f} s ago"

@@ -15,5 +15,5 @@ class PoolSettings(BaseModel):
     failure_window: float = Field(default=60.0, gt=0)
     """A check-out that failed degrades the health for this many seconds."""
     cleanup_interval: float | None = Field(default=30.0, gt=0)
-    """Seconds between two searches for stale connections; None leaves it to ``cleanup_stale()``.
-    Nothing runs in an App without ``max_lifetime`` and ``idle_timeout``."""
+    """Seconds between two searches for stale connections that nobody uses; None leaves it to
+    ``cleanup_stale()``. Nothing runs in an App without ``max_lifetime`` and ``idle_timeout``."""

@@ -45,17 +45,25 @@ class Access:
 class Rule:
     """The records of a model that an operation may be about: ``_rules = [Rule("own", [...])]``.
 
-    Rules without roles are global: a record must pass all of them, for everybody. Rules with roles
-    are alternatives: a record must pass one rule that is for a role of the principal. Odoo combines
-    ``ir.rule`` records in the same way, with one difference: if an operation has rules with roles
-    and none of them is for the principal, no record passes.
+    A record must pass every restriction that concerns the principal, and at least one permission if
+    there are any. Rules without roles are restrictions, for everybody, and rules with roles are
+    permissions; ``restrict`` says otherwise. Odoo combines ``ir.rule`` records in the same way, with
+    one difference: if an operation has permissions and none of them is for the principal, no record
+    passes.
 
     Attributes:
         name: Its name in messages; unique in its model.
-        domain: A domain, or a function that makes one from the Env of the operation. The function
+        domain: A domain, in which ``user.id``, ``user.company_ids`` or ``context.tenant`` may stand
+            for values; or a function that makes one from the Env of the operation. The function
             is called on every operation, so it must be quick, and it cannot be async.
-        roles: The roles that it is for; none means that it is global.
+        roles: The roles that it is for; none means everybody.
         operations: The rights that it restricts.
+        strict: What the rule looks at in other records must still be so when the operation is
+            committed. It locks those records, so that whoever changes one of them at the same time
+            conflicts with it; this needs a database with transactions.
+        restrict: True for a restriction, False for a permission; None takes what the roles say.
+        pure: The function looks at the principal and the context only, and gives the same domain
+            for the same ones; so it is called once for each.
     """
 
     name: str
@@ -63,3 +71,11 @@ class Rule:
     _: KW_ONLY
     roles: Collection[str] = ()
     operations: Collection[Right] = RIGHTS
+    strict: bool = False
+    restrict: bool | None = None
+    pure: bool = False
+
+    @property
+    def restricts(self) -> bool:
+        """True for a restriction, which a record must pass; False for one of the permissions."""
+        return not self.roles if self.restrict is None else self.restrict

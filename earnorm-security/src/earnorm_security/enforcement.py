@@ -9,21 +9,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from earnorm import Domain, Env
-from earnorm.plugin import JUDGED, Call, Lock, Operation, Stage
+from earnorm import ConcurrencyError, Domain
+from earnorm.plugin import (
+    JUDGED,
+    KNOWN_FIRST,
+    Call,
+    KnownFirst,
+    Lock,
+    Operation,
+    Stage,
+    name_of,
+    pause,
+)
 from earnorm_security.declarations import Right
 from earnorm_security.judging import (
     DEMAND,
+    PAUSE_EVERY,
     UNKNOWN,
     Demand,
     document_refusal,
     has_any,
+    is_judged_late,
     refusal,
 )
+from earnorm_security.pipelines import without_words
 from earnorm_security.policy import RIGHT_OF, Policy
 from earnorm_security.residual import Residual, together, updates_of
-
-_RULES = "security: the records that a rule refers to"
+from earnorm_security.strict import held
 
 
 class Reading:
@@ -37,19 +49,36 @@ class Reading:
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "read", op.name)
-            visible = _both(op.domain, await _reached(policy, op.env, "read"))
-            if isinstance(op.request, Lock):
-                # The caller's conditions on other records are resolved with the caller's rights.
-                visible = await op.app.resolve(policy.model, visible, env=op.env)
-                visible = await self._lockable(op, visible)
-            op = op.replace(domain=visible)
+            if op.is_asked_for:
+                return await self._asked_for(op, call_next)
+            return await self._restricted(op, call_next)
+        return await call_next(op)
+
+    async def _asked_for(self, op: Operation, call_next: Call) -> Any:
+        limits = self._policy.limits
+        limits.check(op.domain)
+        op = limits.narrowed(op)
+        answer = await self._restricted(op, call_next)
+        limits.check_answer(op, answer)
+        return answer
+
+    async def _restricted(self, op: Operation, call_next: Call) -> Any:
+        policy = self._policy
+        visible = _both(op.domain, await policy.reached(op.env, "read"))
+        if isinstance(op.request, Lock):
+            # The caller's conditions on other records are resolved with the caller's rights.
+            visible = await op.app.resolve(policy.model, visible, env=op.env)
+            visible = await self._lockable(op, visible)
+        op = op.replace(domain=visible)
+        if op.name == "group":
+            return await without_words(call_next(op))
         return await call_next(op)
 
     async def _lockable(self, op: Operation, visible: Domain) -> Domain:
         """Refuse a lock unless each record may be written, because a lock stops other writers."""
         policy = self._policy
         policy.require(op.env, "write", "lock")
-        changeable = await _reached(policy, op.env, "write")
+        changeable = await policy.reached(op.env, "write")
         if changeable is not Domain.TRUE and await has_any(op, _both(visible, ~changeable)):
             raise policy.refusal(
                 "write", "lock", "they do not allow to change every record that was to be locked"
@@ -68,14 +97,21 @@ class Creating:
         if not op.env.system:
             policy = self._policy
             policy.require(op.env, "create", op.name)
-            allowed = await _reached(policy, op.env, "create")
-            if allowed is not Domain.TRUE:
-                is_open = self._is_open(op, allowed)
-                demand = Demand(policy, "create", allowed, op.values, is_open)
+            op = await held(policy, "create", op)
+            allowed = await policy.reached(op.env, "create")
+            in_transaction = op.env.transaction is not None
+            asks_itself = in_transaction and policy.asks_itself(op.env, "create")
+            if allowed is not Domain.TRUE or asks_itself:
+                is_late = asks_itself or (in_transaction and is_judged_late(policy, op, allowed))
+                is_open = not is_late and await self._is_open(op, allowed)
+                computed = policy.computed_in(allowed)
+                demand = Demand(
+                    policy, "create", allowed, op.values, is_open, computed, is_late, asks_itself
+                )
                 op = op.with_note(DEMAND, demand)
         return await call_next(op)
 
-    def _is_open(self, op: Operation, allowed: Domain) -> bool:
+    async def _is_open(self, op: Operation, allowed: Domain) -> bool:
         """Return whether a document still needs a filled-in value to be allowed.
 
         Raises:
@@ -84,6 +120,8 @@ class Creating:
         matches = op.app.matcher(op.model, allowed)
         residual: Residual | None = None
         for position, document in enumerate(op.values if isinstance(op.values, list) else ()):
+            if not (position + 1) % PAUSE_EVERY:
+                await pause()
             if matches(document):
                 continue
             if residual is None:
@@ -103,31 +141,64 @@ class Changing:
         """Refuse, or pass the operation on, restricted, with a demand on its final values."""
         if op.env.system or op.notes.get(JUDGED):
             return await call_next(op)
+        read: dict[Any, Any] | None = None
+        while True:
+            restricted = await self._restricted(op)
+            result = await call_next(restricted)
+            known = restricted.note(KNOWN_FIRST)
+            if known is None or result >= len(known.read) or op.env.transaction is not None:
+                return result
+            if result:
+                raise ConcurrencyError(
+                    f"{name_of(op.model)}: {result} of {len(known.read)} records were written; the others "
+                    f"were changed meanwhile, so their computed values have to be judged again"
+                )
+            if known.read == read:
+                return result  # nothing has changed, so the write has another condition of its own
+            read = known.read
+
+    async def _restricted(self, op: Operation) -> Operation:
+        """Return the operation, restricted, with a demand on its final values.
+
+        Raises:
+            AccessDenied: It would change a record that may be read but not changed so.
+        """
         policy, env, right = self._policy, op.env, RIGHT_OF[op.name]
         policy.require(env, right, op.name)
+        if op.is_asked_for:
+            policy.limits.check(op.domain)
         # The caller's conditions on other records are resolved with the caller's rights; the check
         # below runs as the system.
         op = op.replace(domain=await op.app.resolve(policy.model, op.domain, env=env))
-        readable = await _reached(policy, env, "read")
+        readable = await policy.reached(env, "read")
         same = policy.reaches_the_same(env, "read", right)
-        changeable = readable if same else await _reached(policy, env, right)
+        changeable = readable if same else await policy.reached(env, right)
         visible = _both(op.domain, readable)
 
         # Each demand is a part of the write itself, so the write skips a record that changes
         # between the check and the write. The check turns skipped records into an error.
         before = Domain.TRUE if same else changeable
-        rest = self._rest(op, right, changeable)
+        in_transaction = op.name == "write" and env.transaction is not None
+        asks_itself = in_transaction and policy.asks_itself(env, right)
+        is_late = asks_itself or (in_transaction and is_judged_late(policy, op, changeable))
+        rest = Domain.TRUE if is_late else await self._rest(op, right, changeable)
         check, is_open = _both(before, rest), False
         if check is not Domain.TRUE and await has_any(op, visible & ~check):
             is_open = rest is not Domain.TRUE and rest is not Domain.FALSE and _is_filled_in(op)
             if not is_open or (before is not Domain.TRUE and await has_any(op, visible & ~before)):
                 raise refusal(op, policy, right)
             check = before
-        if op.name == "write" and changeable is not Domain.TRUE:
-            op = op.with_note(DEMAND, Demand(policy, right, changeable, op.values, is_open))
-        return await call_next(op.replace(domain=_both(visible, check)))
+        if op.name == "write" and (changeable is not Domain.TRUE or asks_itself):
+            computed = policy.computed_in(changeable)
+            demand = Demand(
+                policy, right, changeable, op.values, is_open, computed, is_late, asks_itself
+            )
+            op = op.with_note(DEMAND, demand)
+            if computed:
+                op = op.with_note(KNOWN_FIRST, KnownFirst(computed))
+        return await held(policy, right, op.replace(domain=_both(visible, check)))
 
-    def _rest(self, op: Operation, right: Right, changeable: Domain) -> Domain:
+    async def _rest(self, op: Operation, right: Right, changeable: Domain) -> Domain:
         """Return the conditions on a record before this write so that it does not leave the rule.
 
         The conditions of the rule itself are left out.
@@ -137,7 +208,9 @@ class Changing:
             return Domain.TRUE
         residual = Residual(op.app, self._policy.model, changeable)
         residuals: dict[Domain, list[Any]] = {}
-        for pk, update in updates.items():
+        for number, (pk, update) in enumerate(updates.items(), 1):
+            if not number % PAUSE_EVERY:
+                await pause()
             rest = residual.after(update)
             if rest is None:
                 raise self._policy.refusal(right, op.name, UNKNOWN)
@@ -156,18 +229,6 @@ def _is_filled_in(op: Operation) -> bool:
         for class_bound in (bound, *below)
         for step in class_bound.steps()
     )
-
-
-async def _reached(policy: Policy, env: Env, right: Right) -> Domain:
-    """Return the records that a right reaches, without conditions about other models.
-
-    A rule may refer to records that the principal cannot read, so they are searched with access
-    rules off.
-    """
-    domain = policy.domain(env, right)
-    if domain is Domain.TRUE or domain is Domain.FALSE:
-        return domain
-    return await env.app.resolve(policy.model, domain, env=env.replace(system=True, reason=_RULES))
 
 
 def layer_for(policy: Policy, operation: str) -> Reading | Creating | Changing:

@@ -3,41 +3,38 @@ layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final, Literal, cast
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Final, cast
 
 import pydantic
 
-from earnorm import App, BaseModel, ConfigurationError, Env
+from earnorm import App, BaseModel, ConfigurationError, Env, Principal
 from earnorm.plugin import (
     Layer,
     Middleware,
     ModelView,
     OperationName,
+    Reading,
     Stage,
     Step,
     hookimpl,
+    in_transaction_if,
     name_of,
 )
+from earnorm_security.afterwards import steps_afterwards
 from earnorm_security.declarations import RIGHTS, Right
 from earnorm_security.enforcement import layer_for
 from earnorm_security.judging import judge
 from earnorm_security.policy import RIGHT_OF, Policy
+from earnorm_security.roles import Roles
+from earnorm_security.secrets import attaching as secrets
+from earnorm_security.secrets.command import security_command
+from earnorm_security.secrets.encryption import Encryption
+from earnorm_security.settings import SecuritySettings
+from earnorm_security.strict import needs_transaction, steps_of_strict_rules
 
 _RIGHTS: Final[Mapping[str, Right]] = {**RIGHT_OF, **{right: right for right in RIGHTS}}
-
-
-class SecuritySettings(pydantic.BaseModel):
-    """``init(..., security={...})``.
-
-    Attributes:
-        default: The rights on a model without ``_access``: ``"open"`` grants everything to
-            everybody, ``"closed"`` grants nothing to anybody but ``earnorm.system``.
-    """
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-    default: Literal["open", "closed"] = "open"
 
 
 class Security:
@@ -45,7 +42,8 @@ class Security:
 
     def __init__(self, app: App, settings: SecuritySettings) -> None:
         self._app = app
-        self._default_open = settings.default == "open"
+        self._settings = settings
+        self._roles = Roles(settings.roles)
         self._policies: dict[type[BaseModel], Policy] = {}
 
     def can(self, env: Env, model: type[BaseModel] | str, operation: str) -> bool:
@@ -73,7 +71,7 @@ class Security:
         policy = self._policies.get(model)
         if policy is None:
             policy = self._policies[model] = Policy(
-                self._app, model, self._default_open, self.policy
+                self._app, model, self._settings, self.policy, self._roles
             )
         return policy
 
@@ -104,16 +102,53 @@ class SecurityPlugin:
         return SecuritySettings
 
     @hookimpl
+    def resolve_principal(self, user: object) -> Principal | None:
+        """Ask the setting ``principal_resolver``.
+
+        Raises:
+            ConfigurationError: It returned something else than a Principal or None.
+        """
+        resolver = self._settings.principal_resolver
+        principal: object = None if resolver is None else resolver(user)
+        if not isinstance(principal, Principal | None):
+            raise ConfigurationError(
+                f"security: principal_resolver returns a Principal or None, not "
+                f"{type(principal).__name__}"
+            )
+        return principal
+
+    @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
         """Offer ``app.services["security"]``."""
         # Each start makes a new service, because a restarted App may have other extensions. The App
         # holds it, since several Apps may share one plugin instance.
-        return {"security": Security(app, self._settings)}
+        return {
+            "security": Security(app, self._settings),
+            "encryption": Encryption(secrets.provider(app, self._settings.keys)),
+        }
+
+    @hookimpl
+    async def startup(self, app: App) -> None:
+        """Fetch the keys of encrypted fields; where they cannot be had, these fields are refused."""
+        await secrets.start(app)
+
+    @staticmethod
+    @hookimpl
+    def needed_by(model: ModelView) -> str | None:
+        """Return the field that nobody hashes or encrypts without this plugin."""
+        return secrets.needing(model)
+
+    @staticmethod
+    @hookimpl
+    def register_commands() -> Mapping[str, Callable[..., object]]:
+        """Offer ``earnorm security …``."""
+        return {"security": security_command}
 
     @hookimpl
     def model_registered(self, app: App, model: type[BaseModel]) -> None:
         """Check the model's declarations, so that a mistake in them stops the start."""
         _service_of(app).policy(model)
+        secrets.check(app, ModelView(model))
 
     @hookimpl
     def model_forgotten(self, app: App, model: type[BaseModel]) -> None:
@@ -126,13 +161,38 @@ class SecurityPlugin:
     ) -> Iterable[tuple[int, Middleware]]:
         """Return a layer for the operation; none if the model allows everything to everybody."""
         policy = _service_of(app).policy(model)
-        return () if policy.is_void else ((Layer.SECURITY, layer_for(policy, operation)),)
+        own = self._own_layers(policy, operation)
+        return (*own, *secrets.layers(app, model, operation))
+
+    @staticmethod
+    def _own_layers(policy: Policy, operation: OperationName) -> Iterable[tuple[int, Middleware]]:
+        if policy.is_void:
+            return ()
+        layer = layer_for(policy, operation)
+        if operation in ("create", "write", "unlink") and policy.has_rules:
+            needs = in_transaction_if(partial(needs_transaction, policy))
+            return (Layer.TRANSACTION, needs), (Layer.SECURITY, layer)
+        return ((Layer.SECURITY, layer),)
+
+    @hookimpl
+    def register_reading(self, app: App, model: ModelView) -> Reading | None:
+        """Return what binds the documents of change events, for a model with secret values."""
+        return secrets.reading(app, model)
+
+    @hookimpl
+    def hides_records(self, app: App, model: ModelView) -> Callable[[Env], bool] | None:
+        """Return whether rights or rules hide records; None if everybody may read all of them."""
+        policy = _service_of(app).policy(model.cls)
+        return None if policy.hides_nothing else policy.hides
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Return the step that judges final values, for a model with rules."""
+        """Return the steps that judge final values, for a model with rules."""
         policy = _service_of(app).policy(model.cls)
-        return (Step(Stage.JUDGE, "security", judge),) if policy.has_rules else ()
+        if not policy.has_rules:
+            return ()
+        steps = [Step(Stage.JUDGE, "security", judge), *steps_afterwards()]
+        return [*steps, *steps_of_strict_rules()] if policy.has_strict_rules else steps
 
 
 def _service_of(app: App) -> Security:

@@ -3,7 +3,7 @@ reaches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, TypeVar, cast
 
 from earnorm import (
@@ -17,8 +17,11 @@ from earnorm import (
     Env,
     PluginError,
 )
-from earnorm.plugin import ModelView
+from earnorm.plugin import Bounded, ModelView
 from earnorm_security.declarations import EVERYBODY, RIGHTS, Access, Right, Rule, RuleDomain
+from earnorm_security.roles import NO_ROLES, Roles
+from earnorm_security.settings import SecuritySettings
+from earnorm_security.variables import Template
 
 RIGHT_OF: Final[dict[str, Right]] = {
     "search": "read",
@@ -30,8 +33,11 @@ RIGHT_OF: Final[dict[str, Right]] = {
 }
 """The right that each operation needs."""
 
+_REFERRED: Final = "security: the records that a rule refers to"
+_OF_THE_SERVER: Final = frozenset({"text", "near", "within"})
+"""The operators that need an index, or whose borders memory may draw otherwise than the database."""
+
 T = TypeVar("T")
-_NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Policy:
@@ -40,9 +46,10 @@ class Policy:
     Args:
         app: The App that checks the domains that are not functions.
         model: The model's class in this App.
-        default_open: The rights on a model without ``_access``: everything for everybody, or
-            nothing.
+        settings: What holds for a model without ``_access``, and what is added to declarations. The
+            bookkeeping of plugins and features is closed without them.
         policy_of: Returns the policies of other models, for classes that share a collection.
+        roles: Tells the roles of a principal.
 
     Raises:
         ConfigurationError: ``_access`` or ``_rules`` is malformed; the message names the model.
@@ -52,29 +59,48 @@ class Policy:
         self,
         app: App,
         model: type[BaseModel],
-        default_open: bool,
+        settings: SecuritySettings,
         policy_of: Callable[[type[BaseModel]], Policy],
+        roles: Roles,
     ) -> None:
         self.model = model
+        self.limits = settings.limits
         self._app = app
         self._policy_of = policy_of
+        self._roles = roles
         view = ModelView(model)
         self._name = view.name
         self._shares_collection = app.bind(model).classes is not None
         # The declarations of an extension are added to those of the model.
-        access: object = view.declared("_access")
+        access = _joined(view.declared("_access"), settings.access.get(self._name))
         # Each class that shares a collection has its own rules; domain() adds those of its bases.
-        rules: object = view.declared("_rules", inherited=not self._shares_collection)
-        every = frozenset({EVERYBODY}) if default_open else _NOBODY
+        declared = view.declared("_rules", inherited=not self._shares_collection)
+        rules = _joined(declared, settings.rules.get(self._name))
+        is_open = settings.default == "open" and view.bookkeeping is None
+        every = frozenset({EVERYBODY}) if is_open else NO_ROLES
         granted = dict.fromkeys(RIGHTS, every) if access is None else self._read_access(access)
         self._granted: dict[Right, frozenset[str]] = granted
+        self._templates: dict[str, Template] = {}
+        self._answers: Bounded[tuple[object, ...], Domain] = Bounded()
         self._rules = () if rules is None else self._read_rules(app, model, rules)
-        self._global: dict[Right, tuple[Rule, ...]] = {}
-        self._by_role: dict[Right, tuple[Rule, ...]] = {}
+        options = view.attribute("_options")
+        self._has_collation = getattr(options, "collation", None) is not None
+        self.may_be_unsure = self._has_collation or not all(
+            callable(rule.domain) or self.is_sure_of(_domain(rule.domain, rule.name))
+            for rule in self._rules
+        )
+        """True if memory may judge documents otherwise than the database does."""
+        self._has_strict = any(rule.strict for rule in self._rules)
+        self._may_look_at_others = self._shares_collection or any(
+            callable(rule.domain) or app.asks_others(model, self._templates[rule.name].domain)
+            for rule in self._rules
+        )
+        self._restrictions: dict[Right, tuple[Rule, ...]] = {}
+        self._permissions: dict[Right, tuple[Rule, ...]] = {}
         for right in RIGHTS:
             about = [rule for rule in self._rules if right in rule.operations]
-            self._global[right] = tuple(rule for rule in about if not rule.roles)
-            self._by_role[right] = tuple(rule for rule in about if rule.roles)
+            self._restrictions[right] = tuple(rule for rule in about if rule.restricts)
+            self._permissions[right] = tuple(rule for rule in about if not rule.restricts)
 
     @property
     def is_void(self) -> bool:
@@ -82,6 +108,64 @@ class Policy:
         if self._shares_collection:
             return False  # a class with rules may be defined later in the same collection
         return not self._rules and all(EVERYBODY in roles for roles in self._granted.values())
+
+    def strict_domains(self, env: Env, right: Right) -> list[Domain]:
+        """Return the domains of the principal's strict rules, which look at other records."""
+        if not self._has_strict and not self._shares_collection:
+            return []
+        bases, subclasses = self._family()
+        policies = [*bases, *(p for _, p in subclasses if p.missing(env, right) is None)]
+        domains = [
+            policy._domain_of(rule, env)
+            for policy in policies
+            for rule in policy._own_rules(env, right) or ()
+            if rule.strict
+        ]
+        return [domain for domain in domains if self._app.asks_others(self.model, domain)]
+
+    def looks_at_others(self, env: Env, right: Right) -> bool:
+        """Return whether the principal's rules for reading or for a right look at other records."""
+        if not self._may_look_at_others:
+            return False
+        rights: tuple[Right, ...] = (right,) if right == "create" else ("read", right)
+        return any(self._app.asks_others(self.model, self.domain(env, r)) for r in rights)
+
+    def is_sure_of(self, domain: Domain) -> bool:
+        """Return whether memory judges documents by a domain as the database does."""
+        if domain is Domain.TRUE or domain is Domain.FALSE:
+            return True
+        return not self._has_collation and all(
+            condition.operator not in _OF_THE_SERVER for condition in domain.conditions()
+        )
+
+    def computed_in(self, domain: Domain) -> frozenset[str]:
+        """Return the stored computed fields of the model that a domain about its records reads."""
+        if domain is Domain.TRUE or domain is Domain.FALSE:
+            return frozenset()
+        bound = self._app.bind(self.model)
+        find = bound.schema.fields.get if bound.classes is None else bound.classes.find_field
+        names = {path.partition(".")[0] for path in domain.paths()}
+        fields = [field for field in map(find, names) if field is not None]
+        return frozenset(f.name for f in fields if f.stored and f.is_derived)
+
+    @property
+    def has_strict_rules(self) -> bool:
+        """True if a rule may hold what it looks at."""
+        return self._has_strict or self._shares_collection
+
+    @property
+    def hides_nothing(self) -> bool:
+        """True if everybody may read every record."""
+        if self._shares_collection:
+            return False  # a class with rules may be defined later in the same collection
+        has_rules = self._restrictions["read"] or self._permissions["read"]
+        return not has_rules and EVERYBODY in self._granted["read"]
+
+    def hides(self, env: Env) -> bool:
+        """Return whether the principal may be unable to read some of the records."""
+        if env.system:
+            return False
+        return self.missing(env, "read") is not None or self.domain(env, "read") is not Domain.TRUE
 
     @property
     def has_rules(self) -> bool:
@@ -97,7 +181,7 @@ class Policy:
         kind of reading; so it needs the right to read, too.
         """
         needed: tuple[Right, ...] = (right,) if right in ("read", "create") else ("read", right)
-        roles = _roles(env)
+        roles = self._roles.of(env)
         for needed_right in needed:
             granted = self._granted[needed_right]
             if EVERYBODY not in granted and granted.isdisjoint(roles):
@@ -124,7 +208,7 @@ class Policy:
             return True
         if self.missing(env, right) is not None:
             return False
-        return not self._by_role[right] or bool(self._for_roles(env, right))
+        return not self._permissions[right] or bool(self._permitting(env, right))
 
     # -- records ------------------------------------------------------------------------------
 
@@ -141,10 +225,10 @@ class Policy:
         return [policy._own_rules(env, right) if granted else None for policy, granted in policies]
 
     def _own_rules(self, env: Env, right: Right) -> tuple[Rule, ...] | None:
-        for_roles = self._for_roles(env, right)
-        if self._by_role[right] and not for_roles:
-            return None  # all the rules are for other roles, so no record passes
-        return (*self._global[right], *for_roles)
+        permissions = self._permitting(env, right)
+        if self._permissions[right] and not permissions:
+            return None  # all permissions are for other roles, so no record passes
+        return (*self._restricting(env, right), *permissions)
 
     def _family(self) -> tuple[list[Policy], list[tuple[Domain, Policy]]]:
         """Return the policies of the model and its bases in its collection, and of its subclasses.
@@ -186,38 +270,94 @@ class Policy:
                 result &= ~concerned | allowed
         return result.simplify()
 
+    async def reached(self, env: Env, right: Right) -> Domain:
+        """Return the records that a right reaches, without conditions about other models.
+
+        A rule may refer to records that the principal cannot read, so they are searched with access
+        rules off.
+        """
+        domain = self.domain(env, right)
+        if domain is Domain.TRUE or domain is Domain.FALSE:
+            return domain
+        return await env.app.resolve(self.model, domain, env=env.as_system(_REFERRED))
+
+    def asks_itself(self, env: Env, right: Right) -> bool:
+        """Return whether a write or create can change which records the right reaches."""
+        if not self._may_look_at_others:
+            return False
+        return self._app.asks_itself(self.model, self.domain(env, right))
+
     def _own_domain(self, env: Env, right: Right) -> Domain:
         result = Domain.TRUE
-        for rule in self._global[right]:
+        for rule in self._restricting(env, right):
             result &= self._domain_of(rule, env)
-        if self._by_role[right]:
+        if self._permissions[right]:
             allowed = Domain.FALSE
-            for rule in self._for_roles(env, right):
+            for rule in self._permitting(env, right):
                 allowed |= self._domain_of(rule, env)
             result &= allowed
         return result.simplify()
 
     def refusal(self, right: Right, operation: str, detail: str) -> AccessDenied:
         """Make the error for records that the rules exclude; it reveals nothing about them."""
-        names = [rule.name for rule in (*self._global[right], *self._by_role[right])]
-        roles = sorted({role for rule in self._by_role[right] for role in rule.roles})
+        permissions = self._permissions[right]
+        names = [rule.name for rule in (*self._restrictions[right], *permissions)]
+        roles = sorted({role for rule in permissions for role in rule.roles})
+        if any(not rule.roles for rule in permissions):
+            roles = []
         for_roles = f"; its rules are for the role {_listed(roles)}" if roles else ""
         return AccessDenied(
             f"{operation} on model {self._name!r} is denied by its record rules "
             f"({', '.join(names)}): {detail}{for_roles}"
         )
 
-    def _for_roles(self, env: Env, right: Right) -> tuple[Rule, ...]:
-        roles = _roles(env)
-        return tuple(rule for rule in self._by_role[right] if not roles.isdisjoint(rule.roles))
+    def _permitting(self, env: Env, right: Right) -> tuple[Rule, ...]:
+        return self._of_principal(self._permissions[right], env)
+
+    def _restricting(self, env: Env, right: Right) -> tuple[Rule, ...]:
+        return self._of_principal(self._restrictions[right], env)
+
+    def _of_principal(self, rules: tuple[Rule, ...], env: Env) -> tuple[Rule, ...]:
+        """Return the rules that are for everybody or for a role of the principal."""
+        if not any(rule.roles for rule in rules):
+            return rules
+        roles = self._roles.of(env)
+        return tuple(rule for rule in rules if not rule.roles or not roles.isdisjoint(rule.roles))
 
     def _domain_of(self, rule: Rule, env: Env) -> Domain:
+        template = self._templates.get(rule.name)
+        if template is not None:
+            if not template.variables:
+                return template.domain
+            values = template.values(env)
+            if values is None:
+                return Domain.FALSE  # without its values, a rule opens nothing
+            key = (rule.name, *((type(value), value) for value in values.values()))
+            return self._answer(key, lambda: template.bind(env))
+        if rule.pure:
+            context = tuple(sorted(env.context.items(), key=_first))
+            return self._answer(
+                (rule.name, env.principal, *context), lambda: self._called(rule, env)
+            )
+        return self._called(rule, env)
+
+    def _answer(self, key: tuple[object, ...], make: Callable[[], Domain]) -> Domain:
+        """Return the domain that was made for these values, or make it."""
+        try:
+            known = self._answers.get(key)
+        except TypeError:  # a list, a dict: no key
+            return make()
+        if known is None:
+            known = self._answers[key] = make()
+        return known
+
+    def _called(self, rule: Rule, env: Env) -> Domain:
+        """Return the domain that a rule's function makes."""
         source = rule.domain
-        if not callable(source):
-            return Domain(source)
+        assert callable(source)
         where = f"rule {rule.name!r} of model {self._name!r}"
         try:
-            return _domain(source(env), where)
+            domain = _domain(source(env), where)
         except EarnORMError:
             raise
         except Exception as error:
@@ -225,6 +365,19 @@ class Policy:
             raise PluginError(
                 f"{where}: its domain function raised {type(error).__name__}"
             ) from error
+        for path in _paths(domain):
+            self._refuse_lagging(path, where)
+        return domain
+
+    def _refuse_lagging(self, path: str, where: str) -> None:
+        """Refuse a path to a value that may be older than the change it follows."""
+        lagging = self._app.may_lag(self._name, path)
+        if lagging is not None:
+            raise ConfigurationError(
+                f"{where}: its function reads {lagging}, a stored computed field that may be recomputed "
+                f"after a change, so the rule would judge by an older value; give the field "
+                f'recompute="now"'
+            )
 
     # -- checks -------------------------------------------------------------------------------
 
@@ -254,14 +407,23 @@ class Policy:
             if EVERYBODY in rule.roles:
                 raise ConfigurationError(f"{where}: a rule for everybody is one without roles")
             _texts(rule.operations, f"{where}: operations")
+            if not isinstance(rule.strict, bool):
+                raise ConfigurationError(f"{where}: strict is True or False")
             unknown = sorted(set(rule.operations) - set(RIGHTS))
             if unknown or not rule.operations:
                 raise ConfigurationError(
                     f"{where}: operations are some of {', '.join(RIGHTS)}, not {_listed(unknown)}"
                 )
+            for option in ("restrict", "pure"):
+                if not isinstance(getattr(rule, option), bool | None):
+                    raise ConfigurationError(f"{where}: {option} is True or False")
             if not callable(rule.domain):
                 try:
-                    app.check(model, _domain(rule.domain, where))
+                    template = Template(_domain(rule.domain, where))
+                    self._templates[rule.name] = template
+                    app.check(model, template.checkable())
+                    for path in _paths(template.domain):
+                        app.rely_on(self._name, path, f"{where} reads it")
                 except PluginError as error:
                     raise ConfigurationError(str(error)) from None
                 except DomainError as error:
@@ -269,8 +431,16 @@ class Policy:
         return checked
 
 
-def _roles(env: Env) -> frozenset[str]:
-    return env.principal.roles if env.principal is not None else _NOBODY
+def _joined(declared: object, added: Sequence[object] | None) -> object:
+    """Return a model's own declarations and those of the settings; a value of another kind as it is."""
+    if not added:
+        return declared
+    own = () if declared is None else declared
+    return (*own, *added) if isinstance(own, list | tuple) else own
+
+
+def _first(item: tuple[str, object]) -> str:
+    return item[0]
 
 
 def _domain(source: object, where: str) -> Domain:
@@ -281,6 +451,16 @@ def _domain(source: object, where: str) -> Domain:
             f"not {type(source).__name__}"
         )
     return Domain(cast("RuleDomain", source))
+
+
+def _paths(domain: Domain) -> Iterator[str]:
+    """Yield the paths that a domain reads, those of conditions about related records included."""
+    for condition in domain.conditions():
+        value = condition.value
+        if condition.operator in ("any", "not any") and isinstance(value, tuple):
+            for path in _paths(Domain(list(cast("tuple[object, ...]", value)))):
+                yield f"{condition.path}.{path}"
+        yield condition.path
 
 
 def _items(value: object, model: str, attribute: str, kind: type[T]) -> tuple[T, ...]:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from earnorm import App, BaseModel, Domain
-from earnorm.domain import And, Condition, Not, Or
-from earnorm.plugin import PerRecord, Update
+from earnorm.domain import And, Condition
+from earnorm.plugin import PerRecord, Update, overlap, without_positions
+from earnorm_security.rewriting import rewritten
 
 _Effect: TypeAlias = tuple[str, Any, bool]
 """A changed path with its new value, and whether that is known."""
@@ -75,16 +76,7 @@ class Residual:
         return self._terms.issuperset(_terms(rest))
 
     def _rest(self, effect: Sequence[_Effect]) -> Domain:
-        def rest(node: Domain) -> Domain:
-            if isinstance(node, Condition):
-                return self._decided(node, effect)
-            if isinstance(node, And):
-                return And(rest(child) for child in node.children)
-            if isinstance(node, Or):
-                return Or(rest(child) for child in node.children)
-            return ~rest(node.child) if isinstance(node, Not) else node
-
-        return rest(self._domain).simplify()
+        return rewritten(self._domain, lambda node: self._decided(node, effect)).simplify()
 
     def _decided(self, node: Condition, effect: Sequence[_Effect]) -> Domain:
         """Return a condition's result after the change; the condition itself if nothing touches it.
@@ -102,11 +94,11 @@ class Residual:
             if changed.startswith(f"{path}."):
                 # The write sets a value inside, so there is an object afterwards.
                 is_about_none = node.value is None and node.operator in ("=", "!=")
-                if not is_known or not is_about_none or _without_positions(changed) != changed:
+                if not is_known or not is_about_none or without_positions(changed) != changed:
                     raise _UnknownError
                 if value is not _UNSET:
                     return Domain(node.operator == "!=")
-            elif _overlap(_without_positions(path), _without_positions(changed)):
+            elif overlap(without_positions(path), without_positions(changed)):
                 raise _UnknownError
         return node
 
@@ -163,13 +155,3 @@ def _nested(path: str, value: Any) -> dict[str, Any]:
         value = {key: value}
     document: dict[str, Any] = value
     return document
-
-
-def _without_positions(path: str) -> str:
-    """Return ``lines.qty`` for ``lines.0.qty`` and for ``lines.$[i0].qty``."""
-    parts = path.split(".")
-    return ".".join(part for part in parts if not part.isdecimal() and not part.startswith("$["))
-
-
-def _overlap(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")

@@ -143,7 +143,7 @@ async def test_a_change_of_its_own_for_each_record_is_recorded(app: earnorm.App)
 async def test_large_operations_are_recorded_completely(
     app: earnorm.App, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr("earnorm_audit.plugin.CHUNK", 3)
+    monkeypatch.setattr("earnorm_audit.recording.CHUNK", 3)
     articles = await Article.create([{"title": f"a{n}", "stock": n} for n in range(count)])
     assert len(await entries(operation="create")) == count
     assert await Article.search([("stock", ">=", 0)]).update({"stock": -1}) == count
@@ -189,6 +189,9 @@ async def test_a_model_that_the_settings_misspell_shows_in_the_health(either: Op
         assert (await app.health())["audit"] == {
             "status": "degraded",
             "unknown_models": ["audit_test.acount"],
+            "unknown_transactions": 0,
+            "without_transactions": False,
+            "unrecorded": 0,
         }
 
 

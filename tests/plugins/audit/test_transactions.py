@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
 
 import earnorm
 from earnorm import Layer, hookimpl
+from earnorm.backends import transacting
 from earnorm_audit import AuditEntry, AuditPlugin
 from tests.plugins.audit.conftest import Opening
 from tests.plugins.audit.shop import Account, Article, entries, told
@@ -65,6 +67,28 @@ async def test_the_marks_of_ended_transactions_are_forgotten(server: Opening) ->
                 raise ZeroDivisionError
         assert not plugin._marks
         assert len({e.transaction for e in await entries()}) == 5
+
+
+async def test_an_unknown_outcome_is_logged_with_its_mark_and_counted(
+    server: Opening, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit = transacting.DriverTransaction._commit
+
+    async def unconfirmed(self: Any, limit: list[float]) -> None:
+        await commit(self, limit)
+        raise transacting._unknown("nobody confirmed it")
+
+    plugin = AuditPlugin()
+    async with server(plugins=[plugin]) as app:
+        with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "earnorm.audit"):
+            patched.setattr(transacting.DriverTransaction, "_commit", unconfirmed)
+            with pytest.raises(earnorm.TransactionOutcomeUnknown):
+                await Article.create({"title": "Pen"})
+        (entry,) = await entries()
+        assert entry.transaction is not None and entry.transaction in caplog.text
+        assert "nobody confirmed it" in caplog.text
+        assert not plugin._marks
+        assert (await app.health())["audit"]["unknown_transactions"] == 1
 
 
 async def test_without_transactions_entries_carry_no_mark() -> None:
@@ -132,6 +156,18 @@ async def test_changes_that_meet_are_tried_again_and_all_recorded(server_app: ea
     await asyncio.gather(*(increment() for _ in range(10)))
     news = [changes["stock"]["new"] for _, changes in await told(article)]
     assert news == list(range(11))
+
+
+async def test_tasks_at_one_record_queue_for_it_and_none_is_refused(
+    server_app: earnorm.App,
+) -> None:
+    article = await Article.create({"title": "Pen", "stock": 0})
+    copies = [await Article.get(article.id) for _ in range(16)]
+    await asyncio.gather(*(copy.write({"stock": earnorm.Inc(1)}) for copy in copies))
+    figures = (await server_app.health())["transactions"]
+    assert figures["retries"] == 0 and figures["queue_waits"] == 15
+    changes = [entry.changes["stock"] for entry in await entries(operation="write")]
+    assert [(c["old"], c["new"]) for c in changes] == [(n, n + 1) for n in range(16)]
 
 
 async def test_the_first_change_of_all_works_inside_a_transaction(server: Opening) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
-from earnorm import App, Int, hookimpl, models, transaction
+import earnorm_cache.plugin as cache_plugin
+from earnorm import App, Int, TransactionOutcomeUnknown, hookimpl, models, transaction
+from earnorm.backends import transacting
 from tests.plugins.cache.conftest import Open
 from tests.plugins.cache.probes import Probe, cache_of
 
@@ -53,6 +58,61 @@ async def test_a_rollback_leaves_the_old_value_and_the_id_open(app: App, account
     assert await _balance(app, account) == 1
     await _balance(app, account)
     assert cache_of().statistics().entries == 1
+
+
+@pytest.mark.parametrize("end", ["in time", "at the stop"])
+async def test_after_an_unknown_outcome_an_id_stays_closed_while_the_commit_may_arrive(
+    app: App, account: Account, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    commit = transacting.DriverTransaction._commit
+
+    async def unconfirmed(self: Any, limit: list[float]) -> None:
+        await commit(self, limit)
+        raise transacting._unknown("nobody confirmed it")
+
+    monkeypatch.setattr(transacting.DriverTransaction, "_commit", unconfirmed)
+    monkeypatch.setattr(cache_plugin, "UNKNOWN_SECONDS", 0.1 if end == "in time" else 60)
+    with pytest.raises(TransactionOutcomeUnknown):
+        async with transaction():
+            await account.write({"balance": 2})
+    await _balance(app, account)
+    assert cache_of().statistics().entries == 0
+    if end == "in time":
+        await asyncio.sleep(0.15)
+    else:
+        await app.stop()
+        await app.start()
+    await _balance(app, account)
+    assert cache_of(app).statistics().entries == 1
+
+
+async def test_every_end_of_a_transaction_leaves_the_books_empty(
+    app: App, account: Account
+) -> None:
+    (plugin,) = (
+        p for p in app.loaded.manager.get_plugins() if isinstance(p, cache_plugin.CachePlugin)
+    )
+    before = cache_of().statistics().hits
+    committed = asyncio.Event()
+
+    async def never_ends() -> None:
+        committed.set()
+        await asyncio.sleep(30)
+
+    async def work() -> None:
+        async with transaction() as running:
+            running.after_commit(never_ends)
+            await account.write({"balance": 2})
+
+    task = asyncio.create_task(work())
+    await committed.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not plugin._open
+    await _balance(app, account)
+    await _balance(app, account)
+    assert cache_of().statistics().hits == before + 1
 
 
 async def test_what_a_transaction_reads_is_not_kept(account: Account, probe: Probe) -> None:

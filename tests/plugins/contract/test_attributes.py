@@ -102,6 +102,32 @@ def plugin(*attributes: object) -> type:
     return Some
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "fits"),
+    [
+        (int, True, False),
+        (int, 3, True),
+        (int | str, False, False),
+        (int | None, True, False),
+        (int | bool, True, True),
+        (bool, True, True),
+        (bool, 1, False),
+        (object, True, True),
+    ],
+)
+async def test_true_and_false_are_no_numbers(kind: type, value: object, fits: bool) -> None:
+    class Counted(models.BaseModel):
+        _name = "attributes.counted"
+        _most = value
+
+    async with opened(plugin(Attribute("_most", type=kind))):
+        if fits:
+            assert await Counted.count() == 0
+        else:
+            with pytest.raises(ConfigurationError, match="_most is of the type"):
+                await Counted.count()
+
+
 def refusing(declaration: Declaration) -> None:
     declaration.refuse("not today")
 

@@ -115,8 +115,38 @@ def test_an_invalid_setting_is_named_and_its_value_is_not_shown(distribute: Dist
         app(plugins=["bad"], bad={"password": "s3cret"})
     assert "settings of plugin 'bad': password: " in str(caught.value)
     assert "s3cret" not in str(caught.value)
-    with pytest.raises(ConfigurationError, match="unknown keyword 'bad'"):
+    with pytest.raises(ConfigurationError, match="the settings of the plugin 'bad'"):
         app(plugins=["bad"], bad=3)
+
+
+@pytest.mark.parametrize(
+    ("declared", "given", "told"),
+    [
+        ("uuid.UUID", "secret", "x: Input should be a valid UUID"),
+        ("pydantic.ImportString", "secret.path", "x: Input should be the path of something"),
+        (
+            "Annotated[A | B, pydantic.Field(discriminator='kind')]",
+            {"kind": "secret"},
+            "x: Input should have one of the kinds 'a', 'b' in 'kind'",
+        ),
+    ],
+)
+def test_no_message_of_pydantic_shows_a_setting(
+    distribute: Distribute, declared: str, given: object, told: str
+) -> None:
+    distribute(
+        "bad",
+        "import uuid\nfrom typing import Annotated, Literal\nimport earnorm, pydantic\n"
+        "class A(pydantic.BaseModel):\n    kind: Literal['a']\n"
+        "class B(pydantic.BaseModel):\n    kind: Literal['b']\n"
+        f"class Settings(pydantic.BaseModel):\n    x: {declared}\n"
+        "class Plugin:\n    api = 1\n    def __init__(self, settings): ...\n"
+        "    @staticmethod\n    @earnorm.hookimpl\n    def settings(): return Settings\n",
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        app(plugins=["bad"], bad={"x": given})
+    assert told in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_settings_for_a_plugin_that_takes_none(distribute: Distribute) -> None:
@@ -295,7 +325,7 @@ async def test_every_shutdown_runs_where_one_fails() -> None:
 @pytest.mark.parametrize(
     ("hook", "brought", "told"),
     [
-        ("register_fields", {"Color": Field}, "plugins 'one' and 'two' both register 'Color'"),
+        ("register_fields", {"Tint": Field}, "plugins 'one' and 'two' both register 'Tint'"),
         (
             "register_services",
             {"mail": 1},

@@ -5,26 +5,29 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import pydantic
 import pytest
 import typer
+from pymongo.monitoring import CommandListener
 
-from earnorm import App, BaseModel, ConfigurationError, Field, PluginError, String, hookimpl
+from earnorm import App, BaseModel, ConfigurationError, Field, Int, PluginError, String, hookimpl
 from earnorm.cli.application import application
 from earnorm.domain import OPERATORS
 from earnorm.fields.base import N
-from earnorm.kernel.contract import HOOKS
+from earnorm.kernel.contract.handed_in import HOOKS
+from earnorm.plugin import Attribute, Step
 
 STATIC = ("settings", "model_attributes", "needed_by", "register_commands")
 
 
 def plugin(**methods: Any) -> type:
-    return type("BadPlugin", (), {"api": 1, "name": "bad", **methods})
+    return type("BadPlugin", (), {"api": 1, "name": "bad"} | methods)
 
 
-def app(*plugins: type, **settings: Any) -> App:
+def app(*plugins: object, **settings: Any) -> App:
     return App("mongomock://", database="bad", plugins=plugins, **settings)
 
 
@@ -48,6 +51,7 @@ def marked(hook: str, parameters: str, body: str = "return None", **options: Any
 def test_a_method_named_like_a_hook_is_marked(hook: str) -> None:
     parameters = "" if hook in STATIC else "self"
     function = method(hook, parameters)
+    unmarked: Any
     for unmarked in (function, staticmethod(function), classmethod(function)):
         with pytest.raises(
             PluginError, match=rf"{hook}\(\) is named like a hook and not"
@@ -70,6 +74,49 @@ class Data:
 def test_a_value_that_is_named_like_a_hook_is_none() -> None:
     assert [info.name for info in app(Data).plugins if info.status == "active"] == ["data"]
     App("mongomock://", database="bad", plugins=[Data()])
+
+
+class Plain(pydantic.BaseModel):
+    level: int = 1
+    other: str = pydantic.Field("", alias="autre")
+
+
+class Called:
+    def __call__(self) -> None:
+        raise AssertionError
+
+
+NO_METHODS: list[object] = [Called(), property(lambda self: None), partial(print), Called, Plain]
+
+
+@pytest.mark.parametrize("value", NO_METHODS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("hook", HOOKS)
+def test_what_looks_like_a_hook_and_is_no_method_is_refused(hook: str, value: object) -> None:
+    with pytest.raises(
+        PluginError, match=f"{hook} is named like a hook and is no method"
+    ) as caught:
+        app(plugin(**{hook: value}))
+    assert caught.value.code == "hook_contract"
+
+
+@pytest.mark.parametrize("value", [Called(), print, partial(print)])
+def test_a_function_that_init_puts_under_the_name_of_a_hook_is_refused(value: object) -> None:
+    def init(self: Any) -> None:
+        self.startup = value
+
+    cls = plugin(__init__=init)
+    for given in (cls, cls()):
+        with pytest.raises(PluginError, match=r"startup.* is named like a hook and"):
+            app(given)
+
+
+@pytest.mark.parametrize("name", [5, "", " ", property(lambda self: "x"), ["x"]])
+def test_a_name_that_is_none_is_refused(name: object) -> None:
+    with pytest.raises(
+        PluginError, match=r"its class attribute 'name' is .*, not a name"
+    ) as caught:
+        app(plugin(name=name))
+    assert caught.value.code == "hook_contract"
 
 
 @pytest.mark.parametrize("option", ["wrapper", "hookwrapper", "tryfirst", "trylast"])
@@ -134,11 +181,6 @@ def test_a_hook_that_is_asked_without_an_instance_is_static(hook: str) -> None:
 # -- settings -------------------------------------------------------------------------------------
 
 
-class Plain(pydantic.BaseModel):
-    level: int = 1
-    other: str = pydantic.Field("", alias="autre")
-
-
 class Ignoring(Plain):
     model_config = pydantic.ConfigDict(extra="ignore")
 
@@ -177,19 +219,28 @@ class Foreign(BaseModel):
 EQUAL = OPERATORS["="]
 
 
-def named(name: str) -> object:
-    return replace(EQUAL, name=name)
+def named(name: str, **parts: Any) -> object:
+    return replace(EQUAL, name=name, **parts)
 
 
 GIVEN: list[tuple[str, object, str]] = [
     ("register_listeners", 7, "gave a int; it has to give a list of event listeners"),
+    ("register_listeners", [5], "gave a int; it has to give objects of the listeners of pymongo"),
+    ("register_listeners", [CommandListener], "gave CommandListener; it has to give objects of"),
     ("register_models", 7, "gave a int; it has to give a list of models"),
     ("register_models", Foreign, "has to give a list of models"),
-    ("register_models", [Foreign, 7], "gave a int; it has to give classes of models"),
-    ("register_models", [object], "gave object; it has to give classes of models"),
+    ("register_models", [Foreign, 7], "gave a int; it has to give subclasses of models.BaseModel"),
+    ("register_models", [object], "gave object; it has to give subclasses of models.BaseModel"),
+    (
+        "register_models",
+        [BaseModel],
+        "gave BaseModel; it has to give subclasses of models.BaseModel",
+    ),
     ("register_fields", [String], "gave a list; it has to give a dict of field types by name"),
     ("register_fields", {"Own": 7}, "gave a int; it has to give a class of fields for 'Own'"),
     ("register_fields", {7: String}, "gave a int; it has to give names that are texts"),
+    ("register_fields", {"String": Int}, "named 'String', which EarnORM has; give it another"),
+    ("register_fields", {"Point": Int}, "named 'Point', which EarnORM has; give it another"),
     ("register_operators", "x", "gave a str; it has to give a list of operators"),
     ("register_operators", ["x"], "gave a str; it has to give objects of earnorm.Operator"),
     ("register_operators", [named("&")], "an operator named '&', which no condition can have"),
@@ -197,9 +248,20 @@ GIVEN: list[tuple[str, object, str]] = [
     ("register_operators", [named("!")], "an operator named '!', which no condition can have"),
     ("register_operators", [named("")], "an operator named '', which no condition can have"),
     ("register_services", ["x"], "gave a list; it has to give a dict of objects by name"),
+    ("register_operators", [named("is", prepare=None)], "as prepare of the operator"),
+    ("register_operators", [named("is", to_mongo=5)], "as to_mongo of the operator"),
+    ("register_operators", [named("is", matches="x")], "as matches of the operator"),
+    (
+        "register_operators",
+        [named("is", negated=5)],
+        "as negated of the operator 'is'",
+    ),
+    ("register_services", {"x": None}, "gave None; it has to give an object for 'x'"),
     ("register_services", {1: 1}, "gave a int; it has to give names that are texts"),
     ("register_commands", ["x"], "gave a list; it has to give a dict of functions by name"),
     ("register_commands", {"go": 7}, "gave a int; it has to give a function for 'go'"),
+    ("register_commands", {"--help": print}, "a command named '--help', which nobody can type"),
+    ("register_commands", {"a b": print}, "a command named 'a b', which nobody can type"),
     ("register_commands", {"doctor": print}, "a command 'doctor', which EarnORM has already"),
 ]
 
@@ -281,6 +343,56 @@ async def test_an_annotation_that_pydantic_cannot_build_is_told_at_the_start() -
     async with App("mongomock://", database="own", plugins=[]):  # nobody brings it to this App
         with pytest.raises(ConfigurationError, match=told):
             await Owning.count()
+
+
+class Declaring(BaseModel):
+    _name = "handed.declaring"
+    _odd = True
+
+
+async def test_a_declared_field_of_a_plugins_own_model_is_checked_at_the_start() -> None:
+    attribute = Attribute(
+        "_odd", type=bool, default=False, declare=lambda made: made.add_field("odd", Unbuildable())
+    )
+    given = plugin(
+        model_attributes=staticmethod(hookimpl(lambda: [attribute])),
+        register_models=hookimpl(lambda self: [Declaring]),
+    )
+    told = r"handed.declaring.odd: pydantic cannot build the annotation\(\) of Unbuildable"
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        await app(given).start()
+    assert caught.value.code == "field_annotation"
+
+
+@pytest.mark.parametrize("hook", ["wrap_operation", "register_steps", "register_reading"])
+@pytest.mark.parametrize(
+    "given", [lambda self: ["x"], lambda self: 1 / 0, lambda self: Step(wys=1)]
+)
+async def test_layers_steps_and_readings_of_brought_models_are_checked_at_the_start(
+    hook: str, given: Any
+) -> None:
+    bringing = hookimpl(lambda self: [Foreign])
+    started = app(plugin(register_models=bringing, **{hook: hookimpl(given)}))
+    with pytest.raises(PluginError, match="plugin 'bad'"):
+        await started.start()
+    assert not started.is_started
+
+
+class WithArguments(Unbuildable[Any]):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+
+
+async def test_a_field_type_is_checked_when_it_is_registered() -> None:
+    kinds = {"Odd": Unbuildable}
+    told = "plugin 'bad': register_fields gave 'Odd', and pydantic cannot build the annotation"
+    with pytest.raises(PluginError, match=told) as caught:
+        await app(plugin(register_fields=hookimpl(lambda self: kinds))).start()
+    assert caught.value.code == "field_annotation"
+    # One that cannot be made without arguments is checked in the models that have it.
+    needy = hookimpl(lambda self: {"Odd": WithArguments, "String": String})
+    async with app(plugin(register_fields=needy)) as started:
+        assert started.field_types["Odd"] is WithArguments
 
 
 class Own(Field[str, N]):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import pytest
+from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
 
 from earnorm import (
@@ -19,13 +21,15 @@ from earnorm import (
     Layer,
     Operation,
     PluginError,
+    TransactionOutcomeUnknown,
+    act_as,
     forget,
     hookimpl,
     models,
     transaction,
 )
 from earnorm.cli.contributed import commands_of
-from earnorm.fields import String
+from earnorm.fields import Many2one, String
 from earnorm.kernel.hookspecs import Hooks
 
 DOCS = Path(__file__).parents[3] / "docs" / "plugins.md"
@@ -35,6 +39,7 @@ HOOKS = [name for name in vars(Hooks) if not name.startswith("_")]
 class Letter(models.BaseModel):
     _name = "contract.letter"
     text = String(required=True)
+    answers_id = Many2one("contract.letter")
 
 
 class Stamp(models.BaseModel):
@@ -91,13 +96,28 @@ def listening_plugin() -> tuple[type, list[str]]:
     return type("ListeningPlugin", (), made), called
 
 
+@contextmanager
+def unconfirmed(uri: str, name: str) -> Iterator[None]:
+    """The server commits the transactions of one App, and does not confirm it."""
+    concern = {"code": 100, "codeName": "UnsatisfiableWriteConcern", "errmsg": "too few members"}
+    data = {"failCommands": ["commitTransaction"], "appName": name, "writeConcernError": concern}
+    with MongoClient[dict[str, Any]](uri) as client:
+        client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
+        try:
+            yield
+        finally:
+            client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+
 async def test_every_hook_is_called(uri: str) -> None:
     plugin, called = listening_plugin()
     name = f"contract_{uuid.uuid4().hex[:12]}"
     commands_of("listening", plugin)
-    async with App(uri, database=name, plugins=[plugin]) as app:
+    named = {"appName": name}
+    async with App(uri, database=name, plugins=[plugin], client_options=named) as app:
         try:
-            letter = await Letter.create({"text": "Dear"})
+            with act_as(letter := await Letter.create({"text": "Dear"})):
+                pass
             await letter.write({"text": "Dear all"})
             with pytest.raises(AccessDenied):
                 await letter.unlink()
@@ -105,6 +125,9 @@ async def test_every_hook_is_called(uri: str) -> None:
                 async with transaction():
                     await Letter.create({"text": "never sent"})
                     raise ZeroDivisionError
+            with unconfirmed(uri, name), pytest.raises(TransactionOutcomeUnknown):
+                async with transaction():
+                    await Letter.create({"text": "sent or not"})
             forget(type("Passing", (models.BaseModel,), {"_name": "contract.passing"}))
             report = await app.health()
             assert report["listening"] == {"status": "ok"}
@@ -158,5 +181,22 @@ def test_every_hook_is_documented_with_its_signature(hook: str) -> None:
 
 
 def test_the_documentation_has_no_hook_that_is_not_there() -> None:
-    documented = set(re.findall(r"^\| `(\w+)\(", DOCS.read_text(), re.MULTILINE))
+    documented = set(re.findall(r"^\| `([a-z_]+)\(", DOCS.read_text(), re.MULTILINE))
     assert documented == set(HOOKS)
+
+
+async def test_a_plugin_that_resolves_no_principal_is_named(uri: str) -> None:
+    class Wrong:
+        api = 1
+        name = "wrong"
+
+        @hookimpl
+        def resolve_principal(self, user: object) -> object:
+            return "ann"
+
+    async with App("mongomock://", database="contract", plugins=[Wrong]):
+        refused = pytest.raises(PluginError, match="'wrong' returned a str in resolve_principal")
+        with refused, act_as({"id": 1}):
+            pass
+        with act_as("ann") as env:
+            assert str(env.principal) == "ann"

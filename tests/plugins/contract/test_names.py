@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from earnorm import App, ConfigurationError, PluginError
-from earnorm.kernel.plugins import plugin_name
+from earnorm.kernel.plugins.selection import plugin_name
 from tests.plugins.contract.conftest import Distribute
 
 GOOD = "class Plugin:\n    api = 1\n"
@@ -53,6 +53,13 @@ def test_a_class_that_its_entry_point_imports_from_elsewhere_has_the_name_of_the
     assert plugin_name(Named) == "postman"  # nobody has imported the entry point's module
     importlib.import_module(module)
     assert plugin_name(Named) == "bad"
+
+
+def test_a_class_that_is_named_plugin_has_that_name() -> None:
+    class Plugin:
+        api = 1
+
+    assert plugin_name(Plugin) == "plugin"
 
 
 def test_a_name_imports_nothing(distribute: Distribute) -> None:

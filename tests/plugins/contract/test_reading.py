@@ -103,6 +103,10 @@ async def test_a_model_is_asked_for_once_and_has_nothing_where_nobody_says_anyth
             "did you mean 'public'?",
         ),
         (
+            Reading(needs="public"),  # type: ignore[arg-type]
+            "plugin 'odd' in register_reading.*expected a frozenset of names as needs",
+        ),
+        (
             Reading(base_domain=[("public", "=", True)]),  # type: ignore[arg-type]
             "plugin 'odd' in register_reading.*expected a Domain or None as base_domain",
         ),

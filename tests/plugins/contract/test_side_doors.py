@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
+import earnorm
 from earnorm import AccessDenied, App, BaseModel, DateTime, Int, Layer, Many2one, String, depends
-from earnorm.plugin import ModelView, Operation, Update, hookimpl
+from earnorm.plugin import ModelView, Operation, Update, current_env, hookimpl
 
 
 class Secret(BaseModel):
@@ -28,9 +30,20 @@ def public(thing: object) -> Iterable[tuple[str, object]]:
             continue
 
 
+def held(thing: object) -> Iterable[tuple[str, object]]:
+    """The public attributes of an object, and what those of them that are containers hold."""
+    for name, value in public(thing):
+        yield name, value
+        if isinstance(value, Mapping):
+            yield from ((f"{name} (a key)", key) for key in list(value))
+            yield from ((f"{name} (a value)", one) for one in list(value.values()))
+        elif isinstance(value, list | tuple | set | frozenset | WeakSet):
+            yield from ((f"{name} (an item)", item) for item in list(value))
+
+
 def doors(thing: object, depth: int, way: str, seen: set[int]) -> Iterable[str]:
     """The public ways from an object to a driver."""
-    for name, value in public(thing):
+    for name, value in held(thing):
         module = type(value).__module__
         if module.startswith(("earnorm.backends", "pymongo", "motor", "mongomock")):
             yield f"{way}.{name}"
@@ -40,11 +53,54 @@ def doors(thing: object, depth: int, way: str, seen: set[int]) -> Iterable[str]:
             yield from doors(value, depth - 1, f"{way}.{name}", seen)
 
 
+def doors_of(*starts: object) -> list[str]:
+    return [
+        door
+        for start in starts
+        for door in doors(start, 2, type(start).__name__, {id(start), id(None)})
+    ]
+
+
 async def test_no_public_attribute_leads_past_the_layers(uri: str) -> None:
     async with App(uri, database="side_doors", plugins=[]) as app:
         await Secret.count()
-        for start in (app, app.bind(Secret), ModelView(Secret), app.env):
-            assert list(doors(start, 2, type(start).__name__, {id(start)})) == []
+        assert doors_of(app, app.bind(Secret), ModelView(Secret), app.env) == []
+
+
+class Keeping:
+    """Keeps the operations of the program."""
+
+    api = 1
+    name = "keeping"
+
+    def __init__(self) -> None:
+        self.kept: list[Operation] = []
+
+    @hookimpl
+    def before_create(self, op: Operation) -> None:
+        self.kept.append(op)
+
+
+async def test_no_transaction_and_no_session_leads_past_the_layers(uri: str) -> None:
+    keeping = Keeping()
+    async with App(uri, database="side_doors", plugins=[keeping]) as app:
+        async with earnorm.transaction() as running:
+            await Secret.create({"text": "a"})
+            found = doors_of(running, current_env(), app.in_flight, app, *keeping.kept)
+        assert keeping.kept and found == []
+        keeping.kept.clear()
+        async with earnorm.session() as given:
+            await Secret.create({"text": "b"})
+            async for _ in Secret.search().stream():
+                found = doors_of(given, current_env(), app.in_flight, app, *keeping.kept)
+        assert keeping.kept and found == []
+        async with Secret.watch() as changes:
+            await Secret.create({"text": "c"})
+            async for _ in changes:
+                found = doors_of(changes, app.in_flight)
+                break
+        assert found == []
+        await app.dangerous_raw("the test is over").client.drop_database("side_doors")
 
 
 async def test_the_door_is_logged(caplog: pytest.LogCaptureFixture) -> None:

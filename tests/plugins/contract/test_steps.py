@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -815,3 +816,43 @@ async def test_what_are_no_steps_is_refused(opened: Opener, given: Any, told: st
     async with opened(plugins=[Bad()]):
         with pytest.raises(PluginError, match=told):
             await Plain.create({"code": "a"})
+
+
+async def _fill_later(box: str, batch: DocumentBatch) -> None:
+    await asyncio.sleep(0)
+    batch.fill("code", box)
+
+
+class _Filler:
+    """Functions that wait, in every form that Python has."""
+
+    async def fill(self, box: str, batch: DocumentBatch) -> None:
+        await _fill_later(box, batch)
+
+    async def __call__(self, batch: DocumentBatch) -> None:
+        await _fill_later("called", batch)
+
+
+@pytest.mark.parametrize(
+    ("run", "seen"),
+    [
+        (functools.partial(_fill_later, "function"), "function"),
+        (functools.partial(_Filler().fill, "method"), "method"),
+        (functools.partial(functools.partial(_Filler().fill, "twice")), "twice"),
+        (_Filler(), "called"),
+        (functools.partial(_Filler()), "called"),
+    ],
+)
+async def test_a_step_that_waits_may_be_a_partial_or_an_object(
+    run: Callable[..., Any], seen: str
+) -> None:
+    class PartialPlugin:
+        api = 1
+
+        @hookimpl
+        def register_steps(self, model: ModelView) -> Iterable[Step]:
+            return [Step(Stage.STAMP, "x", run)] if model.name == "steps.plain" else []
+
+    async with App("mongomock://", database="partial", plugins=[PartialPlugin]):
+        plain = await Plain.create({})
+        assert plain.code == seen

@@ -52,7 +52,7 @@ async def test_its_field_type_validates_and_is_listed_in_the_app(
     hello: Path, opened: Opener
 ) -> None:
     async with opened(plugins=["hello"]) as app:
-        assert list(app.field_types) == ["Color"]
+        assert list(app.field_types) == ["HexColor"]
         with pytest.raises(ValidationError, match="color"):
             await Person.create({"name": "Ann", "color": "red"})
         assert await Person.search([]).count() == 0

@@ -122,6 +122,42 @@ async def test_a_wrong_result_names_the_plugin_the_layer_and_the_operation(
     assert str(caught.value).startswith(start + told), str(caught.value)
 
 
+CONTENTS: list[tuple[str, object, str]] = [
+    ("search", ["x"], "a list that holds an item of type str, not a list of documents"),
+    ("search", [None], "a list that holds None, not a list of documents"),
+    ("search", [{"_id": 1}, 7], "a list that holds an item of type int, not a list of documents"),
+    ("search", [{"text": "a"}], "a list that holds a document without an _id, not a list of"),
+    ("search", [{"_id": None}], "a list that holds a document without an _id, not a list of"),
+    ("search", {}, "a dict, not a list of documents"),
+    ("group", [7], "a list that holds an item of type int, not a list of mappings"),
+    ("create", [], "0 ids for 1 documents, not a list of the stored id of each document"),
+    ("create", [1, 2], "2 ids for 1 documents, not a list of the stored id of each document"),
+    ("create", [None], "ids that are not those of the documents in their order, not a list of"),
+    ("create", ["x"], "ids that are not those of the documents in their order, not a list of"),
+    *(
+        (name, value, f"{value}, not a number of records")
+        for name in ("count", "write", "unlink")
+        for value in (True, -1, 1.0)
+    ),
+]
+
+
+@pytest.mark.parametrize(("operation", "given", "told"), CONTENTS)
+async def test_wrong_contents_are_refused(operation: str, given: object, told: str) -> None:
+    async def answers(op: Operation, call_next: Any) -> Any:
+        await call_next(op)
+        return given
+
+    plugin = Around([(Layer.DEFAULT, answers)], {operation})
+    async with App("mongomock://", database="w", plugins=[plugin]):
+        await Sheet.create([{"id": SHEET, "text": "a"}]) if operation != "create" else None
+        with pytest.raises(PluginError) as caught:
+            await _do(operation)
+    assert caught.value.code == "layer_result"
+    named = f"{answers.__qualname__} of plugin 'around', around {operation} of model 'layers.sheet'"
+    assert f"{named}, returned {told}" in str(caught.value)
+
+
 async def test_a_create_that_lost_documents_is_refused() -> None:
     async def loses(op: Operation, call_next: Any) -> Any:
         assert isinstance(op.values, list)
@@ -214,7 +250,9 @@ async def test_what_comes_out_of_the_core_is_not_said_to_be_the_layers() -> None
     ):
         with pytest.raises(KeyError) as caught:
             await Sheet.create({"text": "a"})
-    assert caught.value.__notes__ == ["in the step 'fail' of model 'layers.sheet'"]
+    assert caught.value.__notes__ == [
+        "in the step 'fail' of plugin 'stepping', in model 'layers.sheet'"
+    ]
 
 
 async def test_an_error_of_earnorm_is_left_as_it_is() -> None:

@@ -139,7 +139,7 @@ async def test_an_exception_that_leaves_a_step_names_it(stage: Stage) -> None:
     async with opened(Step(stage, "x", fails)):
         with pytest.raises(ZeroDivisionError) as caught:
             await create()
-    assert caught.value.__notes__ == ["in the step 'x' of model 'wrong.page'"]
+    assert caught.value.__notes__ == ["in the step 'x' of plugin 'shop', in model 'wrong.page'"]
 
 
 @pytest.mark.parametrize(

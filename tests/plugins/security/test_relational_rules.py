@@ -11,6 +11,7 @@ from earnorm import (
     Many2one,
     One2many,
     Principal,
+    ValidationError,
     act_as,
     depends,
     models,
@@ -326,7 +327,11 @@ async def test_a_change_and_all_that_follows_is_about_what_its_principal_sees(op
 async def test_a_relational_rule_holds_for_what_is_created_and_written(opened):
     async with opened():
         ours, theirs = await fill()
-        with act_as(ANN):
+        with act_as(ANN), pytest.raises(ValidationError, match="team_id: no such record"):
+            await Task.create(
+                {"name": "new", "team_id": ours.pk}
+            )  # who cannot read it links nothing
+        with act_as(Principal("ann", roles=["chief"])):
             made = await Task.create({"name": "new", "team_id": ours.pk})
             with pytest.raises(AccessDenied, match="rule"):
                 await Task.create({"name": "bad", "team_id": theirs.pk})

@@ -7,6 +7,7 @@ import pytest
 from earnorm import (
     AccessDenied,
     DuplicateKey,
+    EarnORMError,
     NotFound,
     Operation,
     PerRecord,
@@ -52,6 +53,7 @@ class Note(models.BaseModel):
 ANN = Principal("ann", roles=["author"])
 BOB = Principal("bob", roles=["author"])
 CHIEF = Principal("zoe", roles=["chief"])
+FAILING = ({"$push": {"o": "x"}}, {"$set": {"o.x": 1}})  # the owner is a text
 NOTES = [
     {"title": "a-draft", "owner": "ann", "size": 1},
     {"title": "a-public", "owner": "ann", "state": "published", "size": 2},
@@ -194,11 +196,13 @@ async def test_a_change_whose_outcome_is_not_known_beforehand_is_refused(opened)
         await fill()
         before = await snapshot()
         with act_as(ANN):
-            for operators in ({"$push": {"o": "x"}}, {"$set": {"o.x": 1}}, {"$rename": {"t": "o"}}):
+            for operators in (*FAILING, {"$rename": {"title": "o"}}):
                 op = Operation("write", Note, current_env(), values=Update(operators))
                 op = op.replace(domain=op.domain & [("title", "=", "a-draft")])
-                with pytest.raises(AccessDenied, match="whole"):
+                # What only the server knows is judged when it is stored, and undone.
+                with pytest.raises(AccessDenied if "$rename" in operators else EarnORMError):
                     await app.execute(op)
+                assert await snapshot() == before
             op = op.replace(values=Update({"$inc": {"size": 1}}))  # no rule looks at it
             assert await app.execute(op) == 1
         assert await snapshot() != before

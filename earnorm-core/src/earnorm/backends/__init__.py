@@ -9,7 +9,14 @@ from typing import Final
 from earnorm.backends.base import Backend, ServerSettings
 from earnorm.exceptions import ConfigurationError, nearest
 
-__all__ = ["Backend", "ServerSettings", "open_backend"]
+__all__ = ["Backend", "ServerSettings", "is_listener", "open_backend"]
+
+
+def is_listener(value: object) -> bool:
+    """Return whether the drivers take an object as a listener of their events."""
+    from earnorm.backends.driver import LISTENERS
+
+    return isinstance(value, LISTENERS)
 
 
 def _pymongo(settings: ServerSettings) -> Backend:
@@ -19,6 +26,9 @@ def _pymongo(settings: ServerSettings) -> Backend:
 
 
 def _motor(settings: ServerSettings) -> Backend:
+    from earnorm.backends.motor_threads import asked_threads
+
+    asked_threads()  # before Motor's import, which reads it too, and would raise another error
     from earnorm.backends.motor import MotorBackend
 
     return MotorBackend(settings)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from earnorm.backends.base import Document, Filter
+from earnorm.domain.paths import is_position
 
 
 def at_positions(
@@ -51,7 +52,7 @@ def _paths(
             return
         if isinstance(value, Mapping):
             value = value.get(part)
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+        elif isinstance(value, list) and is_position(part) and int(part) < len(value):
             value = value[int(part)]
         else:
             value = None

@@ -7,12 +7,13 @@ driver exception that means something to a user into one of ``earnorm.exceptions
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from earnorm.concerns import Concerns
-from earnorm.exceptions import UnreadableDocument
+from earnorm.exceptions import TransactionOutcomeUnknown, UnreadableDocument
+from earnorm.traffic import Traffic
 
 if TYPE_CHECKING:
     from earnorm.backends.gridfs import FileStore
@@ -90,6 +91,10 @@ class BulkCounts:
     deleted: int
 
 
+def _is_no_part() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """The settings of a server; an adapter passes these on to its driver."""
@@ -103,10 +108,56 @@ class ServerSettings:
     """Driver event listeners that plugins contribute (CMAP, command monitoring)."""
     concerns: Concerns | None = None
     """The concerns of reads and writes, unless a collection has its own."""
+    is_part: Callable[[], bool] = _is_no_part
+    """Returns whether the running code is inside the block of a transaction. An operation outside of
+    that transaction, for which it waits, does not wait for the transaction."""
+
+
+Ended = Literal["committed", "rolled_back", "unknown"]
+"""The way in which a transaction has ended. It is unknown if the commit was sent and nobody can tell whether the
+server did it."""
 
 
 class Session(Protocol):
-    """A driver session, opaque above this folder."""
+    """A driver's session or a transaction in it, opaque above this folder but for its state."""
+
+    @property
+    def ended(self) -> Ended | None:
+        """The way in which the transaction has ended; None while it runs, and for a session."""
+        ...
+
+    @property
+    def problem(self) -> TransactionOutcomeUnknown | None:
+        """The error that says why the outcome is unknown; None if it is known."""
+        ...
+
+    def doom(self, reason: str, *, transient: bool = False, at_once: bool = False) -> None:
+        """Make sure that the transaction is not committed.
+
+        Args:
+            reason: The end of a sentence that begins with "because".
+            transient: Another try may succeed.
+            at_once: It takes no further operation either.
+        """
+        ...
+
+    async def abort(self, reason: str) -> None:
+        """End it now, because the App stops: what is under way in it is killed on the server.
+
+        A commit that was sent is not waited for any longer, and its outcome is unknown.
+
+        Args:
+            reason: The end of a sentence that begins with "because".
+        """
+        ...
+
+    def refuse(self) -> None:
+        """Raise if it takes no operation.
+
+        Raises:
+            TransactionError: It has ended, or the transaction is doomed; the message says why.
+        """
+        ...
 
 
 class Cursor(Protocol):
@@ -459,6 +510,15 @@ class Backend(Protocol):
         """Close the client, unless it is the application's own."""
         ...
 
+    def hearing(self, hear: Callable[[str, str], None]) -> AbstractContextManager[None]:
+        """Tell a function of each call of a collection that reads or writes documents.
+
+        It is told inside the block, before the call is made, with the call's kind (``find``,
+        ``count``, ``aggregate``, ``insert``, ``update``, ``find_and_update``, ``bulk_write`` or
+        ``delete``) and the name of the collection. A cursor is one call.
+        """
+        ...
+
     def collection(self, name: str, concerns: Concerns | None = None) -> Collection:
         """Return the collection of that name with these concerns, always the same object.
 
@@ -472,6 +532,10 @@ class Backend(Protocol):
 
     def raw_database(self) -> Any:
         """Return the driver's own database object, for ``App.dangerous_raw`` only."""
+        ...
+
+    def traffic(self) -> Traffic:
+        """Return the numbers of operations that are under way, and that wait for a connection."""
         ...
 
     def session(
@@ -505,6 +569,9 @@ class Backend(Protocol):
             ConfigurationError: An option is unknown or its value not valid.
             NotSupported: The backend or the server has no transactions.
             TransactionError: The commit failed; ``.transient`` says whether a retry may succeed.
+            TransactionOutcomeUnknown: Nobody can tell whether the server has committed.
+            CancelledError: The task was cancelled, also while the transaction ended. ``ended`` of
+                the session says what became of it.
         """
         ...
 

@@ -7,14 +7,13 @@ the same documents are asked for again in their raw form, and each is decoded on
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import bson
 from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
 
 from earnorm.backends.base import Document
-from earnorm.backends.errors import CODEC
+from earnorm.backends.bson_form import CODEC, from_bson
 from earnorm.exceptions import ErrorDetail, UnreadableDocument
 
 RAW: Final = CODEC.with_options(document_class=RawBSONDocument)
@@ -25,11 +24,6 @@ OnBroken = Callable[[UnreadableDocument], Awaitable[None]]
 
 _MOST: Final = 20  # documents that one error names
 
-# The annotation of bson.decode has an mmap and an array of unknown items.
-_decode: Final[Callable[[bytes], Document]] = cast(
-    "Any", lambda data: bson.decode(data, codec_options=CODEC)
-)
-
 
 def decoded(subject: str, raw: Any) -> Document:
     """Decode one raw document.
@@ -38,7 +32,7 @@ def decoded(subject: str, raw: Any) -> Document:
         UnreadableDocument: It cannot be decoded.
     """
     try:
-        return _decode(raw.raw)
+        return from_bson(raw.raw)
     except InvalidBSON:
         raise broken(subject, [raw]) from None
 
@@ -76,7 +70,7 @@ async def find_broken(subject: str, cursor: Any, batch_size: int) -> UnreadableD
 
 def _is_whole(raw: Any) -> bool:
     try:
-        _decode(raw.raw)
+        from_bson(raw.raw)
     except InvalidBSON:
         return False
     return True
@@ -134,7 +128,7 @@ def _document(element: bytes) -> bytes:
 def _problems(data: bytes) -> Iterator[tuple[tuple[str | int, ...], str]]:
     for name, kind, element, value in _elements(data):
         try:
-            _decode(_document(element))
+            from_bson(_document(element))
         except InvalidBSON:
             inner = list(_problems(value)) if kind in (3, 4) else []
             for path, message in inner:
@@ -147,7 +141,7 @@ def _id_of(data: bytes) -> Any:
     for name, _, element, _ in _elements(data):
         if name == "_id":
             try:
-                return _decode(_document(element))["_id"]
+                return from_bson(_document(element))["_id"]
             except InvalidBSON:
                 return None
     return None

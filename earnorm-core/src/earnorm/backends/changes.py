@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from typing_extensions import override
 from earnorm.backends.base import ChangeCursor, Document
 from earnorm.backends.broken import decoded
 from earnorm.backends.errors import Translating, said
+from earnorm.backends.left_reads import LeftReads
 from earnorm.exceptions import ErrorDetail, ServerUnavailable, UnreadableDocument
 
 RESUMABLE: Final = "ResumableChangeStreamError"
@@ -19,15 +21,33 @@ RESUMABLE: Final = "ResumableChangeStreamError"
 https://github.com/mongodb/specifications/blob/master/source/change-streams/change-streams.md"""
 
 
-class DriverChangeCursor(ChangeCursor):
-    """A driver's change stream behind the ``ChangeCursor`` protocol."""
+_READ_SECONDS: Final = 5.0
+"""The time for which a close waits for a read that is under way."""
 
-    def __init__(self, native: Any, translating: Translating) -> None:
+
+class DriverChangeCursor(ChangeCursor):
+    """A driver's change stream behind the ``ChangeCursor`` protocol.
+
+    A driver takes a stream that is closed under a read for one that broke off, and a read that is
+    cancelled may lose a change. So a read is a task of its own: it goes on if its caller is cancelled,
+    the next call takes its answer, and a close waits for it.
+
+    Args:
+        native: The driver's change stream.
+        translating: Translates the driver's exceptions.
+        left: Takes the close.
+    """
+
+    def __init__(self, native: Any, translating: Translating, left: LeftReads) -> None:
         self._native = native
         self._translating = translating
+        self._left = left
         self._first: Any = None
         self._token: Mapping[str, Any] | None = None
         self._broken = False
+        self._reading: asyncio.Future[Any] | None = None
+        self._is_left = False
+        """Nobody waits for the read that is under way."""
 
     async def open(self, *, lazily: bool) -> None:
         """Start the stream on the server, so that no write from now on is missed.
@@ -76,26 +96,43 @@ class DriverChangeCursor(ChangeCursor):
             raise UnreadableDocument(error.subject, details, ids=[pk]) from None
 
     async def _read(self) -> Any:
-        # A cancelled or failed read may have lost a change; in Motor its thread continues to read.
-        if self._broken or not self._native.alive:
-            raise ServerUnavailable("the change stream broke off")
-        self._broken = True
+        reading, self._is_left = self._reading, False
+        if reading is None:
+            # A failed read may have lost a change.
+            if self._broken or not self._native.alive:
+                raise ServerUnavailable("the change stream broke off")
+            reading = self._reading = asyncio.ensure_future(self._native.try_next())
         with self._translating:
             try:
-                change = await self._native.try_next()
-            except PyMongoError as error:
-                if error.has_error_label(RESUMABLE):
+                change = await asyncio.shield(reading)
+            except asyncio.CancelledError:
+                self._is_left = True
+                raise
+            except BaseException as error:
+                self._reading, self._broken = None, True
+                if isinstance(error, PyMongoError) and error.has_error_label(RESUMABLE):
                     raise ServerUnavailable(
                         f"the change stream broke off: {said(error)}"
                     ) from error
                 raise
-        self._broken = False
+        if self._reading is reading:
+            self._reading = None
         return change
 
     @override
     async def close(self) -> None:
-        with self._translating:
-            await self._native.close()
+        closing = self._left.begin(self._close())
+        if not self._is_left:  # else the caller was cancelled, and does not wait for the read
+            with self._translating:
+                await asyncio.shield(closing)
+
+    async def _close(self) -> None:
+        reading, self._broken = self._reading, True
+        if reading is not None:
+            await asyncio.wait({reading}, timeout=_READ_SECONDS)
+            if reading.done() and not reading.cancelled():
+                reading.exception()  # asyncio would log an error that nobody has retrieved
+        await self._native.close()
 
 
 def _inside(place: tuple[str | int, ...]) -> tuple[str | int, ...]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Final, Literal
 
-import bson
 from bson.errors import InvalidBSON
 from pymongo import DeleteMany, DeleteOne, IndexModel, InsertOne, ReturnDocument, UpdateOne
-from pymongo.errors import OperationFailure
+from pymongo.errors import BulkWriteError, OperationFailure
 from pymongo.results import BulkWriteResult, DeleteResult, UpdateResult
 from typing_extensions import override
 
@@ -31,10 +31,10 @@ from earnorm.backends.base import (
     Statement,
 )
 from earnorm.backends.broken import RAW, OnBroken, decoded, find_broken
+from earnorm.backends.bson_form import CODEC, from_bson, to_bson
 from earnorm.backends.changes import DriverChangeCursor
 from earnorm.backends.conversions import milliseconds, settled
 from earnorm.backends.errors import (
-    CODEC,
     INDEX_CODES,
     INDEX_NOT_FOUND,
     NAMESPACE_EXISTS,
@@ -48,6 +48,9 @@ from earnorm.backends.errors import (
     refuse_unstorable_of,
     said,
 )
+from earnorm.backends.in_sessions import DriverSession
+from earnorm.backends.left_reads import LeftReads
+from earnorm.backends.shielding import outlasting, ring
 from earnorm.exceptions import (
     ConfigurationError,
     EarnORMError,
@@ -58,18 +61,29 @@ from earnorm.exceptions import (
 DEFAULT_FIRST_BATCH: Final = 101
 """Documents in a server's first batch by default; the rest costs a second round trip."""
 
-WHOLE_RESULT: Final = 1_000_000
-"""A batch size so large that only the server's limit of 16 MiB for one reply cuts a result."""
-
 PART: Final = 5001
-"""Documents of one part of a large result. Of 10,000 documents in two parts, the server prepares
+"""Documents of one part of a large result, which the driver decodes without a pause. Of 10,000 documents in two parts, the server prepares
 the second while the first is processed (0.93 of the time of one reply, measured), and the event
 loop stalls half as long. It is one more than a round number, so that a result of exactly 5,000 or
 10,000 documents needs no further round trip to find its end."""
 
 
+WRITTEN_PART: Final = 2_000
+"""Documents or requests of one command of a large write. The driver encodes a command without a
+pause, at 4 µs for a document of common size; each further command costs 0.3 ms."""
+
+
 class DriverCursor(Cursor):
-    """A driver's cursor that gives batches."""
+    """A driver's cursor that gives batches.
+
+    Args:
+        native: The driver's cursor.
+        batch_size: The number of documents of a batch.
+        translating: Translates the driver's exceptions.
+        timeout: The time limit of a batch in seconds.
+        open_raw: Opens the same search again, to find documents that cannot be decoded.
+        left: Takes the reads that are cancelled, and the close; None if a session waits for them.
+    """
 
     def __init__(
         self,
@@ -78,18 +92,22 @@ class DriverCursor(Cursor):
         translating: Translating,
         timeout: float | None,
         open_raw: Callable[[], Awaitable[Any]] | None = None,
+        left: LeftReads | None = None,
     ) -> None:
         self._native = native
         self._batch_size = batch_size
         self._translating = translating
         self._timeout = timeout
         self._open_raw = open_raw
+        self._left = left
+        self._is_left = False
+        """A read that was cancelled closes the cursor when it comes back."""
 
     @override
     async def next_batch(self) -> list[Document]:
-        with self._translating.within(self._timeout):
+        async with self._translating.within(self._timeout):
             try:
-                batch: list[Document] = await self._native.to_list(self._batch_size)
+                batch: list[Document] = await self._read()
             except InvalidBSON:
                 if self._open_raw is not None:
                     await _refuse_broken(self._translating.subject, await self._open_raw())
@@ -98,8 +116,26 @@ class DriverCursor(Cursor):
 
     @override
     async def close(self) -> None:
+        if self._is_left:
+            return
         with self._translating:
-            await self._native.close()
+            if self._left is None:
+                await self._native.close()
+            elif self._native.alive:  # else it has come to its end, and the server has closed it
+                await self._left.close(self._close_native())
+
+    async def _read(self) -> list[Document]:
+        reading: Awaitable[list[Document]] = self._native.to_list(self._batch_size)
+        if self._left is None:
+            return await reading
+        try:
+            return await self._left.read(reading, self._close_native)
+        except asyncio.CancelledError:
+            self._is_left = True
+            raise
+
+    async def _close_native(self, _: object = None) -> None:
+        await settled(self._native.close())
 
 
 class RawCursor(DriverCursor):
@@ -112,8 +148,9 @@ class RawCursor(DriverCursor):
         translating: Translating,
         timeout: float | None,
         on_broken: OnBroken,
+        left: LeftReads | None = None,
     ) -> None:
-        super().__init__(native, batch_size, translating, timeout)
+        super().__init__(native, batch_size, translating, timeout, None, left)
         self._on_broken = on_broken
 
     @override
@@ -126,6 +163,12 @@ class RawCursor(DriverCursor):
                 except UnreadableDocument as error:
                     await self._on_broken(error)
         return documents
+
+
+async def _closed(cursor: Any) -> None:
+    """Close a cursor, if there is one."""
+    if cursor is not None:
+        await settled(cursor.close())
 
 
 async def _refuse_broken(subject: str, cursor: Any) -> None:
@@ -146,6 +189,9 @@ class DriverCollection(Collection):
         self._name = name
         self._server = server
         self._translating = Translating(name, server)
+        self._plain = Translating(name, server, None, server.operations)
+        self._pipeline = Translating(name, server, None, server.operations, is_pipeline=True)
+        self._pipeline_inside = Translating(name, server, is_pipeline=True)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r} on {self._server.name}>"
@@ -175,22 +221,25 @@ class DriverCollection(Collection):
             options["sort"] = sort
         if skip:
             options["skip"] = skip
-        if session is not None:
-            options["session"] = session
         if limit and limit != 1:
             options["limit"] = limit
-        with self._translating.within(timeout):
+        native, work = self._native, self._plain
+        if session is not None:
+            native, work = self._inside(session, timeout)
+        async with work.within(timeout):
             try:
                 if limit == 1:
-                    one: Document | None = await self._native.find_one(filter, **options)
+                    one: Document | None = await native.find_one(filter, **options)
                     documents: list[Document] = [] if one is None else [one]
                 elif limit and limit <= DEFAULT_FIRST_BATCH:
-                    documents = await self._native.find(filter, **options).to_list(None)
+                    documents = await native.find(filter, **options).to_list(None)
                 else:
-                    cursor = self._native.find(filter, batch_size=PART, **options)
-                    return await _read_in_parts(cursor, each_part or _unchanged)
+                    cursor = native.find(filter, batch_size=PART, **options)
+                    # A session waits for its reads, and closes its cursors.
+                    left = self._server.left_reads if session is None else None
+                    return await _read_in_parts(cursor, each_part or _unchanged, left)
             except InvalidBSON:
-                raw = self._native.with_options(codec_options=RAW)
+                raw = native.with_options(codec_options=RAW)
                 await _refuse_broken(self._name, raw.find(filter, **{**options, "limit": limit}))
                 raise
         return documents if each_part is None else each_part(documents)
@@ -215,17 +264,21 @@ class DriverCollection(Collection):
             "skip": skip,
             "limit": limit,
             "batch_size": batch_size,
-            "session": session,
         }
+        source, work = self._native, self._plain
+        if session is not None:
+            source, work = self._inside(session, timeout)
         with self._translating:
-            native = self._native.find(filter, **options) if on_broken is None else None
+            native = source.find(filter, **options) if on_broken is None else None
 
         async def open_raw() -> Any:
-            return self._native.with_options(codec_options=RAW).find(filter, **options)
+            return source.with_options(codec_options=RAW).find(filter, **options)
 
+        left = self._server.left_reads if session is None else None
         if on_broken is not None:
-            return RawCursor(await open_raw(), batch_size, self._translating, timeout, on_broken)
-        return DriverCursor(native, batch_size, self._translating, timeout, open_raw)
+            raw = await open_raw()
+            return RawCursor(raw, batch_size, work, timeout, on_broken, left)
+        return DriverCursor(native, batch_size, work, timeout, open_raw, left)
 
     @override
     async def count(
@@ -237,13 +290,16 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
-        options = _session_option(session)
+        options: dict[str, Any] = {}
         if skip:
             options["skip"] = skip
         if limit:
             options["limit"] = limit
-        with self._translating.within(timeout):
-            count: int = await self._native.count_documents(filter, **options)
+        native, work = self._native, self._plain
+        if session is not None:
+            native, work = self._inside(session, timeout)
+        async with work.within(timeout):
+            count: int = await native.count_documents(filter, **options)
         return count
 
     @override
@@ -254,16 +310,16 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> list[Document]:
-        options = _session_option(session)
-        with self._translating.within(timeout):
+        native, work = self._native, self._pipeline
+        if session is not None:
+            native, work = self._inside(session, timeout, pipeline=True)
+        async with work.within(timeout):
             try:
-                cursor = await settled(
-                    self._native.aggregate(list(pipeline), batchSize=WHOLE_RESULT, **options)
-                )
-                documents: list[Document] = await cursor.to_list(None)
+                opening = settled(native.aggregate(list(pipeline), batchSize=PART))
+                documents = await self._all_of(opening, session)
             except InvalidBSON:
-                raw = self._native.with_options(codec_options=RAW)
-                cursor = await settled(raw.aggregate(list(pipeline), **options))
+                raw = native.with_options(codec_options=RAW)
+                cursor = await settled(raw.aggregate(list(pipeline)))
                 await _refuse_broken(self._name, cursor)
                 raise
         return documents
@@ -278,22 +334,59 @@ class DriverCollection(Collection):
         timeout: float | None = None,
         on_broken: OnBroken | None = None,
     ) -> Cursor:
-        options = {"batchSize": batch_size, **_session_option(session)}
+        source, work = self._native, self._pipeline
+        if session is not None:
+            source, work = self._inside(session, timeout, pipeline=True)
 
         async def open_raw() -> Any:
-            raw = self._native.with_options(codec_options=RAW)
-            return await settled(raw.aggregate(list(pipeline), **options))
+            raw = source.with_options(codec_options=RAW)
+            opening = settled(raw.aggregate(list(pipeline), batchSize=batch_size))
+            return await self._opened(opening, session)
 
-        with self._translating.within(timeout):
+        # Motor asks the server only with the first read.
+        left = self._server.left_reads if session is None else None
+        async with work.within(timeout):
             if on_broken is not None:
-                native = await open_raw()
-                return RawCursor(native, batch_size, self._translating, timeout, on_broken)
+                raw = await open_raw()
+                return RawCursor(raw, batch_size, work, timeout, on_broken, left)
             try:
-                native = await settled(self._native.aggregate(list(pipeline), **options))
+                opening = settled(source.aggregate(list(pipeline), batchSize=batch_size))
+                native = await self._opened(opening, session)
             except InvalidBSON:  # the first batch comes with the answer
                 await _refuse_broken(self._name, await open_raw())
                 raise
-        return DriverCursor(native, batch_size, self._translating, timeout, open_raw)
+        return DriverCursor(native, batch_size, work, timeout, open_raw, left)
+
+    def _inside(
+        self, session: Session, timeout: float | None, *, pipeline: bool = False
+    ) -> tuple[Any, Translating]:
+        """Return the driver's collection, and the context, for an operation in a session."""
+        assert isinstance(session, DriverSession)  # of this folder
+        if pipeline:
+            work = self._pipeline if session.is_plain else self._pipeline_inside
+        else:
+            work = self._plain if session.is_plain else self._translating
+        return session.on(self._native, timeout), work
+
+    async def _opened(self, opening: Awaitable[Any], session: Session | None) -> Any:
+        """Return the driver's cursor over a pipeline, which comes with the first batch."""
+        if session is not None:  # it waits for its reads, and closes its cursors
+            return await opening
+        return await self._server.left_reads.read(opening, _closed)
+
+    async def _all_of(self, opening: Awaitable[Any], session: Session | None) -> list[Document]:
+        """Return all documents of the driver's cursor over a pipeline."""
+        cursor: Any = None
+
+        async def documents() -> list[Document]:
+            nonlocal cursor
+            cursor = await opening
+            result: list[Document] = await cursor.to_list(None)
+            return result
+
+        if session is not None:
+            return await documents()
+        return await self._server.left_reads.read(documents(), lambda _: _closed(cursor))
 
     @override
     async def insert(
@@ -304,14 +397,20 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> None:
-        options = _session_option(session)
+        native, work = self._native, self._plain
+        if session is not None:
+            native, work = self._inside(session, timeout)
         size = len(documents)
         batch = Batch(size, ordered, documents)
-        with Translating(self._name, self._server, batch).within(timeout):
+        async with Translating(self._name, self._server, batch, work.operations).within(timeout):
             if size == 1:
-                await self._native.insert_one(documents[0], **options)
+                await native.insert_one(documents[0])
             elif size:
-                await self._native.insert_many(documents, ordered=ordered, **options)
+                await _write_in_parts(
+                    documents,
+                    lambda part: native.insert_many(part, ordered=ordered),
+                    stops=ordered or session is not None,
+                )
 
     @override
     async def update(
@@ -325,13 +424,16 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
-        options = _session_option(session)
+        options: dict[str, Any] = {}
         if upsert:
             options["upsert"] = True
         if array_filters is not None:
             options["array_filters"] = array_filters
-        run = self._native.update_many if many else self._native.update_one
-        with self._translating.within(timeout):
+        native, work = self._native, self._plain
+        if session is not None:
+            native, work = self._inside(session, timeout)
+        run = native.update_many if many else native.update_one
+        async with work.within(timeout):
             try:
                 result: UpdateResult = await run(filter, update, **options)
             except UNSTORABLE:
@@ -350,14 +452,17 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> Document | None:
-        options = _session_option(session)
+        options: dict[str, Any] = {}
         if projection is not None:
             options["projection"] = projection
         if array_filters is not None:
             options["array_filters"] = array_filters
-        with self._translating.within(timeout):
+        native, work = self._native, self._plain
+        if session is not None:
+            native, work = self._inside(session, timeout)
+        async with work.within(timeout):
             try:
-                document: Document | None = await self._native.find_one_and_update(
+                document: Document | None = await native.find_one_and_update(
                     filter, update, return_document=ReturnDocument.AFTER, **options
                 )
             except UNSTORABLE:
@@ -389,20 +494,23 @@ class DriverCollection(Collection):
         if not requests:
             return BulkCounts(0, 0, 0)
         batch = _batch(requests, ordered)
-        with Translating(self._name, self._server, batch).within(timeout):
+        native, work = self._native, self._plain
+        if session is not None:
+            native, work = self._inside(session, timeout)
+        async with Translating(self._name, self._server, batch, work.operations).within(timeout):
             try:
-                result: BulkWriteResult = await self._native.bulk_write(
-                    [_native(request) for request in requests],
-                    ordered=ordered,
-                    **_session_option(session),
+                results: list[BulkWriteResult] = await _write_in_parts(
+                    requests,
+                    lambda part: native.bulk_write(list(map(_native, part)), ordered=ordered),
+                    stops=ordered or session is not None,
                 )
             except UNSTORABLE:
                 refuse_unstorable_of(self._name, requests)
                 raise
             return BulkCounts(
-                result.inserted_count,
-                result.matched_count + result.upserted_count,
-                result.deleted_count,
+                sum(result.inserted_count for result in results),
+                sum(result.matched_count + result.upserted_count for result in results),
+                sum(result.deleted_count for result in results),
             )
 
     @override
@@ -414,16 +522,19 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
     ) -> int:
-        run = self._native.delete_many if many else self._native.delete_one
-        with self._translating.within(timeout):
-            result: DeleteResult = await run(filter, **_session_option(session))
+        native, work = self._native, self._plain
+        if session is not None:
+            native, work = self._inside(session, timeout)
+        run = native.delete_many if many else native.delete_one
+        async with work.within(timeout):
+            result: DeleteResult = await run(filter)
             return result.deleted_count
 
     @override
     async def create_indexes(self, indexes: Sequence[IndexSpec]) -> None:
         if not indexes:
             return
-        with self._translating:
+        async with self._plain:
             try:
                 await self._create(indexes)
             except OperationFailure as refused:
@@ -452,7 +563,7 @@ class DriverCollection(Collection):
 
     @override
     async def list_indexes(self) -> list[Document]:
-        with self._translating:
+        async with self._plain:
             cursor = await settled(self._native.list_indexes())
             return [{**index, "key": dict(index["key"])} for index in await cursor.to_list(None)]
 
@@ -476,16 +587,22 @@ class DriverCollection(Collection):
             options["full_document_before_change"] = "whenAvailable"
         if resume_after is not None:
             options["resume_after"] = resume_after
-        with self._translating:
+
+        async def open_stream() -> DriverChangeCursor:
             raw = self._native.with_options(codec_options=RAW)
             opening = raw.watch(list(pipeline), **options)
-            cursor = DriverChangeCursor(await settled(opening), self._translating)
+            left = self._server.left_reads
+            cursor = DriverChangeCursor(await settled(opening), self._translating, left)
             await cursor.open(lazily=not isawaitable(opening))
-        return cursor
+            return cursor
+
+        with self._translating:
+            # Motor opens it with its first read, which waits for a change.
+            return await self._server.left_reads.read(open_stream(), _closed, max_await)
 
     @override
     async def drop_index(self, name: str) -> None:
-        with self._translating:
+        async with self._plain:
             try:
                 await self._native.drop_index(name)
             except OperationFailure as refused:
@@ -510,7 +627,7 @@ class DriverCollection(Collection):
 
     @override
     async def create(self, options: Mapping[str, Any]) -> bool:
-        with self._translating:
+        async with self._plain:
             try:
                 await self._native.database.command(
                     {"create": self._name, **options}, codec_options=CODEC
@@ -548,7 +665,7 @@ class DriverCollection(Collection):
             description = await self.describe()
         options = (description or {}).get("options", {})
         # Convert it as the server stores it: tuples become lists, and numbers take BSON's types.
-        as_kept: Document = bson.decode(bson.encode(wanted, codec_options=CODEC), CODEC)
+        as_kept: Document = from_bson(to_bson(wanted))
         if all(options.get(name) == value for name, value in as_kept.items()):
             return False
         try:
@@ -560,13 +677,13 @@ class DriverCollection(Collection):
         return True
 
     async def _command(self, command: Mapping[str, Any]) -> Document:
-        with self._translating:
+        async with self._plain:
             reply: Document = await self._native.database.command(command, codec_options=CODEC)
         return reply
 
     @override
     async def drop(self) -> None:
-        with self._translating:
+        async with self._plain:
             await self._native.drop()
 
     @override
@@ -596,11 +713,66 @@ class DriverCollection(Collection):
         return await self._explain(aggregate, verbosity)
 
     async def _explain(self, command: Mapping[str, Any], verbosity: str) -> Document:
-        with self._translating:
+        async with self._plain:
             plan: Document = await self._native.database.command(
                 {"explain": command, "verbosity": verbosity}, codec_options=CODEC
             )
         return plan
+
+
+async def _write_in_parts(
+    items: Sequence[Any], write: Callable[[Sequence[Any]], Awaitable[Any]], *, stops: bool
+) -> list[Any]:
+    """Send documents or requests in several commands if there are many; return the results.
+
+    Args:
+        items: The documents or requests.
+        write: Sends a part of them.
+        stops: The first failure ends it: the write is ordered, or in a transaction, which is over.
+
+    Raises:
+        BulkWriteError: As if all had been sent with one command.
+    """
+    results: list[Any] = []
+    failure: dict[str, Any] = {}
+    for start in range(0, len(items), WRITTEN_PART):
+        part = items if len(items) <= WRITTEN_PART else items[start : start + WRITTEN_PART]
+        try:
+            result = await write(part)
+        except BulkWriteError as refused:
+            if part is items:
+                raise
+            _join(failure, refused.details, start)
+            if stops and failure["writeErrors"]:
+                break
+        else:
+            results.append(result)
+    if failure:
+        for result in results:
+            _join(failure, getattr(result, "bulk_api_result", {}), 0)
+        raise BulkWriteError(failure)
+    return results
+
+
+def _join(whole: dict[str, Any], reply: Mapping[str, Any], start: int) -> None:
+    """Add the server's reply about a part of a write to that about the whole.
+
+    Args:
+        whole: The reply about the whole so far; empty at first.
+        reply: The reply about the part.
+        start: The position of the part.
+    """
+    for key, value in reply.items():
+        if isinstance(value, list):
+            moved = [
+                {**each, "index": each["index"] + start} if "index" in each else each
+                for each in value
+            ]
+            whole[key] = [*whole.get(key, ()), *moved]
+        elif key in whole and isinstance(value, int):
+            whole[key] += value
+        else:
+            whole[key] = value
 
 
 _NativeRequest = InsertOne[Document] | UpdateOne | DeleteOne | DeleteMany
@@ -629,13 +801,30 @@ def _batch(requests: Sequence[BulkRequest], ordered: bool) -> Batch:
 
 
 async def _read_in_parts(
-    cursor: Any, each_part: Callable[[list[Document]], list[Document]]
+    cursor: Any,
+    each_part: Callable[[list[Document]], list[Document]],
+    left: LeftReads | None,
 ) -> list[Document]:
-    """Return all documents of a cursor; process each part while the server prepares the next."""
-    part: list[Document] = await cursor.to_list(PART)
+    """Return all documents of a cursor; process each part while the server prepares the next.
+
+    Args:
+        cursor: The driver's cursor.
+        each_part: Processes a part.
+        left: Takes the read if this task is cancelled; None for a cursor that is closed with its
+            session.
+    """
     documents: list[Document] = []
     next_part: asyncio.Future[list[Document]] | None = None
     try:
+        if left is None:
+            part: list[Document] = await cursor.to_list(PART)
+        else:
+            # As outlasting(), whose frame would be one more call of each search.
+            first = next_part = asyncio.ensure_future(cursor.to_list(PART))
+            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            first.add_done_callback(partial(ring, waiting))
+            await waiting
+            part, next_part = first.result(), None
         while part:
             if len(part) == PART:
                 next_part = asyncio.ensure_future(cursor.to_list(PART))
@@ -643,7 +832,13 @@ async def _read_in_parts(
             documents += each_part(part)
             if next_part is None:
                 break
-            part, next_part = await next_part, None
+            wait = next_part if left is None else outlasting(next_part)
+            part, next_part = await wait, None
+    except asyncio.CancelledError:
+        if next_part is not None and left is not None:
+            left.leave(next_part, lambda _: cursor.close())
+            next_part = None
+        raise
     finally:
         if next_part is not None:
             next_part.cancel()
@@ -652,7 +847,3 @@ async def _read_in_parts(
 
 def _unchanged(documents: list[Document]) -> list[Document]:
     return documents
-
-
-def _session_option(session: Session | None) -> dict[str, Any]:
-    return {} if session is None else {"session": session}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, ClassVar, Final
+from weakref import WeakSet
 
+from pymongo import monitoring
 from pymongo.errors import PyMongoError
 from typing_extensions import override
 
@@ -16,26 +20,44 @@ from earnorm.backends.base import (
     ServerSettings,
     Session,
 )
+from earnorm.backends.bson_form import CODEC
 from earnorm.backends.collection import DriverCollection
 from earnorm.backends.conversions import settled
 from earnorm.backends.errors import (
-    CODEC,
     Translating,
 )
 from earnorm.backends.gridfs import FileStore
+from earnorm.backends.hearing import Hear, start_hearing, stop_hearing
+from earnorm.backends.in_sessions import DriverSession
+from earnorm.backends.left_reads import Leftovers, LeftReads
+from earnorm.backends.plain_operations import PlainOperations
 from earnorm.backends.sessions import (
     native_concerns,
     open_session,
     open_transaction,
     transaction_options,
 )
+from earnorm.bounded import Bounded
 from earnorm.concerns import Concerns
 from earnorm.exceptions import (
     ConfigurationError,
     NotSupported,
 )
+from earnorm.traffic import Traffic
 
 logger: Final = logging.getLogger("earnorm.backends")
+
+LEFTOVER_SECONDS: Final = 5.0
+"""The time for which a close waits for what did not end with its session."""
+
+LISTENERS: Final = (
+    monitoring.CommandListener,
+    monitoring.ConnectionPoolListener,
+    monitoring.ServerHeartbeatListener,
+    monitoring.ServerListener,
+    monitoring.TopologyListener,
+)
+"""The classes of which the drivers take an object as a listener of their events."""
 
 ON_REPLICA_SETS: Final = frozenset({"transactions", "change_streams"})
 
@@ -52,28 +74,40 @@ class DriverBackend(Backend):
 
     kind: ClassVar[str]
     publishes_events: ClassVar[bool] = True
+    ends_cancelled: ClassVar[bool] = True
+    """A call that is cancelled ends, instead of going on in a thread."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._owned = settings.client is None
         attached = self._owned and self.publishes_events
         self._unheard = () if attached else tuple(settings.event_listeners)
+        self.operations = PlainOperations(settings.is_part)
         self._client: Any = settings.client
         if self._owned:
-            self._client = new_client(self.client_class(), settings)
+            self._client = self._new_client(settings)
         elif self._unheard:
             logger.warning(
                 "%d event listeners are not attached: a client that the application made takes "
                 "listeners only when it is made (event_listeners=…)",
                 len(self._unheard),
             )
+        self._limit_operations()
         self._translating = Translating(settings.database, self)
         with self._translating:
             self._database = self._get_database(settings.database)
             if settings.concerns is not None:
                 self._database = self._with_concerns(self._database, settings.concerns)
-        self._buckets: dict[str, FileStore] = {}
-        self._collections: dict[tuple[str, Concerns | None], DriverCollection] = {}
+        self._buckets: Bounded[str, FileStore] = Bounded()
+        # A model keeps its own; these are for the concerns of single queries.
+        self._collections: Bounded[tuple[str, Concerns | None], DriverCollection] = Bounded(
+            most=256, longest=1000
+        )
+        # Those in use, also where the above has let them go.
+        self._in_use: WeakSet[DriverCollection] = WeakSet()
+        self.leftovers: Leftovers = set()
+        self.left_reads = LeftReads(self.leftovers, ends_cancelled=self.ends_cancelled)
         self._capabilities: frozenset[str] = CAPABILITIES - ON_REPLICA_SETS
+        self._hearing: list[Hear] = []
 
     @property
     @override
@@ -84,6 +118,12 @@ class DriverBackend(Backend):
     def client_class(cls) -> Callable[..., Any]:
         """Return the class of the driver's client, which takes a URI and camelCase options."""
         raise NotImplementedError
+
+    def _new_client(self, settings: ServerSettings) -> Any:
+        return new_client(self.client_class(), settings)
+
+    def _limit_operations(self) -> None:
+        self.operations.limit(*pool_limits(self._client))
 
     def _get_database(self, name: str) -> Any:
         return self._client.get_database(name, codec_options=CODEC)
@@ -122,9 +162,19 @@ class DriverBackend(Backend):
             self._capabilities = CAPABILITIES
 
     @override
+    def traffic(self) -> Traffic:
+        return self.operations.traffic()
+
+    @override
     async def close(self) -> None:
+        until = time.monotonic() + LEFTOVER_SECONDS
+        while self.leftovers and time.monotonic() < until:  # one may begin another
+            await asyncio.wait(self.leftovers, timeout=until - time.monotonic())
+        for task in self.leftovers:
+            task.cancel()
         if self._owned:
             await settled(self._client.close())
+        self.operations.call_all()
 
     @override
     def collection(self, name: str, concerns: Concerns | None = None) -> DriverCollection:
@@ -132,8 +182,26 @@ class DriverBackend(Backend):
             return existing
         with Translating(name, self):
             made = self._make_collection(name, concerns)
+        if self._hearing:
+            start_hearing(made, self._hearing)
         self._collections[name, concerns] = made
+        self._in_use.add(made)
         return made
+
+    @override
+    @contextmanager
+    def hearing(self, hear: Hear) -> Iterator[None]:
+        if not self._hearing:
+            for collection in tuple(self._in_use):
+                start_hearing(collection, self._hearing)
+        self._hearing.append(hear)
+        try:
+            yield
+        finally:
+            self._hearing.remove(hear)
+            if not self._hearing:
+                for collection in tuple(self._in_use):
+                    stop_hearing(collection)
 
     def _make_collection(self, name: str, concerns: Concerns | None) -> DriverCollection:
         native = self._database.get_collection(name)
@@ -192,6 +260,8 @@ class DriverBackend(Backend):
             # The driver refuses both together; a snapshot is consistent without the other.
             {"causal_consistency": causal and not snapshot, "snapshot": snapshot},
             self._translating,
+            self.leftovers,
+            self.operations,
         )
 
     @override
@@ -202,7 +272,16 @@ class DriverBackend(Backend):
             raise NotSupported(missing)
         native = transaction_options(options)
         until: float | None = native.pop("commit_until", None)
-        return open_transaction(self._client, native, self._translating, session, until)
+        assert session is None or isinstance(session, DriverSession)
+        return open_transaction(
+            self._client,
+            native,
+            self._translating,
+            self.leftovers,
+            self.operations,
+            session,
+            until,
+        )
 
     def lacks(self, capability: str) -> str | None:
         """Return a message why the server lacks the capability, or None if it has it."""
@@ -214,6 +293,13 @@ class DriverBackend(Backend):
             "no replica set and no sharded cluster. Start it with --replSet and run rs.initiate() "
             "once; if it is one already, connect first"
         )
+
+
+def pool_limits(client: Any) -> tuple[int | None, float | None]:
+    """Return the highest number of a client's connections, and the longest wait for one in seconds."""
+    options = client.options.pool_options
+    size = options.max_pool_size
+    return (size if isinstance(size, int) and size > 0 else None), options.wait_queue_timeout
 
 
 def new_client(make: Callable[..., Any], settings: ServerSettings) -> Any:

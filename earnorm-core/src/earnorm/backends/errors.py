@@ -8,20 +8,20 @@ Server codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-import bson
-from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions
 from bson.errors import BSONError, InvalidBSON, InvalidDocument
 from pymongo import errors as driver
 from pymongo import timeout as driver_timeout
 
 from earnorm.backends.base import BulkRequest, BulkUpdate, Statement
+from earnorm.backends.bson_form import to_bson
+from earnorm.backends.plain_operations import PlainOperations
 from earnorm.backends.refusals import violations
 from earnorm.exceptions import (
     BatchDuplicateKey,
@@ -38,11 +38,8 @@ from earnorm.exceptions import (
     located,
 )
 
-CODEC: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
-    document_class=dict, tz_aware=False, uuid_representation=UuidRepresentation.STANDARD
-)
-"""The way every collection reads and writes BSON, whatever the application's own client is set
-to."""
+if TYPE_CHECKING:
+    from earnorm.backends.left_reads import LeftReads
 
 MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
 """MongoDB's limit for one document: https://www.mongodb.com/docs/manual/reference/limits/"""
@@ -54,6 +51,8 @@ DRIVER_ERRORS: Final = (
 ``UnicodeEncodeError`` for a text that UTF-8 cannot hold, mongomock ``NotImplementedError`` for what it lacks. ``TypeError`` and the like are bugs of this
 library, and are not translated."""
 
+EVALUATION: Final = "evaluation"
+"""The code of the error for a pipeline that the server does not evaluate."""
 TRANSIENT: Final = "TransientTransactionError"
 UNKNOWN_COMMIT: Final = "UnknownTransactionCommitResult"
 
@@ -84,13 +83,22 @@ class Server(Protocol):
         """Return ``hosts``, ``selection`` and ``queue`` (time limits), and ``pool`` (its size)."""
         ...
 
+    @property
+    def left_reads(self) -> LeftReads:
+        """The reads and closes that nobody waits for any longer."""
+        ...
+
+    @property
+    def operations(self) -> PlainOperations:
+        """The operations outside of transactions."""
+        ...
+
     def lacks(self, capability: str) -> str | None:
         """Return a message why the server lacks the capability, or None if it has it."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """The documents of an insert, or the size of a bulk, for errors that name positions."""
 
     size: int
@@ -106,11 +114,15 @@ class Translating:
         subject: The object of the work, for messages, e.g. the collection's name.
         server: The server, for messages.
         batch: The batch, for a write of several documents.
+        operations: The plain operations, of which each ``async with`` block is one.
+        is_pipeline: The server evaluates expressions, so that its texts may quote values.
     """
 
     subject: str
     server: Server
     batch: Batch | None = None
+    operations: PlainOperations | None = None
+    is_pipeline: bool = False
 
     def __enter__(self) -> None: ...
 
@@ -123,8 +135,30 @@ class Translating:
         if isinstance(error, DRIVER_ERRORS):
             raise_translated(error, self)
 
-    def within(self, seconds: float | None) -> AbstractContextManager[None]:
-        """Return this with a limit to the driver's time inside the block; None costs nothing."""
+    async def __aenter__(self) -> None:
+        operations = self.operations
+        if operations is not None:
+            if operations.free < 1:
+                with self:
+                    await operations.wait()
+            operations.free -= operations.weight
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        operations = self.operations
+        if operations is not None:
+            operations.free += operations.weight
+            if operations.line:
+                operations.call_next()
+        if isinstance(error, DRIVER_ERRORS):
+            raise_translated(error, self)
+
+    def within(self, seconds: float | None) -> AbstractAsyncContextManager[None]:
+        """Return this with a limit to the time of the block; None costs nothing."""
         return self if seconds is None else _Limited(self, seconds)
 
 
@@ -139,12 +173,28 @@ class _Limited:
     def __init__(self, translating: Translating, seconds: float) -> None:
         self._translating = translating
         self._seconds = seconds
-        self._limit = driver_timeout(seconds)
 
-    def __enter__(self) -> None:
+    async def __aenter__(self) -> None:
+        operations, left = self._translating.operations, self._seconds
+        if operations is not None:
+            if operations.free < 1:
+                left = await self._turn(operations)
+            operations.free -= operations.weight
+        self._limit = driver_timeout(left)
         self._limit.__enter__()
 
-    def __exit__(
+    async def _turn(self, operations: PlainOperations) -> float:
+        """Wait for a turn, and return what is left of the time."""
+        until = time.monotonic() + self._seconds
+        try:
+            await operations.wait(self._seconds)
+        except driver.WaitQueueTimeoutError as error:
+            if time.monotonic() < until:  # the limit of the pool was shorter
+                raise_translated(error, self._translating)
+            raise OperationTimeout(f"{self._translating.subject}: {said(error)}") from error
+        return max(0.001, until - time.monotonic())
+
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -157,12 +207,13 @@ class _Limited:
             and error.timeout
             and not error.has_error_label(TRANSIENT)
         ):
+            await self._translating.__aexit__(None, None, None)
             raise OperationTimeout(
                 f"{self._translating.subject}: not finished within {self._seconds:g} s "
                 f"({said(error)}); whether a write was done is not known. Narrow it, add an "
                 f"index, or give it more time"
             ) from error
-        self._translating.__exit__(kind, error, traceback)
+        await self._translating.__aexit__(kind, error, traceback)
 
 
 _OUT_OF_TIME: Final = (
@@ -178,7 +229,8 @@ _OUT_OF_TIME: Final = (
 def raise_translated(error: Exception, where: Translating) -> None:
     """Raise the translation of ``error``, chained unless the driver's text quotes documents."""
     ours = translate(error, where)
-    raise ours from (None if isinstance(ours, ValidationError) else error)
+    is_quoting = isinstance(ours, ValidationError) and ours.code != EVALUATION
+    raise ours from (None if is_quoting else error)
 
 
 def translate(error: Exception, where: Translating) -> EarnORMError:
@@ -335,11 +387,11 @@ def _find_unstorable(documents: Sequence[Mapping[str, Any]]) -> ErrorDetail | No
     """Encode each document again, to find the one of a batch that was refused, and its field."""
     for position, document in enumerate(documents):
         try:
-            size = len(bson.encode(document, codec_options=CODEC))
+            size = len(to_bson(document))
         except (BSONError, OverflowError, ValueError):
             for name, value in document.items():
                 try:
-                    bson.encode({"": value}, codec_options=CODEC)
+                    to_bson({"": value})
                 except (BSONError, OverflowError, ValueError) as refused:
                     return _unstorable_value((position, name), value, refused)
             return {"loc": (position,), "msg": "a document that is no BSON", "type": "not_bson"}
@@ -392,7 +444,7 @@ def _unstorable_in(update: Statement) -> ErrorDetail | None:
         for values in stage.values():
             for path, value in values.items() if isinstance(values, Mapping) else ():
                 try:
-                    bson.encode({path: value}, codec_options=CODEC)
+                    to_bson({path: value})
                 except (BSONError, OverflowError, ValueError) as refused:
                     parts = ascii(path)[1:-1].split(".")
                     loc = tuple(part for part in parts if not part.startswith("$["))
@@ -527,12 +579,25 @@ BY_CODE: Final[Mapping[int, Callable[[Any, Translating], EarnORMError]]] = {
 
 
 def _by_code(error: driver.OperationFailure, where: Translating) -> EarnORMError:
-    return BY_CODE.get(error.code or 0, _unnamed)(error, where)
+    build = BY_CODE.get(error.code or 0, _unnamed)
+    if where.is_pipeline and build in _ABOUT_VALUES:
+        build = _not_evaluated
+    return build(error, where)
+
+
+def _not_evaluated(error: driver.OperationFailure, where: Translating) -> EarnORMError:
+    # The server's text quotes values, so it is the cause and no part of the message.
+    name = (error.details or {}).get("codeName")
+    message = f"the server did not evaluate it (code {error.code}{f' {name}' if name else ''})"
+    detail = ErrorDetail(loc=("pipeline",), msg=message, type=EVALUATION)
+    return ValidationError(where.subject, [detail]).coded("evaluation")
 
 
 def _unnamed(error: driver.OperationFailure, where: Translating) -> EarnORMError:
     return EarnORMError(f"{where.subject}: the server refused the operation: {said(error)}")
 
+
+_ABOUT_VALUES: Final = (_unnamed, _bad_value, _misfit, _unstorable)
 
 BY_CLASS: Final[Mapping[type, Callable[[Any, Translating], EarnORMError]]] = {
     driver.BulkWriteError: _bulk,

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from bson import Int64, ObjectId
 
@@ -29,13 +28,16 @@ _CHUNK_INDEX: Final = IndexSpec((("files_id", 1), ("n", 1)), {"unique": True})
 _FILE_INDEX: Final = IndexSpec((("filename", 1), ("uploadDate", 1)))
 
 
-@dataclass(frozen=True, slots=True)
-class Uploaded:
+class Uploaded(NamedTuple):
     """The facts about a file that are known when all of it is stored."""
 
     length: int
     sha256: str
     uploaded_at: datetime.datetime
+
+
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 class FileStore:
@@ -58,8 +60,12 @@ class FileStore:
         *,
         filename: str | None,
         metadata: Mapping[str, Any],
+        clock: Callable[[], datetime.datetime] = _utc_now,
     ) -> Uploaded:
-        """Store a file. It can be read when all of it is stored; if that fails, nothing is left."""
+        """Store a file. It can be read when all of it is stored; if that fails, nothing is left.
+
+        ``clock`` tells the time in UTC, which is the file's when all of it is stored.
+        """
         if not self._is_indexed:
             await self._chunks.create_indexes([_CHUNK_INDEX])
             await self._files.create_indexes([_FILE_INDEX])
@@ -77,7 +83,7 @@ class FileStore:
                 for data in group:
                     digest.update(data)
                     length += len(data)
-            now = datetime.datetime.now(datetime.UTC)
+            now = clock()
             now = now.replace(microsecond=now.microsecond // 1000 * 1000)
             file: Document = {
                 "_id": id,

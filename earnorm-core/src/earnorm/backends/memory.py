@@ -7,6 +7,7 @@ still holds.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, cast
 
@@ -33,21 +34,23 @@ from earnorm.backends.base import (
     Filter,
     IndexSpec,
     SearchIndexSpec,
+    ServerSettings,
     Session,
     Sort,
     Statement,
 )
 from earnorm.backends.broken import OnBroken
+from earnorm.backends.bson_form import CODEC
 from earnorm.backends.collection import DriverCollection, DriverCursor
 from earnorm.backends.driver import DriverBackend
 from earnorm.backends.errors import (
-    CODEC,
     MAX_DOCUMENT_BYTES,
     UNSTORABLE,
     Batch,
     Translating,
     refuse_unstorable_of,
 )
+from earnorm.backends.viable_paths import changed_paths, dead_end
 from earnorm.concerns import Concerns
 from earnorm.exceptions import ConfigurationError, EarnORMError, NotSupported
 
@@ -65,6 +68,9 @@ MOCK_TYPES: Final = frozenset(
 )
 """The types that mongomock's ``$type`` knows; it stores no other type."""
 
+PAUSE_EVERY: Final = 50
+"""Documents or requests between two pauses, in which the event loop runs other tasks: 0.2 ms each."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -77,6 +83,11 @@ class MemoryBackend(DriverBackend):
 
     kind = "memory"
     publishes_events = False
+
+    def __init__(self, settings: ServerSettings) -> None:
+        super().__init__(settings)
+        self.index_options: dict[str, dict[str, Mapping[str, Any]]] = {}
+        """By collection and index, the options that mongomock accepts and forgets."""
 
     @classmethod
     @override
@@ -94,6 +105,10 @@ class MemoryBackend(DriverBackend):
             return client
 
         return make
+
+    @override
+    def _limit_operations(self) -> None:
+        """Keep no limit: there are no connections."""
 
     @override
     def _get_database(self, name: str) -> Any:
@@ -135,9 +150,9 @@ class MemoryBackend(DriverBackend):
 class MemoryCollection(DriverCollection):
     """A collection of mongomock: it writes bulks and creates indexes singly, and has no plans."""
 
-    def __init__(self, native: Any, name: str, server: DriverBackend) -> None:
+    def __init__(self, native: Any, name: str, server: MemoryBackend) -> None:
         super().__init__(native, name, server)
-        self._index_options: dict[str, Mapping[str, Any]] = {}
+        self._index_options = server.index_options.setdefault(name, {})
         """Options that mongomock accepts and forgets; ``list_indexes`` adds them."""
 
     @override
@@ -229,7 +244,8 @@ class MemoryCollection(DriverCollection):
         timeout: float | None = None,
         on_broken: OnBroken | None = None,  # a document in memory was encoded, so it decodes
     ) -> Cursor:
-        return _Rows(await self.aggregate(pipeline), batch_size)
+        # The class's own method, because whoever hears of this call need not hear of another one.
+        return _Rows(await MemoryCollection.aggregate(self, pipeline), batch_size)
 
     async def _create(self, indexes: Sequence[IndexSpec]) -> None:
         # mongomock's own create_indexes forgets partialFilterExpression.
@@ -351,8 +367,10 @@ class _BsonCollection:
             raise
 
     async def insert_many(self, documents: Sequence[Document], ordered: bool) -> None:
-        for document in documents:
+        for number, document in enumerate(documents, 1):
             _stored(document)  # a server's driver encodes all before it sends any
+            if not number % PAUSE_EVERY:
+                await asyncio.sleep(0)
         await _one_by_one(self.insert_one, documents, ordered)
 
     async def update_one(
@@ -425,6 +443,13 @@ class _BsonCollection:
         if "$mul" in update:
             raise NotImplementedError("mongomock has no $mul")
         condition, changes = _stored(filter), _stored(update)
+        if paths := changed_paths(changes):
+            many = run == self._mock.update_many
+            found = self._mock.find(condition) if many else self._mock.find(condition).limit(1)
+            path = dead_end(await found.to_list(None), paths)
+            if path is not None:
+                text = f"Cannot create field in {path!r}"
+                raise WriteError(text, 28, {"code": 28, "errmsg": text})
         try:
             return await run(condition, changes, **options)
         except DuplicateKeyError as error:
@@ -520,6 +545,10 @@ class _ListCursor:
         self._mock = mock
         self._rest: list[Document] | None = None
 
+    @property
+    def alive(self) -> bool:
+        return self._rest != []
+
     async def to_list(self, length: int | None) -> list[Document]:
         if self._rest is None:
             self._rest = [_loaded(document) for document in await self._mock.to_list(None)]
@@ -555,6 +584,8 @@ async def _one_by_one(
     results: list[Result] = []
     failures: list[Mapping[str, Any]] = []
     for position, item in enumerate(items):
+        if not (position + 1) % PAUSE_EVERY:
+            await asyncio.sleep(0)  # mongomock itself waits for nothing
         try:
             results.append(await write(item))
         except WriteError as error:

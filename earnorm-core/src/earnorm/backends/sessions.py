@@ -1,53 +1,44 @@
-"""Transactions over a driver's sessions: options, the block, and a commit of unknown outcome."""
+"""Sessions and transactions as blocks, and their options in a driver's form."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 from pymongo import ReadPreference
-from pymongo.errors import PyMongoError, WriteConcernError
+from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from earnorm.backends.base import (
-    Session,
-)
+from earnorm.backends.base import Session
 from earnorm.backends.conversions import milliseconds, settled
-from earnorm.backends.errors import (
-    MAX_TIME_EXPIRED,
-    TRANSIENT,
-    UNKNOWN_COMMIT,
-    Translating,
-    said,
-)
+from earnorm.backends.errors import Translating
+from earnorm.backends.in_sessions import DriverSession
+from earnorm.backends.left_reads import Leftovers
+from earnorm.backends.plain_operations import PlainOperations
+from earnorm.backends.transacting import DriverTransaction
 from earnorm.concerns import Concerns
-from earnorm.exceptions import (
-    ConfigurationError,
-    TransactionError,
-    nearest,
-)
-
-COMMIT_SECONDS: Final = 120.0
-"""The time for which a commit of unknown outcome is retried, as in MongoDB's convenient
-transactions API:
-https://github.com/mongodb/specifications/blob/master/source/transactions-convenient-api/transactions-convenient-api.md"""
+from earnorm.exceptions import ConfigurationError, nearest
 
 
 @asynccontextmanager
 async def open_session(
-    client: Any, options: Mapping[str, Any], translating: Translating
+    client: Any,
+    options: Mapping[str, Any],
+    translating: Translating,
+    leftovers: Leftovers,
+    operations: PlainOperations,
 ) -> AsyncGenerator[Session]:
     """Open a session of ``client`` without a transaction; it ends with the block."""
     with translating:
         native = await settled(client.start_session(**options))
+    session = DriverSession(client, native, leftovers, operations)
     try:
-        yield native
+        yield session
     finally:
         with translating:
-            await native.end_session()
+            await session.end()
 
 
 @asynccontextmanager
@@ -55,7 +46,9 @@ async def open_transaction(
     client: Any,
     options: Mapping[str, Any],
     translating: Translating,
-    session: Any = None,
+    leftovers: Leftovers,
+    operations: PlainOperations,
+    session: DriverSession | None = None,
     commit_until: float | None = None,
 ) -> AsyncGenerator[Session]:
     """Open a session with a transaction: the end of the block commits it, an exception aborts it.
@@ -64,52 +57,31 @@ async def open_transaction(
         client: The driver's client.
         options: The result of ``transaction_options``.
         translating: Translates the driver's exceptions; the caller's own pass unchanged.
-        session: The driver's session to use, instead of a new one.
+        leftovers: Takes the tasks that watch what did not end in time.
+        operations: The operations outside of transactions, which leave a connection to this one.
+        session: The session to use, instead of a new one.
         commit_until: The time to give up on a commit of unknown outcome (default:
             ``COMMIT_SECONDS`` after its beginning).
     """
     with translating:
-        owned = session is None
-        if owned:
-            session = await settled(client.start_session())
+        owns = session is None
+        if session is None:
+            native = await settled(client.start_session())
+            session = DriverSession(client, native, leftovers, operations)
+        session.refuse()
+        running = DriverTransaction(session, owns=owns)
+        await settled(session.native.start_transaction(**options))
+        operations.opened()
         try:
-            await settled(session.start_transaction(**options))
             try:
-                yield session
+                yield running
+                running.refuse_commit()
             except BaseException:
-                if session.in_transaction:
-                    await session.abort_transaction()
+                await running.roll_back()
                 raise
-            if session.in_transaction:
-                await commit(session, commit_until)
+            await running.commit(commit_until)
         finally:
-            if owned:
-                await session.end_session()
-
-
-async def commit(session: Any, until: float | None = None) -> None:
-    """Commit, and retry while the outcome is unknown; the driver then asks for a majority.
-
-    Raises:
-        TransactionError: It was not committed, or the outcome is still unknown after the limit.
-    """
-    deadline = time.monotonic() + COMMIT_SECONDS if until is None else until
-    while True:
-        try:
-            await session.commit_transaction()
-        except PyMongoError as error:
-            unknown = error.has_error_label(UNKNOWN_COMMIT)
-            expired = getattr(error, "code", None) == MAX_TIME_EXPIRED
-            if unknown and not expired and time.monotonic() < deadline:
-                continue
-            # A write concern fails after the primary has committed.
-            unsure = unknown or isinstance(error, WriteConcernError)
-            outcome = "its outcome is unknown" if unsure else "nothing was written"
-            raise TransactionError(
-                f"the transaction could not be committed, {outcome}: {said(error)}",
-                transient=error.has_error_label(TRANSIENT),
-            ) from error
-        return
+            operations.ended()
 
 
 def _write_concern(value: Any) -> WriteConcern:

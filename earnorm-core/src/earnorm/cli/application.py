@@ -10,34 +10,26 @@ import asyncio
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from typer.core import TyperGroup
 from typing_extensions import override
 
 from earnorm.cli import doctor as checks
+from earnorm.cli.app_source import AppSource
 from earnorm.cli.contributed import Contributions, contributions
+from earnorm.cli.failures import reported
 from earnorm.cli.indexes import indexes
 from earnorm.cli.models import models
+from earnorm.cli.new import new
+from earnorm.cli.options import AsJson, TracebackOption, takes_source
+from earnorm.cli.plugins import plugins
 from earnorm.cli.recompute import recompute
-from earnorm.exceptions import EarnORMError
-from earnorm.kernel.plugins import PluginInfo, Selection, install_hint, survey
-
-STYLES: Mapping[str, str] = {
-    "active": "green",
-    "ok": "green",
-    "warning": "yellow",
-    "not selected": "yellow",
-    "disabled": "yellow",
-    "error": "bold red",
-    "not installed": "bold red",
-}
+from earnorm.cli.table import print_table
+from earnorm.exceptions import PluginError
 
 
 class _Commands(TyperGroup):
@@ -63,6 +55,8 @@ class _Commands(TyperGroup):
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
+        if cmd_name in self.contributed.contested:
+            raise PluginError(self.contributed.contested[cmd_name]).coded("name_taken")
         command = self.contributed.commands.get(cmd_name)
         if command is None:
             # The missing command may belong to a plugin that did not load.
@@ -70,12 +64,9 @@ class _Commands(TyperGroup):
         return command
 
     @override
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EarnORMError as error:
-            typer.echo(f"earnorm: {error}", err=True)
-            raise typer.Exit(1) from None
+    def main(self, *args: Any, **options: Any) -> Any:
+        with reported():
+            return super().main(*args, **options)
 
 
 def _warn(problems: Sequence[str]) -> None:
@@ -93,14 +84,13 @@ application = typer.Typer(
 )
 
 application.add_typer(indexes)
+application.add_typer(new)
 application.command()(models)
 application.command()(recompute)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
 
 @application.callback()
-def earnorm() -> None:
+def earnorm(traceback: TracebackOption = False) -> None:
     """Look at an EarnORM deployment: its plugins, its server, what is wrong with it."""
 
 
@@ -112,73 +102,24 @@ def version() -> None:
     typer.echo(f"Python {platform.python_version()}")
 
 
-@application.command()
-def plugins(as_json: AsJson = False) -> None:
-    """List the installed plugins, which of them are active here, and why the others are not.
-
-    Reads metadata only: no plugin is imported.
-    """
-    rows = plugin_rows(os.environ)
-    if as_json:
-        columns = ("name", "distribution", "version", "status", "reason")
-        typer.echo(json.dumps([{c: getattr(row, c) for c in columns} for row in rows], indent=2))
-    elif not rows:
-        typer.echo(f"No plugin is installed. One is, for example, by: {install_hint('cache')}")
-    else:
-        _print_table(
-            ("plugin", "distribution", "version", "status", "reason"),
-            [(r.name, r.distribution, r.version, r.status, r.reason) for r in rows],
-            status=3,
-        )
-
-
-def plugin_rows(environ: Mapping[str, str]) -> list[PluginInfo]:
-    """List the installed plugins, and those that the environment asks for and are not installed."""
-    selection = Selection.of_environment(environ)
-    rows = survey(selection)
-    known = {row.name for row in rows}
-    missing = {str(name) for name in selection.plugins or ()} - known - selection.disabled
-    rows += [
-        PluginInfo(name, status="not installed", reason=install_hint(name)) for name in missing
-    ]
-    return sorted(rows, key=lambda row: row.name)
+application.command()(plugins)
 
 
 @application.command()
-def doctor(
-    uri: Annotated[
-        str | None,
-        typer.Option(envvar="EARNORM_URI", show_envvar=True, help="The server to check."),
-    ] = None,
-    database: Annotated[
-        str | None, typer.Option(envvar="EARNORM_DATABASE", help="The database to check.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
+@takes_source
+def doctor(source: AppSource, as_json: AsJson = False) -> None:
     """Say what is wrong with this deployment, and what to do about it; exit 1 where there is an error."""
-    findings = asyncio.run(checks.examine(os.environ, uri, database))
+    findings = asyncio.run(checks.examine(os.environ, source))
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        _print_table(
+        print_table(
             ("level", "what", "what to do"),
             [(f.level, f.what, f.what_to_do) for f in findings],
             status=0,
         )
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
-
-
-def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, status: int) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        # Text, not str, because rich would read a message in brackets as markup.
-        cells = [Text(cell) for cell in row]
-        cells[status].stylize(STYLES.get(row[status], ""))
-        table.add_row(*cells)
-    Console().print(table)
 
 
 def run() -> None:

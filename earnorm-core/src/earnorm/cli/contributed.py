@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
-from types import SimpleNamespace
-from typing import Annotated, Any, get_type_hints
+from typing import Any
 
 import typer
 
-from earnorm.application import App
-from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
-from earnorm.kernel.contract import check_hooks, checked_commands, signature
-from earnorm.kernel.loading import check_api, load_class
-from earnorm.kernel.plugins import Selection, installed, survey
+from earnorm.cli.app_source import AppSource
+from earnorm.cli.options import Function, command_of
+from earnorm.exceptions import EarnORMError, PluginError
+from earnorm.kernel.contract.handed_in import check_hooks, checked_commands, signature
+from earnorm.kernel.plugins.loading import check_api, load_class
+from earnorm.kernel.plugins.selection import Selection, installed, survey
 
 APP = "app"
 """The name of the parameter that gets the opened App."""
-Function = Callable[..., object]
 
 
 @dataclass(slots=True)
@@ -31,6 +29,8 @@ class Contributions:
     commands: dict[str, Any] = field(default_factory=dict[str, Any])
     """Typer's command objects, which have no public type, by name."""
     problems: list[str] = field(default_factory=list[str])
+    contested: dict[str, str] = field(default_factory=dict[str, str])
+    """The commands that two plugins bring, each with the problem; neither plugin's is offered."""
 
 
 def contributions(taken: frozenset[str]) -> Contributions:
@@ -53,9 +53,11 @@ def contributions(taken: frozenset[str]) -> Contributions:
             functions = commands_of(plugin, load_class(plugin, points[plugin]))
             for name, function in functions.items():
                 if name in owners:
-                    raise PluginError(
-                        f"plugin {plugin!r} brings a command {name!r}, which {owners[name]} has"
-                    )
+                    told = f"plugin {plugin!r} brings a command {name!r}, which {owners[name]} has"
+                    if name not in taken:
+                        result.contested[name] = told
+                        result.commands.pop(name, None)
+                    raise PluginError(told)
                 result.commands[name] = typer_command(plugin, name, function)
                 owners[name] = f"plugin {plugin!r}"
         except EarnORMError as error:
@@ -90,10 +92,11 @@ def typer_command(plugin: str, name: str, function: Function) -> Any:
     Raises:
         PluginError: A parameter's annotation cannot be resolved, or typer doesn't know the type.
     """
-    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     try:
-        single.command(name, help=inspect.getdoc(function))(_plain(function))
-        return typer.main.get_command(single)
+        # Without the options of the App, to see which names its author has taken.
+        bare = _offered(name, function, None)
+        taken = {option for parameter in bare.params for option in parameter.opts}
+        return _offered(name, function, taken)
     except EarnORMError:
         raise
     except Exception as error:
@@ -102,81 +105,24 @@ def typer_command(plugin: str, name: str, function: Function) -> Any:
         ) from error
 
 
-def _plain(function: Function) -> Function:
-    """Make a synchronous function with two options for the connection instead of ``app``."""
-    parameters = dict(inspect.signature(function).parameters)
-    wants_app = parameters.pop(APP, None) is not None
-    # The annotation of `app` is left out, as its class may be imported for type checkers only.
-    stub = SimpleNamespace(
-        __annotations__={
-            n: p.annotation
-            for n, p in parameters.items()
-            if p.annotation is not inspect.Parameter.empty
-        }
-    )
-    hints = get_type_hints(stub, function.__globals__, include_extras=True)
-    parameters = {
-        n: p.replace(annotation=hints.get(n, p.annotation)) for n, p in parameters.items()
-    }
-    if wants_app:
-        parameters |= _CONNECTION
-
-    @wraps(function)
-    def command(**values: Any) -> None:
-        uri, database = (values.pop(name, None) for name in _CONNECTION)
-        asyncio.run(_call(function, values, wants_app, uri, database))
-
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    vars(command).pop("__wrapped__")  # else inspect follows it and finds the parameter `app`
-    vars(command)["__signature__"] = inspect.Signature(
-        [parameter.replace(kind=keyword) for parameter in parameters.values()]
-    )
-    command.__annotations__ = {
-        n: p.annotation
-        for n, p in parameters.items()
-        if p.annotation is not inspect.Parameter.empty
-    }
-    return command
+def _offered(name: str, function: Function, taken: Collection[str] | None) -> Any:
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    command = command_of(function, APP, _run, taken)
+    single.command(name, help=inspect.getdoc(function))(command)
+    return typer.main.get_command(single)
 
 
-async def _call(
-    function: Function,
-    values: dict[str, Any],
-    wants_app: bool,
-    uri: str | None,
-    database: str | None,
-) -> None:
-    if not wants_app:
-        await _settle(function(**values))
-        return
-    if not uri or not database:
-        raise ConfigurationError(
-            "this command needs a database: --uri and --database, or EARNORM_URI and EARNORM_DATABASE"
-        )
-    async with App(uri, database=database) as app:
-        await _settle(function(**{APP: app}, **values))
+def _run(call: Callable[..., object], source: AppSource | None) -> None:
+    async def run() -> None:
+        if source is None:
+            await _settle(call())
+            return
+        async with source.opened() as app:
+            await _settle(call(app))
+
+    asyncio.run(run())
 
 
 async def _settle(result: object) -> None:
     if isinstance(result, Awaitable):
         await result
-
-
-def _option(name: str, variable: str, help: str) -> inspect.Parameter:
-    return inspect.Parameter(
-        f"earnorm_{name}",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[
-            str | None, typer.Option(f"--{name}", envvar=variable, help=help, show_default=False)
-        ],
-    )
-
-
-_CONNECTION: dict[str, inspect.Parameter] = {
-    parameter.name: parameter
-    for parameter in (
-        _option("uri", "EARNORM_URI", "The server of the App."),
-        _option("database", "EARNORM_DATABASE", "The database of the App."),
-    )
-}

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import ast
-import asyncio
-import importlib
 import json
-import os
-import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from earnorm.application import App
+from earnorm.cli.app_source import AppSource
+from earnorm.cli.options import AsJson, DryRun, takes_source
 from earnorm.exceptions import ConfigurationError
 from earnorm.features.indexes.advice import SAMPLE, Advice
 from earnorm.features.indexes.catalog import IndexAction, IndexDiff
 from earnorm.features.indexes.comparison import shown
 from earnorm.features.slow_queries.query_shape import QueryShape
-
-Result = TypeVar("Result")
 
 indexes = typer.Typer(
     name="indexes",
@@ -31,39 +27,18 @@ indexes = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Uri = Annotated[
-    str | None, typer.Option("--uri", envvar="EARNORM_URI", help="The server.", show_default=False)
-]
-Database = Annotated[
-    str | None,
-    typer.Option("--database", envvar="EARNORM_DATABASE", help="The database.", show_default=False),
-]
-Modules = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--models",
-        "-m",
-        envvar="EARNORM_MODELS",
-        help="A module that defines models; may be repeated.",
-        show_default=False,
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
-
 
 @indexes.command()
+@takes_source
 def diff(
-    uri: Uri = None,
-    database: Database = None,
-    models: Modules = None,
+    source: AppSource,
     allow_unused: Annotated[
         bool, typer.Option("--allow-unused", help="Indexes that no model declares are no failure.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print where the database is not as declared; exit 1 where it is not. Changes nothing."""
-    diffs = run_with_app(uri, database, models, lambda app: app.indexes.diff())
+    diffs = source.run(lambda app: app.indexes.diff())
     if as_json:
         typer.echo(json.dumps([_diff_as_json(difference) for difference in diffs], indent=2))
     else:
@@ -76,10 +51,9 @@ def diff(
 
 
 @indexes.command()
+@takes_source
 def sync(
-    uri: Uri = None,
-    database: Database = None,
-    models: Modules = None,
+    source: AppSource,
     replace: Annotated[
         bool, typer.Option("--replace", help="Also change indexes that are not as declared.")
     ] = False,
@@ -87,19 +61,16 @@ def sync(
     as_json: AsJson = False,
 ) -> None:
     """Create what is declared and missing; exit 1 where a difference is left as it is."""
-    actions = run_with_app(
-        uri, database, models, lambda app: app.indexes.sync(replace=replace, dry_run=dry_run)
-    )
+    actions = source.run(lambda app: app.indexes.sync(replace=replace, dry_run=dry_run))
     _print_actions(actions, dry_run, as_json)
     if any(action.kind == "leave" for action in actions):
         raise typer.Exit(1)
 
 
 @indexes.command("drop-unused")
+@takes_source
 def drop_unused(
-    uri: Uri = None,
-    database: Database = None,
-    models: Modules = None,
+    source: AppSource,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -116,14 +87,13 @@ def drop_unused(
             typer.confirm(f"drop {_number(len(planned), 'index')}?", abort=True, err=True)
         return await app.indexes.drop_unused()
 
-    _print_actions(run_with_app(uri, database, models, run), dry_run, as_json)
+    _print_actions(source.run(run), dry_run, as_json)
 
 
 @indexes.command()
+@takes_source
 def advise(
-    uri: Uri = None,
-    database: Database = None,
-    models: Modules = None,
+    source: AppSource,
     shapes: Annotated[
         Path | None,
         typer.Option("--shapes", help="The file that an App wrote (slow_query_file=)."),
@@ -155,7 +125,7 @@ def advise(
         )
         return await app.indexes.advise(wanted, verify=verify, sample=sample)
 
-    advices = run_with_app(uri, database, models, run)
+    advices = source.run(run)
     if as_json:
         typer.echo(json.dumps([_advice_as_json(advice) for advice in advices], indent=2))
         return
@@ -163,47 +133,7 @@ def advise(
         typer.echo(str(advice))
 
 
-# -- the App --------------------------------------------------------------------------------------
-
-
-def run_with_app(
-    uri: str | None,
-    database: str | None,
-    modules: Sequence[str] | None,
-    act: Callable[[App], Awaitable[Result]],
-) -> Result:
-    """Run ``act`` with an App on the database and the models; the App creates no index."""
-    if not uri or not database:
-        raise ConfigurationError(
-            "this command needs a database: --uri and --database, or EARNORM_URI and EARNORM_DATABASE"
-        )
-    import_modules(modules or ())
-
-    async def run() -> Result:
-        # A command that only looks must create nothing.
-        async with App(uri, database=database, create_indexes=False) as app:
-            if not app.known_models():
-                raise ConfigurationError(
-                    "no model is defined: name the modules that define them, "
-                    "--models shop.models or EARNORM_MODELS"
-                )
-            return await act(app)
-
-    return asyncio.run(run())
-
-
-def import_modules(modules: Iterable[str]) -> None:
-    """Import the modules of an application, also from the current directory."""
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            raise ConfigurationError(
-                f"--models {name}: the module cannot be imported: {type(error).__name__}: {error}"
-            ) from error
+# -- its arguments ---------------------------------------------------------------------------------
 
 
 def _read_shapes(path: Path) -> list[QueryShape]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
@@ -11,11 +11,10 @@ from typing import Annotated
 import typer
 
 from earnorm.application import App
-from earnorm.cli.indexes import AsJson, Modules, import_modules
+from earnorm.cli.app_source import NO_MODEL, AppSource
+from earnorm.cli.options import AsJson, takes_source
 from earnorm.exceptions import ConfigurationError
-from earnorm.features.provenance.provenance import Part, difference
-from earnorm.kernel import registry
-from earnorm.kernel.plugins import Selection, survey
+from earnorm.features.provenance.provenance import Contributions, Part, difference
 
 Name = Annotated[str | None, typer.Argument(help="A model's name; without it every model.")]
 With = Annotated[
@@ -28,9 +27,10 @@ Without = Annotated[
 ]
 
 
+@takes_source
 def models(
+    source: AppSource,
     name: Name = None,
-    modules: Modules = None,
     with_: With = None,
     without: Without = None,
     as_json: AsJson = False,
@@ -39,28 +39,40 @@ def models(
 
     With --with or --without a dry run: only what would come and what would go.
     """
-    import_modules(modules or ())
-    active = [r.name for r in survey(Selection.of_environment(os.environ)) if r.status == "active"]
-    before = _parts(active, name)
-    if not with_ and not without:
+    before, change = asyncio.run(_looked_at(source, name, with_ or (), without or ()))
+    if change is None:
         _print(before, as_json, {"": before})
         return
-    selected = [plugin for plugin in [*active, *(with_ or ())] if plugin not in (without or ())]
-    change = difference(before, _parts(list(dict.fromkeys(selected)), name))
     groups = {"+": list(change.added), "-": list(change.removed)}
     _print([*change.added, *change.removed], as_json, groups)
     if not as_json and not any(groups.values()):
         typer.echo("Nothing would change in the models.")
 
 
-def _parts(plugins: Sequence[str], name: str | None) -> list[Part]:
-    app = App("mongomock://", database="models", plugins=plugins)
+async def _looked_at(
+    source: AppSource, name: str | None, more: Sequence[str], less: Sequence[str]
+) -> tuple[list[Part], Contributions | None]:
+    async with source.made() as app:
+        before = _parts(app, name)
+        if not more and not less:
+            return before, None
+        selected = dict(app.loaded.instances())
+        selected |= {plugin: plugin for plugin in more if plugin not in selected}
+        for plugin in less:
+            selected.pop(plugin, None)
+        other = App(
+            "mongodb://localhost:27017",
+            database="models",
+            plugins=list(selected.values()),
+            disabled=app.features.keys() - app.loaded.available,
+        )
+        return before, difference(before, _parts(other, name))
+
+
+def _parts(app: App, name: str | None) -> list[Part]:
     with app.described():
-        if name is None and not registry.definitions():
-            raise ConfigurationError(
-                "no model is defined: name the modules that define them, "
-                "--models shop.models or EARNORM_MODELS"
-            )
+        if name is None and not app.known_models():
+            raise ConfigurationError(NO_MODEL)
         return app.parts(name)
 
 

@@ -1,23 +1,29 @@
-"""``earnorm recompute``: computes stored fields again, and stores defaults that documents lack."""
+"""``earnorm recompute``: computes stored fields again, works off what is owed, stores defaults that documents lack."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from earnorm.application import App
-from earnorm.cli.indexes import AsJson, Database, DryRun, Modules, Uri, run_with_app
+from earnorm.cli.app_source import AppSource
+from earnorm.cli.options import AsJson, DryRun, takes_source
 from earnorm.features.backfilling.backfill import Backfilled, backfill, fields_with_default
-from earnorm.features.computed.recomputing import Recomputed
+from earnorm.features.computed.owed.worker import OwedPart
+from earnorm.features.computed.plugin import worker_of
+from earnorm.features.computed.whole_models import Recomputed
+
+if TYPE_CHECKING:
+    from earnorm.model.base import BaseModel
 
 
+@takes_source
 def recompute(
-    uri: Uri = None,
-    database: Database = None,
-    models: Modules = None,
+    source: AppSource,
     model: Annotated[
         str | None, typer.Option("--model", help="Only this model, by its name.")
     ] = None,
@@ -30,15 +36,38 @@ def recompute(
             "--defaults", help="Store the defaults of fields that documents lack, instead."
         ),
     ] = False,
+    owed: Annotated[
+        bool,
+        typer.Option(
+            "--owed",
+            help="Work off what is owed, and try again what is set apart, instead; --dry-run lists it.",
+        ),
+    ] = False,
+    forget: Annotated[
+        bool,
+        typer.Option(
+            "--forget",
+            help="With --owed: delete what is owed for fields that this program does not have.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute stored fields anew, and write the values that differ. Reads in batches, in bounded memory."""
+    if owed:
+        if model is not None or field or defaults:
+            raise typer.BadParameter("--owed goes with --forget, --dry-run and --json only")
+        _work_off(source, forget, dry_run, as_json)
+        return
+
+    if forget:
+        raise typer.BadParameter("--forget goes with --owed")
+
     if field and model is None:
         raise typer.BadParameter("--field goes with --model")
 
     if defaults:
-        _store_defaults(uri, database, models, model, field or [], dry_run, as_json)
+        _store_defaults(source, model, field or [], dry_run, as_json)
         return
 
     def tell(done: Recomputed) -> None:
@@ -47,12 +76,14 @@ def recompute(
     async def run(app: App) -> list[Recomputed]:
         wanted = app.known_models() if model is None else [app.model(model)]
         computing = [item for item in wanted if _has_stored(item)]
+        # The records of a subclass are computed with those of its base.
+        computing = [item for item in computing if not _has_base_in(item, computing)]
         return [
             await app.recompute(item, fields=field or None, dry_run=dry_run, progress=tell)
             for item in (wanted if field else computing)
         ]
 
-    results = run_with_app(uri, database, models, run)
+    results = source.run(run)
     if as_json:
         typer.echo(json.dumps([asdict(item) for item in results], indent=2))
         return
@@ -65,10 +96,36 @@ def recompute(
         typer.echo("no model has stored computed fields")
 
 
+def _work_off(source: AppSource, forget: bool, dry_run: bool, as_json: bool) -> None:
+    async def run(app: App) -> list[OwedPart]:
+        worker = worker_of(app)
+        assert worker is not None  # the App is started
+        if not dry_run:
+            await worker.retry()
+            if forget:
+                await worker.forget()
+        return await worker.listed()
+
+    parts = source.run(run)
+    if as_json:
+        typer.echo(json.dumps([asdict(part) for part in parts], indent=2))
+    for part in () if as_json else parts:
+        told = f"{part.model} ({', '.join(part.fields)}): owed for {part.seconds:.0f} s"
+        if part.holder is not None:
+            told += f", {part.holder} is at it"
+        if part.foreign:
+            told += ", this program lacks a field of it and leaves it alone"
+        if part.error is not None:
+            told += f", set apart: {', '.join(part.ids)}: {part.error}"
+        typer.echo(told)
+    if not parts and not as_json:
+        typer.echo("nothing is owed")
+    if not dry_run and not all(part.foreign for part in parts):
+        raise typer.Exit(1)
+
+
 def _store_defaults(
-    uri: str | None,
-    database: str | None,
-    modules: list[str] | None,
+    source: AppSource,
     model: str | None,
     names: list[str],
     dry_run: bool,
@@ -86,7 +143,7 @@ def _store_defaults(
                 if names or fields_with_default(item._schema.fields)
             ]
 
-    results = run_with_app(uri, database, modules, run)
+    results = source.run(run)
     if as_json:
         typer.echo(json.dumps([asdict(item) for item in results], indent=2))
         return
@@ -96,6 +153,13 @@ def _store_defaults(
             typer.echo(f"{item.model}.{name}: {number} {what}")
     if not results:
         typer.echo("no model has a field with a default")
+
+
+def _has_base_in(model: type[BaseModel], models: Iterable[type[BaseModel]]) -> bool:
+    return any(
+        base is not model and base._root is model._root is not None and issubclass(model, base)
+        for base in models
+    )
 
 
 def _has_stored(model: type) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from earnorm.domain.ast import FALSE, TRUE, And, Condition, Domain, DomainSource, Not, Or, condition
 from earnorm.domain.bson_order import MISSING
-from earnorm.domain.ids import ID_TYPES, ids_of
+from earnorm.domain.ids import ID_TYPES, StoredId, ids_of
 from earnorm.domain.in_memory import matcher
+from earnorm.domain.one_of import OneOf
 from earnorm.domain.operators import OPERATORS, Operator
 from earnorm.domain.schema import Crossing, FieldLike, Path, Schema
 from earnorm.domain.to_mongo import to_filter
@@ -23,10 +24,12 @@ __all__ = [
     "DomainSource",
     "FieldLike",
     "Not",
+    "OneOf",
     "Operator",
     "Or",
     "Path",
     "Schema",
+    "StoredId",
     "condition",
     "ids_of",
     "matcher",

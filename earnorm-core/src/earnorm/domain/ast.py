@@ -6,7 +6,7 @@ A domain knows paths and operators by name only. ``operators`` says what they me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import ClassVar, Final, NoReturn, TypeAlias
 
 from earnorm.domain.values import PLAIN, freeze, hashable, identity, shorten, thaw
@@ -42,8 +42,54 @@ class Domain:
     depth: int = 1
     """Levels of nested combinations; a single condition has one."""
 
+    is_untrusted: bool = False
+    """True if a part of it came from a client, by :meth:`untrusted`. What uses it has the rights of
+    the principal, also inside of ``system()``."""
+
     def __new__(cls, source: DomainSource = None) -> Domain:  # noqa: D102  see the class
         return parse(source)
+
+    @staticmethod
+    def untrusted(
+        data: object,
+        *,
+        fields: Collection[str] | Mapping[str, Collection[str]],
+        operators: Collection[str] | None = None,
+        depth: int = 3,
+        conditions: int = 50,
+        values: int = 1_000,
+        length: int = 1_000,
+    ) -> Domain:
+        """Read a condition that an HTTP client or a language model has sent.
+
+        It names only what is allowed, has a bounded size, and is always used with the rights of
+        the acting principal, also inside of ``earnorm.system()``, alone or as a part of a domain.
+
+        Args:
+            data: The list notation, as JSON gives it.
+            fields: The paths that it may name; a mapping gives the operators of each.
+            operators: The operators that it may use; None means comparisons, ``in``, ``like``,
+                ``ilike`` and their negations.
+            depth: The most levels of combinations.
+            conditions: The most conditions.
+            values: The most values, those of lists included.
+            length: The most characters of a text.
+
+        Raises:
+            DomainError: It is malformed, too large, or names something else
+                (``code="untrusted"``). The message tells nothing of what is not allowed.
+            TypeError: ``fields`` or ``operators`` is one text, or offers ``any``.
+        """
+        from earnorm.domain.untrusted import Bounds, Offer
+
+        offer = Offer(fields, operators, Bounds(depth, conditions, values, length))
+        offer.check_size(data)
+        try:
+            domain = Domain(data)  # type: ignore[arg-type]  # it refuses what is no notation
+        except DomainError as error:
+            raise error.coded("untrusted") from None
+        offer.check(domain)
+        return marked(And, (domain,))
 
     def __and__(self, other: DomainSource) -> Domain:
         return And((self, Domain(other)))
@@ -204,23 +250,25 @@ _set_value = vars(Condition)["value"].__set__
 class _Combination(Domain):
     """The base of ``And`` and ``Or``, which are associative: each flattens children of its kind."""
 
-    __slots__ = ("children", "depth")
+    __slots__ = ("children", "depth", "is_untrusted")
 
     children: tuple[Domain, ...]
     depth: int
+    is_untrusted: bool
 
     _SIGN: ClassVar[str]
     _NEUTRAL: ClassVar[_Constant]
 
     def __new__(cls, children: Iterable[Domain] = ()) -> _Combination:
         flat: list[Domain] = []
-        depth = 0
+        depth, is_untrusted = 0, False
         for child in children:
             if type(child) is Condition:
                 flat.append(child)  # the common case; its depth is 1
                 depth = depth or 1
                 continue
             below = _checked_domain(child).depth
+            is_untrusted = is_untrusted or child.is_untrusted
             if type(child) is cls:
                 flat += child.children
                 below -= 1
@@ -231,6 +279,7 @@ class _Combination(Domain):
         self = object.__new__(cls)
         _set(self, "children", tuple(flat))
         _set(self, "depth", _checked_depth(1 + depth))
+        _set(self, "is_untrusted", is_untrusted)
         return self
 
     def __eq__(self, other: object) -> bool:
@@ -245,7 +294,9 @@ class _Combination(Domain):
     def __hash__(self) -> int:
         return hash((self._SIGN, self.children))
 
-    def __reduce__(self) -> tuple[type[_Combination], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[object, ...]:
+        if self.is_untrusted:
+            return marked, (type(self), self.children)
         return type(self), (self.children,)
 
     def conditions(self) -> Iterator[Condition]:
@@ -253,6 +304,9 @@ class _Combination(Domain):
             yield from child.conditions()
 
     def simplify(self) -> Domain:
+        return marked(And, (self._simplified(),)) if self.is_untrusted else self._simplified()
+
+    def _simplified(self) -> Domain:
         opposite = ~self._NEUTRAL
         kept: dict[Domain, None] = {}  # ordered, without repetitions
         for child in self.children:
@@ -296,14 +350,16 @@ class Or(_Combination):
 class Not(Domain):
     """A domain that is true exactly when its child is not, also for records without the field."""
 
-    __slots__ = ("child", "depth")
+    __slots__ = ("child", "depth", "is_untrusted")
 
     child: Domain
     depth: int
+    is_untrusted: bool
 
     def __new__(cls, child: Domain) -> Not:
         self = object.__new__(cls)
         _set(self, "child", _checked_domain(child))
+        _set(self, "is_untrusted", child.is_untrusted)
         _set(self, "depth", _checked_depth(1 + child.depth))
         return self
 
@@ -327,6 +383,13 @@ class Not(Domain):
 
     def prefix(self) -> list[object]:
         return ["!", *self.child.prefix()]
+
+
+def marked(kind: type[_Combination], children: Iterable[Domain]) -> Domain:
+    """Return a combination that came from a client; see :meth:`Domain.untrusted`."""
+    made = kind(children)
+    _set(made, "is_untrusted", True)
+    return made
 
 
 def condition(path: str, operator: str, value: object) -> Domain:

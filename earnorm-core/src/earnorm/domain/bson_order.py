@@ -18,6 +18,8 @@ from typing import Any, Final, cast
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex
 from bson.timestamp import Timestamp
 
+from earnorm.domain.paths import is_position
+
 __all__ = ["MISSING", "NULL_KEY", "UNDEFINED_KEY", "Key", "Missing", "key", "sort_keys"]
 
 Key = tuple[int, Any]
@@ -57,6 +59,9 @@ def _key_of_base(kind: type) -> Callable[[Any], Key]:
     for base in kind.__mro__:
         if base in _KEYS:
             return _KEYS[base]
+    form: Callable[[Any], Any] | None = getattr(kind, "bson_form", None)
+    if form is not None:  # a value that becomes BSON later, e.g. when it is encrypted
+        return lambda value: key(form(value))
     raise TypeError(f"a {kind.__name__} is no stored value")
 
 
@@ -142,7 +147,7 @@ def sort_keys(value: object, parts: Sequence[str]) -> list[Key]:
 
 def _keys_of_items(items: list[object], parts: Sequence[str]) -> list[Key]:
     part = parts[0]
-    if part.isdecimal():
+    if is_position(part):
         item = items[int(part)] if int(part) < len(items) else MISSING
         if parts[1:] or item == []:
             return sort_keys(item, parts[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from bson import Int64, ObjectId
@@ -12,7 +12,10 @@ from earnorm.domain.schema import ID_PATHS, Schema
 from earnorm.domain.values import thaw
 from earnorm.exceptions import DomainError
 
-__all__ = ["ID_TYPES", "ids_of", "split_ids"]
+__all__ = ["ID_TYPES", "StoredId", "ids_of", "split_ids"]
+
+StoredId: TypeAlias = ObjectId | str | int | UUID
+"""A stored id of one of ``ID_TYPES``."""
 
 ID_TYPES: Final = frozenset({ObjectId, str, int, Int64, UUID})
 """Types of stored ids that Python and the server compare alike; they compare 1.0 and True

@@ -12,8 +12,10 @@ from typing import Any, TypeAlias
 from earnorm.domain.ast import FALSE, TRUE, And, Condition, Domain, Not, Or
 from earnorm.domain.bson_order import MISSING
 from earnorm.domain.operators import OPERATORS, Operator, Test, bind
+from earnorm.domain.paths import is_position
 from earnorm.domain.schema import Schema
 from earnorm.domain.values import is_dict, is_list
+from earnorm.exceptions import DomainError
 
 __all__ = ["matcher"]
 
@@ -64,6 +66,8 @@ def _not(predicate: Predicate) -> Predicate:
 
 def _condition(node: Condition, schema: Schema, operators: _Operators) -> Predicate:
     operator, db_path, operand = bind(node, schema, operators)
+    if node.value is not None and not (operator.pathless or operator.whole):
+        _refuse_placed(node, schema)
     if operand is TRUE or operand is FALSE:
         return _constant(operand is TRUE)
     if operator.nested:
@@ -78,6 +82,17 @@ def _condition(node: Condition, schema: Schema, operators: _Operators) -> Predic
         return test(values)
 
     return check
+
+
+def _refuse_placed(node: Condition, schema: Schema) -> None:
+    path = schema.resolve(node.path)
+    field: Any = path.field
+    if path.limits is not None and getattr(field, "is_placed", False):
+        raise DomainError(
+            f"({node.path!r}, {node.operator!r}): only the database has the stored form of such a value; "
+            f"search for it",
+            loc=(node.path,),
+        )
 
 
 def _on_field(name: str, whole: bool, test: Test) -> Predicate:
@@ -132,7 +147,5 @@ def _collect_elements(
 
 
 def _position(name: str) -> int:
-    """Return the position in a list that a part of a path means, or -1; ``01`` is a key."""
-    if name.isascii() and name.isdecimal() and len(name) < 10 and name == str(int(name)):
-        return int(name)
-    return -1
+    """Return the position in a list that a part of a path means, or -1."""
+    return int(name) if is_position(name) else -1

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bson import ObjectId
 
 from earnorm.exceptions import LongList
 
-__all__ = ["LARGEST", "chunks", "list_bytes", "listed"]
+__all__ = ["LARGEST", "chunks", "list_bytes", "listed", "slices"]
+
+T = TypeVar("T")
 
 LARGEST: Final = 16_000_000
 """The most bytes of one list; a server accepts 16 MiB for a whole filter."""
@@ -60,6 +62,11 @@ def list_bytes(values: Sequence[Any]) -> int:
     return total + 4 * number
 
 
+def slices(items: Sequence[T], length: int) -> Iterator[Sequence[T]]:
+    """Cut a sequence into parts of this length; the last one may be shorter."""
+    return (items[start : start + length] for start in range(0, len(items), length))
+
+
 # A filter may have 16 MB; a third of it leaves room for the conditions that layers add.
 _PART_BYTES: Final = 5_000_000
 # Bytes of an item beside its value: its type, its position in the list as digits, and a NUL.
@@ -70,10 +77,9 @@ def chunks(pks: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """Cut ids into parts that each fit in one filter: 238,000 ObjectIds, or fewer long texts."""
     if not pks:
         return
-    longest = max(map(_size, pks)) if any(type(pk) is not ObjectId for pk in pks) else 12
+    longest = max(map(_size, pks)) if set(map(type, pks)) != {ObjectId} else 12
     number = max(1, _PART_BYTES // (longest + _OVERHEAD))
-    for start in range(0, len(pks), number):
-        yield pks[start : start + number]
+    yield from slices(pks, number)
 
 
 def _size(pk: Any) -> int:

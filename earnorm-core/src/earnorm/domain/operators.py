@@ -28,8 +28,9 @@ from earnorm.domain.geo import (
 )
 from earnorm.domain.like import LikePattern
 from earnorm.domain.long_lists import listed
+from earnorm.domain.one_of import OneOf
 from earnorm.domain.regex import portable_regex
-from earnorm.domain.schema import Crossing, FieldLike, Path, Schema
+from earnorm.domain.schema import Crossing, FieldLike, Path, Schema, kept_types
 from earnorm.domain.values import PLAIN, PLAIN_STORED, is_dict, is_list, shorten, stored, thaw
 from earnorm.exceptions import DomainError, UnresolvedDomain, nearest
 
@@ -105,6 +106,14 @@ Bound = tuple[Operator, str, Operand]
 """A condition bound to its schema: the operator, the path in the document, the operand."""
 
 
+def _negation_hint(condition: Condition, operators: Mapping[str, Operator]) -> str:
+    """Return how to negate an operator that has no negative of its own name; else nothing."""
+    positive = condition.operator.removeprefix("not ")
+    if positive == condition.operator or positive not in operators:
+        return ""
+    return f"; the complement of {positive!r} is '!', ({condition.path!r}, {positive!r}, ...)"
+
+
 def bind(condition: Condition, schema: Schema, operators: Mapping[str, Operator]) -> Bound:
     """Resolve the path, find the operator, and convert the value.
 
@@ -115,12 +124,14 @@ def bind(condition: Condition, schema: Schema, operators: Mapping[str, Operator]
     if operator is None:
         raise DomainError(
             f"({condition.path!r}, {condition.operator!r}): no such operator"
-            f"{nearest(condition.operator, operators)}",
+            f"{_negation_hint(condition, operators) or nearest(condition.operator, operators)}",
             loc=(condition.path,),
         )
     if operator.relational:
         raise unresolved(condition, schema)
     path = _ANYWHERE if operator.pathless else schema.resolve(condition.path)
+    if path.limits is not None:
+        _check_limits(path.limits, condition)
     value: Any = condition.value
     if type(value) not in PLAIN:
         value = thaw(value)
@@ -137,6 +148,14 @@ def bind(condition: Condition, schema: Schema, operators: Mapping[str, Operator]
         raise DomainError(
             f"({condition.path!r}, {condition.operator!r}): {error}", loc=(condition.path,)
         ) from error
+
+
+def _check_limits(limits: Callable[[str, object], str], condition: Condition) -> None:
+    reason = limits(condition.operator, condition.value)
+    if reason:
+        raise DomainError(
+            f"({condition.path!r}, {condition.operator!r}): {reason}", loc=(condition.path,)
+        )
 
 
 TREE_OPERATORS: Final = frozenset({"child_of", "parent_of"})
@@ -176,7 +195,7 @@ class ElementSchema:
             raise DomainError(
                 f"{path!r} does not lie inside {self._path!r}", loc=(self._path, path)
             )
-        return Path(inner.db_path.removeprefix(self._db_path), inner.field)
+        return replace(inner, db_path=inner.db_path.removeprefix(self._db_path))
 
     def substitute(self, path: str) -> None:
         """Return None, because nothing inside an element is computed."""
@@ -192,11 +211,14 @@ class ElementSchema:
 # --- values ---------------------------------------------------------------------------------------
 
 
+_NOT_ONE_VALUE: Final = frozenset({Day, OneOf})
+
+
 def _value(field: FieldLike, value: Any) -> Any:
     if value is None:
         return None
     operand = field.operand(value)
-    return operand if type(operand) is Day else stored(operand)
+    return operand if type(operand) in _NOT_ONE_VALUE else stored(operand)
 
 
 def _no_items(value: Any) -> bool:
@@ -217,7 +239,7 @@ def _equal_if_set(field: FieldLike, value: Any) -> Any:
 
 def _ordered(field: FieldLike, value: Any) -> Any:
     operand = None if _unset(value) else _value(field, value)
-    if operand is None or isinstance(operand, dict | list):
+    if operand is None or isinstance(operand, dict | list | OneOf):
         raise ValueError(f"{shorten(value)} has no order; to find unset values use ('=', None)")
     return operand
 
@@ -229,6 +251,9 @@ _NEED_NO_CHECK: Final = PLAIN_STORED - {str, int}
 def _listed(field: FieldLike, value: Any) -> list[Any]:
     convert = field.operand
     values = value if is_list(value) else [value]
+    kinds = set(map(type, values))
+    if kinds <= kept_types(convert):
+        return list(values)  # 1,000 ids take a tenth of the time this way
     operands = [None if item is None else convert(item) for item in values]
     kinds = set(map(type, operands))
     if kinds <= _NEED_NO_CHECK:
@@ -237,6 +262,10 @@ def _listed(field: FieldLike, value: Any) -> list[Any]:
         raise ValueError(
             "a day is no point in time, and stands in no list; use '=' for each with '|'"
         )
+    if OneOf in kinds:
+        operands = [
+            form for one in operands for form in (one.forms if type(one) is OneOf else (one,))
+        ]
     for operand in operands:
         stored(operand)
     for operand in operands:
@@ -253,6 +282,13 @@ def _listed_or(empty: Domain) -> Callable[[FieldLike, Any], Operand]:
     return lambda field, value: _listed(field, value) or empty
 
 
+def _all(field: FieldLike, value: Any) -> Any:
+    values = value if is_list(value) else [value]
+    if any(type(field.operand(item)) is OneOf for item in values if item is not None):
+        raise ValueError("a value of this field has several stored forms; use '=' or 'in'")
+    return _listed(field, value) or TRUE
+
+
 def _flag(_: FieldLike, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"'exists' takes True or False, not {shorten(value)}")
@@ -261,7 +297,7 @@ def _flag(_: FieldLike, value: Any) -> bool:
 
 def _length(_: FieldLike, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise ValueError(f"a size is an integer from 0 on, not {shorten(value)}")
+        raise ValueError(f"a size is an integer from 0 to 2**31 - 1, not {shorten(value)}")
     return value
 
 
@@ -294,6 +330,8 @@ def _eq(path: str, operand: Any) -> dict[str, Any]:
         return {path: {"$in": list(_UNSET_VALUES)}}
     if type(operand) is Day:
         return {path: operand.equals()}
+    if type(operand) is OneOf:
+        return {path: {"$in": list(operand.forms)}}
     return {path: {"$eq": operand}}
 
 
@@ -302,6 +340,8 @@ def _ne(path: str, operand: Any) -> dict[str, Any]:
         return {path: {"$nin": list(_UNSET_VALUES)}}
     if type(operand) is Day:
         return {path: {"$not": operand.equals()}}
+    if type(operand) is OneOf:
+        return {path: {"$nin": list(operand.forms)}}
     return {path: {"$ne": operand}}
 
 
@@ -339,6 +379,8 @@ def _with_regex(path: str, pattern: re.Pattern[str]) -> dict[str, Any]:
 def _is_equal(operand: Any) -> Test:
     if operand is _EMPTY:
         return _is_in(_UNSET_VALUES)
+    if type(operand) is OneOf:
+        return _is_in(operand.forms)
     if type(operand) is Day:
         # As on the server, two different items of a list may meet the two limits.
         from_start, before_end = _compared("$gte")(operand.start), _compared("$lt")(operand.end)
@@ -474,7 +516,7 @@ _TABLE: Final = (
     *_like_pair("=ilike", anchored=True, ignore_case=True),
     Operator("exists", _flag, _with("$exists"), _exists, whole=True),
     Operator("size", _length, _with("$size"), _has_size, whole=True),
-    Operator("all", _listed_or(TRUE), listed("all", "$all"), _has_all),
+    Operator("all", _all, listed("all", "$all"), _has_all),
     Operator("elem", _not_prepared, _with("$elemMatch"), _has_element, whole=True, nested=True),
     Operator("regex", _regex, _with_regex, _matches_regex),
     Operator("near", near_operand, near_filter, is_near),

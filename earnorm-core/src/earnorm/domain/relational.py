@@ -7,8 +7,7 @@ requires ``a`` to be set, and its complement is ``a not any (b = v)``, which fin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from earnorm.domain.ast import TRUE, And, Condition, Domain, Or
 from earnorm.domain.operators import TREE_OPERATORS, ElementSchema, Operator, unresolved
@@ -21,8 +20,7 @@ __all__ = ["Link", "Reading", "Tree", "asks_others", "element_schema", "items", 
 _Operators: TypeAlias = Mapping[str, Operator]
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """The condition that a record (``negated``: no record) of the relation fulfils the domain."""
 
     crossing: Crossing
@@ -30,8 +28,7 @@ class Link:
     negated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(NamedTuple):
     """The condition that the value of ``path`` is a start record or below (``upwards``: above) one.
 
     ``crossing`` is the relation to the model of the tree; it is None if the path is the model's own
@@ -193,25 +190,24 @@ def merged(node: Domain, schema: Schema, operators: _Operators) -> Domain:
     """Merge the conditions across one relation into one, if that means the same.
 
     It always does under OR. Under AND it does for a relation to one record; of several records,
-    different ones may meet the conditions.
+    different ones may meet the conditions. Negated conditions are the reverse: that no record
+    fulfils one condition, and none another, is that none fulfils either.
     """
     if not isinstance(node, And | Or):
         return node
-    links: dict[str, list[Domain]] = {}
+    links: dict[tuple[str, bool], list[Domain]] = {}
     kept: list[Domain] = []
     for child in node.children:
         link = read(child, schema, operators) if isinstance(child, Condition) else child
-        if (
-            isinstance(link, Link)
-            and not link.negated
-            and (link.crossing.single or isinstance(node, Or))
+        if isinstance(link, Link) and (
+            link.crossing.single or isinstance(node, And if link.negated else Or)
         ):
             # Conditions across one relation begin with the same path.
-            name = _relation_path(link.crossing, child)
-            if name in links:
-                links[name].append(link.domain)
+            key = (_relation_path(link.crossing, child), link.negated)
+            if key in links:
+                links[key].append(link.domain)
                 continue
-            links[name] = [link.domain]
+            links[key] = [link.domain]
         kept.append(child)
     if all(len(domains) == 1 for domains in links.values()):
         return node
@@ -221,18 +217,24 @@ def merged(node: Domain, schema: Schema, operators: _Operators) -> Domain:
 def _joined(
     child: Domain,
     node: And | Or,
-    links: Mapping[str, list[Domain]],
+    links: Mapping[tuple[str, bool], list[Domain]],
     schema: Schema,
     operators: _Operators,
 ) -> Domain:
     if not isinstance(child, Condition):
         return child
     link = read(child, schema, operators)
-    if not isinstance(link, Link) or link.negated:
+    if not isinstance(link, Link):
         return child
     name = _relation_path(link.crossing, child)
-    domains = links.get(name, ())
-    return Condition(name, "any", type(node)(domains)) if len(domains) > 1 else child
+    domains = links.get((name, link.negated), ())
+    if len(domains) < 2:
+        return child
+    if link.negated:
+        # That no record fulfils one, and none another: none fulfils either.
+        inner = Or(domains) if isinstance(node, And) else And(domains)
+        return Condition(name, "not any", inner)
+    return Condition(name, "any", type(node)(domains))
 
 
 def _relation_path(crossing: Crossing, child: Domain) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 ID_PATHS: Final = frozenset({"_id", "id", "pk"})
 """The paths that mean a record's id."""
@@ -30,12 +30,38 @@ class FieldLike(Protocol):
         ...
 
 
+_UNCHANGED: Final = "_earnorm_unchanged"
+_NO_TYPES: Final[frozenset[type]] = frozenset()
+Convert = TypeVar("Convert", bound=Callable[..., Any])
+
+
+def keeps(*types: type) -> Callable[[Convert], Convert]:
+    """Mark an ``operand`` that returns each value of exactly these types as it is.
+
+    Lists of such values are not converted item by item.
+    """
+
+    def mark(operand: Convert) -> Convert:
+        setattr(operand, _UNCHANGED, frozenset(types))
+        return operand
+
+    return mark
+
+
+def kept_types(operand: Callable[..., Any]) -> frozenset[type]:
+    """Return the types whose values an ``operand`` returns as they are."""
+    kept: frozenset[type] = getattr(operand, _UNCHANGED, _NO_TYPES)
+    return kept
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
     """A resolved path: the path in the stored document, and the field at its end."""
 
     db_path: str
     field: FieldLike
+    limits: Callable[[str, object], str] | None = None
+    """Returns why a condition with this operator and value is refused; None where all may be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ call its functions, and these begin with ``need_feature``."""
 
 SETTINGS: Final[Mapping[str, Sequence[str]]] = {
     "coalescing": ("coalesce",),
+    "recompute": ("recompute_limit", "recompute_interval"),
     "slow_queries": ("slow_query", "slow_query_file"),
 }
 """The keywords of an App with which it makes a feature's class, by the feature's name."""
@@ -55,7 +56,7 @@ class is made."""
 STEPS: Final = frozenset(
     {
         *("authors", "commands", "computed", "computed elsewhere", "delegation"),
-        *("inverses", "parent_store"),
+        *("inverses", "owed", "parent_store"),
         *("revisions", "sequences", "timestamps"),
     }
 )

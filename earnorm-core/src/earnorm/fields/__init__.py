@@ -3,7 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from earnorm.fields.base import ConvertingField, Field, FieldOptions, MutableField
+from earnorm.fields.base import (
+    ConvertingField,
+    Field,
+    FieldOptions,
+    MutableField,
+    N,
+    ValueOptions,
+)
 from earnorm.fields.files import File
 from earnorm.fields.identifiers import UUID, Binary, ObjectIdField
 from earnorm.fields.many2many import Many2many
@@ -80,6 +87,7 @@ __all__ = [
     "MoneyValue",
     "MultiPolygon",
     "MutableField",
+    "N",
     "ObjectIdField",
     "One2many",
     "Phone",
@@ -94,5 +102,6 @@ __all__ = [
     "Text",
     "Time",
     "Url",
+    "ValueOptions",
     "Vector",
 ]

@@ -21,8 +21,10 @@ from typing import (
     Annotated,
     Any,
     ClassVar,
+    Final,
     Generic,
     Literal,
+    NamedTuple,
     Protocol,
     Self,
     TypeAlias,
@@ -41,12 +43,15 @@ from earnorm.exceptions import EarnORMError, ErrorDetail, UnreadableDocument
 from earnorm.fields.expressions import Expressions, FieldPath
 from earnorm.fields.json_forms import json_form
 from earnorm.fields.record_ids import id_operand
+from earnorm.fields.refused import REFUSED
+from earnorm.fields.secrets import guarded
 
 V = TypeVar("V")
 if TYPE_CHECKING:
     # Defaults of type parameters came with Python 3.13 (PEP 696); type checkers always know them.
     from typing_extensions import TypeVar as _TypeVar
 
+    from earnorm.fields.kinds_inside import KindsInside
     from earnorm.model.embedded import EmbeddedModel
 
     N = _TypeVar("N", Literal[True], Literal[False], default=Literal[False])
@@ -88,26 +93,75 @@ class FieldOptions(CommonOptions, total=False):
     """A path whose value this field has, e.g. ``"partner_id.country_id.code"``."""
     store: bool
     """Keep the computed value in the document, and recompute it when what it depends on changes."""
+    recompute: Literal["now", "later"]
+    """Recompute a stored value always in the transaction of the change, or always after it; without
+    it the number of records decides."""
     search: str
     """The name of the class method that gives a domain for ``(operator, value)``."""
     inverse: str
     """The name of the method that takes a written value and changes other fields."""
 
 
+class ValueOptions(FieldOptions, Generic[V, N], total=False):
+    """All options that a field class of one's own passes on to its base, by the type of its value.
+
+    ``N`` tells type checkers whether a value may be None. mypy takes the ``N`` that ``super()`` has
+    for another one, so the call names the class::
+
+        class Code(Field[str, N]):
+            def __init__(self, *, length: int = 8, **options: Unpack[ValueOptions[str, N]]) -> None:
+                super(Code, self).__init__(**options)
+                self.length = length
+    """
+
+    required: N
+    """The record cannot be stored without a value."""
+    default: V | Callable[[], V] | None
+    """The value of a new record; a callable without arguments makes a fresh one each time."""
+    validators: Iterable[Validator[V]]
+    """Each gets the value after its type was checked, and returns the one to store."""
+
+
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """The source of a computed value: names of methods and a path, empty if there is none."""
+    """The source of a computed value: names of methods and a path, empty if there is none.
+
+    ``recompute`` is ``"now"`` or ``"later"``, or empty if the number of records decides.
+    """
 
     compute: str
     related: str
     search: str
     inverse: str
+    recompute: str = ""
+
+
+class Contents(NamedTuple):
+    """The values that lie inside a value of a field, by the fields that check them; None for none.
+
+    Attributes:
+        items: The field of the items of a list or a set.
+        values: The field of the values of a dict.
+        model: The class of an embedded object.
+        kinds: Its kinds, where the object may be of a subclass.
+    """
+
+    items: Field[Any, Any] | None = None
+    values: Field[Any, Any] | None = None
+    model: type[EmbeddedModel] | None = None
+    kinds: KindsInside | None = None
+
+    @property
+    def each(self) -> Field[Any, Any] | None:
+        """The field of each value in a list, a set or a dict."""
+        return self.values if self.items is None else self.items
+
+
+_NO_CONTENTS: Final = Contents()
 
 
 class Record(Protocol):
     """The part of a record that its fields use."""
-
-    _originals: dict[str, Any]
 
     def _absent(self, field: Field[Any, Any]) -> Any: ...
 
@@ -183,10 +237,19 @@ class Field(Expressions[V], Generic[V, N]):
     """A value can be given in a constructor, an assignment or a write."""
     how_to_write: ClassVar[str] = ""
     """The way to write a field that is not assignable, for messages."""
+    internal: bool = False
+    """A feature keeps its own data in it: nobody hands a value in."""
     identifies: bool = True
     """The id of a record can be of this kind: conditions take its stored form and its JSON text."""
     of_records: bool = False
     """Only a record can have the field, not an embedded object or a list."""
+    secret: bool = False
+    """The value is shown nowhere: not in dicts, JSON, exports, bodies of responses, pickles, error
+    messages, caches and audit entries. Nothing is ordered, grouped or aggregated by it."""
+    operators: frozenset[str] = frozenset()
+    """The operators that conditions on a secret field may have."""
+    is_placed: ClassVar[bool] = False
+    """The operand of a condition depends on the place of the field; see ``placed``."""
 
     name: str
     db_name: str
@@ -226,6 +289,16 @@ class Field(Expressions[V], Generic[V, N]):
     ) -> None:
         self._bind(required, default, choices, validators, options)
 
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, given):
+            # The default of N, which type checkers know, is written nowhere: Many2one["Author"].
+            given = given if isinstance(given, tuple) else (given,)
+            wanted = cls.__parameters__
+            if wanted and wanted[-1] is N and len(given) == len(wanted) - 1:
+                given += (Literal[False],)
+            return super().__class_getitem__(given if len(given) > 1 else given[0])
+
     def _bind(
         self,
         required: bool,
@@ -262,7 +335,7 @@ class Field(Expressions[V], Generic[V, N]):
         kind = type(self).__name__
         compute, related = options.get("compute", ""), options.get("related", "")
         if not (compute or related):
-            given = sorted({"store", "search", "inverse"} & options.keys())
+            given = sorted({"store", "search", "inverse", "recompute"} & options.keys())
             if given:
                 raise TypeError(f"{kind}({given[0]}=...) goes with compute= or related=")
             return
@@ -275,11 +348,22 @@ class Field(Expressions[V], Generic[V, N]):
         self.stored = bool(options.get("store", False))
         if not self.stored and (self.unique or self.index):
             raise TypeError(f"{kind}(index=True) of a computed field needs store=True")
+        recompute = options.get("recompute", "")
+        if recompute not in ("", "now", "later"):
+            raise TypeError(
+                f'{kind}(recompute={recompute!r}): "now" is in the transaction of the change, "later" '
+                f"after it"
+            )
+        if recompute and not self.stored:
+            raise TypeError(
+                f"{kind}(recompute={recompute!r}) needs store=True: another value is computed when it "
+                f"is read"
+            )
         self._refuse_if_computed(options)
         self.copy = False
         self.of_records = True
         self.computed = Computed(
-            compute, related, options.get("search", ""), options.get("inverse", "")
+            compute, related, options.get("search", ""), options.get("inverse", ""), recompute
         )
 
     def _refuse_if_computed(self, options: Mapping[str, Any]) -> None:
@@ -344,6 +428,19 @@ class Field(Expressions[V], Generic[V, N]):
             raise ValueError(f"a {type(value).__name__} is no value to compare {self.name} with")
         return self.encode(value)
 
+    def comparable(self, stored: Any) -> Any:
+        """Return BSON data that is the same for equal values, of the stored form that memory has."""
+        return stored
+
+    def placed(self, identity: str, db_path: str) -> Self:
+        """Return the field with its place, for conditions; it is asked where ``is_placed`` is true.
+
+        Args:
+            identity: The name that identifies the model's records; see ``ModelView.identity``.
+            db_path: The stored path, without positions in lists.
+        """
+        return self
+
     def json_type(self) -> Any:
         """Return the type of a value in a request or response body, as pydantic understands it."""
         return self.annotation()
@@ -381,6 +478,8 @@ class Field(Expressions[V], Generic[V, N]):
         kind = self._limited(self.annotation())
         if self.validators:
             kind = Annotated[(kind, *(pydantic.AfterValidator(v) for v in self.validators))]
+        if self.secret and self.contents().each is None:  # a container's items are guarded each
+            kind = Annotated[kind, pydantic.WrapValidator(guarded)]
         return kind
 
     def json_annotation(self) -> Any:
@@ -484,6 +583,10 @@ class Field(Expressions[V], Generic[V, N]):
         """Return the fields with which a path can continue, or None if they are not known (yet)."""
         return self.parts if self.structure is None else self.structure._schema.fields
 
+    def contents(self) -> Contents:
+        """Return the fields of the values that lie inside a value of this field."""
+        return _NO_CONTENTS
+
     def _on_class(self) -> Any:
         return FieldPath(self.name, self) if self.has_inside else self
 
@@ -515,7 +618,7 @@ class ConvertingField(Field[V, N]):
                 return record._absent(self)
             if value is None or self.is_decoded(value):
                 return value
-            if is_refused(record, self.name):
+            if REFUSED and is_refused(record, self.name):
                 return value
             try:
                 decoded = self.decode(value)
@@ -558,8 +661,9 @@ class MutableField(ConvertingField[V, N]):
                 value = state[name]
             except KeyError:
                 return record._absent(self)
-            originals = record._originals_or_new()
-            if name not in originals and not is_refused(record, name):
+            pending = getattr(record, "_pending", None) or record._pending_or_new()
+            originals = pending.originals
+            if name not in originals and name not in pending.refused:
                 try:
                     decoded = None if value is None else self.decode(value)
                     if self.holds_objects:  # they note their own changes
@@ -620,12 +724,18 @@ def unreadable(record: Record, field: Field[Any, Any], error: Exception) -> Earn
 
 
 def is_refused(record: Any, name: str) -> bool:
-    """Return whether the record keeps a value that was assigned and refused, as it was given."""
-    return name in getattr(record, "_unchecked", ())
+    """Return whether the record keeps a value that was assigned and refused, as it was given.
+
+    It need not be called where ``REFUSED`` is empty.
+    """
+    pending = getattr(record, "_pending", None)
+    return pending is not None and name in pending.refused
 
 
 def is_async(function: object) -> bool:
     """Return whether calling the function gives a coroutine."""
+    while isinstance(function, partial):  # inspect knows no partial of a bound method
+        function = function.func
     call = getattr(function, "__call__", None)  # noqa: B004 - its definition is needed
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
@@ -640,6 +750,10 @@ def freeze(value: Any) -> Any:
     return value
 
 
+INTERNAL: Final = "is kept by EarnORM itself, and takes no value"
+"""The message about a value that is given for an internal field."""
+
+
 def not_written(field: Field[Any, Any]) -> ErrorDetail:
     """Make the error for a value that is given for a computed field."""
     computed = field.computed
@@ -647,9 +761,22 @@ def not_written(field: Field[Any, Any]) -> ErrorDetail:
     if field.delegated:
         message = f"belongs to the record of {field.delegated}: create() and write() take it"
         return {"loc": (field.name,), "msg": message, "type": "readonly"}
+    if computed.inverse:
+        message = f"{computed.inverse}() takes the whole value, and no part or change of it"
+        return {"loc": (field.name,), "msg": message, "type": "readonly"}
     how = f"by {computed.compute}()" if computed.compute else f"from {computed.related}"
     message = f"is computed {how} and cannot be written; inverse= names a method that takes a value"
     return {"loc": (field.name,), "msg": message, "type": "readonly"}
+
+
+def not_fetched(field: Field[Any, Any]) -> tuple[str, str]:
+    """Say of a computed field that is not stored where its value is, and how to have it."""
+    assert field.computed is not None
+    related = field.computed.related
+    if related:
+        link = related.partition(".")[0]
+        return f"is that of {related!r}", f"only({link!r}).prefetch({link!r}) loads that record"
+    return "is computed when it is read", "name the fields that it depends on"
 
 
 def not_searched(schema: str, field: Field[Any, Any]) -> str:

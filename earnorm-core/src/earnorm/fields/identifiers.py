@@ -12,6 +12,7 @@ from bson import Binary as BsonBinary
 from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
+from earnorm.domain.schema import keeps
 from earnorm.fields.base import Field, FieldOptions, N, Validator
 
 
@@ -46,6 +47,7 @@ class ObjectIdField(Field[ObjectId, N]):
     def bson_schema(self) -> Mapping[str, Any]:
         return {"bsonType": "objectId"}
 
+    @keeps(ObjectId)
     def operand(self, value: Any) -> Any:
         if value is None or isinstance(value, ObjectId):
             return value

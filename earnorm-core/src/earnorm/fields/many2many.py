@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Unpack
 
 from earnorm.exceptions import ConfigurationError
 from earnorm.fields.base import CommonOptions
 from earnorm.fields.relational import (
+    C,
     Commands,
     Join,
     OnDelete,
     ToMany,
+    checked_exists,
     checked_on_delete,
     is_recordset,
 )
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
-
-C = TypeVar("C", bound="BaseModel")
 
 
 class Many2many(ToMany[C], Generic[C]):
@@ -43,6 +43,8 @@ class Many2many(ToMany[C], Generic[C]):
         on_delete: For stored ids: ``"set_null"`` removes the id of a deleted record from the list,
             ``"restrict"`` refuses the deletion. Without it the id stays, and loading skips it.
         default: For stored ids: a callable that gives records or ids of a new record.
+        exists: For stored ids: those that somebody sets must lead to records that exist; see
+            ``Many2one``.
     """
 
     through: type[Any] | str | None
@@ -58,6 +60,7 @@ class Many2many(ToMany[C], Generic[C]):
         order: str | None = None,
         default: Callable[[], Iterable[Any]] | None = None,
         on_delete: OnDelete | None = None,
+        exists: bool = False,
         **options: Unpack[CommonOptions],
     ) -> None:
         self._bind(False, default, None, (), options)
@@ -80,7 +83,12 @@ class Many2many(ToMany[C], Generic[C]):
             )
         if not self.stored and (default is not None or on_delete is not None):
             raise TypeError("Many2many(): only stored ids have a default, or an on_delete")
+        if not self.stored and exists:
+            raise TypeError(
+                "Many2many(): exists= is for stored ids; give it to the field with them"
+            )
         self.on_delete = checked_on_delete(self, on_delete, options)
+        self.must_exist = checked_exists(self, exists, options)
 
     @property
     def through_name(self) -> str:

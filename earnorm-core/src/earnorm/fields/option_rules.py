@@ -64,7 +64,7 @@ def check_item(owner: Field[Any, Any], item: Field[Any, Any], what: str = "item"
     given = {
         "default": item.default is not None,
         "readonly": item.readonly,
-        "copy": item.copy is bool(item.unique),
+        "copy": item.copy is bool(item.unique) and "copy" in item.given_options,
         "db_name": bool(item.db_name),
         "string": bool(item.string),
         "help": bool(item.help),

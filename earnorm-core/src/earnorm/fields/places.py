@@ -55,7 +55,8 @@ def inside(place: Place) -> Iterator[Place]:
     """Yield a place, and those of all fields inside of its field."""
     yield place
     field = place.field
-    item, value = getattr(field, "_item", None), getattr(field, "_values", None)
+    contents = field.contents()
+    item, value = contents.items, contents.values
     if item is not None:
         # A list among the items of a list is out of reach, and all that it holds.
         reason = place.unreachable or (IN_NESTED_LIST if is_array(item) else "")

@@ -13,9 +13,11 @@ from earnorm.fields.base import Field, FieldOptions, N, is_refused
 from earnorm.fields.comodels import MODELS
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.record_ids import given_id
+from earnorm.fields.refused import REFUSED
 from earnorm.fields.relational import (
     OnDelete,
     Relation,
+    checked_exists,
     checked_on_delete,
     is_record,
     is_recordset,
@@ -71,6 +73,7 @@ class Reference(Relation["BaseModel", N]):
         required: The record cannot be stored without a value.
         default: The value of a new record, or a callable that gives it.
         on_delete: What happens to this record when the other one is deleted; see ``Many2one``.
+        exists: A link that somebody sets must lead to a record that exists; see ``Many2one``.
 
     The value's static type is that of any record; ``isinstance`` tells the model. A value is given
     as a record, as ``(model, id)``, or as the text ``"model,id"``.
@@ -84,11 +87,13 @@ class Reference(Relation["BaseModel", N]):
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: BaseModel | Callable[[], BaseModel] | None = None,
         on_delete: OnDelete | None = None,
+        exists: bool = False,
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, (), options)
         self.comodels = comodels
         self.on_delete = checked_on_delete(self, on_delete, options)
+        self.must_exist = checked_exists(self, exists, options)
         self._parts: dict[str, Field[Any, Any]] = {}
 
     def names(self) -> Iterable[str]:
@@ -168,7 +173,7 @@ class Reference(Relation["BaseModel", N]):
             except KeyError:
                 value = record._absent(self)
                 return value if value is None or is_record(value) else record._ghost(self, value)
-            if value is None or is_record(value) or is_refused(record, self.name):
+            if value is None or is_record(value) or (REFUSED and is_refused(record, self.name)):
                 return value
             value = state[self.name] = record._ghost(self, value)
             return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -13,6 +13,7 @@ from typing import (
     Final,
     Generic,
     Literal,
+    NamedTuple,
     TypeAlias,
     TypeVar,
     Unpack,
@@ -24,7 +25,7 @@ import pydantic
 from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
-from earnorm.exceptions import ErrorDetail, ValidationError
+from earnorm.exceptions import ErrorDetail, ValidationError, located
 from earnorm.fields.base import (
     CommonOptions,
     ConvertingField,
@@ -37,17 +38,22 @@ from earnorm.fields.base import (
 from earnorm.fields.command import Command
 from earnorm.fields.comodels import MODELS
 from earnorm.fields.record_ids import given_id
+from earnorm.fields.refused import REFUSED
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar as _TypeVar
+
     from earnorm.fields.expressions import FieldPath
     from earnorm.model.base import BaseModel
     from earnorm.model.recordset import RecordSet  # noqa: F401 - named in the base of One2many
 
-C = TypeVar("C", bound="BaseModel")
+    # A field that names its model by text has records of any class, unless it is annotated.
+    C = _TypeVar("C", bound=BaseModel, default=Any)
+else:
+    C = TypeVar("C", bound="BaseModel")
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(NamedTuple):
     """The two fields that join two models: their values are equal, or one is a list with the other.
 
     Attributes:
@@ -94,11 +100,28 @@ def checked_on_delete(
     return on_delete
 
 
+def checked_exists(field: Relation[Any, Any], exists: bool, options: CommonOptions) -> bool:
+    """Check the declared ``exists``.
+
+    Raises:
+        TypeError: The field stores no links that a caller hands in, so none can be looked for.
+    """
+    kind = type(field).__name__
+    if not isinstance(exists, bool):
+        raise TypeError(f"{kind}(exists={exists!r}): True or False")
+    computed = next((name for name in ("compute", "related") if options.get(name)), None)
+    if exists and computed is not None:
+        raise TypeError(f"{kind}({computed}=, exists=True): nobody hands in a computed link")
+    return exists
+
+
 class Relation(ConvertingField[V, N]):
     """The base of the relational fields: it knows the other model, by class or by name."""
 
     to_many: ClassVar[bool] = False
     on_delete: OnDelete | None = None
+    must_exist: bool = False
+    """True if a link that somebody hands in must lead to a record that exists (``exists=True``)."""
     copies_target: bool = False
     """True if a copy of the record gets a copy of the linked record, not the same one."""
     comodel: type[Any] | str
@@ -163,7 +186,7 @@ class Relation(ConvertingField[V, N]):
 
     def _record_checked(self, record: Any) -> Any:
         name = self.comodel_name
-        if getattr(type(record), "_name", None) != name and not _is_kind(type(record), name):
+        if getattr(type(record), "_name", None) != name and not is_kind(type(record), name):
             raise PydanticCustomError("reference", "not a record of {name}", {"name": name})
         fetch = getattr(record, "_fetch", None)
         if fetch is not None:
@@ -187,7 +210,8 @@ class Relation(ConvertingField[V, N]):
                 message += (
                     ", or give the record itself in place of a command, and it is saved along"
                 )
-            detail: ErrorDetail = {"loc": (self.name,), "msg": message, "type": "unsaved"}
+            # Whoever asks adds the place of the value.
+            detail: ErrorDetail = {"loc": (), "msg": message, "type": "unsaved"}
             raise ValidationError(self.model_name, [detail])
         return pk
 
@@ -198,7 +222,12 @@ class Relation(ConvertingField[V, N]):
         if is_record(reference):
             reference._refuse_other_app()
             pk = reference.__dict__.get("_id")
-            return self._pk(reference) if pk is None else pk
+            if pk is not None:
+                return pk
+            try:
+                return self._pk(reference)
+            except ValidationError as error:
+                raise ValidationError(error.subject, located(error.errors(), self.name)) from None
         target = self._target()
         if target is None:
             raise ValueError(
@@ -248,6 +277,9 @@ class Many2one(Relation[C, N], Generic[C, N]):
         on_delete: What happens to this record when the other one is deleted: ``"restrict"`` refuses
             the deletion, ``"set_null"`` empties this field, ``"cascade"`` deletes this record too.
             Without it nothing happens, as in MongoDB, and the id stays. The option makes an index.
+        exists: A link that somebody sets must lead to a record that exists; one query for each
+            operation looks for it. Without it only who may not read every record of the other model
+            is held to it.
     """
 
     def __init__(
@@ -257,11 +289,13 @@ class Many2one(Relation[C, N], Generic[C, N]):
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: C | Callable[[], C] | None = None,
         on_delete: OnDelete | None = None,
+        exists: bool = False,
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, (), options)
         self.comodel = comodel
         self.on_delete = checked_on_delete(self, on_delete, options)
+        self.must_exist = checked_exists(self, exists, options)
 
     @property
     def join(self) -> Join:
@@ -286,7 +320,9 @@ class Many2one(Relation[C, N], Generic[C, N]):
                 value = record._absent(self)
                 return value if value is None or is_record(value) else record._ghost(self, value)
             # Most values are loaded records; this test saves a call for each read.
-            if value is None or hasattr(type(value), "_schema") or is_refused(record, self.name):
+            if value is None or hasattr(type(value), "_schema"):
+                return value
+            if REFUSED and is_refused(record, self.name):
                 return value
             value = state[self.name] = record._ghost(self, value)
             return value
@@ -430,7 +466,7 @@ class One2many(ToMany[C], Generic[C]):
         return Join("_id", self.inverse or "")
 
 
-def _is_kind(model: type[Any], name: str) -> bool:
+def is_kind(model: type[Any], name: str) -> bool:
     """Return whether a class is a subclass of the named one and stored in the same collection."""
     identity = getattr(model, "_identity", None)
     return identity is not None and any(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar, Unpack
 import pydantic
 
 from earnorm.domain.bson_order import key
-from earnorm.fields.base import Field, FieldOptions, MutableField, N, Validator
+from earnorm.fields.base import Contents, Field, FieldOptions, MutableField, N, Validator
 from earnorm.fields.json_forms import json_form
 from earnorm.fields.reference import Reference
 from earnorm.fields.structured import always_set, item_field
@@ -53,6 +53,8 @@ class Set(MutableField[set[T], N], Generic[T, N]):
             raise TypeError(
                 "Set() needs the field of its values, of an immutable kind: Set(String())"
             )
+        if checked.secret:
+            raise TypeError("Set() compares its values, which is no place for secret ones: List()")
         self._item: Any = checked
         if checked.unique and "copy" not in options:
             self.copy = False
@@ -62,6 +64,9 @@ class Set(MutableField[set[T], N], Generic[T, N]):
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
         self._item.__set_name__(owner, name)
+
+    def contents(self) -> Contents:
+        return Contents(items=self._item)
 
     def annotation(self) -> Any:
         kind: Any = set.__class_getitem__(self._item.value_annotation())

@@ -9,7 +9,9 @@ import pydantic
 from bson import Int64
 from pydantic_core import PydanticCustomError
 
+from earnorm.exceptions import ValidationError, located
 from earnorm.fields.base import (
+    Contents,
     ConvertingField,
     Field,
     FieldOptions,
@@ -23,6 +25,7 @@ from earnorm.fields.keys import KeyTexts, check_key, check_text
 from earnorm.fields.kinds_inside import KindsInside
 from earnorm.fields.numeric import _INT_MAX, _INT_MIN
 from earnorm.fields.option_rules import check_item
+from earnorm.fields.refused import REFUSED
 from earnorm.fields.text import String
 
 if TYPE_CHECKING:
@@ -73,7 +76,7 @@ class Json(MutableField[Any, N]):
         return _json_value()
 
     def json_type(self) -> Any:
-        return Any
+        return _json_type()
 
     def operand(self, value: Any) -> Any:
         try:
@@ -84,6 +87,12 @@ class Json(MutableField[Any, N]):
 
 def _json_value() -> Any:
     return Annotated[Any, pydantic.PlainValidator(check_json)]
+
+
+def _json_type() -> Any:
+    # A stored document may hold what only BSON has, such as a timestamp, which pydantic cannot write.
+    form = pydantic.PlainSerializer(json_form, when_used="json-unless-none")
+    return Annotated[Any, form, pydantic.WithJsonSchema({})]
 
 
 TEXT_KEYS: Field[str, Any] = String()
@@ -113,6 +122,10 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
         self._keys: Any = None if keys is TEXT_KEYS else item_field(self, keys, "key")
         self._texts = KeyTexts(self._keys)
         self.holds_objects = _are_objects(self._values)
+        self.secret = self._values is not None and self._values.secret
+
+    def contents(self) -> Contents:
+        return Contents(values=self._values)
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
@@ -132,7 +145,7 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
         return dict.__class_getitem__((key, value))
 
     def json_type(self) -> Any:
-        value: Any = Any if self._values is None else self._values.json_annotation()
+        value: Any = _json_type() if self._values is None else self._values.json_annotation()
         key: Any = str
         if self._keys is not None:
             read = pydantic.BeforeValidator(self._texts.decode)
@@ -155,7 +168,10 @@ class Dict(MutableField[dict[K, T], N], Generic[T, K, N]):
     ) -> Any:
         if type(value) is not dict:
             return value
-        return {key(k): item(v) for k, v in value.items()}
+        try:
+            return {key(k): item(v) for k, v in value.items()}
+        except ValidationError as error:
+            raise _placed(error, value.items(), item) from None
 
     def encode(self, value: Any) -> Any:
         item = self._values
@@ -219,16 +235,20 @@ class List(MutableField[list[T], N], Generic[T, N]):
             raise TypeError("List() needs the field of its items, e.g. List(String())")
         # It is Any, because a type checker would read a field here as a descriptor of the list.
         self._item: Any = checked
-        if checked.unique and "copy" not in options:
+        if not checked.copy and "copy" not in options:
             self.copy = False
         self.structure = getattr(checked, "structure", None)
         self.holds_objects = _are_objects(checked)
+        self.secret, self.operators = checked.secret, checked.operators
         self.min_length = min_length
         self.max_length = max_length
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
         self._item.__set_name__(owner, name)
+
+    def contents(self) -> Contents:
+        return Contents(items=self._item)
 
     @property
     def has_inside(self) -> bool:
@@ -268,7 +288,10 @@ class List(MutableField[list[T], N], Generic[T, N]):
         item = self._item
         if not item.converts or type(value) is not list:
             return value
-        return [item.encode(entry) for entry in value]
+        try:
+            return [item.encode(entry) for entry in value]
+        except ValidationError as error:
+            raise _placed(error, enumerate(value), item.encode) from None
 
     def decode(self, value: Any) -> Any:
         item = self._item
@@ -341,6 +364,9 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
             self.model._schema.stored_schema() if self.kinds is None else self.kinds.bson_schema()
         )
 
+    def contents(self) -> Contents:
+        return Contents(model=self.model, kinds=self.kinds)
+
     def fields_inside(self) -> Mapping[str, Field[Any, Any]] | None:
         return self.model._schema.fields if self.kinds is None else self.kinds.fields()
 
@@ -354,7 +380,7 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
                 value = state[self.name]
             except KeyError:
                 return record._absent(self)
-            if type(value) is dict and not is_refused(record, self.name):
+            if type(value) is dict and not (REFUSED and is_refused(record, self.name)):
                 value = state[self.name] = self._adopt(value)
                 if self._has_relations:
                     record._inside(self, value)
@@ -379,6 +405,18 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
             f"{self.name} is compared with a {self.model.__name__}, or by the path of one of its "
             f"fields ('{self.name}.…'), not with {type(value).__name__}"
         )
+
+
+def _placed(
+    error: ValidationError, items: Iterable[tuple[Any, Any]], convert: Callable[[Any], Any]
+) -> ValidationError:
+    """Return the error for a link to a record that is not stored, with its place in a container."""
+    for place, item in items:
+        try:
+            convert(item)
+        except ValidationError as own:
+            return ValidationError(own.subject, located(own.errors(), place))
+    return error
 
 
 def _are_objects(item: Any) -> bool:

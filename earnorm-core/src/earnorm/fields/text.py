@@ -127,6 +127,11 @@ class String(Field[str, N]):
         return Annotated[tuple(parts)]
 
     def _normalised(self, value: Any) -> Any:
+        if isinstance(value, bytes | bytearray):  # which pydantic takes for a text
+            try:
+                value = value.decode()
+            except UnicodeDecodeError:
+                return value  # which pydantic refuses
         return self.normal(value) if isinstance(value, str) else value
 
     def operand(self, value: Any) -> Any:

@@ -8,30 +8,40 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from earnorm.domain import Domain, DomainSource, Operator, matcher
-from earnorm.exceptions import ConfigurationError, EarnORMError
-from earnorm.kernel import environment
-from earnorm.kernel.attributes import brought_attributes
+from earnorm.exceptions import AppStopping, ConfigurationError, EarnORMError
+from earnorm.kernel import acting, environment
 from earnorm.kernel.binding import BoundModel
-from earnorm.kernel.built_in import BuiltIn
 from earnorm.kernel.catalog import Catalog, Origins
-from earnorm.kernel.environment import Env, use_env
-from earnorm.kernel.lifecycle import ALL_OPERATORS, Lifecycle
-from earnorm.kernel.loading import LoadedPlugins, load
+from earnorm.kernel.contract.attributes import brought_attributes
+from earnorm.kernel.contract.handed_in import checked_health
+from earnorm.kernel.environment import PROGRAM, Env, find_env, use_env, with_current_origin
+from earnorm.kernel.life.in_flight import GRACE, UNIT, InFlight, Stopped, was_in_flight
+from earnorm.kernel.life.lifecycle import ALL_OPERATORS, Lifecycle
+from earnorm.kernel.life.settings import AppSettings, parameters_of
+from earnorm.kernel.observing.metrics import metrics_text
+from earnorm.kernel.observing.observers import Observer, observing
 from earnorm.kernel.operations import Operation
-from earnorm.kernel.plugins import PluginInfo, Selection
-from earnorm.kernel.project import project_selection
-from earnorm.kernel.services import Services
-from earnorm.kernel.settings import AppSettings, parameters_of
+from earnorm.kernel.plugins import tracing
+from earnorm.kernel.plugins.built_in import BuiltIn
+from earnorm.kernel.plugins.loading import LoadedPlugins, load, settled
+from earnorm.kernel.plugins.project import project_selection
+from earnorm.kernel.plugins.selection import Installed, PluginInfo, Selection, installed
+from earnorm.kernel.plugins.services import Services
+from earnorm.kernel.transactions.queue import Contention, Queue
 
 if TYPE_CHECKING:
     from earnorm import application
     from earnorm.backends import Backend
+    from earnorm.exceptions import TransactionOutcomeUnknown
     from earnorm.fields import Field
+    from earnorm.kernel.layers import Watch
     from earnorm.model.base import BaseModel
+    from earnorm.traffic import Traffic
 
 log = logging.getLogger("earnorm")
 
@@ -79,8 +89,8 @@ class App:
             )
         self._settings = settings
         self.name = name or settings.database
-        project = project_selection()
-        selection = Selection.of(plugins, disabled, required, os.environ, project=project)
+        known = installed()
+        selection = self._select(plugins, disabled, required, known)
         built_in = BuiltIn(
             self.core_plugins,
             self.features,
@@ -88,7 +98,10 @@ class App:
             feature_settings,
             parameters_of(type(self)),
         )
-        self.loaded: LoadedPlugins = load(selection, plugin_settings, built_in)
+        self.loaded: LoadedPlugins = load(selection, plugin_settings, built_in, known=known)
+        tracing.follow_environment()
+        if tracing.is_on():
+            self.loaded.times = tracing.HookTimes()
         self.attributes = brought_attributes(self.loaded, self.built_in_attributes)
         self.services = Services()
         self.field_types: Mapping[str, type[Field[Any, Any]]] = {}
@@ -100,8 +113,23 @@ class App:
         self.catalog = Catalog(self)
         self._bound = self.catalog.bound
         driver = driver or os.environ.get("EARNORM_DRIVER") or None
+        self.in_flight = InFlight(self.env.app)
+        self._at_work = self.in_flight.operations
         self._lifecycle = Lifecycle(self, mongo_uri or "", client, driver)
         self._token: Token[Env | None] | None = None
+        self.observers: list[Observer] = []
+        self.reset_contention()
+
+    def _select(
+        self,
+        plugins: Iterable[str | type | object] | None,
+        disabled: Iterable[str],
+        required: Iterable[str],
+        known: Installed,
+    ) -> Selection:
+        """Return the selection of plugins; the App of tests leaves out what is outside of it."""
+        project = project_selection()
+        return Selection.of(plugins, disabled, required, os.environ, known, project)
 
     # -- start and stop -----------------------------------------------------------------------
 
@@ -112,7 +140,7 @@ class App:
 
     @property
     def is_started(self) -> bool:
-        """True if the App takes operations."""
+        """True from the start of the App to the end of its stop."""
         return self._lifecycle.loop is not None
 
     @property
@@ -139,6 +167,15 @@ class App:
         return self._backend.unheard_listeners
 
     @property
+    def traffic(self) -> Traffic:
+        """The numbers of operations that are under way, and that wait for a connection.
+
+        Raises:
+            ConfigurationError: The App is not started.
+        """
+        return self._backend.traffic()
+
+    @property
     def _backend(self) -> Backend:
         """The driver adapter, which knows no layers: plugins and programs have ``dangerous_raw``."""
         backend = self._lifecycle.backend
@@ -146,7 +183,10 @@ class App:
             raise self._not_started()
         return backend
 
-    def _not_started(self) -> ConfigurationError:
+    def _not_started(self) -> ConfigurationError | AppStopping:
+        env = find_env()
+        if env is not None and env.app is self.env.app and env.is_in_session:
+            return self.in_flight.refusal()  # the block was in flight when the App stopped
         return ConfigurationError(
             f"App {self.name!r} is not started: 'async with app:' or 'await app.start()' first"
         )
@@ -162,13 +202,36 @@ class App:
         await self._lifecycle.start()
         return self
 
-    async def stop(self) -> None:
-        """Shut the plugins down, then close the connections. A second call does nothing.
+    def reset_contention(self) -> None:
+        """Begin with an empty queue and with new figures: a loop that was closed ends no wait."""
+        self.contention = Contention()
+        self.queue = Queue(self.contention)
+
+    async def stop(self, *, grace: float = GRACE) -> Stopped:
+        """End what is in flight, shut the plugins down, then close the connections.
+
+        New work is refused from now on. What is in flight has ``grace`` seconds to end: operations,
+        open transactions and sessions with all their operations, streams. Then transactions are
+        aborted, cursors closed and operations cut off. A second call does nothing.
+
+        Args:
+            grace: The seconds; 0 waits for nothing.
+
+        Returns:
+            What had to be cut off, which is also logged.
 
         Raises:
             PluginError: A plugin's shutdown failed; everything else was closed all the same.
+            CancelledError: This task was cancelled, which ends the grace; the rest is done.
         """
-        await self._lifecycle.stop()
+        return await self._lifecycle.stop(grace)
+
+    def _takes(self, model: type[BaseModel]) -> bool:
+        """Return whether a model that no plugin brings is the App's own; an App of tests may say no."""
+        return True
+
+    async def _disconnecting(self) -> None:
+        """Do the last thing before the connections are closed; the App of tests has one to do."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -195,7 +258,8 @@ class App:
     @contextmanager
     def activate(self) -> Iterator[Env]:
         """Make this the current App inside the block."""
-        with use_env(self.env) as env:
+        acting.refuse_lost_block("activate()")
+        with use_env(with_current_origin(self.env)) as env:
             yield env
 
     # -- models -------------------------------------------------------------------------------
@@ -241,6 +305,23 @@ class App:
         """Ask the plugins for their layers again, after a change of what they depend on."""
         self.catalog.recompose()
 
+    def rely_on(self, model: str, path: str, reason: str) -> None:
+        """Say that a plugin needs the stored value at a path to be right in every moment.
+
+        Such a computed value is never recomputed later than the change that it follows. A plugin
+        says it in its hook ``model_registered``.
+
+        Args:
+            model: The name of the model from which the path leads.
+            path: The name of a field, or names joined with dots, also across relations.
+            reason: What relies on it, for people: ``"the rule 'own' reads it"``.
+        """
+        self.catalog.rely_on(model, path, reason)
+
+    def relied_on(self, models: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield the paths from these models on whose values a plugin relies, each with the reason."""
+        return self.catalog.relied_on(models)
+
     async def prepare_models(self) -> None:
         """Prepare the database for every model defined so far (e.g. its indexes), once per model.
 
@@ -262,24 +343,92 @@ class App:
 
     # -- operations ---------------------------------------------------------------------------
 
-    async def execute(self, op: Operation) -> Any:
+    async def execute(self, op: Operation, watch: Watch | None = None) -> Any:
         """Send an operation through its layers to the database. There is no other way.
+
+        Args:
+            op: The operation.
+            watch: Is told what each layer makes of it. Its layers are put together for it alone.
 
         Returns:
             The result that :class:`Operation` lists for its name.
         """
         # The common case needs neither a second call nor a lock.
-        if asyncio.get_running_loop() is not self._lifecycle.loop:
-            self._refuse_loop()
-        bound = self._bound.get(op.model) or self.bind(op.model)
+        loop = asyncio.get_running_loop()
+        if loop is not self._lifecycle.taking:
+            self.admit(op)
+        env = op.env
+        if env.system and op.domain.is_untrusted and op.origin == PROGRAM:
+            env = env.as_principal()
+            op = op.replace(env=env)
+        key, outer = object(), UNIT.get()
+        bound = self._bound.get(op.model) or self.catalog.bind(op.model, key)
+        self._at_work[key] = asyncio.current_task(loop)
+        UNIT.set(key)
+        try:
+            if env.transaction is not None or env._session is not None:
+                return await self._execute_inside(op, bound, watch)
+            if not bound.is_prepared:
+                await bound.prepare()
+            call = bound.composed.get(op.name) if watch is None else None
+            return await (call or bound.call(op.name, watch))(op)
+        except BaseException as error:
+            told = self.in_flight.told(error) if self.in_flight.interrupted else error
+            if self._failure_observers:
+                self._report_failure(op, told)
+            if told is error:
+                raise
+            raise told from None
+        finally:
+            UNIT.set(outer)
+            self._at_work.pop(key, None)
+
+    async def _execute_inside(self, op: Operation, bound: BoundModel, watch: Watch | None) -> Any:
+        """Execute an operation in the transaction or the session of its Env."""
+        running = op.env.transaction
+        if running is None:
+            assert op.env._session is not None
+            op.env._session.refuse()
+        else:
+            running.enter()
         try:
             if not bound.is_prepared:
                 await bound.prepare()
-            return await bound.call(op.name)(op)
-        except BaseException as error:
-            if self._failure_observers:
-                self._report_failure(op, error)
+            result = await bound.call(op.name, watch)(op)
+        except asyncio.CancelledError:
+            if running is not None:
+                running.doom(
+                    "an operation in it was cancelled (the end of a time limit of asyncio cancels, "
+                    "too), and a part of it may be missing",
+                    at_once=True,
+                )
             raise
+        finally:
+            if running is not None:
+                running.leave()
+        if running is not None:
+            running.refuse_result()
+        return result
+
+    def observing(self, observer: Observer) -> AbstractContextManager[None]:
+        """Tell an observer of operations and calls of the database inside the block.
+
+        It is told of all tasks of the App. An App that nobody observes pays nothing.
+
+        Args:
+            observer: See :class:`earnorm.plugin.Observer`.
+
+        Raises:
+            ConfigurationError: The App is not started.
+        """
+        return observing(self, observer)
+
+    def retrace(self) -> None:
+        """Compose layers and hooks again, because an observer of them comes or goes."""
+        told = [observer for observer in self.observers if observer.sees_layers]
+        self.loaded.tell_hooks(told)
+        self._failure_observers = self.loaded.implementations("operation_failed")
+        self.recompose()
 
     def _report_failure(self, op: Operation, error: BaseException) -> None:
         for plugin, observe in self._failure_observers:
@@ -288,13 +437,29 @@ class App:
             except Exception:  # it must not replace the operation's error, or a cancellation
                 log.exception("plugin %r failed when it heard of a failed %s", plugin, op.name)
 
-    def _refuse_loop(self) -> None:
+    def admit(self, op: Operation | None = None) -> None:
+        """Raise if the App takes no work of this event loop, or none but what is in flight.
+
+        Args:
+            op: The operation; None for a block of a transaction or a session, or for a stream of
+                changes.
+
+        Raises:
+            ConfigurationError: It is not started, or was started on another loop.
+            AppStopping: It stops, and this is new; or it has stopped, and this goes on with what was
+                in flight.
+        """
         if not self.is_started:
+            if op is not None and was_in_flight(op):
+                raise self.in_flight.refusal()
             raise self._not_started()
-        raise ConfigurationError(
-            f"App {self.name!r} was started on another event loop; start an App of its own on "
-            f"each loop (one asyncio.run() for the whole program)"
-        )
+        if asyncio.get_running_loop() is not self._lifecycle.loop:
+            raise ConfigurationError(
+                f"App {self.name!r} was started on another event loop; start an App of its own on "
+                f"each loop (one asyncio.run() for the whole program)"
+            )
+        if self._lifecycle.taking is None:
+            self.in_flight.admit(op)
 
     async def committed(self, operations: Sequence[Operation]) -> None:
         """Tell the plugins that these writes are durable."""
@@ -305,6 +470,12 @@ class App:
         """Tell the plugins that these writes were rolled back."""
         if operations:
             await self.loaded.broadcast("after_rollback", self, operations)
+
+    async def unknown(
+        self, operations: Sequence[Operation], error: TransactionOutcomeUnknown
+    ) -> None:
+        """Tell the plugins that nobody can say whether these writes were committed."""
+        await self.loaded.broadcast("transaction_unknown", self, operations, error=error)
 
     def dangerous_raw(self, reason: str) -> Any:
         """Return the driver's own database object, which bypasses every layer.
@@ -320,23 +491,42 @@ class App:
         return self._backend.raw_database()
 
     async def health(self) -> dict[str, Mapping[str, object]]:
-        """Return the server's health under ``database``, and each plugin's part under its name.
+        """Return the server's health, the figures of operations and transactions, and plugins' parts.
+
+        They stand under ``database``, ``operations``, ``transactions`` and the plugins' names.
 
         Never raises: a failure is reported as ``{"status": "failed", "error": …}``.
         """
         report: dict[str, Mapping[str, object]] = {}
         try:
+            self.admit()
             answer = await self._backend.ping()
             report["database"] = {"status": "ok", "driver": self._backend.name, **answer}
         except EarnORMError as error:
             report["database"] = {"status": "failed", "error": str(error)}
+        except Exception as error:  # of the driver itself
+            failure = f"{type(error).__name__}: {error}"
+            report["database"] = {"status": "failed", "error": failure}
+        if self._lifecycle.backend is not None:
+            report["operations"] = {"status": "ok", **asdict(self.traffic)}
+        report["transactions"] = {"status": "ok", **asdict(self.contention)}
         for name, call in self.loaded.implementations("health"):
             try:
-                part = call(app=self)
-                report[name] = part if isinstance(part, Mapping) else await part
+                part = await settled(call(app=self), name, "health")
+                report[name] = checked_health(name, part)
+            except EarnORMError as error:
+                report[name] = {"status": "failed", "error": str(error)}
             except Exception as error:
                 report[name] = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
         return report
+
+    async def metrics(self) -> str:
+        """Return the numbers of ``health()`` in the text format of Prometheus.
+
+        Each is called ``earnorm_<part>_<name>``, as in ``earnorm_transactions_retries``, and has the
+        label ``app``. ``earnorm_status`` is 0 for a part that is ok, 1 if degraded, 2 if failed.
+        """
+        return metrics_text(self.name, await self.health())
 
     def __repr__(self) -> str:
         # The URI may hold a password.

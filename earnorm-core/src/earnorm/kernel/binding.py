@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from operator import is_
+from typing import TYPE_CHECKING, Any, cast
 
 from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection
 from earnorm.backends.refusals import KIND as INVALID_DOCUMENT
 from earnorm.concerns import Concerns
 from earnorm.domain import Condition, Domain, Operator, Schema, to_filter
-from earnorm.domain.ids import split_ids
+from earnorm.domain.ids import ids_of, split_ids
 from earnorm.exceptions import (
     AccessDenied,
     BatchDuplicateKey,
@@ -25,14 +24,22 @@ from earnorm.exceptions import (
     TransactionError,
     ValidationError,
 )
-from earnorm.kernel import parts, searches
-from earnorm.kernel.checked_layers import checked_layers
-from earnorm.kernel.declared import DeclaredKeys, SharedKeys
+from earnorm.fields.secrets import secret_paths
+from earnorm.kernel import pauses
+from earnorm.kernel.contract.checked_layers import checked_layers, note_layer
+from earnorm.kernel.contract.guarded_steps import guarded
+from earnorm.kernel.contract.handed_in import checked_functions
 from earnorm.kernel.document_steps import DocumentSteps
-from earnorm.kernel.durable import WAITING, settling
-from earnorm.kernel.item_updates import ItemUpdates
-from earnorm.kernel.layers import Layer, Middleware, PlacedLayer, compose
-from earnorm.kernel.loading import LoadedPlugins, settled
+from earnorm.kernel.layers import (
+    Layer,
+    PlacedLayer,
+    Watch,
+    compose,
+    watched,
+)
+from earnorm.kernel.life.preparing import Preparation
+from earnorm.kernel.observing.event_hooks import Observation, Observer
+from earnorm.kernel.observing.observers import tell_layer, tell_sent
 from earnorm.kernel.operations import (
     JUDGED,
     Call,
@@ -41,24 +48,31 @@ from earnorm.kernel.operations import (
     PerRecord,
     Update,
 )
-from earnorm.kernel.reading import combined
-from earnorm.kernel.sending import RETURNED, SENDER, Sender
+from earnorm.kernel.pauses import pause
+from earnorm.kernel.plugins import tracing
+from earnorm.kernel.plugins.loading import LoadedPlugins, settled
+from earnorm.kernel.serving import parts, searches
+from earnorm.kernel.serving.declared import DeclaredKeys, SharedKeys
+from earnorm.kernel.serving.item_updates import ItemUpdates
+from earnorm.kernel.serving.reading import combined
+from earnorm.kernel.serving.sending import ARRIVAL, RETURNED, SENDER, Arrival, Sender
 from earnorm.kernel.steps import ALL, Stage, Step, Way, check_order, checked_steps, in_order
-from earnorm.kernel.transactions import (
+from earnorm.kernel.transactions.durable import WAITING, settling
+from earnorm.kernel.transactions.layer import (
     in_transaction_if,
     may_open_transaction,
     opens_transaction,
 )
+from earnorm.kernel.transactions.units import unit_of_call
 from earnorm.kernel.value_steps import ValueWays
 from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
+    from earnorm.kernel.environment import Env
     from earnorm.model.base import BaseModel
 
 log = logging.getLogger("earnorm")
-
-Observer = tuple[str, Callable[..., Any]]
 
 _NOTHING: Mapping[str, Any] = {}
 _ASKING = (Layer.ASK, Layer.RESOLVE)  # no layer at these places uses op.after_durable()
@@ -96,9 +110,10 @@ class BoundModel:
         self.declared: DeclaredKeys | SharedKeys = (
             DeclaredKeys(self.schema) if self.classes is None else SharedKeys(self.classes)
         )
-        self._preparing = asyncio.Lock()
-        self._calls: dict[OperationName, Call] = {}
-        self._opening: dict[OperationName, Sequence[Middleware]] = {}
+        self._preparation = Preparation(app, self.view)
+        self.composed: dict[OperationName, Call] = {}
+        self._opening: dict[OperationName, Sequence[PlacedLayer]] = {}
+        self._queueing: dict[OperationName, Sequence[PlacedLayer]] = {}
         self.unheard: set[OperationName] = set()
         """The writes of which no layer, no step and no plugin hears when they are durable."""
         self._steps: Sequence[Step] | None = None
@@ -113,57 +128,141 @@ class BoundModel:
 
     async def prepare(self) -> None:
         """Call ``prepare_model`` of features and plugins, before the model's first operation."""
-        async with self._preparing:
-            if not self.is_prepared:
-                await self.app.loaded.notify("prepare_model", app=self.app, model=self.view)
-                self.is_prepared = True
+        await self._preparation.run()
+        self.is_prepared = True
 
-    def call(self, name: OperationName) -> Call:
-        """Return the function that runs an operation: its layers folded around its core."""
-        operation_call = self._calls.get(name)
+    def call(self, name: OperationName, watch: Watch | None = None) -> Call:
+        """Return the function that runs an operation: its layers folded around its core.
+
+        Args:
+            name: The name of the operation.
+            watch: Is told what each layer makes of the operation; they are composed anew for it.
+        """
+        if watch is not None:
+            return self._composed(name, [watched(placed, watch) for placed in self.layers(name)])
+        operation_call = self.composed.get(name)
         if operation_call is None:
-            layers = list(_layers(self.app.loaded, self.app, self.model, name))
-            if name in _DEFAULT_WAYS:
-                layers += _step_layers(self.view, name, self.steps())
+            layers = self.layers(name)
             self._opening[name] = [
-                placed.middleware for placed in layers if may_open_transaction(placed.middleware)
+                placed for placed in layers if may_open_transaction(placed.middleware)
             ]
-            cores: dict[OperationName, Call] = {
-                "search": partial(searches.search, self),
-                "count": partial(searches.count, self),
-                "group": partial(searches.group, self),
-                "create": self._create,
-                "write": self._write,
-                "unlink": self._unlink,
-            }
-            core = cores[name]
-            if name in _OBSERVED:
-                core = _naming_fields(core, self.schema.renamed_paths)
-            core = compose(core, [placed for placed in layers if placed.layer >= Layer.RESOLVE])
-            if name in _OBSERVED:
-                core = _recording_writes(core)
-            call = compose(core, [placed for placed in layers if placed.layer < Layer.RESOLVE])
-            if name in _OBSERVED and (
-                self.app.hears_commits or any(placed.layer not in _ASKING for placed in layers)
-            ):
-                call = settling(call)
-            elif name in _OBSERVED:
+            self._queueing[name] = [
+                placed
+                for placed in layers
+                if getattr(placed.middleware, "queues_for", None) is not None
+            ]
+            if name in _OBSERVED and not self._settles(layers):
                 self.unheard.add(name)
-            operation_call = self._calls[name] = _announcing_denials(
-                call, self.app.loaded.implementations("access_denied")
-            )
+            told = layers
+            if any(observer.sees_layers for observer in self.app.observers):
+                told = [each for placed in layers for each in (placed, self._telling(placed))]
+                told.append(PlacedLayer(sys.maxsize, "", partial(tell_sent, self.app)))
+            operation_call = self.composed[name] = self._composed(name, told)
+            if tracing.is_on():
+                steps = self.document_steps(name)
+                tracing.tell_layers(self.app, self.model._name, name, layers, steps)
         return operation_call
+
+    def _telling(self, placed: PlacedLayer) -> PlacedLayer:
+        """Return a layer right outside of another one that tells of it."""
+        tell = tell_layer(self.app, placed.plugin, placed.layer)
+        return PlacedLayer(placed.layer, placed.plugin, tell)
+
+    def layers(self, name: OperationName) -> list[PlacedLayer]:
+        """Ask features and plugins for the layers of an operation, which come in no order."""
+        layers = list(_layers(self.app.loaded, self.app, self.model, name))
+        if name in _DEFAULT_WAYS:
+            layers += _step_layers(self.view, name, self.document_steps(name))
+        return layers
+
+    @cached_property
+    def is_restricted(self) -> bool:
+        """True if a layer at ``Layer.SECURITY`` decides what each principal may read."""
+        return any(placed.layer == Layer.SECURITY for placed in self.layers("search"))
+
+    def document_steps(self, name: OperationName) -> list[Step]:
+        """Return the document steps of an operation, in order."""
+        if name not in _DEFAULT_WAYS:
+            return []
+        return [
+            step
+            for step in self.steps()
+            if step.stage >= Stage.IDENTITY
+            and step.on in (None, name)
+            and step.ways & _STEP_WAYS[name]
+        ]
+
+    def _settles(self, layers: Sequence[PlacedLayer]) -> bool:
+        """Return whether a layer, a step or a plugin may hear when a write is durable."""
+        return self.app.hears_commits or any(placed.layer not in _ASKING for placed in layers)
+
+    def _composed(self, name: OperationName, layers: Sequence[PlacedLayer]) -> Call:
+        cores: dict[OperationName, Call] = {
+            "search": partial(searches.search, self),
+            "count": partial(searches.count, self),
+            "group": partial(searches.group, self),
+            "create": self._create,
+            "write": self._write,
+            "unlink": self._unlink,
+        }
+        core = cores[name]
+        if name in _OBSERVED:
+            core = _naming_fields(core, self.schema.renamed_paths)
+        core = compose(core, [placed for placed in layers if placed.layer >= Layer.RESOLVE])
+        if name in _OBSERVED:
+            core = _recording_writes(core)
+        call = compose(core, [placed for placed in layers if placed.layer < Layer.RESOLVE])
+        if name in _OBSERVED and name not in self.unheard:
+            call = settling(call)
+        return _announcing_denials(call, self.app.loaded.implementations("access_denied"))
 
     def needs_transaction(self, op: Operation) -> bool:
         """Return whether a layer runs the operation in a transaction."""
         self.call(op.name)
-        return any(opens_transaction(layer, op) for layer in self._opening[op.name])
+        for placed in self._opening[op.name]:
+            try:
+                if opens_transaction(placed.middleware, op):
+                    return True
+            except Exception as error:
+                note_layer(placed, op, error)
+                raise
+        return False
+
+    def changed_by(self, op: Operation) -> Iterator[tuple[str, Any]]:
+        """Yield the records that a write or a deletion names, each with the name of the model."""
+        if op.name != "create":
+            values, name = op.values, self.model._name
+            pks = values if isinstance(values, PerRecord) else ids_of(op.domain, self.schema)
+            for pk in pks or ():
+                yield name, pk
+
+    def names_others(self, name: OperationName) -> bool:
+        """Return whether a layer or step can tell, by ``queues_for``, what else is written."""
+        self.call(name)
+        return bool(self._queueing[name])
+
+    def queues_for(self, op: Operation) -> Iterator[tuple[str, Any]]:
+        """Yield the records that an operation will write, as far as they are known beforehand.
+
+        These are its own, and those that its layers and steps name. An operation waits for others
+        with the same records before it begins a transaction of its own.
+        """
+        self.call(op.name)
+        yield from self.changed_by(op)
+        for placed in self._queueing[op.name]:
+            try:
+                yield from cast("Any", placed.middleware).queues_for(op)
+            except Exception as error:
+                note_layer(placed, op, error)
+                raise
 
     def steps(self) -> Sequence[Step]:
         """Return the steps of features and plugins in the model's write path, in order."""
         if self._steps is None:
             by_plugin = self.app.loaded.collect("register_steps", app=self.app, model=self.view)
             steps = [s for plugin, given in by_plugin for s in checked_steps(plugin, given or ())]
+            of_plugins = frozenset(self.app.loaded.names())
+            steps = [guarded(step) if step.plugin in of_plugins else step for step in steps]
             check_order(steps, self.app.built_in_steps)
             self._steps = in_order(steps)
         return self._steps
@@ -173,6 +272,25 @@ class BoundModel:
     def ways(self) -> ValueWays:
         """The value steps for each way of writing."""
         return ValueWays.of(self.steps())
+
+    @property
+    def secret_paths(self) -> tuple[str, ...]:
+        """The stored paths of secret values in the documents, also in those of subclasses."""
+        if self.classes is None:
+            return self._own_secret_paths
+        bounds = (self, *(subclass for _, subclass in self.classes.below()))
+        return tuple(dict.fromkeys(path for bound in bounds for path in bound._own_secret_paths))
+
+    @cached_property
+    def _own_secret_paths(self) -> tuple[str, ...]:
+        schema = self.schema
+        return tuple(secret_paths(schema.stored)) if schema.secrets else ()
+
+    @cached_property
+    def hides_records(self) -> Sequence[Callable[[Env], bool]]:
+        """The functions that tell whether some of its records may be hidden from who acts."""
+        by_plugin = self.app.loaded.collect("hides_records", app=self.app, model=self.view)
+        return tuple(checked_functions("hides_records", by_plugin))
 
     @cached_property
     def has_document_steps(self) -> bool:
@@ -186,10 +304,10 @@ class BoundModel:
 
     def recompose(self) -> None:
         """Discard the composed layers and steps; the next use composes them again."""
-        self._calls.clear()
+        self.composed.clear()
         self.unheard.clear()
         self._steps = None
-        for name in ("ways", "has_document_steps"):
+        for name in ("ways", "has_document_steps", "hides_records", "is_restricted"):
             self.__dict__.pop(name, None)
 
     # -- the core of the layers, which calls the backend --------------------------------------
@@ -210,38 +328,50 @@ class BoundModel:
         documents = op.values
         assert isinstance(documents, list)
         sender: Sender | None = op.notes.get(SENDER)
-        collection = self._collection_of(op)
+        collection = self._collection if op.options.concerns is None else self._collection_of(op)
         if sender is not None and sender.is_open:
             inserts = [BulkInsert(document) for document in documents]
             await sender.park(collection, op, inserts)
-            return [document["_id"] for document in documents]
-        await collection.insert(
-            documents,
-            # The first failure ends a transaction; an error of a later document would hide it.
-            ordered=op.options.ordered or op.env.transaction is not None,
-            session=op.env.database_session,
-            timeout=op.options.timeout or self.timeout,
-        )
+        else:
+            await collection.insert(
+                documents,
+                # The first failure ends a transaction; an error of a later document would hide it.
+                ordered=op.options.ordered or op.env.transaction is not None,
+                session=op.env._database_session,
+                timeout=op.options.timeout or self.timeout,
+            )
+        unit = unit_of_call()
+        if unit is not None:
+            unit.created.append(op)
+        arrival: Arrival | None = op.notes.get(ARRIVAL)
+        if arrival is not None:
+            arrival.has_arrived, arrival.transaction = True, op.env.transaction
         return [document["_id"] for document in documents]
 
     async def _write(self, op: Operation) -> int:
         values, options = op.values, op.options
         sender: Sender | None = op.notes.get(SENDER)
         collection = self._collection if options.concerns is None else self._collection_of(op)
-        session, timeout = op.env.database_session, options.timeout or self.timeout
+        session, timeout = op.env._database_session, options.timeout or self.timeout
         if isinstance(values, PerRecord):
             # The domain stays a part of each filter, since a layer may have narrowed it. Its list
             # of ids is left out: each filter has its own id, and 1,000 lists of 1,000 are 20 MB.
             rest = self.filter(_without_ids(op.domain, self.schema, values))
-            updates = [
-                BulkUpdate(self._narrowed(rest, update, {"_id": pk}), update.statement)
-                for pk, update in values.items()
-            ]
-            for update in values.values():  # a loop makes no function call of its own
-                if update.items:
-                    items = ItemUpdates(self, collection, op, timeout)
-                    updates = await items.fitted(updates, values)
-                    break
+            updates: list[BulkUpdate] = []
+            changes, has_items = list(values.items()), False
+            for part in pauses.parts(changes):
+                for pk, update in part:
+                    exact = {"_id": pk}
+                    if rest or update.expect or update.where is not Domain.TRUE:
+                        exact = self._narrowed(rest, update, exact)
+                    updates.append(BulkUpdate(exact, update.statement))
+                    if update.items:
+                        has_items = True
+                if part is not changes:
+                    await pause()
+            if has_items:
+                items = ItemUpdates(self, collection, op, timeout)
+                updates = await items.fitted(updates, values)
             if sender is not None and sender.is_open:
                 return (await sender.park(collection, op, updates)).matched
             return await collection.bulk_update(updates, session=session, timeout=timeout)
@@ -293,7 +423,7 @@ class BoundModel:
         return await collection.delete(
             condition,
             many=op.options.many,
-            session=op.env.database_session,
+            session=op.env._database_session,
             timeout=op.options.timeout or self.timeout,
         )
 
@@ -310,7 +440,11 @@ def _without_ids(domain: Domain, schema: Schema, pks: PerRecord) -> Domain:
     if named is None:
         return domain
     ids, rest = named
-    return rest if pks.keys() <= set(ids) else rest & Condition("_id", "in", ids)
+    # Most lists are those of the records themselves, which is seen without hashing any id.
+    are_these = len(ids) == len(pks) and all(map(is_, ids, pks))
+    if are_these or pks.keys() <= set(ids):
+        return rest
+    return rest & Condition("_id", "in", ids)
 
 
 def _and(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -343,7 +477,7 @@ def _layers(
             plugins.observers(hook, bookkeeping=is_bookkeeping) for hook in _OBSERVED[name]
         )
         if before or after:
-            yield PlacedLayer(Layer.OBSERVE, "", _Observation(_OBSERVED[name], before, after))
+            yield PlacedLayer(Layer.OBSERVE, "", Observation(_OBSERVED[name], before, after))
 
 
 _DEFAULT_WAYS: Mapping[str, Way] = {"create": Way.CREATE, "write": Way.UPDATE}
@@ -354,14 +488,9 @@ _STEP_WAYS: Mapping[str, Way] = {
 
 
 def _step_layers(
-    view: ModelView, name: OperationName, steps: Sequence[Step]
+    view: ModelView, name: OperationName, document_steps: Sequence[Step]
 ) -> Iterator[PlacedLayer]:
     """Yield the layer of the model's document steps, and of the transaction that they may need."""
-    document_steps = [
-        step
-        for step in steps
-        if step.stage >= Stage.IDENTITY and step.on in (None, name) and step.ways & _STEP_WAYS[name]
-    ]
     if not document_steps:
         return
     layer = DocumentSteps(view, _DEFAULT_WAYS[name], document_steps)
@@ -370,82 +499,53 @@ def _step_layers(
         yield PlacedLayer(Layer.TRANSACTION, "", in_transaction_if(layer.needs_transaction))
 
 
-class _Observation:
-    """The layer of the before and after hooks; every way to the database passes it."""
-
-    def __init__(
-        self, hooks: tuple[str, str], before: Sequence[Observer], after: Sequence[Observer]
-    ) -> None:
-        self._hooks, self._before, self._after = hooks, before, after
-
-    async def __call__(self, op: Operation, call_next: Call) -> Any:
-        if self._before:
-            seen = _read_only(op)
-            for plugin, observe in self._before:
-                await settled(observe(op=seen), plugin, self._hooks[0])
-        result = await call_next(op)
-        for plugin, observe in self._after:
-            try:
-                await settled(observe(op=op, result=result), plugin, self._hooks[1])
-            except Exception as error:
-                # The write is done, so it is not reported as failed. In a transaction such an error
-                # of the database means that the write is not done, and that another try may help.
-                is_transient = isinstance(error, TransactionError) and error.transient
-                if is_transient and op.env.transaction is not None:
-                    raise
-                log.exception(
-                    "plugin %r failed in its hook %s; the %s of %s is done",
-                    plugin,
-                    self._hooks[1],
-                    op.name,
-                    op.model._name,
-                )
-        return result
-
-
-def _read_only(op: Operation) -> Operation:
-    """Return the operation with documents and changes that an observer cannot change.
-
-    What is changed in them would reach the records in memory or not, by the model's fields.
-    """
-    values = op.values
-    if isinstance(values, list):
-        return op.replace(values=[MappingProxyType(document) for document in values])
-    if values is None:
-        return op
-    return op.map_updates(
-        lambda update: replace(
-            update,
-            operators=MappingProxyType(
-                {name: MappingProxyType(spec) for name, spec in update.operators.items()}
-            ),
-        )
-    )
-
-
 def _recording_writes(core: Call) -> Call:
-    """Record each write for its transaction, or report it to ``after_commit`` if there is none."""
+    """Record each write for its transaction, and what it has stored for ``after_commit``."""
 
     def call(op: Operation) -> Awaitable[Any]:
         transaction = op.env.transaction
         if transaction is not None:
             transaction.operations.append(op)
-        elif op.env.app.hears_commits:
-            return recording(op)
-        return core(op)
+        return recording(op) if op.env.app.hears_commits else core(op)
 
     async def recording(op: Operation) -> Any:
-        waiting = op.note(WAITING)
         try:
-            return await core(op)
-        finally:
-            tell = partial(op.env.app.committed, [op])
-            if waiting is None:  # a layer passed on an operation of its own making
-                await tell()
-            else:
-                waiting.news += (tell,)
+            result = await core(op)
+        except BatchRefused as error:
+            written = _written_part(op, error)
+            if written is not None:
+                await _note_done(written)
+            raise
+        if result:  # else it has found no record
+            await _note_done(op)
+        return result
 
     return call
+
+
+def _written_part(op: Operation, error: BatchRefused) -> Operation | None:
+    """Return the operation with what the database has stored of it; None if that is nothing."""
+    if not error.written:
+        return None
+    if isinstance(op.values, PerRecord):
+        items = list(op.values.items())
+        return op.replace(values=PerRecord(items[number] for number in error.written))
+    if isinstance(op.values, list):
+        return op.replace(values=[op.values[number] for number in error.written])
+    return op
+
+
+async def _note_done(op: Operation) -> None:
+    """Note for ``after_commit`` a write that the database has carried out."""
+    transaction, waiting = op.env.transaction, op.note(WAITING)
+    if transaction is not None:
+        transaction.done.append(op)
+        return
+    tell = partial(op.env.app.committed, [op])
+    if waiting is None:  # a layer passed on an operation of its own making
+        await tell()
+    else:
+        waiting.news += (tell,)
 
 
 def _naming_fields(core: Call, renamed: Mapping[str, str]) -> Call:

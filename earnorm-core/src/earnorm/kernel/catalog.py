@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import difflib
 import logging
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
 from earnorm.kernel import registry
 from earnorm.kernel.binding import BoundModel
-from earnorm.kernel.contract import checked_models
-from earnorm.kernel.plugins import CORE_DISTRIBUTION, PluginInfo
+from earnorm.kernel.contract.handed_in import checked_models
+from earnorm.kernel.life.in_flight import UNIT
+from earnorm.kernel.operations import OPERATIONS
+from earnorm.kernel.plugins.selection import CORE_DISTRIBUTION, PluginInfo
 from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
@@ -26,8 +29,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("earnorm")
 
 
-@dataclass(frozen=True, slots=True)
-class Extension:
+_MISSPELT: Final = 0.8
+"""The likeness from which a name counts as a misspelt one: 'usr' has 0.86 of 'user'."""
+
+
+class Extension(NamedTuple):
     """A class that a plugin adds to a model.
 
     Attributes:
@@ -48,6 +54,18 @@ _owners: weakref.WeakKeyDictionary[type[BaseModel], tuple[str, weakref.ref[Catal
 """For each class that one App made of a model: the App's name and its catalog."""
 
 
+class _Leaving(NamedTuple):
+    """A class of a dropped model, for the operations that were under way when it was dropped.
+
+    Attributes:
+        bound: The class's BoundModel, which the operations hold.
+        units: Their keys, and those of the operations that they made since.
+    """
+
+    bound: weakref.ref[BoundModel]
+    units: set[object]
+
+
 class Catalog:
     """The models of one App.
 
@@ -66,6 +84,10 @@ class Catalog:
         self._effective: dict[type[BaseModel], type[BaseModel]] = {}
         self._adopted: weakref.WeakSet[type[BaseModel]] = weakref.WeakSet()
         self._unprepared: dict[type[BaseModel], None] = {}
+        self._relied_on: dict[str, dict[str, str]] = {}
+        self._leaving: weakref.WeakKeyDictionary[type[BaseModel], _Leaving] = (
+            weakref.WeakKeyDictionary()
+        )
         self._prepared = -1
         self._absent = {info.name for info in app.loaded.infos if info.status != "active"}
         registry.listen(self)
@@ -88,15 +110,72 @@ class Catalog:
         for target in self.extensions:
             base = self.find(target)
             if base is None:
-                log.info("a plugin extends the model %r, which nobody has defined yet", target)
+                self._refuse_misspelt(target)
                 continue
             for model in (base, *self.known()):
                 if target in ModelView(model).names:
                     self.extended(model)  # a clash of extensions stops the start
         for model in self.brought:
-            model._schema.check_own_kinds()  # other models are checked when they are used
+            # Other models are checked when they are used. Attributes may declare fields.
+            usable = (
+                model if model._inherit is not None or model._abstract else self.extended(model)
+            )
+            usable._schema.check_own_kinds()
         self._app.loaded.collect("models_changed", app=self._app, models=self.known())
         self._unprepared |= dict.fromkeys(self.known())
+
+    def _refuse_misspelt(self, target: str) -> None:
+        """Refuse extensions of a model that does not exist if their target is nearly one that does.
+
+        A target that is like no other may be a model of a plugin that this App does not have, or
+        one that is defined later.
+
+        Raises:
+            PluginError: The target is nearly the name of a model.
+        """
+        names = [model._name for model in self.known()]
+        for extension in self.extensions[target]:
+            if difflib.get_close_matches(target, names, n=1, cutoff=_MISSPELT):
+                raise PluginError(
+                    f"{extension} extends the model {target!r}, and there is none"
+                    f"{nearest(target, names)} If {target!r} is right, import it before the App "
+                    f"starts; if it may be missing, register_models(self, app) returns the extension only "
+                    f"where it is there"
+                ).coded("extends_nothing")
+            log.warning("%s extends the model %r, which nobody has defined yet", extension, target)
+
+    def check_brought(self) -> None:
+        """Ask for the layers, steps and readings of the models that plugins bring, and keep them.
+
+        Those of other models are asked for when they are used: 100 plugins and 50 models would be
+        40,000 calls at each start.
+
+        Raises:
+            PluginError: A plugin fails, or gives something else than it has to give.
+        """
+        for fault in self.faults(tuple(self.brought)):
+            if isinstance(fault, PluginError):
+                raise fault  # any other error the model raises when it is used
+
+    def faults(self, models: Iterable[type[BaseModel]]) -> Iterator[EarnORMError]:
+        """Ask for the layers, steps and readings of models, and keep them.
+
+        Yields:
+            The errors of models that cannot be used, and about which a plugin is wrong; one may come
+            for several operations.
+        """
+        for model in models:
+            try:
+                bound = self._app.bind(model)
+            except EarnORMError as error:
+                yield error
+                continue
+            for operation in OPERATIONS:
+                try:
+                    bound.call(operation)
+                    bound.steps()
+                except EarnORMError as error:
+                    yield error
 
     def _register(self, model: type[BaseModel], plugin: str) -> None:
         owner = self.brought.setdefault(model, plugin)
@@ -110,13 +189,24 @@ class Catalog:
                 f"{model._name!r}; give one another _name, or extend it with _inherit"
             )
 
+    def rely_on(self, model: str, path: str, reason: str) -> None:
+        """Note a value that somebody relies on; see ``App.rely_on``."""
+        self._relied_on.setdefault(model, {}).setdefault(path, reason)
+
+    def relied_on(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield the paths from models of these names that somebody relies on, each with the reason."""
+        for name in names:
+            yield from self._relied_on.get(name, {}).items()
+
     def close(self) -> None:
         """Forget the models when the App stops."""
         self._prepared = -1
         self._adopted.clear()
         for table in (self.bound, self._by_name, self.extensions, self._effective, self.brought):
             table.clear()
+        self._relied_on.clear()
         self._unprepared.clear()
+        self._leaving.clear()
 
     @contextmanager
     def described(self) -> Iterator[None]:
@@ -142,8 +232,11 @@ class Catalog:
         self._effective.pop(model, None)
         if self._by_name.get(model._name) is model:
             del self._by_name[model._name]
+        units = set(self._app.in_flight.operations)
         for cls in [cls for cls in self.bound if cls is model or cls._base is model]:
-            del self.bound[cls]
+            bound = self.bound.pop(cls)
+            if units:
+                self._leaving[cls] = _Leaving(weakref.ref(bound), units)
         if self._app.is_started:
             self._app.loaded.collect("model_forgotten", app=self._app, model=model)
             self.recompose()  # steps and layers of other models may be about it
@@ -169,7 +262,9 @@ class Catalog:
             return False
         if model in self.brought or model in self._adopted:
             return True
-        return model._bookkeeping not in self._absent and not registry.brought_with(model)
+        if model._bookkeeping in self._absent or registry.brought_with(model):
+            return False
+        return self._app._takes(model)
 
     def known(self) -> list[type[BaseModel]]:
         """Return the App's own models: all except those of plugins that it did not select."""
@@ -253,8 +348,13 @@ class Catalog:
 
     # -- bound models -------------------------------------------------------------------------
 
-    def bind(self, model: type[BaseModel]) -> BoundModel:
+    def bind(self, model: type[BaseModel], unit: object = None) -> BoundModel:
         """Make the BoundModel of a model that has none yet.
+
+        Args:
+            model: The model's class.
+            unit: The key of the operation that it is for, which goes on to its end although the
+                model is dropped meanwhile; None if it is for no new operation.
 
         Raises:
             ConfigurationError: The model is abstract, not a part of this App, or was forgotten.
@@ -264,6 +364,11 @@ class Catalog:
         self._refuse_other_app(model)
         base = model._base or model
         if registry.is_forgotten(base):
+            leaving = self._leaving.get(model)
+            bound = None if leaving is None else leaving.bound()
+            if leaving is not None and bound is not None and self._is_under_way(leaving.units):
+                leaving.units.add(unit)
+                return bound
             raise ConfigurationError(
                 f"the model {base._name!r} was dropped with earnorm.forget()"
             ).coded("forgotten_model")
@@ -285,6 +390,18 @@ class Catalog:
                 del self.bound[name]
             raise
         return bound
+
+    def _is_under_way(self, units: Collection[object]) -> bool:
+        """Return whether this is part of one of these operations, which is not over."""
+        operations = self._app.in_flight.operations
+        now = [unit for unit in units if unit in operations]
+        if UNIT.get() in now:
+            return True
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # a thread without a loop, where no operation is
+            return False
+        return any(operations[unit] is task for unit in now)
 
     def _refuse_other_app(self, model: type[BaseModel]) -> None:
         """Refuse a class that another App made of a model, which that App's program meant."""

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Awaitable, Mapping, Sequence
+import decimal
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,21 @@ from typing import TYPE_CHECKING, Any
 from earnorm.domain import condition
 from earnorm.domain.ids import ids_of
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import BatchRefused, EarnORMError, ErrorDetail, ValidationError
+from earnorm.exceptions import (
+    BatchRefused,
+    DomainError,
+    EarnORMError,
+    ErrorDetail,
+    ValidationError,
+)
 from earnorm.fields.base import MISSING
+from earnorm.kernel import pauses
+from earnorm.kernel.contract.step_updates import check_update, checked_amount
 from earnorm.kernel.merging import ConflictingChange
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import Options, PerRecord, Update
-from earnorm.kernel.sending import RETURNED, Returned
+from earnorm.kernel.pauses import parts, pause, spans
+from earnorm.kernel.serving.sending import RETURNED, Returned
 from earnorm.kernel.steps import (
     HAND_BACK,
     UNKNOWN,
@@ -33,7 +43,11 @@ from earnorm.kernel.steps import (
     Way,
     note_failure,
     prepared_step,
+    refuse_awaitable_answer,
     refuse_result,
+    refused_id,
+    run_in_parts,
+    valid_stored,
     valid_value,
 )
 from earnorm.kernel.time import clock
@@ -57,7 +71,7 @@ class DocumentRow:
         position: The position in the operation's values.
     """
 
-    __slots__ = ("_batch", "_touched", "document", "pk", "position", "update")
+    __slots__ = ("_batch", "_touched", "document", "merged", "pk", "position", "update")
 
     def __init__(
         self,
@@ -69,6 +83,8 @@ class DocumentRow:
     ) -> None:
         self._batch, self.position, self.pk = batch, position, pk
         self.document, self.update = document, update
+        self.merged = update
+        """The change as the methods of the row have made it; an assigned one is no part of it."""
         self._touched: frozenset[str] = frozenset()
 
     def get(self, name: str) -> Any:
@@ -103,17 +119,16 @@ class DocumentRow:
         batch = self._batch
         field = batch.fields[name]
         if name == "_id":
-            raise StepMistake(
-                f"it changes the id of model {batch.model.name!r}; ids are given before Stage.PLAN: a "
-                f"value step fills in '_id' at Stage.DEFAULT"
-            ).coded("step_value")
+            raise refused_id(batch.model)
         stored = field.encode(valid_value(batch.model, field, value))
         if self.document is None:
-            self.merge("$set", {field.db_name: stored})
+            self._merge("$set", {field.db_name: stored})
             return
         self.document[field.db_name] = stored
-        if field.stored:
-            self.hand_back(name, stored)
+        if batch.seen is not None:
+            batch.seen[self.position - batch.seen_from][field.db_name] = stored
+        if field.stored and batch.back is not None:
+            batch.back.give(self.pk, {name: stored})
 
     def merge(self, operator: str, values: Mapping[str, Any]) -> None:
         """Add one of MongoDB's update operators to the change, with stored keys.
@@ -121,6 +136,12 @@ class DocumentRow:
         It is applied after what the program and earlier steps change: two numbers are added, items
         are appended after items. What cannot be combined is an error. The record gets the values.
         """
+        batch = self._batch
+        if batch.checks:
+            check_update(batch.model, batch.by_key, operator, values)
+        self._merge(operator, values)
+
+    def _merge(self, operator: str, values: Mapping[str, Any]) -> None:
         update, batch = self.update, self._batch
         if update is None:
             raise StepMistake(
@@ -128,11 +149,31 @@ class DocumentRow:
                 f'merge() and increase() are for writes: Step(on="write"), or put() a value'
             ).coded("step_value")
         try:
-            self.update = update.merged(operator, values)
+            self.update = self.merged = update.merged(operator, values)
         except ConflictingChange as conflict:
             raise StepMistake(_conflict(batch.model, conflict)).coded("step_conflict") from None
         self._touched = self._touched.union(key.partition(".")[0] for key in values)
         batch.is_changed = True
+
+    def of_one(self, position: int, pk: Any) -> DocumentRow:
+        """Return a row with the same change, for one of the records."""
+        row = DocumentRow(self._batch, position, pk, None, self.update)
+        row._touched = self._touched
+        return row
+
+    def expect(self, values: Mapping[str, Any]) -> None:
+        """Demand that the record of a write still has these stored values, by stored key.
+
+        The write skips a record that has others.
+        """
+        update = self.update
+        if update is None:
+            raise StepMistake(
+                f"it expects values of a new document of model {self._batch.model.name!r}; expect() "
+                f'is for writes: Step(on="write")'
+            ).coded("step_value")
+        self.update = self.merged = replace(update, expect={**update.expect, **values})
+        self._batch.is_changed = True
 
     def changed_values(self) -> dict[str, Any]:
         """Return the stored values by name that steps gave to fields of a write.
@@ -152,12 +193,21 @@ class DocumentRow:
         """Set a stored value on the record that waits for the operation; this writes nothing."""
         back = self._batch.back
         self._batch.key(name)  # an unknown name is refused, whether or not a record waits
+        if self._batch.checks:
+            self._check_back(name, value)
         if back is None:
             return
         if self.pk is None:
             back.every[name] = value
         else:
             back.give(self.pk, {name: value})
+
+    def _check_back(self, name: str, value: Any) -> None:
+        model, field = self._batch.model, self._batch.fields[name]
+        if name == "_id":
+            raise refused_id(model)
+        if value is not MISSING and value is not UNKNOWN:
+            valid_stored(model, field, value)
 
     def refuse(self, loc: str | Loc, message: str, kind: str) -> None:
         """Add a problem; the operation is refused with all problems of the stage.
@@ -184,14 +234,21 @@ class DocumentBatch:
         problems: The problems that steps add; the operation is refused with all of a stage.
         result: The operation's result, for steps after the store.
         notes: Values that one step leaves for another step of the same operation.
+        checks: True while the step of a plugin runs, whose values are checked.
+        seen: The documents as that step has found them and as fill() and put() have changed them,
+            from the row ``seen_from`` on; None while no such step creates.
     """
 
     __slots__ = (
+        "_by_key",
         "_documents",
+        "_is_split",
         "_narrowed",
         "_now",
+        "_part",
         "_rows",
         "back",
+        "checks",
         "fields",
         "is_changed",
         "model",
@@ -199,6 +256,8 @@ class DocumentBatch:
         "op",
         "problems",
         "result",
+        "seen",
+        "seen_from",
         "way",
     )
 
@@ -209,11 +268,17 @@ class DocumentBatch:
         self.back = op.notes.get(HAND_BACK)
         self.is_changed = False
         self.result: Any = None
+        self.checks = False
+        self.seen: list[Document] | None = None
+        self.seen_from = 0
         self.notes: dict[Note[Any], Any] = {}
         self.problems: list[ErrorDetail] = []
+        self._by_key: Mapping[str, Field[Any, Any]] | None = None
         self._documents: list[Document] | None = None
+        self._is_split = False
         self._narrowed: Domain | None = None
         self._rows: list[DocumentRow] | None = None
+        self._part: slice | None = None
         self._now: datetime.datetime | None = None
 
     @property
@@ -224,6 +289,23 @@ class DocumentBatch:
             now = clock()
             self._now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         return self._now
+
+    @property
+    def by_key(self) -> Mapping[str, Field[Any, Any]]:
+        """The stored fields by stored key."""
+        if self._by_key is None:  # each row with a change of a plugin's step asks for it
+            self._by_key = self.model.stored
+        return self._by_key
+
+    @property
+    def first(self) -> int:
+        """The position of the first row that is shown."""
+        return 0 if self._part is None else self._part.start or 0
+
+    @property
+    def has_rows(self) -> bool:
+        """True if a step has asked for the rows."""
+        return self._rows is not None
 
     @property
     def env(self) -> Env:
@@ -243,75 +325,133 @@ class DocumentBatch:
     @property
     def documents(self) -> list[Document]:
         """The documents of a create: the operation's own copies, which steps may change."""
-        if self._documents is None:
+        documents = self._documents
+        if documents is None:
             assert isinstance(self.op.values, list)
-            self._documents = list(map(dict, self.op.values))
+            documents = self._documents = list(map(dict, self.op.values))
             self.is_changed = True
-        return self._documents
+        return documents if self._part is None else documents[self._part]
 
     @property
     def rows(self) -> Sequence[DocumentRow]:
         """One row for each document, or for each change."""
-        if self._rows is None:
-            values = self.op.values
-            if isinstance(values, list):
-                self._rows = [
-                    DocumentRow(self, position, document["_id"], document, None)
-                    for position, document in enumerate(self.documents)
-                ]
-            elif isinstance(values, PerRecord):
-                self._rows = [
-                    DocumentRow(self, position, pk, None, update)
-                    for position, (pk, update) in enumerate(values.items())
-                ]
-            else:
-                assert isinstance(values, Update)
-                self._rows = [DocumentRow(self, 0, None, None, values)]
+        rows = self._rows
+        if rows is None:
+            part, self._part = self._part, None
+            rows = self._rows = self._all_rows()
+            self._part = part
+        return rows if self._part is None else rows[self._part]
+
+    def _all_rows(self) -> list[DocumentRow]:
+        values = self.op.values
+        if isinstance(values, list):
+            return [
+                DocumentRow(self, position, document["_id"], document, None)
+                for position, document in enumerate(self.documents)
+            ]
+        if isinstance(values, PerRecord):
+            return [
+                DocumentRow(self, position, pk, None, update)
+                for position, (pk, update) in enumerate(values.items())
+            ]
+        assert isinstance(values, Update)
+        return [DocumentRow(self, 0, None, None, values)]
+
+    def split(self, pks: Sequence[Any]) -> Sequence[DocumentRow]:
+        """Give each of these records a row of its own, in a write that changes all alike.
+
+        The write is about no other records from then on.
+
+        Args:
+            pks: The stored ids of the records.
+
+        Raises:
+            StepMistake: It is no such write.
+        """
+        if not isinstance(self.op.values, Update):
+            raise StepMistake(
+                f"it splits an operation on model {self.model.name!r} that is no change of all its "
+                f"records alike"
+            ).coded("step_value")
+        (whole,) = self.rows
+        self._rows = [whole.of_one(position, pk) for position, pk in enumerate(pks)]
+        self._is_split = self.is_changed = True
         return self._rows
+
+    def parts(self) -> Iterator[None]:
+        """Show one part of many rows and documents after the other."""
+        assert isinstance(self.op.values, list | PerRecord)
+        try:
+            for part in spans(len(self.op.values)):
+                self._part = part
+                yield
+        finally:
+            self._part = None
 
     def fill(self, name: str, value: Any) -> None:
         """Set a field in every row that has no value for it, and hand the value back."""
         field = self.fields[name]
+        if name == "_id":
+            raise refused_id(self.model)
         key, stored = field.db_name, field.encode(valid_value(self.model, field, value))
         if isinstance(self.op.values, list):
-            for document in self.documents:
+            for document, seen in zip(self.documents, self.seen or self.documents, strict=True):
                 if document.get(key) is None:
-                    document[key] = stored
+                    document[key] = seen[key] = stored
         else:
             for row in self.rows:
                 assert row.update is not None
                 if key not in row.update.keys:
-                    row.merge("$set", {key: stored})
+                    row._merge("$set", {key: stored})
             return
         if self.back is not None:
             self.back.common[name] = stored
 
     def narrow(self, domain: Domain) -> None:
         """Restrict a write to the records that match a domain, as a part of the write itself."""
+        if self.checks:
+            self._check_domain(domain)
         narrowed = self.op.domain if self._narrowed is None else self._narrowed
         self._narrowed = narrowed & domain
         if self.back is not None:
             self.back.is_narrowed = True
 
-    def increase(self, name: str, by: int = 1) -> None:
+    def increase(self, name: str, by: int | float | decimal.Decimal = 1) -> None:
         """Increase a number of every record of a write; the record objects get the sum.
 
         An amount that the program adds is added as well, and a value that it gives is increased.
         """
-        key = self.fields[name].db_name
+        field = self.fields[name]
+        if name == "_id":
+            raise refused_id(self.model)
+        if self.checks:
+            by = checked_amount(self.model, field, by)
         for row in self.rows:
-            row.merge("$inc", {key: by})
+            row._merge("$inc", {field.db_name: by})
 
-    def hand_back_changes(self) -> frozenset[str]:
-        """Hand back what the steps changed in a write.
+    def _check_domain(self, domain: Domain) -> None:
+        try:
+            self.op.app.bind(self.model.cls).filter(domain)
+        except DomainError as error:
+            raise StepMistake(f"it narrows the write of model {self.model.name!r}: {error}").coded(
+                "step_value"
+            ) from None
+
+    @property
+    def takes_changes(self) -> bool:
+        """True if the steps changed a write for which records wait."""
+        return self.back is not None and self.is_changed and self.op.name == "write"
+
+    def hand_back_changes(self, rows: Sequence[DocumentRow]) -> frozenset[str]:
+        """Hand back what the steps changed in rows of a write.
 
         Returns:
             The names of the fields that a waiting record has loaded and only the server will know.
         """
         back, unknown = self.back, dict[Any, set[str]]()
-        if back is None or not self.is_changed or self.op.name != "write":
+        if back is None or not self.takes_changes:
             return frozenset()
-        for row in self.rows:
+        for row in rows:
             values = row.changed_values()
             if row.pk is not None:
                 back.give(row.pk, values)
@@ -325,7 +465,7 @@ class DocumentBatch:
             name
             for record in back.records
             for name in unknown.get(None, ()) or unknown.get(record.pk, ())
-            if record._fetch.has(name)
+            if record._fetch.knows(name)
         )
 
     @property
@@ -337,7 +477,7 @@ class DocumentBatch:
         values: Any = self._documents
         if values is None:
             rows = self._rows or self.rows
-            if isinstance(self.op.values, PerRecord):
+            if self._is_split or isinstance(self.op.values, PerRecord):
                 values = PerRecord({row.pk: row.update for row in rows})
             else:
                 values = rows[0].update
@@ -360,7 +500,8 @@ class DocumentSteps:
         after = [step for step in steps if Stage.CONFIRM <= step.stage < Stage.DURABLE]
         self._after = [prepared_step(step, after, number) for number, step in enumerate(after)]
         self._durable = [step for step in steps if step.stage >= Stage.DURABLE]
-        self._atomic = [step.atomic for step in steps if step.atomic is not None]
+        self._atomic = [(step, step.atomic) for step in steps if step.atomic is not None]
+        self._queueing = [step for step in steps if step.queues_for is not None]
         self._is_plain = not any(step.waits for step in self._before) and not (
             self._after or self._durable
         )
@@ -372,13 +513,34 @@ class DocumentSteps:
 
     def needs_transaction(self, op: Operation) -> bool:
         """Return whether the operation and the work of its steps must be one transaction."""
-        return any(ask(op) for ask in self._atomic)
+        answer: Any
+        for step, atomic in self._atomic:
+            try:
+                answer = atomic(op)
+            except Exception as error:
+                note_failure(error, step, self._model, "atomic= of ")
+                raise
+            if answer:
+                if answer is not True:
+                    refuse_awaitable_answer(answer, step, self._model)
+                return True
+        return False
+
+    def queues_for(self, op: Operation) -> Iterator[tuple[str, Any]]:
+        """Yield the records that the steps will write, as far as they are known beforehand."""
+        for step in self._queueing:
+            assert step.queues_for is not None
+            try:
+                yield from step.queues_for(op)
+            except Exception as error:
+                note_failure(error, step, self._model, "queues_for= of ")
+                raise
 
     def __call__(self, op: Operation, call_next: Call) -> Awaitable[Any]:
         """Run the steps before and after the rest of the operation."""
         way = op.notes.get(WAY, self._default)
         batch = DocumentBatch(op, self._model, self._fields, way)
-        if not self._is_plain:
+        if not self._is_plain or _is_large(op):
             return self._wait(batch, way, call_next)
         for prepared in self._before:
             if way in prepared.ways:
@@ -402,18 +564,43 @@ class DocumentSteps:
         except BatchRefused:
             if batch.env.transaction is None:  # a part of the batch may have been stored
                 await _run([r for r in self._after if r.step.also_refused], batch, way)
+                self._wait_until_durable([s for s in self._durable if s.also_refused], batch, way)
             raise
         await _run(self._after, batch, way)
-        for step in self._durable:
+        self._wait_until_durable(self._durable, batch, way)
+        return batch.result
+
+    @staticmethod
+    def _wait_until_durable(steps: Iterable[Step], batch: DocumentBatch, way: Way) -> None:
+        for step in steps:
             if way in step.ways:
                 batch.op.after_durable(partial(step.run, batch))
-        return batch.result
+
+
+def _is_large(op: Operation) -> bool:
+    """Return whether the work on an operation's values has to pause."""
+    values = op.values
+    return isinstance(values, list | PerRecord) and len(values) > pauses.EVERY
 
 
 def _send(batch: DocumentBatch, call_next: Call) -> Awaitable[Any]:
     """Pass the operation on with the changes of the steps."""
-    unknown = batch.hand_back_changes()
+    if _is_large(batch.op):
+        return _send_many(batch, call_next)
+    unknown = batch.hand_back_changes(batch.rows)
     return _send_and_read(batch, unknown, call_next) if unknown else call_next(batch.operation)
+
+
+async def _send_many(batch: DocumentBatch, call_next: Call) -> Any:
+    unknown: frozenset[str] = frozenset()
+    if batch.takes_changes:
+        for part in parts(batch.rows):
+            unknown |= batch.hand_back_changes(part)
+            await pause()
+    await pause()
+    if unknown:
+        return await _send_and_read(batch, unknown, call_next)
+    return await call_next(batch.operation)
 
 
 async def _send_and_read(batch: DocumentBatch, names: frozenset[str], call_next: Call) -> Any:
@@ -494,12 +681,19 @@ def _conflict(model: ModelView, conflict: ConflictingChange) -> str:
 
 
 async def _run(steps: Sequence[PreparedStep], batch: DocumentBatch, way: Way) -> None:
+    is_large = _is_large(batch.op)
+    result: Any
     for prepared in steps:
+        if is_large:
+            await pause()
         if way in prepared.ways:
             try:
-                result: Any = prepared.step.run(batch)
-                if prepared.waits:
-                    result = await result
+                if is_large and prepared.step.in_parts:
+                    result = await run_in_parts(prepared, batch)
+                else:
+                    result = prepared.step.run(batch)
+                    if prepared.waits:
+                        result = await result
             except Exception as error:
                 note_failure(error, prepared.step, batch.model)
                 raise

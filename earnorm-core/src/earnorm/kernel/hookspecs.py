@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
     from earnorm.application import App
     from earnorm.domain import Operator
-    from earnorm.exceptions import AccessDenied
+    from earnorm.exceptions import AccessDenied, TransactionOutcomeUnknown
     from earnorm.fields import Field
-    from earnorm.kernel.attributes import Attribute
+    from earnorm.kernel.contract.attributes import Attribute
+    from earnorm.kernel.environment import Env, Principal
     from earnorm.kernel.layers import Middleware
     from earnorm.kernel.operations import Operation, OperationName
-    from earnorm.kernel.reading import Reading
+    from earnorm.kernel.serving.reading import Reading
     from earnorm.kernel.steps import Step
     from earnorm.kernel.views import ModelView
     from earnorm.model.base import BaseModel
@@ -92,9 +93,9 @@ class Hooks:
     def needed_by(self, model: ModelView) -> str | None:
         """Return the part of a model that has no meaning without this plugin, or None.
 
-        For example ``"the field 'number'"``. A static method: the kernel calls it if the App leaves
-        the plugin out but can import its class. The App refuses a model for which it returns a
-        text.
+        For example ``"the field 'number'"``. A static method: the kernel calls it if ``plugins=``
+        gives the plugin's class or instance and the App has it disabled. The App refuses a model
+        for which it returns a text. A plugin that is left out otherwise is not imported.
         """
         return None
 
@@ -119,6 +120,15 @@ class Hooks:
         ``earnorm.pool`` is the same object of the current App.
         """
         return {}
+
+    @hookspec
+    def resolve_principal(self, app: App, user: object) -> Principal | None:
+        """Return the principal that an object of the application stands for; None to leave it.
+
+        Asked by ``act_as(user)`` for what is neither a Principal nor an id. The first plugin that
+        answers, in the order of names, decides; else the object's own ``id`` and ``roles`` do.
+        """
+        return None
 
     @hookspec
     def register_commands(self) -> Mapping[str, Callable[..., object]]:
@@ -180,6 +190,16 @@ class Hooks:
         return None
 
     @hookspec
+    def hides_records(self, app: App, model: ModelView) -> Callable[[Env], bool] | None:
+        """Return a function that tells whether records of a model may be hidden from who acts.
+
+        Where it returns True for an Env, each link that is handed in must lead to a record that a
+        search in this Env finds. None if no record is ever hidden; such a model pays nothing. Called
+        when a link to the model is first written, and the function on each write of one.
+        """
+        return None
+
+    @hookspec
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Return this plugin's steps in the write path of a model.
 
@@ -237,10 +257,11 @@ class Hooks:
     def after_commit(self, app: App, operations: Sequence[Operation]) -> Awaitable[None] | None:
         """Observe writing operations that are durable. May be async.
 
-        Called when their transaction was committed, or after each operation outside of a
-        transaction, when the records in memory know that they are written. It is also called for
-        an operation that failed outside of a transaction, because a part of it may have been done.
-        An exception is logged.
+        Called once, when their transaction was committed, or after each operation outside of a
+        transaction, when the records in memory know that they are written. Of a batch of which the
+        database has refused a part, outside of a transaction, the operation has the other part. What
+        has stored nothing, or may have (its answer was lost), is left out; ``operation_failed`` tells
+        of it. An exception is logged.
         """
 
     @hookspec
@@ -248,6 +269,16 @@ class Hooks:
         """Observe writing operations whose transaction was rolled back. May be async.
 
         An exception is logged.
+        """
+
+    @hookspec
+    def transaction_unknown(
+        self, app: App, operations: Sequence[Operation], error: TransactionOutcomeUnknown
+    ) -> Awaitable[None] | None:
+        """Observe writing operations of a transaction whose outcome nobody knows. May be async.
+
+        Its commit was sent, and all of it is in the database or nothing. Neither ``after_commit``
+        nor ``after_rollback`` is called. ``error`` says why it is unknown. An exception is logged.
         """
 
     @hookspec

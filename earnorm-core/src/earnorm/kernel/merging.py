@@ -15,6 +15,7 @@ from bson import Decimal128, Int64
 from bson.decimal128 import create_decimal128_context
 
 from earnorm.domain.bson_order import key as order_of
+from earnorm.domain.paths import is_position, overlap
 from earnorm.fields.base import MISSING
 
 Operators = Mapping[str, Mapping[str, Any]]
@@ -107,11 +108,6 @@ def _met(result: Mapping[str, Mapping[str, Any]], path: str) -> list[tuple[str, 
     ]
 
 
-def overlap(one: str, other: str) -> bool:
-    """Return whether two paths are about one value, or one of them leads into that of the other."""
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
-
-
 def _may_be_one_item(path: str, other: str) -> bool:
     """Return whether one path names by its position an item that the other one may choose."""
     by_position = False
@@ -119,7 +115,7 @@ def _may_be_one_item(path: str, other: str) -> bool:
         if part == other_part:
             continue
         first, second = sorted((part, other_part))
-        if not (first.startswith("$[") and second.isdecimal()):
+        if not (first.startswith("$[") and is_position(second)):
             return False
         by_position = True
     return by_position

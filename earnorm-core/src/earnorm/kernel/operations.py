@@ -5,14 +5,15 @@ The module ``layers`` describes its way through the layers.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from types import MappingProxyType, NoneType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from earnorm.concerns import Concerns
 from earnorm.domain import Domain
 from earnorm.exceptions import PluginError
+from earnorm.kernel.environment import PROGRAM, Env
 from earnorm.kernel.merging import TOGGLE, merged
 from earnorm.kernel.notes import NO_NOTES, Note
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from earnorm.application import App
     from earnorm.backends.base import Document
     from earnorm.domain import Schema
-    from earnorm.kernel.environment import Env
-    from earnorm.kernel.requests import GroupSpec, Request
+    from earnorm.kernel.serving.requests import GroupSpec, Request
     from earnorm.model.base import BaseModel
 
 OperationName = Literal["search", "count", "group", "create", "write", "unlink"]
@@ -114,6 +114,13 @@ def _value_or(key: str, unset: Any) -> Mapping[str, Any]:
     return {"$ifNull": [f"${key}", {"$literal": unset}]}
 
 
+def touched(updates: Iterable[Update]) -> frozenset[str]:
+    """Return the stored keys that any of the changes touches; see ``Update.keys``."""
+    # Of the paths of many records, few differ.
+    paths = set[str]().union(*(spec for u in updates for spec in u.operators.values()))
+    return frozenset(path.partition(".")[0] for path in paths)
+
+
 class PerRecord(dict[Any, Update]):
     """A separate change for each record, by its stored id; one round trip writes them all."""
 
@@ -176,8 +183,14 @@ ONE = Options(limit=1)
 ORIGIN: Note[str] = Note("origin")
 PARENT: Note[Operation] = Note("parent")
 REQUEST: Note[Request | None] = Note("request")
+RELATION: Note[str] = Note("relation")
+"""On a search: the relation that it loads, as ``model.field``."""
 JUDGED: Note[bool] = Note("judged")
 """Access rules have checked the whole operation of which this one is a part."""
+
+
+ASKED: Note[bool] = Note("asked")
+"""The operation has a maker, and is a part of what the program asked for: a write of a bulk, say."""
 
 
 def made_by(origin: str, parent: Operation | None = None) -> Mapping[Note[Any], Any]:
@@ -227,13 +240,37 @@ class Operation:
     @property
     def origin(self) -> str:
         """The maker of the operation: ``"program"``, or the name of a plugin or feature."""
-        origin: str = self.notes.get(ORIGIN, "program")
+        notes, maker = self.notes, self.env.origin
+        if ASKED in notes and maker != PROGRAM:
+            return maker  # the bulk of a plugin is the plugin's
+        origin: str = notes.get(ORIGIN, maker)
         return origin
 
     @property
     def parent(self) -> Operation | None:
         """The operation that this one was made for; None if there is none."""
-        return self.notes.get(PARENT)
+        parent: Operation | None = self.notes.get(PARENT, self.env.parent)
+        return parent
+
+    @property
+    def is_asked_for(self) -> bool:
+        """True if the program asked for the operation; no other operation and no feature needs it.
+
+        The writes of ``bulk()``, ``create_many()`` and ``upsert()`` are asked for, and of a stream
+        its first batch. A part of an operation that passes all layers anew is not, and neither is what
+        a plugin does in a block of ``use_origin()``.
+        """
+        notes = self.notes
+        if self.env.origin != PROGRAM:
+            return False
+        if JUDGED in notes:
+            return False  # the whole operation was asked for, and has passed
+        if not notes or ASKED in notes:
+            return True
+        request: Request | None = notes.get(REQUEST)
+        return not (
+            ORIGIN in notes or PARENT in notes or (request is not None and request.is_under_way)
+        )
 
     @property
     def request(self) -> Request | None:
@@ -264,9 +301,18 @@ class Operation:
             options: How it is done.
             origin: The name of the plugin or feature that makes it.
             env: The Env that it acts in; None means the Env of this operation.
+
+        Raises:
+            TypeError: A part is none of such an operation.
         """
-        notes = made_by(origin, self)
-        return Operation(name, model, env or self.env, domain, values, options, notes)
+        env = self.env if env is None else env
+        # What features search for passes here, too, so a function is called only for values.
+        parts: Mapping[str, object] = {"domain": domain, "options": options}
+        if not (isinstance(parts["domain"], Domain) and isinstance(parts["options"], Options)):
+            _refuse_wrong(name, parts)
+        if values is not None or name in {"create", "write"}:
+            _refuse_wrong(name, {"values": values})
+        return Operation(name, model, env, domain, values, options, made_by(origin, self))
 
     @property
     def attempt(self) -> int:
@@ -275,11 +321,14 @@ class Operation:
         return 1 if transaction is None else transaction.attempt
 
     def after_durable(self, call: Callable[[], object]) -> None:
-        """Call a function once, when the operation has succeeded and is durable.
+        """Call a function once, when the operation, or a part of it, is durable.
 
         It is called at the commit of the running transaction, or at the end of the operation if
-        none runs. It is not called if the operation fails or the transaction is rolled back. Layers
-        and steps of a write may use this at any time until the write ends.
+        none runs. It is not called if the operation fails or the transaction is rolled back. If
+        the database refuses a part of a batch, and no transaction takes back the rest, it is called
+        for the rest: a ``BatchRefused`` passes the layers, and its ``written`` has the positions.
+        Layers and steps of a write may use this at any time until the write ends, and the function
+        itself for one more, which follows it.
 
         Args:
             call: Without arguments, sync or async. It runs outside of the transaction. An exception
@@ -288,7 +337,7 @@ class Operation:
         Raises:
             PluginError: The operation is over, or it is no write on its way through layers.
         """
-        from earnorm.kernel.durable import WAITING  # loaded with the first App
+        from earnorm.kernel.transactions.durable import WAITING  # loaded with the first App
 
         waiting = self.notes.get(WAITING)
         if waiting is None:
@@ -345,10 +394,10 @@ class Operation:
         """
         values = self.values
         if isinstance(values, PerRecord):
-            return replace(
-                self, values=PerRecord({pk: change(update) for pk, update in values.items()})
+            return self.replace(
+                values=PerRecord({pk: change(update) for pk, update in values.items()})
             )
-        return replace(self, values=change(self.update))
+        return self.replace(values=change(self.update))
 
     @property
     def app(self) -> App:
@@ -356,7 +405,13 @@ class Operation:
         return self.env.app
 
     def replace(self, /, **changes: Any) -> Operation:
-        """Return a copy with some attributes changed."""
+        """Return a copy with some attributes changed, but for the name and the model.
+
+        Raises:
+            TypeError: A value is none for its attribute, or another name or model is given, for
+                which :meth:`child` makes an operation.
+        """
+        _refuse_wrong(self.name, changes)
         return replace(self, **changes)
 
     @property
@@ -366,8 +421,153 @@ class Operation:
         if isinstance(values, Update):
             return values.keys
         if isinstance(values, PerRecord):
-            return frozenset().union(*(update.keys for update in values.values()))
+            return touched(values.values())
         return frozenset().union(*values) if values else frozenset()
+
+
+# -- what layers and plugins make an operation of -------------------------------------------------
+
+
+def _refuse_wrong(name: OperationName, parts: Mapping[str, Any]) -> None:
+    """Refuse parts that an operation of this name cannot have.
+
+    A domain that is a list would find nothing, and a limit below 0 means another number to a server.
+
+    Raises:
+        TypeError: A part is wrong.
+    """
+    for part, value in parts.items():
+        look = _LOOKED_AT.get(part)
+        problem = None if look is None else look(name, value)
+        if problem:
+            raise TypeError(f"{name}: {part}= {problem}")
+
+
+def _problem_of_domain(name: OperationName, value: object) -> str:
+    if isinstance(value, Domain):
+        return ""
+    return f"is a Domain, not {_kind(value)}: op.domain & Domain([...]), or Domain([...])"
+
+
+def _problem_of_env(name: OperationName, value: object) -> str:
+    return "" if isinstance(value, Env) else f"is an Env, not {_kind(value)}"
+
+
+def _problem_of_notes(name: OperationName, value: object) -> str:
+    fits = isinstance(value, Mapping)
+    return "" if fits else f"is a mapping, not {_kind(value)}: op.with_note(KEY, value)"
+
+
+def _problem_of_another(name: OperationName, value: object) -> str:
+    return "stays what it is; op.child(...) makes another operation"
+
+
+def _problem_of_values(name: OperationName, values: Any) -> str:
+    if name == "create":
+        if not isinstance(values, list):
+            return f"is a list of documents, not {_kind(values)}"
+        documents = cast("list[object]", values)
+        for kind in set(map(type, documents)):
+            if not issubclass(kind, Mapping):
+                return f"is a list of documents, and holds {_kind_name(kind)}"
+        if not all("_id" in document for document in cast("list[Document]", documents)):
+            return "is a list of documents, and one has no _id, which the record waits for"
+        return ""
+    if name == "write":
+        if isinstance(values, Update):
+            return _problem_of_update(values)
+        if isinstance(values, PerRecord):
+            return next(filter(None, map(_problem_of_update, values.values())), "")
+        return f'is an Update, or a PerRecord of them, not {_kind(values)}: Update({{"$set": ...}})'
+    return "" if values is None else "is None: only a create and a write have values"
+
+
+def _problem_of_update(update: object) -> str:
+    if not isinstance(update, Update):
+        return f"holds {_kind(update)} in the place of an Update"
+    operators: object = update.operators
+    if not isinstance(operators, Mapping):
+        return f'has {_kind(operators)} as operators: Update({{"$set": ...}})'
+    for operator, spec in cast("Mapping[object, object]", operators).items():
+        if not isinstance(operator, str) or not operator.startswith("$"):
+            return f'has {operator!r} in the place of an operator: Update({{"$set": ...}})'
+        if not isinstance(spec, Mapping):
+            return f"has {_kind(spec)} under {operator}, where values stand by stored path"
+    where: object = update.where
+    return "" if isinstance(where, Domain) else f"has {_kind(where)} as where: Domain([...])"
+
+
+def _problem_of_options(name: OperationName, options: object) -> str:
+    if not isinstance(options, Options):
+        return f"is an Options, not {_kind(options)}: op.options.replace(limit=10)"
+    for option, value in options.__dict__.items():
+        fits, expected = _FITTING.get(option, _ANYTHING)
+        if not fits(value):
+            shown = repr(value) if isinstance(value, int | float) else _kind(value)
+            return f"has {shown} as {option}; expected {expected}"
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, frozenset | set) and all(
+        isinstance(name, str) for name in cast("frozenset[object]", value)
+    )
+
+
+def _is_order(value: object) -> bool:
+    if not isinstance(value, tuple | list):
+        return False
+    for pair in cast("Sequence[object]", value):
+        if not isinstance(pair, tuple | list):
+            return False
+        items = tuple(cast("Sequence[object]", pair))
+        if len(items) != 2 or not isinstance(items[0], str) or items[1] not in (1, -1):
+            return False
+    return True
+
+
+_ANYTHING: tuple[Callable[[object], bool], str] = (lambda value: True, "")
+_NUMBER = (_is_number, "a whole number from 0 on")
+_TRUTH = (lambda value: isinstance(value, bool), "True or False")
+
+_FITTING: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "order": (_is_order, "pairs of a stored path and 1 or -1"),
+    "limit": _NUMBER,
+    "offset": _NUMBER,
+    "fields": (lambda value: value is None or _is_names(value), "a frozenset of names, or None"),
+    "inside": (_is_names, "a frozenset of paths"),
+    "timeout": (
+        lambda value: value is None or (isinstance(value, int | float) and value > 0),
+        "seconds above 0, or None",
+    ),
+    "concerns": (lambda value: value is None or isinstance(value, Concerns), "Concerns, or None"),
+    "many": _TRUTH,
+    "ordered": _TRUTH,
+}
+"""For an option, whether a value is one for it, and what is expected."""
+
+_LOOKED_AT: Mapping[str, Callable[[OperationName, Any], str]] = {
+    "domain": _problem_of_domain,
+    "values": _problem_of_values,
+    "options": _problem_of_options,
+    "env": _problem_of_env,
+    "notes": _problem_of_notes,
+    "name": _problem_of_another,
+    "model": _problem_of_another,
+}
+"""For each part of an operation, what is wrong with a value of it; an empty text if nothing is."""
+
+
+def _kind(value: object) -> str:
+    return _kind_name(type(value))
+
+
+def _kind_name(kind: type) -> str:
+    return "None" if kind is NoneType else f"a {kind.__name__}"
 
 
 # The type of the result depends on the operation's name; see Operation.

@@ -79,7 +79,8 @@ def forget(*models: type[BaseModel]) -> None:
     """Drop models that were made while the program runs, e.g. one for each tenant's form.
 
     Their names are free again, no App finds or prepares them any more, and using such a class is an
-    error. Python frees the classes when the program holds none of them.
+    error. Operations on them that are under way go on to their end. Python frees the classes when
+    the program holds none of them.
 
     Raises:
         ConfigurationError: An argument is no model.

@@ -12,22 +12,26 @@ This module has what both kinds share: the order, the ways, the step itself and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, Flag, IntEnum, auto
-from functools import lru_cache, reduce
+from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol
 
 import pydantic
 
 from earnorm.exceptions import EarnORMError, PluginError, nearest
+from earnorm.fields.adapters import adapter
+from earnorm.fields.base import is_async
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import Note
+from earnorm.kernel.pauses import pause
 from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.fields.base import Field
+    from earnorm.kernel.transactions.queue import QueuesFor
 
 Loc = tuple[str | int, ...]
 
@@ -127,13 +131,19 @@ class Step:
         on: The operation of a document step; None means both, create and write.
         after: Names of steps of the same stage that run before it.
         names: For a value step, the names of the values that it is about. A call that gives none
-            of them skips the step, and a model with no other steps pays nothing for such a call.
-            None means every call; an empty collection means every call that another step is about.
+            of them, and none by a dotted path into them, skips the step, and a model with no other
+            steps pays nothing for such a call. None means every call; an empty collection means every call that another step is about.
         atomic: Returns whether an operation and the work of its steps must be one transaction. For
             a value step it is called with None, before any step runs, and the transaction then
             contains all work of the steps.
+        queues_for: For a document step: returns other records that the operation will write because
+            of it, as far as that is known beforehand, each as the name of its model and its stored
+            id. Before an operation begins a transaction of its own, it waits for those of this
+            process that will write one of them, too.
         also_refused: For a step after the store: it also runs if the database refused a part of a
             batch and no transaction rolled back the rest.
+        in_parts: The step looks at each row for itself. A batch of many rows is then handed to it
+            part by part, and other tasks of the event loop run between two parts.
         plugin: The name of its plugin, which the App fills in.
     """
 
@@ -146,6 +156,8 @@ class Step:
     names: Collection[str] | None = None
     atomic: Callable[[Any], bool] | None = None
     also_refused: bool = False
+    queues_for: QueuesFor | None = None
+    in_parts: bool = False
     plugin: str = field(default="", kw_only=True, repr=False, compare=False)
 
 
@@ -201,6 +213,17 @@ _ARGUMENTS: Final[tuple[tuple[str, Callable[[Step], bool], str], ...]] = (
         "None, since names= is for value steps; a document step asks row.has(name)",
     ),
     ("atomic", lambda s: s.atomic is None or callable(s.atomic), "a function or None"),
+    ("in_parts", lambda s: isinstance(s.in_parts, bool), "True or False"),
+    (
+        "queues_for",
+        lambda s: s.queues_for is None or callable(s.queues_for),
+        "a function or None",
+    ),
+    (
+        "queues_for",
+        lambda s: s.queues_for is None or s.stage >= Stage.IDENTITY,
+        "None, since a value step has no operation yet; a document step has one",
+    ),
 )
 """The arguments of a step: each with its check, and what is expected."""
 
@@ -308,6 +331,35 @@ HAND_BACK: Note[HandBack] = Note("hand_back")
 """The object that collects values for the waiting records; missing if no record waits."""
 
 
+class KnownFirst:
+    """Stored computed fields whose new values a step of a write must know before it is stored.
+
+    Whoever computes them reads the records first and puts the values into the write, on the
+    condition that the records still have the values that were read.
+
+    Args:
+        names: The names of the fields.
+    """
+
+    __slots__ = ("names", "read", "unknown")
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self.names = names
+        self.unknown: frozenset[str] = frozenset()
+        """The names of the fields whose new values only the server knows."""
+        self.read: dict[Any, Any] = {}
+        """The values that were read of the records, by their stored ids."""
+
+    def note_read(self, values: Mapping[Any, Any]) -> None:
+        """Note what was read of the records of a write, or of a part of it."""
+        self.read.update(values)
+
+
+KNOWN_FIRST: Note[KnownFirst] = Note("known first")
+"""The computed fields that a later step must know. A layer that leaves it runs a write again of which
+no record has matched because what was read of it has changed."""
+
+
 # -- steps that are ready to run ---------------------------------------------------------------------
 
 
@@ -329,9 +381,32 @@ def prepared_step(step: Step, steps: Sequence[Step], number: int) -> PreparedSte
         steps: The steps that run in one go with it, in order.
         number: Its position among them.
     """
-    call = step.run if inspect.isroutine(step.run) else getattr(step.run, "__call__", step.run)  # noqa: B004 - the function behind an object
     ends_stage = number + 1 >= len(steps) or steps[number + 1].stage != step.stage
-    return PreparedStep(step, inspect.iscoroutinefunction(call), step.ways, ends_stage)
+    return PreparedStep(step, is_async(step.run), step.ways, ends_stage)
+
+
+class InParts(Protocol):
+    """A batch of many rows that can show a part of them."""
+
+    def parts(self) -> Iterator[None]:
+        """Show one part of the rows after the other."""
+        ...
+
+
+async def run_in_parts(prepared: PreparedStep, batch: InParts) -> Any:
+    """Run a step on one part of a batch after the other; other tasks run in between.
+
+    Returns:
+        What the step has returned, which the caller refuses; None if it is nothing.
+    """
+    for _ in batch.parts():
+        result: Any = prepared.step.run(batch)
+        if prepared.waits:
+            result = await result
+        if result is not None:
+            return result
+        await pause()
+    return None
 
 
 # -- what goes wrong in a step --------------------------------------------------------------------
@@ -389,7 +464,7 @@ def valid_value(model: ModelView, field: Field[Any, Any], value: Any) -> Any:
     if value is None or not field.assignable:
         return value
     try:
-        return _adapter(field).validate_python(value)
+        return adapter(field).validate_python(value)
     except (ValueError, TypeError, AttributeError) as error:
         if _is_stored_form(field, value):
             return value
@@ -404,25 +479,64 @@ def valid_value(model: ModelView, field: Field[Any, Any], value: Any) -> Any:
         ).coded("step_value") from None
 
 
+def valid_stored(model: ModelView, field: Field[Any, Any], value: Any) -> None:
+    """Check a value in stored form that a step gives.
+
+    Args:
+        model: The model, for the message.
+        field: The field; a kind that takes no value from callers has its own checks.
+        value: The value in stored form; None is no value.
+
+    Raises:
+        StepMistake: It is no stored form of a value of the field; the message leaves it out.
+    """
+    if value is not None and field.assignable and not _is_stored_form(field, value):
+        raise StepMistake(
+            f"it gives the field {field.name!r} of model {model.name!r} a value of type "
+            f"{type(value).__name__!r} that is not the stored form of a valid {type(field).__name__}; fill() and put() take values as "
+            f"create() does"
+        ).coded("step_value")
+
+
+def refused_id(model: ModelView) -> StepMistake:
+    """Return the error for a step that changes the id of a row."""
+    return StepMistake(
+        f"it changes the id of model {model.name!r}; ids are given before Stage.PLAN: a value step "
+        f"fills in '_id' at Stage.DEFAULT, in new rows where none was given"
+    ).coded("step_value")
+
+
+def unknown_key(
+    model: ModelView, key: str, known: Collection[str], where: str = ""
+) -> UnknownField:
+    """Return the error for a step that gives a stored key that no field has."""
+    return UnknownField(
+        f"it gives the stored key {key!r}{where}, and no field of model {model.name!r} has it"
+        f"{nearest(key, known)}"
+    )
+
+
 def _is_stored_form(field: Field[Any, Any], value: Any) -> bool:
     try:
-        decoded = _adapter(field).validate_python(field.decode(value))
-        return bool(field.encode(decoded) == value)
+        decoded = adapter(field).validate_python(field.decode(value))
+        stored = field.encode(decoded)
+        return bool(stored == value or (stored != stored and value != value))  # both are NaN
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
         return False
-
-
-@lru_cache(maxsize=4096)
-def _adapter(field: Field[Any, Any]) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(field.value_annotation())
 
 
 def _no_field(model: ModelView, name: str, known: Collection[str]) -> str:
     return f"model {model.name!r} has no field {name!r}{nearest(name, known)}"
 
 
-def note_failure(error: Exception, step: Step, model: ModelView) -> None:
+def note_failure(error: Exception, step: Step, model: ModelView, part: str = "") -> None:
     """Name the step in an exception that leaves it; EarnORM's own errors stay as they are.
+
+    Args:
+        error: The exception.
+        step: The step.
+        model: The model.
+        part: The function of the step that raised it, if that is not ``run``: ``"atomic= of "``.
 
     Raises:
         PluginError: The error is a mistake of the step.
@@ -430,7 +544,23 @@ def note_failure(error: Exception, step: Step, model: ModelView) -> None:
     if isinstance(error, StepMistake):
         raise PluginError(f"{_shown(step)}: {error}").coded(error.code) from None
     if not isinstance(error, EarnORMError):
-        error.add_note(f"in the step {step.name!r} of model {model.name!r}")
+        of = f"of plugin {step.plugin!r}, in model" if step.plugin else "of model"
+        error.add_note(f"in {part}the step {step.name!r} {of} {model.name!r}")
+
+
+def refuse_awaitable_answer(answer: object, step: Step, model: ModelView) -> None:
+    """Refuse what an ``async def`` gives as ``atomic=``, which nothing awaits and is always true.
+
+    Raises:
+        PluginError: The answer is an awaitable.
+    """
+    if inspect.isawaitable(answer):
+        if isinstance(answer, Coroutine):
+            answer.close()
+        raise PluginError(
+            f"{_shown(step)} of model {model.name!r}: atomic= returned an awaitable, which nothing awaits; "
+            f"it is no 'async def', and returns True or False"
+        ).coded("step_result")
 
 
 def refuse_result(result: object, step: Step, model: ModelView) -> NoReturn:

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from earnorm.exceptions import ErrorDetail, NotSupported, PluginError, ValidationError
 from earnorm.fields.base import MISSING
+from earnorm.kernel import pauses
+from earnorm.kernel.pauses import Finishing, parts, pause
+from earnorm.kernel.serving.projecting import head_of
 from earnorm.kernel.steps import (
     TAKING_MORE,
     Loc,
@@ -22,8 +24,10 @@ from earnorm.kernel.steps import (
     Way,
     note_failure,
     prepared_step,
+    refuse_awaitable_answer,
     refuse_result,
     refuse_unknown,
+    run_in_parts,
     valid_value,
 )
 from earnorm.kernel.views import ModelView
@@ -35,6 +39,9 @@ Work = Callable[[], object]
 """A function without arguments; if it returns an awaitable, that is awaited."""
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+_TAKING_PATHS: Final = Way.WRITE | Way.EACH | Way.UPDATE | Way.UPSERT | Way.BULK
+"""The ways on which values may be given by dotted paths."""
 
 
 class ValueRow:
@@ -209,7 +216,7 @@ class ValueBatch:
         self.along: set[str] = set()
         self.work_before: list[Work] = []
         self.work_after: list[Work] = []
-        self.settling: list[Callable[[], object]] = []
+        self.settling: list[Work] = []
         self._more: list[ErrorDetail] = []
         for row in rows:
             row.model = model
@@ -218,6 +225,16 @@ class ValueBatch:
     def takes_more(self) -> bool:
         """True if other operations may join this one, in one transaction; see ``before``."""
         return self.way in TAKING_MORE
+
+    def parts(self) -> Iterator[None]:
+        """Show one part of many rows after the other."""
+        rows = self.rows
+        try:
+            for part in parts(rows):
+                self.rows = list(part)
+                yield
+        finally:
+            self.rows = rows
 
     def before(self, work: Work) -> None:
         """Add work to do before the operation, in one transaction with it.
@@ -236,7 +253,7 @@ class ValueBatch:
         self._check(work)
         self.work_after.append(work)
 
-    def settle(self, call: Callable[[], object]) -> None:
+    def settle(self, call: Work) -> None:
         """Add a function to call when everything is done, to update objects in memory."""
         self.settling.append(call)
 
@@ -310,12 +327,25 @@ async def run_work(work: Work, model: ModelView) -> None:
         ).coded("step_work")
 
 
+async def settle(calls: Sequence[Work]) -> None:
+    """Make the calls that update objects in memory; raise a cancellation when all are made."""
+    finishing = Finishing()
+    for part in parts(calls):
+        for call in part:
+            result = call()
+            if isinstance(result, Awaitable):
+                await finishing.wait_for(result)
+        if part is not calls:
+            await finishing.pause()
+    finishing.end()
+
+
 class ValueSteps:
     """The value steps of one model on one way, in three parts with the model's own work between."""
 
-    __slots__ = ("_atomic", "_is_always", "_names", "before", "plan", "valid")
+    __slots__ = ("_atomic", "_is_always", "_names", "_takes_paths", "before", "plan", "valid")
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self, steps: Sequence[Step], *, takes_paths: bool = True) -> None:
         prepared = [prepared_step(step, (), 0) for step in steps]
         self.before = [item for item in prepared if item.step.stage < Stage.VALIDATE]
         """The steps that see the values as they were given."""
@@ -326,17 +356,29 @@ class ValueSteps:
         self._atomic = [step for step in steps if step.atomic is not None]
         self._is_always = any(step.names is None for step in steps)
         self._names = frozenset(name for step in steps for name in step.names or ())
+        self._takes_paths = takes_paths
 
     def concern(self, values: Iterable[Iterable[str]]) -> bool:
         """Return whether any step is about one of these values, each given by its names."""
-        return self._is_always or any(not self._names.isdisjoint(names) for names in values)
+        if self._is_always:
+            return True
+        names = self._names
+        if not self._takes_paths:
+            return any(not names.isdisjoint(given) for given in values)
+        return any(_are_about(names, given) for given in values)
 
-    def need_transaction(self, values: Iterable[str]) -> bool:
+    def need_transaction(self, values: Iterable[str], model: ModelView) -> bool:
         """Return whether the work for these names must be in one transaction with the operation."""
         for step in self._atomic:
-            if step.names is None or not frozenset(step.names).isdisjoint(values):
+            if step.names is None or _are_about(frozenset(step.names), values):
                 assert step.atomic is not None
-                if step.atomic(None):
+                try:
+                    answer: object = step.atomic(None)
+                except Exception as error:
+                    note_failure(error, step, model, "atomic= of ")
+                    raise
+                if answer:
+                    refuse_awaitable_answer(answer, step, model)
                     return True
         return False
 
@@ -344,12 +386,17 @@ class ValueSteps:
 async def run_value_steps(steps: Sequence[PreparedStep], batch: ValueBatch) -> None:
     """Run a part of a model's value steps."""
     for prepared in steps:
+        if len(batch.rows) > pauses.EVERY:
+            await pause()
         names = prepared.step.names
         if not names or _has_any(batch, names):
             try:
-                result: Any = prepared.step.run(batch)
-                if prepared.waits:
-                    result = await result
+                if prepared.step.in_parts and len(batch.rows) > pauses.EVERY:
+                    result: Any = await run_in_parts(prepared, batch)
+                else:
+                    result = prepared.step.run(batch)
+                    if prepared.waits:
+                        result = await result
             except Exception as error:
                 note_failure(error, prepared.step, batch.model)
                 raise
@@ -380,17 +427,29 @@ def run_value_steps_now(steps: Sequence[PreparedStep], batch: ValueBatch) -> Non
                 refuse_result(result, prepared.step, batch.model)
 
 
+def _leads_into(path: object, names: Collection[str]) -> bool:
+    """Return whether a dotted path leads into the value of one of these fields."""
+    return isinstance(path, str) and "." in path and head_of(path) in names
+
+
+def _are_about(names: frozenset[str], given: Iterable[str]) -> bool:
+    """Return whether given names or paths are about one of these fields."""
+    return not names.isdisjoint(given) or any(_leads_into(path, names) for path in given)
+
+
 def _has_any(batch: ValueBatch, names: Collection[str]) -> bool:
-    """Return whether a row has a value of one of these names."""
+    """Return whether a row has a value of one of these names, or a value inside it."""
     for row in batch.rows:
         for name in names:
             if name in row.values:
                 return True
+        for path in row.values if batch.way in _TAKING_PATHS else ():
+            if _leads_into(path, names):
+                return True
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class ValueWays:
+class ValueWays(NamedTuple):
     """The value steps of one model for each way; None for a way without steps."""
 
     create: ValueSteps | None
@@ -418,4 +477,4 @@ _VALUE_WAYS: Final = (
 
 def _value_steps(steps: Sequence[Step], way: Way) -> ValueSteps | None:
     of_way = [step for step in steps if way in step.ways]
-    return ValueSteps(of_way) if of_way else None
+    return ValueSteps(of_way, takes_paths=way in _TAKING_PATHS) if of_way else None

@@ -83,6 +83,14 @@ class ModelView:
         return self.cls._schema
 
     @property
+    def secrets(self) -> frozenset[str]:
+        """The names of the fields whose values are secret, or hold a secret value.
+
+        No cache keeps them, and no audit trail records them.
+        """
+        return self.cls._schema.secrets
+
+    @property
     def indexes(self) -> Sequence[Any]:
         """The entries of its ``_indexes``, including those of its bases and extensions."""
         return tuple(self.cls._indexes)

@@ -29,7 +29,7 @@ from earnorm.exceptions import (
     NotFound,
     ValidationError,
 )
-from earnorm.fields.base import Field
+from earnorm.fields.base import INTERNAL, Field
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.option_rules import check_options
@@ -37,8 +37,8 @@ from earnorm.fields.record_ids import id_text
 from earnorm.fields.relational import ToMany
 from earnorm.kernel import registry
 from earnorm.kernel.environment import current_env, find_env
-from earnorm.kernel.held_records import HOLDERS, note_assigned
 from earnorm.kernel.operations import ONE, Operation
+from earnorm.kernel.transactions.held_records import HOLDERS, note_assigned
 from earnorm.model import writing
 from earnorm.model.declaring import Declaration, declare_options
 from earnorm.model.extension import called_in_app, class_in_app
@@ -51,7 +51,7 @@ from earnorm.model.reading.ordering import Order, parse_order
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import load_ghost
 from earnorm.model.schema import Schema
-from earnorm.model.slots import set_fetch
+from earnorm.model.slots import pending_of, set_fetch
 from earnorm.model.structures import Structure, declared_fields, reserved_names, yields_to_fields
 from earnorm.model.validation.constraints import rules_of
 from earnorm.model.writing.pending import changed_fields, take_back
@@ -68,10 +68,10 @@ if TYPE_CHECKING:
     from earnorm.features.indexes.collection_options import CollectionOptions
     from earnorm.features.indexes.declarations import IndexEntry
     from earnorm.features.watching.watching import Watch
-    from earnorm.kernel.attributes import BroughtAttribute
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.catalog import Extension
-    from earnorm.kernel.outcome import Outcome
+    from earnorm.kernel.contract.attributes import BroughtAttribute
+    from earnorm.kernel.transactions.outcome import Outcome
     from earnorm.model.validation.constraints import When
 
 # The documents of one operation of create_many: at 1,000 the rate is 0.9 of this one's; at 10,000
@@ -159,7 +159,8 @@ class BaseModel(Declared):
     Nothing is stored before ``save()``.
     """
 
-    __slots__ = ()
+    # The id that was drawn for a record, not given; see ``identity``.
+    __slots__ = ("_drawn_id",)
 
     _name: ClassVar[str] = ""
     _collection: ClassVar[str] = ""
@@ -200,6 +201,7 @@ class BaseModel(Declared):
         cls._schema.rules = rules_of(cls)
         cls._schema.default_order = parse_order(cls._order)
         declare_options(cls)
+        cls._schema.identity = cls._identity
         own_create = body.get("create")
         if isinstance(own_create, classmethod):
             type.__setattr__(cls, "create", called_in_app(own_create))
@@ -245,7 +247,7 @@ class BaseModel(Declared):
     @property
     def pk(self) -> Any:
         """The id as it is stored (an ObjectId unless the model declares its own ``_id``)."""
-        return self.__dict__.get("_id") if self.is_stored else None
+        return self.__dict__.get("_id") if hasattr(self, "_fetch") else None
 
     @property
     def is_stored(self) -> bool:
@@ -350,7 +352,7 @@ class BaseModel(Declared):
             else:
                 await writing.creating.create(_bound(type(self)), records)
         finally:
-            writing.turns.end(turn, records)
+            writing.turns.end(turn)
         return self
 
     async def write(self, values: Mapping[str, Any]) -> Self:
@@ -365,7 +367,7 @@ class BaseModel(Declared):
         try:
             await writing.records.write(records, values)
         finally:
-            writing.turns.end(turn, records)
+            writing.turns.end(turn)
         return self
 
     async def toggle(self, field: str) -> Self:
@@ -417,18 +419,19 @@ class BaseModel(Declared):
         return load_ghost(self).__await__()
 
     def _assign(self, field: Field[Any, Any], value: Any, when: When = "create") -> None:
-        derived = type(self)._schema.derived
-        if derived is not None and field.name in derived.by_name:
+        name, derived = field.name, type(self)._schema.derived
+        if derived is not None and name in derived.by_name:
             derived.assign(self, field, value)
             return
-        is_elsewhere = not field.stored and not isinstance(field, ToMany)
-        if is_elsewhere or not field.assignable:
-            raise ValidationError(type(self)._name, [_not_assigned(field, is_elsewhere)])
+        if not field.stored or not field.assignable:
+            is_elsewhere = not field.stored and not isinstance(field, ToMany)
+            if is_elsewhere or not field.assignable:
+                raise ValidationError(type(self)._name, [_not_assigned(field, is_elsewhere)])
         if hasattr(self, "_fetch"):  # it is stored
             when = "write"
-        if when == "write" and (field.readonly or field.name == "_id"):
-            raise ValidationError(type(self)._name, [_readonly(field)])
-        if field.name == "_id":
+            if field.readonly or name == "_id":
+                raise ValidationError(type(self)._name, [_readonly(field)])
+        if name == "_id":
             # It is validated at once, because the hash is that of the stored value.
             value = self._schema.validate_partial({"_id": value}, "create")["_id"]
             if value is None or has_id(self, value):
@@ -438,12 +441,12 @@ class BaseModel(Declared):
         env = find_env()
         if env is not None and env.transaction is not None:
             env.transaction.touch(self)
-        if field.name == "_id":
+        if name == "_id":
             self._set_valid("_id", value)
             return
-        super()._assign(field, value, when)
+        Structure._assign(self, field, value, when)
         if HOLDERS:
-            note_assigned(self, field.name)
+            note_assigned(self, name)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -485,6 +488,10 @@ class BaseModel(Declared):
 
         return reduced(self)
 
+    def __setstate__(self, links: Mapping[str, BaseModel]) -> None:
+        # The links to records that are not stored, which ``reduced`` gives apart from the values.
+        self.__dict__.update(links)
+
     def _make_stale(self, outcome: Outcome) -> None:
         """Say that the values may never have existed, because a transaction was rolled back."""
         fetch = self._fetch
@@ -492,6 +499,10 @@ class BaseModel(Declared):
             stale = Fetch(fetch.app, fetch.loaded)
             stale.parts, stale.seen_in = fetch.parts, outcome
             set_fetch(self, stale)
+
+    def _assigned_names(self) -> frozenset[str]:
+        """Return the names of the fields that were assigned and are not stored."""
+        return frozenset(pending_of(self).changes)
 
     def _take_back_assigned(self, names: Iterable[str]) -> None:
         """Take back what was assigned to these fields and is not stored."""
@@ -798,6 +809,8 @@ BaseModel._id.__set_name__(BaseModel, "_id")
 
 
 def _readonly(field: Field[Any, Any]) -> Any:
+    if field.internal:
+        return {"loc": (field.name,), "msg": INTERNAL, "type": "internal"}
     return {"loc": (field.name,), "msg": "can be set only on a new record", "type": "readonly"}
 
 

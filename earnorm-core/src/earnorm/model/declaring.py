@@ -13,11 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
-from earnorm.kernel.attributes import value_of
+from earnorm.kernel.contract.attribute_values import value_of
 
 if TYPE_CHECKING:
     from earnorm.fields.base import Field
-    from earnorm.kernel.attributes import Attribute, BroughtAttribute
+    from earnorm.kernel.contract.attributes import Attribute, BroughtAttribute
     from earnorm.model.base import BaseModel
 
 _attributes: dict[str, str] = {}

@@ -31,6 +31,12 @@ class DerivedValues(Protocol):
         """Return whether everything that such a field's value follows from was fetched."""
         ...
 
+    def sources(self, names: Iterable[str]) -> Collection[str]:
+        """Return the record's stored fields that must be fetched to read those of such fields that
+        are not stored.
+        """
+        ...
+
     def assign(self, record: Any, field: Field[Any, Any], value: Any) -> None:
         """Take a value that is assigned to such a field."""
         ...

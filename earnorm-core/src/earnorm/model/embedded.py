@@ -137,7 +137,7 @@ class EmbeddedModel(Declared):
             return own
         pending = {name: getattr(value, name) for name in unvalidated(value, names)}
         checked = schema.validate_partial(pending, "create") if pending else {}
-        unwritten = unwritten_defaults(value) if hasattr(value, "_originals") else ()
+        unwritten = unwritten_defaults(value)
         own = object.__new__(cls)
         fields = schema.fields
         # The keys keep their order, because comparing a read and a stored object needs it.
@@ -158,7 +158,7 @@ class EmbeddedModel(Declared):
         unset = [f.name for f in schema.required if f.name in state and state[f.name] is None]
         pending = {n: getattr(value, n) for n in {*unvalidated(value, names), *unset}}
         checked = schema.validate_partial(pending, "create") if pending else {}
-        unwritten = unwritten_defaults(value) if hasattr(value, "_originals") else ()
+        unwritten = unwritten_defaults(value)
 
         def own_of(name: str, held: Any) -> Any:
             if name in checked:

@@ -16,10 +16,11 @@ from earnorm.fields.base import Field
 from earnorm.fields.relational import Relation
 from earnorm.kernel.environment import find_env
 from earnorm.model.declaring import declares
+from earnorm.model.misspelt import refuse_misspelt
 
 if TYPE_CHECKING:
-    from earnorm.kernel.attributes import BroughtAttribute
     from earnorm.kernel.catalog import Extension
+    from earnorm.kernel.contract.attributes import BroughtAttribute
     from earnorm.model.base import BaseModel
 
 # -- one App's class ------------------------------------------------------------------------------
@@ -40,8 +41,10 @@ def class_in_app(
     Raises:
         PluginError: Two extensions add the same field differently, or one changes a field's stored
             form.
-        ConfigurationError: The model has a wrong value in one of the attributes.
+        ConfigurationError: The model has a wrong value in one of the attributes, or misspells one.
     """
+    for cls in (base, *(extension.model for extension in extensions)):
+        refuse_misspelt(cls, attributes)
     declaring = [attribute for attribute in attributes if declares(attribute.attribute, base)]
     if not extensions and not declaring:
         return base
@@ -152,7 +155,7 @@ def form_of(field: Field[Any, Any]) -> tuple[object, ...]:
         return (field.stored, field.db_name, target, getattr(field, "through", None))
     kind: Any = field.bson_schema().get("bsonType", type(field))
     kinds = frozenset([kind] if isinstance(kind, str | type) else kind)
-    item: Field[Any, Any] | None = getattr(field, "_item", None)
+    item = field.contents().items
     return (field.stored, field.db_name, kinds, field.structure, item and form_of(item)[2:])
 
 

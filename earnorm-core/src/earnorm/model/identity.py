@@ -15,7 +15,6 @@ from bson import ObjectId
 from earnorm.domain.values import hashable
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.kernel.environment import find_env
-from earnorm.model.slots import set_drawn_id
 from earnorm.model.writing.objectids import object_ids
 
 if TYPE_CHECKING:
@@ -44,13 +43,13 @@ def draw_ids(records: Iterable[BaseModel]) -> None:
     ]
     if missing:
         for record, pk in zip(missing, object_ids(len(missing)), strict=True):
-            set_drawn_id(record, pk)
+            object.__setattr__(record, "_drawn_id", pk)
 
 
 def keep_as_drawn(record: BaseModel, pk: Any) -> None:
     """Make the id of a record that is not stored any more one that was drawn, not given."""
     record.__dict__.pop("_id", None)
-    set_drawn_id(record, pk)
+    object.__setattr__(record, "_drawn_id", pk)
 
 
 def hash_of(record: BaseModel) -> int:

@@ -18,8 +18,10 @@ def is_mixed(records: Iterable[BaseModel]) -> bool:
     return len(classes) > 1 and len({cls._name for cls in classes}) > 1
 
 
-def by_model(records: Iterable[R]) -> list[list[R]]:
+def by_model(records: Sequence[R]) -> list[list[R]]:
     """Group the records by model, in their order."""
+    if len(set(map(type, records))) == 1:
+        return [list(records)]
     groups: dict[str, list[R]] = {}
     for record in records:
         groups.setdefault(type(record)._name, []).append(record)

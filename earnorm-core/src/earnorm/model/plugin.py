@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.transactions.layer import in_transaction_if
 from earnorm.model.reading.ordering import check_orders
 from earnorm.model.reading.resolving import ResolveLayer
 from earnorm.model.relations.commands import command_steps
+from earnorm.model.relations.link_checks import LinkLayer, checks_links
 from earnorm.model.relations.prefetch import check_relations
 
 if TYPE_CHECKING:
@@ -31,9 +33,11 @@ class ModelPlugin:
         """Refuse to start with relations that point at no model or field.
 
         After the start nothing is checked, because a new model may point at one that is defined
-        later.
+        later. A new model or extension may hide records to which other models have links.
         """
         if app.is_started:
+            if app.loaded.implementations("hides_records"):
+                app.recompose()
             return
         catalog = app.catalog
         known = {n: dict(model._schema.fields) for n, model in catalog.definitions().items()}
@@ -54,17 +58,25 @@ class ModelPlugin:
     def wrap_operation(
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
-        """Resolve domains of models with a path into another model.
+        """Resolve domains of models with a path into another model, and check links to others.
 
         Writes and deletions resolve them in two layers: the principal's own conditions before inner
         layers read the records as the system, and then the conditions that such a layer adds.
         """
         bound = app.bind(model)
+        layers: list[tuple[int, Middleware]] = []
+        if operation in ("create", "write") and checks_links(app, bound):
+            links = LinkLayer(bound)
+            layers += [
+                (Layer.TRANSACTION, in_transaction_if(links.needs_transaction)),
+                (Layer.LINKS, links),
+            ]
         if operation == "create" or not bound.schema.may_cross:
-            return ()
+            return layers
         layer = ResolveLayer(bound)
-        innermost = (Layer.RESOLVE, layer)
-        return [(Layer.ASK, layer), innermost] if operation in ("write", "unlink") else [innermost]
+        if operation in ("write", "unlink"):
+            layers.append((Layer.ASK, layer))
+        return [*layers, (Layer.RESOLVE, layer)]
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:

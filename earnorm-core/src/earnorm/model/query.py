@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
 from earnorm.domain.values import shorten
 from earnorm.exceptions import DomainError, NotSupported, nearest
-from earnorm.kernel.environment import Env, current_env
+from earnorm.fields.relational import Relation
+from earnorm.kernel.environment import Env, Principal, current_env, use_env
 from earnorm.kernel.operations import REQUEST, Operation, OperationName, Options
-from earnorm.kernel.projecting import head_of
-from earnorm.kernel.requests import OnError, Stream
+from earnorm.kernel.serving.projecting import head_of
 from earnorm.model import relations, writing
 from earnorm.model.reading.across import ACROSS, Across
 from earnorm.model.reading.hydrate import hydrate
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from earnorm.features.explaining.query_plan import Plan
     from earnorm.features.grouping.aggregation import Aggregate
     from earnorm.features.grouping.grouping import GroupKey
-    from earnorm.features.grouping.pipeline import Aggregation, Stage
+    from earnorm.features.grouping.inspection import Stage
+    from earnorm.features.grouping.pipeline import Aggregation
     from earnorm.features.paging.paging import CursorPage, Page
     from earnorm.kernel.binding import BoundModel
-    from earnorm.kernel.requests import Request
+    from earnorm.kernel.serving.requests import OnError, Request
     from earnorm.model.base import BaseModel
     from earnorm.model.relations.prefetch import Wanted
 
@@ -211,7 +212,7 @@ class Query(Generic[M]):
             order=order,
             limit=self._limit,
             offset=self._offset,
-            fields=self._only and self._checked_only(bound, self._only),
+            fields=self._only and self._fetched(bound, self._only),
             timeout=self._timeout,
             concerns=self._concerns,
         )
@@ -228,14 +229,19 @@ class Query(Generic[M]):
             request = self._request
         return bound, op if request is None else op.with_note(REQUEST, request)
 
-    @staticmethod
-    def _checked_only(bound: BoundModel, names: frozenset[str]) -> frozenset[str]:
+    def _fetched(self, bound: BoundModel, names: frozenset[str]) -> frozenset[str]:
+        """Return the names of ``only()``, and of the fields that reading what it asks for needs."""
         fields = bound.schema.fields
         names = frozenset("_id" if name in ("id", "pk") else name for name in names)
         unknown = names - fields.keys()
         if unknown:
             name = min(unknown)
             raise DomainError(f"{bound.model._name} has no field {name!r}{nearest(name, fields)}")
+        if bound.schema.derived is not None:
+            names = names.union(bound.schema.derived.sources(names))
+        if self._prefetch:
+            heads = {head_of(w if isinstance(w, str) else w[0]) for w in self._prefetch}
+            names |= {n for n in heads if isinstance(fields.get(n), Relation) and fields[n].stored}
         return names if bound.reading is None else names | bound.reading.needs
 
     def _narrowed(self, bound: BoundModel, options: Options) -> Options:
@@ -249,6 +255,9 @@ class Query(Generic[M]):
 
     async def _run(self) -> RecordSet[M]:
         env = current_env()
+        if self._domain.is_untrusted and env.system:
+            with use_env(env.as_principal()):  # what is prefetched belongs to it
+                return await self._run()
         bound, op = self._operation("search", env)
         return await self._records(bound, await env.app.execute(op), op.options)
 
@@ -278,7 +287,8 @@ class Query(Generic[M]):
         """
         if not callable(on_error) and on_error not in ("raise", "skip"):
             refuse("on_error", f'is "raise", "skip" or a function, not {shorten(on_error)}')
-        from earnorm.model.reading.streaming import BATCH, batches  # few programs stream
+        from earnorm.kernel.serving.requests import Stream  # few programs stream
+        from earnorm.model.reading.streaming import BATCH, batches
 
         bound, op = self._operation("search", current_env(), Stream(BATCH, on_error))
         tree = relations.prefetch.prefetch_tree(self._prefetch)
@@ -286,7 +296,9 @@ class Query(Generic[M]):
             async for documents in stream:
                 records = hydrate(bound, documents, op.options.fields, op.options.inside)
                 if tree:
-                    await relations.prefetch.prefetch(bound, records, tree)
+                    is_demoted = self._domain.is_untrusted and op.env.system
+                    with use_env(op.env.as_principal()) if is_demoted else nullcontext():
+                        await relations.prefetch.prefetch(bound, records, tree)
                 for record in records:
                     yield record
                 del documents, records  # memory is freed before the next batch arrives
@@ -382,6 +394,36 @@ class Query(Generic[M]):
 
         return aggregation(self, pipeline)
 
+    async def to_dict(
+        self,
+        *,
+        depth: int = 0,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the records that match as dicts; see :meth:`RecordSet.to_dict`.
+
+        Other tasks run between two parts of the records.
+        """
+        from earnorm.features.exporting.texts import dicts_of  # few programs export
+
+        return await dicts_of(self, depth, include, exclude)
+
+    async def to_json(
+        self,
+        *,
+        depth: int = 0,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+    ) -> str:
+        """Return the records that match as the text of a JSON array; see :meth:`RecordSet.to_json`.
+
+        Other tasks run between two parts of the records.
+        """
+        from earnorm.features.exporting.texts import json_of
+
+        return await json_of(self, depth, include, exclude)
+
     async def to_pandas(self) -> pandas.DataFrame:
         """Return the records that match as a pandas DataFrame, with a column for each field.
 
@@ -427,19 +469,26 @@ class Query(Generic[M]):
         if self._limit or self._offset:
             raise NotSupported(f"{what}() with a limit or an offset: {_WINDOW[what]}")
 
-    async def explain(self) -> Plan:
+    async def explain(self, *, principal: Principal | str | None = None) -> Plan:
         """Return the database's query plan of this search, as the plugins' layers rewrite it.
 
         ``str()`` of it names the index in words; the object is also the server's own plan, a
         mapping. Only ``system`` gets the figures of its execution, because the number of examined
-        documents reveals records that an access rule hides.
+        documents reveals records that an access rule hides, and the effect of each layer
+        (``plan.layers``), because it shows the rules. Where a layer has changed the search, anybody
+        else gets the stages of the plan with their indexes, and none of its values.
+
+        Args:
+            principal: Explain the search of this principal, with its access rules; for ``system``
+                only.
 
         Raises:
             NotSupported: The backend has no query plans.
+            AccessDenied: A principal was given, and ``system`` does not ask.
         """
         from earnorm.features.explaining.explanation import explain
 
-        return await explain(self)
+        return await explain(self, principal)
 
     def __repr__(self) -> str:
         # The domain's values may be secret and must not reach a log.

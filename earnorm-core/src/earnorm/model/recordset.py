@@ -75,6 +75,7 @@ class RecordSet(Generic[M]):
         "__weakref__",
         "_is_default",
         "_load",
+        "_loaded_by",
         "_model",
         "_origin",
         "_owner",
@@ -83,12 +84,14 @@ class RecordSet(Generic[M]):
         "_records",
     )
 
+    _loaded_by: object
+
     def __init__(
         self,
         model: type[M],
         records: Sequence[M] | None,
         *,
-        load: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        load: Callable[[Any], Coroutine[Any, Any, Any]] | None = None,
         origin: str = "",
         pks: Sequence[Any] | None = None,
         part_of: str = "",
@@ -128,6 +131,15 @@ class RecordSet(Generic[M]):
     def _become(self, records: Sequence[M], part_of: str = "") -> None:
         self._records, self._part_of = records, part_of
 
+    def _unloader(self) -> Callable[[], None]:
+        """Return a function that makes it as unloaded as it is now."""
+        records, part_of, pks = self._records, self._part_of, self._pks
+
+        def unload() -> None:
+            self._records, self._part_of, self._pks = records, part_of, pks
+
+        return unload
+
     def _refuse_other_app(self) -> None:
         """Refuse the ids as a value where another App than their record's is current."""
         if self._owner is not None:
@@ -163,10 +175,12 @@ class RecordSet(Generic[M]):
         return self._loading().__await__()
 
     async def _loading(self) -> Self:
-        # A relation that is known to be empty loads that of the other records, too.
-        if self._load is not None and (not self._is_whole or self._pks == ()):
-            await self._load()
-        return self
+        return self if self._load is None else cast("Self", await self._load(self))
+
+    @property
+    def _actor(self) -> object:
+        """The one as whom it was loaded: its record's reader if that is nobody else."""
+        return getattr(self, "_loaded_by", None if self._owner is None else self._owner.seen_by)
 
     @property
     @yields_to_fields
@@ -267,7 +281,11 @@ class RecordSet(Generic[M]):
         include: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
     ) -> list[dict[str, Any]]:
-        """Return each record's loaded fields as Python values; see ``BaseModel.to_dict``."""
+        """Return each record's loaded fields as Python values; see ``BaseModel.to_dict``.
+
+        It is synchronous: no other task runs until all records are done, 10 µs each or more.
+        ``await query.to_dict()`` and ``earnorm.in_parts()`` let others run in between.
+        """
         names = (_listed(include), _listed(exclude))
         return [serializing.as_dict(record, depth, *names) for record in self._loaded]
 
@@ -278,7 +296,10 @@ class RecordSet(Generic[M]):
         include: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
     ) -> str:
-        """Return the records as the text of a JSON array; see ``BaseModel.to_json``."""
+        """Return the records as the text of a JSON array; see ``BaseModel.to_json``.
+
+        It is synchronous, as :meth:`to_dict` is.
+        """
         names = (_listed(include), _listed(exclude))
         return json_text([serializing.as_json(record, depth, *names) for record in self._loaded])
 
@@ -288,39 +309,44 @@ class RecordSet(Generic[M]):
     def to_pandas(self) -> pandas.DataFrame:
         """Return a pandas DataFrame of the records.
 
-        It has a column for each field that all of them have loaded.
+        It has a column for each field that all of them have loaded. It is synchronous: no other task
+        runs until it is done. ``await query.to_pandas()`` lets others run in between.
 
         Raises:
             ConfigurationError: pandas is not installed: ``pip install "earnorm-core[pandas]"``.
         """
-        from earnorm.features.exporting.tables import table_of
+        from earnorm.features.exporting.tables import records_to_pandas
 
-        return table_of(self).pandas()
+        return records_to_pandas(self)
 
     def to_polars(self) -> polars.DataFrame:
         """Return a Polars DataFrame; see ``to_pandas``: ``pip install "earnorm-core[polars]"``."""
-        from earnorm.features.exporting.tables import table_of
+        from earnorm.features.exporting.tables import records_to_polars
 
-        return table_of(self).polars()
+        return records_to_polars(self)
 
     def to_arrow(self) -> pyarrow.Table:
         """Return an Arrow table; see ``to_pandas``: ``pip install "earnorm-core[arrow]"``."""
-        from earnorm.features.exporting.tables import table_of
+        from earnorm.features.exporting.tables import records_to_arrow
 
-        return table_of(self).arrow()
+        return records_to_arrow(self)
 
     # -- choosing and arranging ---------------------------------------------------------------
 
     def filtered(self, key: str | Callable[[M], object]) -> RecordSet[M]:
         """Return the records for which the callable, or the field at the dotted path, is true.
 
-        A path with several values is true if any of them is.
+        A path with several values is true if any of them is. It is synchronous: no other task runs
+        until all records are done; see ``earnorm.in_parts()``.
         """
         test = key if callable(key) else reader(key)
         return self._of([record for record in self._loaded if is_true(test(record))])
 
     def filtered_domain(self, domain: DomainSource) -> RecordSet[M]:
         """Return the records that the database would match, without a query.
+
+        It is synchronous: no other task runs until all records are done. On a large set use
+        ``earnorm.in_parts()``, or ask the database.
 
         Raises:
             DomainError: An unknown field or operator.
@@ -344,7 +370,7 @@ class RecordSet(Generic[M]):
         """Return each record's value, with duplicates; a relation gives a RecordSet without them.
 
         On the way through a relation each record counts once, as in Odoo, and lists of embedded
-        objects are flattened.
+        objects are flattened. It is synchronous, as :meth:`filtered` is.
         """
         if callable(key):
             return [key(record) for record in self._loaded]
@@ -358,6 +384,9 @@ class RecordSet(Generic[M]):
         nulls: Nulls | None = None,
     ) -> RecordSet[M]:
         """Return the records sorted; the sort is stable.
+
+        It is synchronous, and cannot be done in parts: no other task runs until all are sorted. A
+        query's ``order()`` lets the database sort.
 
         Args:
             key: A callable, or paths: ``"-age,country_id.name"``. The default is the model's
@@ -379,7 +408,7 @@ class RecordSet(Generic[M]):
         """Return RecordSets by the value of a callable or of the field at a dotted path.
 
         A relation loaded in one of them is loaded in all, because the records stay fetched
-        together.
+        together. It is synchronous, as :meth:`filtered` is.
         """
         return {value: self._of(records) for value, records in group(self._loaded, key).items()}
 
@@ -461,7 +490,7 @@ class RecordSet(Generic[M]):
         try:
             return await writing.records.write(records, values)
         finally:
-            writing.turns.end(turn, records)
+            writing.turns.end(turn)
 
     async def _one_by_one(self, name: str, call: Callable[[M], Awaitable[object]]) -> int:
         """Call an overridden method of each record, in one transaction; return the number.
@@ -480,9 +509,10 @@ class RecordSet(Generic[M]):
                 number += result if isinstance(result, int) else counts
             return number
 
-        from earnorm.kernel.transactions import atomic  # loaded with the first App
+        from earnorm.kernel.transactions.blocks import atomic  # loaded with the first App
+        from earnorm.model.writing.pipeline import to_queue_for
 
-        return await atomic(run)
+        return await atomic(run, queues_for=to_queue_for(records))
 
     async def save(self) -> int:
         """Write each record's own changes in one round trip, and create the new records.
@@ -511,7 +541,7 @@ class RecordSet(Generic[M]):
         try:
             return await writing.sets.save(self._model, records)
         finally:
-            writing.turns.end(turn, records)
+            writing.turns.end(turn)
 
     async def toggle(self, field: str) -> int:
         """Flip a Boolean of each record, atomically on the server; return the number written.
@@ -585,7 +615,7 @@ class RecordSet(Generic[M]):
         try:
             await refresh(records, self._model, fields)
         finally:
-            writing.turns.end(turn, records)
+            writing.turns.end(turn)
         return self
 
     async def still_exists(self) -> RecordSet[M]:

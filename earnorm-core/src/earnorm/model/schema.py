@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, cast
 
 import pydantic
-from pydantic_core import SchemaValidator, core_schema
+from pydantic_core import PydanticCustomError, SchemaValidator, core_schema
 
+from earnorm.bounded import Bounded
+from earnorm.domain.paths import check_length, is_position, without_positions
 from earnorm.domain.schema import Crossing, Path, Substitute
 from earnorm.domain.values import encodable
 from earnorm.exceptions import (
@@ -19,12 +20,16 @@ from earnorm.exceptions import (
     ErrorDetail,
     UnresolvedDomain,
     ValidationError,
+    located,
     nearest,
 )
-from earnorm.fields.base import MISSING, Field, not_searched, not_written
+from earnorm.fields.adapters import annotation_problem
+from earnorm.fields.base import INTERNAL, MISSING, Field, not_searched
 from earnorm.fields.places import places
 from earnorm.fields.relational import Relation, ToMany
+from earnorm.fields.secrets import holds_secrets, limits_of, refused_order
 from earnorm.fields.structured import Dict, Embedded, Json, List
+from earnorm.model.problems import problems_of
 
 if TYPE_CHECKING:
     from earnorm.model.derived import DerivedValues
@@ -43,6 +48,45 @@ class Schema:
         added: Names of the fields that a feature or a plugin added, and no class body has.
     """
 
+    __slots__ = (
+        "_are_given",
+        "_check_new",
+        "_constants",
+        "_crossings",
+        "_db_names",
+        "_encoders",
+        "_encoding",
+        "_find_field",
+        "_renamed_paths",
+        "_transient",
+        "_validators",
+        "added",
+        "as_it_is",
+        "checks_of_one",
+        "default_order",
+        "derived",
+        "embedded",
+        "fields",
+        "identity",
+        "is_flat",
+        "is_known",
+        "may_cross",
+        "mutable",
+        "name",
+        "projection",
+        "readonly",
+        "rechecked",
+        "relations",
+        "renamed",
+        "required",
+        "resolved_paths",
+        "rules",
+        "secrets",
+        "stored",
+        "to_many",
+        "to_many_names",
+    )  # the attributes are more than a dict of an object has room for at full speed
+
     def __init__(
         self,
         name: str,
@@ -50,6 +94,8 @@ class Schema:
         added: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
+        self.identity = name
+        """The name that identifies the records; see ``ModelView.identity``."""
         self.fields = dict(fields)
         self.added = added
         stored = [f for f in fields.values() if f.stored]
@@ -74,17 +120,26 @@ class Schema:
         self.projection: Mapping[str, int] = {f.db_name: 1 for f in stored}
         self.is_known = frozenset(self.projection).issuperset
         """A function that returns whether all of a document's keys are declared."""
+        self.secrets = frozenset(f.name for f in stored if holds_secrets(f))
+        """The names of the fields whose values are secret, or hold a secret value."""
         self._encoders = tuple((f.db_name, f.encode) for f in stored if f.converts)
+        self._encoding = frozenset(
+            n for n, f in fields.items() if type(f).encode is not Field.encode
+        )
+        """The names of fields with a stored form of their own; this saves a call for the others."""
         self._transient = tuple(
             f.name for f in fields.values() if not f.stored and not f.is_derived
         )
         renamed = {f.db_name: f.name for f in stored if f.db_name != f.name}
         self.renamed = renamed
         """Stored keys that differ from their field's name, with that name."""
+        self._renamed_paths: Mapping[str, str] | None = None
         self._db_names = {name: key for key, name in renamed.items()}
         self.is_flat = not (self._encoders or self._transient or renamed)
         self.as_it_is = frozenset(
-            f.name for f in stored if not f.converts and type(f).to_json is Field.to_json
+            f.name
+            for f in stored
+            if not (f.converts or f.secret) and type(f).to_json is Field.to_json
         )
         """The fields whose texts and whole numbers are their own JSON form."""
         self.default_order: tuple[tuple[str, int], ...] = ()
@@ -93,8 +148,8 @@ class Schema:
         """The methods under ``@validates`` and ``@constrains``; None where there are none."""
         self.derived: DerivedValues | None = None
         """The values that follow from other fields; None where there are none."""
-        self.resolved_paths: dict[str, Path] = {}
-        self._crossings: dict[str, Crossing | None] = {}
+        self.resolved_paths: Bounded[str, Path] = Bounded()
+        self._crossings: Bounded[str, Crossing | None] = Bounded()
         self.may_cross = any(map(_may_cross, fields.values()))
         """True if any path leads into another model."""
         self._validators: dict[str, SchemaValidator] = {}
@@ -106,10 +161,13 @@ class Schema:
         self._are_given = frozenset(f.name for f in _input_fields(self)).issuperset
         """A function that returns whether a new record accepts values for all of these names."""
 
-    @cached_property
+    @property
     def renamed_paths(self) -> Mapping[str, str]:
         """The stored paths that differ from the path of conditions, each with that path."""
-        return {p.db_path: p.path for p in places(self.stored) if p.db_path != p.path}
+        if self._renamed_paths is None:
+            renamed = {p.db_path: p.path for p in places(self.stored) if p.db_path != p.path}
+            self._renamed_paths = renamed
+        return self._renamed_paths
 
     # -- validation: values that come from callers --------------------------------------------
 
@@ -248,15 +306,12 @@ class Schema:
         for field in _input_fields(self):
             if type(field).__module__.partition(".")[0] == "earnorm":
                 continue
-            try:
-                pydantic.TypeAdapter(field.value_annotation())
-            except pydantic.errors.PydanticUndefinedAnnotation:
-                continue  # it names a class that is defined later
-            except Exception as error:
+            problem = annotation_problem(field)
+            if problem is not None:
                 raise ConfigurationError(
                     f"{self.name}.{field.name}: pydantic cannot build the annotation() of "
-                    f"{type(field).__name__}: {error}"
-                ).coded("field_annotation") from error
+                    f"{type(field).__name__}: {problem}"
+                ).coded("field_annotation") from problem
 
     def default_of(self, field: Field[Any, Any]) -> Any:
         """Return a field's default, or a new one if it is a factory or may change in place.
@@ -270,7 +325,7 @@ class Schema:
         if name in self._constants:
             return self._constants[name]
         made = default() if callable(default) else default
-        if made is not None:
+        if made is not None and not field.internal:
             try:
                 made = self.one(name, "create")(made)
             except pydantic.ValidationError as error:
@@ -280,30 +335,7 @@ class Schema:
         return made
 
     def _translate(self, error: pydantic.ValidationError) -> ValidationError:
-        details: list[ErrorDetail] = []
-        for problem in error.errors(include_url=False, include_input=False, include_context=True):
-            loc, message, kind = problem["loc"], problem["msg"], problem["type"]
-            raised = problem.get("ctx", {}).get("error")
-            if isinstance(raised, ValidationError):  # an embedded object raised it
-                for inner in raised.errors():
-                    details.append({**inner, "loc": (*loc, *inner["loc"])})
-                continue
-            if isinstance(raised, Exception):
-                message = str(raised)  # without pydantic's "Value error, "
-            if kind == "extra_forbidden":
-                known = self.fields.get(str(loc[-1]))
-                if known is not None and known.is_derived:
-                    details.append({**not_written(known), "loc": tuple(loc)})
-                    continue
-                message = f"unknown field {loc[-1]!r}{nearest(str(loc[-1]), self.fields)}"
-                kind = "unknown_field"
-            elif kind == "missing":
-                message = "a value is required"
-            elif kind == "string_unicode":
-                what = "the text" if any(isinstance(part, str) for part in loc) else "a key"
-                message = f"{what} has a lone surrogate, which UTF-8 cannot hold"
-            details.append({"loc": tuple(loc), "msg": message, "type": kind})
-        return ValidationError(self.name, details)
+        return ValidationError(self.name, problems_of(error, self.fields))
 
     # -- stored form --------------------------------------------------------------------------
 
@@ -320,16 +352,28 @@ class Schema:
             document = dict(state)
             for name in self._transient:
                 document.pop(name, None)
-        for db_name, encode in self._encoders:
-            value = document.get(db_name, MISSING)
-            if value is not MISSING:
-                document[db_name] = encode(value)
+        db_name = ""
+        try:
+            for db_name, encode in self._encoders:
+                value = document.get(db_name, MISSING)
+                if value is not MISSING:
+                    document[db_name] = encode(value)
+        except ValidationError as error:  # a link to a record that is not stored
+            name = self.renamed.get(db_name, db_name)
+            raise ValidationError(self.name, located(error.errors(), name)) from None
         return document
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the stored form of some validated values."""
-        fields = self.fields
-        return {fields[n].db_name: fields[n].encode(v) for n, v in values.items()}
+        fields, encoding, name = self.fields, self._encoding, ""
+        stored: dict[str, Any] = {}
+        try:
+            for name, value in values.items():
+                field = fields[name]
+                stored[field.db_name] = field.encode(value) if name in encoding else value
+        except ValidationError as error:  # a link to a record that is not stored
+            raise ValidationError(self.name, located(error.errors(), name)) from None
+        return stored
 
     def stored_schema(self) -> dict[str, Any]:
         """Return the rules of a stored document as MongoDB's ``$jsonSchema``."""
@@ -360,10 +404,20 @@ class Schema:
         if resolved is None:
             resolved = self._resolve(path)
             _check_parts(path, resolved.db_path)
+            resolved = self._limited(resolved)
             self.resolved_paths[path] = resolved
         return resolved
 
+    def _limited(self, resolved: Path) -> Path:
+        """Return a path with the limits of conditions on it, and with a field that knows its place."""
+        field: Any = resolved.field
+        if field.is_placed:
+            field = field.placed(self.identity, without_positions(resolved.db_path))
+        limits = limits_of(field)
+        return resolved if limits is None else Path(resolved.db_path, field, limits)
+
     def _resolve(self, path: str) -> Path:
+        check_length(path)
         head, _, rest = path.partition(".")
         field = self._field(head)
         if field is None:
@@ -405,7 +459,7 @@ class Schema:
             step, _, deeper = way.rest.partition(".")
             if isinstance(way.field, List):
                 way.is_single = False
-                if step.isdecimal():
+                if is_position(step):
                     way.past(step, deeper)
                 elif in_list and way.rest:
                     raise DomainError(
@@ -413,12 +467,12 @@ class Schema:
                         f"values in a list inside a list; name a position: '{head}.0.{rest}'",
                         loc=(path,),
                     )
-                in_list = not step.isdecimal()
-                way.field = way.field._item
-            elif isinstance(way.field, Dict) and way.field._values is not None and step:
+                in_list = not is_position(step)
+                way.field = way.field.contents().items
+            elif isinstance(way.field, Dict) and way.field.contents().values is not None and step:
                 in_list = False
                 way.past(step, deeper)
-                way.field = way.field._values
+                way.field = way.field.contents().values
             else:
                 return way
 
@@ -437,7 +491,8 @@ class Schema:
                 be added later.
         """
         copied = copy.copy(self)
-        copied.resolved_paths, copied._crossings = {}, {}
+        copied.resolved_paths = self.resolved_paths.empty()
+        copied._crossings = self._crossings.empty()
         copied._find_field = find_field
         return copied
 
@@ -466,6 +521,7 @@ class Schema:
             return first_crossing
 
     def _crossing(self, path: str) -> Crossing | None:
+        check_length(path)
         head, _, rest = path.partition(".")
         outer = self._field(head)
         if outer is None or (outer.is_derived and not outer.stored):
@@ -497,12 +553,24 @@ class Schema:
         return self.name_of(path.partition(".")[0])
 
     def path_of(self, name: str) -> str:
-        """Return the stored path of a field's path, e.g. for an order.
+        """Return the stored path of a field's path, e.g. for an index.
 
         Raises:
             DomainError: No such field.
         """
         return self.resolve(name).db_path
+
+    def order_path_of(self, name: str) -> str:
+        """Return the stored path of a field's path, for an order.
+
+        Raises:
+            DomainError: No such field, or a secret one.
+        """
+        resolved = self.resolve(name)
+        if resolved.limits is not None:
+            field: Any = resolved.field
+            raise DomainError(f"{self.name}.{name}: {refused_order(field)}", loc=(name,))
+        return resolved.db_path
 
     def __repr__(self) -> str:
         return f"<Schema {self.name}: {', '.join(self.fields)}>"
@@ -553,7 +621,7 @@ def _crosses(field: Field[Any, Any]) -> TypeGuard[Relation[Any, Any]]:
 
 def _may_cross(field: Field[Any, Any]) -> bool:
     while isinstance(field, List | Dict):
-        inside = field._item if isinstance(field, List) else field._values
+        inside = field.contents().each
         if inside is None:
             return False
         field = inside
@@ -626,6 +694,8 @@ def _checked_schema(
     schema: Schema, field: Field[Any, Any], when: When, handler: pydantic.GetCoreSchemaHandler
 ) -> tuple[core_schema.CoreSchema, bool]:
     """Return the schema of a given value, and whether ``@validates`` methods are part of it."""
+    if field.internal:
+        return core_schema.no_info_plain_validator_function(_refuse_internal), False
     inner = handler.generate_schema(field.value_annotation())
     checks = schema.rules.checks(field, when) if schema.rules else []
     for check in checks:
@@ -634,6 +704,10 @@ def _checked_schema(
     if may_be_none and field.assignable:
         inner = core_schema.nullable_schema(inner)
     return inner, bool(checks)
+
+
+def _refuse_internal(value: object) -> object:
+    raise PydanticCustomError("internal", INTERNAL)
 
 
 def _input_fields(schema: Schema) -> Iterator[Field[Any, Any]]:

@@ -7,20 +7,27 @@ attribute access. Slots hold everything else: the fetch of the record, and its c
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from earnorm.exceptions import UnreadableDocument, nearest
-from earnorm.fields.base import MISSING, Field
+from earnorm.fields.base import MISSING, Field, freeze, is_embedded
 from earnorm.fields.relational import Relation, ToMany, listed
-from earnorm.model.reading.fetch import Fetch
+from earnorm.fields.secrets import Hidden
+from earnorm.model.reading.fetch import ID_ONLY, Fetch
 from earnorm.model.recordset import RecordSet, is_default
 from earnorm.model.relations.ghosts import ghost_of, ghosts_of, note_inside, stored_links
 from earnorm.model.schema import Schema, State
-from earnorm.model.slots import SLOTS, Slots, set_state
+from earnorm.model.slots import SLOTS, Pending, Slots, pending_of, set_pending, set_state
 from earnorm.model.unreadable import refuse_no_link, refuse_no_links, unreadable
-from earnorm.model.writing.pending import note_assignment, unwritten_defaults, value_before
-from earnorm.model.writing.restoring import copied_state, restore_into
+from earnorm.model.validation.constraints import validate_alike
+from earnorm.model.writing.pending import (
+    changed_fields,
+    note_assignment,
+    unwritten_defaults,
+    value_before,
+)
+from earnorm.model.writing.restoring import copied_state, duplicate, restore_into
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -37,14 +44,8 @@ class Structure(Slots):
 
     _is_embedded: ClassVar[bool] = False
 
-    # The module ``writing.pending`` describes them.
-    _changes: dict[str, Any]
-    # _drawn_id is the id that was drawn for a record, not given; see ``identity``.
-    _originals: dict[str, Any]
-    _turn: object
-    _unchecked: set[str]
+    _pending: Pending
     _fetch: Fetch
-    _drawn_id: Any
 
     # The slash saves comparing each keyword with "self": 0.13 µs for ten of them.
     def __init__(self, /, **values: Any) -> None:
@@ -84,16 +85,33 @@ class Structure(Slots):
             and not self._has_part(name)
         ):
             # It is the object that reading the field gave, so it stays the record's own.
-            self._changes_or_new().setdefault(name, self._originals_or_new().get(name, value))
+            pending = self._pending_or_new()
+            pending.changes.setdefault(name, pending.originals.get(name, value))
+            return
+        fetch: Fetch | None = getattr(self, "_fetch", None)
+        # This asks what is_ghost asks, without a call for each assignment.
+        if fetch is not None and fetch.loaded is ID_ONLY and self._is_judged_by_its_document(name):
+            self._set_refused(name, freeze(value))
             return
         check = schema.checks_of_one.get((name, when)) or schema.one(name, when)
         try:
             value = check(value)
         except Exception:  # a validator may raise anything; the write runs it again and raises it
-            self._set_valid(name, value)
-            self._unchecked_or_new().add(name)
+            self._set_refused(name, value)
             return
         self._set_valid(name, value)
+
+    def _is_judged_by_its_document(self, name: str) -> bool:
+        """Return whether a value for a ghost waits for the write, which knows the record's class.
+
+        A ghost may be of a subclass that validates the field otherwise. Validators with effects run
+        once, and so those of the class that was asked do not run before.
+        """
+        cls = type(self)
+        classes = self._fetch.app.bind(cast("type[BaseModel]", cls)).classes
+        return classes is not None and any(
+            not validate_alike(cls, member.model, name) for _, member in classes.below()
+        )
 
     def _has_part(self, name: str) -> bool:
         """Return whether only some fields of the embedded objects in a field were fetched."""
@@ -103,40 +121,28 @@ class Structure(Slots):
     def _set_valid(self, name: str, value: Any) -> None:
         """Make a valid value an unsaved change."""
         note_assignment(self, name)
-        unchecked = getattr(self, "_unchecked", None)
-        if unchecked:
-            unchecked.discard(name)
         self.__dict__[name] = value
         derived = type(self)._schema.derived
         if derived is not None:
             derived.changed(self, name)
 
+    def _set_refused(self, name: str, value: Any) -> None:
+        """Make a value that the validation refused an unsaved change."""
+        if type(self)._schema.fields[name].secret and type(value) is not Hidden:
+            value = Hidden(value)  # reading the field gives no secret
+        self._set_valid(name, value)
+        self._pending.refuse(name)
+
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a field cannot be deleted; assign None to {name!r}")
 
-    def _changes_or_new(self) -> dict[str, Any]:
-        try:
-            return self._changes
-        except AttributeError:
-            changes: dict[str, Any] = {}
-            object.__setattr__(self, "_changes", changes)
-            return changes
-
-    def _originals_or_new(self) -> dict[str, Any]:
-        try:
-            return self._originals
-        except AttributeError:
-            originals: dict[str, Any] = {}
-            object.__setattr__(self, "_originals", originals)
-            return originals
-
-    def _unchecked_or_new(self) -> set[str]:
-        try:
-            return self._unchecked
-        except AttributeError:
-            unchecked: set[str] = set()
-            object.__setattr__(self, "_unchecked", unchecked)
-            return unchecked
+    def _pending_or_new(self) -> Pending:
+        """Return the notes about unsaved changes, to note something in them."""
+        pending: Pending | None = getattr(self, "_pending", None)
+        if pending is None:
+            pending = Pending()
+            set_pending(self, pending)
+        return pending
 
     def _absent(self, field: Field[Any, Any]) -> Any:
         """Return the default of a field that the state lacks; refuse one that was not fetched."""
@@ -149,7 +155,7 @@ class Structure(Slots):
         default = type(self)._schema.default_of(field)
         if field.mutable and default is not None:
             # The caller may change it in place, and save() must notice that.
-            self._originals_or_new()[field.name] = MISSING
+            self._pending_or_new().originals[field.name] = MISSING
             self.__dict__[field.name] = default
         return default
 
@@ -172,13 +178,15 @@ class Structure(Slots):
     def _unreadable(self, field: Field[Any, Any], problem: str) -> UnreadableDocument:
         return unreadable(self, field, problem)
 
-    def _stored(self) -> State:
-        """Return the stored form of the state."""
+    def _stored(self, without: Collection[str] = ()) -> State:
+        """Return the stored form of the state, without some fields."""
         schema, state = type(self)._schema, self.__dict__
-        unwritten = unwritten_defaults(self) if hasattr(self, "_originals") else None
+        unwritten = unwritten_defaults(self)
+        if without:
+            unwritten = unwritten.union(without)
         if schema.to_many:
             unread = [f.name for f in schema.to_many if is_default(state.get(f.name))]
-            unwritten = (unwritten or frozenset()).union(unread)
+            unwritten = unwritten.union(unread)
         if unwritten:  # a default that was only read is not a change
             state = {name: value for name, value in state.items() if name not in unwritten}
         return self._with_undeclared(dict(schema.document(state)))
@@ -208,9 +216,27 @@ class Structure(Slots):
             values: By name, a value and if the validation refused it.
         """
         for name, (value, is_refused) in values.items():
-            self._set_valid(name, value)
             if is_refused:
-                self._unchecked_or_new().add(name)
+                self._set_refused(name, value)
+            else:
+                self._set_valid(name, value)
+
+    def _changed_in_place(self) -> State:
+        """Return the stored form of what can change in place and has unsaved changes, by name.
+
+        Of a record that is not stored, that is all that can change in place.
+        """
+        schema, state = type(self)._schema, self.__dict__
+        names = changed_fields(self) if hasattr(self, "_fetch") else list(state)
+        unclear = schema.to_many_names | pending_of(self).refused  # what the write will validate
+        return {
+            name: duplicate(field.encode(state[name]))
+            for name in names
+            if (field := schema.fields.get(name)) is not None
+            and (field.mutable or is_embedded(state.get(name)))
+            and name in state
+            and name not in unclear
+        }
 
     def _restorer(self) -> Callable[[], None]:
         """Return a function that gives the record its present state again, in new objects."""

@@ -7,6 +7,7 @@ from typing import Any
 from earnorm.exceptions import ErrorDetail, UnreadableDocument
 from earnorm.fields.base import Field
 from earnorm.fields.relational import Relation, is_record
+from earnorm.model.slots import pending_of
 
 
 def _is_id(value: object) -> bool:
@@ -60,7 +61,7 @@ def refuse_no_links(structure: Any, field: Field[Any, Any], value: Any) -> None:
     if not isinstance(value, list | tuple | set | frozenset):
         kind = type(value).__name__
         raise unreadable(structure, field, f"a {kind} is stored, which is no list of ids")
-    if structure.is_stored and field.name not in getattr(structure, "_changes", ()):
+    if structure.is_stored and field.name not in pending_of(structure).changes:
         for item in value:
             if not (_is_id(item) or is_record(item)):
                 kind = type(item).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
@@ -25,7 +26,7 @@ class HelloSettings(pydantic.BaseModel):
     times: int = 1
 
 
-class Color(Field[str, Any]):
+class HexColor(Field[str, Any]):
     """A field type: ``#rrggbb``, kept in small letters."""
 
     python_type = str
@@ -43,7 +44,7 @@ class PersonInColor(models.BaseModel):
     """Two fields and a method on a model that this plugin doesn't own."""
 
     _inherit = "contract.person"
-    color = Color(default="#000000")
+    color = HexColor(default="#000000")
     nickname = String()
 
     def greeting(self) -> str:
@@ -84,7 +85,7 @@ class HelloPlugin:
 
     @hookimpl
     def register_fields(self) -> Mapping[str, type[Field[Any, Any]]]:
-        return {"Color": Color}
+        return {"HexColor": HexColor}
 
     @hookimpl
     def register_models(self) -> Iterable[type[models.BaseModel]]:
@@ -103,7 +104,9 @@ class HelloPlugin:
         return [(self.LAYER, self._watch)]
 
     async def _watch(self, op: Operation, call_next: Callable[[Operation], Any]) -> Any:
-        self.seen.append(f"{op.name} {op.model._name}")
+        seen = f"{op.name} {op.model._name}"
+        if op.name in ("create", "write", "unlink"):
+            op.after_durable(lambda: self.seen.append(seen))
         return await call_next(op)
 
     @hookimpl
@@ -111,7 +114,10 @@ class HelloPlugin:
         await asyncio.sleep(0)
         documents = op.values if isinstance(op.values, list) else []
         for _ in range(self.settings_given.times):
-            self.greeted += [f"{self.settings_given.greeting}, {d['name']}!" for d in documents]
+            # It is called for every model, and not every record has a name.
+            named = [d["name"] for d in documents if "name" in d]
+            lines = [f"{self.settings_given.greeting}, {name}!" for name in named]
+            op.after_durable(partial(self.greeted.extend, lines))
 
     @staticmethod
     @hookimpl

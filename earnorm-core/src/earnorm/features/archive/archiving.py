@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ConfigurationError
-from earnorm.kernel.left_out import need_feature
+from earnorm.kernel.contract.left_out import need_feature
 
 if TYPE_CHECKING:
     from earnorm.model.recordset import RecordSet

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from earnorm.domain import condition
 from earnorm.kernel.hookspecs import API, hookimpl
-from earnorm.kernel.reading import Reading
+from earnorm.kernel.serving.reading import Reading
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App

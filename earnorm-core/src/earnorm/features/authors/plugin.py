@@ -35,7 +35,8 @@ class AuthorsPlugin:
         fields = _authors_of(model)
         if fields:
             # A write of computed values has no author.
-            return [Step(Stage.STAMP, "authors", _SetAuthors(fields), ALL & ~Way.DERIVED)]
+            ways = ALL & ~Way.DERIVED
+            return [Step(Stage.STAMP, "authors", _SetAuthors(fields), ways, in_parts=True)]
         return ()
 
 

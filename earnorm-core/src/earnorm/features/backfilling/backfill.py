@@ -22,10 +22,10 @@ from earnorm.exceptions import (
 )
 from earnorm.features.backfilling.inside import InsideOf, has_default, inside_of
 from earnorm.fields.base import Field
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import REQUEST, Operation, Options, PerRecord, Update, made_by
-from earnorm.kernel.requests import Stream
+from earnorm.kernel.serving.requests import Stream
 from earnorm.kernel.steps import WAY, Way
 from earnorm.model.reading.by_ids import by_ids
 
@@ -103,9 +103,7 @@ async def backfill(
             raise ConfigurationError(
                 f"backfill of {bound.model._name}.{name}: {why}{nearest(name, known)}"
             )
-    env = current_env().replace(
-        system=True, reason=f"backfill {bound.model._name}: {', '.join(wanted)}"
-    )
+    env = current_env().as_system(f"backfill {bound.model._name}: {', '.join(wanted)}")
     result = Backfilled(bound.model._name)
     for name in wanted:
         result.fields[name] = 0

@@ -70,7 +70,7 @@ def inside_of(root: Field[Any, Any]) -> InsideOf | None:
 
 
 def _paths(field: Any, path: str, *, is_single: bool) -> Iterator[tuple[str, bool]]:
-    below: Any = getattr(field, "_item", None) or getattr(field, "_values", None)
+    below = field.contents().each
     if below is not None:
         yield from _paths(below, path, is_single=False)
         return
@@ -84,14 +84,14 @@ def _paths(field: Any, path: str, *, is_single: bool) -> Iterator[tuple[str, boo
 def _schemas(field: Any) -> Iterator[Schema]:
     if field.structure is None:
         return
-    kinds = getattr(field, "kinds", None)
+    kinds = field.contents().kinds
     classes = [field.structure] if kinds is None else kinds.classes().values()
     for cls in classes:
         yield cls._schema
 
 
 def _given_inside(field: Any, schema: Schema) -> Iterator[Any]:
-    kinds = getattr(field, "kinds", None)
+    kinds = field.contents().kinds
     for inner in schema.stored:
         if kinds is None or inner.name != kinds.name:  # the kind of an object is never changed
             yield inner
@@ -99,7 +99,8 @@ def _given_inside(field: Any, schema: Schema) -> Iterator[Any]:
 
 def _fill(field: Any, stored: Any, path: str, wanted: Collection[str], missing: set[str]) -> Any:
     """Return a stored value with the wanted defaults that it lacks, and note their paths."""
-    item, values = getattr(field, "_item", None), getattr(field, "_values", None)
+    contents = field.contents()
+    item, values = contents.items, contents.values
     if item is not None:
         if not isinstance(stored, list):
             return stored
@@ -128,7 +129,7 @@ def _fill(field: Any, stored: Any, path: str, wanted: Collection[str], missing: 
 
 def _schema_of(field: Any, stored: dict[str, Any]) -> Schema:
     """Return the fields of the object that a stored document is."""
-    kinds = getattr(field, "kinds", None)
+    kinds = field.contents().kinds
     cls = field.structure if kinds is None else type(kinds.adopt(dict(stored)))
     schema: Schema = cls._schema
     return schema

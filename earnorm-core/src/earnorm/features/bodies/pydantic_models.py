@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 import pydantic
 from pydantic.errors import PydanticInvalidForJsonSchema
 
+from earnorm.bounded import Bounded
 from earnorm.fields.base import MISSING, Field
 from earnorm.fields.relational import is_record
-from earnorm.kernel.left_out import need_feature
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.model.reading import serializing
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from earnorm.model.structures import Structure
 
 
-_MODELS: WeakKeyDictionary[type[Structure], dict[tuple[object, ...], type[pydantic.BaseModel]]] = (
-    WeakKeyDictionary()
-)
-"""The pydantic models made so far, by class and by the arguments."""
+_MOST: Final = 128
+"""The number of pydantic models of one class that are kept; one takes about 50 kB."""
+
+_Models: TypeAlias = Bounded[tuple[object, ...], type[pydantic.BaseModel]]
+_MODELS: WeakKeyDictionary[type[Structure], _Models] = WeakKeyDictionary()
+"""The pydantic models made last, by class and by the arguments."""
 
 
 class Body(pydantic.BaseModel):
@@ -61,7 +64,9 @@ def body_model(
     excluded = None if exclude is None else frozenset(_names(exclude))
     optional_names = optional if isinstance(optional, bool) else frozenset(_names(optional))
     key = (included, excluded, optional_names, name)
-    models = _MODELS.setdefault(cls, {})
+    models = _MODELS.get(cls)
+    if models is None:
+        models = _MODELS[cls] = Bounded(_MOST, longest=10_000)
     model = models.get(key)
     if model is None:
         model = models[key] = _make(cls, included, excluded, optional_names, name)
@@ -80,14 +85,14 @@ def _make(
     name: str | None,
 ) -> type[pydantic.BaseModel]:
     schema = cls._schema
-    names = serializing.chosen(schema, include, exclude)
+    names = serializing.chosen(schema, include, exclude, secret=True)
     if names is None:
         names = list(serializing.public_names(schema))
     if include is None:
         # A request cannot contain a field that nobody can write; a response may include it by name.
         names = [n for n in names if n not in schema.fields or _is_written(schema.fields[n])]
     if not isinstance(optional, bool):
-        known = serializing.public_names(schema)
+        known = serializing.public_names(schema, secret=True)
         optional = frozenset(serializing.checked(schema, known, optional, "optional"))
     fields: dict[str, Any] = {}
     for field_name in names:
@@ -124,6 +129,10 @@ def _field(field: Field[Any, Any], optional: bool) -> tuple[Any, Any]:
     info: dict[str, Any] = {"title": field.string, "description": field.help or None}
     if is_read_only:
         info["json_schema_extra"] = {"readOnly": True}
+    if field.secret:  # a client gives it, and no response has it
+        info["json_schema_extra"], info["repr"] = {"writeOnly": True}, False
+        never = pydantic.PlainSerializer(lambda value: None, when_used="json")
+        annotation = Annotated[annotation, never]
     if optional or (field.default is None and not field.required):
         return annotation, pydantic.Field(default=None, **info)
     if field.default is None:
@@ -160,6 +169,8 @@ def _values(record: Structure, names: Mapping[str, object]) -> Iterable[tuple[st
         field = schema.fields.get(name)
         if name == "id" and field is None:
             yield name, getattr(record, "id", None)
+        elif field is not None and field.secret:
+            continue
         elif field is not None:
             value = serializing.read(record, field)
             if value is MISSING:  # inverse relations: the error of getattr() says how to load them

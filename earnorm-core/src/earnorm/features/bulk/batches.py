@@ -17,9 +17,10 @@ from earnorm.exceptions import (
     ErrorDetail,
     ValidationError,
 )
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.left_out import need_feature
-from earnorm.kernel.operations import PLAIN, Operation, Options, made_by
+from earnorm.kernel.observing.asking import start_task
+from earnorm.kernel.operations import ASKED, PLAIN, Operation, Options, made_by
 from earnorm.kernel.steps import Way
 from earnorm.model.reading.ordering import checked_size
 from earnorm.model.writing.creating import prepared
@@ -32,7 +33,7 @@ Values = Mapping[str, Any]
 Source = Iterable[Values] | AsyncIterable[Values]
 Progress = Callable[["BatchResult"], Awaitable[None] | None]
 
-_NOTES = made_by("bulk")
+_NOTES = {**made_by("bulk"), ASKED: True}
 _UNORDERED = Options(ordered=False)
 
 
@@ -93,7 +94,7 @@ class CreateMany:
                 documents, positions, refused = await self._check(batch, start)
                 if sending is not None:
                     await sending
-                sending = asyncio.create_task(self._send(documents, positions, refused))
+                sending = start_task(self._send(documents, positions, refused))
                 if not is_alone or (refused and self._ordered):
                     await sending
                     sending = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -20,18 +21,20 @@ from earnorm.exceptions import (
     ValidationError,
 )
 from earnorm.features.bulk.collecting import Collector
-from earnorm.kernel.durable import Waiting, tell
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env, use_env
-from earnorm.kernel.left_out import need_feature
-from earnorm.kernel.operations import Operation, Options, PerRecord, made_by
+from earnorm.kernel.operations import ASKED, Operation, Options, PerRecord, made_by
+from earnorm.kernel.pauses import Finishing, parts, pause
 from earnorm.kernel.steps import Way
-from earnorm.kernel.transactions import Transaction, transactional
-from earnorm.kernel.value_steps import ValueBatch, ValueRow, run_value_steps_now
+from earnorm.kernel.transactions.blocks import Transaction, atomic
+from earnorm.kernel.transactions.durable import Waiting, tell
+from earnorm.kernel.value_steps import ValueBatch, ValueRow, Work, run_value_steps_now, settle
+from earnorm.model.writing.classes import deciding
 from earnorm.model.writing.creating import Creation, adopt, prepared
 from earnorm.model.writing.handing_back import on_its_way
 from earnorm.model.writing.partly import find_written, name_left
 from earnorm.model.writing.per_record import checked_each
-from earnorm.model.writing.pipeline import expectations, take_back, validate_written
+from earnorm.model.writing.pipeline import expectations, take_back, validate_row
 from earnorm.model.writing.planning import Plan, plan_of, planned
 from earnorm.model.writing.records import unlinking
 from earnorm.model.writing.restoring import own
@@ -53,9 +56,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="BaseModel")
 
-_NOTES = made_by("bulk")
-
-_RETRIES = 10
+_NOTES = {**made_by("bulk"), ASKED: True}
 
 
 class Bulk(Generic[M]):
@@ -85,9 +86,10 @@ class Bulk(Generic[M]):
         self._calls = 0
         self._new: list[ValueRow] = []
         self._passed: set[int] = set()  # the new records whose values have passed the first steps
-        self._settling: list[Callable[[], object]] = []
+        self._settling: list[Work] = []
         self._values: dict[Any, ValueRow] = {}
         self._deletions: dict[Any, tuple[int, M]] = {}
+        self._unjudged: set[Any] = set()  # the ids of ghosts whose class has a say in their values
 
     # -- collecting ---------------------------------------------------------------------------
 
@@ -133,24 +135,53 @@ class Bulk(Generic[M]):
         position = self._next()
         if isinstance(values, Mapping):  # the program may change its own before the block ends
             values = {name: own(value) for name, value in values.items()}
-        given, plan, checked_row = self._checked(values)
-        for record in self._stored(records, position):
+        checks: dict[BoundModel, tuple[Mapping[str, Any], Plan, ValueRow]] = {}
+        stored = list(self._stored(records, position))
+        if not stored:
+            self._checked(self._bound, values)
+        for record in stored:
             if record.pk in self._deletions:
                 raise self._error(position, "the record is deleted in the same bulk", "conflict")
-            refuse_unsaved(self._bound, [record], plan)
-            row = self._values.setdefault(record.pk, ValueRow({}, (position,), record))
+            row = self._values.get(record.pk) or ValueRow({}, (position,), record)
+            judge = self._judge(row, values)
+            given: Mapping[str, Any] = values
+            checked_row = row
+            if judge is not None:
+                if judge not in checks:
+                    checks[judge] = self._checked(judge, values)
+                given, plan, checked_row = checks[judge]
+                refuse_unsaved(judge, [record], plan)
             twice = row.values.keys() & given.keys()
             if twice:
                 message = f"{min(twice)!r} is written twice in the same bulk"
                 raise self._error(position, message, "conflict")
-            planned(self._bound.schema, {**row.values, **given})
+            if judge is None:
+                self._unjudged.add(record.pk)
+            else:
+                planned(judge.schema, {**row.values, **given})
+                row.expected = {**row.expected, **checked_row.expected}
+                row.back = {**row.back, **checked_row.back}
             row.values = {**row.values, **given}
-            row.expected = {**row.expected, **checked_row.expected}
-            row.back = {**row.back, **checked_row.back}
+            self._values[record.pk] = row
 
-    def _checked(self, values: Mapping[str, Any]) -> tuple[Mapping[str, Any], Plan, ValueRow]:
+    def _judge(self, row: ValueRow, values: Mapping[str, Any]) -> BoundModel | None:
+        """Return the model that judges values of a record: that of its own class.
+
+        None means that only its document tells, which is read at the end of the block.
+        """
+        if self._bound.classes is None:
+            return self._bound
+        if row.record.pk in self._unjudged:
+            return None
+        if row.record._fetch.is_ghost and isinstance(values, Mapping):
+            return None if deciding(self._bound, values) else self._bound
+        return self._bound.app.bind(type(row.record))
+
+    def _checked(
+        self, bound: BoundModel, values: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], Plan, ValueRow]:
         """Run the steps for the given values, and check the values that remain."""
-        bound, steps = self._bound, self._bound.ways.bulk
+        steps = bound.ways.bulk
         row = ValueRow({})
         if steps is None or not isinstance(values, Mapping) or not steps.concern((values,)):
             return values, planned(bound.schema, values), row
@@ -158,7 +189,7 @@ class Bulk(Generic[M]):
         batch = ValueBatch(current_env(), Way.BULK, bound.view, [row])
         run_value_steps_now(steps.before, batch)
         given = dict(row.values)
-        validate_written(bound, batch)
+        validate_row(bound, row)
         if not batch.problems:
             run_value_steps_now(steps.valid, batch)
         batch.refuse()
@@ -223,12 +254,16 @@ class Bulk(Generic[M]):
                 await send()
             else:
                 try:
-                    await transactional(retries=_RETRIES)(send)()
+                    await atomic(
+                        send,
+                        queues_for=chain.from_iterable(
+                            map(bound.queues_for, prepared_bulk.operations)
+                        ),
+                    )
                 except BaseException:
                     self.created = self.written = self.deleted = 0
                     raise
-        for settle in prepared_bulk.settling:
-            settle()
+        await settle(prepared_bulk.settling)
 
     async def _prepare(self) -> _Prepared:
         """Check everything, and make the operations; each step runs once for its values."""
@@ -242,12 +277,14 @@ class Bulk(Generic[M]):
             if creation.batch is not None:
                 result.settling += creation.batch.settling
         rows = [(row, pk) for pk, row in self._values.items()]
-        for row, _ in rows:
-            row.held = Snapshot(row.record, row.values)
-        result.changes, batch = await checked_each(bound, rows, Way.BULK, before=False)
-        result.settling += batch.settling
+        for part in parts(rows):
+            for row, _ in part:
+                row.held = Snapshot(row.record, row.values)
+            if part is not rows:
+                await pause()
+        result.changes = await self._checked_rows(rows, result.settling)
         if result.changes:
-            updates = updates_of(bound, result.changes)
+            updates = await updates_of(bound, result.changes)
             domain = condition("_id", "in", list(updates))
             op = Operation("write", bound.model, env, domain, updates, notes=_NOTES)
             result.operations.append(op)
@@ -264,11 +301,34 @@ class Bulk(Generic[M]):
             result.operations.append(op)
         return result
 
+    async def _checked_rows(
+        self, rows: Sequence[tuple[ValueRow, Any]], settling: list[Work]
+    ) -> list[Change]:
+        """Check the writes; those that no class has judged yet are judged by that of the document."""
+        judged = [(row, pk) for row, pk in rows if pk not in self._unjudged]
+        unjudged = [(row, pk) for row, pk in rows if pk in self._unjudged]
+        changes: list[Change] = []
+        problems: list[ErrorDetail] = []
+        for part, before in ((judged, False), (unjudged, True)):
+            try:
+                checked, batch = await checked_each(self._bound, part, Way.BULK, before=before)
+            except ValidationError as error:
+                problems += error.errors()
+            else:
+                changes += checked
+                settling += batch.settling
+        if problems:
+            raise ValidationError(self._bound.model._name, problems)
+        if unjudged:
+            order = {pk: number for number, (_, pk) in enumerate(rows)}
+            changes.sort(key=lambda change: order[change.pk])
+        return changes
+
     async def _send_together(self, given: _Prepared) -> None:
         """Send the operations; this may be tried again, so each try has its own notes."""
         bound, env = self._bound, current_env()
         written = [row.record for row in self._values.values()]
-        touch(env, [*(row.record for row in self._new), *written])
+        await touch(env, [*(row.record for row in self._new), *written])
         later: list[Waiting] = []
         operations = [
             on_its_way(bound, op.replace(env=env), Way.BULK, later, written)
@@ -322,7 +382,7 @@ class Bulk(Generic[M]):
 
     async def _learn(self, done: Mapping[str, tuple[Operation, Any]], given: _Prepared) -> None:
         """Update the records by the results, and raise the first error."""
-        creation, changes = given.creation, given.changes
+        creation, changes, finishing = given.creation, given.changes, Finishing()
         failures: list[BaseException] = []
         if creation is not None:
             op, created = done["create"]
@@ -333,17 +393,22 @@ class Bulk(Generic[M]):
             records = [self._new[number].record for number in numbers]
             # A rolled back try must not leave its values in the states of the next one.
             assert creation.held is not None
-            adopt(
-                self._bound,
-                records,
-                [dict(creation.states[number]) for number in numbers],
-                op,
-                [creation.held[number] for number in numbers],
+            await finishing.wait_for(
+                adopt(
+                    self._bound,
+                    records,
+                    [dict(creation.states[number]) for number in numbers],
+                    op,
+                    [creation.held[number] for number in numbers],
+                )
             )
-            for number in numbers:
-                take_back(self._new[number])
-                if creation.batch is not None:
-                    take_back(creation.batch.rows[number])
+            for part in parts(numbers):
+                for number in part:
+                    take_back(self._new[number])
+                    if creation.batch is not None:
+                        take_back(creation.batch.rows[number])
+                if part is not numbers:
+                    await finishing.pause()
             self.created = len(numbers)
         if "write" in done:
             op, matched = done["write"]
@@ -359,9 +424,7 @@ class Bulk(Generic[M]):
                 if matched < len(changes):
                     failures.append(await self._missing_error(op, changes, matched))
                 else:
-                    await learn(self._bound, changes, op)
-                    for change in changes:
-                        take_back(change.row)
+                    await finishing.wait_for(self._settle(changes, op))
         if "unlink" in done:
             op, deleted = done["unlink"]
             if isinstance(deleted, BaseException):
@@ -374,6 +437,7 @@ class Bulk(Generic[M]):
                     if error is not None:
                         await name_left(error, op, list(self._deletions))
                         failures.append(error)
+        finishing.end()
         if failures:
             # A refused value explains more than an error that follows from it.
             first = min(failures, key=lambda error: not isinstance(error, ValidationError))
@@ -414,10 +478,18 @@ class Bulk(Generic[M]):
         sent = [(change.row.record, op.values[change.pk]) for change in changes]
         unknown = frozenset[str]().union(*(change.plan.unknown for change in changes))
         written = await find_written(error, self._bound, op, sent, unknown)
-        arrived = [change for change in changes if change.pk in written]
-        await learn(self._bound, arrived, op)
-        for change in arrived:
-            take_back(change.row)
+        await self._settle([change for change in changes if change.pk in written], op)
+
+    async def _settle(self, changes: Sequence[Change], op: Operation) -> None:
+        """Make the records of changes that were written know it."""
+        finishing = Finishing()
+        await finishing.wait_for(learn(self._bound, changes, op))
+        for part in parts(changes):
+            for change in part:
+                take_back(change.row)
+            if part is not changes:
+                await finishing.pause()
+        finishing.end()
 
     def _located(self, error: BaseException, positions: list[int]) -> BaseException:
         """Return the same error with the positions of the calls."""
@@ -456,7 +528,7 @@ class _Prepared:
         deletes_last: True if the deletions have consequences that the other operations may change.
     """
 
-    settling: list[Callable[[], object]]
+    settling: list[Work]
     operations: list[Operation] = field(default_factory=list[Operation])
     creation: Creation | None = None
     changes: list[Change] = field(default_factory=list[Change])

@@ -6,20 +6,23 @@ import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from earnorm.backends.base import BulkCounts, BulkRequest, Collection
 from earnorm.exceptions import (
     BatchDuplicateKey,
     BatchRefused,
+    EarnORMError,
     ErrorDetail,
     TransactionError,
 )
-from earnorm.kernel.sending import SENDER
+from earnorm.kernel.life.in_flight import UNBROKEN
+from earnorm.kernel.serving.sending import SENDER
 
 if TYPE_CHECKING:
     from earnorm.kernel.operations import Operation
-    from earnorm.kernel.transactions import Transaction
+    from earnorm.kernel.transactions.blocks import Transaction
 
 
 # The number of the collector's operation that runs here; tasks that a layer starts inherit it.
@@ -41,6 +44,10 @@ class Collector:
     one bulk write is sent, and the operations return one after another. So layers that use a
     transaction's session never run at the same time.
 
+    If a layer has begun work that is not to be broken off (:func:`earnorm.plugin.unbroken`), what it
+    waits for here is a part of it: then a cancellation takes effect when everything is sent and
+    answered.
+
     Args:
         transaction: The transaction in which all operations run.
     """
@@ -51,6 +58,7 @@ class Collector:
         self.is_open = True
         """True while operations that arrive wait here; after that they are sent by themselves."""
         self._transaction = transaction
+        self._is_unbroken = False
         self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
 
@@ -71,6 +79,7 @@ class Collector:
         self._collection = collection
         parked = _Waiting(_owner.get(), op, requests, asyncio.get_running_loop().create_future())
         self._waiting.append(parked)
+        self._is_unbroken |= UNBROKEN.get()
         self._arrived.set()
         return await parked.answer
 
@@ -88,20 +97,33 @@ class Collector:
                     self.refused = number
                     tasks[-1].result()  # a layer has refused or answered it
                     self.refused = None
-            await self._send()
-            results: list[Any] = []
-            for number, task in enumerate(tasks):
-                for parked in self._waiting:
-                    if parked.owner == number:
-                        self._answer(parked)
-                results += await asyncio.gather(task, return_exceptions=True)
-            return results
+            finish = partial(self._finish, tasks)
+            if self._is_unbroken:
+                return await operations[0].app.in_flight.unbroken(finish)
+            return await finish()
         finally:
+            for parked in self._waiting:
+                if not parked.answer.done():
+                    # A layer that is not to be broken off would wait for it, and take it for sent.
+                    parked.answer.set_exception(
+                        EarnORMError("the bulk() was given up before this was sent")
+                    )
             waiting = [task for task in tasks if not task.done()]
             for task in waiting:
                 task.cancel()
             if waiting:
                 await asyncio.wait(waiting)
+
+    async def _finish(self, tasks: Sequence[asyncio.Task[Any]]) -> list[Any]:
+        """Send what has arrived, and return the result or the exception of each operation."""
+        await self._send()
+        results: list[Any] = []
+        for number, task in enumerate(tasks):
+            for parked in self._waiting:
+                if parked.owner == number:
+                    self._answer(parked)
+            results += await asyncio.gather(task, return_exceptions=True)
+        return results
 
     async def _start(self, number: int, op: Operation) -> asyncio.Task[Any]:
         """Start an operation, and return its task when it waits here or has ended."""
@@ -133,7 +155,7 @@ class Collector:
             self._counts = await self._collection.bulk_write(
                 requests,
                 ordered=self._transaction is not None,
-                session=parked[0].op.env.database_session,
+                session=parked[0].op.env._database_session,
                 timeout=parked[0].op.options.timeout,
             )
         except Exception as error:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from earnorm.domain import Domain, condition
 from earnorm.domain.ids import split_ids
 from earnorm.fields.base import freeze
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
-from earnorm.kernel.left_out import need_feature
+from earnorm.kernel.observing.asking import start_task
 from earnorm.kernel.operations import ONE, Call, Operation
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class _JoinGets:
 
         This is no coroutine itself, so that an operation that is not joined costs one call.
         """
-        if not (self._always or _is_on.get()) or op.env.database_session is not None:
+        if not (self._always or _is_on.get()) or op.env.is_in_session:
             return call_next(op)
         split = self._by_ids(op)
         return call_next(op) if split is None else self._join(op, call_next, *split)
@@ -144,7 +145,7 @@ class _JoinGets:
         # The query runs in its own task, so that a cancelled caller does not cancel it for the
         # others.
         batch = self._batches.pop(key)
-        task = asyncio.ensure_future(self._load(batch))
+        task = start_task(self._load(batch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if len(batch.waiting) > 1:

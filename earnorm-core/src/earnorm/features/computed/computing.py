@@ -22,6 +22,7 @@ from earnorm.exceptions import (
 from earnorm.fields.base import Field, is_async, not_written
 from earnorm.fields.relational import Relation, is_recordset
 from earnorm.model.reading.fetch import is_gone
+from earnorm.model.slots import pending_of
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -195,6 +196,7 @@ class Formulas:
     """
 
     def __init__(self, cls: type[BaseModel], fields: Sequence[Field[Any, Any]]) -> None:
+        self._fields = cls._schema.fields
         self.by_name = {field.name: Formula(cls, field) for field in fields}
         self.stored = tuple(formula for formula in self.by_name.values() if formula.field.stored)
         self.stale: dict[str, tuple[str, ...]] = {}
@@ -295,8 +297,19 @@ class Formulas:
 
         return all(is_loaded(record, names) for names in formula.paths)
 
+    def sources(self, names: Iterable[str]) -> Collection[str]:
+        """Return the record's stored fields that the values of those not stored follow from."""
+        found: set[str] = set()
+        for name in names:
+            formula = self.by_name.get(name)
+            if formula is not None and not formula.field.stored:
+                heads = [head for head in formula.heads if head in self._fields]
+                found |= {head for head in heads if self._fields[head].stored}
+                found.update(self.sources(heads))
+        return found
+
     def _is_stale(self, record: Any, field: Field[Any, Any]) -> bool:
-        changes = getattr(record, "_changes", ())
+        changes = pending_of(record).changes
         return any(field.name in self.stale.get(name, ()) for name in changes)
 
     # -- writing ------------------------------------------------------------------------------
@@ -309,13 +322,12 @@ class Formulas:
         """
         if field.name not in self.inverses:
             raise ValidationError(type(record)._name, [not_written(field)])
+        if hasattr(record, "_fetch") and record._fetch.is_ghost:
+            _refuse_unknown_class(record, field)
         result = self.invert(record, field.name, value)
         if inspect.isawaitable(result):
             getattr(result, "close", lambda: None)()
-            message = f"its inverse is a coroutine: 'await record.write({{{field.name!r}: …}})'"
-            raise ValidationError(
-                type(record)._name, [{"loc": (field.name,), "msg": message, "type": "compute"}]
-            )
+            raise _not_assigned(record, field, "its inverse is a coroutine:")
 
     def invert(self, record: Any, name: str, value: Any) -> Any:
         """Call a field's inverse, and return an awaitable or None."""
@@ -367,6 +379,23 @@ def formulas_of(schema: Schema) -> Formulas | None:
     """Return the computed fields of a class by its schema; None if it has none."""
     derived = schema.derived
     return derived if isinstance(derived, Formulas) else None
+
+
+# -- assignments ----------------------------------------------------------------------------------
+
+
+def _refuse_unknown_class(record: Any, field: Field[Any, Any]) -> None:
+    """Refuse an assignment to a record that may be of a subclass, whose inverse is another one."""
+    bound = record._fetch.app.bind(type(record))
+    if bound.classes is not None and bound.classes.below():
+        raise _not_assigned(record, field, "its class is not known yet: refresh() it, or say")
+
+
+def _not_assigned(record: Any, field: Field[Any, Any], reason: str) -> ValidationError:
+    message = f"{reason} 'await record.write({{{field.name!r}: …}})'"
+    return ValidationError(
+        type(record)._name, [{"loc": (field.name,), "msg": message, "type": "compute"}]
+    )
 
 
 # -- domains --------------------------------------------------------------------------------------

@@ -8,16 +8,20 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from earnorm.bounded import Bounded
 from earnorm.exceptions import ConfigurationError, DomainError, EarnORMError, nearest
 from earnorm.features.computed.computing import Formula, formulas_of
+from earnorm.features.computed.owed.urgent import recompute_of, urgent_fields
+from earnorm.fields.adapters import adapter
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Relation, ToMany
+from earnorm.fields.secrets import holds_secrets
 from earnorm.kernel import registry
 from earnorm.model.relations.ghosts import inverse_of, link_of, target_of
 from earnorm.model.relations.prefetch import prefetch_tree
@@ -31,8 +35,7 @@ Key = tuple[str, str]
 """A model and one of its fields."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One relation, seen from the record that has the computed field.
 
     Attributes:
@@ -54,8 +57,7 @@ class Step:
         return self.holder.partition(".")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
+class Trigger(NamedTuple):
     """A field to compute again, and the steps between its records and the changed one."""
 
     model: str
@@ -94,6 +96,12 @@ class Node:
     is_circular: bool = False
     recursion: list[tuple[Step, ...]] = field(default_factory=list[tuple[Step, ...]])
 
+    @cached_property
+    def validated(self) -> Callable[[Any], Any]:
+        """The function that validates a computed value by the field's type."""
+        computed_field = self.formula.field
+        return adapter(computed_field, not computed_field.required).validate_python
+
 
 Recursion: TypeAlias = frozenset[tuple[Step, ...]]
 
@@ -131,7 +139,7 @@ class Plan:
 
     def system(self, env: Env) -> Env:
         """Return the Env in which the fields are computed."""
-        return replace(env, system=True, reason=self.reason)
+        return replace(env, system=True, reason=self.reason)  # one call less than as_system()
 
 
 class Graph:
@@ -139,23 +147,34 @@ class Graph:
 
     Args:
         app: The App with the models.
+        limit: The number of records up to which the fields are computed in the transaction of a
+            change; None means any number.
 
     Raises:
         ConfigurationError: Fields depend on each other in a circle, or on a path that does not exist.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, limit: int | None) -> None:
         self._app = app
+        self.limit = limit
         self.nodes: dict[Key, Node] = {}
         self.written: dict[Key, dict[Trigger, None]] = {}
         """The triggers of a write, by the written field."""
         self.created: dict[str, dict[Trigger, None]] = {}
         self.deleted: dict[str, dict[Trigger, None]] = {}
         self._edges: dict[Key, dict[Key, bool]] = {}
-        self._plans: dict[tuple[str, frozenset[str]], Plan] = {}
+        # Callers choose which fields they write, so there are as many plans as sets of computed fields.
+        self._plans: Bounded[tuple[str, frozenset[str]], Plan] = Bounded(longest=100_000)
+        # A rule's function may make a path of what a client says. An empty text stands for no field.
+        self._lagging: Bounded[Key, str] = Bounded()
         self._unusable: dict[Key, ConfigurationError] = {}
         """The fields computed from a model that this App cannot use, each with the error of that model."""
-        for bound in _bound_models(app):
+        self._subclasses: dict[str, list[str]] = {}
+        """The subclasses of each class of a family."""
+        for bound in self.models:
+            for base in bound.view.names:
+                if base != bound.model._name:
+                    self._subclasses.setdefault(base, []).append(bound.model._name)
             for name, formula in (f.by_name if (f := formulas_of(bound.schema)) else {}).items():
                 self.nodes[bound.model._name, name] = Node((bound.model._name, name), formula)
         for node in self.nodes.values():
@@ -186,8 +205,11 @@ class Graph:
             if head_field.computed is not None:
                 if crossed and (model, head) == node.key and head_field.stored:
                     return  # the field of another record, as along a tree: it goes level by level
-                known = self._edges[node.key].get((model, head), False)
-                self._edges[node.key][model, head] = known or crossed
+                for key in self._computed_in(model, head) if crossed else [(model, head)]:
+                    if crossed and head_field.stored and self._is_recursion(node, key):
+                        continue  # level by level, too: the records are of one family
+                    known = self._edges[node.key].get(key, False)
+                    self._edges[node.key][key] = known or crossed
                 if not head_field.stored:
                     return  # the field's own dependencies are separate edges
             crossing = bound.schema.crossing(path)
@@ -197,6 +219,19 @@ class Graph:
             if not crossing.rest:
                 return
             model, path, crossed = self._target(crossing.field), crossing.rest, True
+
+    def _computed_in(self, model: str, name: str) -> Iterator[Key]:
+        """Yield a computed field in a model and in its subclasses, which may compute it otherwise."""
+        for member in (model, *self._subclasses.get(model, ())):
+            if (member, name) in self.nodes:
+                yield member, name
+
+    def _is_recursion(self, node: Node, key: Key) -> bool:
+        """Return whether a field is the node's own one, in a class of its own family."""
+        return key[1] == node.key[1] and self._are_of_one_family(key[0], node.key[0])
+
+    def _are_of_one_family(self, model: str, other: str) -> bool:
+        return self._bound(model).model._identity == self._bound(other).model._identity
 
     def _drop_unusable(self) -> None:
         """Drop the fields whose models this App cannot use; a model that has one raises that error when it is used."""
@@ -263,12 +298,14 @@ class Graph:
         name = head_field.name
         if not steps:
             node.reads.add(name)
-        elif model == node.key[0]:
+        elif self._are_of_one_family(model, node.key[0]):
             node.is_circular = True
             if (model, name) == node.key and steps not in node.recursion:
                 node.recursion.append(steps)
         self._note(self.written.setdefault((model, name), {}), node, steps)
         crossing = bound.schema.crossing(path)
+        if crossing is None or not crossing.rest:
+            self._check_related(node, bound, path)
         if crossing is None:
             self._check_plain(node, bound, path)
             return
@@ -295,6 +332,11 @@ class Graph:
         if crossing.rest:
             target = self._target(crossing.field)
             self._walk(node, steps, target, crossing.rest, f"{prefix}{here}.")
+            for member, name in self._computed_in(target, crossing.rest.partition(".")[0]):
+                # A stored field has the triggers of its base, see _join_families; any other is
+                # computed when it is read, from what its own class says.
+                if member != target and not self._bound(member).schema.fields[name].stored:
+                    self._walk(node, steps, member, crossing.rest, f"{prefix}{here}.")
 
     def _steps(self, bound: BoundModel, crossing: Any) -> Sequence[Step]:
         relation, model = crossing.field, bound.model._name
@@ -302,7 +344,7 @@ class Graph:
         if crossing.owned:
             return [Step(model, target, crossing.path, forward=True)]
         if isinstance(relation, Many2many) and relation.through is not None:
-            link, near, far = link_of(self._app, model, relation)
+            link, near, far = link_of(self._app, bound.model, relation)
             between = link.model._name
             return [
                 Step(model, between, near.name, forward=False),
@@ -327,6 +369,19 @@ class Graph:
                 f"{_path_of(node)}: @depends names {path!r}: {error}"
             ) from None
 
+    def _check_related(self, node: Node, bound: BoundModel, path: str) -> None:
+        """Refuse a related field that would show, or store, the value of a secret one."""
+        own: Any = node.formula.field
+        if own.computed.related and (own.stored or not holds_secrets(own)):
+            head, _, rest = path.partition(".")
+            field: Any = (
+                bound.schema.resolve(path).field if rest else self._field(node, bound, head)
+            )
+            if holds_secrets(field):
+                raise ConfigurationError(
+                    f"{_path_of(node)}: related= leads to {bound.model._name}.{path}, which is secret"
+                ).coded("secret_path")
+
     def _field(self, node: Node, bound: BoundModel, head: str) -> Any:
         fields = bound.schema.fields
         field = fields.get({"id": "_id", "pk": "_id"}.get(head, head))
@@ -345,7 +400,7 @@ class Graph:
 
     def _join_families(self) -> None:
         """Give each class the triggers of its bases, because its records are records of those."""
-        for bound in _bound_models(self._app):
+        for bound in self.models:
             model = bound.model._name
             for base in bound.view.names:
                 if base == model:
@@ -357,6 +412,128 @@ class Graph:
                     triggers = [t for t in self.written.get((base, name), ()) if t.steps]
                     if triggers:
                         self.written.setdefault((model, name), {}).update(dict.fromkeys(triggers))
+
+    # -- what is never owed -------------------------------------------------------------------
+
+    @cached_property
+    def urgent(self) -> Mapping[Key, str]:
+        """The stored fields that are always computed in the transaction of a change, with the reason.
+
+        Raises:
+            ConfigurationError: Such a field says ``recompute="later"``.
+        """
+        return urgent_fields(self._app, self)
+
+    @property
+    def models(self) -> Iterable[BoundModel]:
+        """The models that the App can use."""
+        return _bound_models(self._app)
+
+    @property
+    def stored(self) -> Iterator[Key]:
+        """The stored fields."""
+        return (key for key, node in self.nodes.items() if node.formula.field.stored)
+
+    def following_keys(self, model: str, names: Iterable[str]) -> set[Key]:
+        """Return the stored fields that follow from fields of a model, at any distance, and these."""
+        waiting: list[Key] = [(model, name) for name in names]
+        reached = set(waiting)
+        while waiting:
+            for trigger in self.written.get(waiting.pop(), ()):
+                key = trigger.model, trigger.field
+                if key not in reached:
+                    reached.add(key)
+                    waiting.append(key)
+        return reached
+
+    def by_way_of_others(self, model: str, names: Iterable[str] | None) -> set[str]:
+        """Return a model's fields that follow, by way of other records, from a change of fields.
+
+        The values of the changed records themselves may be among them.
+
+        Args:
+            model: The model.
+            names: The names of the changed fields; None for the creation of a record.
+        """
+        near = {(model, name) for name in names or ()}
+        waiting = list(near)
+        far: list[Key] = []
+        if names is None:
+            far += [(t.model, t.field) for t in self.created.get(model, ())]
+        while waiting:
+            for trigger in self.written.get(waiting.pop(), ()):
+                key = trigger.model, trigger.field
+                if trigger.steps:
+                    far.append(key)
+                elif key not in near:
+                    near.add(key)
+                    waiting.append(key)
+        reached = set(far)
+        while far:
+            for trigger in self.written.get(far.pop(), ()):
+                key = trigger.model, trigger.field
+                if key not in reached:
+                    reached.add(key)
+                    far.append(key)
+        return {name for other, name in reached if other == model}
+
+    def later(self, model: str, names: Iterable[str]) -> set[str]:
+        """Return those of a model's fields that are owed whatever the number of records."""
+        return {n for n in names if recompute_of(self.nodes[model, n]) == "later"}
+
+    def computed_along(self, model: str, path: str) -> Iterator[Key]:
+        """Yield the computed fields that a path leads through, in each class of a family."""
+        waiting = [(model, path)]
+        seen: set[tuple[str, str]] = set()
+        while waiting:
+            model, path = waiting.pop()
+            for member in (model, *self._subclasses.get(model, ())):
+                bound = self._bound(member)
+                field = bound.schema.fields.get(path.partition(".")[0])
+                if field is None or (member, path) in seen:
+                    continue
+                seen.add((member, path))
+                if (member, field.name) in self.nodes:
+                    yield member, field.name
+                crossing = bound.schema.crossing(path)
+                if crossing is not None and crossing.rest:
+                    waiting.append((self._target(crossing.field), crossing.rest))
+
+    def lagging(self, model: str, path: str) -> str | None:
+        """Return a stored field that a path leads through, or is computed from, and that may be owed."""
+        known = self._lagging.get((model, path))
+        if known is None:
+            known = self._lagging[model, path] = self._find_lagging(model, path)
+        return known or None
+
+    def _find_lagging(self, model: str, path: str) -> str:
+        waiting = list(self.computed_along(model, path))
+        seen = set(waiting)
+        while waiting:
+            key = waiting.pop()
+            node = self.nodes[key]
+            if not node.formula.field.stored:
+                new = self._edges[key].keys() - seen
+                seen |= new
+                waiting += new
+            elif key not in self.urgent and (
+                self.limit is not None or recompute_of(node) == "later"
+            ):
+                return ".".join(key)
+        return ""
+
+    def inputs(self, key: Key) -> Collection[Key]:
+        """Return the computed fields that a field reads."""
+        return self._edges[key]
+
+    def following(self, model: str, names: Iterable[str]) -> list[str]:
+        """Return the same fields as they are noted in an owed document: ``"model.field"`` each."""
+        return sorted(map(".".join, self.following_keys(model, names)))
+
+    def has_all(self, fields: Iterable[str]) -> bool:
+        """Return whether each of these is a stored field here: ``"model.field"`` each."""
+        known = {".".join(key) for key in self.stored}
+        return known.issuperset(fields)
 
     # -- plans --------------------------------------------------------------------------------
 
@@ -407,8 +584,8 @@ class Graph:
 class Dependencies:
     """The graph of an App's models; it is made again if models were defined since."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, app: App, limit: int | None) -> None:
+        self._app, self._limit = app, limit
         self._graph: Graph | None = None
         self._version = -1
 
@@ -426,7 +603,7 @@ class Dependencies:
         """
         if self._graph is None or self._version != registry.version():
             version = registry.version()
-            self._graph = Graph(self._app)
+            self._graph = Graph(self._app, self._limit)
             self._version = version
         return self._graph
 

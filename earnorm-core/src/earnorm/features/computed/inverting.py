@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ErrorDetail, NotFound, ValidationError
 from earnorm.features.computed.computing import formulas_of
+from earnorm.features.computed.recomputing import lagging_fields
+from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import made_by
+from earnorm.kernel.pauses import parts, pause
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
-from earnorm.model.slots import set_state
+from earnorm.model.slots import pending_of, set_state
 from earnorm.model.writing import records as writing
+from earnorm.model.writing.handing_back import forget
 from earnorm.model.writing.pending import changed_fields, unvalidated
 from earnorm.model.writing.planning import is_change
 from earnorm.model.writing.sending import read_again
@@ -23,6 +28,7 @@ from earnorm.model.writing.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from earnorm.features.computed.computing import Formulas
+    from earnorm.features.computed.dependencies import Graph
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.views import ModelView
 
@@ -30,7 +36,7 @@ _NOTES = made_by("computed")
 _NEW = Way.CREATE | Way.CREATE_MANY | Way.BULK
 
 
-def inverse_steps(model: ModelView) -> Iterable[Step]:
+def inverse_steps(model: ModelView, graph: Graph) -> Iterable[Step]:
     """Yield the steps that call inverses for written values, and those that read values again."""
     formulas = formulas_of(model.cls._schema)
     if formulas is None:
@@ -38,12 +44,12 @@ def inverse_steps(model: ModelView) -> Iterable[Step]:
     if formulas.inverses:
         names = formulas.inverses
         others = ~TAKING_MORE
-        yield Step(Stage.SPLIT, "inverses", _refuse, others, names=names)
-        yield Step(Stage.VALIDATE, "inverses", _invert_new, _NEW, names=names)
+        yield Step(Stage.SPLIT, "inverses", _refuse, others, names=names, in_parts=True)
+        yield Step(Stage.VALIDATE, "inverses", _invert_new, _NEW, names=names, in_parts=True)
         yield Step(
             Stage.VALIDATE,
             "inverses",
-            _invert_written,
+            partial(_invert_written, graph),
             Way.WRITE,
             names=names,
             atomic=lambda _: True,
@@ -61,7 +67,7 @@ def inverse_steps(model: ModelView) -> Iterable[Step]:
         yield Step(
             Stage.PLAN,
             "computed elsewhere",
-            _read_elsewhere,
+            partial(_read_elsewhere, graph),
             Way.CREATE | Way.SAVE | Way.WRITE,
             after=("commands",),
             names=(),  # this step runs only if another step runs for the given values
@@ -116,7 +122,7 @@ def _invert_late(batch: ValueBatch) -> None:
             batch.after(lambda row=row, late=late: writing.write([row.record], late, _NOTES))  # type: ignore[misc] # mypy infers no type for the defaults
 
 
-async def _invert_written(batch: ValueBatch) -> None:
+async def _invert_written(graph: Graph, batch: ValueBatch) -> None:
     """Call the inverses on each stored record with the other values of the write.
 
     A value that an inverse sets wins over a value of the same write.
@@ -132,21 +138,24 @@ async def _invert_written(batch: ValueBatch) -> None:
         )
     names: set[str] = set()
     done: dict[Any, dict[str, Any]] = {}
-    for row in rows:
-        given = formulas.take(row.values)
-        names.update(given)
-        preview = previews[row.record.pk]
-        if preview.pk not in done:
-            try:
-                done[preview.pk] = await _inverted(bound, formulas, preview, given, row.values)
-            except ValidationError as error:
-                row.add_problems(error.errors())
-                continue
-        row.values.update(done[preview.pk])
+    for part in parts(rows):
+        for row in part:
+            given = formulas.take(row.values)
+            names.update(given)
+            preview = previews[row.record.pk]
+            if preview.pk not in done:
+                try:
+                    done[preview.pk] = await _inverted(bound, formulas, preview, given, row.values)
+                except ValidationError as error:
+                    row.add_problems(error.errors())
+                    continue
+            row.values.update(done[preview.pk])
+        if part is not rows:
+            await pause()
     late = formulas.late_inverses & names
     if late:  # such inverses write other records, on which fields of these may depend
         stored = {name for name in names if bound.schema.fields[name].stored}
-        batch.after(_ReadAgain(batch, bound, formulas, formulas.elsewhere.union(stored)))
+        batch.after(_ReadAgain(batch, graph, bound, formulas, formulas.elsewhere.union(stored)))
 
 
 async def _inverted(
@@ -195,7 +204,7 @@ def _set_by_inverses(bound: BoundModel, preview: Any) -> dict[str, Any]:
     return bound.schema.validate_others(values, known, "write")
 
 
-def _read_elsewhere(batch: ValueBatch) -> None:
+def _read_elsewhere(graph: Graph, batch: ValueBatch) -> None:
     """Read the values again that depend on records which are written after these."""
     bound, formulas = _bound(batch)
     work = batch.work_after
@@ -205,7 +214,7 @@ def _read_elsewhere(batch: ValueBatch) -> None:
         work.remove(reading)
         names |= reading.names
     if names:
-        batch.after(_ReadAgain(batch, bound, formulas, names))
+        batch.after(_ReadAgain(batch, graph, bound, formulas, names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,17 +222,34 @@ class _ReadAgain:
     """Reads stored computed values of a batch's records again when everything is written."""
 
     batch: ValueBatch
+    graph: Graph
     bound: BoundModel
     formulas: Formulas
     names: frozenset[str]
 
     async def __call__(self) -> None:
         records = [r for row in self.batch.rows for r in (row.record, *row.copies)]
-        names = [(record, self._names_of(record)) for record in records]
-        own = [(Snapshot(record, own), own) for record, own in names if own]
-        await read_again(self.bound, own, _NOTES)
+        names: list[tuple[Any, frozenset[str]]] = []
+        for part in parts(records):
+            for record in part:
+                own = self._names_of(record)
+                if own:
+                    names.append((record, own))
+            if part is not records:
+                await pause()
+        if not names:
+            return
+        env = current_env()
+        lagging: dict[type[Any], Collection[str]] = {}
+        for cls in {type(record) for record, _ in names}:
+            lagging[cls] = await lagging_fields(env, self.graph, cls._name)
+        for record, own in names:
+            forget(record, own.intersection(lagging[type(record)]))
+        known = [(record, own.difference(lagging[type(record)])) for record, own in names]
+        read = [(Snapshot(record, own), own) for record, own in known if own]
+        await read_again(self.bound, read, _NOTES)
 
     def _names_of(self, record: Any) -> frozenset[str]:
         """Return the fields that the record has loaded, without those computed from its changes."""
-        unsaved = self.formulas.following(getattr(record, "_changes", ()))
+        unsaved = self.formulas.following(pending_of(record).changes)
         return frozenset(n for n in self.names if record._fetch.has(n) and n not in unsaved)

@@ -8,32 +8,36 @@ transaction if the backend has transactions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from earnorm.domain import Condition
-from earnorm.domain.ids import ids_of
+from earnorm.domain.ids import ID_TYPES, ids_of
 from earnorm.domain.long_lists import chunks
 from earnorm.features.computed.computing import formulas_of
 from earnorm.features.computed.dependencies import Dependencies, Graph, Plan, Trigger
 from earnorm.features.computed.inverting import inverse_steps
+from earnorm.features.computed.known_first import compute_first
 from earnorm.features.computed.levels import values_at
-from earnorm.features.computed.recomputing import (
-    NAME,
-    NewValues,
-    Recomputation,
-    computed_of_values,
-)
+from earnorm.features.computed.new_values import NewValues, computed_of_values
+from earnorm.features.computed.owed.documents import delete, make_model
+from earnorm.features.computed.owed.urgent import recompute_of
+from earnorm.features.computed.owed.worker import INTERVAL, Worker
+from earnorm.features.computed.recomputing import NAME, Recomputation, check_limit
+from earnorm.fields.relational import is_record
+from earnorm.kernel.contract.left_out import left_out_error
 from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
-from earnorm.kernel.left_out import left_out_error
+from earnorm.kernel.life.settings import check_time
 from earnorm.kernel.notes import Note
-from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
-from earnorm.kernel.steps import WAY, Stage, Step, Way
-from earnorm.kernel.transactions import in_transaction_if
+from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update, touched
+from earnorm.kernel.pauses import parts, pause
+from earnorm.kernel.steps import HAND_BACK, KNOWN_FIRST, WAY, HandBack, Stage, Step, Way
+from earnorm.kernel.transactions.layer import in_transaction_if
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -42,7 +46,13 @@ if TYPE_CHECKING:
     from earnorm.kernel.views import ModelView
     from earnorm.model.base import BaseModel
 
+log = logging.getLogger("earnorm.recompute")
+
+LIMIT: Final = 1_000
+"""The number of records up to which a recompute is part of the transaction, by default."""
+
 _REASON = "recompute: what deleted and written records belong to"
+_NO_VALUES: Final[Mapping[str, Any]] = MappingProxyType({})
 _NOTHING: Final[Mapping[Trigger, None]] = MappingProxyType({})
 Links = dict[str, dict[Any, None]]
 
@@ -61,8 +71,14 @@ class RecomputePlugin:
             (f"the field {f.name!r}" for f in model.fields.values() if f.computed is not None), None
         )
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, recompute_limit: int | None = LIMIT, recompute_interval: float | None = INTERVAL
+    ) -> None:
+        check_limit(recompute_limit)
+        check_time("recompute_interval", recompute_interval)
+        self._limit, self._interval = recompute_limit, recompute_interval
         self._dependencies: Dependencies | None = None
+        self._worker: Worker | None = None
 
     def graph(self) -> Graph:
         """Return the computed fields of the App's models; see :class:`Dependencies`."""
@@ -74,29 +90,61 @@ class RecomputePlugin:
 
     @hookimpl
     def models_changed(self, app: App, models: Sequence[type[BaseModel]]) -> None:
-        """Make the steps again if a model is defined later: steps depend on other models."""
+        """Make the steps again if a model is defined later: steps depend on other models.
+
+        The model of what is owed is there with the first one that stores a computed field, so that
+        its collection is prepared before a transaction begins.
+        """
+        if any(map(_stores, models if app.is_started else app.usable_models())):
+            make_model()
         if not app.is_started:
-            self._dependencies = Dependencies(app)
+            self._dependencies = Dependencies(app, self._limit)
         elif any(map(_computes, models)) or self._depends():
             app.recompose()
 
     @hookimpl
     def model_forgotten(self, app: App) -> None:
         """Drop the graph, which holds the models; the next use makes it anew."""
-        self._dependencies = Dependencies(app)
+        self._dependencies = Dependencies(app, self._limit)
 
     @hookimpl
     def startup(self, app: App) -> None:
-        """Refuse circles and unknown paths, before the first operation."""
+        """Refuse circles and unknown paths, before the first operation, and look for what is owed."""
+        self._worker = Worker(app, self.graph, self._interval)
         if any(map(_computes, app.usable_models())):
-            self.graph()
+            graph = self.graph()
+            _tell_urgent(app, graph)
+            if any(graph.stored):
+                self._worker.start()
+
+    @hookimpl
+    async def shutdown(self) -> None:
+        """Hand back what this App works off."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.stop()
+
+    @hookimpl
+    async def health(self) -> Mapping[str, object]:
+        """Return what is owed, and for how long."""
+        worker = self.worker
+        if worker is None or not any(self.graph().stored):
+            return {"status": "ok"}
+        return await worker.health()
+
+    @property
+    def worker(self) -> Worker | None:
+        """The worker on owed recomputes; None while the App is stopped."""
+        return self._worker
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Return the steps, for models with computed fields or on which a stored one depends."""
+        if model.bookkeeping == self.name:
+            return [Step(Stage.DURABLE, "owed", self._wake, on="create")]
         bound, graph = app.bind(model.cls), self.graph()
         return [
-            *inverse_steps(model),
+            *inverse_steps(model, graph),
             *_steps_of_creates(bound, graph),
             *_steps_of_writes(bound, graph),
         ]
@@ -118,9 +166,25 @@ class RecomputePlugin:
             (Layer.STEPS, following),
         ]
 
+    def _wake(self, batch: DocumentBatch) -> None:
+        if self._worker is not None:
+            self._worker.wake()
+
+
+def _tell_urgent(app: App, graph: Graph) -> None:
+    """Say which fields are never owed for a reason that is not their own declaration."""
+    for (model, name), reason in graph.urgent.items():
+        if recompute_of(graph.nodes[model, name]) != "now":
+            log.info("App %s: %s.%s is never owed: %s", app.name, model, name, reason)
+
 
 def _computes(model: type[BaseModel]) -> bool:
     return any(field.computed is not None for field in model._schema.fields.values())
+
+
+def _stores(model: type[BaseModel]) -> bool:
+    """Return whether a model stores a computed field."""
+    return any(f.computed is not None and f.stored for f in model._schema.fields.values())
 
 
 def graph_of(app: App) -> Graph:
@@ -129,10 +193,23 @@ def graph_of(app: App) -> Graph:
     Raises:
         ConfigurationError: The App leaves the feature out.
     """
+    return _plugin_of(app, "recompute()").graph()
+
+
+def worker_of(app: App) -> Worker | None:
+    """Return the worker on an App's owed recomputes; None while the App is stopped.
+
+    Raises:
+        ConfigurationError: The App leaves the feature out.
+    """
+    return _plugin_of(app, "settled()").worker
+
+
+def _plugin_of(app: App, asked: str) -> RecomputePlugin:
     plugin = app.loaded.of_type(RecomputePlugin)
     if plugin is None:
-        raise left_out_error("recompute()", "feature", "recompute", app.name)
-    return plugin.graph()
+        raise left_out_error(asked, "feature", "recompute", app.name)
+    return plugin
 
 
 def _may_have_transaction(op: Operation) -> bool:
@@ -157,6 +234,99 @@ def _ids_held(
     return held
 
 
+def _pointed_at(
+    triggers: Iterable[Trigger],
+    bound: BoundModel,
+    documents: Iterable[Mapping[str, Any]],
+    records: Iterable[Any] = (),
+) -> Iterator[tuple[str, Any]]:
+    """Yield the records that others point at, each with the name of its model.
+
+    Fields of theirs are computed again, or fields of records that only they lead to.
+
+    Args:
+        triggers: The triggers of a change.
+        bound: The model of the changed records.
+        documents: Stored values that the changed records get.
+        records: Changed records as the program holds them. Their links may be older than those that
+            are stored, which is good enough for a queue.
+    """
+    links = {(t.steps[-1].source, t.link): None for t in triggers if t.link is not None}
+    keys = [(model, bound.schema.fields[name].db_name) for model, name in links]
+    for document in documents:
+        for model, key in keys:
+            for pk in values_at(document, key):
+                yield model, pk
+    for record in records:
+        for model, name in links:
+            value = record.__dict__.get(name)
+            pk = value.pk if is_record(value) else value
+            if type(pk) in ID_TYPES:
+                yield model, pk
+
+
+def _waiting(op: Operation) -> Sequence[Any]:
+    back = op.note(HAND_BACK)
+    return () if back is None else back.records
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Changed records, and what is computed because of them.
+
+    Attributes:
+        graph: The computed fields of the App.
+        op: The operation that changes them.
+        triggers: The triggers of the change.
+        pks: The ids of the records.
+        held: The ids of other records that they have, or had before, by field.
+    """
+
+    graph: Graph
+    op: Operation
+    triggers: Mapping[Trigger, None]
+    pks: Sequence[Any]
+    held: Links
+
+    async def owe_beforehand(self) -> Collection[Any]:
+        """Before the change: owe what is too large for it, if no transaction holds both together.
+
+        Returns:
+            The ids of the owed documents.
+        """
+        if not self.pks or self.op.env.transaction is not None or self.graph.limit is None:
+            return ()
+        return await (await self._marked()).owe_beforehand()
+
+    async def follow(
+        self,
+        beforehand: Collection[Any],
+        back: HandBack | None = None,
+        new: Collection[Any] = (),
+    ) -> None:
+        """After the change: compute or owe what depends on it.
+
+        Args:
+            beforehand: The ids of the documents that were owed before it.
+            back: Takes the values of the changed records themselves.
+            new: The ids of new records, which are made when their documents are stored.
+        """
+        if self.pks:
+            follow = await self._marked()
+            follow.tell(self.op.model._name, back, new)
+            await follow.run()
+        if beforehand:
+            await delete(self.op.env.as_system(_REASON), Condition("_id", "in", list(beforehand)))
+
+    async def _marked(self) -> Recomputation:
+        follow = Recomputation(self.graph, self.op.env, self.op, limit=self.graph.limit)
+        await follow.mark(self.triggers, self.pks, self.held)
+        return follow
+
+
+_BEFOREHAND: Note[Collection[Any]] = Note("computed beforehand")
+
+
 # -- create ---------------------------------------------------------------------------------------
 
 
@@ -167,7 +337,10 @@ def _steps_of_creates(bound: BoundModel, graph: Graph) -> Iterator[Step]:
         values = NewValues(
             bound, graph.plan(model, [formula.field.name for formula in formulas.stored])
         )
-        yield Step(Stage.COMPUTE, NAME, values.wait if values.waits else values.fill, on="create")
+        if values.waits:
+            yield Step(Stage.COMPUTE, NAME, values.wait, on="create")
+        else:
+            yield Step(Stage.COMPUTE, NAME, values.fill, on="create", in_parts=True)
     triggers = graph.created.get(model)
     if triggers:
         creating = _Creating(bound, graph, triggers)
@@ -177,8 +350,11 @@ def _steps_of_creates(bound: BoundModel, graph: Graph) -> Iterator[Step]:
             creating.follow,
             on="create",
             atomic=creating.needs_transaction,
+            queues_for=creating.queues_for,
             also_refused=True,
         )
+        if "transactions" not in bound.app.capabilities:
+            yield Step(Stage.GUARD, NAME, creating.look, on="create")
 
 
 class _Creating:
@@ -200,13 +376,22 @@ class _Creating:
         )
         return points and _may_have_transaction(op)
 
+    def queues_for(self, op: Operation) -> Iterator[tuple[str, Any]]:
+        """Yield the records that the new ones point at."""
+        yield from _pointed_at(self._triggers, self._bound, op.documents)
+
+    async def look(self, batch: DocumentBatch) -> None:
+        op = batch.operation
+        batch.notes[_BEFOREHAND] = await self._change(op).owe_beforehand()
+
+    def _change(self, op: Operation) -> _Change:
+        held = _ids_held(self._triggers, self._bound, op.documents)
+        pks = [document["_id"] for document in op.documents] if any(held.values()) else []
+        return _Change(self._graph, op, self._triggers, pks, held)
+
     async def follow(self, batch: DocumentBatch) -> None:
-        documents: Any = batch.operation.values
-        held = _ids_held(self._triggers, self._bound, documents)
-        if any(held.values()):
-            follow = Recomputation(self._graph, batch.env, batch.op)
-            await follow.mark(self._triggers, [document["_id"] for document in documents], held)
-            await follow.run()
+        change = self._change(batch.operation)
+        await change.follow(batch.notes.get(_BEFOREHAND, ()), batch.back, change.pks)
 
 
 # -- write ----------------------------------------------------------------------------------------
@@ -223,13 +408,19 @@ def _steps_of_writes(bound: BoundModel, graph: Graph) -> Iterable[Step]:
     writing = _Writing(bound, graph, triggers)
     return [
         Step(Stage.COMPUTE, NAME, writing.compute, on="write"),
-        Step(Stage.GUARD, NAME, writing.look, on="write", atomic=writing.needs_transaction),
+        Step(
+            Stage.GUARD,
+            NAME,
+            writing.look,
+            on="write",
+            atomic=writing.needs_transaction,
+            queues_for=writing.queues_for,
+        ),
         Step(Stage.PROPAGATE, NAME, writing.follow, on="write"),
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Before:
+class _Before(NamedTuple):
     """The records of a write as they are before it.
 
     Attributes:
@@ -278,6 +469,12 @@ class _Writing:
         followed = self._triggers_of(op.written | self._filled)
         return bool(followed) and self._plan_for(followed, _updates(op)) is None
 
+    def queues_for(self, op: Operation) -> Iterator[tuple[str, Any]]:
+        """Yield the records that the written ones point at, or will point at."""
+        triggers = self._triggers_of(op.written | self._filled)
+        given = [update.operators.get("$set", _NO_VALUES) for update in op.updates]
+        yield from _pointed_at(triggers, self._bound, given, _waiting(op))
+
     def _plan_for(
         self, triggers: Mapping[Trigger, None], updates: Collection[Update]
     ) -> Plan | None:
@@ -300,24 +497,34 @@ class _Writing:
         if _is_recomputation(op):
             return
         updates: list[Update] = [row.update for row in batch.rows if row.update is not None]
-        triggers = self._triggers_of({key for update in updates for key in update.keys})
+        triggers = self._triggers_of(touched(updates))
         if not triggers:
             return
         bound = self._bound
         plan = self._plan_for(triggers, updates)
         if plan is None:
             batch.notes[_BEFORE] = _Before(triggers, (), {})
+            known = op.notes.get(KNOWN_FIRST)
+            if known is not None:
+                await compute_first(batch, bound, self._graph, triggers, known)
             return
         fields = bound.schema.fields
-        for row, update in zip(batch.rows, updates, strict=True):
-            computed = await computed_of_values(bound, plan, update.operators["$set"], op.env)
-            row.merge("$set", {fields[name].db_name: value for name, value in computed.items()})
+        pairs = [*zip(batch.rows, updates, strict=True)]
+        for part in parts(pairs):
+            for row, update in part:
+                computed = await computed_of_values(bound, plan, update.operators["$set"], op.env)
+                row.merge("$set", {fields[name].db_name: value for name, value in computed.items()})
+            if part is not pairs:
+                await pause()
 
     async def look(self, batch: DocumentBatch) -> None:
         before: _Before | None = batch.notes.get(_BEFORE)
         if before is not None:
-            pks, held = await _before(batch.op, self._bound, before.triggers)
+            op = batch.op
+            pks, held = await _before(op, self._bound, before.triggers)
             batch.notes[_BEFORE] = _Before(before.triggers, pks, held)
+            change = _Change(self._graph, op, before.triggers, pks, held)
+            batch.notes[_BEFOREHAND] = await change.owe_beforehand()
 
     async def follow(self, batch: DocumentBatch) -> None:
         before: _Before | None = batch.notes.get(_BEFORE)
@@ -328,10 +535,8 @@ class _Writing:
         written = {renamed.get(key, key) for key in op.written} & held.keys()
         for name, ids in (await _after(op, self._bound, before.pks, written)).items():
             held[name].update(ids)
-        follow = Recomputation(self._graph, op.env, op)
-        follow.tell(op.model._name, batch.back)
-        await follow.mark(before.triggers, before.pks, held)
-        await follow.run()
+        change = _Change(self._graph, op, before.triggers, before.pks, held)
+        await change.follow(batch.notes[_BEFOREHAND], batch.back)
 
 
 def _updates(op: Operation) -> Collection[Update]:
@@ -365,7 +570,7 @@ async def _before(
         limit=0 if op.options.many else 1,
         timeout=op.options.timeout,
     )
-    env = op.env.replace(system=True, reason=_REASON)
+    env = op.env.as_system(_REASON)
     search = op.child("search", op.model, op.domain, options=options, origin=NAME, env=env)
     documents = await op.app.execute(search)
     held = _ids_held(triggers, bound, documents)
@@ -391,7 +596,7 @@ async def _after(
                 given.update(dict.fromkeys(values_at(update.operators["$set"], key)))
         ids_by_name[name] = given
     if unknown:
-        env = op.env.replace(system=True, reason=_REASON)
+        env = op.env.as_system(_REASON)
         for chunk in chunks(pks):
             domain = Condition("_id", "in", list(chunk))
             options = Options(fields=frozenset({"_id", *unknown}))
@@ -416,10 +621,14 @@ class _Deleting:
     def __init__(self, bound: BoundModel, graph: Graph, triggers: Mapping[Trigger, None]) -> None:
         self._bound, self._graph, self._triggers = bound, graph, triggers
 
+    def queues_for(self, op: Operation) -> Iterator[tuple[str, Any]]:
+        """Yield the records that the deleted ones point at."""
+        yield from _pointed_at(self._triggers, self._bound, (), _waiting(op))
+
     async def __call__(self, op: Operation, call_next: Call) -> Any:
         pks, held = await _before(op, self._bound, self._triggers)
+        change = _Change(self._graph, op, self._triggers, pks, held)
+        beforehand = await change.owe_beforehand()
         result = await call_next(op)
-        follow = Recomputation(self._graph, op.env, op)
-        await follow.mark(self._triggers, pks, held)
-        await follow.run()
+        await change.follow(beforehand)
         return result

@@ -1,45 +1,29 @@
-"""Computes stored fields of new documents, of records that depend on a change, of whole models.
+"""Computes stored fields of the records that depend on a change, or owes it.
 
 The system reads and writes here, for a reason that names the fields, so that a stored value does
 not depend on the acting principal. A value is written only if it differs.
+
+Up to a limit the records are computed at once, in the transaction of the change. What is beyond it
+becomes an owed document (``owed/``) in the same transaction.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Mapping,
-    Sequence,
-)
-from dataclasses import dataclass, field
-from itertools import repeat
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-
-import pydantic
+from weakref import WeakKeyDictionary
 
 from earnorm.domain import Domain, Or, condition
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import (
-    ConfigurationError,
-    EarnORMError,
-    ErrorDetail,
-    FieldNotLoaded,
-    ValidationError,
-    nearest,
-)
-from earnorm.features.computed.computing import formulas_of
-from earnorm.features.computed.dependencies import Graph, Node, Plan, Recursion, Step, Trigger
-from earnorm.features.computed.existing import hide_gone
+from earnorm.exceptions import ConfigurationError
+from earnorm.features.computed.dependencies import Graph, Key, Node, Plan, Recursion, Step, Trigger
 from earnorm.features.computed.levels import Levels, values_at
+from earnorm.features.computed.new_values import values_of
+from earnorm.features.computed.owed.documents import WAITING, owed_documents, owed_in, owed_model
 from earnorm.features.locking.locking import lock
 from earnorm.fields.base import MISSING
-from earnorm.kernel.document_steps import DocumentBatch
-from earnorm.kernel.environment import Env, current_env, use_env
+from earnorm.kernel.environment import Env, use_env
 from earnorm.kernel.operations import (
     REQUEST,
     Operation,
@@ -48,20 +32,15 @@ from earnorm.kernel.operations import (
     Update,
     made_by,
 )
-from earnorm.kernel.requests import Stream
-from earnorm.kernel.steps import WAY, HandBack, Way
-from earnorm.kernel.transactions import atomic
-from earnorm.model.reading.fetch import Fetch
+from earnorm.kernel.pauses import parts, pause
+from earnorm.kernel.serving.requests import Stream
+from earnorm.kernel.steps import UNKNOWN, WAY, HandBack, Way
 from earnorm.model.reading.hydrate import hydrate
-from earnorm.model.recordset import RecordSet
-from earnorm.model.relations.ghosts import target_of
-from earnorm.model.relations.prefetch import prefetch
-from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.writing.pending import same
-from earnorm.model.writing.places import adapter
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.transactions.running import Transaction
 
 NAME: Final = "computed"
 """The origin of the operations that the feature makes."""
@@ -69,206 +48,50 @@ NAME: Final = "computed"
 BATCH: Final = 10_000
 """The number of records that are in memory, and written with one command, at a time."""
 
-_TRANSACTION_SIZE: Final = 2_000
-"""The number of records in one transaction, when a whole model is computed."""
-
 _ID: Final = frozenset({"_id"})
 Held: TypeAlias = Mapping[str, Collection[Any]]
 """The ids that a field has, or had before the change, by the field that leads to other records."""
 
 
-# -- values ---------------------------------------------------------------------------------------
+def check_limit(limit: object) -> None:
+    """Refuse a limit that is no number of records.
 
-
-class NewValues:
-    """Computes the stored fields of documents that are about to be created.
-
-    Args:
-        bound: The model of the documents.
-        plan: The computation of all its stored fields.
+    Raises:
+        ConfigurationError: It is none.
     """
-
-    def __init__(self, bound: BoundModel, plan: Plan) -> None:
-        self._bound, self._plan = bound, plan
-        # Records without relations load nothing together, so one Fetch is enough for all of them.
-        self._fetch = None if bound.schema.relations else Fetch(bound.app, plan.loaded)
-        # No record points at a record that does not exist yet, so these relations are empty.
-        self._empty = [
-            (relation.name, target_of(bound.app, relation).model)
-            for relation in bound.schema.to_many
-            if not relation.stored
-        ]
-
-    @property
-    def waits(self) -> bool:
-        """True if the computation has to await something: related records, or a coroutine."""
-        return bool(self._plan.tree) or self._plan.is_async
-
-    def fill(self, batch: DocumentBatch) -> None:
-        """Compute the fields of a batch, without awaiting anything."""
-        documents, plan = batch.documents, self._plan
-        records = self._records(documents)
-        with use_env(plan.system(batch.op.env)):
-            self._put(batch, documents, map(_values_of, records, repeat(plan)))
-
-    async def wait(self, batch: DocumentBatch) -> None:
-        """Compute the fields of a batch, and await related records and coroutines."""
-        documents, plan = batch.documents, self._plan
-        if plan.recursion and len(documents) > 1:
-            await self._wait_by_level(batch, documents)
-            return
-        records = self._records(documents)
-        with use_env(plan.system(batch.op.env)):
-            self._put(batch, documents, await _values(self._bound, plan, records))
-
-    async def _wait_by_level(self, batch: DocumentBatch, documents: list[dict[str, Any]]) -> None:
-        """Compute new records that point at each other, the ones pointed at first."""
-        plan, levels = self._plan, Levels(self._bound, self._plan.recursion)
-        by_id = {document["_id"]: document for document in documents}
-        for document in documents:
-            levels.learn(document)
-        others: Sequence[Any] = list(by_id)
-        made: dict[Any, Any] = {}
-        while others:
-            ready, others = levels.split(dict.fromkeys(others))
-            of_level = [by_id[pk] for pk in ready]
-            records = self._records(of_level)
-            for record in records:
-                for name in levels.single:
-                    record.__dict__[name] = made.get(value := record.__dict__.get(name), value)
-            with use_env(plan.system(batch.op.env)):
-                self._put(batch, of_level, await _values(self._bound, plan, records))
-            made.update(zip(ready, records, strict=True))
-
-    def _records(self, documents: Iterable[dict[str, Any]]) -> list[Any]:
-        states = self._bound.schema.states(list(map(dict, documents)))
-        records = _records(self._bound, states, self._plan, self._fetch)
-        for name, model in self._empty:
-            for record in records:
-                record.__dict__[name] = RecordSet(model, [])
-        return records
-
-    def _put(
-        self,
-        batch: DocumentBatch,
-        documents: Iterable[dict[str, Any]],
-        computed: Iterable[dict[str, Any]],
-    ) -> None:
-        fields, back = batch.fields, batch.back
-        for document, values in zip(documents, computed, strict=True):
-            for name, value in values.items():
-                document[fields[name].db_name] = value
-            if back is not None:
-                back.give(document["_id"], values)
-
-
-async def computed_of_values(
-    bound: BoundModel, plan: Plan, values: Mapping[str, Any], env: Env
-) -> dict[str, Any]:
-    """Compute the plan's fields of a record from stored values, which are all that they need."""
-    state = dict(bound.schema.state(dict(values)))
-    with use_env(plan.system(env)):
-        return (await _values(bound, plan, _records(bound, [state], plan)))[0]
-
-
-def _records(
-    bound: BoundModel, states: list[dict[str, Any]], plan: Plan, fetch: Fetch | None = None
-) -> list[Any]:
-    records: list[Any] = list(map(object.__new__, repeat(bound.model, len(states))))
-    loaded = plan.loaded
-    if fetch is None:
-        fetch = Fetch(bound.app, loaded, list(records))
-    for record, state in zip(records, states, strict=True):
-        if loaded is not None:
-            for name in state.keys() - loaded:
-                del state[name]
-        set_state(record, state)
-        set_fetch(record, fetch)
-    return records
-
-
-async def _values(bound: BoundModel, plan: Plan, records: Sequence[Any]) -> list[dict[str, Any]]:
-    """Compute the plan's fields of each record, in stored form."""
-    if plan.tree:
-        await prefetch(bound, records, plan.tree)
-        hide_gone(bound.schema, records, plan.tree)
-    if plan.is_async:
-        return [await _values_of_async(record, plan) for record in records]
-    return [_values_of(record, plan) for record in records]
-
-
-def _values_of(record: Any, plan: Plan) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    state = record.__dict__
-    for name in plan.names:
-        state.pop(name, None)
-    for node in plan.nodes:
-        try:
-            value = node.formula.value(record)
-        except Exception as error:
-            raise _error_of(node, error) from _cause(error)
-        name = node.key[1]
-        state[name] = values[name] = _stored_form(node, record, value)
-    return values
-
-
-async def _values_of_async(record: Any, plan: Plan) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    state = record.__dict__
-    for name in plan.names:
-        state.pop(name, None)
-    for node in plan.nodes:
-        try:
-            value = node.formula.value(record)
-            if node.formula.is_async:
-                value = await value
-        except Exception as error:
-            raise _error_of(node, error) from _cause(error)
-        name = node.key[1]
-        state[name] = values[name] = _stored_form(node, record, value)
-    return values
-
-
-def _error_of(node: Node, error: Exception) -> EarnORMError:
-    model, name = node.key
-    method = node.formula.method
-    if isinstance(error, FieldNotLoaded):
-        return ConfigurationError(
-            f"{model}.{name}: {method}() reads what its @depends does not name: {error}"
+    if limit is not None and (type(limit) is not int or not 0 <= limit <= BATCH):
+        raise ConfigurationError(
+            f"recompute_limit is the number of records up to which a recompute is part of the "
+            f"transaction, from 0 to {BATCH:,}; None means any number"
         )
-    # The error's text is left out: it may show values that the acting principal must not see.
-    message = f"{method}() could not compute it: {type(error).__name__}"
-    return ValidationError(model, [{"loc": (name,), "msg": message, "type": "compute"}])
 
 
-def _cause(error: Exception) -> Exception | None:
-    return None if isinstance(error, FieldNotLoaded) else error
+_OWED: WeakKeyDictionary[Transaction, set[Key]] = WeakKeyDictionary()
+"""The fields that are owed in a running transaction, and those that follow from them."""
 
 
-def _stored_form(node: Node, record: Any, value: Any) -> Any:
-    """Validate a computed value by the field's type, and return its stored form."""
-    formula = node.formula
-    if getattr(record, "_changes", None):
-        raise TypeError(
-            f"{node.key[0]}.{formula.method}: a compute method returns the value and changes nothing"
-        )
-    field = formula.field
-    try:
-        value = adapter(field, not field.required).validate_python(value)
-    except pydantic.ValidationError as error:
-        details: list[ErrorDetail] = [
-            {"loc": (field.name, *p["loc"]), "msg": p["msg"], "type": "compute"}
-            for p in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-        raise ValidationError(field.model_name, details) from None
-    if value is None and field.required:
-        message = f"{formula.method or 'its path'} gave None, and a value is required"
-        detail: ErrorDetail = {"loc": (node.key[1],), "msg": message, "type": "compute"}
-        raise ValidationError(node.key[0], [detail])
-    return field.encode(value)
+async def lagging_fields(env: Env, graph: Graph, model: str) -> Collection[str]:
+    """Return the fields of a model whose stored values may be older than what was just written.
+
+    In a transaction, they are those that it owes; else those that anybody owes.
+    """
+    keys: Collection[Key]
+    if env.transaction is not None:
+        keys = _OWED.get(env.transaction, ())
+    else:
+        keys = set[Key]()
+        async for row in owed_in(env.as_system("recompute: what is owed"), WAITING):
+            keys |= graph.following_keys(row.model, row.names)
+    return {name for key, name in keys if key == model}
 
 
-# -- consequences of a change ---------------------------------------------------------------------
+def of_own_class(bound: BoundModel, domain: Domain) -> Domain:
+    """Restrict a domain to a model's records that are of no subclass.
+
+    Each class of a family computes its own records, because a subclass may compute them otherwise.
+    """
+    below = [] if bound.classes is None else [domain for domain, _ in bound.classes.below()]
+    return domain & ~Or(below) if below else domain
 
 
 @dataclass(eq=False)
@@ -288,10 +111,20 @@ class Recomputation:
         env: The environment, with the principal and the transaction.
         parent: The operation that causes the computations.
         write: True to write differing values; False to count them only.
+        limit: The number of records up to which they are computed at once, not counting fields that
+            are never owed; None means any number.
+        hops: The number of recomputations in a row that were owed because of each other.
     """
 
     def __init__(
-        self, graph: Graph, env: Env, parent: Operation | None = None, *, write: bool = True
+        self,
+        graph: Graph,
+        env: Env,
+        parent: Operation | None = None,
+        *,
+        write: bool = True,
+        limit: int | None = None,
+        hops: int = 0,
     ) -> None:
         self.changed = 0
         """The number of records that had another value."""
@@ -299,14 +132,26 @@ class Recomputation:
         self._graph = graph
         self._env = env
         self._write = write
+        self._left = limit
+        self._hops = hops
         self._marked: dict[tuple[int, str], _Marked] = {}
         self._told: tuple[str, HandBack] | None = None
+        self._new: Collection[Any] = ()
+        self._lagging: dict[Any, set[str]] = {}
+        """The fields of told records that may follow from what is owed, by the record's id."""
         self._levels: dict[tuple[str, Recursion], Levels] = {}
         self._later: dict[tuple[int, str], _Marked] = {}
 
-    def tell(self, model: str, back: HandBack | None) -> None:
-        """Give the computed values of the model's records to ``back``, for records in memory."""
+    def tell(self, model: str, back: HandBack | None, new: Collection[Any] = ()) -> None:
+        """Give the computed values of the model's records to ``back``, for records in memory.
+
+        Args:
+            model: The model's name.
+            back: Takes the values; None if nobody wants them.
+            new: The ids of records that will be in memory, beside those that ``back`` has.
+        """
         self._told = None if back is None else (model, back)
+        self._new = new
 
     async def mark(self, triggers: Iterable[Trigger], pks: Sequence[Any], held: Held) -> None:
         """Mark the fields and records that depend on changed records.
@@ -341,7 +186,7 @@ class Recomputation:
     ) -> tuple[Sequence[Any], Sequence[Domain]]:
         """Return the records at the beginning of the steps: their ids, or domains for them."""
         ids: Sequence[Any] = list(pks)
-        env = self._env.replace(system=True, reason="recompute: what depends on changed records")
+        env = self._env.as_system("recompute: what depends on changed records")
         for step in reversed(steps):
             if step.forward:
                 domains = [condition(step.holder, "in", list(chunk)) for chunk in chunks(ids)]
@@ -362,11 +207,16 @@ class Recomputation:
         return ids, ()
 
     async def _look(
-        self, env: Env, model: str, domains: Sequence[Domain], fields: frozenset[str]
+        self,
+        env: Env,
+        model: str,
+        domains: Iterable[Domain],
+        fields: frozenset[str],
+        limit: int = 0,
     ) -> AsyncIterator[Mapping[str, Any]]:
         bound = self._bound(model)
         for domain in domains:
-            options = Options(fields=fields)
+            options = Options(fields=fields, limit=limit)
             op = Operation("search", bound.model, env, domain, None, options, self._notes)
             for document in await env.app.execute(op):
                 yield document
@@ -377,17 +227,144 @@ class Recomputation:
     # -- passes -------------------------------------------------------------------------------
 
     async def run(self) -> int:
-        """Compute all marked and dependent fields, and return the number of changed records."""
+        """Compute all marked and dependent fields, and return the number of changed records.
+
+        What is beyond the limit is owed instead.
+        """
         while self._marked:
             # The fields of other records that these depend on have a lower rank, so they are done.
             key = min(self._marked)
             marked = self._marked.pop(key)
             if self._graph.plan(key[1], marked.fields).recursion:
-                marked = await self._level(key[1], self._one_direction(key, marked))
-            await self._pass(key[1], marked)
+                marked = self._one_direction(key, marked)
+            if self._left is None:
+                await self._compute(key[1], marked, None)
+            else:
+                await self._compute_or_owe(key[1], marked, self._left)
             if key not in self._marked and key in self._later:
                 self._marked[key] = self._later.pop(key)
         return self.changed
+
+    async def compute(self, model: str, names: Iterable[str], pks: Iterable[Any]) -> int:
+        """Compute fields of these records, whatever the limit, then what follows from it.
+
+        Returns:
+            The number of changed records.
+        """
+        await self._pass(model, _Marked({*names}, dict.fromkeys(pks)), None)
+        return await self.run()
+
+    async def _compute_or_owe(self, model: str, marked: _Marked, left: int) -> None:
+        """Compute fields if there are no more records than ``left``; else owe those that may be."""
+        later = self._graph.later(model, marked.fields)
+        owed, rest = marked.fields & later, marked.fields - later
+        if rest and not await self._compute(model, replace(marked, fields=rest), left):
+            urgent = {name for name in rest if (model, name) in self._graph.urgent}
+            if urgent:
+                await self._compute(model, replace(marked, fields=urgent), None)
+                rest = rest.difference(self._graph.plan(model, urgent).names)
+            owed |= rest
+        if owed:
+            await self._owe(model, replace(marked, fields=owed))
+
+    async def _compute(self, model: str, marked: _Marked, left: int | None) -> bool:
+        """Compute fields; return False, and do nothing, if there are more records than ``left``."""
+        if left is not None and len(marked.pks) > left:
+            return False
+        if self._graph.plan(model, marked.fields).recursion:
+            ready = await self._level(model, marked, left)
+            if ready is None:
+                return False
+            marked = ready
+        return await self._pass(model, marked, left)
+
+    # -- what is owed -------------------------------------------------------------------------
+
+    async def owe_beforehand(self) -> Collection[Any]:
+        """Owe what is marked and beyond the limit, in the name of a writer that is about to begin.
+
+        This is for a database without transactions, where a process may die between the change and
+        the owed document. Nobody works it off as long as the writer may be at work.
+
+        Returns:
+            The ids of the documents; the writer deletes them when :meth:`run` is done.
+        """
+        documents: list[dict[str, Any]] = []
+        for (_, model), marked in self._marked.items():
+            assert self._left is not None
+            names = self._graph.later(model, marked.fields)
+            if len(names) < len(marked.fields) and await self._exceeds(model, marked, self._left):
+                names = {n for n in marked.fields if (model, n) not in self._graph.urgent}
+            if names:
+                follows = self._graph.following(model, names)
+                documents += owed_documents(
+                    model, names, follows, marked.pks, marked.domains, held=True
+                )
+        await self._create(documents)
+        return [document["_id"] for document in documents]
+
+    async def _exceeds(self, model: str, marked: _Marked, left: int) -> bool:
+        number = len(marked.pks)
+        if number <= left and marked.domains:
+            env = self._env.as_system(f"recompute {model}: how much it is")
+            own = of_own_class(self._bound(model), Or(marked.domains))
+            async for _ in self._look(env, model, [own], _ID, left + 1 - number):
+                number += 1
+        return number > left
+
+    async def _owe(self, model: str, marked: _Marked) -> None:
+        following = self._graph.following_keys(model, marked.fields)
+        if self._env.transaction is not None:
+            _OWED.setdefault(self._env.transaction, set()).update(following)
+        await self._tell_lagging(model, marked, following)
+        await self._create(
+            owed_documents(
+                model,
+                marked.fields,
+                sorted(map(".".join, following)),
+                marked.pks,
+                marked.domains,
+                hops=self._hops,
+            )
+        )
+
+    async def _tell_lagging(self, model: str, marked: _Marked, following: Collection[Key]) -> None:
+        """Tell the waiting records which of their values are not known before the end of what is owed."""
+        if self._told is None:
+            return
+        told, back = self._told
+        waiting = {*self._new, *(record.pk for record in back.records)}
+        if not waiting:
+            return
+        plan = self._graph.plan(model, marked.fields)
+        every = {name for key, name in following if key == told}
+        if told == model:
+            marked_pks = waiting & marked.pks.keys()
+            if marked.domains:
+                env = self._env.as_system(f"recompute {model}: what is owed")
+                of_waiting = Or(marked.domains) & condition("_id", "in", list(waiting))
+                async for document in self._look(env, model, [of_waiting], _ID):
+                    marked_pks.add(document["_id"])
+            for pk in marked_pks:
+                self._lag(pk, plan.names)
+            # Nothing leads along a tree back to the same record, but to another one that waits.
+            if not plan.recursion or len(waiting) == 1:
+                every -= marked.fields
+        for pk in waiting if every else ():
+            self._lag(pk, every)
+
+    def _lag(self, pk: Any, names: Collection[str]) -> None:
+        assert self._told is not None
+        self._lagging.setdefault(pk, set()).update(names)
+        self._told[1].give(pk, dict.fromkeys(names, UNKNOWN))
+
+    async def _create(self, documents: list[dict[str, Any]]) -> None:
+        if documents:
+            env = self._env.as_system("recompute: note what is owed")
+            model = owed_model(env.app)
+            await env.app.execute(
+                Operation("create", model, env, values=documents, notes=self._notes)
+            )
 
     def _one_direction(self, key: tuple[int, str], marked: _Marked) -> _Marked:
         """Return the fields that follow a tree towards its leaves; keep the others for later.
@@ -406,8 +383,11 @@ class Recomputation:
         later.domains.update(marked.domains)
         return _Marked(ways[True], marked.pks, marked.domains)
 
-    async def _level(self, model: str, marked: _Marked) -> _Marked:
+    async def _level(self, model: str, marked: _Marked, left: int | None) -> _Marked | None:
         """Return those of the records that depend on no other of them, and mark the others again.
+
+        Returns:
+            None, and nothing is marked, if there are more records than ``left``.
 
         Raises:
             ValidationError: The records depend on each other in a circle.
@@ -421,10 +401,13 @@ class Recomputation:
         env = plan.system(self._env)
         links = _ID | levels.names
         pks = dict(marked.pks)
+        most = 0 if left is None else left + 1
         for domain in (*domains, *marked.domains):
-            async for document in self._look(env, model, [domain], links):
+            async for document in self._look(env, model, [domain], links, most):
                 levels.learn(document)
                 pks[document["_id"]] = None
+            if left is not None and len(pks) > left:
+                return None
         ready, others = levels.split(pks)
         repeated = levels.count(ready)
         while repeated:  # a circle, or a record below several that changed: its ancestors tell
@@ -443,58 +426,74 @@ class Recomputation:
                 self.mark_ids(model, name, others)
         return _Marked(marked.fields, dict.fromkeys(ready))
 
-    async def _pass(self, model: str, marked: _Marked) -> None:
+    async def _pass(self, model: str, marked: _Marked, left: int | None) -> bool:
+        """Compute fields; return False, and do nothing, if there are more records than ``left``."""
         bound = self._bound(model)
         plan = self._graph.plan(model, marked.fields)
         domains = [condition("_id", "in", list(part)) for part in chunks(list(marked.pks))]
         domains += marked.domains
-        if len(domains) > 1 and len(marked.pks) <= BATCH:
+        if len(domains) > 1 and (left is not None or len(marked.pks) <= BATCH):
             domains = [Or(domains)]
         env = plan.system(self._env)
         fields = plan.loaded
+        size = BATCH if left is None else left + 1
         for domain in domains:
-            stream = Stream(BATCH)
+            own, stream = of_own_class(bound, domain), Stream(size)
             options, notes = Options(fields=fields), {**self._notes, REQUEST: stream}
-            op = Operation("search", bound.model, env, domain, None, options, notes)
+            op = Operation("search", bound.model, env, own, None, options, notes)
             try:
                 while documents := await env.app.execute(op):
+                    if left is not None and len(documents) > left:
+                        return False
                     await self._batch(bound, plan, env, documents)
-                    if len(documents) < BATCH:
+                    if len(documents) < size:
                         break
             finally:
                 await stream.close()
+        return True
 
     async def _batch(
         self, bound: BoundModel, plan: Plan, env: Env, documents: list[dict[str, Any]]
     ) -> None:
         fields = bound.schema.fields
         keys = {node.key[1]: fields[node.key[1]].db_name for node in plan.nodes}
-        # The records keep the documents as their state and change them, so old values are copied.
-        before = [
-            {n: document.get(key, MISSING) for n, key in keys.items()} for document in documents
-        ]
         links = {name: fields[name].db_name for name in plan.links}
-        held = [{n: values_at(document, key) for n, key in links.items()} for document in documents]
+        # The records keep the documents as their state and change them, so old values are copied.
+        before: list[dict[str, Any]] = []
+        held: list[dict[str, list[Any]]] = []
+        for part in parts(documents):
+            for document in part:
+                before.append({n: document.get(key, MISSING) for n, key in keys.items()})
+                held.append({n: values_at(document, key) for n, key in links.items()})
+            if part is not documents:
+                await pause()
         loaded = plan.loaded
         with use_env(env):
             records = hydrate(bound, documents, loaded)
             if records and records[0]._fetch.records is None:
                 records[0]._fetch.records = records
-            computed = await _values(bound, plan, records)
+            computed = await values_of(bound, plan, records)
+        if self._left is not None:
+            self._left = max(0, self._left - len(records))
         updates = PerRecord()
         differing: dict[str, list[int]] = {}
         unchanged: list[Any] = []
-        for number, (record, old, new) in enumerate(zip(records, before, computed, strict=True)):
-            pk = record.__dict__["_id"]
-            changed_values = {n: v for n, v in new.items() if not _is_same(old[n], v)}
-            for name in changed_values:
-                differing.setdefault(name, []).append(number)
-            if changed_values:
-                updates[pk] = Update({"$set": {keys[n]: v for n, v in changed_values.items()}})
-            else:
-                unchanged.append({"_id": pk})
-            if self._told is not None and self._told[0] == bound.model._name:
-                self._told[1].give(pk, new)
+        results = [*enumerate(zip(records, before, computed, strict=True))]
+        for of_part in parts(results):
+            for number, (record, old, new) in of_part:
+                pk = record.__dict__["_id"]
+                changed_values = {n: v for n, v in new.items() if not _is_same(old[n], v)}
+                for name in changed_values:
+                    differing.setdefault(name, []).append(number)
+                if changed_values:
+                    updates[pk] = Update({"$set": {keys[n]: v for n, v in changed_values.items()}})
+                else:
+                    unchanged.append({"_id": pk})
+                if self._told is not None and self._told[0] == bound.model._name:
+                    lagging = self._lagging.get(pk, ())
+                    self._told[1].give(pk, {n: v for n, v in new.items() if n not in lagging})
+            if of_part is not results:
+                await pause()
         self.changed += len(updates)
         if not self._write:
             return
@@ -534,91 +533,18 @@ class Recomputation:
             if trigger.steps or (trigger.model, trigger.field) not in done
         ]
         held: dict[str, dict[Any, None]] = {}
-        for record, own in changed:
-            for name, ids in own.items():
-                known = held.setdefault(name, {})
-                known.update(dict.fromkeys(ids))
-                new = record.__dict__.get(name)
-                stored = bound.schema.fields[name].encode(new)
-                known.update(dict.fromkeys(values_at({"": stored}, "")))
+        for part in parts(changed):
+            for record, own in part:
+                for name, ids in own.items():
+                    known = held.setdefault(name, {})
+                    known.update(dict.fromkeys(ids))
+                    new = record.__dict__.get(name)
+                    stored = bound.schema.fields[name].encode(new)
+                    known.update(dict.fromkeys(values_at({"": stored}, "")))
+            if part is not changed:
+                await pause()
         await self.mark(triggers, pks, held)
 
 
 def _is_same(old: Any, new: Any) -> bool:
     return new is None if old is MISSING else same(old, new)
-
-
-# -- all of a model -------------------------------------------------------------------------------
-
-Progress: TypeAlias = Callable[["Recomputed"], Awaitable[None] | None]
-
-
-@dataclass(slots=True)
-class Recomputed:
-    """The result of a recomputation.
-
-    Attributes:
-        model: The model's name.
-        fields: The fields that were computed.
-        seen: The number of the model's records that were computed.
-        changed: The number of records that had another value, with those of other models that
-            depend on it.
-    """
-
-    model: str
-    fields: tuple[str, ...]
-    seen: int = 0
-    changed: int = 0
-
-
-async def recompute(
-    bound: BoundModel,
-    graph: Graph,
-    names: Iterable[str] | None,
-    domain: Domain,
-    *,
-    dry_run: bool = False,
-    progress: Progress | None = None,
-) -> Recomputed:
-    """Compute fields of all records that match; see ``App.recompute``."""
-    model, env = bound.model._name, current_env()
-    formulas = formulas_of(bound.schema)
-    stored = [formula.field.name for formula in formulas.stored] if formulas is not None else []
-    wanted = stored if names is None else list(dict.fromkeys(names))
-    for name in wanted:
-        if name not in stored:
-            raise ConfigurationError(
-                f"{model}.{name} is no stored computed field, so there is nothing to recompute"
-                f"{nearest(name, stored)}"
-            )
-    result = Recomputed(model, tuple(wanted))
-    if not wanted:
-        return result
-    stream = Stream(_TRANSACTION_SIZE)
-    search = Operation(
-        "search",
-        bound.model,
-        env.replace(system=True, reason=f"recompute {model}"),
-        domain,
-        options=Options(fields=_ID, order=(("_id", 1),)),
-        notes={**made_by(NAME), REQUEST: stream},
-    )
-    try:
-        while documents := await env.app.execute(search):
-            pks = [document["_id"] for document in documents]
-
-            async def run(pks: Sequence[Any] = pks) -> int:
-                follow = Recomputation(graph, current_env(), write=not dry_run)
-                for name in wanted:
-                    follow.mark_ids(model, name, pks)
-                return await follow.run()
-
-            result.changed += await (run() if dry_run else atomic(run))
-            result.seen += len(pks)
-            if progress is not None:
-                awaitable = progress(result)
-                if inspect.isawaitable(awaitable):
-                    await awaitable
-    finally:
-        await stream.close()
-    return result

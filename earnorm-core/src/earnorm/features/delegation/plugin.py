@@ -6,20 +6,22 @@ other one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earnorm.exceptions import ValidationError
 from earnorm.fields.base import not_written
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.operations import made_by
+from earnorm.kernel.pauses import parts, pause
+from earnorm.kernel.serving.projecting import head_of
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.relations.ghosts import target_of
 from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing
 from earnorm.model.writing.copying import NewRecord, prepared_copies, read_stored
+from earnorm.model.writing.planning import loc_of
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -62,13 +64,14 @@ class DelegationPlugin:
             # A new record also needs new parent records, even if no delegated value is given.
             Step(Stage.SPLIT, "delegation", split.create, Way.CREATE),
             Step(Stage.SPLIT, "delegation", split.write, TAKING_MORE & ~Way.CREATE, names=names),
-            Step(Stage.SPLIT, "delegation", split.refuse_new, _CREATING_ONLY),
+            Step(Stage.SPLIT, "delegation", split.refuse_new, _CREATING_ONLY, in_parts=True),
             Step(
                 Stage.SPLIT,
                 "delegation",
                 split.refuse,
                 ~(TAKING_MORE | _CREATING_ONLY),
                 names=names,
+                in_parts=True,
             ),
         ]
 
@@ -81,9 +84,9 @@ class _Split:
         """Refuse delegated values on ways that can make one operation only."""
         for row in batch.rows:
             for names in self._links.values():
-                for name in _take(row, names):
-                    detail = not_written(batch.model.fields[name])
-                    row.refuse(detail["loc"], detail["msg"], detail["type"])
+                for path in _take(row, names):
+                    detail = not_written(batch.model.fields[head_of(path)])
+                    row.refuse(loc_of(path), detail["msg"], detail["type"])
 
     def refuse_new(self, batch: ValueBatch) -> None:
         """Refuse new records that point at no stored record to delegate to.
@@ -119,23 +122,28 @@ class _Split:
             parent = target_of(bound.app, bound.schema.fields[link])
             new: list[tuple[ValueRow, NewRecord]] = []
             unsaved: dict[int, _Unsaved] = {}
-            for row in batch.rows:
-                given = row.values.get(link)
-                # The constructor made a record, and it takes no delegated values.
-                parent_values = _take(row, names) if row.record is None else {}
-                if _is_unsaved(parent, given):
-                    unsaved.setdefault(id(given), _Unsaved(given, row, {})).values.update(
-                        parent_values
-                    )
-                elif row.record is not None:
-                    continue
-                elif given is None:
-                    new.append((row, NewRecord(parent, parent_values, {}, ())))
-                elif isinstance(given, NewRecord):  # a copy of the parent of a record's original
-                    values = {**given.values, **parent_values}
-                    new.append((row, replace(given, values=values)))
-                elif parent_values:
-                    await _write_existing(batch, row, parent, given, parent_values)
+            for part in parts(batch.rows):
+                for row in part:
+                    given = row.values.get(link)
+                    # The constructor made a record, and it takes no delegated values.
+                    parent_values = _take(row, names) if row.record is None else {}
+                    if _is_unsaved(parent, given):
+                        unsaved.setdefault(id(given), _Unsaved(given, row, {})).values.update(
+                            parent_values
+                        )
+                    elif row.record is not None:
+                        continue
+                    elif given is None:
+                        new.append((row, NewRecord(parent, parent_values, {}, ())))
+                    elif isinstance(
+                        given, NewRecord
+                    ):  # a copy of the parent of a record's original
+                        values = {**given.values, **parent_values}
+                        new.append((row, given._replace(values=values)))
+                    elif parent_values:
+                        await _write_existing(batch, row, parent, given, parent_values)
+                if part is not batch.rows:
+                    await pause()
             # A parent may be of a subclass, and each is created as one of its own class.
             for model in dict.fromkeys(record.bound for _, record in new):
                 rows = [(row, record) for row, record in new if record.bound is model]
@@ -144,26 +152,45 @@ class _Split:
                 await each.create(batch)
 
     async def write(self, batch: ValueBatch) -> None:
-        """Write the delegated values to the records that they belong to."""
+        """Write the delegated values to the records that they belong to.
+
+        As in Odoo, that is the record to which the link leads after the write: the values of a link
+        and of delegated fields in one write go together. A link that was assigned and is not saved
+        leads there, too: it is what the record shows.
+        """
+        bound = batch.env.app.bind(batch.model.cls)
         taken = {
             link: [(row, values) for row in batch.rows if (values := _take(row, names))]
             for link, names in self._links.items()
         }
         source = await _read_links(
-            batch, {link: [row.record for row, _ in rows] for link, rows in taken.items()}
+            batch,
+            {
+                link: [row.record for row, _ in rows if link not in row.values]
+                for link, rows in taken.items()
+            },
         )
         for link, rows in taken.items():
             # Records that get the same values form a group, so that each parent is written once.
             groups: list[tuple[dict[str, Any], dict[Any, Any]]] = []
-            for row, parent_values in rows:
-                parent = getattr(source(row.record, link), link)
-                if parent is None:
-                    message = f"belongs to {link}, which is not set"
-                    row.refuse(next(iter(parent_values)), message, "missing")
-                elif groups and _is_same(groups[-1][0], parent_values):
-                    groups[-1][1][parent.pk] = parent
-                else:
-                    groups.append((parent_values, {parent.pk: parent}))
+            for part in parts(rows):
+                for row, parent_values in part:
+                    if link in row.values:
+                        target = target_of(bound.app, bound.schema.fields[link])
+                        parent = _stored_parent(target, row.values[link])
+                        if parent is None and row.values[link] is not None:
+                            continue  # the relation's own validation raises the error
+                    else:
+                        parent = getattr(source(row.record, link), link)
+                    if parent is None:
+                        message = f"belongs to {link}, which is not set"
+                        row.refuse(loc_of(next(iter(parent_values))), message, "missing")
+                    elif groups and _is_same(groups[-1][0], parent_values):
+                        groups[-1][1][parent.pk] = parent
+                    else:
+                        groups.append((parent_values, {parent.pk: parent}))
+                if part is not rows:
+                    await pause()
             for parent_values, parents in groups:
                 try:
                     run, _ = await writing.prepared_write(
@@ -176,8 +203,10 @@ class _Split:
                     batch.along.add(link)
 
 
-def _take(row: ValueRow, names: Iterable[str]) -> dict[str, Any]:
-    return {name: row.values.pop(name) for name in list(row.values) if name in names}
+def _take(row: ValueRow, names: Collection[str]) -> dict[str, Any]:
+    """Remove the values of these fields, and those by paths into them, from a row; return them."""
+    paths = [path for path in row.values if isinstance(path, str) and head_of(path) in names]
+    return {path: row.values.pop(path) for path in paths}
 
 
 async def _read_links(
@@ -239,8 +268,7 @@ def _is_unsaved(parent: BoundModel, given: Any) -> bool:
     return isinstance(given, parent.model._base or parent.model) and not given.is_stored
 
 
-@dataclass(frozen=True, slots=True)
-class _Unsaved:
+class _Unsaved(NamedTuple):
     """A record to delegate to that is not stored, with the first row that points at it.
 
     Attributes:
@@ -270,14 +298,25 @@ class _Unsaved:
 async def _write_existing(
     batch: ValueBatch, row: ValueRow, parent: BoundModel, given: Any, values: dict[str, Any]
 ) -> None:
-    if not isinstance(given, parent.model._base or parent.model):
-        try:
-            (given,) = parent.model.browse([given])
-        except ValueError:
-            return  # the relation's own validation raises the error
+    record = _stored_parent(parent, given)
+    if record is None:
+        return  # the relation's own validation raises the error
     try:
-        run, _ = await writing.prepared_write([given], values, _NOTES)
+        run, _ = await writing.prepared_write([record], values, _NOTES)
     except ValidationError as error:
         row.add_problems(error.errors())
     else:
         batch.before(run)
+
+
+def _stored_parent(parent: BoundModel, given: Any) -> Any:
+    """Return the stored record that a link is given; None if the value leads to none."""
+    if isinstance(given, parent.model._base or parent.model):
+        return given if given.is_stored else None
+    if given is None:
+        return None
+    try:
+        (record,) = parent.model.browse([given])
+    except ValueError:
+        return None
+    return record

@@ -1,15 +1,21 @@
 """The query plan of a search in words: its indexes, its sort, its cost.
 
-The server's own plan is kept unchanged; this module only reads it.
+``system`` gets the server's own plan unchanged; the plan of a search that layers have restricted is
+reduced for anybody else to what tells nothing of the restriction's values.
 https://www.mongodb.com/docs/manual/reference/explain-results/
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from typing_extensions import override
+
+from earnorm.domain.values import is_list
+
+if TYPE_CHECKING:
+    from earnorm.features.explaining.layer_effects import LayerEffect
 
 _SCANS: Final = frozenset({"COLLSCAN"})
 _BY_ID: Final = frozenset({"IDHACK", "CLUSTERED_IXSCAN", "EXPRESS_CLUSTERED_IXSCAN"})
@@ -27,20 +33,32 @@ _CHILD_KEYS: Final = (
     "shards",
     "winningPlan",
 )
+# What a reduced plan keeps of a stage: about the indexes, never about what is looked for in them.
+_KEPT_KEYS: Final = ("stage", "indexName", "keyPattern", "direction", "sortPattern")
 
 
 class Plan(Mapping[str, Any]):
     """The server's plan of a query as a mapping; ``str()`` describes it in words.
 
     Attributes:
-        raw: The server's plan, unchanged.
+        raw: The server's plan: unchanged for ``system``; for anybody else without what it tells of
+            the server, and, where a layer has changed the search, only its stages with the names
+            and keys of their indexes.
+        layers: The effect of each layer on the search, outermost first; empty unless ``system``
+            asked. ``str()`` of each shows the domain before and after.
     """
 
-    __slots__ = ("_stages", "raw")
+    __slots__ = ("_stages", "layers", "raw")
 
-    def __init__(self, raw: Mapping[str, Any]) -> None:
+    def __init__(self, raw: Mapping[str, Any], layers: Sequence[LayerEffect] = ()) -> None:
         self.raw = raw
+        self.layers = tuple(layers)
         self._stages = tuple(_stages(raw.get("queryPlanner", {}).get("winningPlan", {})))
+
+    def __setstate__(self, state: tuple[None, Mapping[str, Any]]) -> None:
+        self.layers = ()  # which pickles of version 0.1 do not have
+        for name, value in state[1].items():
+            setattr(self, name, value)
 
     # -- what it does -------------------------------------------------------------------------
 
@@ -168,3 +186,55 @@ def _stages(node: object) -> Iterator[Mapping[str, Any]]:
         for name in _CHILD_KEYS:
             if name in stage:
                 yield from _stages(stage[name])
+
+
+_FACTS: Final = frozenset(
+    {"serverInfo", "serverParameters", "connectionString", "$clusterTime", "operationTime"}
+)
+"""The keys of a plan that tell of the server and not of the search."""
+
+
+def without_facts(plan: Any) -> Any:
+    """Return a plan without what it tells of the server."""
+    if isinstance(plan, Mapping):
+        return {
+            key: without_facts(value)
+            for key, value in cast("Mapping[str, Any]", plan).items()
+            if key not in _FACTS
+        }
+    return [without_facts(item) for item in plan] if is_list(plan) else plan
+
+
+def reduced(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a plan that tells of no value and no number of values in the search."""
+    plan: dict[str, Any] = {}
+    if "queryPlanner" in raw:
+        winning = raw["queryPlanner"].get("winningPlan", {})
+        plan["queryPlanner"] = {"winningPlan": _reduced_stage(winning)}
+    if "stages" in raw:  # of an aggregation: each is a mapping with its name as the only key of "$"
+        plan["stages"] = [
+            {
+                name: reduced(of_stage) if name == "$cursor" else {}
+                for name, of_stage in stage.items()
+                if name.startswith("$")
+            }
+            for stage in raw["stages"]
+        ]
+    return plan
+
+
+def _reduced_stage(node: Any) -> Any:
+    if isinstance(node, list):
+        # Equal ones once: a merge has as many scans as the condition has values.
+        stages: list[Any] = []
+        for item in cast("list[object]", node):
+            stage = _reduced_stage(item)
+            if stage not in stages:
+                stages.append(stage)
+        return stages
+    if not isinstance(node, Mapping):
+        return {}
+    stage = cast("Mapping[str, Any]", node)
+    kept = {name: stage[name] for name in _KEPT_KEYS if name in stage}
+    kept |= {name: _reduced_stage(stage[name]) for name in _CHILD_KEYS if name in stage}
+    return kept

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.exceptions import (
@@ -77,7 +77,9 @@ class Column:
                 if isinstance(field, Embedded)
                 else tuple(whole.parts.values())
             )
-            self.parts = [Column(part.name.rpartition(".")[2], part) for part in parts]
+            self.parts = [
+                Column(part.name.rpartition(".")[2], part) for part in parts if not part.secret
+            ]
         self._converter = _CONVERTERS.get(self.kind)
 
     def add(self, document: Mapping[str, Any]) -> None:
@@ -131,6 +133,28 @@ _CONVERTERS: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
+Columns = Iterator[tuple[str, Any]]
+"""The columns of a library's table, each with its name and made when it is asked for."""
+
+
+def pandas_of(columns: Mapping[str, Any]) -> pandas.DataFrame:
+    """Make a pandas DataFrame of columns."""
+    frame: pandas.DataFrame = library("pandas").DataFrame(columns)
+    return frame
+
+
+def polars_of(columns: Mapping[str, Any]) -> polars.DataFrame:
+    """Make a Polars DataFrame of columns."""
+    frame: polars.DataFrame = library("polars").DataFrame(list(columns.values()))
+    return frame
+
+
+def arrow_of(columns: Mapping[str, Any]) -> pyarrow.Table:
+    """Make an Arrow table of columns."""
+    table: pyarrow.Table = library("pyarrow", extra="arrow").table(columns)
+    return table
+
+
 class Table:
     """Columns that grow document by document.
 
@@ -144,7 +168,7 @@ class Table:
         self._columns = [
             Column("id" if field.name == "_id" else field.name, field)
             for field in schema.stored
-            if names is None or field.name in names
+            if not field.secret and (names is None or field.name in names)
         ]
         self._ids: list[Any] = []
 
@@ -160,44 +184,31 @@ class Table:
                 except Exception as error:
                     raise self._unreadable(column, -1, error) from None
 
-    def pandas(self) -> pandas.DataFrame:
-        """Make a pandas DataFrame of the columns."""
+    def pandas(self) -> Columns:
+        """Yield the columns of a pandas DataFrame."""
         pd = library("pandas")
-        frame: pandas.DataFrame = pd.DataFrame(
-            {
-                column.name: self._build(
-                    column, lambda c: pd.Series(c.values, dtype=_PANDAS.get(c.kind, "object"))
-                )
-                for column in self._columns
-            }
-        )
-        return frame
+        return self._built(lambda c: pd.Series(c.values, dtype=_PANDAS.get(c.kind, "object")))
 
-    def polars(self) -> polars.DataFrame:
-        """Make a Polars DataFrame of the columns."""
+    def polars(self) -> Columns:
+        """Yield the columns of a Polars DataFrame."""
         pl = library("polars")
-        frame: polars.DataFrame = pl.DataFrame(
-            [
-                self._build(column, lambda c: pl.Series(c.name, c.values, _polars_type(pl, c)))
-                for column in self._columns
-            ]
-        )
-        return frame
+        return self._built(lambda c: pl.Series(c.name, c.values, _polars_type(pl, c)))
 
-    def arrow(self) -> pyarrow.Table:
-        """Make an Arrow table of the columns."""
+    def arrow(self) -> Columns:
+        """Yield the columns of an Arrow table."""
         pa = library("pyarrow", extra="arrow")
-        arrays = {
-            column.name: self._build(column, lambda c: pa.array(c.values, _arrow_type(pa, c)))
-            for column in self._columns
-        }
-        table: pyarrow.Table = pa.table(arrays)
-        return table
+        return self._built(lambda c: pa.array(c.values, _arrow_type(pa, c)))
+
+    def _built(self, build: Callable[[Column], Any]) -> Columns:
+        for column in self._columns:
+            yield column.name, self._build(column, build)
 
     def _build(self, column: Column, build: Callable[[Column], Any]) -> Any:
         try:
             return build(column)
-        except Exception as error:
+        except BaseException as error:
+            if not _is_of_value(error):
+                raise
             # Each library raises its own errors, and their texts show the value.
             raise self._unreadable(column, self._row_of(column, build), error) from None
 
@@ -209,18 +220,27 @@ class Table:
                 column.values = [value]
                 try:
                     build(column)
-                except Exception:
+                except BaseException as error:
+                    if not _is_of_value(error):
+                        raise
                     return row
         finally:
             column.values = values
         return None
 
-    def _unreadable(self, column: Column, row: int | None, error: Exception) -> UnreadableDocument:
+    def _unreadable(
+        self, column: Column, row: int | None, error: BaseException
+    ) -> UnreadableDocument:
         pk = None if row is None else self._ids[row]
         place = (column.name,) if pk is None else (str(pk), column.name)
         message = f"the column holds a value that is no {column.kind} ({type(error).__name__})"
         detail: ErrorDetail = {"loc": place, "msg": message, "type": "unreadable_value"}
         return UnreadableDocument(self._schema.name, [detail], ids=() if pk is None else (pk,))
+
+
+def _is_of_value(error: BaseException) -> bool:
+    """Return whether a library refused a value: Polars also panics, which is no ``Exception``."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def library(name: str, *, extra: str = "") -> Any:

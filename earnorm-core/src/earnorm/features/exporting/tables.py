@@ -5,10 +5,18 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-from earnorm.features.exporting.export import Table, library
+from earnorm.features.exporting.export import (
+    Columns,
+    Table,
+    arrow_of,
+    library,
+    pandas_of,
+    polars_of,
+)
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.left_out import need_feature
-from earnorm.kernel.requests import Stream
+from earnorm.kernel.pauses import each_part, pause
+from earnorm.kernel.serving.requests import Stream
 from earnorm.model.reading.streaming import BATCH, batches
 
 if TYPE_CHECKING:
@@ -22,7 +30,22 @@ if TYPE_CHECKING:
 _CALLS: Final = "to_pandas(), to_polars() or to_arrow()"
 
 
-def table_of(records: RecordSet[Any]) -> Table:
+def records_to_pandas(records: RecordSet[Any]) -> pandas.DataFrame:
+    """Return records as a pandas DataFrame; see ``RecordSet.to_pandas``."""
+    return pandas_of(dict(_table_of(records).pandas()))
+
+
+def records_to_polars(records: RecordSet[Any]) -> polars.DataFrame:
+    """Return records as a Polars DataFrame; see ``RecordSet.to_polars``."""
+    return polars_of(dict(_table_of(records).polars()))
+
+
+def records_to_arrow(records: RecordSet[Any]) -> pyarrow.Table:
+    """Return records as an Arrow table; see ``RecordSet.to_arrow``."""
+    return arrow_of(dict(_table_of(records).arrow()))
+
+
+def _table_of(records: RecordSet[Any]) -> Table:
     """Make a table of records, with the fields that are loaded in all of them."""
     need_feature("exporting", _CALLS)
     schema, all_records = records._model._schema, list(records)
@@ -42,19 +65,28 @@ def _document(record: Any) -> dict[str, Any]:
 async def query_to_pandas(query: Query[Any]) -> pandas.DataFrame:
     """Load a query as a pandas DataFrame; see ``Query.to_pandas``."""
     library("pandas")
-    return (await _load(query)).pandas()
+    return pandas_of(await _made((await _load(query)).pandas()))
 
 
 async def query_to_polars(query: Query[Any]) -> polars.DataFrame:
     """Load a query as a Polars DataFrame; see ``Query.to_polars``."""
     library("polars")
-    return (await _load(query)).polars()
+    return polars_of(await _made((await _load(query)).polars()))
 
 
 async def query_to_arrow(query: Query[Any]) -> pyarrow.Table:
     """Load a query as an Arrow table; see ``Query.to_arrow``."""
     library("pyarrow", extra="arrow")
-    return (await _load(query)).arrow()
+    return arrow_of(await _made((await _load(query)).arrow()))
+
+
+async def _made(columns: Columns) -> dict[str, Any]:
+    """Make all columns of a table, with a pause after each."""
+    made: dict[str, Any] = {}
+    for name, column in columns:
+        made[name] = column
+        await pause()
+    return made
 
 
 async def _load(query: Query[Any]) -> Table:
@@ -64,5 +96,5 @@ async def _load(query: Query[Any]) -> Table:
     table = Table(bound.schema, op.options.fields)
     async with aclosing(batches(op)) as cursor:
         async for documents in cursor:
-            table.add(documents)
+            await each_part(table.add, documents)
     return table

@@ -61,7 +61,7 @@ class _DeleteFiles:
             op.domain & has_file,
             options=Options(fields=names),
             origin="files",
-            env=op.env.replace(system=True, reason=_REASON),
+            env=op.env.as_system(_REASON),
         )
         documents = await op.app.execute(search)
         result = await call_next(op)

@@ -23,6 +23,7 @@ from earnorm.fields.files import File
 from earnorm.fields.json_forms import json_form
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import ONE, Operation, Options, made_by
+from earnorm.kernel.time import clock
 from earnorm.model.reading.serializing import SelfDescribed
 from earnorm.model.writing.tracking import env_of
 
@@ -187,6 +188,7 @@ class StoredFile(SelfDescribed):
             self._within_size(_pieces(source)),
             filename=filename,
             metadata={"contentType": content_type, "record": record.pk},
+            clock=clock,
         )
         meta = {
             "_id": id,
@@ -399,7 +401,7 @@ async def _delete_unused(
 ) -> int:
     if not ids:
         return 0
-    env = app.env.replace(system=True, reason=_REASON)
+    env = app.env.as_system(_REASON)
     domain = Domain([(f"{field.name}.id", "in", list(ids))])
     options = Options(fields=frozenset({"_id", field.name}), concerns=_PRIMARY)
     search = Operation("search", model, env, domain, None, options, _NOTES)
@@ -426,7 +428,7 @@ async def remove_orphans(
     """
     app = current_env().app
     bound = app.bind(model)
-    moment = datetime.datetime.now(datetime.UTC) - older_than
+    moment = clock() - older_than
     deleted = 0
     for field in file_fields(bound.schema.fields):
         async for ids in store_of(app, bound.model, field).ids_before(moment):

@@ -11,13 +11,14 @@ from zoneinfo import ZoneInfo
 from earnorm.domain import Domain, DomainSource, Operator, matcher, to_filter
 from earnorm.domain.schema import Path
 from earnorm.exceptions import DomainError, ErrorDetail, ValidationError, nearest
-from earnorm.features.grouping.aggregation import Aggregate, PathLike, Stats, path_of
+from earnorm.features.grouping.aggregation import Aggregate, Count, PathLike, Stats, path_of
 from earnorm.fields.structured import List
 from earnorm.fields.temporal import Date, DateTime
 from earnorm.fields.zones import time_zone
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.left_out import need_feature
-from earnorm.kernel.requests import GroupSpec
+from earnorm.kernel.pauses import parts, pause
+from earnorm.kernel.serving.requests import GroupSpec
 from earnorm.model.reading.across import ACROSS, Across
 from earnorm.model.reading.expression_paths import ExpressionPath, expression_path
 from earnorm.model.reading.ordering import Order, checked_size, parse_order
@@ -153,6 +154,10 @@ class Grouping:
             raise _error(name, f'{name}= takes an aggregate, e.g. {name}=Sum("price")')
         path = aggregate.path
         if not path:
+            if not isinstance(aggregate, Count):
+                raise _error(
+                    name, f'{type(aggregate).__name__}() needs a field\'s path, e.g. "price"'
+                )
             return aggregate, None
         reached = self._expression_path(path)
         whole_lists = [list_path for list_path in reached.lists if list_path not in self._unwound]
@@ -317,4 +322,10 @@ async def group(
     op = op.replace(options=options)
     if across.paths:
         op = op.with_note(ACROSS, across.paths)
-    return grouping.rows(await env.app.execute(op))
+    rows: list[dict[str, Any]] = []
+    stored_rows = await env.app.execute(op)
+    for part in parts(stored_rows):
+        rows += grouping.rows(part)
+        if part is not stored_rows:
+            await pause()
+    return rows

@@ -34,7 +34,7 @@ from earnorm.features.indexes.comparison import (
 )
 from earnorm.features.indexes.declarations import declared_indexes, declared_search_indexes
 from earnorm.features.slow_queries.query_shape import QueryShape, shape_of
-from earnorm.kernel.left_out import need_feature
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.model.query import Query
 
 if TYPE_CHECKING:

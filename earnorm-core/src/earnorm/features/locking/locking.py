@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import NotSupported, TransactionError
-from earnorm.kernel import searches
-from earnorm.kernel.left_out import need_feature
-from earnorm.kernel.requests import Request
+from earnorm.kernel.contract.left_out import need_feature
+from earnorm.kernel.serving import searches
+from earnorm.kernel.serving.requests import Request
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Collection, Document
@@ -69,6 +69,6 @@ async def lock(collection: Collection, documents: Sequence[Document], op: Operat
         await collection.update(
             {"_id": {"$in": chunk}},
             {"$inc": {LOCK: 1}},
-            session=op.env.database_session,
+            session=op.env._database_session,
             timeout=op.options.timeout,
         )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from earnorm.domain import condition
 from earnorm.domain.long_lists import chunks
@@ -25,14 +25,16 @@ from earnorm.exceptions import EarnORMError, ValidationError
 from earnorm.fields.places import places
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import Relation
-from earnorm.kernel import registry
+from earnorm.kernel import pauses, registry
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import Call, Operation, Options, PerRecord, Update
-from earnorm.kernel.transactions import in_transaction_if
+from earnorm.kernel.pauses import pause
+from earnorm.kernel.transactions.layer import in_transaction_if
 from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
+    from earnorm.domain import Domain
     from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.operations import OperationName
@@ -42,8 +44,7 @@ _ORIGIN: Final = "on_delete"
 _ID = frozenset({"_id"})
 
 
-@dataclass(frozen=True, slots=True)
-class Pointer:
+class Pointer(NamedTuple):
     """A field with ``on_delete`` that points at a model.
 
     Attributes:
@@ -135,7 +136,7 @@ class OnDeletePlugin:
     async def _enforce(self, op: Operation, call_next: Call) -> Any:
         if not self._has_consequences(op):
             return await call_next(op)
-        env = op.env.replace(system=True, reason=f"on_delete: {op.model._name} is deleted")
+        env = op.env.as_system(f"on_delete: {op.model._name} is deleted")
         make = partial(op.child, origin=_ORIGIN, env=env)
         limit = 0 if op.options.many else 1
         search = make("search", op.model, op.domain, options=Options(fields=_ID, limit=limit))
@@ -198,6 +199,8 @@ class Consequences:
                 pointing = await consequences._find_pointing(pointer, values)
                 if not pointing:
                     continue
+                if len(pointing) > pauses.EVERY:
+                    await pause()
                 if pointer.field.on_delete == "restrict":
                     restricted.append((pointer, pointing))
                 elif pointer.field.on_delete == "set_null":
@@ -229,6 +232,8 @@ class Consequences:
             domain = condition(pointer.path, "in", chunk)
             op = self.make("search", pointer.bound.model, domain, options=Options(fields=_ID))
             pks.update((document["_id"], None) for document in await self.app.execute(op))
+            if len(pks) > pauses.EVERY:
+                await pause()
         return list(pks)
 
     async def carry_out(self) -> None:
@@ -244,32 +249,32 @@ class Consequences:
     async def _empty(self, pointer: Pointer, pks: Sequence[Any], values: Sequence[Any]) -> None:
         bound = pointer.bound
         domain = condition("_id", "in", pks)
-        op = self.make("write", bound.model, domain)
         path = bound.schema.path_of(pointer.path)
         if pointer.in_list:
-            await self._empty_in_lists(op, path, pointer, values)
+            await self._empty_in_lists(pointer, path, domain, values)
         else:
             # The record may point at another one by now, so the condition checks the old value.
             for chunk in chunks(values):
                 pointing = domain & condition(pointer.path, "in", chunk)
                 pull = {"$pull": {path: {"$in": list(chunk)}}}
                 update = Update(pull if pointer.many else {"$set": {path: None}})
-                await self.app.execute(op.replace(domain=pointing, values=update))
+                await self.app.execute(self.make("write", bound.model, pointing, update))
 
     async def _empty_in_lists(
-        self, op: Operation, path: str, pointer: Pointer, values: Sequence[Any]
+        self, pointer: Pointer, path: str, domain: Domain, values: Sequence[Any]
     ) -> None:
         """Read lists of embedded objects, remove the values, and write the lists if unchanged."""
         root, _, rest = path.partition(".")
         name = pointer.path.partition(".")[0]
         options = Options(fields=frozenset({"_id", name}))
-        search = op.replace(name="search", options=options)
+        model = pointer.bound.model
+        search = self.make("search", model, domain, options=options)
         updates = PerRecord()
         gone = frozenset(map(_key, values))
         for document in await self.app.execute(search):
             new = _without_references(document.get(root), rest.split("."), gone)
             updates[document["_id"]] = Update({"$set": {root: new}}, {root: document.get(root)})
-        await self.app.execute(op.replace(values=updates))
+        await self.app.execute(self.make("write", model, domain, updates))
 
 
 def _key(value: Any) -> Hashable:

@@ -8,19 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
-import bson
-from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 
+from earnorm.backends.bson_form import from_bson, to_bson
 from earnorm.domain import Domain, condition
 from earnorm.domain.keyset import AFTER, BEFORE, BESIDE
 from earnorm.domain.values import PLAIN_STORED
 from earnorm.exceptions import ValidationError
 from earnorm.fields.structured import Dict, Embedded
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.left_out import need_feature
-from earnorm.kernel.projecting import head_of
+from earnorm.kernel.serving.projecting import head_of
 from earnorm.model.reading.expression_paths import expression_path
 from earnorm.model.reading.ordering import checked_size, refuse
 
@@ -39,9 +37,6 @@ module."""
 
 _VERSION: Final = 1
 _DIGEST: Final = 12
-_CODEC: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
-    document_class=dict, uuid_representation=UuidRepresentation.STANDARD
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +159,7 @@ class Keyset:
         Raises:
             ValidationError: The values are too long.
         """
-        payload = bson.encode({"v": _VERSION, "k": list(position)}, codec_options=_CODEC)
+        payload = to_bson({"v": _VERSION, "k": list(position)})
         text = base64.urlsafe_b64encode(self._digest(payload) + payload).rstrip(b"=").decode()
         if len(text) > MAX_CURSOR:
             self._refuse("order", "the values to order by are too long for a cursor")
@@ -189,7 +184,7 @@ class Keyset:
             digest, payload = raw[:_DIGEST], raw[_DIGEST:]
             if digest != self._digest(payload):
                 raise ValueError
-            content = bson.decode(payload, codec_options=_CODEC)
+            content = from_bson(payload)
             values = content["k"]
             is_valid = content["v"] == _VERSION and len(values) == len(self.order)
         except (ValueError, KeyError, TypeError, OverflowError, BSONError):

@@ -91,7 +91,7 @@ class Family:
         kind = document.get(self._key)
         return kind if type(kind) is str and kind in self._members else self.kind
 
-    # -- for the read path; see ``earnorm.kernel.reading.RecordClasses`` -----------------------
+    # -- for the read path; see ``earnorm.kernel.serving.reading.RecordClasses`` -----------------------
 
     def of(self, documents: Sequence[Document]) -> list[type[BaseModel]]:
         """Return the class of each document; for an unknown discriminator, the member's class."""

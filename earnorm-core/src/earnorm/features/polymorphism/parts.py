@@ -8,6 +8,7 @@ any other change is divided by conditions alone.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.concerns import Concerns
@@ -23,7 +24,7 @@ from earnorm.exceptions import (
 from earnorm.features.polymorphism.family import family_of
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import JUDGED, Call, Operation, Options, PerRecord
-from earnorm.kernel.sending import SENDER
+from earnorm.kernel.serving.sending import SENDER
 from earnorm.kernel.steps import HAND_BACK, HandBack, Stage
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class _Division:
             concerns=_NEWEST if op.env.transaction is None else None,
         )
         domain = condition("_id", "in", pks) if pks else op.domain
-        env = op.env.replace(system=True, reason=_REASON)
+        env = op.env.as_system(_REASON)
         search = op.child("search", op.model, domain, None, options, origin="polymorphism", env=env)
         kinds = {d["_id"]: family.kind_of(d) for d in await op.app.execute(search)}
         groups: dict[str, Sequence[Any]] = {}
@@ -120,7 +121,7 @@ class _Division:
         model = family.members[kind].model
         op = self._part(pks)
         kinds = family.of_kinds(family.others() if is_own else [kind])
-        op = op.replace(model=model, domain=op.domain & (~kinds if is_own else kinds))
+        op = replace(op, model=model, domain=op.domain & (~kinds if is_own else kinds))
         if not is_own:
             notes = {k: v for k, v in op.notes.items() if k is not SENDER}
             op = op.replace(notes={**notes, JUDGED: True, _OF_ONE_CLASS: True})

@@ -14,8 +14,8 @@ from earnorm.features.polymorphism.parts import change_by_class, is_refused_in_p
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.operations import Call, Operation
-from earnorm.kernel.reading import Reading
-from earnorm.kernel.transactions import in_transaction_if
+from earnorm.kernel.serving.reading import Reading
+from earnorm.kernel.transactions.layer import in_transaction_if
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App

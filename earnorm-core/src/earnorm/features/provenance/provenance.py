@@ -14,7 +14,7 @@ from earnorm.features.indexes.declarations import (
     declared_search_indexes,
     entry_name,
 )
-from earnorm.kernel.left_out import need_feature
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.model.extension import owners
 from earnorm.model.validation.constraints import declared_rules
 

@@ -24,4 +24,5 @@ def add_revision(declaration: Declaration) -> None:
         declaration.refuse("an extension cannot make a model versioned")
     if REVISION not in declaration.fields:
         revision: Int[Any] = Int(default=0, readonly=True, copy=False)
+        revision.internal = True
         declaration.add_field(REVISION, revision)

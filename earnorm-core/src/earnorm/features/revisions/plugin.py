@@ -16,7 +16,7 @@ from earnorm.fields.base import MISSING
 from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.operations import PerRecord, Update
-from earnorm.kernel.reading import Reading
+from earnorm.kernel.serving.reading import Reading
 from earnorm.kernel.steps import CHANGES, Stage, Step, Way
 from earnorm.kernel.value_steps import ValueBatch
 from earnorm.model.writing.sending import lost_update
@@ -50,8 +50,8 @@ class RevisionsPlugin:
             # Writes of derived values do not count as changes of the record, because they overwrite
             # no user's update.
             return [
-                Step(Stage.PLAN, "revisions", _expect, _OF_RECORDS),
-                Step(Stage.GUARD, "revisions", _increment, CHANGES, on="write"),
+                Step(Stage.PLAN, "revisions", _expect, _OF_RECORDS, in_parts=True),
+                Step(Stage.GUARD, "revisions", _increment, CHANGES, on="write", in_parts=True),
                 Step(Stage.CONFIRM, "revisions", _check, CHANGES, on="write"),
             ]
         return ()

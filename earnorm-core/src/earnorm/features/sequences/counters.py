@@ -9,16 +9,17 @@ runs the later one again.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from earnorm.domain import condition
 from earnorm.exceptions import DuplicateKey, TransactionError
 from earnorm.fields.numeric import Int
 from earnorm.fields.text import String
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import Operation, Options, Update, made_by
-from earnorm.kernel.sending import RETURNED, Returned
+from earnorm.kernel.serving.sending import RETURNED, Returned
 from earnorm.model.base import BaseModel
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _VALUE = frozenset({"value"})
 
 
 @functools.cache
-def _counter_model() -> type[BaseModel]:
+def counter_model() -> type[BaseModel]:
     """Make the counters' model on first use: an App without sequences has no collection for it."""
 
     class SequenceCounter(BaseModel):
@@ -38,6 +39,8 @@ def _counter_model() -> type[BaseModel]:
 
         _name = "earnorm.sequence"
         _bookkeeping = "sequences"
+        # A collection that is declared is made before a transaction begins.
+        _options: ClassVar[Any] = MappingProxyType({})
 
         _id: Field[Any, Any] = String(required=True)
         value = Int(required=True, default=0)
@@ -77,7 +80,7 @@ class NumberSequence:
 
     async def last(self) -> int:
         """Return the number that was given last; 0 before the first one."""
-        env = current_env().replace(system=True, reason=_REASON)
+        env = current_env().as_system(_REASON)
         domain = condition("_id", "=", self.name)
         op = Operation("search", _model(env), env, domain, notes=_NOTES)
         documents = await env.app.execute(op)
@@ -85,9 +88,9 @@ class NumberSequence:
 
     def _env(self) -> Env:
         # The acting principal needs no access right for counting.
-        env = current_env().replace(system=True, reason=_REASON)
+        env = current_env().as_system(_REASON)
         if not self.gap_free:
-            return env.replace(transaction=None, session=None)
+            return env.replace(transaction=None, _session=None)
         if env.transaction is None:
             raise TransactionError(
                 f"the sequence {self.name!r} is gap-free: its numbers are given in a transaction, "
@@ -133,4 +136,4 @@ def sequence(name: str, *, gap_free: bool = False) -> NumberSequence:
 
 def _model(env: Env) -> type[BaseModel]:
     need_feature("sequences", "sequence()", env.app)
-    return env.app.bind(_counter_model()).model
+    return env.app.bind(counter_model()).model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from earnorm.features.sequences.counters import sequence
+from earnorm.features.sequences.counters import counter_model, sequence
 from earnorm.fields.sequences import Sequence
 from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.environment import use_env
@@ -15,6 +15,7 @@ from earnorm.kernel.steps import Stage, Step
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.views import ModelView
+    from earnorm.model.base import BaseModel
 
 
 class SequencesPlugin:
@@ -30,6 +31,17 @@ class SequencesPlugin:
         return next((f"the field {f.name!r}" for f in _numbered(model)), None)
 
     @hookimpl
+    def models_changed(self, app: App, models: Iterable[type[BaseModel]]) -> None:
+        """Make the counters' model with the first gap-free field.
+
+        So its collection is prepared before a transaction begins: one that appears meanwhile, for the
+        first number of any sequence, would end the transaction.
+        """
+        known = models if app.is_started else app.usable_models()
+        if any(map(_counts_in_transactions, known)):
+            counter_model()
+
+    @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Return the step, for models with Sequence fields only: the others pay nothing for it."""
         fields = _numbered(model)
@@ -41,6 +53,13 @@ class SequencesPlugin:
 
 def _numbered(model: ModelView) -> list[Sequence]:
     return [f for f in model.fields.values() if f.stored and isinstance(f, Sequence)]
+
+
+def _counts_in_transactions(model: type[BaseModel]) -> bool:
+    return any(
+        field.stored and isinstance(field, Sequence) and field.gap_free
+        for field in model._schema.fields.values()
+    )
 
 
 def _counted_in(model: ModelView, field: Sequence) -> str:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from earnorm.features.slow_queries.query_shape import QueryShape, shape_of
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.life.settings import check_time
 from earnorm.kernel.operations import Call, Operation
-from earnorm.kernel.settings import check_time
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -31,6 +31,8 @@ log = logging.getLogger("earnorm.slow_queries")
 
 SHAPES = 500
 """The most shapes to remember; a new one replaces the one that took the least time."""
+LONGEST = 2_000
+"""The most characters of the text of a shape that is remembered."""
 
 
 @dataclass(slots=True)
@@ -62,7 +64,9 @@ class SlowQueries:
         self._shapes: dict[QueryShape, SlowShape] = {}
 
     def note(self, shape: QueryShape, seconds: float) -> None:
-        """Count a slow operation."""
+        """Count a slow operation; one whose shape has a long text is in the log only."""
+        if len(shape.text) > LONGEST:
+            return
         slow_shape = self._shapes.get(shape)
         if slow_shape is None:
             if len(self._shapes) >= self._limit:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from earnorm.domain import And, Condition, Domain, Not, Or
 from earnorm.exceptions import ConfigurationError
@@ -20,8 +19,7 @@ BRANCHES = 8
 """The most alternatives of an "or" in a shape; more of them become one that no index can serve."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueryShape:
+class QueryShape(NamedTuple):
     """An operation without its values.
 
     Attributes:

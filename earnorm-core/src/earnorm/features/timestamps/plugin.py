@@ -36,7 +36,7 @@ class TimestampsPlugin:
         """Return the step, for models with such fields only: the others pay nothing for it."""
         fields = _generated(model)
         if fields:
-            return [Step(Stage.STAMP, "timestamps", _SetTimes(fields))]
+            return [Step(Stage.STAMP, "timestamps", _SetTimes(fields), in_parts=True)]
         return ()
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from earnorm.exceptions import ConfigurationError, nearest
 from earnorm.fields.relational import Many2one
 from earnorm.fields.text import String
+from earnorm.model.relations.ghosts import points_at
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -19,6 +20,7 @@ def add_path(declaration: Declaration) -> None:
     """Add the field ``_parent_path`` for ``_parent_store = True``."""
     if PATH not in declaration.fields:
         path: String[Any] = String(index=True, readonly=True)
+        path.internal = True
         declaration.add_field(PATH, path)
 
 
@@ -31,7 +33,7 @@ def check_tree(model: type[BaseModel]) -> None:
     """
     name, fields = model._parent_name, model._schema.fields
     field = fields.get(name)
-    if not isinstance(field, Many2one) or field.comodel_name != model._name:
+    if not isinstance(field, Many2one) or not points_at(field, model):
         raise ConfigurationError(
             f"{model._name}: _parent_store needs a Many2one to the model itself, and {name!r} "
             f"(_parent_name) is none{nearest(name, fields)}"

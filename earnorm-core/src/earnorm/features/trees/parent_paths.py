@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import Condition, Domain, Or
-from earnorm.domain.long_lists import chunks
+from earnorm.domain.long_lists import chunks, slices
 from earnorm.exceptions import ConfigurationError, ValidationError
 from earnorm.features.trees.declaring import PATH
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import Operation, Options, PerRecord, Update, made_by
 from earnorm.kernel.steps import WAY, Way
-from earnorm.model.relations.trees import parent_name
+from earnorm.model.relations.trees import parent_name, tree_of
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -134,9 +134,7 @@ async def store(
         parent: The operation that changed the paths.
     """
     notes = {**made_by(NAME, parent), WAY: Way.DERIVED}
-    pks = list(paths)
-    for start in range(0, len(pks), _BATCH):
-        part = pks[start : start + _BATCH]
+    for part in slices(list(paths), _BATCH):
         updates = PerRecord({pk: Update({"$set": {PATH: paths[pk]}}) for pk in part})
         domain = Condition("_id", "in", part)
         op = Operation("write", bound.model, env, domain, updates, notes=notes)
@@ -168,7 +166,7 @@ async def rebuild_parent_paths(model: type[BaseModel]) -> int:
     bound = env.app.bind(model)
     if not bound.model._parent_store:
         raise ConfigurationError(f"{bound.model._name} keeps no paths: _parent_store = True")
-    env = env.replace(system=True, reason=REASON)
+    bound, env = tree_of(bound), env.as_system(REASON)
     known = await nodes(bound, env, Domain.TRUE)
     paths = placed({pk: parent for pk, (parent, _) in known.items()}, {}, bound)
     wrong = {pk: paths[pk] for pk, (_, path) in known.items() if path != paths[pk]}

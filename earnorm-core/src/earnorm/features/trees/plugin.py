@@ -8,8 +8,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earnorm.domain import Or
 from earnorm.exceptions import ValidationError
@@ -28,9 +27,9 @@ from earnorm.kernel.document_steps import DocumentBatch
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import Operation, PerRecord, Update
-from earnorm.kernel.reading import Reading
+from earnorm.kernel.serving.reading import Reading
 from earnorm.kernel.steps import Stage, Step
-from earnorm.model.relations.trees import parent_name
+from earnorm.model.relations.trees import parent_name, tree_of
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
@@ -86,13 +85,13 @@ def _no_parent(bound: BoundModel) -> ValidationError:
 
 async def _place(batch: DocumentBatch) -> None:
     op = batch.op
-    bound = op.app.bind(op.model)
+    bound = tree_of(op.app.bind(op.model))
     key = _parent_key(bound)
     parents = {document["_id"]: document.get(key) for document in batch.documents}
     outside = [p for p in parents.values() if p is not None and p not in parents]
     paths = {}
     if outside:
-        paths = await paths_of(bound, op.env.replace(system=True, reason=REASON), outside, op)
+        paths = await paths_of(bound, op.env.as_system(REASON), outside, op)
         if len(paths) < len(set(outside)):
             raise _no_parent(bound)
     placed_paths = placed(parents, paths, bound)
@@ -103,8 +102,7 @@ async def _place(batch: DocumentBatch) -> None:
 # -- moves ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(NamedTuple):
     """The paths of nodes that move, by the ids of the nodes.
 
     Attributes:
@@ -125,11 +123,11 @@ def _writes_parent(op: Operation) -> bool:
 
 async def _plan(batch: DocumentBatch) -> None:
     op = batch.operation
-    bound = op.app.bind(op.model)
+    bound = tree_of(op.app.bind(op.model))
     key = _parent_key(bound)
     if key not in op.written:
         return
-    env = op.env.replace(system=True, reason=REASON)
+    env = op.env.as_system(REASON)
     known = await nodes(bound, env, op.domain, 0 if op.options.many else 1, op)
     moved = {
         pk: parent
@@ -150,8 +148,8 @@ async def _move(batch: DocumentBatch) -> None:
     if plan is None:
         return
     op, old, new = batch.op, plan.old, plan.new
-    bound = op.app.bind(op.model)
-    env = op.env.replace(system=True, reason=REASON)
+    bound = tree_of(op.app.bind(op.model))
+    env = op.env.as_system(REASON)
     starts = Or([below(old[pk]) for pk in new]).simplify()
     by_step = {step(pk): pk for pk in new}
     paths = dict(new)

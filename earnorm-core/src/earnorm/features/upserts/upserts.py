@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import bson
 
 from earnorm.domain import Domain, Or, condition
+from earnorm.domain.long_lists import slices
 from earnorm.exceptions import (
     ConfigurationError,
     DuplicateKey,
@@ -20,13 +21,15 @@ from earnorm.exceptions import (
 from earnorm.features.indexes.declarations import declared_indexes
 from earnorm.features.upserts.new_records import values_of_new
 from earnorm.fields.identifiers import ObjectIdField
+from earnorm.kernel import pauses
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.notes import Note
-from earnorm.kernel.operations import ONE, Operation, Options, Update, made_by
-from earnorm.kernel.sending import RETURNED, Returned
+from earnorm.kernel.operations import ASKED, ONE, Operation, Options, Update, made_by
+from earnorm.kernel.pauses import Finishing, parts, pause
+from earnorm.kernel.serving.sending import RETURNED, Returned
 from earnorm.kernel.steps import Way
-from earnorm.kernel.value_steps import ValueBatch, ValueRow, run_value_steps
+from earnorm.kernel.value_steps import ValueBatch, ValueRow, run_value_steps, settle
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
 from earnorm.model.reading.ordering import texts
@@ -34,7 +37,12 @@ from earnorm.model.recordset import RecordSet
 from earnorm.model.validation.checking import checked_plan, narrowed
 from earnorm.model.writing.classes import deciding, parts_of
 from earnorm.model.writing.creating import Creation, prepared
-from earnorm.model.writing.handing_back import give_new, give_written, on_its_way
+from earnorm.model.writing.handing_back import (
+    give_new,
+    give_written,
+    on_its_way,
+    unload_unknown,
+)
 from earnorm.model.writing.objectids import object_ids
 from earnorm.model.writing.per_record import checked_each
 from earnorm.model.writing.pipeline import check_written, take_back, validate_written
@@ -49,6 +57,7 @@ Values = Mapping[str, Any]
 Key = tuple[bytes, ...]
 
 _NOTES = made_by("upserts")
+_ASKED = {**_NOTES, ASKED: True}
 _TRIES = 5
 """The most times to write and create in turn. If the acting principal cannot see the existing
 record, it is never written, and after these tries the duplicate key is raised."""
@@ -84,7 +93,7 @@ class _Results:
 
 
 async def create(
-    bound: BoundModel, documents: Sequence[Values], notes: Mapping[Note[Any], Any] = _NOTES
+    bound: BoundModel, documents: Sequence[Values], notes: Mapping[Note[Any], Any] = _ASKED
 ) -> Creation:
     """Create records from values that have passed the steps of an upsert before VALIDATE."""
     passed = range(len(documents))
@@ -148,12 +157,12 @@ class Upsert:
         for last in range(_TRIES):
             record = await self._write(domain, row, self._written(values), batch)
             if record is not None:
-                return _with_results(batch, [record])[0], False
+                return (await _with_results(batch, [record]))[0], False
             try:
                 more = await self._run_steps_of_new(new, batch)
                 document = values_of_new(self._bound.schema, values, new, more)
-                creation = await create(self._bound, [document], _NOTES)
-                return _with_results(batch, creation.records)[0], True
+                creation = await create(self._bound, [document], _ASKED)
+                return (await _with_results(batch, creation.records))[0], True
             except DuplicateKey as error:
                 # If the error is about this index, another task has created the record: write it
                 # now.
@@ -167,34 +176,44 @@ class Upsert:
         Returns:
             The records in the order of the values, and the number of created ones.
         """
-        batch = await self._run_given_steps([ValueRow(v, (n,)) for n, v in enumerate(values)])  # type: ignore[arg-type] # copied there
+        rows: list[ValueRow] = []
+        for part in parts(values):
+            for given in part:
+                rows.append(ValueRow(given, (len(rows),)))  # type: ignore[arg-type] # copied there
+            if part is not values:
+                await pause()
+        batch = await self._run_given_steps(rows)
         wanted: dict[Key, int] = {}
-        for position, row in enumerate(batch.rows):
-            try:
-                key = self._key(self._bound.schema.encode(self._key_values(row.values)))
-                if wanted.setdefault(key, position) != position:
-                    message = f"the same record as at position {wanted[key]}"
-                    raise self._error(self._on, message, "conflict")
-            except ValidationError as error:
-                row.add_problems(error.errors())
+        numbered = [*enumerate(batch.rows)]
+        for of_part in parts(numbered):
+            for position, row in of_part:
+                try:
+                    key = self._key(self._bound.schema.encode(self._key_values(row.values)))
+                    if wanted.setdefault(key, position) != position:
+                        message = f"the same record as at position {wanted[key]}"
+                        raise self._error(self._on, message, "conflict")
+                except ValidationError as error:
+                    row.add_problems(error.errors())
+            if of_part is not numbered:
+                await pause()
         await self._check(batch)
         batch.refuse()
         results = _Results()
-        keys = list(wanted)
-        for start in range(0, len(keys), _CHUNK):
-            await self._chunk(
-                {key: wanted[key] for key in keys[start : start + _CHUNK]}, batch, new, results
-            )
+        for keys in slices(list(wanted), _CHUNK):
+            await self._chunk({key: wanted[key] for key in keys}, batch, new, results)
         pks = [results.pks[position] for position in range(len(values))]
         records = await self._read_all(pks, results)
-        return _with_results(batch, records), results.created
+        return await _with_results(batch, records), results.created
 
     async def _run_given_steps(self, rows: list[ValueRow]) -> ValueBatch:
         """Run the steps for the given values."""
         bound = self._bound
-        for row in rows:
-            if isinstance(row.values, Mapping):
-                row.values = dict(row.values)
+        for part in parts(rows):
+            for row in part:
+                if isinstance(row.values, Mapping):
+                    row.values = dict(row.values)
+            if part is not rows:
+                await pause()
         batch = ValueBatch(current_env(), Way.UPSERT, bound.view, rows)
         steps = bound.ways.upsert
         if steps is not None and all(isinstance(row.values, Mapping) for row in rows):
@@ -217,11 +236,16 @@ class Upsert:
         """Check the values that would be written, before it is known which records exist."""
         bound, steps = self._bound, self._bound.ways.upsert
         acceptable = [row for row in batch.rows if not row.problems]
-        rows = [ValueRow(dict(self._written(row.values)), row.loc) for row in acceptable]
+        rows: list[ValueRow] = []
+        for part in parts(acceptable):
+            for row in part:
+                rows.append(ValueRow(dict(self._written(row.values)), row.loc))
+            if part is not acceptable:
+                await pause()
         if not rows:
             return
         trial = ValueBatch(batch.env, batch.way, batch.model, rows)
-        validate_written(bound, trial)
+        await validate_written(bound, trial)
         if steps is not None and not trial.problems:
             await run_value_steps(steps.valid, trial)
         for row, tried in zip(acceptable, rows, strict=True):
@@ -235,13 +259,17 @@ class Upsert:
         while True:
             before = len(pending)
             existing = await self._existing(pending, values)
-            rows = [
-                (ValueRow(dict(self._written(values[pending[key]])), (pending[key],)), pk)
-                for key, pk in existing.items()
-            ]
+            rows: list[tuple[ValueRow, Any]] = []
+            keys = list(existing)
+            for part in parts(keys):
+                for key in part:
+                    written = dict(self._written(values[pending[key]]))
+                    rows.append((ValueRow(written, (pending[key],)), existing[key]))
+                if part is not keys:
+                    await pause()
             if rows:
                 changes, own = await checked_each(bound, rows, Way.UPSERT, before=False)
-                op = await write_each(bound, changes, Way.UPSERT, _NOTES)
+                op = await write_each(bound, changes, Way.UPSERT, _ASKED)
                 if op is not None:
                     results.written += [(op, change) for change in changes]
                 batch.settling += own.settling
@@ -256,12 +284,16 @@ class Upsert:
             by_position = {position: key for key, position in pending.items()}
             ids = self._ids(len(positions))
             more = await self._run_steps_of_new(new, batch)
-            documents = [
-                {**pk, **values_of_new(bound.schema, values[p], new, more)}
-                for p, pk in zip(positions, ids, strict=True)
-            ]
+            documents: list[dict[str, Any]] = []
+            for of_part, ids_of_part in zip(parts(positions), parts(ids), strict=True):
+                documents += [
+                    {**new_id, **values_of_new(bound.schema, values[position], new, more)}
+                    for position, new_id in zip(of_part, ids_of_part, strict=True)
+                ]
+                if of_part is not positions:
+                    await pause()
             try:
-                creation = await create(bound, documents, _NOTES)
+                creation = await create(bound, documents, _ASKED)
             except DuplicateKey as error:
                 # Another task has created a record, which the next try writes. Each try makes
                 # progress, unless the acting principal cannot see that record.
@@ -297,7 +329,12 @@ class Upsert:
         self, pending: Mapping[Key, int], values: Sequence[Values]
     ) -> dict[Key, Any]:
         env, bound = current_env(), self._bound
-        found_by = [self._key_values(values[position]) for position in pending.values()]
+        found_by: list[dict[str, Any]] = []
+        positions = list(pending.values())
+        for part in parts(positions):
+            found_by += [self._key_values(values[position]) for position in part]
+            if part is not positions:
+                await pause()
         if len(self._on) == 1:
             (name,) = self._on
             domain = condition(name, "in", [item[name] for item in found_by])
@@ -305,27 +342,40 @@ class Upsert:
             domain = Or(self._domain(values[position]) for position in pending.values())
         options = Options(fields=frozenset({"_id", *self._on}))
         op = Operation("search", bound.model, env, domain, None, options, _NOTES)
-        ids = {self._key(document): document["_id"] for document in await env.app.execute(op)}
+        ids: dict[Key, Any] = {}
+        documents = await env.app.execute(op)
+        for of_part in parts(documents):
+            ids.update((self._key(document), document["_id"]) for document in of_part)
+            if of_part is not documents:
+                await pause()
         return {key: ids[key] for key in pending if key in ids}
 
     def _key(self, document: Mapping[str, Any]) -> Key:
         """Return the key of a record, made of its stored form (text stripped, and so on)."""
         fields = self._bound.schema.fields
-        return tuple(bson.encode({"": document.get(fields[name].db_name)}) for name in self._on)
+        on = (fields[name] for name in self._on)
+        return tuple(bson.encode({"": f.comparable(document.get(f.db_name))}) for f in on)
 
     async def _read_all(self, pks: Sequence[Any], results: _Results) -> list[Any]:
         """Read the records, and give them the values that document steps hand back."""
         bound = self._bound
         documents = await by_ids(bound, "_id", pks, notes=_NOTES)
-        records = {record.pk: record for record in hydrate(bound, documents)}
-        for op, change in results.written:
-            if change.pk in records:
-                update = Update(change.plan.operators)
-                give_written(records[change.pk], op, update, was_read_after=True)
+        records = {r.__dict__["_id"]: r for r in hydrate(bound, documents)}
+        for part in parts(results.written):
+            for op, change in part:
+                if change.pk in records:
+                    update = Update(change.plan.operators)
+                    give_written(records[change.pk], op, update, was_read_after=True)
+            if part is not results.written:
+                await pause()
         for creation in results.creations:
             made = [records[record.pk] for record in creation.records if record.pk in records]
             assert creation.op is not None
-            give_new(bound.schema, [record.__dict__ for record in made], creation.op)
+            if give_new(bound.schema, [record.__dict__ for record in made], creation.op):
+                unload_unknown(made, creation.op)
+            await pause()
+        if len(pks) > pauses.EVERY:
+            await pause()
         missing = sum(pk not in records for pk in pks)
         if missing:
             raise NotFound(f"{bound.model._name}: {missing} records are not there any more")
@@ -378,7 +428,7 @@ class Upsert:
             return await self._read(documents[0]["_id"]) if documents else None
         returned = Returned(frozenset({"_id"}))
         change = plan.update(expected(judge, row))
-        notes = {**_NOTES, RETURNED: returned}
+        notes = {**_ASKED, RETURNED: returned}
         op = Operation("write", bound.model, env, domain, change, Options(many=False), notes)
         op = on_its_way(bound, op, Way.UPSERT)
         parts = await narrowed(op, judge, plan.values)
@@ -445,11 +495,16 @@ async def upsert_many(
     return RecordSet(bound.model, records), created
 
 
-def _with_results(batch: ValueBatch, records: list[Any]) -> list[Any]:
+async def _with_results(batch: ValueBatch, records: list[Any]) -> list[Any]:
     """Give the records the values that the steps return for them."""
-    for row, record in zip(batch.rows, records, strict=True):
-        row.record = record
-        take_back(row)
-    for call in batch.settling:
-        call()
+    finishing = Finishing()
+    rows = batch.rows
+    for part, records_of_part in zip(parts(rows), parts(records), strict=True):
+        for row, record in zip(part, records_of_part, strict=True):
+            row.record = record
+            take_back(row)
+        if part is not rows:
+            await finishing.pause()
+    await finishing.wait_for(settle(batch.settling))
+    finishing.end()
     return records

@@ -32,12 +32,12 @@ from earnorm.exceptions import (
 )
 from earnorm.features.indexes.collection_options import declared_options
 from earnorm.fields.record_ids import id_text
+from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.left_out import need_feature
 from earnorm.kernel.operations import REQUEST, Operation, made_by
-from earnorm.kernel.projecting import head_of
-from earnorm.kernel.requests import DryRun
-from earnorm.kernel.searches import projection
+from earnorm.kernel.serving.projecting import head_of
+from earnorm.kernel.serving.requests import DryRun
+from earnorm.kernel.serving.searches import projection
 from earnorm.model.reading.hydrate import hydrate
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Watch(Generic[M]):
         self._outdated = False
         self._pending: Document | None = None
         self._ended = False
+        self._is_cut_off = False
 
     @property
     def token(self) -> str | None:
@@ -150,6 +151,11 @@ class Watch(Generic[M]):
     async def close(self) -> None:
         """Close the stream on the server and end the iteration; harmless if called twice."""
         self._ended = True
+        await self._drop()
+
+    async def cut_off(self) -> None:
+        """Close the stream because its App stops; who waits for a change gets ``AppStopping``."""
+        self._is_cut_off = True
         await self._drop()
 
     async def _drop(self) -> None:
@@ -185,12 +191,19 @@ class Watch(Generic[M]):
                 raise TransactionError("watch(): a transaction cannot watch; begin before it")
             # The stream can last longer than the block of a session, so it does not use the
             # session.
-            self._env = env.replace(session=None)
+            self._env = env.replace(_session=None)
         bound, _, self._filter = await self._allowed()
         self._outdated = False
+        in_flight = self._env.app.in_flight
+        with in_flight.whole():
+            self._cursor = await self._watch(bound)
+            in_flight.watches.add(self)
+        self._token = self._token or self._cursor.token
+
+    async def _watch(self, bound: BoundModel) -> ChangeCursor:
         declared = declared_options(bound.model)
         has_images = declared is not None and declared.pre_images
-        cursor = await bound._collection.watch(
+        return await bound._collection.watch(
             _pipeline(self._filter, self._token),
             resume_after=self._token,
             # A filter needs the whole document. A collection that keeps images has the document as
@@ -200,16 +213,18 @@ class Watch(Generic[M]):
             else None,
             before=self._before,
         )
-        self._cursor = cursor
-        self._token = self._token or cursor.token
 
     async def _next(self) -> Document:
         while not self._ended:
             try:
+                if self._is_cut_off and self._env is not None:
+                    raise self._env.app.in_flight.refusal()
                 if self._cursor is None or self._outdated:
                     await self._open()
-                assert self._cursor is not None
-                change = await self._cursor.next()
+                cursor = self._cursor
+                assert cursor is not None and self._env is not None
+                self._env.app.admit()
+                change = await cursor.next()
             except StopAsyncIteration:
                 break
             except ServerUnavailable as error:
@@ -224,7 +239,7 @@ class Watch(Generic[M]):
                 return change
             # Without a change the server gives a later token, from which no change is missed
             # either.
-            self._token = self._cursor.token or self._token
+            self._token = cursor.token or self._token
         await self.close()
         raise StopAsyncIteration
 
@@ -304,6 +319,8 @@ class Watch(Generic[M]):
             return None
         known = set(map(head_of, projection(bound, op) or bound.schema.projection))
         visible = {key: value for key, value in document.items() if key in known}
+        for change in () if bound.reading is None else bound.reading.of_events:
+            change(bound, [visible])
         record: M = hydrate(bound, [visible], op.options.fields, op.options.inside)[0]
         return record
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import DomainError
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import REQUEST, Operation
-from earnorm.kernel.requests import PipelineCapture
 from earnorm.model.relations.ghosts import target_of
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Across:
             DomainError: No such field, or the path leads to several records.
         """
         if not self.leads_away(path):
-            return self._bound.schema.path_of(path)
+            return self._bound.schema.order_path_of(path)
         self.field(path)
         return self._keys.setdefault(path, f"{_NAME}{len(self._keys)}")
 
@@ -91,7 +90,9 @@ async def lookups(
 async def _lookup(bound: BoundModel, op: Operation, key: str, path: str) -> list[Mapping[str, Any]]:
     crossing = bound.schema.crossing(path)
     if crossing is None or not crossing.rest:
-        return [{"$set": {key: f"${bound.schema.path_of(path)}"}}]
+        return [{"$set": {key: f"${bound.schema.order_path_of(path)}"}}]
+    from earnorm.kernel.serving.requests import PipelineCapture  # few searches need it
+
     target = target_of(bound.app, crossing.field)
     capture = PipelineCapture()
     search = op.child("search", target.model, origin="model")

@@ -134,7 +134,7 @@ def _keys(record: Any, path: str) -> list[BsonKey]:
             elif field is not None and value is not None and path == head:
                 value = field.encode(value)
             return sort_keys(value, ())
-        parts = schema.path_of(path).split(".")
+        parts = schema.order_path_of(path).split(".")
         refuse_unread_path(record, path)
         return sort_keys(_stored_value(record, field), parts[1:])
     except TypeError:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import condition
 from earnorm.domain.long_lists import chunks
+from earnorm.kernel import pauses
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation, Options
+from earnorm.kernel.pauses import pause
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
@@ -38,6 +40,8 @@ async def by_ids(
         fields: Names of the fields to fetch; None means all.
         notes: The notes of the searches, e.g. ``made_by("model", op)``.
     """
+    if len(pks) > pauses.EVERY:
+        await pause()
     env = env or current_env()
     options = Options(order=order, fields=fields)
     documents: list[Document] = []

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from earnorm.domain.paths import is_position
 from earnorm.exceptions import DomainError
 from earnorm.fields.base import Field
 from earnorm.fields.relational import ToMany
@@ -49,6 +50,8 @@ def expression_path(schema: Schema, path: str) -> ExpressionPath:
         DomainError: No such field, or a path that an expression cannot follow.
     """
     resolved = schema.resolve(path)
+    if resolved.limits is not None:
+        schema.order_path_of(path)  # it refuses the path, for the same reason
     db_path = resolved.db_path
     # Unlike a filter, an expression reads a part with a $ as an operator or a variable.
     if any(not part or part.startswith("$") or "\0" in part for part in db_path.split(".")):
@@ -57,7 +60,7 @@ def expression_path(schema: Schema, path: str) -> ExpressionPath:
     field: Any = resolved.field
     ends_at_list = isinstance(field, List | Set | ToMany | Vector)
     while isinstance(field, List | Set):
-        field = field._item
+        field = field.contents().items
     # The database makes two groups of a missing value and null, and a group here must be one.
     return ExpressionPath({"$ifNull": [f"${db_path}", None]}, db_path, field, lists, ends_at_list)
 
@@ -66,7 +69,7 @@ def _lists(schema: Schema, path: str) -> Iterator[str]:
     names = path.split(".")
     prefix = ""
     for position, name in enumerate(names):
-        if position and name.isdecimal():
+        if position and is_position(name):
             raise DomainError(
                 f"{path!r}: a group looks at every item of a list; aggregate() reaches one by its "
                 f"position ($arrayElemAt)"
@@ -79,7 +82,7 @@ def _lists(schema: Schema, path: str) -> Iterator[str]:
             return
         while isinstance(field, List | Set):
             yield prefix
-            field = field._item
+            field = field.contents().items
         if not isinstance(field, Embedded) or isinstance(field, Dict | Json):
             return
         schema = schema_inside(field)

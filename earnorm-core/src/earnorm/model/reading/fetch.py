@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +14,7 @@ from earnorm.kernel.environment import find_env
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
+    from earnorm.kernel.environment import Principal
 
 ID_ONLY = frozenset({"_id"})
 
@@ -55,12 +56,15 @@ class Fetch:
         loading: The running loads, by relation ("" for the records themselves).
         is_mixed: The records may be of several classes of one collection.
         origin: ``model.field`` of the relation that the ghosts come from, for messages.
-        complete: Makes the ghosts that were not read yet, before all are loaded at once.
+        lists: The lists of loaded ghosts that it keeps alive, as it does the ghosts themselves.
+        complete: Makes the ghosts that were not read yet, before all are loaded at once. It takes the
+            records whose ghosts have been made.
         inside: The loading state of embedded objects, by the name of the field that holds them.
         parts: The loading state of embedded objects of which only some fields were fetched, by the
             name of the field that holds them; ``loaded`` does not have its name.
         peers: Returns the embedded objects in one field of all the records fetched together.
         seen_in: The outcome of the transaction that made it; None outside of one.
+        seen_by: The one as whom it was made; see ``Env.actor``.
         not_found: The records were looked for, and not found.
     """
 
@@ -72,6 +76,7 @@ class Fetch:
         "held",
         "inside",
         "is_mixed",
+        "lists",
         "loaded",
         "loading",
         "not_found",
@@ -80,6 +85,7 @@ class Fetch:
         "peers",
         "records",
         "related",
+        "seen_by",
         "seen_in",
     )
 
@@ -97,13 +103,17 @@ class Fetch:
         self.loading: dict[str, asyncio.Task[None]] = {}
         self.origin = ""
         self.is_mixed = False
+        self.lists: tuple[list[Any], ...] = ()
         self.not_found = False
-        self.complete: Callable[[], None] | None = None
+        self.complete: Callable[[Sequence[Any]], Awaitable[None]] | None = None
         self.inside: dict[str, Fetch] = {}
         self.parts: Mapping[str, Part] = _NO_PARTS
         self.peers: Callable[[], list[Any]] | None = None
         env = find_env()
         self.seen_in = None if env is None or env.transaction is None else env.transaction.outcome
+        self.seen_by: Principal | str | None = None
+        if env is not None:
+            self.seen_by = "system" if env.system else env.principal
 
     def has(self, name: str) -> bool:
         """Return whether the field was fetched, and all of it."""
@@ -158,8 +168,8 @@ class Fetch:
 
     @property
     def is_stale(self) -> bool:
-        """True if the values were read in a transaction that was rolled back."""
-        return self.seen_in is not None and self.seen_in.rolled_back and not self.is_ghost
+        """True if the values were read in a transaction that was not committed."""
+        return self.seen_in is not None and self.seen_in.is_in_doubt and not self.is_ghost
 
     def refuse_other_app(self) -> None:
         """Refuse the records where another App than theirs is current.
@@ -174,7 +184,7 @@ class Fetch:
     @property
     def is_gone(self) -> bool:
         """True if the records were looked for and not found, and that was not rolled back."""
-        return self.not_found and not (self.seen_in is not None and self.seen_in.rolled_back)
+        return self.not_found and not (self.seen_in is not None and self.seen_in.is_in_doubt)
 
     def unread(self, record: Any, name: str) -> FieldNotLoaded:
         """Return the error for reading a field that was not fetched."""

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from earnorm.kernel.projecting import head_of
-from earnorm.kernel.reading import PreparedRecords, blank
+from earnorm.kernel.pauses import parts, pause
+from earnorm.kernel.serving.prepared import PreparedRecords, blank
+from earnorm.kernel.serving.projecting import head_of
+from earnorm.kernel.transactions.held_records import HOLDERS
 from earnorm.model.reading.fetch import ID_ONLY, Fetch, Siblings
 from earnorm.model.reading.parts import take_parts
-from earnorm.model.slots import set_fetch, set_state
+from earnorm.model.slots import pending_of, set_fetch, set_state
+from earnorm.model.validation.constraints import validate_alike
 from earnorm.model.writing.snapshots import Snapshot, renew_state
 from earnorm.model.writing.tracking import touch_older
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
     from earnorm.kernel.binding import BoundModel
-    from earnorm.kernel.reading import RecordClasses
+    from earnorm.kernel.serving.reading import RecordClasses
     from earnorm.model.base import BaseModel
 
 
@@ -87,13 +90,16 @@ def states_of(
 def change_class(record: BaseModel, model: type[BaseModel]) -> None:
     """Give a ghost the class that its document names.
 
-    The class that it had has validated what was assigned meanwhile; its own does so when it is
-    written.
+    The class that it had has validated what was assigned meanwhile, as far as both do it alike; the
+    rest is validated when it is written.
     """
-    if type(record) is not model:
+    asked = type(record)
+    if asked is not model:
         object.__setattr__(record, "__class__", model)
-        if changed := getattr(record, "_changes", None):
-            record._unchecked_or_new().update(changed)
+        changed = pending_of(record).changes
+        others = [name for name in changed if not validate_alike(asked, model, name)]
+        if others:
+            record._pending.refuse(*others)
 
 
 # -- documents of several classes ------------------------------------------------------------------
@@ -141,44 +147,50 @@ def _state(model: type[BaseModel], document: Document) -> dict[str, Any]:
 # -- existing records, and ids ---------------------------------------------------------------------
 
 
-def fill(records: Sequence[BaseModel], states: Iterable[dict[str, Any]], fetch: Fetch) -> None:
-    """Give states to ghosts that are loaded; what was assigned to them stays pending."""
-    touch_older(records)
-    for record, state in zip(records, states, strict=True):
-        renew_state(record, state)
-        set_fetch(record, fetch)
+async def fill(
+    bound: BoundModel, records: Sequence[BaseModel], documents: list[Document], fetch: Fetch
+) -> None:
+    """Give ghosts the states of their documents; what was assigned to them stays pending.
+
+    A ghost that got a state meanwhile, because another task has refreshed it, keeps that.
+    """
+    for part, documents_of_part in zip(parts(records), parts(documents), strict=True):
+        touch_older(part)
+        states = states_of(bound, part, documents_of_part)
+        for record, state in zip(part, states, strict=True):
+            if record._fetch.loaded is not ID_ONLY:
+                continue
+            if HOLDERS or getattr(record, "_pending", None) is not None:
+                renew_state(record, state)
+            else:  # what it does for a record that nobody has changed, without a call
+                set_state(record, state)
+            set_fetch(record, fetch)
+        if part is not records:
+            await pause()
 
 
-def refill(
-    held: Sequence[Snapshot], states: Iterable[dict[str, Any]], fetch: Fetch | None = None
+async def refill(
+    bound: BoundModel, held: Sequence[Snapshot], documents: list[Document], fetch: Fetch
 ) -> None:
     """Give new states to records that are read again; what was changed meanwhile stays pending.
 
     Args:
+        bound: Their model.
         held: The snapshots of the records from before the reading.
-        states: Their new states.
+        documents: Their documents.
         fetch: Their loading state.
     """
-    records: list[Any] = [before.structure for before in held]
-    touch_older(records)
-    for before, state in zip(held, states, strict=True):
-        renew_state(before.structure, state, before)
-        set_fetch(before.structure, fetch)
+    for part, documents_of_part in zip(parts(held), parts(documents), strict=True):
+        records: list[Any] = [before.structure for before in part]
+        touch_older(records)
+        states = states_of(bound, records, documents_of_part)
+        for before, state in zip(part, states, strict=True):
+            renew_state(before.structure, state, before)
+            set_fetch(before.structure, fetch)
+        if part is not held:
+            await pause()
 
 
 def ghosts(bound: BoundModel, pks: Iterable[Any]) -> list[Any]:
     """Return records that have only their ids, without a query."""
     return hydrate(bound, [{"_id": pk} for pk in pks], ID_ONLY)
-
-
-def ghost_maker() -> Callable[[type[Any], Any, Fetch], Any]:
-    """Return a function that makes one ghost from its class, its id and an existing fetch."""
-    new = object.__new__
-
-    def make(model: type[Any], pk: Any, fetch: Fetch) -> Any:
-        ghost: Any = new(model)
-        set_state(ghost, {"_id": pk})
-        set_fetch(ghost, fetch)
-        return ghost
-
-    return make

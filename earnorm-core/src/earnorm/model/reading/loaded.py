@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import And, Condition, Domain, Not, Operator, Or, matcher
+from earnorm.domain.paths import is_position
 from earnorm.domain.relational import Link, Tree, asks_others, element_schema, read
 from earnorm.domain.values import thaw
 from earnorm.exceptions import DomainError, FieldNotLoaded
@@ -207,7 +208,7 @@ def _at(place: Any, names: Sequence[str], start: int) -> Iterator[Any]:
 
 
 def _at_items(items: list[Any], names: Sequence[str], start: int) -> Iterator[Any]:
-    by_position = start < len(names) and names[start].isdecimal()
+    by_position = start < len(names) and is_position(names[start])
     if by_position:
         items = items[int(names[start]) :][:1]
         start += 1

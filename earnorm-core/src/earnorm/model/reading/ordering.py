@@ -96,7 +96,7 @@ def check_order(schema: Schema, order: Sequence[tuple[str, int]], where: str) ->
                     f"{path!r} lies in other records; a declared order is of the record's own values, "
                     f"e.g. of a stored related= field; the order of one query may lead there"
                 )
-            schema.path_of(path)
+            schema.order_path_of(path)
         except DomainError as error:
             problem = error.errors()[0]["msg"]
             raise ConfigurationError(f"{where}: {problem}").coded("declared_order") from None

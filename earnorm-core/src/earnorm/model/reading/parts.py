@@ -10,11 +10,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Condition, Domain, Operator
+from earnorm.domain.paths import is_position
 from earnorm.domain.values import thaw
 from earnorm.exceptions import DomainError, nearest
-from earnorm.fields.base import Field, is_embedded
+from earnorm.fields.base import Field, is_embedded, not_fetched
 from earnorm.fields.relational import Relation
-from earnorm.kernel.projecting import Tree, holder_of, outermost, tree_of
+from earnorm.kernel.serving.projecting import Tree, holder_of, outermost, tree_of
 from earnorm.model.reading.fetch import Fetch, Part, part_of
 from earnorm.model.slots import set_fetch
 
@@ -39,15 +40,10 @@ def checked_inside(bound: BoundModel, paths: Iterable[str]) -> frozenset[str]:
         for name in rest:
             holder = holder_of(field) if field.stored else None
             if holder is None:
-                what = "a relation" if isinstance(field, Relation) else f"a {type(field).__name__}"
-                way_out = (
-                    "prefetch() loads other records"
-                    if isinstance(field, Relation)
-                    else (f"name {'.'.join(names)!r} whole")
-                )
+                what, way_out = _no_parts(field, ".".join(names))
                 raise DomainError(
-                    f"{model}: only({path!r}) leads into embedded objects and lists of them, and "
-                    f"{'.'.join(names)!r} is {what}; {way_out}",
+                    f"{model}: only({path!r}) leads into stored embedded objects and lists of them, "
+                    f"and {'.'.join(names)!r} {what}; {way_out}",
                     loc=(path,),
                 )
             field = _named(model, holder.fields_inside(), name, path)
@@ -56,6 +52,15 @@ def checked_inside(bound: BoundModel, paths: Iterable[str]) -> frozenset[str]:
             raise DomainError(f"{model}: only({path!r}): the field is not stored", loc=(path,))
         checked.add(".".join(names))
     return outermost(checked)
+
+
+def _no_parts(field: Field[Any, Any], name: str) -> tuple[str, str]:
+    """Return why a field has no parts to fetch, and the way out."""
+    if isinstance(field, Relation):
+        return "is a relation", "prefetch() loads other records"
+    if field.is_derived and not field.stored:
+        return not_fetched(field)
+    return f"is a {type(field).__name__}", f"name {name!r} whole"
 
 
 def _named(
@@ -143,7 +148,7 @@ def _peers(outer: Fetch, field: Field[Any, Any]) -> Any:
 def _adopted(field: Any, value: Any, part: Part, is_exact: bool) -> Any:
     """Return the object of a stored document, with what was asked for only."""
     if type(value) is list:
-        item_field = getattr(field, "_item", field)
+        item_field = field.contents().items or field
         return [_adopted(item_field, item, part, is_exact) for item in value]
     if type(value) is not dict:
         return value
@@ -221,7 +226,7 @@ def refuse_unread_path(record: Any, path: str, *, as_whole: bool = True) -> None
 
 def _below(value: Any, name: str) -> Collection[Any]:
     if type(value) is list:
-        if name.isdecimal():
+        if is_position(name):
             return value[int(name) :][:1]
         return [each for item in value for each in _below(item, name)]
     state: Mapping[str, Any] | None = getattr(value, "__dict__", None)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import NotFound, ValidationError, nearest
 from earnorm.fields.base import MISSING
 from earnorm.kernel.binding import BoundModel
+from earnorm.kernel.pauses import free_later, parts, pause
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
-from earnorm.model.reading.hydrate import refill, states_of
+from earnorm.model.reading.hydrate import refill
 from earnorm.model.slots import set_fetch
 from earnorm.model.writing.snapshots import Snapshot, settle_taken
 from earnorm.model.writing.tracking import env_of, touch_older
@@ -30,27 +31,45 @@ async def refresh(
         names: The fields; all if there is none.
     """
     fields = _checked(model, names)
-    held = [Snapshot(record, fields or record.__dict__) for record in records]
+    held: list[Snapshot] = []
+    for part in parts(records):
+        for record in part:
+            held.append(Snapshot(record, fields or record.__dict__))
+        if part is not records:
+            await pause()
     env = env_of(records, stale=True)
     bound = env.app.bind(model)
     only = None if fields is None else frozenset(fields)
     pks = [record.pk for record in records if record.is_stored]
     read = await by_ids(bound, "_id", pks, env=env, fields=only)
     documents = {document["_id"]: document for document in read}
-    missing = sum(record.pk not in documents for record in records)
+    found: list[dict[str, Any]] = []
+    for part in parts(records):
+        for record in part:
+            document = documents.get(record.pk)
+            if document is not None:
+                found.append(dict(document))
+        if part is not records:
+            await pause()
+    missing = len(records) - len(found)
     if missing:
         raise NotFound(f"{model._name}: {missing} of {len(records)} records do not exist any more")
     if fields is not None:
-        touch_older(records)
-        for before in held:
-            _take(bound, before, dict(documents[_pk(before)]), fields)
+        for held_of_part, documents_of_part in zip(parts(held), parts(found), strict=True):
+            older: list[Any] = [before.structure for before in held_of_part]
+            touch_older(older)
+            for before, document in zip(held_of_part, documents_of_part, strict=True):
+                _take(bound, before, document, fields)
+            if held_of_part is not held:
+                await pause()
         return
-    states = states_of(bound, records, [dict(documents[record.pk]) for record in records])
     fetch = Fetch(env.app)
+    fetch.is_mixed = bound.classes is not None
+    await refill(bound, held, found, fetch)
     if bound.schema.relations or bound.classes:
         fetch.hold(records)
-    fetch.is_mixed = bound.classes is not None
-    refill(held, states, fetch)
+    free_later(held)
+    free_later(read)
 
 
 def _checked(model: type[BaseModel], names: Sequence[str]) -> list[str] | None:
@@ -65,11 +84,6 @@ def _checked(model: type[BaseModel], names: Sequence[str]) -> list[str] | None:
             details: Any = [{"loc": (name,), "msg": message, "type": "unknown_field"}]
             raise ValidationError(model._name, details)
     return list(dict.fromkeys(("_id", *names))) if names else None
-
-
-def _pk(before: Snapshot) -> Any:
-    record: Any = before.structure
-    return record.pk
 
 
 def _take(

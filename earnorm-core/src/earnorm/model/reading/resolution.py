@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import bson
 
 from earnorm.domain import FALSE, TRUE, And, Condition, Domain, Not, Or, Path, to_filter
+from earnorm.domain.paths import without_positions
 from earnorm.domain.relational import (
     Link,
     Tree,
@@ -30,10 +31,10 @@ from earnorm.domain.relational import (
 )
 from earnorm.domain.schema import Crossing, Schema, Substitute
 from earnorm.domain.values import thaw
-from earnorm.exceptions import ConfigurationError, NotSupported
+from earnorm.exceptions import ConfigurationError, LimitExceeded, NotSupported
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import ORIGIN, PARENT, PLAIN, REQUEST, Operation, Options
-from earnorm.kernel.requests import PipelineCapture, Stream
+from earnorm.kernel.serving.requests import PipelineCapture, Stream
 from earnorm.model.relations.ghosts import link_of, target_of
 from earnorm.model.relations.trees import walk
 
@@ -50,8 +51,14 @@ It applies with more than FEW other records.
 """
 LARGEST: Final = 12_000_000
 """The bytes that the ids of one filter may take; a server accepts 16 MB for a whole command."""
+MOST_QUESTIONS: Final = 100
+"""The most sub-queries of one condition, those that their own conditions need included."""
 _BATCH: Final = 10_000
 _FLAG: Final = "__link"
+
+
+QUESTIONS: Note[list[int]] = Note("questions")
+"""On a sub-query: the number of those that the whole condition has needed so far, alone in a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,40 @@ def check(bound: BoundModel, domain: Domain) -> None:
                 reading.ids(target.schema.fields["_id"])
 
 
+def asks_itself(bound: BoundModel, domain: Domain) -> bool:
+    """Return whether a write of a model's records can change what a domain asks of other records.
+
+    That is so where it leads back to records of the model, or to records that point at them.
+    """
+    return _leads_to(bound, domain, bound.schema, bound.model._identity)
+
+
+def _leads_to(bound: BoundModel, domain: Domain, schema: Schema, identity: str) -> bool:
+    for node in domain.conditions():
+        if not asks_others(node, schema, bound.operators):
+            continue
+        reading = read(node, schema, bound.operators)
+        if isinstance(reading, Tree):
+            crossing = reading.crossing
+            tree = bound if crossing is None else target_of(bound.app, crossing.field)
+            if tree.model._identity == identity:
+                return True
+        elif isinstance(reading, Link):
+            target, wanted, _ = end_of_link(bound, reading)
+            if (
+                not reading.crossing.owned
+                or target.model._identity == identity
+                or _leads_to(target, wanted, target.schema, identity)
+            ):
+                return True
+        elif reading is not node:
+            if _leads_to(bound, reading, schema, identity):
+                return True
+        elif _leads_to(bound, Domain(thaw(node.value)), element_schema(node, schema), identity):
+            return True
+    return False
+
+
 async def select(bound: BoundModel, op: Operation) -> Selection:
     """Return the selection of an operation's records.
 
@@ -161,7 +202,13 @@ class _Resolver:
         self._bound, self._env, self._first = bound, env, first
         options = PLAIN if op is None else op.options
         self._timeout, self._concerns = options.timeout, options.concerns
-        self._notes: Mapping[Note[Any], Any] = {ORIGIN: "model", PARENT: op}
+        counted: list[int] | None = None if op is None else op.notes.get(QUESTIONS)
+        self._questions = [0] if counted is None else counted
+        self._notes: Mapping[Note[Any], Any] = {
+            ORIGIN: "model",
+            PARENT: op,
+            QUESTIONS: self._questions,
+        }
         self._left = LARGEST
         self._here: dict[str, list[Any] | None] = {}
 
@@ -201,6 +248,9 @@ class _Resolver:
     async def _tree(self, tree: Tree) -> Domain:
         if not tree.starts:
             return FALSE
+        self._questions[0] += 1
+        if self._questions[0] > MOST_QUESTIONS:
+            self._refuse_questions()
         crossing = tree.crossing
         bound = self._bound if crossing is None else target_of(self._bound.app, crossing.field)
         starts = tree.ids(bound.schema.fields["_id"])
@@ -213,7 +263,10 @@ class _Resolver:
 
     async def _keys(self, link: Link) -> list[Any] | None:
         """Return the relation's values that fulfil the condition; None if they fit no filter."""
-        target, wanted, key = self._ends(link)
+        self._questions[0] += 1
+        if self._questions[0] > MOST_QUESTIONS:
+            self._refuse_questions()
+        target, wanted, key = end_of_link(self._bound, link)
         foreign = target.schema.fields[key]
         options = Options(
             fields=frozenset({"_id", foreign.name}),
@@ -224,21 +277,25 @@ class _Resolver:
         op = Operation("search", target.model, self._env, wanted, None, options, self._notes)
         documents = await self._env.app.execute(op)
         if len(documents) <= FEW:
-            return self._if_they_fit(_values(documents, foreign.db_name))
+            return self._if_they_fit(values_at(documents, foreign.db_name))
         here = await self._keys_here(link.crossing)
         if here is not None:
             narrowed = And((wanted, Condition(foreign.name, "in", here)))
             op = op.replace(domain=narrowed, options=options.replace(limit=0))
-            return self._if_they_fit(_values(await self._env.app.execute(op), foreign.db_name))
+            return self._if_they_fit(values_at(await self._env.app.execute(op), foreign.db_name))
         return await self._all(op, foreign.db_name)
 
-    def _ends(self, link: Link) -> tuple[BoundModel, Domain, str]:
-        """Return the other end of the join: its model, its records' domain and its field name."""
-        field = link.crossing.field
-        if not getattr(field, "through", None):
-            return target_of(self._bound.app, field), link.domain, field.join.foreign
-        between, near, far = link_of(self._bound.app, self._bound.model._name, field)
-        return between, Condition(far.name, "any", link.domain), near.name
+    def _refuse_questions(self) -> None:
+        """Refuse more sub-queries to everybody but ``system``.
+
+        Raises:
+            LimitExceeded: Somebody else asks.
+        """
+        if not self._env.system:
+            raise LimitExceeded(
+                f"the condition asks more than {MOST_QUESTIONS} questions about other records; ask for "
+                f"fewer of them at once, or for their ids first"
+            )
 
     def _if_they_fit(self, keys: list[Any]) -> list[Any] | None:
         return keys if self._fits(keys) else None
@@ -257,17 +314,17 @@ class _Resolver:
         """Return the relation's values in this model's records; None where these are too many."""
         if self._first is None:
             return None
-        local = _without_positions(crossing.local)
+        local = without_positions(crossing.local)
         if local not in self._here:
             documents = await self._bound._collection.find(
                 self._bound.filter(self._first),
                 projection={"_id": 1, local: 1},
                 limit=FEW_HERE + 1,
-                session=self._env.database_session,
+                session=self._env._database_session,
                 timeout=self._timeout or self._bound.timeout,
             )
             few = len(documents) <= FEW_HERE
-            self._here[local] = _values(documents, local) if few else None
+            self._here[local] = values_at(documents, local) if few else None
         return self._here[local]
 
     async def _all(self, op: Operation, key: str) -> list[Any] | None:
@@ -277,7 +334,7 @@ class _Resolver:
         keys: dict[Any, None] = {}
         try:
             while documents := await self._env.app.execute(op):
-                keys.update(dict.fromkeys(_values(documents, key)))
+                keys.update(dict.fromkeys(values_at(documents, key)))
                 # An id takes at least 12 bytes, and more than 16 with its position in the list.
                 if 16 * len(keys) > self._left and self._can_look_up:
                     return None
@@ -292,12 +349,12 @@ class _Resolver:
                 f"{self._bound.model._name}: more related records fulfil the condition inside 'elem' "
                 f"than a filter can name; ask for them first, or with fewer of them"
             )
-        if link.crossing.local != _without_positions(link.crossing.local):
+        if link.crossing.local != without_positions(link.crossing.local):
             raise NotSupported(
                 f"{self._bound.model._name}: more related records fulfil the condition on one item of "
                 f"a list ({link.crossing.path}) than a filter can name; ask for them first"
             )
-        target, wanted, key = self._ends(link)
+        target, wanted, key = end_of_link(self._bound, link)
         foreign = target.schema.path_of(key)
         name = f"{_FLAG}{len(self.lookups)}"
         self.lookups.append(
@@ -315,6 +372,15 @@ class _Resolver:
         )
         # The lookup gives an empty list where no record fulfils the condition.
         return Condition(name, "=" if link.negated else "!=", [])
+
+
+def end_of_link(bound: BoundModel, link: Link) -> tuple[BoundModel, Domain, str]:
+    """Return the other end of a model's link: its model, its records' domain and its field's name."""
+    field = link.crossing.field
+    if not getattr(field, "through", None):
+        return target_of(bound.app, field), link.domain, field.join.foreign
+    between, near, far = link_of(bound.app, bound.model, field)
+    return between, Condition(far.name, "any", link.domain), near.name
 
 
 async def lookup(
@@ -347,12 +413,7 @@ async def lookup(
     }
 
 
-def _without_positions(path: str) -> str:
-    """Return ``lines.product_id`` for ``lines.0.product_id``, as projections know no positions."""
-    return ".".join(part for part in path.split(".") if not part.isdecimal())
-
-
-def _values(documents: Iterable[Mapping[str, Any]], path: str) -> list[Any]:
+def values_at(documents: Iterable[Mapping[str, Any]], path: str) -> list[Any]:
     """Return the different values that a path leads to, without None."""
     if path == "_id":
         return [document["_id"] for document in documents]

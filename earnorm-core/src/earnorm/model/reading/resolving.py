@@ -7,13 +7,14 @@ could not hold the ids.
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.domain import TRUE, And, Condition
 from earnorm.domain.long_lists import chunks
 from earnorm.domain.relational import asks_others
 from earnorm.kernel.operations import PerRecord
-from earnorm.kernel.searches import STAGES
+from earnorm.kernel.serving.searches import STAGES
 from earnorm.model.reading.across import ACROSS, lookups
 from earnorm.model.reading.resolution import Selection, select
 
@@ -76,11 +77,11 @@ class ResolveLayer:
         bound, across = self._bound, op.note(ACROSS)
         if across and op.name not in ("search", "group"):
             # The order changes neither a count nor which records a write changes.
-            across, op = None, op.replace(options=op.options.replace(order=()))
+            across, op = None, replace(op, options=op.options.replace(order=()))
         selection = await select(bound, op) if asks else Selection(op.domain)
         added = await lookups(bound, op, across) if across else []
         if not (selection.lookups or added):
-            return await call_next(op.replace(domain=selection.domain))
+            return await call_next(replace(op, domain=selection.domain))
         if op.name in ("write", "unlink"):
             return await self._change(op, selection, call_next)
         return await call_next(op.with_note(STAGES, (*selection.stages(bound), *added)))
@@ -94,7 +95,7 @@ class ResolveLayer:
         cursor = await bound._collection_of(op).open_pipeline(
             stages,
             batch_size=_BATCH,
-            session=op.env.database_session,
+            session=op.env._database_session,
             timeout=op.options.timeout or bound.timeout,
         )
         pks: list[Any] = []
@@ -103,9 +104,9 @@ class ResolveLayer:
         done = 0
         for chunk in chunks(pks):
             # The write repeats the conditions about its own record, which may have changed since.
-            part = op.replace(domain=selection.first & Condition("_id", "in", chunk))
+            part = replace(op, domain=selection.first & Condition("_id", "in", chunk))
             if isinstance(op.values, PerRecord):
                 own = {pk: op.values[pk] for pk in chunk if pk in op.values}
-                part = part.replace(values=PerRecord(own))
+                part = replace(part, values=PerRecord(own))
             done += await call_next(part)
         return done

@@ -80,6 +80,8 @@ class Serializer:
             if type(value) in _SCALARS and name in schema.as_it_is:
                 result[name] = value
                 continue
+            if field.secret:
+                continue
             if not wanted and name not in state and not _can_read(schema, record, field, fetch):
                 continue
             try:
@@ -203,24 +205,43 @@ def plain(value: Any) -> Any:
     return value
 
 
-def chosen(schema: Schema, include: Names, exclude: Names) -> Collection[str] | None:
+def chosen(
+    schema: Schema, include: Names, exclude: Names, *, secret: bool = False
+) -> Collection[str] | None:
     """Return the names to include, ``id`` among them; None for all.
 
+    Args:
+        schema: The fields.
+        include: Names; None means all that are not secret.
+        exclude: Names.
+        secret: Names of secret fields may be included.
+
     Raises:
-        ValidationError: A name is unknown.
+        ValidationError: A name is unknown, or that of a secret field.
     """
     if include is None and exclude is None:
         return None
-    known = public_names(schema)
-    picked = known if include is None else checked(schema, known, include, "include")
+    known = public_names(schema, secret=True)
+    shown = public_names(schema)
+    picked = (
+        shown
+        if include is None
+        else checked(schema, known if secret else shown, include, "include")
+    )
     left_out = checked(schema, known, exclude or (), "exclude")
     return [name for name in picked if name not in left_out]
 
 
-def public_names(schema: Schema) -> Mapping[str, None]:
-    """Return ``id`` and the fields that are not the library's own, in their order."""
-    names = ("id", *(name for name in schema.fields if not name.startswith("_")))
-    return dict.fromkeys(names)
+def public_names(schema: Schema, *, secret: bool = False) -> Mapping[str, None]:
+    """Return ``id`` and the fields that are not the library's own, in their order.
+
+    Args:
+        schema: The fields.
+        secret: Include those that are secret.
+    """
+    fields = schema.fields.items()
+    names = (n for n, f in fields if not n.startswith("_") and (secret or not f.secret))
+    return dict.fromkeys(("id", *names))
 
 
 def checked(
@@ -239,7 +260,9 @@ def checked(
             [
                 {
                     "loc": (option,),
-                    "msg": f"unknown field {name!r}{nearest(str(name), known)}",
+                    "msg": f"the field {name!r} is secret, and shown nowhere"
+                    if name in schema.fields and schema.fields[name].secret
+                    else f"unknown field {name!r}{nearest(str(name), known)}",
                     "type": "unknown_field",
                 }
                 for name in unknown

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
-from earnorm.kernel.requests import Stream
+from earnorm.kernel.environment import refuse_other_actor
+from earnorm.kernel.serving.requests import Stream
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
@@ -29,22 +30,26 @@ async def batches(op: Operation) -> AsyncGenerator[list[Document]]:
     stream, execute = op.request, op.app.execute
     assert isinstance(stream, Stream)
     # A transaction fetches nothing ahead, because its session serves one operation at a time.
-    eager = op.env.database_session is None
+    eager = not op.env.is_in_session
     fetching: asyncio.Task[Any] | None = None
     try:
         batch: list[Document] = await execute(op)
         while batch:
             yield batch
+            refuse_other_actor(op.env)
             batch = []  # the consumed batch is freed before the next one arrives
             batch = await (execute(op) if fetching is None else fetching)
             fetching = None
             if eager and batch:
                 fetching = asyncio.create_task(execute(op))
-                await asyncio.sleep(0)  # the task sends its request now
+                # It begins in one turn of the loop, and the backend's task in it sends the request in the next.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
     finally:
-        if fetching is not None:
-            # A driver drops the connection of a cancelled operation, so this waits for the batch.
-            await asyncio.wait({fetching})
-            if not fetching.cancelled():
-                fetching.exception()  # asyncio would log an error that nobody has retrieved
-        await stream.close()
+        try:
+            if fetching is not None:  # else the cursor would be closed under its read
+                await asyncio.wait({fetching})
+                if not fetching.cancelled():
+                    fetching.exception()  # asyncio would log an error that nobody has retrieved
+        finally:
+            await stream.close()

@@ -18,14 +18,16 @@ from earnorm.exceptions import ValidationError
 from earnorm.fields.base import MISSING
 from earnorm.fields.command import Command
 from earnorm.fields.relational import Commands, ToMany, is_record
-from earnorm.kernel.held_records import HOLDERS, note_settled
+from earnorm.kernel.pauses import parts, pause
 from earnorm.kernel.steps import TAKING_MORE, Stage, Step, Way
+from earnorm.kernel.transactions.held_records import HOLDERS, note_settled
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.reading.hydrate import ghosts
 from earnorm.model.relations import linking, nested
 from earnorm.model.relations.ghosts import RELATIONS, held, target_of
 from earnorm.model.relations.link_changes import LinkChange
 from earnorm.model.relations.nested import Given, take
+from earnorm.model.slots import pending_of
 from earnorm.model.writing import creating
 from earnorm.model.writing import records as writing
 from earnorm.model.writing.pending import forget_change
@@ -47,7 +49,7 @@ def command_steps(model: ModelView) -> Iterable[Step]:
     if names:
         others = ~TAKING_MORE
         yield Step(Stage.PLAN, "commands", _carry_out, TAKING_MORE, names=names)
-        yield Step(Stage.VALIDATE, "commands", _refuse, others, names=names)
+        yield Step(Stage.VALIDATE, "commands", _refuse, others, names=names, in_parts=True)
 
 
 def _refuse(batch: ValueBatch) -> None:
@@ -62,11 +64,16 @@ def _refuse(batch: ValueBatch) -> None:
 async def _carry_out(batch: ValueBatch) -> None:
     bound = batch.env.app.bind(batch.model.cls)
     if batch.is_new:
-        commands = [_take_commands(bound, row, is_new=True) for row in batch.rows]
+        commands: list[Given] = []
+        for part in parts(batch.rows):
+            for row in part:
+                commands.append(_take_commands(bound, row, is_new=True))
+            if part is not batch.rows:
+                await pause()
         if any(commands):
             await nested.plan(bound, batch, commands)
         return
-    for rows, given in _grouped_by_commands(bound, batch.rows):
+    for rows, given in await _grouped_by_commands(bound, batch.rows):
         await _CommandsOfRows(bound, batch, rows).plan(given)
 
 
@@ -83,16 +90,19 @@ def _take_commands(bound: BoundModel, row: ValueRow, *, is_new: bool) -> Given:
     return given
 
 
-def _grouped_by_commands(
+async def _grouped_by_commands(
     bound: BoundModel, rows: Sequence[ValueRow]
 ) -> Iterable[tuple[list[ValueRow], Given]]:
     """Return groups of rows that got the same commands, each with these commands."""
     groups: dict[tuple[int, ...], tuple[list[ValueRow], Given]] = {}
-    for row in rows:
-        given = _take_commands(bound, row, is_new=False)
-        if given:
-            key = tuple(id(given.get(field.name)) for field in bound.schema.to_many)
-            groups.setdefault(key, ([], given))[0].append(row)
+    for part in parts(rows):
+        for row in part:
+            given = _take_commands(bound, row, is_new=False)
+            if given:
+                key = tuple(id(given.get(field.name)) for field in bound.schema.to_many)
+                groups.setdefault(key, ([], given))[0].append(row)
+        if part is not rows:
+            await pause()
     return groups.values()
 
 
@@ -112,11 +122,14 @@ class _CommandsOfRows:
     async def plan(self, given: Given) -> None:
         """Check the commands, and note their work in the batch."""
         fields = [field for field in self.bound.schema.to_many if field.name in given]
+        change = linking.OneChange(self.bound, self.rows)
         stored = {
-            field.name: linking.StoredLinks(self.bound, field, self.rows)
+            field.name: linking.StoredLinks(self.bound, field, self.rows, change)
             for field in fields
             if field.stored
         }
+        for links in stored.values():
+            await links.look()
         # Whatever fails later, no record shows commands or links that the database does not have.
         for field in fields:
             if not field.stored:
@@ -265,5 +278,5 @@ class _Forgetting:
                 note_settled(record)
             if state.get(name, MISSING) is self._held[id(record)]:
                 forget_change(record, name)
-            if name not in getattr(record, "_changes", ()):
+            if name not in pending_of(record).changes:
                 state.pop(name, None)

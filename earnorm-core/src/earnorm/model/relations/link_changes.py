@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from earnorm.fields.command import Command
-from earnorm.fields.relational import is_record
 
 LinkValues = Mapping[str, Any]
 """The values of a link's own fields, where a link model has some."""
@@ -81,47 +80,3 @@ class LinkChange:
         self.links.pop(pk, None)
         if self.whole is None:
             self.removed[pk] = None
-
-
-def assigned_members(value: Sequence[Any], field: Any, *, is_new: bool) -> list[Any] | None:
-    """Return the records and ids that a field holds after an assignment, before it is saved.
-
-    Args:
-        value: The assigned records, ids and commands.
-        field: The to-many field.
-        is_new: The record is not stored, so that it has no links yet.
-
-    Returns:
-        None where they are not known: a record is still to be created, or links are added to those
-        that are stored.
-    """
-    members: dict[Any, Any] = {}
-    is_known = is_new
-    for item in value:
-        if isinstance(item, Mapping):
-            return None
-        if not isinstance(item, Command):
-            members[_key(item, field)] = item if is_record(item) else field.operand(item)
-            is_known = True
-        elif item.kind == "create":
-            if not is_record(item.values):
-                return None
-            members[_key(item.values, field)] = item.values
-        elif item.kind in ("link", "set"):
-            if item.kind == "set":
-                members, is_known = {}, True
-            for record in item.records:
-                members[_key(record, field)] = (
-                    record if is_record(record) else field.operand(record)
-                )
-        elif item.kind in ("unlink", "delete"):
-            for record in item.records:
-                members.pop(_key(record, field), None)
-    return list(members.values()) if is_known else None
-
-
-def _key(member: Any, field: Any) -> Any:
-    """Return the id of a stored record; a record that is not stored is itself only."""
-    if is_record(member) and not member.is_stored:
-        return id(member)
-    return field.operand(member)

@@ -5,7 +5,7 @@ The record's own list, a field of the other model, or a link model stores them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,15 +15,18 @@ from earnorm.exceptions import NotFound
 from earnorm.fields.base import MISSING
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Many2one, ToMany
-from earnorm.kernel.durable import Waiting, tell
+from earnorm.kernel import pauses
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.held_records import HOLDERS, note_settled
 from earnorm.kernel.operations import Operation, PerRecord, Update
+from earnorm.kernel.pauses import Finishing, parts, pause
 from earnorm.kernel.steps import Way
+from earnorm.kernel.transactions.durable import Waiting, tell
+from earnorm.kernel.transactions.held_records import HOLDERS, note_settled
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.recordset import is_default
 from earnorm.model.relations.ghosts import RELATIONS, inverse_of, link_of, target_of
 from earnorm.model.relations.link_changes import LinkChange
+from earnorm.model.slots import pending_of
 from earnorm.model.writing import creating
 from earnorm.model.writing.handing_back import give_written, on_its_way
 from earnorm.model.writing.pending import forget_change
@@ -96,6 +99,47 @@ async def point_at(bound: BoundModel, inverse: Any, owners: Mapping[Any, Sequenc
 # -- a list in the record -------------------------------------------------------------------------
 
 
+class OneChange:
+    """State that the operations on the links of all fields share: one write is one change of a record.
+
+    Attributes:
+        expected: By id, the stored values that a record must still have. The first operation asks
+            for them; the write of values does, where there are some.
+        counted: The ids of the records for which an operation of the write counts as the change: by
+            revision and stamps.
+    """
+
+    def __init__(self, bound: BoundModel, rows: Sequence[ValueRow]) -> None:
+        self._bound, self._rows = bound, rows
+        self.expected: dict[Any, Mapping[str, Any]] = {}
+        self.counted: set[Any] = set()
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """Look at what the write of values has done, when the first links are written."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        self.counted = {row.record.pk for row in self._rows if row.values}
+        self.expected = {
+            row.record.pk: expected(self._bound, row)
+            for row in self._rows
+            if row.expected and not row.values
+        }
+
+    def ways(self, pks: Collection[Any], way: Way) -> Mapping[Way, Sequence[Any]]:
+        """Return on which ways an operation writes these records, to count each once.
+
+        Without a transaction the links of each field count, because somebody may read between two
+        operations, and is told of a conflict by his write.
+        """
+        if way is Way.DERIVED or current_env().transaction is None:
+            return {way: list(pks)}
+        counted = self.counted.intersection(pks)
+        self.counted.update(pks)
+        return {Way.DERIVED: list(counted), way: [pk for pk in pks if pk not in counted]}
+
+
 class StoredLinks:
     """The links that some records store as a list of ids: writes a change of them.
 
@@ -107,24 +151,44 @@ class StoredLinks:
         relation: The field.
         rows: The rows of the records. Commands that were assigned to the records are carried out by
             this write; what is assigned meanwhile stays pending.
+        change: What it shares with the links of other fields.
     """
 
-    def __init__(self, bound: BoundModel, relation: ToMany[Any], rows: Sequence[ValueRow]) -> None:
-        self._bound = bound
+    def __init__(
+        self,
+        bound: BoundModel,
+        relation: ToMany[Any],
+        rows: Sequence[ValueRow],
+        change: OneChange,
+    ) -> None:
+        self._bound, self._one = bound, change
         self._relation = relation
         self._rows = rows
-        self._lists = {id(record): _stored_list(record, relation) for record in self._records}
-        self._held = {id(r): r.__dict__.get(relation.name, MISSING) for r in self._records}
-        self._expected: dict[Any, Mapping[str, Any]] = {}
+        self._lists: dict[int, Any] = {}
+        self._held: dict[int, Any] = {}
+
+    async def look(self) -> None:
+        """Note what the records show, and what the database has."""
+        for part in parts(self._records):
+            for record in part:
+                self._lists[id(record)] = _stored_list(record, self._relation)
+                self._held[id(record)] = record.__dict__.get(self._relation.name, MISSING)
+            if part is not self._records:
+                await pause()
 
     @property
     def _records(self) -> list[Any]:
         return records_of(self._rows)
 
-    def put_back(self) -> None:
+    async def put_back(self) -> None:
         """Show the links before the change, in the place of commands that were assigned."""
-        for record in self._records:
-            self._show(record)
+        finishing = Finishing()
+        for part in parts(self._records):
+            for record in part:
+                self._show(record)
+            if part is not self._records:
+                await finishing.pause()
+        finishing.end()
 
     def _show(self, record: Any) -> None:
         name, value = self._relation.name, self._lists[id(record)]
@@ -133,36 +197,42 @@ class StoredLinks:
         state = record.__dict__
         if state.get(name, MISSING) is self._held[id(record)]:
             forget_change(record, name)
-        if name in getattr(record, "_changes", ()):
-            record._changes[name] = value
+        changes = pending_of(record).changes
+        if name in changes:
+            changes[name] = value
         elif value is MISSING:
             state.pop(name, None)
         else:
             state[name] = value
 
     async def write(self, change: LinkChange) -> None:
-        """Write the removals, then the additions: MongoDB refuses both for one list at once."""
+        """Write the removals, then the additions: MongoDB refuses both for one list at once.
+
+        Of the two, the last one counts as the change of the record, by revision and stamps: whoever
+        reads between them, and writes, is told of a conflict.
+        """
+        self._one.begin()
         removed, added = list(change.removed), list(change.added)
         name = self._relation.db_name
-        # Where the rows have values as well, the write of these has asked for what they expect.
-        self._expected = {
-            row.record.pk: expected(self._bound, row)
-            for row in self._rows
-            if row.expected and not row.values
-        }
         if removed or added:
             await self._replace_null()
         if removed:
-            await self._update(Update({"$pull": {name: {"$in": removed}}}))
+            way = Way.DERIVED if added else Way.WRITE
+            await self._update(Update({"$pull": {name: {"$in": removed}}}), way=way)
             unwanted = change.removed
-            self._change(lambda ids: [pk for pk in ids if pk not in unwanted], unset=False)
+            await self._change(lambda ids: [pk for pk in ids if pk not in unwanted], unset=False)
         if added:
             await self._update(Update({"$addToSet": {name: {"$each": added}}}))
-            self._change(lambda ids: list(dict.fromkeys([*ids, *added])), unset=True)
+            await self._change(lambda ids: list(dict.fromkeys([*ids, *added])), unset=True)
+
+    async def _pause(self) -> None:
+        if len(self._rows) > pauses.EVERY:
+            await pause()
 
     async def _replace_null(self) -> None:
         """Write an empty list where the database has null, which takes no items."""
         name = self._relation.name
+        await self._pause()
         unsure = [
             record
             for record in self._records
@@ -170,54 +240,80 @@ class StoredLinks:
         ]
         if unsure:
             is_null = condition(name, "=", None) & condition(name, "exists", True)
-            await self._update(Update({"$set": {self._relation.db_name: []}}), unsure, is_null)
+            update = Update({"$set": {self._relation.db_name: []}})
+            await self._update(update, unsure, is_null, Way.DERIVED)
         for record in unsure:
             if self._lists[id(record)] is None:
                 self._lists[id(record)] = []
 
-    def _change(self, changed: Callable[[list[Any]], list[Any]], *, unset: bool) -> None:
+    async def _change(self, changed: Callable[[list[Any]], list[Any]], *, unset: bool) -> None:
         """Apply a change to the lists in memory.
 
         Args:
             changed: Returns the new list.
             unset: It makes a list where there was none.
         """
-        for record in self._records:
-            value = self._lists[id(record)]
-            if value is MISSING and not (unset and record._fetch.has(self._relation.name)):
-                continue
-            self._lists[id(record)] = changed([] if value is MISSING else value)
-            self._show(record)
+        finishing = Finishing()
+        for part in parts(self._records):
+            for record in part:
+                value = self._lists[id(record)]
+                if value is MISSING and not (unset and record._fetch.has(self._relation.name)):
+                    continue
+                self._lists[id(record)] = changed([] if value is MISSING else value)
+                self._show(record)
+            if part is not self._records:
+                await finishing.pause()
+        finishing.end()
 
     async def _update(
-        self, update: Update, records: Sequence[Any] | None = None, where: Domain = Domain.TRUE
+        self,
+        update: Update,
+        records: Sequence[Any] | None = None,
+        where: Domain = Domain.TRUE,
+        way: Way = Way.WRITE,
     ) -> None:
         by_pk: dict[Any, list[Any]] = {}
+        await self._pause()
         for record in self._records if records is None else records:
             by_pk.setdefault(record.pk, []).append(record)
-        for chunk in chunks(list(by_pk)):
-            env = current_env()
-            domain: Domain = condition("_id", "in", chunk)
-            if where is not Domain.TRUE:
-                domain &= where
-            values: Update | PerRecord = update
-            if where is Domain.TRUE and any(pk in self._expected for pk in chunk):
-                values = PerRecord(
-                    {pk: replace(update, expect=self._expected.pop(pk, {})) for pk in chunk}
-                )
-            op = Operation("write", self._bound.model, env, domain, values, notes=RELATIONS)
-            later: list[Waiting] = []
-            written = [record for pk in chunk for record in by_pk[pk]]
-            op = on_its_way(self._bound, op, Way.WRITE, later, written)
-            try:
-                matched = await env.app.execute(op)
-                if where is Domain.TRUE:
-                    await check_matched(self._bound, op, matched, len(chunk))
-                for record in written:
+        await self._pause()
+        for its_way, pks in self._one.ways(by_pk, way).items():
+            for chunk in chunks(pks):
+                await self._pause()
+                await self._update_part({pk: by_pk[pk] for pk in chunk}, update, where, its_way)
+
+    async def _update_part(
+        self, by_pk: Mapping[Any, Sequence[Any]], update: Update, where: Domain, way: Way
+    ) -> None:
+        env = current_env()
+        domain: Domain = condition("_id", "in", list(by_pk))
+        if where is not Domain.TRUE:
+            domain &= where
+        values: Update | PerRecord = update
+        expected_by_pk = self._one.expected
+        if where is Domain.TRUE and any(pk in expected_by_pk for pk in by_pk):
+            values = PerRecord(
+                {pk: replace(update, expect=expected_by_pk.pop(pk, {})) for pk in by_pk}
+            )
+        op = Operation("write", self._bound.model, env, domain, values, notes=RELATIONS)
+        later: list[Waiting] = []
+        written = [record for records in by_pk.values() for record in records]
+        await self._pause()
+        op = on_its_way(self._bound, op, way, later, written)
+        try:
+            matched = await env.app.execute(op)
+            if where is Domain.TRUE:
+                await check_matched(self._bound, op, matched, len(by_pk))
+            finishing = Finishing()
+            for part in parts(written):
+                for record in part:
                     give_written(record, op, update, is_settled=False)
-            finally:
-                if later:
-                    await tell(later)
+                if part is not written:
+                    await finishing.pause()
+            finishing.end()
+        finally:
+            if later:
+                await tell(later)
 
 
 def records_of(rows: Iterable[ValueRow]) -> list[Any]:
@@ -229,7 +325,7 @@ def records_of(rows: Iterable[ValueRow]) -> list[Any]:
 def _stored_list(record: Any, relation: ToMany[Any]) -> Any:
     """Return the ids that the database has, as far as the record knows: MISSING where it has none."""
     name = relation.name
-    changes: Mapping[str, Any] = getattr(record, "_changes", {})
+    changes = pending_of(record).changes
     value = changes[name] if name in changes else record.__dict__.get(name, MISSING)
     return MISSING if value is MISSING or is_default(value) else relation.encode(value)
 
@@ -345,7 +441,7 @@ class Through:
 
     def __init__(self, bound: BoundModel, relation: Many2many[Any], pks: Sequence[Any]) -> None:
         self.target = target_of(bound.app, relation)
-        self.links, self.near, self.far = link_of(bound.app, bound.model._name, relation)
+        self.links, self.near, self.far = link_of(bound.app, bound.model, relation)
         self.pks = list(pks)
         self.copies: Sequence[Any] = [None]
         self.mine = condition(self.near.name, "in", self.pks)
@@ -395,6 +491,10 @@ class Through:
         await _execute("unlink", self.links, domain)
 
     async def delete(self, pks: Sequence[Any]) -> None:
-        """Delete the links, then the linked records."""
-        await self.unlink(pks)
-        await delete(self.target, pks)
+        """Delete the links, then the records that were linked."""
+        domain = condition(self.far.name, "in", list(pks)) & self.mine
+        links = await _execute("search", self.links, domain)
+        linked = list(dict.fromkeys(link[self.far.db_name] for link in links))
+        if linked:
+            await self.unlink(linked)
+            await delete(self.target, linked)

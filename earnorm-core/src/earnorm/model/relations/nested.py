@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earnorm.exceptions import ValidationError
 from earnorm.fields.command import Command
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Commands, Many2one, ToMany
+from earnorm.kernel.pauses import Finishing, parts, pause
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations import linking
 from earnorm.model.relations.ghosts import RELATIONS, inverse_of, link_of, target_of
+from earnorm.model.slots import pending_of
 from earnorm.model.writing import creating
 
 if TYPE_CHECKING:
@@ -44,8 +46,11 @@ async def plan(bound: BoundModel, batch: ValueBatch, given: Sequence[Given]) -> 
     planning = _Planning(bound, batch)
     for relation in bound.schema.to_many:
         members: list[_Member] = []
-        for row, commands in zip(batch.rows, given, strict=True):
-            members += _members(row, relation, commands.get(relation.name, ()))
+        for rows, given_of_part in zip(parts(batch.rows), parts(given), strict=True):
+            for row, commands in zip(rows, given_of_part, strict=True):
+                members += _members(row, relation, commands.get(relation.name, ()))
+            if rows is not batch.rows:
+                await pause()
         touched = [
             row
             for row, commands in zip(batch.rows, given, strict=True)
@@ -61,8 +66,7 @@ async def plan(bound: BoundModel, batch: ValueBatch, given: Sequence[Given]) -> 
             await planning.inverse(relation, members)
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(NamedTuple):
     """A record to link with a new record: the id of one, or the values of one to create."""
 
     owner: ValueRow
@@ -128,8 +132,11 @@ class _Planning:
         if self.batch.problems:
             return
         lists: dict[int, dict[Any, None]] = {id(row): {} for row in touched}
-        for member, pk in zip(members, pks, strict=True):
-            lists[id(member.owner)][pk] = None
+        for part, pks_of_part in zip(parts(members), parts(pks), strict=True):
+            for member, pk in zip(part, pks_of_part, strict=True):
+                lists[id(member.owner)][pk] = None
+            if part is not members:
+                await pause()
         for row in touched:
             row.values[relation.name] = list(lists[id(row)])
 
@@ -138,10 +145,13 @@ class _Planning:
         _, pks = await self._targets(relation, members)
         if self.batch.problems:
             return
-        link, near, far = link_of(self.bound.app, self.bound.model._name, relation)
+        link, near, far = link_of(self.bound.app, self.bound.model, relation)
         pairs: dict[tuple[Any, Any], _Member] = {}
-        for member, pk in zip(members, pks, strict=True):
-            pairs[member.owner.values["_id"], pk] = member
+        for part, pks_of_part in zip(parts(members), parts(pks), strict=True):
+            for member, pk in zip(part, pks_of_part, strict=True):
+                pairs[member.owner.values["_id"], pk] = member
+            if part is not members:
+                await pause()
         known = [member.pk for member in members if member.new is None]
         if known:
             await linking.require(target_of(self.bound.app, relation), known)
@@ -160,7 +170,12 @@ class _Planning:
         inverse = inverse_of(target, relation)
         new_members = [member for member in members if member.new is not None]
         if new_members:
-            values = [_with_pointer(m.new, inverse, m.owner.values["_id"]) for m in new_members]
+            values: list[Any] = []
+            for part in parts(new_members):
+                for member in part:
+                    values.append(_with_pointer(member.new, inverse, member.owner.values["_id"]))
+                if part is not new_members:
+                    await pause()
             child = await self._create(target, values, new_members)
             if child is None:
                 return
@@ -177,16 +192,22 @@ class _Planning:
             self.batch.after(lambda: linking.point_at(target, inverse, owners_by_pk))
 
 
-def _show_created(
+async def _show_created(
     relation: ToMany[Any], child: creating.Creation, owners: Sequence[ValueRow]
 ) -> None:
     """Put the created records into the field of the new records that own them."""
     by_owner: dict[int, tuple[ValueRow, list[Any]]] = {}
     for owner, record in zip(owners, child.records, strict=True):
         by_owner.setdefault(id(owner), (owner, []))[1].append(record)
-    for owner, records in by_owner.values():
-        if relation.name not in getattr(owner.record, "_changes", ()):  # assigned meanwhile
-            owner.record.__dict__[relation.name] = RecordSet(child.bound.model, records)
+    finishing = Finishing()
+    groups = list(by_owner.values())
+    for part in parts(groups):
+        for owner, records in part:
+            if relation.name not in pending_of(owner.record).changes:  # assigned meanwhile
+                owner.record.__dict__[relation.name] = RecordSet(child.bound.model, records)
+        if part is not groups:
+            await finishing.pause()
+    finishing.end()
 
 
 def _with_pointer(value: Any, inverse: Any, pk: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from earnorm.domain.paths import MAX_LENGTH, MAX_PARTS, check_length
 from earnorm.domain.values import shorten
 from earnorm.exceptions import ConfigurationError, DomainError, nearest
 from earnorm.fields.base import Field
@@ -12,6 +14,9 @@ from earnorm.fields.many2many import Many2many
 from earnorm.fields.places import Place
 from earnorm.fields.places import inside as inside_of
 from earnorm.fields.relational import Many2one, One2many, Relation, ToMany
+from earnorm.kernel.life.in_flight import UNIT
+from earnorm.kernel.pauses import parts, pause
+from earnorm.model.reading.fetch import ID_ONLY, Fetch
 from earnorm.model.reading.ordering import refuse
 from earnorm.model.reading.parts import inside
 from earnorm.model.relations.ghosts import (
@@ -19,6 +24,7 @@ from earnorm.model.relations.ghosts import (
     load_group,
     load_many,
     make_ghosts,
+    points_at,
     target_of,
 )
 from earnorm.model.relations.windows import Window, load_window
@@ -26,6 +32,7 @@ from earnorm.model.relations.windows import Window, load_window
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.serving.reading import RecordClasses
     from earnorm.model.base import BaseModel
     from earnorm.model.schema import Schema
 
@@ -63,11 +70,11 @@ def check_relations(models: Iterable[type[BaseModel]], known: Mapping[str, Field
                         f"{nearest(comodel, known)}"
                     )
             if isinstance(field, ToMany):
-                _check_other_side(model._name, where, field, known)
+                _check_other_side(model, where, field, known)
 
 
 def _check_other_side(
-    owner: str, where: str, field: ToMany[Any], known: Mapping[str, Fields]
+    owner: type[BaseModel], where: str, field: ToMany[Any], known: Mapping[str, Fields]
 ) -> None:
     comodel = field.comodel_name
     if isinstance(field, Many2many) and field.through is not None:
@@ -85,9 +92,9 @@ def _check_other_side(
             f"{where}: {comodel} has no {kind.__name__} named {name!r}"
             f"{nearest(name, known[comodel])}"
         )
-    if other.comodel_name != owner:
+    if not points_at(other, owner):
         raise ConfigurationError(
-            f"{where}: {comodel}.{name} points at {other.comodel_name!r}, not at {owner!r}"
+            f"{where}: {comodel}.{name} points at {other.comodel_name!r}, not at {owner._name!r}"
         )
 
 
@@ -114,15 +121,20 @@ def prefetch_tree(paths: Iterable[Wanted]) -> Branch:
     """Return dotted paths as nested mappings, with each relation once per level.
 
     Raises:
-        DomainError: One relation is wanted in two ways.
+        DomainError: One relation is wanted in two ways, or a path is none.
     """
     tree = Branch()
     for wanted in paths:
         path, window = (wanted, None) if not isinstance(wanted, tuple) else wanted
         if not isinstance(path, str):
             refuse("prefetch", f"takes paths of relations, not {shorten(path)}")
+        names = path.split(".")
+        if len(path) > MAX_LENGTH or len(names) > MAX_PARTS:
+            check_length(path)
+        if not all(names):
+            raise DomainError(f"prefetch: {path!r} has an empty name beside a dot, or is empty")
         level = tree
-        for name in path.split("."):
+        for name in names:
             level = level.setdefault(name, Branch())
         if level.is_named and level.window != window:
             raise DomainError(
@@ -139,14 +151,35 @@ async def prefetch(bound: BoundModel, records: Sequence[Any], tree: Mapping[str,
     Raises:
         DomainError: A name is not that of a relation.
     """
-    await _prefetch(bound.app, bound.schema, records, tree)
+    # A stop waits for it as for the search before it; whole() would be one call more.
+    in_flight, key, outer = bound.app.in_flight, object(), UNIT.get()
+    in_flight.operations[key] = asyncio.current_task()
+    UNIT.set(key)
+    try:
+        await _prefetch(bound.app, bound.schema, records, tree, bound.classes)
+    except asyncio.CancelledError as error:
+        told = in_flight.told(error)
+        if told is error:
+            raise
+        raise told from None
+    finally:
+        UNIT.set(outer)
+        in_flight.operations.pop(key, None)
 
 
 async def _prefetch(
-    app: App, schema: Schema, structures: Sequence[Any], tree: Mapping[str, Any]
+    app: App,
+    schema: Schema,
+    structures: Sequence[Any],
+    tree: Mapping[str, Any],
+    classes: RecordClasses | None = None,
 ) -> None:
+    all_structures = structures
     for name, below in tree.items():
-        field = schema.fields.get(name)
+        field, structures = schema.fields.get(name), all_structures
+        if field is None and classes is not None:
+            field = classes.find_field(name)  # of a class that only some of the records have
+            structures = [s for s in structures if name in type(s)._schema.fields]
         if isinstance(field, Relation):
             window: Window | None = getattr(below, "window", None)
             if window is not None:
@@ -177,7 +210,8 @@ async def _prefetch_relation(
     if not below or not targets:
         return
     if field.comodel:
-        await _prefetch(app, target_of(app, field).schema, targets, below)
+        bound = target_of(app, field)
+        await _prefetch(app, bound.schema, targets, below, bound.classes)
         return
     by_model: dict[Any, list[Any]] = {}  # a Reference points at records of several models
     for target in targets:
@@ -196,18 +230,43 @@ async def _load_relation(
         if window is not None:
             await load_window(records, field, window)
         else:
-            for record in records:
-                if getattr(record, field.name)._records is None:
-                    await load_many(record, field)
-        children = [child for record in records for child in getattr(record, field.name)]
-        return iter({id(child): child for child in children}.values())
+            for part in parts(records):
+                for record in part:
+                    if getattr(record, field.name)._records is None:
+                        await load_many(record, field)
+                if part is not records:
+                    await pause()
+        children: dict[int, Any] = {}
+        for part in parts(records):
+            for record in part:
+                for child in getattr(record, field.name):
+                    children[id(child)] = child
+            if part is not records:
+                await pause()
+        return iter(children.values())
     if isinstance(field, Many2one):
-        pointed = make_ghosts(records, field)
+        pointed = await make_ghosts(records, field)
     else:
-        pointed = [t for record in records if (t := getattr(record, field.name)) is not None]
-    groups = {id(t._fetch): t for t in pointed if t.is_stored}
-    for one in groups.values():
+        pointed = []
+        for part in parts(records):
+            for record in part:
+                target = getattr(record, field.name)
+                if target is not None:
+                    pointed.append(target)
+            if part is not records:
+                await pause()
+    waiting: dict[int, Any] = {}
+    for target in pointed:
+        fetch: Fetch | None = getattr(target, "_fetch", None)
+        if fetch is not None and fetch.loaded is ID_ONLY:
+            waiting[id(fetch)] = target
+    made_of = records if isinstance(field, Many2one) else ()
+    for one in waiting.values():
         if one._fetch.is_waiting:
-            await load_group(one)
-    unique = {id(t): t for t in pointed if not (t.is_stored and t._fetch.is_ghost)}
+            await load_group(one, made_of)
+    unique: dict[int, Any] = {}
+    for target in pointed:
+        fetch = getattr(target, "_fetch", None)
+        if fetch is None or fetch.loaded is not ID_ONLY:
+            unique[id(target)] = target
     return iter(unique.values())

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.exceptions import DomainError
+from earnorm.fields.relational import Relation
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.relations.ghosts import points_at, target_of
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -29,14 +31,20 @@ def parent_name(bound: BoundModel) -> str:
     """
     name = bound.model._parent_name
     field: Any = bound.schema.fields.get(name)
-    comodel = getattr(field, "comodel", None)
-    own = comodel if isinstance(comodel, str) or comodel is None else comodel._name
-    if own != bound.model._name or not field.stored:
+    if not (isinstance(field, Relation) and points_at(field, bound.model) and field.stored):
         raise DomainError(
             f"{bound.model._name} is no tree: {name!r} is no relation to itself; name the one that "
             f"is in _parent_name"
         )
     return name
+
+
+def tree_of(bound: BoundModel) -> BoundModel:
+    """Return the model of all nodes of a model's tree.
+
+    It is a base class where a class of a family has its parents among all classes.
+    """
+    return target_of(bound.app, bound.schema.fields[parent_name(bound)])
 
 
 async def walk(
@@ -51,8 +59,9 @@ async def walk(
 
     A feature that stores paths may answer instead, with fewer queries.
     """
+    bound = tree_of(bound)
     parent = parent_name(bound)
-    env = env.replace(system=True, reason=_REASON)
+    env = env.as_system(_REASON)
     if bound.reading is not None and bound.reading.below is not None and not upwards:
         known = await bound.reading.below(bound, env, list(dict.fromkeys(starts)))
         if known is not None:

@@ -7,21 +7,20 @@ loaded; the server then takes the first records of each parent, with one query.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from earnorm.domain import Domain, condition
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import DomainError
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.relational import Many2one, Relation, ToMany
-from earnorm.kernel import searches
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import REQUEST, Operation, Options
-from earnorm.kernel.requests import Request
+from earnorm.kernel.serving import searches
+from earnorm.kernel.serving.requests import Request
 from earnorm.model.reading.across import ACROSS, Across
 from earnorm.model.reading.fetch import Fetch
-from earnorm.model.reading.hydrate import fill, hydrate, states_of
+from earnorm.model.reading.hydrate import fill, hydrate
 from earnorm.model.reading.ordering import order_of
 from earnorm.model.relations.ghosts import (
     RELATIONS,
@@ -47,8 +46,7 @@ Position = tuple[Any, int]
 """A parent's id, and the place of a record among those of this parent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """The part of a relation to load for each parent.
 
     Attributes:
@@ -124,7 +122,7 @@ class FirstOfEach(Request):
         pipeline = self._grouped(bound, op) if self.lists_of is None else self._listed(bound, op)
         documents = await holder._collection_of(op).aggregate(
             pipeline,
-            session=op.env.database_session,
+            session=op.env._database_session,
             timeout=op.options.timeout or bound.timeout,
         )
         for document in documents:
@@ -313,7 +311,7 @@ async def _listed(field: ToMany[Any], waiting: Waiting, window: Window) -> None:
     loaded.hold(unloaded.values())
     loaded.is_mixed = bound.classes is not None
     documents = [matches.documents[pk] for pk in unloaded]
-    fill([*unloaded.values()], states_of(bound, [*unloaded.values()], documents), loaded)
+    await fill(bound, [*unloaded.values()], documents, loaded)
     for parent, value in waiting:
         value._become([ghosts[pk] for pk in matches.of(parent.pk)], _part(field, window))
 
@@ -321,7 +319,7 @@ async def _listed(field: ToMany[Any], waiting: Waiting, window: Window) -> None:
 async def _through(field: Many2many[Any], waiting: Waiting, window: Window) -> None:
     """Load the first links whose records may be read, then these records: two queries."""
     record = waiting[0][0]
-    links, near, far = link_of(record._fetch.app, type(record)._name, field)
+    links, near, far = link_of(record._fetch.app, type(record), field)
     order = tuple((f"{far.name}.{path}", way) for path, way in window.order)
     if order:
         order = (*order, (far.name, 1))

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,11 +26,11 @@ from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, Validat
 from earnorm.fields.base import freeze
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.operations import REQUEST, Operation, made_by
-from earnorm.kernel.requests import Stream
+from earnorm.kernel.serving.requests import Stream
 from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch, part_of
-from earnorm.model.slots import set_fetch, set_state
+from earnorm.model.slots import pending_of, set_fetch, set_state
 from earnorm.model.validation.constraints import Rule, When, returned
 from earnorm.model.writing.incomplete import seen_whole
 from earnorm.model.writing.pending import state_before
@@ -44,7 +52,7 @@ _MOST_PROBLEMS: Final = 1000  # an update by domain may match any number of reco
 async def checked_new(
     bound: BoundModel,
     values: Sequence[Any],
-    validate: Callable[[BoundModel, Sequence[Any]], list[State]],
+    validate: Callable[[BoundModel, Sequence[Any]], Awaitable[list[State]]],
 ) -> list[State]:
     """Validate new records, check them against every rule, and return their states.
 
@@ -52,11 +60,11 @@ async def checked_new(
         ValidationError: With the problems of all records and rules.
     """
     if bound.schema.rules is None:
-        return validate(bound, values)
+        return await validate(bound, values)
     problems: list[ErrorDetail] = []
     places = list(range(len(values)))
     try:
-        states = validate(bound, values)
+        states = await validate(bound, values)
     except ValidationError as error:
         problems = error.errors()
         refused = {detail["loc"][0] for detail in problems if detail["loc"]}
@@ -64,7 +72,7 @@ async def checked_new(
         if len(values) == 1 or not refused or not places:
             raise
         try:  # the first pass may stop before it finds the problems of the other records
-            states = validate(bound, [values[place] for place in places])
+            states = await validate(bound, [values[place] for place in places])
         except ValidationError:
             raise error from None
     many = len(values) > 1
@@ -405,7 +413,7 @@ async def _call(
                 continue
             if inspect.isawaitable(result):
                 yield wait(subject, rule, result)
-            elif hasattr(subject.preview, "_changes"):
+            elif hasattr(subject.preview, "_pending"):
                 _refuse_changes(subject, rule)
 
     await _run(env, pending())
@@ -413,7 +421,7 @@ async def _call(
 
 
 def _refuse_changes(subject: ValueRow, rule: Rule) -> None:
-    if getattr(subject.preview, "_changes", None):
+    if pending_of(subject.preview).changes:
         raise TypeError(
             f"{type(subject.preview).__name__}.{rule.method}: a @constrains method checks a record and "
             f"changes nothing; @validates gives the value to store"

@@ -156,6 +156,10 @@ class Rules:
             if when in on
         ]
 
+    def validates(self, name: str) -> bool:
+        """Return whether a field has synchronous ``@validates`` methods."""
+        return name in self._sync
+
     def late(self, when: When, names: Iterable[str]) -> list[tuple[str, Callable[[Any], Any]]]:
         """Return the asynchronous validators of these fields, each with its field's name."""
         return [(n, call) for n in names for on, call in self._late.get(n, ()) if when in on]
@@ -172,6 +176,17 @@ class Rules:
         if when == "create":
             return self._of_new
         return [rule for rule in self.constraints if rule.concerns(when, written)]
+
+
+def validate_alike(one: type[Structure], other: type[Structure], name: str) -> bool:
+    """Return whether two classes of a family certainly validate an assigned value in the same way.
+
+    A method may call others that a subclass overrides, so one that a class only inherits counts, too.
+    """
+    if one._schema.fields.get(name) is not other._schema.fields.get(name):
+        return False
+    rules = (one._schema.rules, other._schema.rules)
+    return not any(own is not None and own.validates(name) for own in rules)
 
 
 def rules_of(cls: type[Structure]) -> Rules | None:
@@ -225,19 +240,15 @@ def _refuse_nested(cls: type[Structure]) -> bool:
     has_late = False
     for field in cls._schema.stored:
         has_late = has_late or bool(field.async_validators)
-        inner_field = field if not hasattr(cls, "save") else _item_of(field)
+        inner_field = field if not hasattr(cls, "save") else field.contents().each
         while inner_field is not None:
             if inner_field.async_validators:
                 raise TypeError(
                     f"{cls.__name__}.{field.name}: asynchronous validators stand on a model's own field, "
                     f"not on the items of one nor inside an embedded object"
                 )
-            inner_field = _item_of(inner_field)
+            inner_field = inner_field.contents().each
     return has_late
-
-
-def _item_of(field: Any) -> Field[Any, Any] | None:
-    return getattr(field, "_item", None) or getattr(field, "_values", None)
 
 
 # -- @validates -----------------------------------------------------------------------------------

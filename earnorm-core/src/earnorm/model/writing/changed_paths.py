@@ -17,6 +17,7 @@ from earnorm.exceptions import ConcurrencyError, ValidationError
 from earnorm.fields.base import MISSING, Field, is_embedded
 from earnorm.kernel.operations import Update
 from earnorm.model.reading.fetch import Part, part_of
+from earnorm.model.slots import pending_of
 from earnorm.model.writing.pending import changed_fields, same, stored_before
 from earnorm.model.writing.snapshots import Snapshot
 
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 def note_paths(sent: Snapshot) -> None:
     """Note in the snapshots of loaded objects which of their fields have changed."""
     structure = sent.structure
-    changes = getattr(structure, "_changes", ())
-    originals = getattr(structure, "_originals", ())
+    pending = pending_of(structure)
     for name, part in sent.parts.items():
-        if type(part) is Snapshot and name not in changes and name not in originals:
+        is_whole = name in pending.changes or name in pending.originals
+        if type(part) is Snapshot and not is_whole:
             part.changed = changed_fields(part.structure)
             part.before = stored_before(part.structure)
             note_paths(part)
@@ -129,7 +130,7 @@ class _Paths:
         schema = type(fresh)._schema
         is_ruled = is_ruled or schema.rules is not None
         exists = condition(path, "!=", None)
-        kinds = getattr(field, "kinds", None)
+        kinds = field.contents().kinds
         if kinds is not None:  # an object of another kind may be in its place
             exists &= condition(f"{path}.{kinds.name}", "=", part.before.get(kinds.key))
         self.where = exists if self.where is Domain.TRUE else self.where & exists

@@ -46,7 +46,10 @@ def _differs(bound: BoundModel, member: BoundModel, names: set[str]) -> bool:
     fields, others = bound.schema.fields, member.schema.fields
     if any(fields.get(name) is not others.get(name) for name in names):
         return True
-    # A rule may call methods and read attributes that a subclass overrides, so it always counts.
+    # What turns the value of a derived field into others is a method, and a rule may call methods and
+    # read attributes: a subclass may override them, so these always count.
+    if any(fields[name].is_derived for name in names & fields.keys()):
+        return True
     if _has_rules(bound, names) or _has_rules(member, names):
         return True
     return _steps(bound, names) != _steps(member, names)

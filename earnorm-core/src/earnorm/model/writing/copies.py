@@ -57,29 +57,28 @@ class Copies:
             error.ids = id_texts(bound, dict.fromkeys(record.pk for record in refused))
             raise error
 
-    def learn(self, bound: BoundModel, rows: Iterable[ValueRow]) -> None:
-        """Give the copies of the rows' records what was written."""
+    def learn(self, bound: BoundModel, row: ValueRow) -> None:
+        """Give the copies of a row's record what was written."""
         fields = bound.schema.fields
-        for row in rows:
-            for held in self.of(row):
-                copy: Any = held.structure
-                if not any(copy is learning for learning in row.copies):
-                    continue
-                values = {
-                    name: value
-                    if name in held.held or not fields[name].mutable
-                    # One list in two records would change in both.
-                    else fields[name].freeze(fields[name].encode(value))
-                    for name, value in row.values.items()
-                    if name in held.held or not copy._fetch.is_ghost
-                }
-                forget_taken(held, row.values)
-                settle_sent(held, values)
+        for held in self.of(row):
+            copy: Any = held.structure
+            if not any(copy is learning for learning in row.copies):
+                continue
+            values = {
+                name: value
+                if name in held.held or not fields[name].mutable
+                # One list in two records would change in both.
+                else fields[name].freeze(fields[name].encode(value))
+                for name, value in row.values.items()
+                if name in held.held or not copy._fetch.is_ghost
+            }
+            forget_taken(held, row.values)
+            settle_sent(held, values)
 
 
 def joined(
     bound: BoundModel, rows: list[ValueRow], records: Sequence[BaseModel]
-) -> tuple[list[ValueRow], Copies | None]:
+) -> tuple[list[ValueRow], Copies]:
     """Join the rows of copies of one record.
 
     Args:
@@ -88,13 +87,13 @@ def joined(
         records: All records of the set.
 
     Returns:
-        One row for each record, and the other copies if there are any.
+        One row for each record, and the other copies.
 
     Raises:
         ValidationError: Two copies have different values for one field.
     """
-    if len({record.pk for record in records}) == len(records):
-        return rows, None
+    for row in rows:  # the values of several records come together in one row
+        row.known = dict(row.known)
     first_rows: dict[Any, ValueRow] = {}
     held_by_record = {id(row.record): row.held for row in rows}
     problems: list[ErrorDetail] = []

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earnorm.exceptions import DomainError, NotFound, ValidationError, nearest
 from earnorm.fields.base import Field
 from earnorm.fields.places import Place
 from earnorm.fields.places import inside as inside_of
 from earnorm.fields.relational import Relation, ToMany
+from earnorm.kernel import pauses
 from earnorm.kernel.notes import NO_NOTES, Note
+from earnorm.kernel.pauses import free_later, parts, pause
 from earnorm.kernel.steps import Loc
-from earnorm.kernel.transactions import atomic
+from earnorm.kernel.transactions.blocks import atomic
 from earnorm.model.kinds import by_model, is_mixed
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.hydrate import hydrate
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from earnorm.model.schema import Schema
 
 
-@dataclass(frozen=True, slots=True)
-class NewRecord:
+class NewRecord(NamedTuple):
     """The values of a record that is not stored yet.
 
     As the value of a link it is the record that is created with the one that points at it.
@@ -63,7 +63,9 @@ async def copies(records: Sequence[BaseModel], default: Mapping[str, Any]) -> li
     for position, copy in enumerate(new):
         groups.setdefault(copy.bound, []).append(position)
     if len(groups) == 1:
-        return await (await prepared_copies(new)).execute()
+        made_alike = await (await prepared_copies(new)).execute()
+        free_later(new)
+        return made_alike
     creations = [
         await prepared_copies([new[p] for p in positions], [(p,) for p in positions])
         for positions in groups.values()
@@ -106,6 +108,8 @@ async def prepared_copies(
 async def _copies_of(records: Sequence[BaseModel], default: Mapping[str, Any]) -> list[NewRecord]:
     """Return the values of the copies, in the order of the records."""
     records = await _of_known_classes(records)
+    if len(records) > pauses.EVERY:
+        await pause()
     if is_mixed(records):
         copy_of = {
             id(record): copy
@@ -115,47 +119,82 @@ async def _copies_of(records: Sequence[BaseModel], default: Mapping[str, Any]) -
         return [copy_of[id(record)] for record in records]
     bound = env_of(records).app.bind(type(records[0]))
     fields = [field for field in _copied_fields(bound) if field.name not in default]
-    missing = [record for record in records if not _has_all(record, fields)]
+    missing: list[BaseModel] = []
+    for part in parts(records):
+        for record in part:
+            if not _has_all(record, fields):
+                missing.append(record)
+        if part is not records:
+            await pause()
     names = frozenset({"_id", *(field.name for field in fields)})
     stored = await read_stored(bound, missing, names) if missing else {}
     links = _links_to_copy(bound)
-    values = [
-        {
-            field.name: _value(_source(record, field, stored), field)
-            if field.name not in _parts(record)
-            else _completed(record, field, stored[record.pk])
-            for field in fields
-            if field.name not in links and field.name in _source(record, field, stored).__dict__
-        }
-        for record in records
-    ]
+    own_fields = [field for field in fields if field.name not in links]
+    values: list[dict[str, Any]] = []
+    marks: list[_Marks] = []
+    for part in parts(records):
+        for record in part:
+            values.append(_values_of(record, own_fields, stored))
+            marks.append(_marks_of(record))
+        if part is not records:
+            await pause()
     for link in (field for field in fields if field.name in links):
         await _copy_targets(link, [_source(record, link, stored) for record in records], values)
-    return [
-        _new_record(bound, own, default, record, fields)
-        for own, record in zip(values, records, strict=True)
-    ]
+    new: list[NewRecord] = []
+    complete = {field.name for field in fields if _is_complete(field)}
+    for of_part, marks_of_part in zip(parts(values), parts(marks), strict=True):
+        new += [
+            _new_record(bound, own, default, own_marks, complete)
+            for own, own_marks in zip(of_part, marks_of_part, strict=True)
+        ]
+        if of_part is not values:
+            await pause()
+    return new
+
+
+_Marks = tuple[Collection[str], Collection[str], bool]
+"""The names of a record's changed fields, those of them that were not validated, and if it is stored."""
+
+
+def _marks_of(record: BaseModel) -> _Marks:
+    changed = changed_fields(record)
+    return changed, unvalidated(record, changed) if changed else (), record.is_stored
+
+
+def _values_of(
+    record: BaseModel, fields: Iterable[Field[Any, Any]], stored: Mapping[Any, Any]
+) -> dict[str, Any]:
+    """Return the values of the copy of one record."""
+    parts, values = _parts(record), dict[str, Any]()
+    for field in fields:
+        source = _source(record, field, stored)
+        if field.name in source.__dict__:
+            values[field.name] = (
+                _value(source, field)
+                if field.name not in parts
+                else _completed(record, field, stored[record.pk])
+            )
+    return values
 
 
 def _new_record(
     bound: BoundModel,
     own: dict[str, Any],
     default: Mapping[str, Any],
-    record: BaseModel,
-    fields: Iterable[Field[Any, Any]],
+    marks: _Marks,
+    complete: Collection[str],
 ) -> NewRecord:
     """Return the copy of one record, with the names of the values that are not validated again."""
-    changed = changed_fields(record)
-    pending = unvalidated(record, changed) if changed else ()
+    changed, pending, is_stored = marks
     known = {
-        field.name: value
-        for field in fields
-        if (value := own.get(field.name)) is not None
-        and field.name not in pending
+        name: value
+        for name, value in own.items()
+        if name in complete
+        and value is not None
+        and name not in pending
         and not isinstance(value, NewRecord)
-        and _is_complete(field)
     }
-    copied = known.keys() - set(changed) if record.is_stored else ()
+    copied = known.keys() - set(changed) if is_stored else ()
     return NewRecord(bound, {**own, **default}, known, copied)
 
 
@@ -266,11 +305,11 @@ def _is_complete(field: Field[Any, Any]) -> bool:
 def _copied(field: Field[Any, Any], stored: Any) -> Any:
     """Give the fields with ``copy=False`` in the embedded objects of a stored value their defaults."""
     if isinstance(stored, list):
-        item: Any = getattr(field, "_item", field)
+        item = field.contents().items or field
         return [_copied(item, entry) for entry in stored]
     if not isinstance(stored, dict):
         return stored
-    values: Any = getattr(field, "_values", None)
+    values = field.contents().values
     if values is not None:
         return {key: _copied(values, entry) for key, entry in stored.items()}
     schema: Schema | None = None if field.structure is None else field.structure._schema
@@ -304,7 +343,9 @@ async def read_stored(
     """
     pks = list(dict.fromkeys(record.pk for record in records))
     documents = await by_ids(bound, "_id", pks, fields=names, notes=notes)
-    stored = {record.pk: record for record in hydrate(bound, documents, names)}
+    if len(documents) > pauses.EVERY:
+        await pause()
+    stored = {record.__dict__["_id"]: record for record in hydrate(bound, documents, names)}
     if len(stored) < len(pks):
         raise NotFound(
             f"{bound.model._name}: {len(pks) - len(stored)} of {len(pks)} records do not exist any more"
@@ -321,6 +362,8 @@ async def read_values(
     for name in wanted or ():
         if name not in known and name not in ("id", "pk"):
             raise DomainError(f"{model._name} has no field {name!r}{nearest(name, known)}")
+        if name in known and known[name].secret:
+            raise DomainError(f"{model._name}.{name} is secret, and shown nowhere")
     if not records:
         return []
     unsaved = [position for position, record in enumerate(records) if not record.is_stored]
@@ -334,7 +377,13 @@ async def read_values(
     if wanted is not None:
         names = frozenset({"_id", *(name for name in wanted if name not in ("id", "pk"))})
     stored = await read_stored(bound, records, names)
-    return [_as_dict(stored[record.pk], wanted) for record in records]
+    rows: list[dict[str, Any]] = []
+    for part in parts(records):
+        for record in part:
+            rows.append(_as_dict(stored[record.pk], wanted))
+        if part is not records:
+            await pause()
+    return rows
 
 
 def _as_dict(record: BaseModel, wanted: Sequence[str] | None) -> dict[str, Any]:

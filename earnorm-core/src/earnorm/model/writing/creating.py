@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
@@ -13,20 +13,36 @@ from weakref import WeakSet
 
 from bson import ObjectId
 
-from earnorm.exceptions import ConcurrencyError, ErrorDetail, ValidationError, located
+from earnorm.exceptions import (
+    ConcurrencyError,
+    DuplicateKey,
+    ErrorDetail,
+    ValidationError,
+    located,
+)
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.relational import is_record
-from earnorm.kernel.durable import LATER, tell
+from earnorm.kernel import pauses
 from earnorm.kernel.environment import current_env, find_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation
+from earnorm.kernel.pauses import (
+    Finishing,
+    each_part,
+    free_later,
+    parts,
+    pause,
+)
+from earnorm.kernel.serving.sending import ARRIVAL, Arrival
 from earnorm.kernel.steps import Loc, Way
+from earnorm.kernel.transactions.durable import LATER, tell
 from earnorm.kernel.value_steps import NOTHING, ValueBatch, ValueRow, ValueSteps, ValueWays
 from earnorm.model.identity import draw_ids, find_id
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.validation.checking import checked_new
-from earnorm.model.writing.handing_back import give_new, on_its_way
+from earnorm.model.writing.handing_back import give_new, on_its_way, unload_unknown
+from earnorm.model.writing.in_doubt import note_interrupted, refuse_stored
 from earnorm.model.writing.objectids import object_ids
 from earnorm.model.writing.pending import changed_fields, unvalidated
 from earnorm.model.writing.pipeline import carry_out, check_new, names_of, together
@@ -40,9 +56,11 @@ if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
 
 
-Checked: TypeAlias = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 Values: TypeAlias = Sequence["Mapping[str, Any] | BaseModel"]
 Held: TypeAlias = "Sequence[Snapshot | None] | None"
+Checked: TypeAlias = tuple[list[dict[str, Any]], list[dict[str, Any]], Held]
+Given: TypeAlias = tuple[dict[str, Any], Mapping[str, Any]]
+"""The values given for one new record, and those of them that are validated."""
 
 
 async def create(
@@ -59,8 +77,7 @@ async def create(
         return []
     steps = bound.ways.create
     if steps is None or not steps.concern(names_of(values)):
-        held = None if set(map(type, values)) == {dict} else snapshots(values)
-        states, documents = await checked_documents(bound, values)
+        states, documents, held = await checked_documents(bound, values)
         return await store(bound, values, states, documents, notes=notes, held=held)
     return await (await prepared(bound, values, notes=notes)).execute()
 
@@ -82,8 +99,8 @@ async def prepared_with(
     for name in ("_id", "id"):
         if values.get(name) is not None:
             record._id = values.pop(name)  # refused where another id is fixed
-    own, known = _given(bound, 0, record, [record])
-    held = snapshots([record])
+    held = [_snapshot(record)]
+    own, known = _given(bound, (), record, [record])
     creation = await prepared(bound, [{**own, **values}], locs, notes=notes, known=[known])
     creation.values, creation.held = [record], held
     return creation
@@ -135,7 +152,13 @@ class Creation:
 
     async def execute(self) -> list[Any]:
         """Write all or nothing; return the records in the order of the values."""
-        return await self.run() if self.batch is None else await together(self.batch, self.run)
+        if self.batch is None:
+            return await self.run()
+        return await together(self.batch, self.run, self._queues_for())
+
+    def _queues_for(self) -> Iterator[tuple[str, Any]]:
+        op = Operation("create", self.bound.model, current_env(), values=self.documents)
+        yield from self.bound.queues_for(op)
 
     async def run(self) -> list[Any]:
         """Write all; the caller has opened a transaction where one is needed."""
@@ -143,6 +166,7 @@ class Creation:
             await self._store()
         else:
             await carry_out(self.batch, self._store)
+            free_later([*self.batch.rows])
         return self.records
 
     async def _store(self) -> None:
@@ -199,10 +223,9 @@ async def prepared(
     steps = _STEPS[way](bound.ways)
     if copied:
         steps = steps or ValueSteps(())
-    held = None if set(map(type, values)) == {dict} else snapshots(values)
     if steps is None or not (copied or steps.concern(names_of(values))):
         try:
-            states, documents = await checked_documents(bound, values, known)
+            states, documents, held = await checked_documents(bound, values, known)
         except ValidationError as error:
             if locs is None:
                 raise
@@ -211,21 +234,28 @@ async def prepared(
     given_locs = locs
     if locs is None:
         locs = [(place,) for place in range(len(values))] if len(values) > 1 else [()]
+    held, taken = await _take(bound, values)
+    if len(values) > pauses.EVERY:
+        await pause()
     rows: list[ValueRow] = []
-    for position, value in enumerate(values):
-        given, known_values = _given(bound, position, value, values)
-        row = ValueRow(dict(given), locs[position], value if is_record(value) else None)
-        row.known = known[position] if known else known_values
-        if copied:
-            row.copied = copied[position]
-        rows.append(row)
+    for part in parts(values):
+        for value in part:
+            position = len(rows)
+            given, known_values = _of(taken[position])
+            row = ValueRow(dict(given), locs[position], value if is_record(value) else None)
+            row.known = known[position] if known else known_values
+            if copied:
+                row.copied = copied[position]
+            rows.append(row)
+        if part is not values:
+            await pause()
     steps_way = Way.CREATE if way is Way.UPSERT else way
     batch = ValueBatch(current_env(), steps_way, bound.view, rows, is_new=True)
     done = {id(rows[position]): way for position in passed}
     try:
         as_given = await check_new(bound, steps, batch, give_ids, done)
         states = [row.values for row in rows]
-        documents = documents_of(bound, states)
+        documents = await documents_of(bound, states)
     finally:
         # The links are in the documents now; if one of these records is never stored, no other
         # document may link to it.
@@ -241,10 +271,39 @@ _STEPS: Mapping[Way, Callable[[ValueWays], ValueSteps | None]] = {
 }
 
 
-def snapshots(values: Values) -> Held:
-    """Return a snapshot of each given record, and None for each dict."""
-    records: Sequence[Any] = values
-    return [Snapshot(v, list(v.__dict__), deep=True) if is_record(v) else None for v in records]
+async def _take(
+    bound: BoundModel, values: Values
+) -> tuple[Held, Sequence[Given | ValidationError]]:
+    """Return a snapshot of each given record, and the values given for each, or the problem of them.
+
+    A record's snapshot is taken together with its values, so that no change comes between them.
+    """
+    if _are_dicts(values):
+        return None, [(dict(value), NOTHING) for value in values]
+    held: list[Snapshot | None] = []
+    taken: list[Given | ValidationError] = []
+    many = len(values) > 1
+    for part in parts(values):
+        for value in part:
+            held.append(_snapshot(value) if is_record(value) else None)
+            try:
+                taken.append(_given(bound, (len(taken),) if many else (), value, part))
+            except ValidationError as error:
+                taken.append(error)
+        if part is not values:
+            await pause()
+    return held, taken
+
+
+def _of(taken: Given | ValidationError) -> Given:
+    """Return the values that were taken, or raise their problem."""
+    if isinstance(taken, ValidationError):
+        raise taken
+    return taken
+
+
+def _snapshot(record: Any) -> Snapshot:
+    return Snapshot(record, list(record.__dict__), deep=True)
 
 
 def _empty_records(bound: BoundModel, values: Values, are_dicts: bool) -> list[Any]:
@@ -290,20 +349,34 @@ async def store(
         op = on_its_way(bound, op, Way.CREATE, [])
     unsaved: list[Any] = [] if are_dicts else [value for value in values if is_record(value)]
     numbers: Collection[int] = ()
+    arrival = Arrival()
+    if len(unsaved) > pauses.EVERY:
+        await pause()
     if unsaved:
         _refuse_twice(bound, unsaved)
-        touch(env, unsaved)
         numbers = set(map(id, unsaved))
         _BEING_STORED.update(numbers)
+        op = op.with_note(ARRIVAL, arrival)
     later = op.notes.get(LATER)
     try:
+        if unsaved:
+            await touch(env, unsaved)
         await env.app.execute(op)
-        adopt(bound, records, states, op, held, given)
+        await adopt(bound, records, states, op, held, given)
+    except BaseException as error:
+        if unsaved:
+            note_interrupted(env, records, error, arrival)
+            if isinstance(error, DuplicateKey) and not arrival.has_arrived:
+                refuse_stored(bound, unsaved, error)
+        raise
     finally:
         if numbers:
             _BEING_STORED.difference_update(numbers)
         if later:
             await tell(later)
+    if len(records) > pauses.EVERY:
+        free_later([*documents])
+        free_later([*(held or ())])
     return records
 
 
@@ -322,14 +395,14 @@ def is_made(record: BaseModel) -> bool:
 
 def _refuse_twice(bound: BoundModel, unsaved: Sequence[Any]) -> None:
     for record in unsaved:
-        if record.is_stored or id(record) in _BEING_STORED:
+        if hasattr(record, "_fetch") or id(record) in _BEING_STORED:
             raise ConcurrencyError(
                 f"{bound.model._name}: another task saves this new record at the same time, and one "
                 f"document is made of it; await that save() first"
             ).coded("being_stored")
 
 
-def adopt(
+async def adopt(
     bound: BoundModel,
     records: Sequence[BaseModel],
     states: Sequence[dict[str, Any]],
@@ -347,22 +420,34 @@ def adopt(
         held: The snapshots of those that the program held before, None for others.
         given: The values of each as they were given, for a rollback; None if the states are that.
     """
-    transaction = op.env.transaction
-    if transaction is not None:
-        transaction.created(records, map(duplicate, states if given is None else given))
-    give_new(bound.schema, states, op)
+    transaction, finishing = op.env.transaction, Finishing()
     fetch = Fetch(bound.app)
+    start = 0
+    for part in parts(records):
+        end = start + len(part)
+        states_of_part = states if part is records else states[start:end]
+        if transaction is not None:
+            as_given = states_of_part if given is None else given[start:end]
+            transaction.created(part, map(duplicate, as_given))
+        is_unknown = give_new(bound.schema, states_of_part, op)
+        if held is None:
+            deque(map(set_state, part, states_of_part), maxlen=0)
+        else:
+            for record, state, sent in zip(part, states_of_part, held[start:end], strict=True):
+                if sent is None:
+                    set_state(record, state)
+                else:
+                    settle_new(sent, state)
+        deque(map(set_fetch, part, repeat(fetch)), maxlen=0)
+        if is_unknown:
+            unload_unknown(part, op)
+        start = end
+        if part is not records:
+            await finishing.pause()
     if bound.schema.relations and len(records) > 1:
         fetch.hold(records)
-    if held is None:
-        deque(map(set_state, records, states), maxlen=0)
-    else:
-        for record, state, sent in zip(records, states, held, strict=True):
-            if sent is None:
-                set_state(record, state)
-            else:
-                settle_new(sent, state)
-    deque(map(set_fetch, records, repeat(fetch)), maxlen=0)
+    if finishing.cancelled is not None:
+        raise finishing.cancelled
 
 
 async def checked_documents(
@@ -370,7 +455,7 @@ async def checked_documents(
     values: Sequence[Mapping[str, Any] | BaseModel],
     known: Sequence[Mapping[str, Any]] = (),
 ) -> Checked:
-    """Return the states of new records, each with its id, and their stored forms.
+    """Return the states of new records, each with its id, their stored forms, and their snapshots.
 
     Args:
         bound: Their model.
@@ -380,16 +465,32 @@ async def checked_documents(
     Raises:
         ValidationError: With every problem of the batch and its position.
     """
-    validate = partial(checked_states, known=known) if known else checked_states
-    states = await checked_new(bound, values, validate)
-    give_ids(bound, states)
-    return states, documents_of(bound, states)
+    held: Held = None
+    if not known and _are_dicts(values):  # the common case needs no loop over the values
+        states = await checked_new(bound, values, _validated)
+    else:
+        held, taken = await _take(bound, values)
+        if known:
+            taken = [(_of(each)[0], own) for each, own in zip(taken, known, strict=True)]
+        states = await checked_new(bound, taken, _checked_states)
+    if len(states) <= pauses.EVERY:
+        give_ids(bound, states)
+    else:
+        await each_part(partial(give_ids, bound), states)
+    return states, await documents_of(bound, states), held
 
 
-def documents_of(bound: BoundModel, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def documents_of(bound: BoundModel, states: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the stored forms of validated states."""
     schema = bound.schema
-    return states if schema.is_flat else [schema.document(state) for state in states]
+    if schema.is_flat:
+        return states
+    documents: list[dict[str, Any]] = []
+    for part in parts(states):
+        documents += map(schema.document, part)
+        if part is not states:
+            await pause()
+    return documents
 
 
 def _are_dicts(
@@ -398,58 +499,62 @@ def _are_dicts(
     return set(map(type, values)) == {dict}
 
 
-def checked_states(
-    bound: BoundModel,
-    values: Sequence[Mapping[str, Any] | BaseModel],
-    known: Sequence[Mapping[str, Any]] = (),
+async def _checked_states(
+    bound: BoundModel, taken: Sequence[Given | ValidationError]
 ) -> list[dict[str, Any]]:
     """Return the validated states.
 
     A record's constructor and its assignments have validated its values, so only those that were
     refused, or were changed in place since, are validated again.
     """
-    if _are_dicts(values) and not known:  # the common case needs no loop over the values
-        return _validate(bound, values, range(len(values)), values)
     plain: list[tuple[int, Mapping[str, Any]]] = []
-    states: list[dict[str, Any]] = [{}] * len(values)
+    states: list[dict[str, Any]] = [{}] * len(taken)
     problems: list[ErrorDetail] = []
-    for position, value in enumerate(values):
-        given, known_values = _given(bound, position, value, values)
-        known_values = known[position] if known else known_values
-        if not known_values or not known_values.keys() <= given.keys():
-            plain.append((position, given))
-            continue
-        try:
-            states[position] = bound.schema.validate_others(given, known_values, "create")
-        except ValidationError as error:
-            loc = (position,) if len(values) > 1 else ()
-            problems += located(error.errors(), *loc)
+    many = len(taken) > 1
+    numbered = [*enumerate(taken)]
+    for part in parts(numbered):
+        for position, each in part:
+            given, known = _of(each)
+            if not known or not known.keys() <= given.keys():
+                plain.append((position, given))
+                continue
+            try:
+                states[position] = bound.schema.validate_others(given, known, "create")
+            except ValidationError as error:
+                problems += located(error.errors(), *((position,) if many else ()))
+        if part is not numbered:
+            await pause()
     if plain:
         try:
-            checked = _validate(bound, [value for _, value in plain], [p for p, _ in plain], values)
+            batch, positions = [value for _, value in plain], [p for p, _ in plain]
+            checked = await _validate(bound, batch, positions, many=many)
         except ValidationError as error:
             problems += error.errors()
         else:
             for (position, _), state in zip(plain, checked, strict=True):
                 states[position] = state
     if problems:
-        problems.sort(key=lambda detail: int(detail["loc"][0]) if len(values) > 1 else 0)
+        problems.sort(key=lambda detail: int(detail["loc"][0]) if many else 0)
         raise ValidationError(bound.schema.name, problems)
     return states
 
 
-def _given(
-    bound: BoundModel, position: int, value: Any, values: Sequence[object]
-) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Return the values given for one new record, and those of them that are validated."""
+def _given(bound: BoundModel, loc: Loc, value: Any, values: Sequence[object]) -> Given:
+    """Return the values given for one new record, and those of them that are validated.
+
+    Args:
+        bound: The model.
+        loc: The position of the value in the caller's input.
+        value: A dict or an unsaved record.
+        values: The values that get an id together, this one among them.
+    """
     if isinstance(value, Mapping):
         return dict(value), NOTHING
     base = bound.model._base or bound.model
     if not isinstance(value, base):
-        kind = type(value).__name__
-        raise _error(bound, position, f"a {kind} is no dict and no {base.__name__}", values)
+        raise _error(bound, loc, f"a {type(value).__name__} is no dict and no {base.__name__}")
     if value.is_stored:
-        raise _error(bound, position, "is stored already; save() or write() it", values)
+        raise _error(bound, loc, "is stored already; save() or write() it")
     record: Any = value
     if record._name != bound.model._name:
         kind, name = type(value).__name__, record._name
@@ -457,7 +562,7 @@ def _given(
             f"a {kind} is a record of {name}, which has fields and rules of its own: "
             f"'await record.save()', or {kind}.create(record)"
         )
-        raise _error(bound, position, message, values)
+        raise _error(bound, loc, message)
     if find_id(record) is None:
         draw_ids([v for v in values if isinstance(v, base) and not v.is_stored])
     is_foreign = type(record) is not bound.model  # made before this App was started
@@ -518,35 +623,54 @@ def _loaded_values(record: Any, names: Collection[str] | None = None) -> dict[st
     return values | {n: v for n, v in state.items() if n not in schema.fields and v is not None}
 
 
-def _validate(
+async def _validated(
+    bound: BoundModel, values: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    if len(values) == 1:
+        return [bound.schema.validate(values[0])]
+    return await _validate(bound, values, range(len(values)), many=True)
+
+
+async def _validate(
     bound: BoundModel,
     batch: Sequence[Mapping[str, Any]],
     positions: Sequence[int],
-    values: Sequence[object],
+    *,
+    many: bool,
 ) -> list[dict[str, Any]]:
-    if len(values) == 1:
+    """Validate values into states.
+
+    Args:
+        bound: The model.
+        batch: The values.
+        positions: Their positions in the caller's list, which the errors name.
+        many: The caller's list has several.
+    """
+    if not many:
         return [bound.schema.validate(batch[0])]
-    try:
-        return bound.schema.validate_many(batch)
-    except ValidationError as error:
-        # The error names positions in the caller's list, which may hold records among the dicts.
-        raise ValidationError(
-            error.subject,
-            [
-                {**d, "loc": (positions[int(d["loc"][0])], *d["loc"][1:])} if d["loc"] else d
-                for d in error.errors()
-            ],
-        ) from None
+    states: list[dict[str, Any]] = []
+    problems: list[ErrorDetail] = []
+    for part, places in zip(parts(batch), parts(positions), strict=True):
+        try:
+            states += bound.schema.validate_many(part)
+        except ValidationError as error:
+            for detail in error.errors():
+                placed = detail.copy()
+                if detail["loc"]:
+                    placed["loc"] = (places[int(detail["loc"][0])], *detail["loc"][1:])
+                problems.append(placed)
+        if part is not batch:
+            await pause()
+    if problems:
+        raise ValidationError(bound.schema.name, problems)
+    return states
 
 
-def _error(
-    bound: BoundModel, position: int, message: str, values: Sequence[object]
-) -> ValidationError:
-    loc = (position,) if len(values) > 1 else ()
+def _error(bound: BoundModel, loc: Loc, message: str) -> ValidationError:
     return ValidationError(bound.model._name, [{"loc": loc, "msg": message, "type": "type"}])
 
 
-def give_ids(bound: BoundModel, states: list[dict[str, Any]]) -> None:
+def give_ids(bound: BoundModel, states: Sequence[dict[str, Any]]) -> None:
     """Give an id to every state that has none, and put given ones into their stored form."""
     field = bound.schema.fields["_id"]
     if field.converts:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
-from earnorm.fields.base import MISSING
-from earnorm.kernel.durable import LATER, Waiting
-from earnorm.kernel.held_records import HOLDERS, note_settled
+from earnorm.fields.base import MISSING, freeze, is_embedded
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import Operation, Update
 from earnorm.kernel.steps import HAND_BACK, UNKNOWN, WAY, HandBack, Way
-from earnorm.model.reading.fetch import Fetch
-from earnorm.model.slots import set_fetch
+from earnorm.kernel.transactions.durable import LATER, Waiting
+from earnorm.kernel.transactions.held_records import HOLDERS, note_settled
+from earnorm.model.reading.fetch import Fetch, part_of
+from earnorm.model.slots import pending_of, set_fetch
 from earnorm.model.writing.pending import arrive
 
 if TYPE_CHECKING:
@@ -40,19 +41,25 @@ def on_its_way(
             when the records have learned that they are written, also if the write fails.
         records: The records of a write that wait for values.
     """
+    if not bound.has_document_steps and (later is None or op.name in bound.unheard):
+        return op
     notes: dict[Note[Any], Any] = {**op.notes}
     if bound.has_document_steps:
         notes[WAY], notes[HAND_BACK] = way, HandBack(records)
     if later is not None and op.name not in bound.unheard:
         notes[LATER] = later
-    return op if len(notes) == len(op.notes) else op.replace(notes=notes)
+    return replace(op, notes=notes)
 
 
-def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) -> None:
-    """Put the values that steps filled in into the states of new records."""
-    back = op.notes.get(HAND_BACK)
+def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) -> bool:
+    """Put the values that steps filled in into the states of new records.
+
+    Returns:
+        Whether a value of one is not known; :func:`unload_unknown` is for them when they are made.
+    """
+    back, is_unknown = op.notes.get(HAND_BACK), False
     if back is None:
-        return
+        return False
     fields = schema.fields
     for name, value in back.common.items():
         for state in states:
@@ -61,8 +68,23 @@ def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) ->
     if back.own:
         for state in states:
             for name, value in back.own.get(state["_id"], {}).items():
-                # A value that cannot change in place needs no copy.
-                state[name] = fields[name].freeze(value) if fields[name].mutable else value
+                if value is UNKNOWN:
+                    state.pop(name, None)
+                    is_unknown = True
+                else:
+                    # A value that cannot change in place needs no copy.
+                    state[name] = fields[name].freeze(value) if fields[name].mutable else value
+    return is_unknown
+
+
+def unload_unknown(records: Iterable[Any], op: Operation) -> None:
+    """Make those fields of new records not loaded whose values are not known."""
+    handed_back = op.notes[HAND_BACK].own
+    for record in records:
+        own = handed_back.get(record.__dict__["_id"], {})
+        unknown = frozenset(name for name, value in own.items() if value is UNKNOWN)
+        if unknown:
+            unload(record, unknown)
 
 
 def give_written(
@@ -90,16 +112,59 @@ def give_written(
         return
     if HOLDERS:
         note_settled(record)
-    has = record._fetch.has
+    knows = record._fetch.knows
     unsaved = _computed_from_unsaved(record, () if is_settled else update.keys)
     for name, value in back.of(record.pk).items():
-        if not has(name) or name in unsaved:
+        if not knows(name) or name in unsaved:
             continue
         if value is not UNKNOWN:
-            arrive(record, name, value)
+            if name in record._fetch.parts and not _arrive_inside(record, name, value):
+                load_whole(record, name)
+            if name not in record._fetch.parts:
+                arrive(record, name, value)
         elif not was_read_after:
             arrive(record, name, MISSING)  # a pending change of it stays
             unload(record, frozenset({name}))
+
+
+def _arrive_inside(structure: Any, name: str, value: Any) -> bool:
+    """Give an object of which only some fields were fetched their values in a stored one.
+
+    Returns:
+        False if there is no such object any more, or the field holds something else.
+    """
+    held = structure.__dict__.get(name)
+    if type(value) is not dict or not is_embedded(held) or part_of(held) is None:
+        return False
+    fresh: Any = type(structure)._schema.fields[name].decode(freeze(cast("Any", value)))
+    if type(fresh) is not type(held):
+        return False
+    part: Any = held._fetch
+    for inner in type(held)._schema.stored:
+        own = inner.name
+        if part.knows(own) or own in held.__dict__:
+            stored = fresh.__dict__.get(own, MISSING)
+            if not (own in part.parts and _arrive_inside(held, own, stored)):
+                arrive(held, own, stored)
+    return True
+
+
+def load_whole(record: Any, name: str) -> None:
+    """Make a field of which only a part was fetched one that is loaded."""
+    fetch = record._fetch
+    loaded = Fetch(fetch.app, None if fetch.loaded is None else fetch.loaded | {name})
+    loaded.parts = {n: part for n, part in fetch.parts.items() if n != name}
+    set_fetch(record, loaded)
+
+
+def forget(record: Any, names: frozenset[str]) -> None:
+    """Drop values that are not known any more; the fields are not loaded then."""
+    if names:
+        if HOLDERS:
+            note_settled(record)
+        for name in names:
+            arrive(record, name, MISSING)
+        unload(record, names)
 
 
 def unload(record: Any, names: frozenset[str]) -> None:
@@ -122,5 +187,5 @@ def _computed_from_unsaved(record: BaseModel, settling: Collection[str]) -> Coll
     if schema.derived is None:
         return ()
     fields = schema.fields
-    left = [n for n in getattr(record, "_changes", ()) if fields[n].db_name not in settling]
+    left = [n for n in pending_of(record).changes if fields[n].db_name not in settling]
     return schema.derived.following(left)

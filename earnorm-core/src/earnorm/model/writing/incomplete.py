@@ -13,7 +13,7 @@ from earnorm.exceptions import ErrorDetail, located
 from earnorm.fields.base import MISSING, is_embedded
 from earnorm.model.reading.fetch import Part, part_of
 from earnorm.model.reading.parts import parts_in
-from earnorm.model.slots import set_fetch
+from earnorm.model.slots import pending_of, set_fetch
 from earnorm.model.writing.pending import changed_fields, unvalidated
 from earnorm.model.writing.restoring import duplicate
 
@@ -31,7 +31,7 @@ def refused_changes(structure: Structure, names: Iterable[str]) -> list[ErrorDet
     fetch: Any = getattr(structure, "_fetch", None)
     if fetch is None or not fetch.parts:
         return []
-    changes, state = getattr(structure, "_changes", ()), structure.__dict__
+    changes, state = pending_of(structure).changes, structure.__dict__
     problems: list[ErrorDetail] = []
     for name in names:
         value: Any = state.get(name)
@@ -53,7 +53,7 @@ def refusal(part: Part) -> str:
 def changed_inside(structure: Structure, name: str) -> list[str]:
     """Return the paths of what has changed in a field: its name, or paths inside a loaded object."""
     value: Any = structure.__dict__.get(name)
-    if part_of(value) is None or name in getattr(structure, "_changes", ()):
+    if part_of(value) is None or name in pending_of(structure).changes:
         return [name]
     return [
         f"{name}.{path}" for each in changed_fields(value) for path in changed_inside(value, each)
@@ -67,7 +67,7 @@ def mark_own(copy: Any) -> None:
         return
     set_fetch(copy, part.own)
     for name in part.parts:
-        if is_embedded(copy.__dict__.get(name)) and name not in getattr(copy, "_changes", ()):
+        if is_embedded(copy.__dict__.get(name)) and name not in pending_of(copy).changes:
             mark_own(copy.__dict__[name])
 
 
@@ -95,8 +95,8 @@ def completed(value: Any, whole: Any) -> Any:
             continue
         whole.__dict__[name] = duplicate(below)
         if name in pending:
-            whole._changes_or_new()[name] = MISSING
-            whole._unchecked_or_new().add(name)
+            whole._pending_or_new().changes[name] = MISSING
+            whole._pending_or_new().refuse(name)
     return whole
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from earnorm.domain import OPERATORS, Domain, condition, to_filter
 from earnorm.domain.relational import asks_others
@@ -15,8 +14,7 @@ from earnorm.model.writing.bounds import works_on
 from earnorm.model.writing.places import Place, RefusedError
 
 
-@dataclass(frozen=True, slots=True)
-class Items:
+class Items(NamedTuple):
     """The items of a list that fulfil a domain.
 
     Attributes:
@@ -58,7 +56,7 @@ def item_field(place: Place) -> Embedded[Any, Any]:
         RefusedError: There is no such list, or a rule looks at the whole list or at whole objects.
     """
     field: Any = place.field
-    item = getattr(field, "_item", None)
+    item = field.contents().items
     if not isinstance(field, List) or not isinstance(item, Embedded):
         raise RefusedError(works_on("UpdateItems", "List(Embedded(…))", field))
     if "UpdateItems" in getattr(field, "refused_changes", ()):

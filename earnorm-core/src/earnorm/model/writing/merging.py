@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from earnorm.domain.paths import overlap
 from earnorm.exceptions import FieldNotLoaded, ValidationError
 from earnorm.fields.base import is_embedded
 from earnorm.fields.structured import Dict
-from earnorm.kernel.merging import overlap
 from earnorm.model.writing.places import Place, RefusedError, find_place
 from earnorm.model.writing.planning import loc_of
 from earnorm.model.writing.sending import unsaved
@@ -109,9 +109,9 @@ def _below(value: Any, field: Any, name: str) -> tuple[Any, Any]:
     if is_embedded(value):
         return getattr(value, name), type(value)._schema.fields[name]
     if isinstance(value, list):
-        return value[int(name)], getattr(field, "_item", None)
+        return value[int(name)], field and field.contents().items
     if isinstance(value, dict):
-        return value[_key(field, name)], getattr(field, "_values", None)
+        return value[_key(field, name)], field and field.contents().values
     raise LookupError(name)
 
 

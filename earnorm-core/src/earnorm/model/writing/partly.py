@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.domain import Domain
+from earnorm.domain.paths import is_position
 from earnorm.exceptions import (
     ConcurrencyError,
     DuplicateKey,
@@ -15,6 +16,7 @@ from earnorm.exceptions import (
 from earnorm.fields.base import MISSING
 from earnorm.fields.record_ids import id_text
 from earnorm.kernel.operations import Operation, PerRecord, Update, made_by
+from earnorm.kernel.pauses import parts, pause
 from earnorm.kernel.steps import HAND_BACK, UNKNOWN, HandBack
 from earnorm.kernel.value_steps import NOTHING
 from earnorm.model.reading.by_ids import by_ids
@@ -75,12 +77,15 @@ async def find_written(
         documents = {document["_id"]: document for document in existing}
         is_conditional = is_duplicate or has_conditions(op)
         back = op.notes.get(HAND_BACK) or HandBack()
-        for record, update in sent:
-            document = documents.get(record.pk)
-            if document is not None and (
-                not is_conditional or _has_arrived(record, update, document, back, unknown)
-            ):
-                written.add(record.pk)
+        for part in parts(sent):
+            for record, update in part:
+                document = documents.get(record.pk)
+                if document is not None and (
+                    not is_conditional or _has_arrived(record, update, document, back, unknown)
+                ):
+                    written.add(record.pk)
+            if part is not sent:
+                await pause()
         for pk, update in others.items():
             if pk in documents and not (update.expect or update.where is not Domain.TRUE):
                 written.add(pk)
@@ -129,7 +134,8 @@ def _has_arrived(
     fields, has = type(record)._schema.fields, record._fetch.has
     expected, inside = record._stored(), set[str]()
     for key, value in update.operators.get("$set", {}).items():
-        expected[key] = value
+        if "." not in key:
+            expected[key] = value
     added_to: set[str] = set()
     for key, number in update.operators.get("$inc", {}).items():
         if type(before := expected.get(key)) is type(number) is int:
@@ -137,8 +143,15 @@ def _has_arrived(
             added_to.add(key)
     for operands in update.operators.values():
         inside |= {key.partition(".")[0] for key in operands if "." in key}
+    changed_by_steps: set[str] = set()
     for name, value in back.of(record.pk).items():
         expected[fields[name].db_name] = value
+        changed_by_steps.add(fields[name].db_name)
+    for path, value in update.operators.get("$set", {}).items():
+        if path.partition(".")[0] not in inside - changed_by_steps or "$[" in path:
+            continue
+        if not same(_at(document, path), value):
+            return False
     for field in type(record)._schema.stored:
         key = field.db_name
         is_unknown = field.name in unknown and key not in added_to
@@ -151,3 +164,16 @@ def _has_arrived(
         if one != other and not same(one, other):
             return False
     return True
+
+
+def _at(document: Any, path: str) -> Any:
+    """Return the value at a stored path; MISSING where there is none."""
+    value = document
+    for part in path.split("."):
+        if isinstance(value, list) and is_position(part) and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, dict):
+            value = value.get(part, MISSING)
+        else:
+            return MISSING
+    return value

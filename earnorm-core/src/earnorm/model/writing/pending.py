@@ -1,12 +1,12 @@
 """The pending changes of a record: what the program has changed since memory and database agreed.
 
-Everything that notes, sends, forgets or restores a change goes through here. Two slots of a record,
-and of each embedded object, hold the *baseline*: the values that were stored when both agreed. A third
-one, ``_unchecked``, has the names of assigned values that were refused: they are kept as they were
+Everything that notes, sends, forgets or restores a change goes through here. The ``_pending`` of a
+record, and of each embedded object, holds the *baseline*: the values that were stored when both
+agreed. Its ``refused`` has the names of assigned values that were refused: they are kept as they were
 given until a write, which validates them again, raises the error.
 
-- ``_changes``: by name, the baseline of a field that was assigned.
-- ``_originals``: by name, the baseline of a value that can change in place and was read.
+- ``changes``: by name, the baseline of a field that was assigned.
+- ``originals``: by name, the baseline of a value that can change in place and was read.
 
 A baseline is MISSING (no key), a stored value, or ``Marks`` of the embedded objects in a container:
 these note their own changes, so that nothing of them is copied.
@@ -17,18 +17,23 @@ answer is there (``snapshots``). What the program has changed meanwhile stays pe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from earnorm.fields.base import MISSING, Field, Marks, is_embedded, map_inside, marked
+from earnorm.fields.refused import NO_NAMES
 from earnorm.model.reading.fetch import part_of
-from earnorm.model.slots import set_fetch, set_state
+from earnorm.model.slots import (
+    UNTOUCHED,
+    Pending,
+    pending_of,
+    set_fetch,
+    set_pending,
+    set_state,
+)
 
 if TYPE_CHECKING:
     from earnorm.model.structures import Structure
-
-_NONE: Final[Mapping[str, Any]] = {}
-
 
 # -- comparing ------------------------------------------------------------------------------------
 
@@ -55,33 +60,36 @@ def unvalidated(structure: Structure, names: Iterable[str]) -> set[str]:
     """
     schema, state = type(structure)._schema, structure.__dict__
     fields, to_many = schema.fields, schema.to_many_names
-    refused = getattr(structure, "_unchecked", ())
-    originals = getattr(structure, "_originals", _NONE)
-    pending: set[str] = set()
+    notes = pending_of(structure)
+    refused, originals = notes.refused, notes.originals
+    unchecked: set[str] = set()
     for name in names:
         if name in refused or name in to_many:
-            pending.add(name)
+            unchecked.add(name)
         elif name in originals:
             if _differs(structure, fields[name], state.get(name), originals[name]):
-                pending.add(name)
+                unchecked.add(name)
         elif is_embedded(value := state.get(name)):
             if changed_fields(value):
-                pending.add(name)
+                unchecked.add(name)
         elif (other := getattr(value, "_fetch", None)) is not None:
             own = getattr(structure, "_fetch", None)
             if own is not None and other.app is not own.app:  # the validation refuses the link
-                pending.add(name)
-    return pending
+                unchecked.add(name)
+    return unchecked
 
 
 def changed_fields(structure: Structure) -> list[str]:
     """Return the names of changed fields, those with values that changed in place included."""
-    names: list[str] = list(getattr(structure, "_changes", ()))
-    fields, state = type(structure)._schema.fields, structure.__dict__
-    for name, original in getattr(structure, "_originals", _NONE).items():
-        if name not in names and _differs(structure, fields[name], state.get(name), original):
-            names.append(name)
-    for field in type(structure)._schema.embedded:
+    pending: Pending = getattr(structure, "_pending", UNTOUCHED)  # without a call of a function
+    names: list[str] = list(pending.changes)
+    schema, state = type(structure)._schema, structure.__dict__
+    if pending.originals:
+        fields = schema.fields
+        for name, original in pending.originals.items():
+            if name not in names and _differs(structure, fields[name], state.get(name), original):
+                names.append(name)
+    for field in schema.embedded:
         value: Any = state.get(field.name)
         if isinstance(value, field.model) and field.name not in names and changed_fields(value):
             names.append(field.name)
@@ -119,24 +127,29 @@ def _has_moved(value: Any, tree: Any) -> bool:
 
 
 def note_assignment(structure: Structure, name: str) -> None:
-    """Note the baseline of a field that is about to be assigned."""
-    changes: dict[str, Any] | None = getattr(structure, "_changes", None)
-    if changes is None:
-        changes = {}
-        object.__setattr__(structure, "_changes", changes)
-    originals: dict[str, Any] = getattr(structure, "_originals", {})
+    """Note the baseline of a field that is about to be given a valid value."""
+    pending: Pending | None = getattr(structure, "_pending", None)
+    if pending is None:
+        pending = Pending()
+        set_pending(structure, pending)
+    changes, originals = pending.changes, pending.originals
     if name in originals:
         changes.setdefault(name, originals.pop(name))
     elif name not in changes:
         changes[name] = structure.__dict__.get(name, MISSING)
+    if pending.refused:
+        pending.accept(name)
 
 
 def unwritten_defaults(structure: Structure) -> frozenset[str]:
     """Return the fields whose default was read and not altered, so that it is not written."""
+    originals = pending_of(structure).originals
+    if not originals:
+        return NO_NAMES
     fields, state = type(structure)._schema.fields, structure.__dict__
     return frozenset(
         name
-        for name, original in structure._originals.items()
+        for name, original in originals.items()
         if original is MISSING and not _differs(structure, fields[name], state.get(name), original)
     )
 
@@ -145,11 +158,10 @@ def state_before(structure: Structure) -> dict[str, Any]:
     """Return the state as it was when memory and database agreed, without any unsaved change."""
     state = dict(structure.__dict__)
     schema = type(structure)._schema
-    changes: Mapping[str, Any] = getattr(structure, "_changes", _NONE)
-    originals: Mapping[str, Any] = getattr(structure, "_originals", _NONE)
+    pending = pending_of(structure)
     fetch = getattr(structure, "_fetch", None)
     parts = () if fetch is None else fetch.parts
-    for name, value in (*originals.items(), *changes.items()):
+    for name, value in (*pending.originals.items(), *pending.changes.items()):
         if value is MISSING:
             state.pop(name, None)
         elif type(value) is Marks and name in parts:
@@ -185,8 +197,8 @@ def value_before(structure: Structure, name: str) -> Any:
         KeyError: There is no such field.
     """
     field = type(structure)._schema.fields[name]
-    for baselines in ("_changes", "_originals"):
-        known: Mapping[str, Any] = getattr(structure, baselines, _NONE)
+    pending = pending_of(structure)
+    for known in (pending.changes, pending.originals):
         if name in known:
             value = known[name]
             return None if value is MISSING else field.encode(_before(field, value))
@@ -213,15 +225,17 @@ def stored_before(embedded: Structure) -> dict[str, Any]:
 
 def forget_change(structure: Structure, name: str) -> None:
     """Mark one field as stored; the next read notes its baseline."""
-    getattr(structure, "_changes", {}).pop(name, None)
-    getattr(structure, "_originals", {}).pop(name, None)
-    if hasattr(structure, "_unchecked"):
-        structure._unchecked.discard(name)
+    pending = pending_of(structure)
+    if pending is not UNTOUCHED:
+        pending.changes.pop(name, None)
+        pending.originals.pop(name, None)
+        if pending.refused:
+            pending.accept(name)
 
 
 def take_back(structure: Structure, names: Iterable[str]) -> None:
     """Give fields that were assigned their baseline again."""
-    changes: Mapping[str, Any] = getattr(structure, "_changes", _NONE)
+    changes = pending_of(structure).changes
     for name in names:
         if name in changes:
             undo_change(structure, name)
@@ -239,10 +253,12 @@ def undo_change(structure: Structure, name: str) -> None:
 
 def settle_all(structure: Structure) -> None:
     """Mark all values that an object holds as stored."""
-    getattr(structure, "_changes", {}).clear()
-    getattr(structure, "_unchecked", set()).clear()
     fields, state = type(structure)._schema.fields, structure.__dict__
-    originals: dict[str, Any] = getattr(structure, "_originals", {})
+    pending = pending_of(structure)
+    if pending is not UNTOUCHED:
+        pending.changes.clear()
+        pending.refused = NO_NAMES
+    originals = pending.originals
     for name in originals:
         originals[name] = baseline_of(fields[name], state.get(name))
         if type(originals[name]) is Marks:
@@ -264,7 +280,7 @@ def settle_inside(value: Any) -> None:
 
 
 def baseline_of(field: Field[Any, Any], value: Any) -> Any:
-    """Return the baseline of a stored value that can change in place, for ``_originals``."""
+    """Return the baseline of a stored value that can change in place, for ``originals``."""
     if field.holds_objects:
         return Marks(marked(value))
     # The copy must be new, because the value may be changed in place later.
@@ -279,12 +295,12 @@ def arrive(structure: Structure, name: str, value: Any) -> None:
         name: The field's name.
         value: The stored value; MISSING for none.
     """
-    changes: dict[str, Any] = getattr(structure, "_changes", {})
-    if name in changes:
-        changes[name] = value
+    pending = pending_of(structure)
+    if name in pending.changes:
+        pending.changes[name] = value
         return
     field = type(structure)._schema.fields[name]
-    originals: dict[str, Any] = getattr(structure, "_originals", {})
+    originals = pending.originals
     if name in originals:
         if _differs(structure, field, structure.__dict__.get(name), originals[name]):
             originals[name] = value if value is MISSING else field.freeze(field.encode(value))
@@ -293,7 +309,7 @@ def arrive(structure: Structure, name: str, value: Any) -> None:
     elif (
         field.mutable and is_embedded(held := structure.__dict__.get(name)) and changed_fields(held)
     ):
-        structure._changes_or_new()[name] = value
+        structure._pending_or_new().changes[name] = value
         return
     if value is MISSING:
         structure.__dict__.pop(name, None)

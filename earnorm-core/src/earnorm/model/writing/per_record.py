@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from earnorm.domain.values import stored
 from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.pauses import parts, pause
 from earnorm.kernel.steps import Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, ValueSteps, ValueWays
 from earnorm.model.reading.hydrate import ghosts
@@ -39,18 +39,23 @@ async def write_many(bound: BoundModel, values: Mapping[Any, Values]) -> int:
         raise ValidationError(bound.model._name, [{"loc": (), "msg": message, "type": "type"}])
     rows: list[tuple[ValueRow, Any]] = []
     seen: dict[Any, int] = {}
-    for position, (key, given) in enumerate(values.items()):
-        row, pk = ValueRow({}, (position,)), None
-        try:
-            pk, row.record = _target(bound, key)
-            if seen.setdefault(pk, position) != position:
-                raise _error(bound, f"the same record as at position {seen[pk]}", "conflict")
-            if row.record is not None and _is_mapping(given):
-                row.held = Snapshot(row.record, given)
-            row.values = given  # type: ignore[assignment] # checked and copied in checked_each()
-        except ValidationError as error:
-            row.add_problems(error.errors())
-        rows.append((row, pk))
+    items = list(values.items())
+    for part in parts(items):
+        for key, given in part:
+            position = len(rows)
+            row, pk = ValueRow({}, (position,)), None
+            try:
+                pk, row.record = _target(bound, key)
+                if seen.setdefault(pk, position) != position:
+                    raise _error(bound, f"the same record as at position {seen[pk]}", "conflict")
+                if row.record is not None and _is_mapping(given):
+                    row.held = Snapshot(row.record, given)
+                row.values = cast("dict[str, Any]", given)  # checked, copied in checked_each()
+            except ValidationError as error:
+                row.add_problems(error.errors())
+            rows.append((row, pk))
+        if part is not items:
+            await pause()
     changes, batch = await checked_each(bound, rows, Way.EACH)
     await carry_out(batch, lambda: write_each(bound, changes))
     return len(values)
@@ -120,8 +125,11 @@ async def _checked_of_class(
     for row in batch.rows:
         row.values = dict(row.values)
     plans = await check_written(bound, steps, batch, _records(bound, rows), before=before)
-    for row, plan in zip(batch.rows, plans, strict=True):
-        _refuse_unsaved(bound, row, plan)
+    for part, plans_of_part in zip(parts(batch.rows), parts(plans), strict=True):
+        for row, plan in zip(part, plans_of_part, strict=True):
+            _refuse_unsaved(bound, row, plan)
+        if part is not batch.rows:
+            await pause()
     batch.refuse()
     changes = [Change(row, pk, plan) for (row, pk), plan in zip(rows, plans, strict=True)]
     return [change for change in changes if change.plan.operators], batch
@@ -139,17 +147,20 @@ async def _checked_plain(
 ) -> list[Change]:
     """Do the work of ``checked_each`` where no step concerns the values."""
     changes: list[Change] = []
-    for row, pk in rows:
-        if row.problems:
-            continue
-        try:
-            plan = planned(bound.schema, row.values)
-        except ValidationError as error:
-            row.add_problems(error.errors())
-            continue
-        _refuse_unsaved(bound, row, plan)
-        if plan.operators:
-            changes.append(Change(row, pk, plan))
+    for part in parts(rows):
+        for row, pk in part:
+            if row.problems:
+                continue
+            try:
+                plan = planned(bound.schema, row.values)
+            except ValidationError as error:
+                row.add_problems(error.errors())
+                continue
+            _refuse_unsaved(bound, row, plan)
+            if plan.operators:
+                changes.append(Change(row, pk, plan))
+        if part is not rows:
+            await pause()
     batch.refuse()
     if bound.schema.rules is None:
         return changes
@@ -161,7 +172,7 @@ async def _checked_plain(
     plans, problems = await checked_plans(bound, given)
     if problems:
         raise ValidationError(bound.model._name, problems)
-    return [replace(change, plan=plan) for change, plan in zip(changes, plans, strict=True)]
+    return [change._replace(plan=plan) for change, plan in zip(changes, plans, strict=True)]
 
 
 def _refuse_unsaved(bound: BoundModel, row: ValueRow, plan: Plan) -> None:

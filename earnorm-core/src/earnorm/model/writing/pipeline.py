@@ -9,21 +9,27 @@ operations.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import is_
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.fields.relational import is_record
-from earnorm.kernel.held_records import HOLDERS, note_settled
+from earnorm.kernel import pauses
+from earnorm.kernel.pauses import Finishing, each_part, parts, pause
 from earnorm.kernel.steps import Way
-from earnorm.kernel.transactions import atomic
+from earnorm.kernel.transactions.blocks import atomic
+from earnorm.kernel.transactions.held_records import HOLDERS, note_settled
+from earnorm.kernel.transactions.units import UnitOfCall
 from earnorm.kernel.value_steps import (
     ValueBatch,
     ValueRow,
     ValueSteps,
     run_value_steps,
     run_work,
+    settle,
 )
 from earnorm.model.validation.checking import check_rows, checked_plan, checked_plans
 from earnorm.model.writing.pending import forget_change
@@ -54,7 +60,7 @@ async def check_new(
     bound: BoundModel,
     steps: ValueSteps,
     batch: ValueBatch,
-    give_ids: Callable[[BoundModel, list[dict[str, Any]]], None],
+    give_ids: Callable[[BoundModel, Sequence[dict[str, Any]]], None],
     passed: Mapping[int, Way],
 ) -> list[dict[str, Any]] | None:
     """Turn rows of new records into states: run every step, validate, apply the rules, give ids.
@@ -79,7 +85,14 @@ async def check_new(
     else:
         await run_value_steps(steps.before, batch)
     is_refused = bool(batch.problems)
-    _validate(bound, [row for row in rows if not _is_complete(bound, row)])
+    incomplete: list[ValueRow] = []
+    for part in parts(rows):
+        for row in part:
+            if not _is_complete(bound, row):
+                incomplete.append(row)
+        if part is not rows:
+            await pause()
+    await _validate(bound, incomplete)
     if is_refused:  # the rules would see records without the refused values
         batch.refuse()
     for row in rows:
@@ -91,7 +104,10 @@ async def check_new(
         row.problems = [*row.problems, detail]
     batch.rows = rows
     batch.refuse()
-    give_ids(bound, [row.values for row in rows])
+    if len(rows) <= pauses.EVERY:
+        give_ids(bound, [row.values for row in rows])
+    else:
+        await each_part(partial(give_ids, bound), [row.values for row in rows])
     given = None if batch.env.transaction is None else [dict(row.values) for row in rows]
     await run_value_steps(steps.plan, batch)
     batch.refuse()
@@ -128,9 +144,14 @@ async def _run_others(steps: ValueSteps, batch: ValueBatch, passed: Mapping[int,
     batch.rows = rows
 
 
-def _validate(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
+async def _validate(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
     """Validate the values into complete states, and note the problems of each row."""
     if not rows:
+        return
+    if len(rows) > pauses.EVERY:
+        for part in parts(rows):
+            await _validate(bound, part)
+            await pause()
         return
     try:
         if len(rows) == 1:
@@ -148,7 +169,7 @@ def _validate(bound: BoundModel, rows: Sequence[ValueRow]) -> None:
         for number, details in refused.items():
             rows[number].add_problems(details)
         # The first pass may stop before it finds the problems of the other rows.
-        _validate(bound, [row for number, row in enumerate(rows) if number not in refused])
+        await _validate(bound, [row for number, row in enumerate(rows) if number not in refused])
         return
     for row, state in zip(rows, states, strict=True):
         row.values = state
@@ -160,6 +181,8 @@ def _is_same(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
         return True
     if other is None or len(one) != len(other):
         return False
+    if list(one) == list(other):  # as those of copies are
+        return all(map(is_, one.values(), other.values()))
     return all(name in other and other[name] is value for name, value in one.items())
 
 
@@ -193,9 +216,11 @@ async def check_written(
     """
     if before and steps.before:
         await run_value_steps(steps.before, batch)
-    validate_written(bound, batch)
+    await validate_written(bound, batch)
     for row in batch.rows:
         row.is_valid = True
+    if len(batch.rows) > pauses.EVERY:
+        await pause()
     if steps.valid and not batch.has_problems:
         await run_value_steps(steps.valid, batch)
     batch.refuse()
@@ -206,9 +231,17 @@ async def check_written(
         await run_value_steps(steps.plan, batch)
         batch.refuse()
     rows = batch.rows
+    if len(rows) > pauses.EVERY:
+        await pause()
     if _have_same_values(batch):
         return [plan_of(bound.schema, dict(rows[0].values))] * len(rows)
-    return [plan_of(bound.schema, row.values) for row in rows]
+    plans: list[Plan] = []
+    for part in parts(rows):
+        for row in part:
+            plans.append(plan_of(bound.schema, row.values))
+        if part is not rows:
+            await pause()
+    return plans
 
 
 def _have_same_values(batch: ValueBatch) -> bool:
@@ -224,7 +257,7 @@ def _have_same_values(batch: ValueBatch) -> bool:
     return True
 
 
-def validate_written(bound: BoundModel, batch: ValueBatch) -> None:
+async def validate_written(bound: BoundModel, batch: ValueBatch) -> None:
     """Validate the values of a write, and note the problems of each row."""
     if len(batch.rows) > 1 and _have_same_values(batch):
         try:
@@ -235,11 +268,19 @@ def validate_written(bound: BoundModel, batch: ValueBatch) -> None:
             for row in batch.rows:
                 row.values = dict(values)
         return
-    for row in batch.rows:
-        try:
-            row.values = validated(bound.schema, row.values, row.known)
-        except ValidationError as error:
-            row.add_problems(error.errors())
+    for part in parts(batch.rows):
+        for row in part:
+            validate_row(bound, row)
+        if part is not batch.rows:
+            await pause()
+
+
+def validate_row(bound: BoundModel, row: ValueRow) -> None:
+    """Validate the values of a write of one record, and note their problems."""
+    try:
+        row.values = validated(bound.schema, row.values, row.known)
+    except ValidationError as error:
+        row.add_problems(error.errors())
 
 
 async def _hold_to_rules(
@@ -274,22 +315,54 @@ def _plan_for_rules(values: Mapping[str, Any]) -> Plan:
 
 async def carry_out(batch: ValueBatch, operate: Callable[[], Awaitable[T]]) -> T:
     """Run the work before a batch's operation, the operation, and the work after it."""
-    for work in batch.work_before:
-        await run_work(work, batch.model)
-    result = await operate()
-    for work in batch.work_after:
-        await run_work(work, batch.model)
-    for row in batch.rows:
-        if row.back:
-            take_back(row)
-    for call in batch.settling:
-        call()
+    if batch.work_before or batch.work_after:
+        with UnitOfCall() as unit:
+            for work in batch.work_before:
+                await run_work(work, batch.model)
+            result = await operate()
+            for work in batch.work_after:
+                await run_work(work, batch.model)
+            await unit.check()
+    else:
+        result = await operate()
+    finishing = Finishing()
+    for part in parts(batch.rows):
+        for row in part:
+            if row.back:
+                take_back(row)
+        if part is not batch.rows:
+            await finishing.pause()
+    if batch.settling:
+        await finishing.wait_for(settle(batch.settling))
+    if finishing.cancelled is not None:
+        raise finishing.cancelled
     return result
 
 
-async def together(batch: ValueBatch, run: Callable[[], Awaitable[T]]) -> T:
-    """Run in one transaction where the batch has work beside its operation."""
-    return await atomic(run) if batch.has_work else await run()
+async def together(
+    batch: ValueBatch,
+    run: Callable[[], Awaitable[T]],
+    queues_for: Iterable[tuple[str, Any]] | None = None,
+) -> T:
+    """Run in one transaction where the batch has work beside its operation.
+
+    Args:
+        batch: The batch.
+        run: Does all of it.
+        queues_for: The records that the transaction queues for; by default those of the batch.
+    """
+    if not batch.has_work:
+        return await run()
+    if queues_for is None:
+        queues_for = to_queue_for([row.record for row in batch.rows])
+    return await atomic(run, queues_for=queues_for)
+
+
+def to_queue_for(records: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what a transaction queues for that writes these records: the stored ones of them."""
+    for record in records:
+        if record is not None and record.is_stored:
+            yield type(record)._name, record.pk
 
 
 def take_back(row: ValueRow) -> None:

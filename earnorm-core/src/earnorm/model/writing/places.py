@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Final, NamedTuple
 
-import pydantic
 from pydantic_core import PydanticCustomError
 
 from earnorm.domain import Domain, condition
+from earnorm.domain.paths import TOO_LONG, is_position, is_too_long
 from earnorm.domain.values import shorten
-from earnorm.exceptions import nearest
-from earnorm.fields.base import Field, not_written
+from earnorm.exceptions import cut, nearest
+from earnorm.fields.adapters import adapter
+from earnorm.fields.base import INTERNAL, Field, not_written
 from earnorm.fields.keys import KeyTexts, check_key
 from earnorm.fields.kinds_inside import KindsInside
 from earnorm.fields.relational import Many2one
@@ -29,8 +28,7 @@ class RefusedError(ValueError):
     """The reason why a change cannot be applied; it becomes one detail of a ValidationError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """The place of a value: a field, or a path into one.
 
     Attributes:
@@ -84,6 +82,8 @@ def find_place_in_item(item: Embedded[Any, Any], path: str) -> Place:
 def _refuse_other_names(path: object) -> None:
     if not isinstance(path, str):
         raise RefusedError(f"unknown field {shorten(path)}; a name is a text")
+    if is_too_long(path):
+        raise RefusedError(f"unknown field {cut(path)!r}: {TOO_LONG}")
 
 
 def _followed(start: Place, rest: Sequence[str], path: str) -> Place:
@@ -111,19 +111,24 @@ def _followed(start: Place, rest: Sequence[str], path: str) -> Place:
                 not current_field.required,
             )
         elif isinstance(current_field, List):
-            if not part.isdecimal():
+            if not is_position(part):
+                if part.isdecimal():
+                    raise RefusedError(
+                        f"{walked!r} is a list, and {part} is no position in it: a position has at "
+                        f"most 9 digits, and no zero before them"
+                    )
                 raise RefusedError(
                     f"{walked!r} is a list: name the position of an item, '{walked}.0.{part}', or "
                     f"change the items that fulfil a domain: {{{walked!r}: UpdateItems(domain, "
                     f"{{{part!r}: …}})}}"
                 )
-            current_field, step, nullable = current_field._item, part, False
+            current_field, step, nullable = current_field.contents().items, part, False
             inside &= condition(f"{walked}.{part}", *_PRESENT)
 
         elif isinstance(current_field, Dict | Json):
             texts: KeyTexts | None = getattr(current_field, "_texts", None)
             current_field, step = (
-                getattr(current_field, "_values", None) or _free_form(path),
+                current_field.contents().values or _FREE_FORM,
                 _key(part, texts),
             )
             nullable = False
@@ -167,6 +172,8 @@ def _field_of(schema: Schema, name: str) -> Any:
         raise RefusedError("it is not stored here; write the records themselves")
     if not field.assignable:
         raise RefusedError(field.how_to_write)
+    if field.internal:
+        raise RefusedError(INTERNAL)
     if field.readonly or field.name == "_id":
         raise RefusedError("can be set only on a new record")
     return field
@@ -181,16 +188,5 @@ def _key(part: str, texts: KeyTexts | None) -> str:
         raise RefusedError(error.message()) from None
 
 
-def _free_form(path: str) -> Json[Any]:
-    free: Json[Any] = Json()
-    free.__set_name__(Json, path)
-    return free
-
-
-@functools.lru_cache(maxsize=4096)
-def adapter(field: Field[Any, Any], nullable: bool) -> pydantic.TypeAdapter[Any]:
-    """Return the pydantic adapter that validates one value of a field."""
-    kind: Any = field.value_annotation()
-    # An annotation need not be a class, so kind | None could fail where Optional works.
-    optional: Any = Optional
-    return pydantic.TypeAdapter(optional[kind] if nullable else kind)
+_FREE_FORM: Final[Json[Any]] = Json()
+"""The field of any JSON value inside a free-form one. All have the same, so its validator is made once."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pydantic
 
 from earnorm.domain import Domain, condition
+from earnorm.domain.paths import is_position, overlap
 from earnorm.exceptions import ErrorDetail, ValidationError, located
-from earnorm.fields.base import Field
-from earnorm.kernel.merging import TOGGLE, overlap
+from earnorm.fields.base import INTERNAL, Field
+from earnorm.kernel.merging import TOGGLE
 from earnorm.kernel.operations import ItemFilter, Update
 from earnorm.kernel.steps import Loc
 from earnorm.kernel.value_steps import NOTHING
+from earnorm.model.problems import problems_of
 from earnorm.model.schema import Schema, schema_inside
 from earnorm.model.writing.bounds import bounds
 from earnorm.model.writing.list_items import Items, check_item_domain, item_field
@@ -29,8 +31,7 @@ _BESIDE_TOGGLE = frozenset({TOGGLE, "$set", "$inc", "$unset"})
 _HOLDERS = {True: "this record", False: "an item to change"}
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(NamedTuple):
     """A condition of a write, with the error detail for a record that does not fulfil it."""
 
     domain: Domain
@@ -204,7 +205,9 @@ def checked_values(
         field: Field[Any, Any] | None = fields.get("_id" if name in ("id", "pk") else name)
         if field is not None and (field.readonly or field.name == "_id"):
             fixed.append(
-                {"loc": (name,), "msg": "can be set only on a new record", "type": "readonly"}
+                {"loc": (name,), "msg": INTERNAL, "type": "internal"}
+                if field.internal
+                else {"loc": (name,), "msg": "can be set only on a new record", "type": "readonly"}
             )
     if not fixed:
         return (
@@ -297,11 +300,7 @@ class _Planning:
             else:
                 self._add_value(items, place, value, loc)
         except pydantic.ValidationError as error:
-            for problem in error.errors(include_url=False, include_input=False):
-                more = problem["loc"]
-                self.problems.append(
-                    {"loc": (*loc, *more), "msg": problem["msg"], "type": problem["type"]}
-                )
+            self.problems += located(problems_of(error, {}), *loc)
             return None
         except ValidationError as error:
             self.problems += located(error.errors(), *loc)
@@ -338,7 +337,7 @@ class _Planning:
                 self.add(items, partial(find_place_in_item, item), path, value, places)
             for other, other_places in known:
                 if any(overlap(one, two) for one in places for two in other_places):
-                    both = replace(items, domain=domain & other)
+                    both = items._replace(domain=domain & other)
                     message = "an item fulfils both domains, which change the same value of it"
                     detail: ErrorDetail = {"loc": loc, "msg": message, "type": "change"}
                     self.guards.append(Guard(~both.some(Domain.TRUE), detail))
@@ -364,7 +363,7 @@ class _Planning:
 
 def loc_of(path: object) -> Loc:
     """Return the location of a problem at a dotted path: names, and positions in lists."""
-    return tuple(int(part) if part.isdecimal() else part for part in str(path).split("."))
+    return tuple(int(part) if is_position(part) else part for part in str(path).split("."))
 
 
 def _outside(loc: tuple[str | int, ...], field: Field[Any, Any], change: Change) -> ErrorDetail:

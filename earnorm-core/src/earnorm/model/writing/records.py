@@ -19,14 +19,17 @@ from earnorm.exceptions import (
     NotFound,
     ValidationError,
 )
-from earnorm.kernel.durable import Waiting, tell
+from earnorm.kernel import pauses
 from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import PLAIN, Operation, Options, PerRecord, Update
-from earnorm.kernel.steps import Way
-from earnorm.kernel.transactions import atomic
+from earnorm.kernel.pauses import Finishing, free_later, parts, pause
+from earnorm.kernel.steps import HAND_BACK, HandBack, Way
+from earnorm.kernel.transactions.blocks import atomic
+from earnorm.kernel.transactions.durable import Waiting, tell
 from earnorm.kernel.value_steps import NOTHING, ValueBatch, ValueRow, ValueSteps, run_value_steps
 from earnorm.model.kinds import by_model, is_mixed, model_of
+from earnorm.model.slots import UNTOUCHED, Pending
 from earnorm.model.validation.checking import checked_plan, narrowed, refuse_problems
 from earnorm.model.writing import creating
 from earnorm.model.writing import turns as turns  # whoever writes records needs it, and loads it so
@@ -38,7 +41,13 @@ from earnorm.model.writing.incomplete import mark_own, refused_changes
 from earnorm.model.writing.merging import has_paths, put_paths, roots_of
 from earnorm.model.writing.partly import find_written, name_left
 from earnorm.model.writing.pending import changed_fields, unvalidated
-from earnorm.model.writing.pipeline import carry_out, check_written, expectations, together
+from earnorm.model.writing.pipeline import (
+    carry_out,
+    check_written,
+    expectations,
+    to_queue_for,
+    together,
+)
 from earnorm.model.writing.planning import Plan, is_change, planned
 from earnorm.model.writing.restoring import duplicate
 from earnorm.model.writing.sending import (
@@ -135,10 +144,23 @@ async def prepared_save(
     Raises:
         ValidationError: With every problem found.
     """
-    changed = [(record, names) for record in records if (names := changed_fields(record))]
+    changed: list[tuple[BaseModel, list[str]]] = []
+    pks: set[Any] = set()
+    for part in parts(records):
+        for record in part:
+            names = changed_fields(record)
+            if names:
+                changed.append((record, names))
+            pks.add(record.__dict__["_id"])
+        if part is not records:
+            await pause()
     if not changed:
         return None
-    env = env_of(records)
+    if len(changed) == len(records):
+        env = env_of(records)
+    else:  # what has no changes is not written, so it may be stale
+        env_of([record for record, _ in changed])
+        env = env_of(records, stale=True)
     bound = env.app.bind(type(records[0]))
     if bound.classes is not None and is_alone:
         for record, names in changed:
@@ -146,20 +168,31 @@ async def prepared_save(
         bound = env.app.bind(type(records[0]))
     many = len(changed) > 1
     rows: list[ValueRow] = []
-    for position, (record, names) in enumerate(changed):
-        rows.append(_changes_of(bound, record, names, (position,) if many else ()))
+    unvalidated_rows: list[ValueRow] = []
+    for of_part in parts(changed):
+        for record, names in of_part:
+            row = _changes_of(bound, record, names, (len(rows),) if many else ())
+            rows.append(row)
+            if row.known is not row.values or row.problems:
+                unvalidated_rows.append(row)
+        if of_part is not changed:
+            await pause()
     copies = None
-    if len(records) > 1:
+    if len(pks) < len(records):
         rows, copies = joined(bound, rows, records)
     steps = bound.ways.save
     if steps is None or not steps.concern([row.values for row in rows]):
-        await _refuse(bound, rows, _validate_saved(bound, rows))
+        problems = await _validate_saved(bound, unvalidated_rows) if unvalidated_rows else []
+        if problems or bound.schema.rules is not None:  # it saves a call
+            await _refuse(bound, rows, problems)
         if is_alone:
             return rows, partial(_save, bound, rows, env, copies)
         return rows, lambda: _save(bound, rows, current_env(), copies)
+    for row in rows:
+        row.known = dict(row.known)
     batch = ValueBatch(current_env(), Way.SAVE, bound.view, rows)
     await run_value_steps(steps.before, batch)
-    _validate_saved(bound, rows)
+    await _validate_saved(bound, rows)
     if not batch.problems:
         await run_value_steps(steps.valid, batch)
     await _refuse(bound, rows, batch.problems)
@@ -178,41 +211,49 @@ def _changes_of(
     bound: BoundModel, record: BaseModel, names: Sequence[str], loc: tuple[int, ...]
 ) -> ValueRow:
     """Return a record's own changes as a row of values to write."""
-    row = ValueRow({}, loc, record)
-    row.held = Snapshot(record, names, deep=True)
-    if row.held.parts:
-        note_paths(row.held)
-    if not bound.schema.readonly.isdisjoint(names):
-        row.add_problems(readonly_changes(bound.schema.readonly, names))
-    state = record.__dict__
-    assigned = [name for name in names if isinstance(state.get(name), ServerChange)]
-    if assigned:
-        row.add_problems(map(changes_are_written, assigned))
-        return row
-    schema = bound.schema
+    schema, state = bound.schema, record.__dict__
+    values: dict[str, Any] = {}
+    row = ValueRow(values, loc, record)
+    held = row.held = Snapshot(record, names, deep=True)
+    if not schema.readonly.isdisjoint(names):
+        row.add_problems(readonly_changes(schema.readonly, names))
+    for name in names:
+        if isinstance(state.get(name), ServerChange):
+            assigned = [n for n in names if isinstance(state.get(n), ServerChange)]
+            row.add_problems(map(changes_are_written, assigned))
+            return row
     if schema.rechecked.isdisjoint(names):
         # This is what the functions below do, for a save of plain values, which is the most common.
-        row.values = {name: getattr(record, name) for name in names}
-        pending = getattr(record, "_unchecked", ())
+        for name in names:
+            values[name] = getattr(record, name)
+        notes: Pending = getattr(record, "_pending", UNTOUCHED)  # without a call of a function
+        pending: Collection[str] = notes.refused
     else:
+        if held.parts:
+            note_paths(held)
         pending = unvalidated(record, names)
         try:
-            row.values = own_values(record, names)
+            values = row.values = own_values(record, names)
         except ValidationError as error:
             row.add_problems(error.errors())
-    # A step may change the row's values, and these are the ones of the record.
-    row.known = {n: v for n, v in row.values.items() if n not in pending}
+    # The values of the record. Steps, which may change those of the row, get a copy.
+    row.known = {n: v for n, v in values.items() if n not in pending} if pending else values
     return row
 
 
-def _validate_saved(bound: BoundModel, rows: Sequence[ValueRow]) -> list[ErrorDetail]:
+async def _validate_saved(bound: BoundModel, rows: Sequence[ValueRow]) -> list[ErrorDetail]:
     problems: list[ErrorDetail] = []
-    for row in rows:
-        try:
-            row.values = bound.schema.validate_others(row.values, row.known, "write")
-        except ValidationError as error:
-            row.add_problems(error.errors())
-        problems += row.problems
+    for part in parts(rows):
+        for row in part:
+            if row.known is not row.values:
+                try:
+                    row.values = bound.schema.validate_others(row.values, row.known, "write")
+                except ValidationError as error:
+                    row.add_problems(error.errors())
+            if row.problems:
+                problems += row.problems
+        if part is not rows:
+            await pause()
     return problems
 
 
@@ -228,59 +269,77 @@ async def _save(
 ) -> None:
     """Write checked changes with one operation, and update the records in memory."""
     schema = bound.schema
-    updates: list[tuple[ValueRow, Update]] = []
-    for row in rows:
-        if row.values:
-            change = Update({"$set": schema.encode(row.values)}, expected(bound, row))
-            if row.held.parts:
-                change = by_paths(schema, change, row.held, row.values)
-            for held in () if copies is None else copies.of(row):
-                change = by_paths(schema, change, held, row.values)
-            updates.append((row, change))
-    records = [row.record for row in rows]
+    updates = PerRecord()
+    saved: list[tuple[ValueRow, Update | None]] = []
+    records: list[Any] = []
+    for part in parts(rows):
+        for row in part:
+            change: Update | None = None
+            record = row.record
+            records.append(record)
+            if row.values:
+                expect = expected(bound, row) if row.expected else NOTHING
+                change = Update({"$set": schema.encode(row.values)}, expect)
+                if row.held.parts:
+                    change = by_paths(schema, change, row.held, row.values)
+                if copies is not None:
+                    for held in copies.of(row):
+                        change = by_paths(schema, change, held, row.values)
+                updates[record.__dict__["_id"]] = change
+            saved.append((row, change))
+        if part is not rows:
+            await pause()
     if copies is not None:
         records += copies.records
-    touch(env, records)
+    if env.transaction is not None:
+        await touch(env, records)
     later: list[Waiting] = []
     try:
         failure: ConcurrencyError | NotFound | DuplicateKey | None = None
         op: Operation | None = None
         if updates:
             if len(updates) == 1:
-                row, update = updates[0]
-                domain = condition("_id", "=", row.record.pk)
-                op = Operation("write", bound.model, env, domain, update, FIRST)
+                ((pk, update),) = updates.items()
+                op = Operation("write", bound.model, env, condition("_id", "=", pk), update, FIRST)
             else:
-                updates_by_id = PerRecord({row.record.pk: update for row, update in updates})
-                domain = condition("_id", "in", [row.record.pk for row, _ in updates])
-                op = Operation("write", bound.model, env, domain, updates_by_id)
+                domain = condition("_id", "in", list(updates))
+                op = Operation("write", bound.model, env, domain, updates)
             op = on_its_way(bound, op, Way.SAVE, later, records)
             try:
                 matched = await env.app.execute(op)
-                await check_matched(bound, op, matched, len(updates))
+                if matched < len(updates):
+                    await check_matched(bound, op, matched, len(updates))
             except ValidationError as error:
                 refuse_displaced(error, [row.held for row in rows])
-                refused = relocated(error, [row.loc for row, _ in updates])
+                refused = relocated(error, [row.loc for row, change in saved if change is not None])
                 if not isinstance(refused, DuplicateKey):
                     raise refused from error.__cause__
                 failure = refused
             except (ConcurrencyError, NotFound) as error:
                 failure = error
             if failure is not None:
-                sent = [(row.record, update) for row, update in updates]
-                written = await find_written(failure, bound, op, sent)
-                updates = [(row, update) for row, update in updates if row.record.pk in written]
-                rows = [row for row, _ in updates]
-        for row in rows:
-            if len(row.values) != len(row.held.held):
-                forget_taken(row.held, row.values)
-            settle_sent(row.held, row.values)
-        if copies is not None:
-            copies.learn(bound, rows)
-        if op is not None:
-            for row, update in updates:
-                for record in (row.record, *row.copies):
-                    give_written(record, op, update)
+                sent = [(row, update) for row, update in saved if update is not None]
+                written = await find_written(
+                    failure, bound, op, [(row.record, update) for row, update in sent]
+                )
+                saved = [(row, update) for row, update in sent if row.record.pk in written]
+        finishing = Finishing()
+        has_back = op is not None and bool(op.notes.get(HAND_BACK))
+        for of_part in parts(saved):
+            for row, written_change in of_part:
+                if len(row.values) != len(row.held.held):
+                    forget_taken(row.held, row.values)
+                settle_sent(row.held, row.values)
+                if copies is not None:
+                    copies.learn(bound, row)
+                if has_back and op is not None and written_change is not None:
+                    for record in (row.record, *row.copies):
+                        give_written(record, op, written_change)
+            if of_part is not saved:
+                await finishing.pause()
+        free_later(saved)
+        if finishing.cancelled is not None:
+            raise finishing.cancelled
         if failure is not None:
             raise failure
     finally:
@@ -335,23 +394,30 @@ async def write(
                     return await _write_with(record, changed, values, notes)
                 break
     held: list[Snapshot] = []
-    for record in records:  # a loop makes no function call of its own
-        held.append(Snapshot(record, names, own=own))
+    for part in parts(records):
+        for record in part:  # a loop makes no function call of its own
+            held.append(Snapshot(record, names, own=own))
+        if part is not records:
+            await pause()
     known = NOTHING if own is None else own.known
     steps = bound.ways.write
     if steps is None or not isinstance(values, Mapping) or not steps.concern((values,)):
         plan = await checked_plan(bound, planned(bound.schema, values, known), records)
         refuse_unsaved(bound, records, plan)
-        return await write_all(bound, records, plan, held, (), notes)
-    run, is_one = await prepared_write(records, values, notes, held)
-    return await run() if is_one else await atomic(run)
+        number = await write_all(bound, records, plan, held, (), notes)
+    else:
+        run, is_one = await prepared_write(records, values, notes, held)
+        number = await run() if is_one else await atomic(run, queues_for=to_queue_for(records))
+    free_later(held)
+    return number
 
 
 async def _write_by_class(
     records: Sequence[BaseModel], values: Mapping[str, Any], notes: Mapping[Note[Any], Any]
 ) -> int:
     """Write records of several classes: each class has fields, rules and steps of its own."""
-    return await atomic(await _prepared_by_class(records, values, notes))
+    run = await _prepared_by_class(records, values, notes)
+    return await atomic(run, queues_for=to_queue_for(records))
 
 
 async def _prepared_by_class(
@@ -395,11 +461,14 @@ def _of_classes(
 
 def _bound_of(records: Sequence[BaseModel]) -> BoundModel:
     bound = env_of(records).app.bind(model_of(records))
-    if not all(record.is_stored for record in records):
-        raise ValidationError(
-            bound.model._name,
-            [{"loc": (), "msg": "write() needs saved records; save() it first", "type": "unsaved"}],
-        )
+    for record in records:
+        if not hasattr(record, "_fetch"):
+            detail: ErrorDetail = {
+                "loc": (),
+                "msg": "write() needs saved records; save() it first",
+                "type": "unsaved",
+            }
+            raise ValidationError(bound.model._name, [detail])
     return bound
 
 
@@ -431,10 +500,16 @@ async def prepared_write(
             return await _prepared_by_class(records, values, notes), False
         bound = _bound_of(records)
     if held is None:
-        held = [Snapshot(record, values) for record in records]
+        own_held: list[Snapshot] = []
+        for part in parts(records):
+            for record in part:
+                own_held.append(Snapshot(record, values))
+            if part is not records:
+                await pause()
+        held = own_held
     before = held
     steps = bound.ways.write
-    if steps is None or not steps.need_transaction(values):
+    if steps is None or not steps.need_transaction(values, bound.view):
         batch, plans = await _checked_write(bound, steps, before, values)
         return (lambda: _carry_out(bound, batch, plans, notes)), not batch.has_work
     # The steps run inside the transaction; refuse invalid values before it is opened.
@@ -462,14 +537,15 @@ async def _checked_write(
     values: Mapping[str, Any],
 ) -> tuple[ValueBatch, list[Plan]]:
     records: list[Any] = [before.structure for before in held]
-    many = len(records) > 1
-    rows = [
-        ValueRow(dict(values), (place,) if many else (), record)
-        for place, record in enumerate(records)
-    ]
-    known = _known(held)
-    for row, before in zip(rows, held, strict=True):
-        row.held, row.known = before, known
+    many, known = len(records) > 1, _known(held)
+    rows: list[ValueRow] = []
+    for part in parts(held):
+        for before in part:
+            row = ValueRow(dict(values), (len(rows),) if many else (), before.structure)
+            row.held, row.known = before, known
+            rows.append(row)
+        if part is not held:
+            await pause()
     batch = ValueBatch(current_env(), Way.WRITE, bound.view, rows)
     plans = await check_written(bound, steps or NO_STEPS, batch, records)
     if plans[0] is plans[-1]:
@@ -485,7 +561,9 @@ async def _carry_out(
 ) -> int:
     rows = batch.rows
     records = [row.record for row in rows]
-    touch(env_of(records), records)
+    if len(records) > pauses.EVERY:
+        await pause()
+    await touch(env_of(records), records)
 
     async def operate() -> int:
         if plans[0] is plans[-1]:  # all records share one plan
@@ -590,7 +668,7 @@ async def write_stored(
     op = Operation("write", bound.model, env, domain, change, FIRST, notes)
     later: list[Waiting] = []
     op = on_its_way(bound, op, Way.WRITE, later, [record])
-    touch(env, [record])
+    await touch(env, [record])
     try:
         matched: int = await env.app.execute(op)
         if matched:
@@ -606,7 +684,7 @@ async def write_stored(
 
 async def unlink(records: Sequence[BaseModel]) -> int:
     """Delete the records; return the number deleted."""
-    stored = [record for record in records if record.is_stored]
+    stored = [record for record in records if hasattr(record, "_fetch")]
     if not stored:
         return 0
     bound = env_of(stored).app.bind(model_of(stored))
@@ -633,7 +711,12 @@ async def unlinking(bound: BoundModel, records: Sequence[BaseModel]) -> ValueBat
 
 async def _unlink(bound: BoundModel, records: Sequence[BaseModel], rows: Sequence[ValueRow]) -> int:
     env = env_of(records)
+    if len(records) > pauses.EVERY:
+        await pause()
     pks = list(dict.fromkeys(record.pk for record in records))
+    if len(pks) > pauses.EVERY:
+        await pause()
+    notes = {HAND_BACK: HandBack(records)} if bound.names_others("unlink") else NO_NOTES
     deleted = 0
     for chunk in chunks(pks):
         one = len(chunk) == 1
@@ -643,7 +726,7 @@ async def _unlink(bound: BoundModel, records: Sequence[BaseModel], rows: Sequenc
         if any(row.expected for row in rows):
             pks_of_chunk = set(chunk)
             unchanged = expectations([row for row in rows if row.record.pk in pks_of_chunk])
-        op = Operation("unlink", bound.model, env, domain & unchanged, options=options)
+        op = Operation("unlink", bound.model, env, domain & unchanged, None, options, notes)
         number: int = await env.app.execute(op)
         deleted += number
         if number < len(chunk) and unchanged is not Domain.TRUE:

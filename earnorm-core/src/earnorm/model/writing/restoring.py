@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from earnorm.fields.base import Marks, is_embedded, map_inside
-from earnorm.model.slots import set_state
+from earnorm.model.slots import UNTOUCHED, Pending, pending_of, set_state
 
 if TYPE_CHECKING:
     from earnorm.model.structures import Structure
@@ -58,15 +58,16 @@ def copied_state(structure: Structure) -> tuple[dict[str, Any], dict[str, Any]]:
 
     state = {name: copy_at(name, value) for name, value in structure.__dict__.items()}
     slots: dict[str, Any] = {}
-    for slot in ("_changes", "_originals"):
-        noted = getattr(structure, slot, None)
-        if noted is not None:
-            slots[slot] = {
-                name: Marks(map_inside(v.tree, copy_of)) if type(v) is Marks else v
-                for name, v in noted.items()
-            }
-    if hasattr(structure, "_unchecked"):
-        slots["_unchecked"] = set(structure._unchecked)
+    pending = pending_of(structure)
+    if pending is not UNTOUCHED:
+        copied = slots["_pending"] = Pending()
+        for noted, own_notes in (
+            (pending.changes, copied.changes),
+            (pending.originals, copied.originals),
+        ):
+            for name, v in noted.items():
+                own_notes[name] = Marks(map_inside(v.tree, copy_of)) if type(v) is Marks else v
+        copied.refused = pending.refused
     fetch = getattr(structure, "_fetch", None)
     if fetch is not None:
         slots["_fetch"] = fetch
@@ -87,7 +88,7 @@ def _note_copies(value: Any, copied: Any, copies: dict[int, Any]) -> None:
 def restore_into(structure: Structure, state: dict[str, Any], slots: Mapping[str, Any]) -> None:
     """Give a structure a state and slots."""
     set_state(structure, state)
-    for slot in ("_changes", "_originals", "_unchecked", "_fetch"):
+    for slot in ("_pending", "_fetch"):
         if slot in slots:
             object.__setattr__(structure, slot, slots[slot])
         elif hasattr(structure, slot):

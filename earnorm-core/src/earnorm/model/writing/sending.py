@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import (
@@ -16,16 +16,18 @@ from earnorm.exceptions import (
     ValidationError,
 )
 from earnorm.fields.base import MISSING
-from earnorm.kernel.durable import Waiting, tell
+from earnorm.kernel import pauses
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import Operation, Options, PerRecord, Update, made_by
-from earnorm.kernel.sending import RETURNED, Returned
+from earnorm.kernel.pauses import Finishing, free_later, parts, pause
+from earnorm.kernel.serving.sending import RETURNED, Returned
 from earnorm.kernel.steps import HAND_BACK, Loc, Way
+from earnorm.kernel.transactions.durable import Waiting, tell
 from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.writing.changed_paths import by_paths, refuse_displaced
-from earnorm.model.writing.handing_back import give_written, on_its_way, unload
+from earnorm.model.writing.handing_back import give_written, load_whole, on_its_way, unload
 from earnorm.model.writing.partly import find_written, has_conditions
 from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.planning import Guard, Plan
@@ -69,7 +71,9 @@ async def write_all(
     env = env_of(records)
     update = plan.update()
     pks = list(dict.fromkeys(record.pk for record in records))
-    touch(env, records)
+    await touch(env, records)
+    if len(records) > pauses.EVERY:
+        await pause()
     is_one = len(pks) == 1
     if own is not None and own.parts:
         update = by_paths(bound.schema, update, own, plan.values)
@@ -110,20 +114,31 @@ async def write_all(
             held = [h for h in held if cast("BaseModel", h.structure).pk in written]
         if own is not None and held:
             forget_taken(own, plan.values.keys() | plan.unknown)
-        for before in held:
-            settle_taken(before, plan.values)
+        finishing, has_back = Finishing(), bool(op.notes.get(HAND_BACK))
+        for part in parts(held):
+            for before in part:
+                settle_taken(before, plan.values)
+                if has_back and not plan.unknown:
+                    # A step may have put another value in the place of a given one.
+                    give_written(before.structure, op, update)
+            if part is not held:
+                await finishing.pause()
         try:
             if returned is not None and returned.document is not None:
                 for before in held:
                     _take_stored(bound, before, dict(returned.document), plan.unknown)
             elif plan.unknown:
                 unknown = [(before, plan.unknown) for before in held]
-                await read_again(bound, unknown, made_by("model", op))
+                await finishing.wait_for(read_again(bound, unknown, made_by("model", op)))
         finally:
-            if op.notes.get(HAND_BACK):
-                # A step may have put another value in the place of a given one.
-                for before in held:
-                    give_written(before.structure, op, update)
+            if has_back and plan.unknown:
+                for part in parts(held):
+                    for before in part:
+                        give_written(before.structure, op, update)
+                    if part is not held:
+                        await finishing.pause()
+        if finishing.cancelled is not None:
+            raise finishing.cancelled
         if failure is not None:
             raise failure
     finally:
@@ -172,8 +187,7 @@ async def refuse_outside(bound: BoundModel, op: Operation, guards: Sequence[Guar
 # -- a plan for each record -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """The write to one record.
 
     Attributes:
@@ -193,11 +207,15 @@ class Change:
         return int(self.row.loc[0]) if self.row.loc else 0
 
 
-def updates_of(bound: BoundModel, changes: Sequence[Change]) -> PerRecord:
+async def updates_of(bound: BoundModel, changes: Sequence[Change]) -> PerRecord:
     """Return the updates of all changes, by the records' ids."""
-    return PerRecord(
-        {change.pk: change.plan.update(expected(bound, change.row)) for change in changes}
-    )
+    updates = PerRecord()
+    for part in parts(changes):
+        for change in part:
+            updates[change.pk] = change.plan.update(expected(bound, change.row))
+        if part is not changes:
+            await pause()
+    return updates
 
 
 async def write_each(
@@ -220,8 +238,8 @@ async def write_each(
         return None
     records = [change.row.record for change in changes if change.row.record is not None]
     env = env_of(records) if records else current_env()
-    touch(env, records)
-    updates = updates_of(bound, changes)
+    await touch(env, records)
+    updates = await updates_of(bound, changes)
     domain = condition("_id", "in", list(updates))
     op = Operation("write", bound.model, env, domain, updates, notes=notes)
     later: list[Waiting] = []
@@ -252,20 +270,32 @@ async def write_each(
 
 async def learn(bound: BoundModel, changes: Sequence[Change], op: Operation) -> None:
     """Update the records in memory; fetch in one query the values that only the server knows."""
+    finishing = Finishing()
     unknown: list[tuple[Snapshot, frozenset[str]]] = []
-    for change in changes:
-        row = change.row
-        if row.record is not None:
-            before = Snapshot(row.record, ()) if row.held is None else row.held
-            settle_taken(before, change.plan.values)
-            if change.plan.unknown:
-                unknown.append((before, change.plan.unknown))
+    incomplete: list[Change] = []
+    for part in parts(changes):
+        for change in part:
+            row = change.row
+            if row.record is not None:
+                before = Snapshot(row.record, ()) if row.held is None else row.held
+                settle_taken(before, change.plan.values)
+                if change.plan.unknown:
+                    unknown.append((before, change.plan.unknown))
+                    incomplete.append(change)
+                else:
+                    give_written(row.record, op, Update(change.plan.operators))
+        if part is not changes:
+            await finishing.pause()
     try:
-        await read_again(bound, unknown, made_by("model", op))
+        await finishing.wait_for(read_again(bound, unknown, made_by("model", op)))
     finally:
-        for change in changes:
-            if change.row.record is not None:
+        for part in parts(incomplete):
+            for change in part:
                 give_written(change.row.record, op, Update(change.plan.operators))
+            if part is not incomplete:
+                await finishing.pause()
+    free_later([*changes])
+    finishing.end()
 
 
 async def refuse_changes_outside(
@@ -400,9 +430,12 @@ async def lost_update(
 def _take_stored(
     bound: BoundModel, before: Snapshot, document: dict[str, Any], names: frozenset[str]
 ) -> None:
-    """Give a record the stored values of some of its fields."""
+    """Give a record the stored values of some of its fields, of which a write changed a part."""
     state = bound.schema.state(document)
-    settle_taken(before, {name: state.get(name, MISSING) for name in names})
+    settle_taken(before, {name: state.get(name, MISSING) for name in names}, names)
+    record: Any = before.structure
+    for name in names.intersection(record._fetch.parts):
+        load_whole(record, name)
 
 
 async def read_again(
@@ -419,14 +452,37 @@ async def read_again(
     """
     if not unknown:
         return
+    if bound.classes is not None:  # a field may belong to the class of some of the records only
+        groups: dict[BoundModel, list[tuple[Snapshot, frozenset[str]]]] = {}
+        for before, names in unknown:
+            model = bound.app.bind(cast("type[BaseModel]", type(before.structure)))
+            groups.setdefault(model, []).append((before, names))
+        for model, group in groups.items():
+            await _read_again(model, group, notes)
+    else:
+        await _read_again(bound, unknown, notes)
+
+
+async def _read_again(
+    bound: BoundModel,
+    unknown: Sequence[tuple[Snapshot, frozenset[str]]],
+    notes: Mapping[Note[Any], Any],
+) -> None:
+    """Do the work of ``read_again`` for records of one class."""
     records: list[Any] = [before.structure for before, _ in unknown]
     env = env_of(records)
     pks = list(dict.fromkeys(record.pk for record in records))
     names = frozenset({"_id"}).union(*(names for _, names in unknown))
     documents = await by_ids(bound, "_id", pks, env=env, fields=names, notes=notes)
     documents_by_id = {document["_id"]: document for document in documents}
-    for record, (before, names) in zip(records, unknown, strict=True):
-        document = documents_by_id.get(record.pk)
-        _take_stored(bound, before, document or {}, names)
-        if document is None:
-            unload(record, names)
+    finishing = Finishing()
+    for part in parts(unknown):
+        for before, names in part:
+            record: Any = before.structure
+            document = documents_by_id.get(record.pk)
+            _take_stored(bound, before, document or {}, names)
+            if document is None:
+                unload(record, names)
+        if part is not unknown:
+            await finishing.pause()
+    finishing.end()

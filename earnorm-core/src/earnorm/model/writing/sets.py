@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import ErrorDetail, ValidationError
 from earnorm.kernel.environment import current_env
-from earnorm.kernel.transactions import atomic
+from earnorm.kernel.transactions.blocks import atomic
 from earnorm.model.identity import find_id
 from earnorm.model.kinds import by_model
 from earnorm.model.writing import creating, records
 from earnorm.model.writing.classes import know_classes
 from earnorm.model.writing.pending import changed_fields
+from earnorm.model.writing.pipeline import to_queue_for
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -37,14 +38,17 @@ async def save(model: type[BaseModel], given: Sequence[BaseModel]) -> int:
         await know_classes(
             distinct, {name for record in distinct for name in changed_fields(record)}
         )
-    new = [record for record in distinct if not record.is_stored]
+    new: list[BaseModel] = []
+    stored: list[BaseModel] = []
+    for record in distinct:
+        (stored if record.is_stored else new).append(record)
     _refuse_copies(model, new)
     works: list[Work] = []
     creations: list[Work] = []
     for group in by_model(new):
         creation = await creating.prepared(current_env().app.bind(type(group[0])), group)
         creations.append((group, creation.execute))
-    for group in by_model([record for record in distinct if record.is_stored]):
+    for group in by_model(stored):
         saving = await records.prepared_save(group, is_alone=False)
         if saving is not None:
             rows, run = saving
@@ -53,7 +57,7 @@ async def save(model: type[BaseModel], given: Sequence[BaseModel]) -> int:
     if len(works) == 1:
         await works[0][1]()
     elif works:
-        await atomic(lambda: _run(works))
+        await atomic(lambda: _run(works), queues_for=to_queue_for(distinct))
     return sum(len(saved) for saved, _ in works)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.fields.base import MISSING, Field, Marks, is_embedded, map_inside
-from earnorm.kernel.held_records import HOLDERS, note_settled
-from earnorm.model.slots import set_state
+from earnorm.kernel.transactions.held_records import HOLDERS, note_settled
+from earnorm.model.reading.fetch import part_of
+from earnorm.model.slots import UNTOUCHED, Pending, pending_of, set_state
 from earnorm.model.writing.pending import (
     arrive,
     baseline_of,
@@ -78,11 +79,11 @@ class Snapshot:
         self.sent: frozenset[str] | None = None
         self.changed: list[str] | None = None
         self.before: Mapping[str, Any] = _NONE
-        self.forms: dict[str, Any] = {}
-        self.parts: dict[str, Any] = {}
-        self.held: dict[str, Any] = {}
-        held = self.held
-        refused = getattr(structure, "_unchecked", ())
+        held: dict[str, Any] = {}
+        self.held = held
+        # Most snapshots need none, and each dict more is work for the garbage collector.
+        forms: dict[str, Any] | None = None
+        parts: dict[str, Any] | None = None
         for name in names:
             if type(name) is str and "." in name:  # the caller refuses others
                 name = name.partition(".")[0]
@@ -90,15 +91,19 @@ class Snapshot:
             field = fields.get(name)
             if field is None or not field.mutable or value is None or value is MISSING:
                 continue
-            if name in refused:  # what was refused may have no stored form
+            if name in pending_of(structure).refused:  # it may have no stored form
                 continue
+            if forms is None or parts is None:
+                forms, parts = {}, {}
             if deep:  # the program gets the object that this read makes, if it reads later
                 held[name] = value = getattr(structure, name)
                 if field.holds_objects or is_embedded(value):
-                    self.parts[name] = map_inside(value, _part)
+                    parts[name] = map_inside(value, _part)
             elif is_embedded(value):
-                self.parts[name] = Snapshot(value, list(value.__dict__))
-            self.forms[name] = field.freeze(field.encode(value))
+                parts[name] = Snapshot(value, list(value.__dict__))
+            forms[name] = field.freeze(field.encode(value))
+        self.forms: Mapping[str, Any] = _NONE if forms is None else forms
+        self.parts: Mapping[str, Any] = _NONE if parts is None else parts
 
     def is_unchanged(self, name: str) -> bool:
         """Return whether the program still holds the value of the snapshot."""
@@ -159,26 +164,27 @@ def settle_sent(sent: Snapshot, values: Mapping[str, Any]) -> None:
     if HOLDERS:
         note_settled(structure)
     fields, state = type(structure)._schema.fields, structure.__dict__
+    pending: Pending = getattr(structure, "_pending", UNTOUCHED)  # without a call of a function
+    changes = pending.changes
     for name, fresh in values.items():
         if name not in held:
             arrive(structure, name, fresh)
         elif name in sent.parts:
             _settle_parts(sent, fields[name], fields[name].decode(fresh))
         elif state.get(name, MISSING) is held[name] and name not in sent.forms:
-            if hasattr(structure, "_changes"):
-                structure._changes.pop(name, None)
+            changes.pop(name, None)
             state[name] = fresh
         elif sent.is_unchanged(name):
             field = fields[name]
             if field.mutable:
-                structure._originals_or_new()[name] = baseline_of(field, fresh)
+                structure._pending_or_new().originals[name] = baseline_of(field, fresh)
                 fresh = renewed(state.get(name), field.decode(fresh))
             state[name] = fresh
-            getattr(structure, "_changes", {}).pop(name, None)
+            changes.pop(name, None)
         else:
             _keep_pending(sent, fields[name], fields[name].encode(fresh))
-    if getattr(structure, "_unchecked", None):
-        structure._unchecked.intersection_update(getattr(structure, "_changes", ()))
+    if pending.refused:
+        pending.keep_refused(changes)
 
 
 def _settle_parts(sent: Snapshot, field: Field[Any, Any], fresh: Any) -> None:
@@ -188,22 +194,23 @@ def _settle_parts(sent: Snapshot, field: Field[Any, Any], fresh: Any) -> None:
     if _settle_each(parts, fresh):
         if type(parts) is Snapshot:
             if now is parts.structure:
-                getattr(structure, "_changes", {}).pop(name, None)
+                pending_of(structure).changes.pop(name, None)
             else:
-                structure._changes_or_new()[name] = parts.structure
+                structure._pending_or_new().changes[name] = parts.structure
             return
+        pending = structure._pending_or_new()
         marks = Marks(map_inside(parts, _object))
         if now is sent.held[name]:
-            structure._originals_or_new()[name] = marks
-            getattr(structure, "_changes", {}).pop(name, None)
+            pending.originals[name] = marks
+            pending.changes.pop(name, None)
         else:
-            structure._changes_or_new()[name] = marks
+            pending.changes[name] = marks
     elif sent.is_unchanged(name):  # a validator made another shape
         value = structure.__dict__[name] = renewed(now, fresh)
         settle_inside(value)
-        getattr(structure, "_changes", {}).pop(name, None)
+        pending_of(structure).changes.pop(name, None)
         if field.holds_objects:
-            structure._originals_or_new()[name] = baseline_of(field, value)
+            structure._pending_or_new().originals[name] = baseline_of(field, value)
     else:
         _keep_pending(sent, field, field.encode(fresh))
 
@@ -262,17 +269,19 @@ def settle_new(sent: Snapshot, state: Mapping[str, Any]) -> None:
             structure.__dict__.pop(name, None)
             forget_change(structure, name)
         else:  # other commands were assigned meanwhile
-            structure._changes_or_new()[name] = MISSING
+            structure._pending_or_new().changes[name] = MISSING
     settle_sent(sent, state)
 
 
-def settle_taken(before: Snapshot, values: Mapping[str, Any]) -> None:
+def settle_taken(before: Snapshot, values: Mapping[str, Any], kept: Collection[str] = ()) -> None:
     """Give a record values that the database has now, if the program has not changed them meanwhile.
 
     Args:
         before: The snapshot from before the write or the reading.
         values: Values or stored values by name; MISSING where there is none. Values of the record's
             own changes are settled as those of a save.
+        kept: The names of fields of which only a part was written, so that the program's embedded
+            object stays the record's own.
     """
     structure, held, own = before.structure, before.held, before.own
     if HOLDERS:
@@ -281,17 +290,22 @@ def settle_taken(before: Snapshot, values: Mapping[str, Any]) -> None:
         settle_sent(own, {n: v for n, v in values.items() if n in own.held})
         values = {n: v for n, v in values.items() if n not in own.held}
     fields, state = type(structure)._schema.fields, structure.__dict__
+    pending = pending_of(structure)
     for name, value in values.items():
-        if name in held and not before.is_unchanged(name):
+        is_changed = name in held and not before.is_unchanged(name)
+        if is_changed or name in kept:
             field = fields[name]
             stored = value if value is MISSING else field.freeze(field.encode(value))
-            if not _merge_embedded(before, field, stored):
+            if _merge_embedded(before, field, stored):
+                continue
+            if not is_changed and name in before.forms and same(stored, before.forms[name]):
+                _settle_held(structure, field)
+                continue
+            if is_changed:
                 _keep_pending(before, field, stored)
-            continue
-        if hasattr(structure, "_changes"):
-            structure._changes.pop(name, None)
-        if hasattr(structure, "_originals"):
-            structure._originals.pop(name, None)
+                continue
+        pending.changes.pop(name, None)
+        pending.originals.pop(name, None)
         if value is MISSING:
             state.pop(name, None)
         elif (field := fields[name]).mutable:
@@ -299,12 +313,21 @@ def settle_taken(before: Snapshot, values: Mapping[str, Any]) -> None:
             state[name] = field.freeze(field.encode(value))
         else:
             state[name] = value
-    if getattr(structure, "_unchecked", None):
-        structure._unchecked.intersection_update(getattr(structure, "_changes", ()))
+    if pending.refused:
+        pending.keep_refused(pending.changes)
+
+
+def _settle_held(structure: Structure, field: Field[Any, Any]) -> None:
+    """Mark a value that can change in place as stored, because the database has the same."""
+    name, value = field.name, structure.__dict__[field.name]
+    forget_change(structure, name)
+    settle_inside(value)
+    if not is_embedded(value):
+        structure._pending_or_new().originals[name] = baseline_of(field, value)
 
 
 def _merge_embedded(before: Snapshot, field: Field[Any, Any], stored: Any) -> bool:
-    """Give an embedded object that was changed meanwhile the stored values that it did not change.
+    """Give an embedded object the stored values, except those that the program changed meanwhile.
 
     Returns:
         False if the field holds another object than before, or the stored value is of another class.
@@ -316,9 +339,11 @@ def _merge_embedded(before: Snapshot, field: Field[Any, Any], stored: Any) -> bo
     if type(fresh) is not type(part.structure):
         return False
     state = fresh.__dict__
-    settle_taken(part, {n: state.get(n, MISSING) for n in (*part.held, *state)})
+    settle_taken(part, {n: state.get(n, MISSING) for n in (*part.held, *state)}, part.held)
     held: Any = part.structure
     held._take_undeclared(fresh)
+    if part_of(held) is not None:
+        object.__delattr__(held, "_fetch")  # it has all of its fields now
     forget_change(before.structure, name)
     return True
 
@@ -335,7 +360,8 @@ def renew_state(
     """
     if HOLDERS:
         note_settled(structure)
-    changes: Mapping[str, Any] = getattr(structure, "_changes", _NONE)
+    pending: Pending = getattr(structure, "_pending", UNTOUCHED)  # without a call of a function
+    changes = pending.changes
     kept: dict[str, Any] = {}
     if before is None:
         names: Iterable[str] = changes
@@ -346,16 +372,18 @@ def renew_state(
     for name in names:
         kept[name] = structure.__dict__.get(name)
     set_state(structure, state)
-    for slot in ("_changes", "_originals"):
-        if hasattr(structure, slot):
-            object.__delattr__(structure, slot)
-    if hasattr(structure, "_unchecked"):
-        structure._unchecked.intersection_update(kept)
+    if pending is UNTOUCHED:
+        if not kept:
+            return
+        pending = structure._pending_or_new()
+    pending.changes, pending.originals = {}, {}
+    if pending.refused:
+        pending.keep_refused(kept)
     fields = type(structure)._schema.fields
     for name, value in kept.items():
         stored = state.get(name, MISSING)
         mutable = fields[name].mutable and not is_embedded(value)
-        noted = structure._originals_or_new() if mutable else structure._changes_or_new()
+        noted = pending.originals if mutable else pending.changes
         noted[name] = fields[name].freeze(stored)
         state[name] = value
 
@@ -364,11 +392,11 @@ def _keep_pending(before: Snapshot, field: Field[Any, Any], stored: Any) -> None
     """Keep a value that the program has changed meanwhile, and note what is stored now."""
     structure, name = before.structure, field.name
     baseline = field.freeze(stored) if field.mutable else stored
-    originals: dict[str, Any] = getattr(structure, "_originals", {})
-    if name in originals and name not in getattr(structure, "_changes", _NONE):
-        originals[name] = baseline  # it was changed in place
+    pending = structure._pending_or_new()
+    if name in pending.originals and name not in pending.changes:
+        pending.originals[name] = baseline  # it was changed in place
     else:
-        structure._changes_or_new()[name] = baseline
+        pending.changes[name] = baseline
 
 
 def renewed(held: Any, fresh: Any) -> Any:

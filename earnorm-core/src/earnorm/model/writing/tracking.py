@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from earnorm.exceptions import TransactionError
 from earnorm.kernel.environment import Env, current_env, find_env
+from earnorm.kernel.pauses import parts, pause
 from earnorm.model.reading.fetch import other_app
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
     from earnorm.model.reading.fetch import Fetch
+
+
+_IN_DOUBT: Final = {
+    False: "it was read in a transaction that was rolled back; 'await record.refresh()'",
+    True: "the outcome of its transaction is unknown; look whether its id exists, with 'await "
+    "record.refresh()',",
+}
 
 
 def env_of(records: Sequence[BaseModel], *, stale: bool = False) -> Env:
@@ -26,25 +34,28 @@ def env_of(records: Sequence[BaseModel], *, stale: bool = False) -> Env:
         TransactionError: A record is stale.
     """
     env = current_env()
+    seen: Fetch | None = None
     for record in records:
         fetch: Fetch | None = getattr(record, "_fetch", None)
-        if fetch is None:
-            continue
-        if fetch.app is not env.app:
-            raise other_app(fetch.app, env.app)
-        if fetch.seen_in is not None and fetch.is_stale and not stale:
-            raise TransactionError(
-                f"{record!r} is stale: it was read in a transaction that was rolled back; "
-                f"'await record.refresh()' before it is written"
-            )
+        if fetch is not seen and fetch is not None:
+            seen = fetch
+            if fetch.app is not env.app:
+                raise other_app(fetch.app, env.app)
+            if fetch.seen_in is not None and fetch.is_stale and not stale:
+                raise TransactionError(
+                    f"{record!r} is stale: {_IN_DOUBT[fetch.seen_in.unknown]} before it is written"
+                )
     return env
 
 
-def touch(env: Env, records: Sequence[BaseModel]) -> None:
+async def touch(env: Env, records: Sequence[BaseModel]) -> None:
     """Make a running transaction remember the records as they are."""
     if env.transaction is not None:
-        for record in records:
-            env.transaction.touch(record)
+        for part in parts(records):
+            for record in part:
+                env.transaction.touch(record)
+            if part is not records:
+                await pause()
 
 
 def touch_older(records: Sequence[BaseModel]) -> None:

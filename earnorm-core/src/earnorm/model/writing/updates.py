@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from typing_extensions import override
 
 from earnorm.domain import Domain, DomainSource
 from earnorm.domain.bson_order import key as bson_key
+from earnorm.domain.paths import is_position
+from earnorm.fields.adapters import adapter
 from earnorm.fields.base import MISSING, Field, is_embedded
 from earnorm.fields.numeric import Boolean, Decimal, Int
+from earnorm.fields.secrets import holds_secrets
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import DateTime
 from earnorm.kernel.merging import TOGGLE
@@ -22,8 +25,11 @@ from earnorm.kernel.time import clock
 from earnorm.model.schema import Schema
 from earnorm.model.writing.bounds import Number, checked_number, within_bounds, works_on
 from earnorm.model.writing.pending import changed_fields
-from earnorm.model.writing.places import Place, RefusedError, adapter
+from earnorm.model.writing.places import Place, RefusedError
 from earnorm.model.writing.restoring import own
+
+_LARGEST: Final = 2**63 - 1
+"""The largest whole number that a server takes."""
 
 
 class Change:
@@ -156,7 +162,11 @@ class Bounding(Change):
 
     @override
     def operand(self, place: Place) -> Any:
-        if self.argument is None or isinstance(place.field, List | Dict | Embedded | Json):
+        if (
+            self.argument is None
+            or isinstance(place.field, List | Dict | Embedded | Json)
+            or place.field.secret
+        ):
             raise RefusedError(works_on(type(self).__name__, "comparable", place.field))
         return place.checked(self.argument)
 
@@ -175,7 +185,7 @@ class Unset(Change):
     def operand(self, place: Place) -> Any:
         if place.field.required:
             raise RefusedError("a value is required, so it cannot be unset")
-        if place.path.rpartition(".")[2].isdecimal() and place.inside is not Domain.TRUE:
+        if is_position(place.path.rpartition(".")[2]) and place.inside is not Domain.TRUE:
             raise RefusedError("an item of a list cannot be unset; Pull it")
         return True
 
@@ -242,11 +252,11 @@ class OfItems(Change):
                 neither.
         """
         inner = _list_item(self, place.field, grows=grows)
-        return [inner.encode(adapter(inner, False).validate_python(item)) for item in self.items]
+        return [inner.encode(adapter(inner).validate_python(item)) for item in self.items]
 
 
 def _list_item(change: Change, field: Any, *, grows: bool | None) -> Field[Any, Any]:
-    item = getattr(field, "_item", None)
+    item = field.contents().items
     if item is None or type(change).__name__ in getattr(field, "refused_changes", ()):
         raise RefusedError(works_on(type(change).__name__, "List", field))
     limit = {True: "max_length", False: "min_length", None: ""}[grows]
@@ -256,6 +266,8 @@ def _list_item(change: Change, field: Any, *, grows: bool | None) -> Field[Any, 
             f"{'validators' if field.validators else limit}; read the record, change it and save() "
             f"it"
         )
+    if holds_secrets(item) and not isinstance(change, Push | Pop):
+        raise RefusedError("the items are secret, and the server cannot compare them")
     field_of_items: Field[Any, Any] = item
     return field_of_items
 
@@ -291,6 +303,11 @@ class Push(OfItems):
 
     @override
     def operand(self, place: Place) -> Any:
+        for name, number in (("position", self.position), ("slice", self.slice)):
+            if number is not None and abs(number) > _LARGEST:
+                raise RefusedError(
+                    f"{name}={number} has more than 64 bits; it is at most 2**63 - 1"
+                )
         longest = getattr(place.field, "max_length", None)
         shortest = getattr(place.field, "min_length", None)
         is_kept = self.slice is not None and longest is not None and abs(self.slice) <= longest
@@ -318,27 +335,33 @@ class Push(OfItems):
     def _sorted_items(self, field: Field[Any, Any]) -> list[Any]:
         """Return the items in the server's order of their stored forms."""
         inner = _list_item(self, field, grows=None)
-        pairs = [(inner.encode(adapter(inner, False).validate_python(i)), i) for i in self.items]
+        pairs = [(inner.encode(adapter(inner).validate_python(i)), i) for i in self.items]
         ways: Mapping[str, int] = (
             self.sort if isinstance(self.sort, Mapping) else {"": self.sort or 1}
         )
         for name, way in reversed(list(ways.items())):
-            key = inner.model._schema.path_of(name) if name and isinstance(inner, Embedded) else ""
+            key = (
+                inner.model._schema.order_path_of(name)
+                if name and isinstance(inner, Embedded)
+                else ""
+            )
             pairs.sort(
                 key=lambda pair: bson_key(pair[0].get(key) if key else pair[0]), reverse=way < 0
             )
         return [item for _, item in pairs]
 
     def _sort(self, place: Place) -> Any:
+        item = place.field.contents().items
+        if item is not None and holds_secrets(item) and not isinstance(self.sort, Mapping):
+            raise RefusedError("nothing is sorted by a secret value")
         if self.sort in (1, -1):
             return self.sort
-        item = getattr(place.field, "_item", None)
         if not isinstance(self.sort, Mapping) or not isinstance(item, Embedded):
             raise RefusedError("sort= is 1, -1, or a mapping of an embedded object's fields")
         schema: Schema = item.model._schema
         if not self.sort or any(way not in (1, -1) for way in self.sort.values()):
             raise RefusedError("sort= maps fields to 1 or -1")
-        return {schema.path_of(name): way for name, way in self.sort.items()}
+        return {schema.order_path_of(name): way for name, way in self.sort.items()}
 
 
 class AddingToSet(OfItems):
@@ -353,7 +376,7 @@ class AddingToSet(OfItems):
     @override
     def first(self, field: Field[Any, Any]) -> Any:
         inner = _list_item(self, field, grows=None)
-        validated = [adapter(inner, False).validate_python(item) for item in self.items]
+        validated = [adapter(inner).validate_python(item) for item in self.items]
         keys = [bson_key(inner.encode(item)) for item in validated]
         return [item for n, item in enumerate(self.items) if keys[n] not in keys[:n]]
 

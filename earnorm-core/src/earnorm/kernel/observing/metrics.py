@@ -1,0 +1,57 @@
+"""The numbers of a health report as metrics, in the text format of Prometheus.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+_STATUS: Final = {"ok": 0, "degraded": 1}
+_FAILED: Final = 2
+_NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_]")
+
+
+def metrics_text(app: str, report: Mapping[str, Mapping[str, object]]) -> str:
+    """Return a line for each number in a health report, and for the status of each of its parts.
+
+    Texts and lists of a report are left out.
+
+    Args:
+        app: The name of the App, which is the label of each line.
+        report: The parts by name; values that are mappings give their own numbers.
+    """
+    label = f'app="{_quoted(app)}"'
+    lines = [
+        f'earnorm_status{{{label},part="{_quoted(part)}"}} {_status(values)}'
+        for part, values in report.items()
+    ]
+    # A name that occurs twice would make the whole text unreadable.
+    numbers = dict(_numbers("earnorm", report))
+    lines += (f"{name}{{{label}}} {number}" for name, number in numbers.items())
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _status(values: Mapping[str, object]) -> int:
+    return _STATUS.get(str(values.get("status")), _FAILED)
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(f"{name}_{_NO_NAME.sub('_', str(key))}", inner)
+    elif isinstance(value, bool | int):
+        yield name, str(int(value))
+    elif isinstance(value, float):
+        yield name, repr(value) if math.isfinite(value) else _not_finite(value)
+
+
+def _not_finite(value: float) -> str:
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,169 @@
+"""Readings: the changes that features and plugins make to how the documents of a model are read.
+
+A feature returns a :class:`Reading` from ``register_reading`` for each model that it affects. The
+readings of one model are combined once, when the App first uses the model. A model without any
+has no combined reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from earnorm.domain import Domain
+from earnorm.exceptions import PluginError, nearest
+
+if TYPE_CHECKING:
+    from earnorm.backends.base import Document
+    from earnorm.fields import Field
+    from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.environment import Env
+    from earnorm.kernel.views import ModelView
+    from earnorm.model.base import BaseModel
+
+
+class RecordClasses(Protocol):
+    """The record classes of one model whose documents become records of several classes."""
+
+    def of(self, documents: Sequence[Document]) -> Sequence[type[BaseModel]]:
+        """Return the class of each document's record: the model's own, or a subclass of it."""
+        ...
+
+    def find_field(self, name: str) -> Field[Any, Any] | None:
+        """Find a field by its name in one of the collection's classes, for conditions; or None."""
+        ...
+
+    @property
+    def keys(self) -> Mapping[str, int]:
+        """The stored keys that any class in the collection declares, as a projection."""
+        ...
+
+    def bases(self) -> Sequence[BoundModel]:
+        """Return the model itself and its base models, whose records include the model's own."""
+        ...
+
+    def below(self) -> Sequence[tuple[Domain, BoundModel]]:
+        """Return each subclass with the domain of its records, its own subclasses' included."""
+        ...
+
+
+Below = Callable[["BoundModel", "Env", Sequence[Any]], Awaitable[list[Any] | None]]
+"""Returns the ids of records and of all records below them; None if only a walk along the parents
+can find them.
+"""
+
+
+OfEvents = Callable[["BoundModel", "Sequence[Document]"], None]
+"""Changes stored documents in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The changes of one feature or plugin to how a model's documents are read. All are optional.
+
+    Attributes:
+        base_domain: A domain that is added to a query: for searches, counts, groups, updates and
+            deletions by domain, unless the query's own domain names one of its fields, or the query
+            says ``with_archived()``.
+        needs: Names of fields that are fetched with every record, even if ``only()`` leaves them
+            out.
+        classes: The classes of its records, if there are several.
+        below: Finds the records below others in the tree that the model's records form.
+        of_events: Changes the documents of change events in place, before records are made of them.
+            It does for ``watch()`` what a layer around searches does for their documents.
+    """
+
+    base_domain: Domain | None = None
+    needs: frozenset[str] = frozenset()
+    classes: RecordClasses | None = None
+    below: Below | None = None
+    of_events: OfEvents | None = None
+
+
+class CombinedReading(NamedTuple):
+    """The changes of all features and plugins to how one model's documents are read."""
+
+    base_domains: tuple[tuple[frozenset[str], Domain, str], ...] = ()
+    """Each base domain, with the fields that it names and the name of its plugin."""
+    needs: frozenset[str] = frozenset()
+    classes: RecordClasses | None = None
+    below: Below | None = None
+    of_events: tuple[OfEvents, ...] = ()
+
+    def narrowed(self, domain: Domain) -> Domain:
+        """Add to a query's domain each base domain of which it names no field."""
+        named = domain.paths()
+        for fields, base, _ in self.base_domains:
+            if fields.isdisjoint(named):
+                domain = domain & base
+        return domain
+
+    def narrowings(self, domain: Domain) -> Iterator[tuple[str, Domain, Domain]]:
+        """Yield the plugin, the domain before and the domain after each step of ``narrowed``."""
+        named = domain.paths()
+        for fields, base, plugin in self.base_domains:
+            if fields.isdisjoint(named):
+                yield plugin, domain, domain & base
+                domain = domain & base
+
+
+def combined(model: ModelView, by_plugin: Iterable[tuple[str, object]]) -> CombinedReading | None:
+    """Combine the readings that plugins returned for one model; return None if there are none.
+
+    Args:
+        model: The model.
+        by_plugin: Each plugin's name, and the result of its ``register_reading``.
+
+    Raises:
+        PluginError: A result is no Reading or has wrong parts, or two decide on the classes of the
+            records.
+    """
+    base_domains: list[tuple[frozenset[str], Domain, str]] = []
+    needs: frozenset[str] = frozenset()
+    classes: RecordClasses | None = None
+    below: Below | None = None
+    owner = ""
+    of_events: list[OfEvents] = []
+    is_changed = False
+    for plugin, reading in by_plugin:
+        if reading is None:
+            continue
+        if not isinstance(reading, Reading):
+            raise PluginError(
+                f"plugin {plugin!r} in register_reading(app, model): expected a Reading or None for "
+                f"{model.name!r}, not {reading!r}"
+            ).coded("not_a_reading")
+        if reading.base_domain is not None and not isinstance(reading.base_domain, Domain):
+            raise PluginError(
+                f"plugin {plugin!r} in register_reading(app, model): expected a Domain or None as "
+                f"base_domain for {model.name!r}, not {reading.base_domain!r}"
+            ).coded("not_a_reading")
+        asked: object = reading.needs
+        if not isinstance(asked, frozenset | set):
+            raise PluginError(
+                f"plugin {plugin!r} in register_reading(app, model): expected a frozenset of names as "
+                f"needs for {model.name!r}, not {asked!r}"
+            ).coded("not_a_reading")
+        for name in sorted(reading.needs - model.fields.keys()):
+            raise PluginError(
+                f"plugin {plugin!r} in register_reading(app, model): needs={name!r}, and model "
+                f"{model.name!r} has no such field{nearest(name, model.fields)}"
+            ).coded("unknown_field")
+        is_changed = True
+        needs |= reading.needs
+        if reading.base_domain is not None:
+            named = frozenset(reading.base_domain.paths())
+            base_domains.append((named, reading.base_domain, plugin))
+        if reading.classes is not None:
+            if classes is not None:
+                raise PluginError(
+                    f"plugins {owner!r} and {plugin!r} both decide on the classes of the records of {model.name!r}"
+                ).coded("record_classes_taken")
+            classes, owner = reading.classes, plugin
+        below = below or reading.below
+        if reading.of_events is not None:
+            of_events.append(reading.of_events)
+    if not is_changed:
+        return None
+    return CombinedReading(tuple(base_domains), needs, classes, below, tuple(of_events))

@@ -1,0 +1,1 @@
+"""Transactions: their blocks, tries and queue, and what each remembers until it has ended."""

@@ -1,0 +1,102 @@
+"""Limits to what a principal's own reads and writes cost; ``system`` has none.
+
+The core bounds what must be bounded for everybody: the length of a path, the levels of a condition,
+its sub-queries. These limits are an application's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pydantic
+
+from earnorm import Domain, LimitExceeded
+from earnorm.plugin import Operation
+
+
+class Limits(pydantic.BaseModel):
+    """``init(..., security={"limits": {"records": 1_000}})``; None is no limit.
+
+    They hold for what a program asks for itself, on models with rights or rules.
+
+    Attributes:
+        conditions: The conditions of a domain; those about related records are counted as values.
+        values: The values in the lists of a domain: ids, say.
+        text: The characters of one text in a domain.
+        records: The records that one search may return; a stream is not limited.
+        seconds: The time of one read.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    conditions: pydantic.PositiveInt | None = 5_000
+    values: pydantic.PositiveInt | None = 100_000
+    text: pydantic.PositiveInt | None = 100_000
+    records: pydantic.PositiveInt | None = None
+    seconds: pydantic.PositiveFloat | None = None
+
+    def check(self, domain: Domain) -> None:
+        """Refuse a domain that is too large.
+
+        Raises:
+            LimitExceeded: It is.
+        """
+        conditions = values = 0
+        for condition in domain.conditions():
+            conditions += 1
+            value = condition.value
+            if isinstance(value, str):
+                self._check_text(value)
+            elif isinstance(value, tuple | list | Mapping):
+                values += self._number_in(value)
+        if self.conditions is not None and conditions > self.conditions:
+            raise _too_many("conditions", self.conditions)
+        if self.values is not None and values > self.values:
+            raise _too_many("values in its lists", self.values)
+
+    def _check_text(self, text: str) -> None:
+        if self.text is not None and len(text) > self.text:
+            raise LimitExceeded(f"a text in a condition has at most {self.text:,} characters")
+
+    def _number_in(self, value: object) -> int:
+        """Return the number of values in a list; conditions about related records are lists, too."""
+        number, waiting = 0, [value]
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, str):
+                self._check_text(item)
+            elif isinstance(item, Mapping):
+                waiting += item.values()
+            elif isinstance(item, Sequence) and not isinstance(item, bytes):
+                waiting += item
+                continue
+            number += 1
+        return number
+
+    def narrowed(self, op: Operation) -> Operation:
+        """Return the operation with the time and the number of records that it may take."""
+        options, changes = op.options, dict[str, float]()
+        if self.seconds is not None:
+            changes["timeout"] = min(self.seconds, options.timeout or self.seconds)
+        if self.records is not None and op.name == "search" and op.request is None:
+            # One more than it may return tells that there are more.
+            changes["limit"] = min(self.records + 1, options.limit or self.records + 1)
+        return op.replace(options=options.replace(**changes)) if changes else op
+
+    def check_answer(self, op: Operation, documents: object) -> None:
+        """Refuse an answer that has too many records.
+
+        Raises:
+            LimitExceeded: It has.
+        """
+        most = self.records
+        if most is None or op.name != "search" or op.request is not None:
+            return
+        if isinstance(documents, Sequence) and len(documents) > most:
+            raise LimitExceeded(
+                f"a search returns at most {most:,} records; give it a limit, or stream it"
+            )
+
+
+def _too_many(what: str, most: int) -> LimitExceeded:
+    return LimitExceeded(f"the domain has more than {most:,} {what}")

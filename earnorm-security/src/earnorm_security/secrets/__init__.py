@@ -1,0 +1,1 @@
+"""Fields with secret values: passwords, of which only a hash is kept, and encrypted values."""
