@@ -183,6 +183,7 @@ FOR_PLUGINS = [
     "KNOWN_FIRST",
     "KnownFirst",
     "MISSING",
+    "PURPOSE",
     "RELATION",
     "REQUEST",
     "RETURNED",

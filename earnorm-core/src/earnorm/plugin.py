@@ -29,6 +29,7 @@ from earnorm.kernel.notes import Note
 from earnorm.kernel.observing.observers import DatabaseCall, Observer, RunningOperation
 from earnorm.kernel.operations import (
     JUDGED,
+    PURPOSE,
     RELATION,
     REQUEST,
     Call,
@@ -72,6 +73,7 @@ __all__ = [
     "JUDGED",
     "KNOWN_FIRST",
     "MISSING",
+    "PURPOSE",
     "RELATION",
     "REQUEST",
     "RETURNED",

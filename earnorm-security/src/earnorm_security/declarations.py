@@ -11,10 +11,16 @@ from typing import Final, Literal, TypeAlias
 
 from earnorm import Domain, Env
 
-Right: TypeAlias = Literal["read", "write", "create", "unlink"]
+RecordRight: TypeAlias = Literal["read", "write", "create", "unlink"]
+ReadingRight: TypeAlias = Literal["aggregate", "export", "watch", "explain"]
+Right: TypeAlias = RecordRight | ReadingRight
 RuleDomain: TypeAlias = "Domain | list[object] | tuple[object, ...] | bool"
 
-RIGHTS: Final[tuple[Right, ...]] = ("read", "write", "create", "unlink")
+RECORD_RIGHTS: Final[tuple[RecordRight, ...]] = ("read", "write", "create", "unlink")
+"""The rights that rules may be about."""
+READING_RIGHTS: Final[tuple[ReadingRight, ...]] = ("aggregate", "export", "watch", "explain")
+"""The rights to read in another way than record by record; the rules for reading hold for them."""
+RIGHTS: Final[tuple[Right, ...]] = (*RECORD_RIGHTS, *READING_RIGHTS)
 EVERYBODY: Final = "*"
 """The role that everybody has, with or without a principal."""
 
@@ -24,14 +30,19 @@ class Access:
     """The rights of one role on a model: ``_access = [Access("editor", read=True, write=True)]``.
 
     Rights add up: a principal has the rights of all its roles. A right that no row grants is
-    denied.
+    denied. The last four are rights to read in another way, only together with ``read``; None means
+    what the row says of ``read``.
 
     Attributes:
         role: A role's name; ``"*"`` means everybody, anonymous included.
-        read: May search, count and group.
+        read: May search and count.
         write: May change records (only together with ``read``).
         create: May create records.
         unlink: May delete records (only together with ``read``).
+        aggregate: May group, run pipelines, and join the model in pipelines of other models.
+        export: May load a search as a table: ``to_pandas()``, ``to_polars()``, ``to_arrow()``.
+        watch: May follow the changes of records: ``watch()``.
+        explain: May see the database's plan of a search: ``explain()``.
     """
 
     role: str
@@ -39,6 +50,11 @@ class Access:
     write: bool = False
     create: bool = False
     unlink: bool = False
+    _: KW_ONLY
+    aggregate: bool | None = None
+    export: bool | None = None
+    watch: bool | None = None
+    explain: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +86,7 @@ class Rule:
     domain: RuleDomain | Callable[[Env], RuleDomain]
     _: KW_ONLY
     roles: Collection[str] = ()
-    operations: Collection[Right] = RIGHTS
+    operations: Collection[RecordRight] = RECORD_RIGHTS
     strict: bool = False
     restrict: bool | None = None
     pure: bool = False

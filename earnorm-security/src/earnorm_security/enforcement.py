@@ -7,12 +7,14 @@ right to change it is refused before anything is written.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from earnorm import ConcurrencyError, Domain
 from earnorm.plugin import (
     JUDGED,
     KNOWN_FIRST,
+    PURPOSE,
     Call,
     KnownFirst,
     Lock,
@@ -21,7 +23,7 @@ from earnorm.plugin import (
     name_of,
     pause,
 )
-from earnorm_security.declarations import Right
+from earnorm_security.declarations import READING_RIGHTS, Right
 from earnorm_security.judging import (
     DEMAND,
     PAUSE_EVERY,
@@ -48,23 +50,26 @@ class Reading:
         """Pass the operation on, restricted."""
         if not op.env.system:
             policy = self._policy
-            policy.require(op.env, "read", op.name)
+            right = _right_to_read(op)
+            policy.require(
+                op.env, right, op.name if right in ("read", RIGHT_OF[op.name]) else right
+            )
             if op.is_asked_for:
-                return await self._asked_for(op, call_next)
-            return await self._restricted(op, call_next)
+                return await self._asked_for(op, call_next, right)
+            return await self._restricted(op, call_next, right)
         return await call_next(op)
 
-    async def _asked_for(self, op: Operation, call_next: Call) -> Any:
+    async def _asked_for(self, op: Operation, call_next: Call, right: Right) -> Any:
         limits = self._policy.limits
         limits.check(op.domain)
         op = limits.narrowed(op)
-        answer = await self._restricted(op, call_next)
+        answer = await self._restricted(op, call_next, right)
         limits.check_answer(op, answer)
         return answer
 
-    async def _restricted(self, op: Operation, call_next: Call) -> Any:
+    async def _restricted(self, op: Operation, call_next: Call, right: Right) -> Any:
         policy = self._policy
-        visible = _both(op.domain, await policy.reached(op.env, "read"))
+        visible = _both(op.domain, await policy.reached(op.env, right))
         if isinstance(op.request, Lock):
             # The caller's conditions on other records are resolved with the caller's rights.
             visible = await op.app.resolve(policy.model, visible, env=op.env)
@@ -231,6 +236,14 @@ def _is_filled_in(op: Operation) -> bool:
     )
 
 
+def _right_to_read(op: Operation) -> Right:
+    """Return the right that a search, a count or a group needs besides the one to read."""
+    return RIGHT_OF[op.name] if op.name != "search" else _FOR.get(op.note(PURPOSE), "read")
+
+
+_FOR: Mapping[str | None, Right] = {right: right for right in READING_RIGHTS}
+
+
 def layer_for(policy: Policy, operation: str) -> Reading | Creating | Changing:
     """Return the layer that enforces a policy on one kind of operation."""
     return _LAYERS[RIGHT_OF[operation]](policy)
@@ -238,6 +251,7 @@ def layer_for(policy: Policy, operation: str) -> Reading | Creating | Changing:
 
 _LAYERS: dict[Right, type[Reading] | type[Creating] | type[Changing]] = {
     "read": Reading,
+    "aggregate": Reading,
     "create": Creating,
     "write": Changing,
     "unlink": Changing,

@@ -18,7 +18,16 @@ from earnorm import (
     PluginError,
 )
 from earnorm.plugin import Bounded, ModelView
-from earnorm_security.declarations import EVERYBODY, RIGHTS, Access, Right, Rule, RuleDomain
+from earnorm_security.declarations import (
+    EVERYBODY,
+    READING_RIGHTS,
+    RECORD_RIGHTS,
+    RIGHTS,
+    Access,
+    Right,
+    Rule,
+    RuleDomain,
+)
 from earnorm_security.roles import NO_ROLES, Roles
 from earnorm_security.settings import SecuritySettings
 from earnorm_security.variables import Template
@@ -26,12 +35,12 @@ from earnorm_security.variables import Template
 RIGHT_OF: Final[dict[str, Right]] = {
     "search": "read",
     "count": "read",
-    "group": "read",
+    "group": "aggregate",
     "create": "create",
     "write": "write",
     "unlink": "unlink",
 }
-"""The right that each operation needs."""
+"""The right that each operation needs; a search that says its ``PURPOSE`` may need another one."""
 
 _REFERRED: Final = "security: the records that a rule refers to"
 _OF_THE_SERVER: Final = frozenset({"text", "near", "within"})
@@ -78,8 +87,9 @@ class Policy:
         rules = _joined(declared, settings.rules.get(self._name))
         is_open = settings.default == "open" and view.bookkeeping is None
         every = frozenset({EVERYBODY}) if is_open else NO_ROLES
-        granted = dict.fromkeys(RIGHTS, every) if access is None else self._read_access(access)
-        self._granted: dict[Right, frozenset[str]] = granted
+        self._granted: dict[Right, frozenset[str]] = (
+            dict.fromkeys(RIGHTS, every) if access is None else self._read_access(access)
+        )
         self._templates: dict[str, Template] = {}
         self._answers: Bounded[tuple[object, ...], Domain] = Bounded()
         self._rules = () if rules is None else self._read_rules(app, model, rules)
@@ -98,7 +108,8 @@ class Policy:
         self._restrictions: dict[Right, tuple[Rule, ...]] = {}
         self._permissions: dict[Right, tuple[Rule, ...]] = {}
         for right in RIGHTS:
-            about = [rule for rule in self._rules if right in rule.operations]
+            ruled = "read" if right in READING_RIGHTS else right
+            about = [rule for rule in self._rules if ruled in rule.operations]
             self._restrictions[right] = tuple(rule for rule in about if rule.restricts)
             self._permissions[right] = tuple(rule for rule in about if not rule.restricts)
 
@@ -178,7 +189,7 @@ class Policy:
         """Return the right that the principal lacks to use ``right``, or None if it lacks none.
 
         A change or a deletion returns the number of records that matched its domain, which is a
-        kind of reading; so it needs the right to read, too.
+        kind of reading; so it needs the right to read, too. So do a group, an export and the like.
         """
         needed: tuple[Right, ...] = (right,) if right in ("read", "create") else ("read", right)
         roles = self._roles.of(env)
@@ -388,6 +399,8 @@ class Policy:
             _texts([row.role], f"{where}: a role")
             for right in RIGHTS:
                 flag: object = getattr(row, right)
+                if flag is None and right in READING_RIGHTS:
+                    flag = row.read
                 if not isinstance(flag, bool):
                     raise ConfigurationError(f"{where}: {right} is True or False")
                 if flag:
@@ -409,10 +422,10 @@ class Policy:
             _texts(rule.operations, f"{where}: operations")
             if not isinstance(rule.strict, bool):
                 raise ConfigurationError(f"{where}: strict is True or False")
-            unknown = sorted(set(rule.operations) - set(RIGHTS))
+            unknown = sorted(set(rule.operations) - set(RECORD_RIGHTS))
             if unknown or not rule.operations:
                 raise ConfigurationError(
-                    f"{where}: operations are some of {', '.join(RIGHTS)}, not {_listed(unknown)}"
+                    f"{where}: operations are some of {', '.join(RECORD_RIGHTS)}, not {_listed(unknown)}"
                 )
             for option in ("restrict", "pure"):
                 if not isinstance(getattr(rule, option), bool | None):

@@ -185,6 +185,12 @@ PARENT: Note[Operation] = Note("parent")
 REQUEST: Note[Request | None] = Note("request")
 RELATION: Note[str] = Note("relation")
 """On a search: the relation that it loads, as ``model.field``."""
+PURPOSE: Note[str] = Note("purpose")
+"""On a search: what its records are for, if the one who asks does not simply get them.
+
+``"aggregate"`` (a group or a pipeline of another model reads them), ``"export"``, ``"explain"`` or
+``"watch"``. A group has no such note: it is one by its name.
+"""
 JUDGED: Note[bool] = Note("judged")
 """Access rules have checked the whole operation of which this one is a part."""
 

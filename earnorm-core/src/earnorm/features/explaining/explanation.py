@@ -10,6 +10,7 @@ from earnorm.features.explaining.layer_effects import Effects, LayerEffect
 from earnorm.features.explaining.query_plan import Plan, reduced, without_facts
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import Env, Principal, current_env, use_env
+from earnorm.kernel.operations import PURPOSE
 from earnorm.kernel.serving import searches
 from earnorm.kernel.serving.requests import Request
 from earnorm.kernel.serving.searches import STAGES
@@ -75,7 +76,7 @@ async def _explain(
     query: Query[Any], env: Env, explanation: Explanation, effects: Effects | None = None
 ) -> None:
     _, op = query._operation("search", env, explanation)
-    await env.app.execute(op, effects)
+    await env.app.execute(op.with_note(PURPOSE, "explain"), effects)
 
 
 def _base_domains(query: Query[Any], env: Env) -> Iterator[LayerEffect]:

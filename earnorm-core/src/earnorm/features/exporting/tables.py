@@ -15,6 +15,7 @@ from earnorm.features.exporting.export import (
 )
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.operations import PURPOSE
 from earnorm.kernel.pauses import each_part, pause
 from earnorm.kernel.serving.requests import Stream
 from earnorm.model.reading.streaming import BATCH, batches
@@ -93,6 +94,7 @@ async def _load(query: Query[Any]) -> Table:
     """Load a query batch by batch, without making a record for each row."""
     need_feature("exporting", _CALLS)
     bound, op = query._operation("search", current_env(), Stream(BATCH))
+    op = op.with_note(PURPOSE, "export")
     table = Table(bound.schema, op.options.fields)
     async with aclosing(batches(op)) as cursor:
         async for documents in cursor:

@@ -31,7 +31,7 @@ from earnorm.features.grouping.probing import refuse_risk
 from earnorm.features.grouping.vocabulary import STAGES
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env, refuse_other_actor
-from earnorm.kernel.operations import REQUEST, Operation, made_by
+from earnorm.kernel.operations import PURPOSE, REQUEST, Operation, made_by
 from earnorm.kernel.serving.requests import PipelineCapture, Stream
 from earnorm.kernel.serving.searches import JOIN, Join, Sight, Stages
 from earnorm.model.reading.streaming import BATCH
@@ -365,7 +365,7 @@ class _Compiler:
 
     async def _captured(self, model: type[BaseModel]) -> PipelineCapture:
         capture = PipelineCapture()
-        notes = {**made_by("grouping"), REQUEST: capture}
+        notes = {**made_by("grouping"), PURPOSE: "aggregate", REQUEST: capture}
         await self._env.app.execute(Operation("search", model, self._env, notes=notes))
         return capture
 

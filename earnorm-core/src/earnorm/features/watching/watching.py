@@ -34,7 +34,7 @@ from earnorm.features.indexes.collection_options import declared_options
 from earnorm.fields.record_ids import id_text
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import REQUEST, Operation, made_by
+from earnorm.kernel.operations import PURPOSE, REQUEST, Operation, made_by
 from earnorm.kernel.serving.projecting import head_of
 from earnorm.kernel.serving.requests import DryRun
 from earnorm.kernel.serving.searches import projection
@@ -267,7 +267,7 @@ class Watch(Generic[M]):
         assert self._env is not None
         bound = self._env.app.bind(self._model)
         dry_run = DryRun()
-        notes = {**made_by("watching"), REQUEST: dry_run}
+        notes = {**made_by("watching"), PURPOSE: "watch", REQUEST: dry_run}
         op = Operation("search", bound.model, self._env, self._domain, notes=notes)
         await self._env.app.execute(op)
         if dry_run.op is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import DomainError
 from earnorm.kernel.notes import Note
-from earnorm.kernel.operations import REQUEST, Operation
+from earnorm.kernel.operations import PURPOSE, REQUEST, Operation
 from earnorm.model.relations.ghosts import target_of
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ async def _lookup(bound: BoundModel, op: Operation, key: str, path: str) -> list
     target = target_of(bound.app, crossing.field)
     capture = PipelineCapture()
     search = op.child("search", target.model, origin="model")
+    if op.name == "group":
+        search = search.with_note(PURPOSE, "aggregate")
     await op.app.execute(search.with_note(REQUEST, capture))
     pipeline = [
         *capture.stages,
