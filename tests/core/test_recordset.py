@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Literal
+import copy
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -491,3 +493,34 @@ async def test_the_memory_backend_says_that_it_cannot_toggle(memory_app: App) ->
     one = await Person.create({"name": "a"})
     with pytest.raises(NotSupported, match="use a MongoDB server"):
         await one.toggle("active")
+
+
+COPIES: list[Callable[[Any], Any]] = [
+    copy.copy,
+    copy.deepcopy,
+    lambda value: pickle.loads(pickle.dumps(value)),
+]
+
+
+@pytest.mark.parametrize("copied", COPIES, ids=["copy", "deepcopy", "pickle"])
+async def test_a_set_travels_without_its_loading_state(
+    app: App, copied: Callable[[Any], Any]
+) -> None:
+    await Author.create([{"name": "a"}, {"name": "b"}])
+    authors = await Author.search(order="name")
+    await Post.create([{"title": str(n), "author_id": authors[0]} for n in range(3)])
+    found = await Author.search(order="name").prefetch("post_ids")
+    authors[0].name = "A"
+    for records in (authors, found, authors + authors, authors[:1], found[0].post_ids):
+        other = copied(records)
+        assert list(other) == list(records)
+        assert [record._stored() for record in other] == [record._stored() for record in records]
+        assert [record.is_changed for record in other] == [r.is_changed for r in records]
+    twice = copied(authors + authors)
+    assert twice[0] is twice[2]  # a record that is twice in a set is one record in its copy
+    waiting = copied((await Author.search())[0].post_ids)
+    if copied is not copy.copy:
+        with pytest.raises(FieldNotLoaded, match="await record.post_ids"):
+            len(await waiting)
+    part = copied((await Author.search().prefetch("post_ids", limit=1))[0].post_ids)
+    assert part.is_partial

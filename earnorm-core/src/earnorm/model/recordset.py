@@ -108,6 +108,21 @@ class RecordSet(Generic[M]):
         self._owner = owner  # the loading state of the record whose relation it is
         self._is_default = False  # True: the document has no key, and the field's default is read
 
+    def __copy__(self) -> Self:
+        return self  # it is immutable, and the loading state stays its own
+
+    def __getstate__(self) -> tuple[None, Mapping[str, Any]]:
+        # The loading state belongs to one process, as that of a record does: see ``pickling``.
+        return None, {
+            "_model": self._model,
+            "_records": None if self._records is None else list(self._records),
+            "_load": None,
+            "_origin": self._origin,
+            "_pks": None if self._pks is None else list(self._pks),
+            "_part_of": self._part_of,
+            "_is_default": self._is_default,
+        }
+
     def __setstate__(self, state: tuple[None, Mapping[str, Any]]) -> None:
         # A pickle of version 0.1 does not have these.
         self._part_of, self._owner, self._is_default = "", None, False
