@@ -249,6 +249,13 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def motor(session: nox.Session) -> None:
+    """All of the core's tests with Motor; of every three files, `tests` has one."""
+    session.install("-r", "requirements-dev.txt")
+    run_tests(session, "-m", "motor", "tests/core", *session.posargs)
+
+
+@nox.session
 def failover(session: nox.Session) -> None:
     """Kill the primary of three nodes during 1,000 writes and 1,000 transactions with each driver."""
     session.install("-r", "requirements-dev.txt")
