@@ -332,7 +332,7 @@ async def test_a_part_of_a_path_that_a_server_cannot_read_is_refused(app: App, p
 
 
 async def test_an_order_of_pairs_says_how_to_write_it(app: App) -> None:
-    for order in ([("number", -1)], ("number", -1), 3, [None]):
+    for order in ([("number", -1)], ("number", -1), 3, [None], {"number": -1}, {"number", "text"}):
         with pytest.raises(
             ValidationError, match=r'order: takes "-age,name" or \["-age", "name"\]'
         ):
@@ -345,8 +345,21 @@ async def test_one_name_is_enough_for_only_and_prefetch(app: App) -> None:
     assert record.to_dict() == {"id": record.id, "text": "a"}
     [record] = await Hostile.search(prefetch="tag")
     assert record.tag is None
-    with pytest.raises(ValidationError, match="only: takes"):
-        Hostile.search(only=[3])  # type: ignore[list-item] # a mistake
+    for only in ([3], {"number": 0}):
+        with pytest.raises(ValidationError, match="only: takes"):
+            Hostile.search(only=only)  # type: ignore[arg-type] # a mistake
+
+
+async def test_a_list_of_names_in_the_place_of_names_says_how_to_write_them(app: App) -> None:
+    names: Any = ["text", "number"]
+    record = await Hostile.create({"text": "a", "number": 1})
+    with pytest.raises(ValidationError, match=r'takes names: only\("name", "age"\)'):
+        Hostile.search().only(names)
+    with pytest.raises(ValidationError, match=r'takes names: refresh\("name", "age"\)'):
+        await record.refresh(names)
+    with pytest.raises(ValidationError, match=r'takes names: backfill\("state"'):
+        await Hostile.backfill(names)
+    await record.refresh(*names)
 
 
 async def test_sizes_and_times_beyond_the_server_name_the_argument(app: App) -> None:

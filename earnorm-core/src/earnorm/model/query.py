@@ -126,7 +126,7 @@ class Query(Generic[M]):
         A path fetches only that field of an embedded object, or of each object in a list:
         ``only("name", "address.city", "lines.qty")``.
         """
-        names, inside = _wanted(fields)
+        names, inside = _wanted(fields, 'names: only("name", "age")')
         return self._with(_only=names, _only_inside=inside)
 
     def prefetch(self, *paths: str, limit: int = 0, order: Order = None) -> Self:
@@ -521,9 +521,11 @@ def concerns_of(**concern: object) -> Concerns | None:
     return Concerns.of("search()", **concern)
 
 
-def _wanted(fields: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
+def _wanted(
+    fields: Iterable[str], example: str = '"name" or ["name", "age"]'
+) -> tuple[frozenset[str], frozenset[str]]:
     """Return the names of ``only()``, and its paths into embedded objects."""
-    names = frozenset(texts("only", fields, '"name" or ["name", "age"]'))
+    names = frozenset(texts("only", fields, example))
     inside = frozenset(name for name in names if "." in name)
     return names - inside | {"_id"}, inside
 

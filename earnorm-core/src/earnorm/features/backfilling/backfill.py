@@ -28,6 +28,7 @@ from earnorm.kernel.operations import REQUEST, Operation, Options, PerRecord, Up
 from earnorm.kernel.serving.requests import Stream
 from earnorm.kernel.steps import WAY, Way
 from earnorm.model.reading.by_ids import by_ids
+from earnorm.model.reading.ordering import texts
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -94,6 +95,7 @@ async def backfill(
     fields = bound.schema.fields
     known = fields_with_default(fields)
     below = {inside.root.name: sorted(inside.paths) for inside in _inside(fields)}
+    names = texts("backfill", names, 'names: backfill("state", "lines.qty")')
     wanted = [path for name in names for path in (name, *below.get(name, ()))] or known
     wanted = [name for name in dict.fromkeys(wanted) if name in known or name not in below]
     for name in wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from earnorm.domain.values import shorten
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Order = str | Sequence[str] | None
 """``"-age,name"`` or ``["-age", "name"]``: field paths, descending with a minus sign."""
 
+_ORDERS: Final = '"-age,name" or ["-age", "name"]'
 # The server adds an offset to a limit, and the sum must fit in 64 bits.
 _MOST_RECORDS: Final = 2**62
 # The server takes a time limit in milliseconds, in 32 bits.
@@ -32,10 +33,12 @@ def parse_order(*order: Order) -> tuple[tuple[str, int], ...]:
     """
     directions: dict[str, int] = {}
     for one_order in order:
+        if isinstance(one_order, Set):
+            refuse("order", f"takes {_ORDERS}; a set has no order")
         parts = (
             (one_order or "").split(",")
             if isinstance(one_order, str) or one_order is None
-            else texts("order", one_order, '"-age,name" or ["-age", "name"]')
+            else texts("order", one_order, _ORDERS)
         )
         for part in map(str.strip, parts):
             if part:
@@ -113,7 +116,9 @@ def texts(name: str, value: object, example: str) -> list[str]:
     """
     if isinstance(value, str):
         return [value]
-    items: list[object] = list(value) if isinstance(value, Iterable) else [value]
+    # The keys of a mapping are no list of texts: its values would be left out in silence.
+    is_list = isinstance(value, Iterable) and not isinstance(value, Mapping | bytes)
+    items: list[object] = list(value) if is_list else [value]  # type: ignore[call-overload] # as seen
     for item in items:
         if not isinstance(item, str):
             refuse(name, f"takes {example}, not {shorten(item)}")

@@ -12,6 +12,7 @@ from earnorm.kernel.pauses import free_later, parts, pause
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.reading.hydrate import refill
+from earnorm.model.reading.ordering import texts
 from earnorm.model.slots import set_fetch
 from earnorm.model.writing.snapshots import Snapshot, settle_taken
 from earnorm.model.writing.tracking import env_of, touch_older
@@ -74,7 +75,7 @@ async def refresh(
 
 def _checked(model: type[BaseModel], names: Sequence[str]) -> list[str] | None:
     known = model._schema.fields
-    for name in names:
+    for name in texts("refresh", names, 'names: refresh("name", "age")'):
         if name not in known or not known[name].stored:
             message = (
                 f"unknown field {name!r}{nearest(str(name), known)}"
