@@ -32,6 +32,7 @@ from earnorm.kernel.plugins.loading import LoadedPlugins, load, settled
 from earnorm.kernel.plugins.project import project_selection
 from earnorm.kernel.plugins.selection import Installed, PluginInfo, Selection, installed
 from earnorm.kernel.plugins.services import Services
+from earnorm.kernel.transactions.missing_collections import make_missing
 from earnorm.kernel.transactions.queue import Contention, Queue
 
 if TYPE_CHECKING:
@@ -394,6 +395,10 @@ class App:
         try:
             if not bound.is_prepared:
                 await bound.prepare()
+            if running is not None and running.is_unsent:
+                running.is_unsent = False
+                if op.name == "create" and not bound.has_collection:
+                    await make_missing(bound)
             result = await bound.call(op.name, watch)(op)
         except asyncio.CancelledError:
             if running is not None:

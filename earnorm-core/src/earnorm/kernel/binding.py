@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -107,6 +108,11 @@ class BoundModel:
         self._collection = app._backend.collection(model._collection, self.concerns)
         self.timeout = app.settings.default_timeout
         self.is_prepared = False
+        self.has_collection = (
+            not app.settings.create_indexes or "transactions" not in app.capabilities
+        )
+        """True if no transaction needs to make the collection before it begins."""
+        self.making = asyncio.Lock()
         self.declared: DeclaredKeys | SharedKeys = (
             DeclaredKeys(self.schema) if self.classes is None else SharedKeys(self.classes)
         )

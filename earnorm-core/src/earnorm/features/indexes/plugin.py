@@ -33,4 +33,4 @@ class IndexesPlugin:
         """Create the declared collection, rules and indexes, unless ``create_indexes=False``."""
         if app.settings.create_indexes:
             bound = app.bind(model.cls)
-            await prepare(bound.model, bound._collection, bound.operators)
+            bound.has_collection |= await prepare(bound.model, bound._collection, bound.operators)

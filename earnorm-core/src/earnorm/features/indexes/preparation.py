@@ -27,8 +27,11 @@ HINT = "'earnorm indexes diff' shows it all"
 
 async def prepare(
     model: type[BaseModel], collection: Collection, operators: Mapping[str, Operator]
-) -> None:
+) -> bool:
     """Create what is declared and missing, and log what exists and differs from its declaration.
+
+    Returns:
+        True if the collection exists now for certain.
 
     Raises:
         ConfigurationError: A declaration is malformed, or an existing index prevents a declared
@@ -40,6 +43,7 @@ async def prepare(
     if indexes:
         await _prepare_indexes(collection, indexes)
     await _prepare_search_indexes(model, collection)
+    return bool(indexes)
 
 
 async def _prepare_collection(model: type[BaseModel], collection: Collection) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.transactions.blocks import atomic
 from earnorm.kernel.transactions.durable import WAITING
+from earnorm.kernel.transactions.missing_collections import make_missing
 
 if TYPE_CHECKING:
     from earnorm.kernel.layers import Middleware
@@ -32,7 +33,10 @@ async def in_transaction(op: Operation, call_next: Call, *, retries: int | None 
     back, collected = op.note(HAND_BACK), HandBack()
     waiting = op.note(WAITING)
 
-    queues_for = op.app.bind(op.model).queues_for(op)
+    bound = op.app.bind(op.model)
+    queues_for = bound.queues_for(op)
+    if op.name == "create" and not bound.has_collection:
+        await make_missing(bound)
 
     async def run() -> Any:
         nonlocal collected

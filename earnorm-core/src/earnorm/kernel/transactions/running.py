@@ -38,6 +38,7 @@ class Transaction:
         "done",
         "drawn_ids",
         "held",
+        "is_unsent",
         "later",
         "operations",
         "outcome",
@@ -67,6 +68,8 @@ class Transaction:
         self.drawn_ids: set[Any] = set()
         """Ids that were drawn for new records, and not given by the program."""
         self.held = HeldRecords(reapplied)
+        self.is_unsent = True
+        """True until its first operation, with which it begins on the server."""
         self._at_work = 0
         self._callbacks: dict[str, list[tuple[Env | None, Callback]]] = {
             "after_commit": [],

@@ -1,0 +1,66 @@
+"""Makes collections before the first transaction that writes to them begins on the server.
+
+Of the transactions that make one collection, MongoDB commits one and refuses the others; and none can
+read or write a collection that is younger than its snapshot. In a new database nearly all of
+the first transactions would be refused so. A transaction's snapshot is as old as its first operation.
+So this is done before that one is sent, once for each model and process.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from earnorm.exceptions import EarnORMError
+from earnorm.fields.relational import Relation
+
+if TYPE_CHECKING:
+    from earnorm.kernel.app import App
+    from earnorm.kernel.binding import BoundModel
+
+
+async def make_missing(bound: BoundModel) -> None:
+    """Make the collections of a model and of those that links lead to from it, in either direction.
+
+    Those are what a transaction writes that begins with the model: targets, lines, stored counts. A
+    server that refuses it refuses no more than this; the transaction is sent as it is.
+    """
+    async with bound.making:
+        if bound.has_collection:
+            return
+        models = [bound, *_linked(bound)]
+        with suppress(EarnORMError):
+            existing = frozenset(await bound.app._backend.list_collections())
+            for each in models:
+                if each._collection.name not in existing:
+                    await each._collection.create({})
+        for each in models:
+            each.has_collection = True
+
+
+def _linked(bound: BoundModel) -> Iterator[BoundModel]:
+    """Yield the other models to which links lead, also over models between them."""
+    links = _links(bound.app)
+    found, waiting = {bound.model._name}, [bound.model._name]
+    while waiting:
+        for name in links[waiting.pop()] - found:
+            found.add(name)
+            waiting.append(name)
+            model = bound.app.catalog.find(name)
+            if model is not None:
+                with suppress(EarnORMError):  # its own first use raises it
+                    yield bound.app.bind(model)
+
+
+def _links(app: App) -> dict[str, set[str]]:
+    links: dict[str, set[str]] = defaultdict(set)
+    for model in app.catalog.known():
+        with suppress(EarnORMError):
+            relations = (f for f in model._schema.fields.values() if isinstance(f, Relation))
+            for field in relations:
+                for name in field.names():
+                    links[model._name].add(name)
+                    links[name].add(model._name)
+    return links
