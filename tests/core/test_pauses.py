@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import operator
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -190,6 +192,61 @@ async def test_the_validator_gets_no_more_values_at_once(
     with pytest.raises(earnorm.ValidationError) as refused:
         await Thing.create([{"n": "x" if i in (1, 7, 11) else i} for i in range(MANY)])
     assert [detail["loc"] for detail in refused.value.errors()] == [(1, "n"), (7, "n"), (11, "n")]
+
+
+def _calls_of_turns(work: Callable[[], Awaitable[object]]) -> Awaitable[int]:
+    """Do the work; return the most calls of functions of EarnORM between two turns of the loop."""
+
+    async def run() -> int:
+        now = most = 0
+
+        def count(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal now
+            now += event == "call" and "earnorm" in frame.f_code.co_filename
+
+        async def turns() -> None:
+            nonlocal now, most
+            while True:
+                most, now = max(most, now), 0
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(turns())
+        await asyncio.sleep(0)
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            await work()
+        finally:
+            sys.setprofile(before)
+            counting.cancel()
+        return max(most, now)
+
+    return run()
+
+
+@pytest.mark.parametrize("title", ["write", "refresh", "read", "unlink", "save"])
+async def test_the_work_between_two_turns_does_not_grow_with_the_number_of_records(
+    app: App, monkeypatch: pytest.MonkeyPatch, title: str
+) -> None:
+    """But for one plain look at each record, which is a call at most: 0.1 µs."""
+    monkeypatch.setattr(pauses, "EVERY", 5)
+    monkeypatch.setattr(pauses, "TURN", -1.0)
+    calls: list[int] = []
+    sizes = (100, 300)
+    for number in sizes:
+        await Thing.search().delete()
+        records = await things(number)
+        for record in records if title == "save" else ():
+            record.n += 1
+        works: dict[str, Callable[[], Awaitable[object]]] = {
+            "write": lambda records=records: records.write({"text": "x"}),
+            "refresh": records.refresh,
+            "read": records.read,
+            "unlink": records.unlink,
+            "save": records.save,
+        }
+        calls.append(await _calls_of_turns(works[title]))
+    assert (calls[1] - calls[0]) / (sizes[1] - sizes[0]) <= 1.1, calls
 
 
 # -- what others change in a pause ----------------------------------------------------------------

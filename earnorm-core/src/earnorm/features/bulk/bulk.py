@@ -293,7 +293,7 @@ class Bulk(Generic[M]):
             domain = condition("_id", "in", list(self._deletions))
             deletion = await unlinking(bound, [record for _, record in self._deletions.values()])
             if deletion is not None and any(row.expected for row in deletion.rows):
-                domain &= expectations(deletion.rows)
+                domain &= await expectations(deletion.rows)
                 result.is_expected = True
             op = Operation("unlink", bound.model, env, domain, notes=_NOTES)
             # Its consequences depend on what is stored then.

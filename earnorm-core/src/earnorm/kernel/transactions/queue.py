@@ -32,7 +32,7 @@ QueuesFor: TypeAlias = "Callable[[Operation], Iterable[tuple[str, Any]]]"
 """Returns records that an operation will write, each as the name of its model and its stored id."""
 
 LONGEST_WAIT: Final = 2.0
-"""The seconds that an operation waits in the queue at most, over all its tries."""
+"""The seconds that each try of an operation waits in the queue at most."""
 MOST_KEYS: Final = 64
 """An operation that will write more records than these waits for nobody."""
 

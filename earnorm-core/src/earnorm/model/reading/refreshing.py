@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import NotFound, ValidationError, nearest
@@ -15,7 +15,7 @@ from earnorm.model.reading.hydrate import refill
 from earnorm.model.reading.ordering import texts
 from earnorm.model.slots import set_fetch
 from earnorm.model.writing.snapshots import Snapshot, settle_taken
-from earnorm.model.writing.tracking import env_of, touch_older
+from earnorm.model.writing.tracking import env_of, pks_of, touch_older
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -41,15 +41,20 @@ async def refresh(
     env = env_of(records, stale=True)
     bound = env.app.bind(model)
     only = None if fields is None else frozenset(fields)
-    pks = [record.pk for record in records if record.is_stored]
+    pks = [pk for pk in await pks_of(records) if pk is not None]
     read = await by_ids(bound, "_id", pks, env=env, fields=only)
-    documents = {document["_id"]: document for document in read}
+    documents: dict[Any, Mapping[str, Any]] = {}
+    for part_read in parts(read):
+        for document in part_read:
+            documents[document["_id"]] = document
+        if part_read is not read:
+            await pause()
     found: list[dict[str, Any]] = []
     for part in parts(records):
         for record in part:
-            document = documents.get(record.pk)
-            if document is not None:
-                found.append(dict(document))
+            its_document = documents.get(record.pk)
+            if its_document is not None:
+                found.append(dict(its_document))
         if part is not records:
             await pause()
     missing = len(records) - len(found)

@@ -22,7 +22,7 @@ from earnorm.model.writing.creating import Creation, prepared
 from earnorm.model.writing.incomplete import completed, refused_changes
 from earnorm.model.writing.pending import changed_fields, unvalidated
 from earnorm.model.writing.restoring import duplicate
-from earnorm.model.writing.tracking import env_of
+from earnorm.model.writing.tracking import env_of, pks_of
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -341,7 +341,7 @@ async def read_stored(
     Raises:
         NotFound: Some of them do not exist any more.
     """
-    pks = list(dict.fromkeys(record.pk for record in records))
+    pks = await pks_of(records)
     documents = await by_ids(bound, "_id", pks, fields=names, notes=notes)
     if len(documents) > pauses.EVERY:
         await pause()

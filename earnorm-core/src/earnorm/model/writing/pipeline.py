@@ -377,11 +377,14 @@ def take_back(row: ValueRow) -> None:
             record.__dict__[name] = value
 
 
-def expectations(rows: Iterable[ValueRow]) -> Domain:
+async def expectations(rows: Sequence[ValueRow]) -> Domain:
     """Return the domain of the rows' records that still have their expected values."""
     groups: dict[tuple[tuple[str, Any], ...], list[Any]] = {(): []}
-    for row in rows:
-        groups.setdefault(tuple(row.expected.items()), []).append(row.record.pk)
+    for part_of_rows in parts(rows):
+        for row in part_of_rows:
+            groups.setdefault(tuple(row.expected.items()), []).append(row.record.pk)
+        if part_of_rows is not rows:
+            await pause()
     domain = Domain.FALSE
     for expected, pks in groups.items():
         if pks:

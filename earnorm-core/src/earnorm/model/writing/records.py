@@ -64,7 +64,7 @@ from earnorm.model.writing.sending import (
     write_each,
 )
 from earnorm.model.writing.snapshots import Snapshot, forget_taken, settle_sent
-from earnorm.model.writing.tracking import env_of, touch
+from earnorm.model.writing.tracking import env_of, pks_of, touch
 from earnorm.model.writing.updates import Change as ServerChange
 
 if TYPE_CHECKING:
@@ -713,7 +713,7 @@ async def _unlink(bound: BoundModel, records: Sequence[BaseModel], rows: Sequenc
     env = env_of(records)
     if len(records) > pauses.EVERY:
         await pause()
-    pks = list(dict.fromkeys(record.pk for record in records))
+    pks = [records[0].pk] if len(records) == 1 else await pks_of(records)
     if len(pks) > pauses.EVERY:
         await pause()
     notes = {HAND_BACK: HandBack(records)} if bound.names_others("unlink") else NO_NOTES
@@ -724,8 +724,11 @@ async def _unlink(bound: BoundModel, records: Sequence[BaseModel], rows: Sequenc
         options = FIRST if one else PLAIN
         unchanged = Domain.TRUE
         if any(row.expected for row in rows):
-            pks_of_chunk = set(chunk)
-            unchanged = expectations([row for row in rows if row.record.pk in pks_of_chunk])
+            its_rows = rows
+            if len(chunk) < len(pks):
+                pks_of_chunk = set(chunk)
+                its_rows = [row for row in rows if row.record.pk in pks_of_chunk]
+            unchanged = await expectations(its_rows)
         op = Operation("unlink", bound.model, env, domain & unchanged, None, options, notes)
         number: int = await env.app.execute(op)
         deleted += number

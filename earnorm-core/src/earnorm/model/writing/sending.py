@@ -32,7 +32,7 @@ from earnorm.model.writing.partly import find_written, has_conditions
 from earnorm.model.writing.pending import changed_fields
 from earnorm.model.writing.planning import Guard, Plan
 from earnorm.model.writing.snapshots import Snapshot, forget_taken, settle_taken
-from earnorm.model.writing.tracking import env_of, touch
+from earnorm.model.writing.tracking import env_of, pks_of, touch
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -70,7 +70,7 @@ async def write_all(
         return len(records)
     env = env_of(records)
     update = plan.update()
-    pks = list(dict.fromkeys(record.pk for record in records))
+    pks = [records[0].pk] if len(records) == 1 else await pks_of(records)
     await touch(env, records)
     if len(records) > pauses.EVERY:
         await pause()
@@ -83,9 +83,12 @@ async def write_all(
         domain = condition("_id", "=", pks[0])
         op = Operation("write", bound.model, env, domain, update, FIRST, notes)
     elif rows and any(row.expected for row in rows):
-        updates = PerRecord(
-            {row.record.pk: replace(update, expect=expected(bound, row)) for row in rows}
-        )
+        updates = PerRecord()
+        for part_of_rows in parts(rows):
+            for row in part_of_rows:
+                updates[row.record.pk] = replace(update, expect=expected(bound, row))
+            if part_of_rows is not rows:
+                await pause()
         domain = condition("_id", "in", pks)
         op = Operation("write", bound.model, env, domain, updates, notes=notes)
     else:
@@ -471,7 +474,7 @@ async def _read_again(
     """Do the work of ``read_again`` for records of one class."""
     records: list[Any] = [before.structure for before, _ in unknown]
     env = env_of(records)
-    pks = list(dict.fromkeys(record.pk for record in records))
+    pks = await pks_of(records)
     names = frozenset({"_id"}).union(*(names for _, names in unknown))
     documents = await by_ids(bound, "_id", pks, env=env, fields=names, notes=notes)
     documents_by_id = {document["_id"]: document for document in documents}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.exceptions import TransactionError
 from earnorm.kernel.environment import Env, current_env, find_env
@@ -20,6 +20,17 @@ _IN_DOUBT: Final = {
     True: "the outcome of its transaction is unknown; look whether its id exists, with 'await "
     "record.refresh()',",
 }
+
+
+async def pks_of(records: Sequence[BaseModel]) -> list[Any]:
+    """Return the stored ids of records, each once; None for those that are not stored."""
+    found: dict[Any, None] = {}
+    for part in parts(records):
+        for record in part:
+            found[record.pk] = None
+        if part is not records:
+            await pause()
+    return list(found)
 
 
 def env_of(records: Sequence[BaseModel], *, stale: bool = False) -> Env:
