@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import Counter
 from typing import Any
 
+import pytest
 from bson import BSON
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from earnorm.features.computed.applied import applied
 from earnorm.plugin import Update
 
 NUMBERS = st.integers(-5, 5) | st.sampled_from([0.5, -1.25, 2**62, 2**63 - 1])
-TEXTS = st.sampled_from(["a", "b", "é", ""])
+TEXTS = st.sampled_from(["a", "A", "b", "é", "e", ""])
 VALUES = NUMBERS | TEXTS | st.none() | st.booleans()
 LISTS = st.lists(TEXTS | st.integers(0, 2), max_size=3)
 DOCUMENTS = st.fixed_dictionaries(
@@ -40,7 +42,7 @@ OPERANDS: dict[str, st.SearchStrategy[Any]] = {
     "$push": EACH,
     "$addToSet": EACH,
     "$pullAll": st.lists(TEXTS | st.integers(0, 2), max_size=2),
-    "$pull": st.lists(TEXTS, max_size=2).map(lambda items: {"$in": items}),
+    "$pull": st.lists(VALUES, max_size=2).map(lambda items: {"$in": items}) | VALUES,
     "$pop": st.sampled_from([1, -1]),
 }
 
@@ -57,12 +59,17 @@ def operators(draw: Any) -> dict[str, dict[str, Any]]:
     return chosen
 
 
-def test_memory_applies_an_update_as_the_server_does(mongo_uri: str, database: str) -> None:
+@pytest.mark.parametrize("collation", [None, {"locale": "en", "strength": 1}])
+def test_memory_applies_an_update_as_the_server_does(
+    mongo_uri: str, database: str, collation: dict[str, Any] | None
+) -> None:
     seen: Counter[str] = Counter()
 
     async def check(collection: Any, document: dict[str, Any], change: Any) -> None:
         update = Update(change)
-        expected = applied({"_id": 1, **document}, update)
+        before = {"_id": 1, **copy.deepcopy(document)}
+        expected = applied(before, update, has_collation=collation is not None)
+        assert before == {"_id": 1, **document}
         await collection.replace_one({"_id": 1}, document, upsert=True)
         try:
             await collection.update_one({"_id": 1}, change)
@@ -82,8 +89,12 @@ def test_memory_applies_an_update_as_the_server_does(mongo_uri: str, database: s
 
     async def run(pairs: Any) -> None:
         async with AsyncMongoClient[dict[str, Any]](mongo_uri) as client:
+            collection = client[database]["applied"]
+            if not await collection.estimated_document_count():
+                await client[database].drop_collection("applied")
+                await client[database].create_collection("applied", collation=collation)
             for document, change in pairs:
-                await check(client[database]["applied"], document, change)
+                await check(collection, document, change)
 
     @settings(deadline=None, max_examples=40)
     @given(st.lists(st.tuples(DOCUMENTS, operators()), min_size=15, max_size=15))

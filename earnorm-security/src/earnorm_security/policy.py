@@ -93,8 +93,7 @@ class Policy:
         self._templates: dict[str, Template] = {}
         self._answers: Bounded[tuple[object, ...], Domain] = Bounded()
         self._rules = () if rules is None else self._read_rules(app, model, rules)
-        options = view.attribute("_options")
-        self._has_collation = getattr(options, "collation", None) is not None
+        self._has_collation = view.has_collation
         self.may_be_unsure = self._has_collation or not all(
             callable(rule.domain) or self.is_sure_of(_domain(rule.domain, rule.name))
             for rule in self._rules

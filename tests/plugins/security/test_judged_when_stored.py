@@ -41,6 +41,17 @@ class Folded(models.BaseModel):
     label = String()
 
 
+class FoldedByMapping(models.BaseModel):
+    """The same, said as a mapping."""
+
+    _name = "stored.folded_by_mapping"
+    _options = {"collation": {"locale": "en", "strength": 2}}
+    _rules = Folded._rules
+    code = String(unique=True, sparse=True)
+    owner = String()
+    label = String()
+
+
 class Spot(models.BaseModel):
     _name = "stored.spot"
     _rules = [
@@ -116,18 +127,19 @@ async def refused(way: Any) -> bool:
     return False
 
 
-async def test_a_collation_decides_and_not_memory(opened):
+@pytest.mark.parametrize("model", [Folded, FoldedByMapping])
+async def test_a_collation_decides_and_not_memory(opened, model):
     async with opened():
         with act_as(EVE):
-            record = await Folded.create({"code": "a", "owner": "EVE"})
-            assert await refused(Folded.create({"owner": "eve", "label": "ANN"}))
-            assert await refused(Folded.create_many([{"owner": "eve"}, {"owner": "x"}]))
+            record = await model.create({"code": "a", "owner": "EVE"})
+            assert await refused(model.create({"owner": "eve", "label": "ANN"}))
+            assert await refused(model.create_many([{"owner": "eve"}, {"owner": "x"}]))
             assert await refused(record.write({"label": "Ann"}))
-            assert await refused(Folded.search().update({"label": "aNN"}))
-            assert await refused(Folded.upsert({"code": "a", "label": "ANN"}, on="code"))
+            assert await refused(model.search().update({"label": "aNN"}))
+            assert await refused(model.upsert({"code": "a", "label": "ANN"}, on="code"))
             await record.write({"label": "bob", "owner": "Eve"})
-            await Folded.write_many({record.pk: {"label": "B"}})
-            assert [(r.owner, r.label) for r in await Folded.search()] == [("Eve", "B")]
+            await model.write_many({record.pk: {"label": "B"}})
+            assert [(r.owner, r.label) for r in await model.search()] == [("Eve", "B")]
 
 
 async def test_places_are_judged_by_the_server(opened):

@@ -14,7 +14,8 @@ from earnorm.concerns import Concerns
 from earnorm.domain import Domain
 from earnorm.exceptions import PluginError
 from earnorm.kernel.environment import PROGRAM, Env
-from earnorm.kernel.merging import TOGGLE, merged
+from earnorm.kernel.known_values import TOGGLE
+from earnorm.kernel.merging import merged
 from earnorm.kernel.notes import NO_NOTES, Note
 
 if TYPE_CHECKING:

@@ -95,6 +95,17 @@ class ModelView:
         """The entries of its ``_indexes``, including those of its bases and extensions."""
         return tuple(self.cls._indexes)
 
+    @property
+    def has_collation(self) -> bool:
+        """True if its ``_options`` state a collation: the database compares texts in a way of its own.
+
+        Memory cannot repeat that, so nothing about texts may be judged or computed in memory.
+        """
+        options = self.attribute("_options")
+        if isinstance(options, Mapping):
+            return options.get("collation") is not None
+        return getattr(options, "collation", None) is not None
+
     def attribute(self, name: str, default: Any = None) -> Any:
         """Return a class attribute such as ``_versioned``, its own or a base's."""
         return getattr(self.cls, name, default)

@@ -70,10 +70,11 @@ async def compute_first(
     new: list[dict[str, Any]] = []
     sure: list[tuple[DocumentRow, Mapping[str, Any]]] = []
     pairs = [*zip(rows, documents, strict=True)]
+    has_collation = batch.model.has_collation
     for part in parts(pairs):
         for row, document in part:
             assert row.update is not None
-            after = applied(document, row.update)
+            after = applied(document, row.update, has_collation=has_collation)
             if after is None:
                 known.unknown = known.names & names
             else:

@@ -22,7 +22,7 @@ from earnorm.fields.places import places
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import Relation
 from earnorm.kernel import pauses, registry
-from earnorm.kernel.merging import TOGGLE
+from earnorm.kernel.known_values import TOGGLE
 from earnorm.kernel.operations import JUDGED, Operation, Options, PerRecord, Update, made_by
 from earnorm.kernel.pauses import pause
 from earnorm.kernel.steps import WAY, Loc, Way

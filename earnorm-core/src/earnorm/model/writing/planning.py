@@ -13,7 +13,7 @@ from earnorm.domain import Domain, condition
 from earnorm.domain.paths import is_position, overlap
 from earnorm.exceptions import ErrorDetail, ValidationError, located
 from earnorm.fields.base import INTERNAL, Field
-from earnorm.kernel.merging import TOGGLE
+from earnorm.kernel.known_values import TOGGLE
 from earnorm.kernel.operations import ItemFilter, Update
 from earnorm.kernel.steps import Loc
 from earnorm.kernel.value_steps import NOTHING

@@ -20,7 +20,7 @@ from earnorm.fields.numeric import Boolean, Decimal, Int
 from earnorm.fields.secrets import holds_secrets
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import DateTime
-from earnorm.kernel.merging import TOGGLE
+from earnorm.kernel.known_values import TOGGLE
 from earnorm.kernel.time import clock
 from earnorm.model.schema import Schema
 from earnorm.model.writing.bounds import Number, checked_number, within_bounds, works_on
