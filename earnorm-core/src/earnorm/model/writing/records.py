@@ -377,7 +377,11 @@ async def write(
         return 0
     if len(records) > 1:  # what a write adds to a record must not be added to it twice
         records = list({id(record): record for record in records}.values())
+        if len(records) > pauses.EVERY:
+            await pause()
     bound = _bound_of(records)
+    if len(records) > pauses.EVERY:
+        await pause()
     if bound.classes is not None:
         if isinstance(values, Mapping):
             await know_classes(records, values)
