@@ -23,6 +23,7 @@ from earnorm.kernel.environment import current_env, find_env, get_default, set_d
 from earnorm.kernel.life import settings as kernel_settings
 from earnorm.kernel.life.in_flight import GRACE, Stopped
 from earnorm.kernel.life.settings import either, refuse_unknown
+from earnorm.model.misspelt import CORE_ATTRIBUTES
 from earnorm.model.reading.resolution import asks_itself, check, resolve
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class App(kernel.App):
 
     core_plugins: ClassVar[Mapping[str, str]] = {"model": "earnorm.model.plugin:ModelPlugin"}
     features: ClassVar[Mapping[str, str]] = FEATURES
-    built_in_attributes: ClassVar[Collection[str]] = ATTRIBUTES.keys()
+    built_in_attributes: ClassVar[Collection[str]] = ATTRIBUTES.keys() | CORE_ATTRIBUTES.keys()
     built_in_commands: ClassVar[Collection[str]] = (
         "doctor",
         "indexes",

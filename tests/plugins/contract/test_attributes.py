@@ -219,11 +219,20 @@ async def test_a_plugin_may_replace_its_own_field() -> None:
         assert isinstance(app.model("attributes.letter")._fields["seal"], String)
 
 
+async def waiting(declaration: Declaration) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("attribute", "message"),
     [
         ("_sealed", r"plugin 'some': model_attributes\(\) gives Attributes, not '_sealed'"),
         (Attribute("sealed", bool), "begins with one underscore, .* 'sealed'"),
+        (None, r"plugin 'some': model_attributes\(\) gives Attributes, not None"),
+        (Attribute("_sealed", 5), r"plugin 'some': the attribute '_sealed' has type=5; expected"),  # type: ignore[arg-type]
+        (Attribute("_sealed", bool, False, waiting), "has declare=.*; expected a plain function"),  # type: ignore[arg-type]
+        (Attribute("_sealed", bool, False, 5), "has declare=5; expected a plain function"),  # type: ignore[arg-type]
+        (Attribute("_name", str), "plugins 'earnorm' and 'some' both bring .* '_name'"),
+        (Attribute("_bookkeeping", str), "plugins 'earnorm' and 'some' both bring"),
         (Attribute("_versioned", bool), "plugins 'earnorm' and 'some' both bring .* '_versioned'"),
     ],
 )

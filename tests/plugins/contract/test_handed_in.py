@@ -13,12 +13,26 @@ import pytest
 import typer
 from pymongo.monitoring import CommandListener
 
-from earnorm import App, BaseModel, ConfigurationError, Field, Int, PluginError, String, hookimpl
+from earnorm import (
+    App,
+    BaseModel,
+    ConfigurationError,
+    DateTime,
+    Field,
+    Int,
+    PluginError,
+    String,
+    forget,
+    hookimpl,
+)
 from earnorm.cli.application import application
 from earnorm.domain import OPERATORS
-from earnorm.fields.base import N
+from earnorm.fields import ConvertingField, N
 from earnorm.kernel.contract.handed_in import HOOKS
-from earnorm.plugin import Attribute, Step
+from earnorm.plugin import Attribute, DocumentBatch, ModelView, Stage, Step
+from earnorm.testing import check_plugin, make
+from earnorm.testing.conformance import CHECKS
+from earnorm.testing.conformance.checks import Result
 
 STATIC = ("settings", "model_attributes", "needed_by", "register_commands")
 
@@ -119,12 +133,20 @@ def test_a_name_that_is_none_is_refused(name: object) -> None:
     assert caught.value.code == "hook_contract"
 
 
-@pytest.mark.parametrize("option", ["wrapper", "hookwrapper", "tryfirst", "trylast"])
+@pytest.mark.parametrize(
+    "option", ["wrapper", "hookwrapper", "tryfirst", "trylast", "optionalhook"]
+)
 def test_an_option_of_pluggy_without_a_meaning_is_refused(option: str) -> None:
     body = "yield" if "wrapper" in option else "return None"
     given = plugin(before_create=marked("before_create", "self, op", body, **{option: True}))
     with pytest.raises(PluginError, match=rf"before_create\(\) says {option}=True"):
         app(given)
+
+
+@pytest.mark.parametrize("options", [{"optionalhook": True}, {"specname": "startup"}])
+def test_a_method_that_is_no_hook_cannot_pass_for_one(options: dict[str, Any]) -> None:
+    with pytest.raises(PluginError, match=rf"strtup\(\) says {next(iter(options))}="):
+        app(plugin(strtup=marked("strtup", "self", **options)))
 
 
 @pytest.mark.parametrize(
@@ -219,6 +241,12 @@ class Foreign(BaseModel):
 EQUAL = OPERATORS["="]
 
 
+async def later(*arguments: object) -> None: ...
+
+
+def main() -> None: ...
+
+
 def named(name: str, **parts: Any) -> object:
     return replace(EQUAL, name=name, **parts)
 
@@ -248,9 +276,23 @@ GIVEN: list[tuple[str, object, str]] = [
     ("register_operators", [named("!")], "an operator named '!', which no condition can have"),
     ("register_operators", [named("")], "an operator named '', which no condition can have"),
     ("register_services", ["x"], "gave a list; it has to give a dict of objects by name"),
-    ("register_operators", [named("is", prepare=None)], "as prepare of the operator"),
-    ("register_operators", [named("is", to_mongo=5)], "as to_mongo of the operator"),
-    ("register_operators", [named("is", matches="x")], "as matches of the operator"),
+    (
+        "register_operators",
+        [named("is", prepare=None)],
+        "a plain function prepare(field, value) of the operator",
+    ),
+    (
+        "register_operators",
+        [named("is", to_mongo=5)],
+        "a plain function to_mongo(path, operand) of the operator",
+    ),
+    (
+        "register_operators",
+        [named("is", matches="x")],
+        "a plain function matches(operand) of the operator",
+    ),
+    ("register_operators", [named("is", to_mongo=lambda path: {})], "to_mongo(path, operand)"),
+    ("register_operators", [named("is", matches=later)], "gave a function; it has to give a plain"),
     (
         "register_operators",
         [named("is", negated=5)],
@@ -259,10 +301,12 @@ GIVEN: list[tuple[str, object, str]] = [
     ("register_services", {"x": None}, "gave None; it has to give an object for 'x'"),
     ("register_services", {1: 1}, "gave a int; it has to give names that are texts"),
     ("register_commands", ["x"], "gave a list; it has to give a dict of functions by name"),
-    ("register_commands", {"go": 7}, "gave a int; it has to give a function for 'go'"),
-    ("register_commands", {"--help": print}, "a command named '--help', which nobody can type"),
-    ("register_commands", {"a b": print}, "a command named 'a b', which nobody can type"),
-    ("register_commands", {"doctor": print}, "a command 'doctor', which EarnORM has already"),
+    ("register_commands", {"go": 7}, "gave a int; it has to give a function without *args"),
+    ("register_commands", {"go": lambda *a: None}, "it has to give a function without *args"),
+    ("register_commands", {"go": lambda **k: None}, "it has to give a function without *args"),
+    ("register_commands", {"--help": main}, "a command named '--help', which nobody can type"),
+    ("register_commands", {"a b": main}, "a command named 'a b', which nobody can type"),
+    ("register_commands", {"doctor": main}, "a command 'doctor', which EarnORM has already"),
 ]
 
 
@@ -309,7 +353,7 @@ async def test_nothing_and_a_generator_are_no_mistakes(given: Callable[..., Any]
 
 async def test_two_plugins_with_one_command_are_both_named() -> None:
     def bringing(name: str) -> type:
-        commands = staticmethod(hookimpl(lambda: {"go": print}))
+        commands = staticmethod(hookimpl(lambda: {"go": main}))
         return type("P", (), {"api": 1, "name": name, "register_commands": commands})
 
     with pytest.raises(PluginError, match="'two' brings a command 'go', which plugin 'one' has"):
@@ -376,6 +420,111 @@ async def test_layers_steps_and_readings_of_brought_models_are_checked_at_the_st
     with pytest.raises(PluginError, match="plugin 'bad'"):
         await started.start()
     assert not started.is_started
+
+
+async def waits(self: object, *values: object) -> None: ...
+
+
+ODD: list[tuple[type, dict[str, Any], str]] = [
+    (String, {"encode": waits}, r"encode\(\) of Odd is never awaited: make it a plain 'def'"),
+    (String, {"annotation": waits}, r"annotation\(\) of Odd is never awaited"),
+    (String, {"bson_schema": lambda self: None}, r"bson_schema\(\) of Odd gives None"),
+    (String, {"bson_schema": lambda self: 1 / 0}, r"bson_schema\(\) of Odd raises ZeroDivision"),
+    (
+        String,
+        {"operand_types": str},
+        "operand_types of Odd is a tuple of classes, not <class 'str'>",
+    ),
+    (ConvertingField, {"annotation": lambda self: str}, r"without is_decoded\(value\)"),
+]
+
+
+@pytest.mark.parametrize(("base", "members", "told"), ODD)
+async def test_the_methods_of_a_field_type_are_looked_at(
+    base: type, members: dict[str, Any], told: str
+) -> None:
+    odd: Any = type("Odd", (base,), members)
+    with pytest.raises(
+        PluginError, match=f"plugin 'bad': register_fields gave 'Odd', and .*{told}"
+    ):
+        await app(plugin(register_fields=hookimpl(lambda self: {"Odd": odd}))).start()
+    model: Any = type("OddModel", (BaseModel,), {"_name": "handed.odd", "odd": odd()})
+    async with App("mongomock://", database="own", plugins=[]):
+        with pytest.raises(ConfigurationError, match=f"handed.odd.odd: .*{told}"):
+            await model.count()
+    forget(model)
+
+
+class Broken(ConvertingField[str, N]):
+    def annotation(self) -> Any:
+        return str
+
+    def is_decoded(self, value: Any) -> bool:
+        return True
+
+    def encode(self, value: Any) -> Any:
+        return 1 / 0
+
+
+class Breaking(BaseModel):
+    _name = "handed.breaking"
+    value = Broken()
+
+
+async def test_an_encode_that_fails_names_the_field() -> None:
+    async with App("mongomock://", database="own", plugins=[]):
+        with pytest.raises(ZeroDivisionError) as caught:
+            await Breaking.create({"value": "a"})
+    assert caught.value.__notes__ == ["in encode() of handed.breaking.value, a Broken"]
+
+
+class Ends(DateTime[N]):
+    """A kind of time that a step of its plugin gives."""
+
+    generated = True
+
+
+class Ending(BaseModel):
+    _name = "handed.ending"
+    ends = Ends(required=True)
+
+
+def end(batch: DocumentBatch) -> None:
+    batch.fill("ends", batch.now)
+
+
+async def test_a_kind_of_time_may_be_filled_in_by_a_step() -> None:
+    given = plugin(register_steps=hookimpl(lambda self: [Step(Stage.STAMP, "end", end)]))
+    async with app(given):
+        ending = await Ending.create({})
+        assert ending.ends is not None
+        assert (await make(Ending)).ends >= ending.ends
+        assert Ending.pydantic_model().model_json_schema()["properties"]["ends"]["readOnly"]
+
+
+class EndsPlugin:
+    api = 1
+    name = "ends"
+
+    @hookimpl
+    def register_fields(self) -> dict[str, type[Field[Any, Any]]]:
+        return {"Ends": Ends}
+
+    @hookimpl
+    def register_steps(self, model: ModelView) -> Iterator[Step]:
+        for name, field in model.fields.items():
+            if isinstance(field, Ends):
+                yield Step(Stage.STAMP, "end", lambda batch, at=name: batch.fill(at, batch.now))  # type: ignore[misc]
+
+
+NEEDED = {"signatures", "starts", "fields", "unique_nulls"}
+
+
+async def test_records_that_always_have_a_value_do_not_collide_without(uri: str) -> None:
+    outcomes = await check_plugin(EndsPlugin, uri=uri, skip=CHECKS.keys() - NEEDED)
+    assert {o.check.name: o.result for o in outcomes if o.check.name in NEEDED} == dict.fromkeys(
+        NEEDED, Result.PASSED
+    )
 
 
 class WithArguments(Unbuildable[Any]):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 import earnorm
-from earnorm import App, Int, PluginError, models
+from earnorm import App, DomainError, Int, Many2one, Operator, PluginError, models
 from earnorm.plugin import Layer, ModelView, Stage, Step, hookimpl, in_transaction_if
 
 
@@ -240,3 +241,95 @@ async def test_a_part_of_the_health_that_is_none_says_what_was_expected(
     assert report["status"] == "failed"
     for text in ("plugin 'shop'", "health(", told, "{'status': 'ok'}", "'degraded' or 'failed'"):
         assert text in str(report["error"])
+
+
+# -- functions that are handed in for later -------------------------------------------------------
+
+
+class Way(models.BaseModel):
+    _name = "named.way"
+    page_id = Many2one("named.page")
+
+
+def searched(uri: str, **parts: Any) -> App:
+    given: dict[str, Any] = {
+        "prepare": lambda field, value: value,
+        "to_mongo": lambda path, value: {path: value},
+        "matches": lambda value: lambda values: value in list(values),
+    }
+
+    class Shop:
+        api = 1
+        name = "shop"
+
+        @hookimpl
+        def register_operators(self) -> Iterable[Operator]:
+            return [Operator("is like", **given | parts)]
+
+    return App(uri, database="named_failures", plugins=[Shop])
+
+
+async def never() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (
+            {"prepare": lambda field, value: 1 / 0},
+            "prepare of the operator 'is like' of plugin 'shop'",
+        ),
+        ({"to_mongo": lambda path, value: 1 / 0}, "to_mongo of the operator 'is like'"),
+        ({"to_mongo": lambda path, value: None}, "to_mongo .* gave NoneType, and no filter"),
+        ({"matches": lambda value: 1 / 0}, "matches of the operator 'is like' of plugin 'shop'"),
+        ({"matches": lambda value: None}, "matches .* gave NoneType, and no test"),
+        ({"matches": lambda value: lambda values: 1 / 0}, r"the test that matches\(\) made"),
+        ({"matches": lambda value: lambda values: never()}, "gave an awaitable, which nobody"),
+    ],
+)
+async def test_a_function_of_an_operator_that_fails_is_named(
+    parts: dict[str, Any], told: str
+) -> None:
+    async with searched("mongomock://", **parts):
+        await Page.create({"number": 1})
+        found = await Page.search()
+        with pytest.raises((ZeroDivisionError, PluginError)) as caught:
+            await Page.search([("number", "is like", 1)])
+            found.filtered_domain([("number", "is like", 1)])
+    assert re.search(told, "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())]))
+
+
+async def test_a_refusal_of_an_operator_is_none_of_its_failures() -> None:
+    def refuses(field: object, value: object) -> None:
+        raise ValueError("not today")
+
+    async with searched("mongomock://", prepare=refuses):
+        with pytest.raises(DomainError, match="not today") as caught:
+            await Page.search([("number", "is like", 1)])
+    assert not hasattr(caught.value, "__notes__")
+
+
+@pytest.mark.parametrize(
+    ("hides", "told"),
+    [
+        (lambda env: 1 / 0, "in the function of hides_records of plugin 'shop'"),
+        (lambda env: never(), "the function of hides_records of plugin 'shop' gave an awaitable"),
+        (lambda: True, r"it has to give a plain function of \(env\), or None"),
+    ],
+)
+async def test_a_function_that_tells_of_hidden_records_is_named(
+    hides: Callable[..., Any], told: str
+) -> None:
+    class Shop:
+        api = 1
+        name = "shop"
+
+        @hookimpl
+        def hides_records(self) -> Any:
+            return hides
+
+    async with App("mongomock://", database="named_failures", plugins=[Shop]):
+        page = await Page.create({"number": 1})
+        with pytest.raises((ZeroDivisionError, PluginError)) as caught:
+            await Way.create({"page_id": page})
+    assert re.search(told, "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())]))

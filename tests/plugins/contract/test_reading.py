@@ -93,6 +93,15 @@ async def test_a_model_is_asked_for_once_and_has_nothing_where_nobody_says_anyth
         assert app.bind(Plain).reading is None
 
 
+class Kinds:
+    """What decides on the classes of records has these parts."""
+
+    of = find_field = keys = bases = below = print
+
+
+async def waiting(bound: object, documents: object) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -110,7 +119,23 @@ async def test_a_model_is_asked_for_once_and_has_nothing_where_nobody_says_anyth
             Reading(base_domain=[("public", "=", True)]),  # type: ignore[arg-type]
             "plugin 'odd' in register_reading.*expected a Domain or None as base_domain",
         ),
-        (Reading(classes=object()), "plugins 'odd' and 'second' both decide on the classes"),  # type: ignore[arg-type]
+        (
+            Reading(base_domain=condition("publik", "=", True)),
+            "plugin 'odd' in register_reading.*base_domain names 'publik'.*did you mean 'public'",
+        ),
+        (
+            Reading(classes=object()),  # type: ignore[arg-type]
+            "plugin 'odd' in register_reading.*expected a RecordClasses or None as classes",
+        ),
+        (
+            Reading(below=lambda bound: None),  # type: ignore[arg-type,misc]
+            r"plugin 'odd' in register_reading.*an async function of \(bound, env, ids\)",
+        ),
+        (
+            Reading(of_events=waiting),  # type: ignore[arg-type]
+            r"plugin 'odd' in register_reading.*a plain function of \(bound, documents\)",
+        ),
+        (Reading(classes=Kinds()), "plugins 'odd' and 'second' both decide on the classes"),  # type: ignore[arg-type]
     ],
 )
 async def test_what_is_wrong_names_the_plugin(given: object, message: str) -> None:

@@ -136,3 +136,13 @@ async def test_a_change_of_a_family_is_seen_by_class_and_as_asked_for_once() -> 
         await Animal.search().update({"name": "c"})
     assert counting.inside == {("told.animal", True): 1, ("told.cat", False): 1}
     assert counting.outside == counting.inside
+
+
+@pytest.mark.parametrize("answer", [True, False, "", 5])
+async def test_what_needs_a_plugin_is_told_with_a_text(answer: object) -> None:
+    needed_by = staticmethod(hookimpl(lambda model: answer))
+    odd = type("Odd", (), {"api": 1, "name": "odd", "needed_by": needed_by})
+    async with opened(plugins=[odd], disabled=["odd"]):
+        with pytest.raises(PluginError, match=r"plugin 'odd': its hook needed_by.*text") as caught:
+            await Seat.create({})
+    assert caught.value.code == "hook_result"

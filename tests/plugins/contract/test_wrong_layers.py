@@ -51,6 +51,10 @@ def is_not_async(op: Operation, call_next: Any) -> Any:
     return []
 
 
+def forgets_both(op: Operation, call_next: Any) -> Any:
+    call_next(op).close()
+
+
 class Object:
     """A layer that is an object."""
 
@@ -76,6 +80,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "forgets to return": (forgets_to_return, "returned None"),
     "answers with text": (answers_with_text, "returned a str"),
     "is not async": (is_not_async, "returned a list"),
+    "is not async and forgets to return": (forgets_both, "returned None at once"),
     "is an object": (Object(), "returned None"),
     "is composed by itself": (Once(), "returned None"),
 }

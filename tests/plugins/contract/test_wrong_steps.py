@@ -7,7 +7,7 @@ import datetime as dt
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -153,6 +153,8 @@ async def test_an_exception_that_leaves_a_step_names_it(stage: Stage) -> None:
         (Stage.SETTLE, each_row(lambda row: row.hand_back("pirce", 1))),
         (Stage.STAMP, lambda batch: batch.increase("pirce")),
         (Stage.PLAN, each_row(lambda row: row.hand_back("pirce", 1))),
+        (Stage.ALIAS, each_row(lambda row: row.expect("pirce", 1))),
+        (Stage.PLAN, each_row(lambda row: row.expect("pirce", 1))),
         (Stage.VALIDATE, each_row(lambda row: row.fill("pirce", 1))),
         (Stage.PLAN, each_row(lambda row: row.fill("pirce", 1))),
     ],
@@ -217,6 +219,45 @@ async def test_work_that_returns_what_nobody_waits_for_is_an_error() -> None:
         ) as caught:
             await create()
     assert caught.value.code == "step_work"
+
+
+async def test_work_that_fails_is_named() -> None:
+    def run(batch: ValueBatch) -> None:
+        batch.after(fails)  # type: ignore[arg-type] # the mistake: it takes an argument
+
+    async with opened(Step(Stage.PLAN, "x", run, Way.CREATE)):
+        with pytest.raises(TypeError) as caught:
+            await create()
+    note = "in the work 'fails' that a step added to an operation on 'wrong.page'"
+    assert caught.value.__notes__ == [note]
+
+
+# -- rows, and what happens once the write is durable ----------------------------------------------
+
+
+@pytest.mark.parametrize(("on", "do"), [("create", create), ("write", write)])
+@pytest.mark.parametrize(
+    "run", [lambda batch: batch.rows.append(batch.rows[0]), lambda batch: batch.rows.clear()]
+)
+async def test_a_step_that_adds_or_removes_rows_is_named(
+    run: Callable[[Any], None], on: Literal["create", "write"], do: Callable[[], Any]
+) -> None:
+    async with opened(Step(Stage.STAMP, "x", run, on=on)):
+        with pytest.raises(PluginError, match=r"'shop': the step 'x': it adds or removes rows"):
+            await do()
+
+
+@pytest.mark.parametrize("is_waiting", [False, True])
+async def test_a_step_that_fails_after_the_write_is_named_in_the_log(
+    is_waiting: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails_later(batch: Any) -> None:
+        fails(batch)
+
+    async with opened(Step(Stage.DURABLE, "x", fails_later if is_waiting else fails)):
+        await create()
+        assert await Page.count() == 1
+    assert "in the step 'x' of plugin 'shop', in model 'wrong.page'" in caplog.messages[-1]
 
 
 # -- what is handed in ----------------------------------------------------------------------------

@@ -64,7 +64,8 @@ class Moment(ConvertingField[D, N]):
         self._bind(required, default, choices, validators, options)
         self.auto_now = auto_now
         self.auto_now_add = auto_now_add
-        self.generated = self.of_records = auto_now or auto_now_add
+        if auto_now or auto_now_add:
+            self.generated = self.of_records = True
 
     def at(self, now: datetime.datetime) -> D:
         """Return the field's value at a point in time."""

@@ -296,7 +296,7 @@ class BoundModel:
     def hides_records(self) -> Sequence[Callable[[Env], bool]]:
         """The functions that tell whether some of its records may be hidden from who acts."""
         by_plugin = self.app.loaded.collect("hides_records", app=self.app, model=self.view)
-        return tuple(checked_functions("hides_records", by_plugin))
+        return tuple(checked_functions("hides_records", by_plugin, "env"))
 
     @cached_property
     def has_document_steps(self) -> bool:

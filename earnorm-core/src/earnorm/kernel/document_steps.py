@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import inspect
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -574,7 +575,17 @@ class DocumentSteps:
     def _wait_until_durable(steps: Iterable[Step], batch: DocumentBatch, way: Way) -> None:
         for step in steps:
             if way in step.ways:
-                batch.op.after_durable(partial(step.run, batch))
+                batch.op.after_durable(partial(_run_durable, step, batch))
+
+
+async def _run_durable(step: Step, batch: DocumentBatch) -> None:
+    try:
+        result = step.run(batch)
+        if inspect.isawaitable(result):
+            await result
+    except Exception as error:
+        note_failure(error, step, batch.model)
+        raise
 
 
 def _is_large(op: Operation) -> bool:

@@ -9,7 +9,13 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from earnorm.exceptions import ErrorDetail, NotSupported, PluginError, ValidationError
+from earnorm.exceptions import (
+    EarnORMError,
+    ErrorDetail,
+    NotSupported,
+    PluginError,
+    ValidationError,
+)
 from earnorm.fields.base import MISSING
 from earnorm.kernel import pauses
 from earnorm.kernel.pauses import Finishing, parts, pause
@@ -147,6 +153,8 @@ class ValueRow:
             name: A field's name.
             value: The value in stored form, a scalar.
         """
+        if self.model is not None:
+            refuse_unknown(self.model, name)
         self.expected = {**self.expected, name: value}
 
     def hand_back(self, name: str, value: Any) -> None:
@@ -316,11 +324,18 @@ async def run_work(work: Work, model: ModelView) -> None:
     Raises:
         PluginError: It returned something that is no awaitable, so it may not have been done.
     """
-    result = work()
-    if isinstance(result, Awaitable):
-        await result
-    elif result is not None:
-        name = getattr(work, "__qualname__", type(work).__qualname__)
+    name = getattr(work, "__qualname__", type(work).__qualname__)
+    try:
+        result = work()
+        if isinstance(result, Awaitable):
+            await result
+            return
+    except EarnORMError:
+        raise
+    except Exception as error:
+        error.add_note(f"in the work {name!r} that a step added to an operation on {model.name!r}")
+        raise
+    if result is not None:
         raise PluginError(
             f"{model.name}: the work {name!r} that a step added to the operation returned "
             f"{type(result).__name__} and nothing to wait for; was it called?"

@@ -17,13 +17,14 @@ from earnorm.domain.values import encodable
 from earnorm.exceptions import (
     ConfigurationError,
     DomainError,
+    EarnORMError,
     ErrorDetail,
     UnresolvedDomain,
     ValidationError,
     located,
     nearest,
 )
-from earnorm.fields.adapters import annotation_problem
+from earnorm.fields.adapters import kind_problem
 from earnorm.fields.base import INTERNAL, MISSING, Field, not_searched
 from earnorm.fields.places import places
 from earnorm.fields.relational import Relation, ToMany
@@ -298,20 +299,20 @@ class Schema:
         return validator
 
     def check_own_kinds(self) -> None:
-        """Build the annotation of each field whose class is not one of EarnORM's own.
+        """Look at the class of each field that is not one of EarnORM's own.
 
         Raises:
-            ConfigurationError: pydantic cannot build it; a validator would fail at the first write.
+            ConfigurationError: Its methods do not fit, or pydantic cannot build its annotation; the
+                first write or read would fail.
         """
         for field in _input_fields(self):
             if type(field).__module__.partition(".")[0] == "earnorm":
                 continue
-            problem = annotation_problem(field)
+            problem = kind_problem(field)
             if problem is not None:
-                raise ConfigurationError(
-                    f"{self.name}.{field.name}: pydantic cannot build the annotation() of "
-                    f"{type(field).__name__}: {problem}"
-                ).coded("field_annotation") from problem
+                raise ConfigurationError(f"{self.name}.{field.name}: {problem}").coded(
+                    "field_annotation"
+                )
 
     def default_of(self, field: Field[Any, Any]) -> Any:
         """Return a field's default, or a new one if it is a factory or may change in place.
@@ -361,6 +362,9 @@ class Schema:
         except ValidationError as error:  # a link to a record that is not stored
             name = self.renamed.get(db_name, db_name)
             raise ValidationError(self.name, located(error.errors(), name)) from None
+        except Exception as error:
+            self._note_kind(error, self.renamed.get(db_name, db_name))
+            raise
         return document
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -373,7 +377,16 @@ class Schema:
                 stored[field.db_name] = field.encode(value) if name in encoding else value
         except ValidationError as error:  # a link to a record that is not stored
             raise ValidationError(self.name, located(error.errors(), name)) from None
+        except Exception as error:
+            self._note_kind(error, name)
+            raise
         return stored
+
+    def _note_kind(self, error: Exception, name: str) -> None:
+        """Name the field in an exception of its class's ``encode`` that is none of EarnORM's."""
+        field = self.fields.get(name)
+        if field is not None and not isinstance(error, EarnORMError):
+            error.add_note(f"in encode() of {self.name}.{name}, a {type(field).__name__}")
 
     def stored_schema(self) -> dict[str, Any]:
         """Return the rules of a stored document as MongoDB's ``$jsonSchema``."""

@@ -29,20 +29,20 @@ class TimestampsPlugin:
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
         """Return the first field with ``auto_now`` or ``auto_now_add``."""
-        return next((f"the field {f.name!r}" for f in _generated(model)), None)
+        return next((f"the field {f.name!r}" for f in _of_the_clock(model)), None)
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Return the step, for models with such fields only: the others pay nothing for it."""
-        fields = _generated(model)
+        fields = _of_the_clock(model)
         if fields:
             return [Step(Stage.STAMP, "timestamps", _SetTimes(fields), in_parts=True)]
         return ()
 
 
-def _generated(model: ModelView) -> list[Moment[Any, Any]]:
+def _of_the_clock(model: ModelView) -> list[Moment[Any, Any]]:
     moments = [f for f in model.fields.values() if f.stored and isinstance(f, Moment)]
-    return [field for field in moments if field.generated]
+    return [field for field in moments if field.auto_now or field.auto_now_add]
 
 
 class _SetTimes:

@@ -8,6 +8,8 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earnorm.exceptions import PluginError
+from earnorm.kernel.contract.attribute_values import is_of
+from earnorm.kernel.contract.named_functions import is_plain
 
 if TYPE_CHECKING:
     from earnorm.kernel.plugins.loading import LoadedPlugins
@@ -54,9 +56,9 @@ def brought_attributes(
     """
     brought: dict[str, BroughtAttribute] = {}
     for plugin, given in loaded.collect("model_attributes"):
+        if given is None:
+            continue
         for attribute in given if isinstance(given, Iterable) else [given]:
-            if attribute is None:
-                continue
             if not isinstance(attribute, Attribute) or not isinstance(attribute.name, str):
                 raise PluginError(
                     f"plugin {plugin!r}: model_attributes() gives Attributes, not {attribute!r}"
@@ -66,6 +68,7 @@ def brought_attributes(
                     f"plugin {plugin!r}: the name of a model's attribute begins with one underscore, "
                     f"since others are for its fields: {attribute.name!r}"
                 ).coded("not_an_attribute")
+            _check_parts(plugin, attribute)
             owner = brought[attribute.name].plugin if attribute.name in brought else "earnorm"
             if attribute.name in brought or attribute.name in built_in:
                 raise PluginError(
@@ -73,3 +76,24 @@ def brought_attributes(
                 ).coded("name_taken")
             brought[attribute.name] = BroughtAttribute(plugin, attribute)
     return tuple(brought.values())
+
+
+def _check_parts(plugin: str, attribute: Attribute) -> None:
+    """Refuse an attribute with a type that no value can be of, or a ``declare`` that cannot be called.
+
+    Raises:
+        PluginError: It has one.
+    """
+    part, expected = "", ""
+    declare: object = attribute.declare
+    if declare is not None and not is_plain(declare, 1):
+        part, expected = "declare", "a plain function of (declaration), or None"
+    try:
+        is_of(None, attribute.type)
+    except TypeError:
+        part, expected = "type", "a class, or a union of classes"
+    if part:
+        raise PluginError(
+            f"plugin {plugin!r}: the attribute {attribute.name!r} has {part}="
+            f"{getattr(attribute, part)!r}; expected {expected}"
+        ).coded("not_an_attribute")

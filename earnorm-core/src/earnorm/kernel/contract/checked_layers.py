@@ -115,7 +115,7 @@ def checked(plugin: str, middleware: Middleware, call_next: Call) -> Call:
     async def checked_layer(op: Operation) -> Any:
         if not hasattr(op, "with_note"):
             raise _NoOperation(op)
-        answer: Any = None
+        answer: Any = _NO_ANSWER
         try:
             answer = run(op, *arguments)
             result: Any = await answer
@@ -128,7 +128,7 @@ def checked(plugin: str, middleware: Middleware, call_next: Call) -> Call:
             ).coded("layer_result") from None
         except Exception as error:
             if isinstance(error, TypeError) and not (
-                answer is None or isinstance(answer, Awaitable)
+                answer is _NO_ANSWER or isinstance(answer, Awaitable)
             ):
                 raise _wrong(plugin, middleware, op, answer, "make it an async function") from None
             if not _passed_through(error):
@@ -186,6 +186,7 @@ def _fault_of_number(op: Operation, result: Any) -> str | None:
 
 
 _ID: Final = itemgetter("_id")
+_NO_ANSWER: Final = object()
 
 _FAULTS: Final[Mapping[str, Callable[[Operation, Any], str | None]]] = {
     "search": _fault_of_search,

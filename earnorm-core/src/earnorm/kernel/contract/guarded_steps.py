@@ -179,6 +179,7 @@ class _Documents(_Stored):
         batch = self.batch
         batch.seen = None
         if not self.is_create:
+            _refuse_other_rows(range(len(self.ids)), range(len(self.rows)), batch.model)
             _refuse_assigned(self.rows, self.ids, batch.model)
             return
         _refuse_other_rows(range(len(self.before)), range(len(batch.documents)), batch.model)
@@ -187,6 +188,7 @@ class _Documents(_Stored):
                 self._check(document, before)
         if batch.has_rows:
             pks = [document["_id"] for document in self.before]
+            _refuse_other_rows(range(len(pks)), range(len(batch.rows)), batch.model)
             _refuse_assigned(batch.rows, pks, batch.model, self.documents)
 
     def _check(self, document: Mapping[str, Any], before: Mapping[str, Any]) -> None:

@@ -20,7 +20,8 @@ from earnorm.backends import is_listener
 from earnorm.domain import Operator
 from earnorm.exceptions import PluginError, nearest
 from earnorm.fields import Field
-from earnorm.fields.adapters import annotation_problem
+from earnorm.fields.adapters import kind_problem
+from earnorm.kernel.contract.named_functions import is_plain, named, named_operator
 from earnorm.kernel.hookspecs import PROJECT, Hooks
 
 if TYPE_CHECKING:
@@ -36,14 +37,26 @@ _ITERABLE: Final = frozenset(
     name for name, hook in HOOKS.items() if hook.__annotations__["return"].startswith("Iterable")
 )
 _STATIC: Final = frozenset({"settings", "model_attributes", "needed_by", "register_commands"})
-_PLUGGY_OPTIONS: Final = ("wrapper", "hookwrapper", "tryfirst", "trylast")
+_PLUGGY_OPTIONS: Final = (
+    "wrapper",
+    "hookwrapper",
+    "tryfirst",
+    "trylast",
+    "optionalhook",
+    "specname",
+)
 _CONSTRUCTORS: Final = frozenset({"__init__", "__new__"})
 STATUSES: Final = ("ok", "degraded", "failed")
 """The statuses of a part of a health report."""
 _PREFIXES: Final = frozenset("&|!")
 _CHECKED: Final[WeakSet[type]] = WeakSet()
 """The classes whose hooks have been checked."""
-_FUNCTIONS_OF_OPERATOR: Final = ("prepare", "to_mongo", "matches")
+_FUNCTIONS_OF_OPERATOR: Final[Mapping[str, Sequence[str]]] = {
+    "prepare": ("field", "value"),
+    "to_mongo": ("path", "operand"),
+    "matches": ("operand",),
+}
+"""The functions of an operator, and what each is called with."""
 
 
 def signature(hook: str) -> str:
@@ -79,13 +92,11 @@ def check_hooks(name: str, plugin: object) -> None:
                     "directly above 'def', below @staticmethod; or give it another name",
                 )
             continue
-        hook = options.get("specname") or attribute
-        if hook not in HOOKS:
-            if options.get("optionalhook"):
-                continue
-            hint = nearest(hook, HOOKS) or "; docs/plugins.md lists the hooks"
-            raise _breaks(name, f"there is no hook {hook!r}{hint}")
-        _check_hook(name, hook, given, function, options)
+        _refuse_options(name, attribute, options)
+        if attribute not in HOOKS:
+            hint = nearest(attribute, HOOKS) or "; docs/plugins.md lists the hooks"
+            raise _breaks(name, f"there is no hook {attribute!r}{hint}")
+        _check_hook(name, attribute, given, function)
     if isinstance(plugin, type):
         _CHECKED.add(plugin)
 
@@ -125,16 +136,18 @@ def _refuse_uncallable(name: str, hook: str, given: object, is_value: bool) -> N
         )
 
 
-def _check_hook(
-    name: str, hook: str, given: object, function: Any, options: Mapping[str, Any]
-) -> None:
+def _refuse_options(name: str, method: str, options: Mapping[str, Any]) -> None:
     for option in _PLUGGY_OPTIONS:
         if options.get(option):
             raise _breaks(
                 name,
-                f"{hook}() says {option}=True, which has no meaning here: plugins are called in the "
-                f"order of their names, and what stands around an operation is a layer (wrap_operation)",
+                f"{method}() says {option}={options[option]!r}, which has no meaning here: a method has the "
+                f"name of its hook, plugins are called in the order of their names, and what stands around "
+                f"an operation is a layer (wrap_operation)",
             )
+
+
+def _check_hook(name: str, hook: str, given: object, function: Any) -> None:
     parameters = list(inspect.signature(function).parameters)
     is_static = isinstance(given, staticmethod)
     if hook in _STATIC and not isinstance(given, staticmethod | classmethod):
@@ -235,9 +248,14 @@ def refuse_awaitable(name: str, hook: str, result: object) -> None:
 
 
 def checked_functions(
-    hook: str, by_plugin: Iterable[tuple[str, object]]
+    hook: str, by_plugin: Iterable[tuple[str, object]], *arguments: str
 ) -> Iterator[Callable[..., Any]]:
     """Yield the functions that plugins returned from a hook; None of a plugin is left out.
+
+    Args:
+        hook: The hook.
+        by_plugin: Each plugin's name, and what it returned.
+        *arguments: What each function is called with, for the error.
 
     Raises:
         PluginError: A plugin returned anything else.
@@ -245,9 +263,13 @@ def checked_functions(
     for name, result in by_plugin:
         if result is None:
             continue
-        if not callable(result) or inspect.iscoroutinefunction(result):
-            raise _wrong(name, hook, result, "a plain function, or None")
-        yield result
+        if not is_plain(result, len(arguments)):
+            raise _wrong(
+                name, hook, result, f"a plain function of ({', '.join(arguments)}), or None"
+            )
+        yield named(
+            cast("Callable[..., Any]", result), f"the function of {hook} of plugin {name!r}"
+        )
 
 
 def checked_items(name: str, hook: str, result: object, expected: str) -> Iterator[object]:
@@ -296,7 +318,7 @@ def checked_field_types(name: str, result: object) -> Iterator[tuple[str, type[F
     for key, kind in checked_named(name, hook, result, "field types"):
         if not isinstance(kind, type) or not issubclass(kind, Field):
             raise _wrong(name, hook, kind, f"a class of fields for {key!r}")
-        _check_annotation(name, key, kind)
+        _check_kind(name, key, kind)
         yield key, kind
 
 
@@ -313,22 +335,21 @@ def check_field_name(name: str, key: str, kind: object) -> None:
         ).coded("name_taken")
 
 
-def _check_annotation(name: str, key: str, kind: type[Field[Any, Any]]) -> None:
-    """Build the annotation of a field type that can be made without arguments."""
+def _check_kind(name: str, key: str, kind: type[Field[Any, Any]]) -> None:
+    """Refuse a field type whose methods do not fit, if it can be made without arguments."""
     try:
         made = kind()
     except Exception:  # it needs arguments; a model gives them, and is checked
         return
-    problem = annotation_problem(made)
+    problem = kind_problem(made)
     if problem is not None:
-        raise PluginError(
-            f"plugin {name!r}: register_fields gave {key!r}, and pydantic cannot build the "
-            f"annotation() of {kind.__name__}: {problem}"
-        ).coded("field_annotation") from problem
+        raise PluginError(f"plugin {name!r}: register_fields gave {key!r}, and {problem}").coded(
+            "field_annotation"
+        )
 
 
 def checked_operators(name: str, result: object) -> Iterator[Operator]:
-    """Yield the operators that ``register_operators`` returned.
+    """Yield the operators that ``register_operators`` returned, which name themselves where they fail.
 
     Raises:
         PluginError: One is no operator, or its name means something else in a domain.
@@ -343,16 +364,17 @@ def checked_operators(name: str, result: object) -> Iterator[Operator]:
                 f"plugin {name!r}: {hook} gave an operator named {given!r}, which no condition can "
                 f"have: '&', '|' and '!' join conditions"
             ).coded("hook_result")
-        for part in _FUNCTIONS_OF_OPERATOR:
+        for part, arguments in _FUNCTIONS_OF_OPERATOR.items():
             value: object = getattr(operator, part)
-            if not callable(value):
-                raise _wrong(name, hook, value, f"a function as {part} of the operator {given!r}")
+            if not is_plain(value, len(arguments)):
+                expected = f"a plain function {part}({', '.join(arguments)})"
+                raise _wrong(name, hook, value, f"{expected} of the operator {given!r}")
         negated: object = operator.negated
         if negated is not None and not isinstance(negated, str):
             raise _wrong(
                 name, hook, negated, f"a name or None as negated of the operator {given!r}"
             )
-        yield operator
+        yield named_operator(name, operator)
 
 
 def checked_services(name: str, result: object) -> Iterator[tuple[str, object]]:
@@ -391,14 +413,23 @@ def checked_commands(name: str, result: object) -> Iterator[tuple[str, Callable[
     """
     hook = "register_commands"
     for key, function in checked_named(name, hook, result, "functions"):
-        if not callable(function):
-            raise _wrong(name, hook, function, f"a function for {key!r}")
+        if not callable(function) or not _has_named_parameters(function):
+            raise _wrong(name, hook, function, f"a function without *args and **kwargs for {key!r}")
         if key.startswith("-") or any(map(str.isspace, key)):
             raise PluginError(
                 f"plugin {name!r}: {hook} gave a command named {key!r}, which nobody can type: a name "
                 f"begins with no '-' and has no space"
             ).coded("hook_result")
         yield key, function
+
+
+def _has_named_parameters(function: Callable[..., Any]) -> bool:
+    """Return whether each parameter of a function can become an argument or option of a command."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a function of C says nothing of its arguments
+        return False
+    return not any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
 
 
 def checked_health(name: str, result: object) -> Mapping[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from earnorm.exceptions import ConfigurationError
+from earnorm.exceptions import ConfigurationError, PluginError
 from earnorm.kernel.environment import find_env
 
 if TYPE_CHECKING:
@@ -37,10 +37,17 @@ class LeftOut:
 
         Raises:
             ConfigurationError: The model needs it.
+            PluginError: The plugin's answer is neither a text nor None.
         """
-        needing_part = self._needed_by(model) if self._needed_by is not None else None
-        if needing_part is not None:
-            raise left_out_error(f"{model.name}: {needing_part}", self.kind, self.name, app)
+        needing_part: object = self._needed_by(model) if self._needed_by is not None else None
+        if needing_part is None:
+            return
+        if not isinstance(needing_part, str) or not needing_part:
+            raise PluginError(
+                f"plugin {self.name!r}: its hook needed_by(model) gave {needing_part!r}; it has to give a "
+                f"text that says what of the model needs the plugin, or None"
+            ).coded("hook_result")
+        raise left_out_error(f"{model.name}: {needing_part}", self.kind, self.name, app)
 
 
 def need_feature(name: str, call: str, app: App | None = None) -> None:

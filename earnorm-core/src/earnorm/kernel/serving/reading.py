@@ -8,11 +8,14 @@ has no combined reading.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from inspect import getattr_static
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from earnorm.domain import Domain
 from earnorm.exceptions import PluginError, nearest
+from earnorm.kernel.contract.named_functions import is_plain, named, takes
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
@@ -126,35 +129,15 @@ def combined(model: ModelView, by_plugin: Iterable[tuple[str, object]]) -> Combi
     owner = ""
     of_events: list[OfEvents] = []
     is_changed = False
-    for plugin, reading in by_plugin:
-        if reading is None:
+    for plugin, given in by_plugin:
+        if given is None:
             continue
-        if not isinstance(reading, Reading):
-            raise PluginError(
-                f"plugin {plugin!r} in register_reading(app, model): expected a Reading or None for "
-                f"{model.name!r}, not {reading!r}"
-            ).coded("not_a_reading")
-        if reading.base_domain is not None and not isinstance(reading.base_domain, Domain):
-            raise PluginError(
-                f"plugin {plugin!r} in register_reading(app, model): expected a Domain or None as "
-                f"base_domain for {model.name!r}, not {reading.base_domain!r}"
-            ).coded("not_a_reading")
-        asked: object = reading.needs
-        if not isinstance(asked, frozenset | set):
-            raise PluginError(
-                f"plugin {plugin!r} in register_reading(app, model): expected a frozenset of names as "
-                f"needs for {model.name!r}, not {asked!r}"
-            ).coded("not_a_reading")
-        for name in sorted(reading.needs - model.fields.keys()):
-            raise PluginError(
-                f"plugin {plugin!r} in register_reading(app, model): needs={name!r}, and model "
-                f"{model.name!r} has no such field{nearest(name, model.fields)}"
-            ).coded("unknown_field")
+        reading = _checked(plugin, model, given)
         is_changed = True
         needs |= reading.needs
         if reading.base_domain is not None:
-            named = frozenset(reading.base_domain.paths())
-            base_domains.append((named, reading.base_domain, plugin))
+            paths = frozenset(reading.base_domain.paths())
+            base_domains.append((paths, reading.base_domain, plugin))
         if reading.classes is not None:
             if classes is not None:
                 raise PluginError(
@@ -163,7 +146,62 @@ def combined(model: ModelView, by_plugin: Iterable[tuple[str, object]]) -> Combi
             classes, owner = reading.classes, plugin
         below = below or reading.below
         if reading.of_events is not None:
-            of_events.append(reading.of_events)
+            whose = f"of_events of the reading of {model.name!r} of plugin {plugin!r}"
+            of_events.append(named(reading.of_events, whose))
     if not is_changed:
         return None
+    if classes is None:  # else a class of the family may have the field
+        for paths, _, plugin in base_domains:
+            _refuse_unknown(plugin, model, "base_domain names ", _roots(paths))
     return CombinedReading(tuple(base_domains), needs, classes, below, tuple(of_events))
+
+
+_CLASSES_HAVE: Final = ("of", "find_field", "keys", "bases", "below")
+
+
+def _checked(plugin: str, model: ModelView, given: object) -> Reading:
+    """Return the reading that a plugin gave for a model.
+
+    Raises:
+        PluginError: It is no Reading, or has a part that is none.
+    """
+    if not isinstance(given, Reading):
+        raise _not_a_reading(plugin, model, "a Reading or None", given)
+    base_domain: object = given.base_domain
+    if base_domain is not None and not isinstance(base_domain, Domain):
+        raise _not_a_reading(plugin, model, "a Domain or None as base_domain", base_domain)
+    needs: object = given.needs
+    if not isinstance(needs, frozenset | set):
+        raise _not_a_reading(plugin, model, "a frozenset of names as needs", needs)
+    _refuse_unknown(plugin, model, "needs=", given.needs)
+    lacking = [part for part in _CLASSES_HAVE if getattr_static(given.classes, part, None) is None]
+    if given.classes is not None and lacking:
+        expected = f"a RecordClasses or None as classes, with {', '.join(_CLASSES_HAVE)}"
+        raise _not_a_reading(plugin, model, expected, given.classes)
+    if given.below is not None and not takes(given.below, 3):
+        expected = "an async function of (bound, env, ids) or None as below"
+        raise _not_a_reading(plugin, model, expected, given.below)
+    if given.of_events is not None and not is_plain(given.of_events, 2):
+        expected = "a plain function of (bound, documents) or None as of_events"
+        raise _not_a_reading(plugin, model, expected, given.of_events)
+    return given
+
+
+def _not_a_reading(plugin: str, model: ModelView, expected: str, given: object) -> PluginError:
+    return PluginError(
+        f"plugin {plugin!r} in register_reading(app, model): expected {expected} for {model.name!r}, "
+        f"not {given!r}"
+    ).coded("not_a_reading")
+
+
+def _refuse_unknown(plugin: str, model: ModelView, where: str, names: AbstractSet[str]) -> None:
+    for name in sorted(names - model.fields.keys()):
+        raise PluginError(
+            f"plugin {plugin!r} in register_reading(app, model): {where}{name!r}, and model "
+            f"{model.name!r} has no such field{nearest(name, model.fields)}"
+        ).coded("unknown_field")
+
+
+def _roots(paths: Iterable[str]) -> frozenset[str]:
+    """Return the fields that paths begin with; ``*`` and ``id`` are no fields."""
+    return frozenset(path.partition(".")[0] for path in paths) - {"*", "id"}

@@ -146,5 +146,9 @@ async def called(call: Callback, when: str) -> None:
     except (Exception, asyncio.CancelledError) as error:
         if isinstance(error, asyncio.CancelledError) and not is_escaped(error, before):
             raise
-        name = getattr(call, "__qualname__", type(call).__qualname__)
-        log.exception("the %s callback %s failed; the others are called", when, name)
+        inner: object = call
+        while isinstance(inner, partial):
+            inner = inner.func
+        name = getattr(inner, "__qualname__", type(inner).__qualname__)
+        where = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+        log.exception("the %s callback %s failed%s; the others are called", when, name, where)

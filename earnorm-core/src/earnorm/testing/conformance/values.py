@@ -254,9 +254,11 @@ async def _unset_and_twice(holder: Holder) -> None:
     kind, model, name = holder.kind, holder.model, holder.field
     value = holder.values[0]
     try:
-        await model.create([{}, {}, {name: None}])
-        record = await model.create({name: value})
-        await record.write({name: None})
+        first = await model.create({})
+        if getattr(first, name) is None:  # else a step fills it in, and no record is without
+            await model.create([{}, {name: None}])
+            record = await model.create({name: value})
+            await record.write({name: None})
         await model.create({name: value})
     except EarnORMError as error:
         raise Broken(f"records without a value of {kind}(unique=True) collide: {error}") from error
