@@ -381,6 +381,9 @@ async def test_an_operation_that_is_cancelled_in_a_hook_dooms_the_transaction(
         with pytest.raises(TransactionError, match="was cancelled"):
             async with earnorm.transaction():
                 await timed_out(called.wait, lambda: Person.create({"name": "Ann"}))
+                for work in (read, write, block):
+                    with pytest.raises(TransactionError, match="was cancelled"):
+                        await work()
         assert await Person.count() == 0
 
 
