@@ -158,6 +158,13 @@ async def test_a_relation_in_a_loop_is_named_with_its_prefetch(memory: list[Post
     assert '.prefetch("writer_id")' in told
 
 
+async def test_a_relation_in_a_loop_of_one_line_is_named_too(memory: list[Post]) -> None:
+    with count_queries() as queries:
+        names = [(await (await Post.get(each.id)).writer_id).name for each in memory]
+    assert len(names) == len(memory)
+    assert '.prefetch("writer_id")' in str(queries)
+
+
 async def test_a_prefetch_in_a_loop_is_not_told_to_prefetch(memory: list[Post]) -> None:
     with count_queries() as queries:
         for post in memory[:3]:

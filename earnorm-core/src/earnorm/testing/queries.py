@@ -181,6 +181,7 @@ class _Group:
             and group.calls[0].caller == self.calls[0].caller
             and group.operation is not None
             and ModelView(group.operation.model).name == owner
+            and group._advice(groups) is None  # it reads the owners one by one itself
             for group in groups
         ):
             return None
