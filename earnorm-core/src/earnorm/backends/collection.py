@@ -105,7 +105,8 @@ class DriverCursor(Cursor):
 
     @override
     async def next_batch(self) -> list[Document]:
-        async with self._translating.within(self._timeout):
+        work = self._translating
+        with work.within(self._timeout) or await work.in_turn(self._timeout):
             try:
                 batch: list[Document] = await self._read()
             except InvalidBSON:
@@ -226,7 +227,7 @@ class DriverCollection(Collection):
         native, work = self._native, self._plain
         if session is not None:
             native, work = self._inside(session, timeout)
-        async with work.within(timeout):
+        with work.within(timeout) or await work.in_turn(timeout):
             try:
                 if limit == 1:
                     one: Document | None = await native.find_one(filter, **options)
@@ -298,7 +299,7 @@ class DriverCollection(Collection):
         native, work = self._native, self._plain
         if session is not None:
             native, work = self._inside(session, timeout)
-        async with work.within(timeout):
+        with work.within(timeout) or await work.in_turn(timeout):
             count: int = await native.count_documents(filter, **options)
         return count
 
@@ -313,7 +314,7 @@ class DriverCollection(Collection):
         native, work = self._native, self._pipeline
         if session is not None:
             native, work = self._inside(session, timeout, pipeline=True)
-        async with work.within(timeout):
+        with work.within(timeout) or await work.in_turn(timeout):
             try:
                 opening = settled(native.aggregate(list(pipeline), batchSize=PART))
                 documents = await self._all_of(opening, session)
@@ -345,7 +346,7 @@ class DriverCollection(Collection):
 
         # Motor asks the server only with the first read.
         left = self._server.left_reads if session is None else None
-        async with work.within(timeout):
+        with work.within(timeout) or await work.in_turn(timeout):
             if on_broken is not None:
                 raw = await open_raw()
                 return RawCursor(raw, batch_size, work, timeout, on_broken, left)
@@ -402,7 +403,8 @@ class DriverCollection(Collection):
             native, work = self._inside(session, timeout)
         size = len(documents)
         batch = Batch(size, ordered, documents)
-        async with Translating(self._name, self._server, batch, work.operations).within(timeout):
+        work = Translating(self._name, self._server, batch, work.operations)
+        with work.within(timeout) or await work.in_turn(timeout):
             if size == 1:
                 await native.insert_one(documents[0])
             elif size:
@@ -433,7 +435,7 @@ class DriverCollection(Collection):
         if session is not None:
             native, work = self._inside(session, timeout)
         run = native.update_many if many else native.update_one
-        async with work.within(timeout):
+        with work.within(timeout) or await work.in_turn(timeout):
             try:
                 result: UpdateResult = await run(filter, update, **options)
             except UNSTORABLE:
@@ -460,7 +462,7 @@ class DriverCollection(Collection):
         native, work = self._native, self._plain
         if session is not None:
             native, work = self._inside(session, timeout)
-        async with work.within(timeout):
+        with work.within(timeout) or await work.in_turn(timeout):
             try:
                 document: Document | None = await native.find_one_and_update(
                     filter, update, return_document=ReturnDocument.AFTER, **options
@@ -497,7 +499,8 @@ class DriverCollection(Collection):
         native, work = self._native, self._plain
         if session is not None:
             native, work = self._inside(session, timeout)
-        async with Translating(self._name, self._server, batch, work.operations).within(timeout):
+        work = Translating(self._name, self._server, batch, work.operations)
+        with work.within(timeout) or await work.in_turn(timeout):
             try:
                 results: list[BulkWriteResult] = await _write_in_parts(
                     requests,
@@ -526,7 +529,7 @@ class DriverCollection(Collection):
         if session is not None:
             native, work = self._inside(session, timeout)
         run = native.delete_many if many else native.delete_one
-        async with work.within(timeout):
+        with work.within(timeout) or await work.in_turn(timeout):
             result: DeleteResult = await run(filter)
             return result.deleted_count
 
@@ -534,7 +537,7 @@ class DriverCollection(Collection):
     async def create_indexes(self, indexes: Sequence[IndexSpec]) -> None:
         if not indexes:
             return
-        async with self._plain:
+        with self._plain.within() or await self._plain.in_turn():
             try:
                 await self._create(indexes)
             except OperationFailure as refused:
@@ -563,7 +566,7 @@ class DriverCollection(Collection):
 
     @override
     async def list_indexes(self) -> list[Document]:
-        async with self._plain:
+        with self._plain.within() or await self._plain.in_turn():
             cursor = await settled(self._native.list_indexes())
             return [{**index, "key": dict(index["key"])} for index in await cursor.to_list(None)]
 
@@ -602,7 +605,7 @@ class DriverCollection(Collection):
 
     @override
     async def drop_index(self, name: str) -> None:
-        async with self._plain:
+        with self._plain.within() or await self._plain.in_turn():
             try:
                 await self._native.drop_index(name)
             except OperationFailure as refused:
@@ -627,7 +630,7 @@ class DriverCollection(Collection):
 
     @override
     async def create(self, options: Mapping[str, Any]) -> bool:
-        async with self._plain:
+        with self._plain.within() or await self._plain.in_turn():
             try:
                 await self._native.database.command(
                     {"create": self._name, **options}, codec_options=CODEC
@@ -677,13 +680,13 @@ class DriverCollection(Collection):
         return True
 
     async def _command(self, command: Mapping[str, Any]) -> Document:
-        async with self._plain:
+        with self._plain.within() or await self._plain.in_turn():
             reply: Document = await self._native.database.command(command, codec_options=CODEC)
         return reply
 
     @override
     async def drop(self) -> None:
-        async with self._plain:
+        with self._plain.within() or await self._plain.in_turn():
             await self._native.drop()
 
     @override
@@ -713,7 +716,7 @@ class DriverCollection(Collection):
         return await self._explain(aggregate, verbosity)
 
     async def _explain(self, command: Mapping[str, Any], verbosity: str) -> Document:
-        async with self._plain:
+        with self._plain.within() or await self._plain.in_turn():
             plan: Document = await self._native.database.command(
                 {"explain": command, "verbosity": verbosity}, codec_options=CODEC
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -106,15 +106,21 @@ class Batch(NamedTuple):
     documents: Sequence[Mapping[str, Any]] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # a frozen one takes five times as long to make
 class Translating:
     """A context manager that translates a driver's exception. It has no state and can be reused.
+
+    A plain operation is in its block from the turn that it takes to its end. Where it needs not
+    wait, no coroutine is made for that::
+
+        with translating.within(timeout) or await translating.in_turn(timeout):
+            ...
 
     Args:
         subject: The object of the work, for messages, e.g. the collection's name.
         server: The server, for messages.
         batch: The batch, for a write of several documents.
-        operations: The plain operations, of which each ``async with`` block is one.
+        operations: The plain operations, of which each block is one.
         is_pipeline: The server evaluates expressions, so that its texts may quote values.
     """
 
@@ -124,26 +130,12 @@ class Translating:
     operations: PlainOperations | None = None
     is_pipeline: bool = False
 
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if isinstance(error, DRIVER_ERRORS):
-            raise_translated(error, self)
-
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         operations = self.operations
         if operations is not None:
-            if operations.free < 1:
-                with self:
-                    await operations.wait()
             operations.free -= operations.weight
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -154,12 +146,34 @@ class Translating:
             operations.free += operations.weight
             if operations.line:
                 operations.call_next()
-        if isinstance(error, DRIVER_ERRORS):
+        if error is not None and isinstance(error, DRIVER_ERRORS):
             raise_translated(error, self)
 
-    def within(self, seconds: float | None) -> AbstractAsyncContextManager[None]:
-        """Return this with a limit to the time of the block; None costs nothing."""
-        return self if seconds is None else _Limited(self, seconds)
+    def within(self, seconds: float | None = None) -> AbstractContextManager[None] | None:
+        """Return the context of an operation; None if it has to wait for its turn before.
+
+        Args:
+            seconds: The limit to the time of the block; None costs nothing.
+        """
+        operations = self.operations
+        if operations is not None and operations.free < 1:
+            return None
+        return self if seconds is None else _Limited(self, seconds, seconds)
+
+    async def in_turn(self, seconds: float | None = None) -> AbstractContextManager[None]:
+        """Wait for a turn, and return the context, which is entered in the same step of the loop."""
+        operations = self.operations
+        assert operations is not None  # nothing else waits
+        until = None if seconds is None else time.monotonic() + seconds
+        try:
+            await operations.wait(seconds)
+        except driver.WaitQueueTimeoutError as error:
+            if until is None or time.monotonic() < until:  # the limit of the pool was shorter
+                raise_translated(error, self)
+            raise OperationTimeout(f"{self.subject}: {said(error)}") from error
+        if seconds is None or until is None:
+            return self
+        return _Limited(self, seconds, max(0.001, until - time.monotonic()))
 
 
 class _Limited:
@@ -168,33 +182,19 @@ class _Limited:
     https://github.com/mongodb/specifications/blob/master/source/client-side-operations-timeout/client-side-operations-timeout.md
     """
 
-    __slots__ = ("_limit", "_seconds", "_translating")
+    __slots__ = ("_left", "_limit", "_seconds", "_translating")
 
-    def __init__(self, translating: Translating, seconds: float) -> None:
+    def __init__(self, translating: Translating, seconds: float, left: float) -> None:
         self._translating = translating
         self._seconds = seconds
+        self._left = left
 
-    async def __aenter__(self) -> None:
-        operations, left = self._translating.operations, self._seconds
-        if operations is not None:
-            if operations.free < 1:
-                left = await self._turn(operations)
-            operations.free -= operations.weight
-        self._limit = driver_timeout(left)
+    def __enter__(self) -> None:
+        self._translating.__enter__()
+        self._limit = driver_timeout(self._left)
         self._limit.__enter__()
 
-    async def _turn(self, operations: PlainOperations) -> float:
-        """Wait for a turn, and return what is left of the time."""
-        until = time.monotonic() + self._seconds
-        try:
-            await operations.wait(self._seconds)
-        except driver.WaitQueueTimeoutError as error:
-            if time.monotonic() < until:  # the limit of the pool was shorter
-                raise_translated(error, self._translating)
-            raise OperationTimeout(f"{self._translating.subject}: {said(error)}") from error
-        return max(0.001, until - time.monotonic())
-
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -207,13 +207,13 @@ class _Limited:
             and error.timeout
             and not error.has_error_label(TRANSIENT)
         ):
-            await self._translating.__aexit__(None, None, None)
+            self._translating.__exit__(None, None, None)
             raise OperationTimeout(
                 f"{self._translating.subject}: not finished within {self._seconds:g} s "
                 f"({said(error)}); whether a write was done is not known. Narrow it, add an "
                 f"index, or give it more time"
             ) from error
-        await self._translating.__aexit__(kind, error, traceback)
+        self._translating.__exit__(kind, error, traceback)
 
 
 _OUT_OF_TIME: Final = (
