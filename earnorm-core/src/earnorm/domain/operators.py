@@ -211,14 +211,16 @@ class ElementSchema:
 # --- values ---------------------------------------------------------------------------------------
 
 
-_NOT_ONE_VALUE: Final = frozenset({Day, OneOf})
+# Every value of these types can be stored; a text or an integer has to be checked.
+_NEED_NO_CHECK: Final = PLAIN_STORED - {str, int}
+_CHECKED: Final = _NEED_NO_CHECK | {Day, OneOf}  # the last two are not one value
 
 
 def _value(field: FieldLike, value: Any) -> Any:
     if value is None:
         return None
     operand = field.operand(value)
-    return operand if type(operand) in _NOT_ONE_VALUE else stored(operand)
+    return operand if type(operand) in _CHECKED else stored(operand)
 
 
 def _no_items(value: Any) -> bool:
@@ -230,7 +232,12 @@ def _unset(value: Any) -> bool:
 
 
 def _equal(field: FieldLike, value: Any) -> Any:
-    return _EMPTY if type(value) is list and not value else _value(field, value)
+    if value is None:
+        return None
+    if type(value) is list and not value:
+        return _EMPTY
+    operand = field.operand(value)  # as _value(), without a call
+    return operand if type(operand) in _CHECKED else stored(operand)
 
 
 def _equal_if_set(field: FieldLike, value: Any) -> Any:
@@ -242,10 +249,6 @@ def _ordered(field: FieldLike, value: Any) -> Any:
     if operand is None or isinstance(operand, dict | list | OneOf):
         raise ValueError(f"{shorten(value)} has no order; to find unset values use ('=', None)")
     return operand
-
-
-# Every value of these types can be stored; a text or an integer has to be checked.
-_NEED_NO_CHECK: Final = PLAIN_STORED - {str, int}
 
 
 def _listed(field: FieldLike, value: Any) -> list[Any]:

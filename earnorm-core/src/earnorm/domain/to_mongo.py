@@ -33,7 +33,10 @@ def to_filter(domain: Domain, schema: Schema, operators: _Operators = OPERATORS)
     Raises:
         DomainError: Unknown field or operator, or a value that doesn't fit.
     """
-    part = _compile(domain, schema, operators)
+    if type(domain) is Condition:  # the most common one; this test saves a call
+        part = _condition(domain, schema, operators)
+    else:
+        part = _compile(domain, schema, operators)
     if isinstance(part, bool):
         # Not {"$expr": False}, because every server plans this one as a search that ends at once.
         return {} if part else {"_id": {"$in": []}}
