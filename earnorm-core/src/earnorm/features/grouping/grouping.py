@@ -17,6 +17,7 @@ from earnorm.fields.temporal import Date, DateTime
 from earnorm.fields.zones import time_zone
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.operations import Operation
 from earnorm.kernel.pauses import parts, pause
 from earnorm.kernel.serving.requests import GroupSpec
 from earnorm.model.reading.across import ACROSS, Across
@@ -319,9 +320,8 @@ async def group(
         fields=None,
         order=(options.order or (("_id", 1),)) if ordered else (),
     )
-    op = op.replace(options=options)
-    if across.paths:
-        op = op.with_note(ACROSS, across.paths)
+    notes = {**op.notes, ACROSS: across.paths} if across.paths else op.notes
+    op = Operation("group", op.model, env, op.domain, None, options, notes)
     rows: list[dict[str, Any]] = []
     stored_rows = await env.app.execute(op)
     for part in parts(stored_rows):
