@@ -15,6 +15,7 @@ from earnorm.kernel.environment import find_env
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.kernel.environment import Principal
+    from earnorm.kernel.transactions.outcome import Outcome
 
 ID_ONLY = frozenset({"_id"})
 
@@ -68,26 +69,19 @@ class Fetch:
         not_found: The records were looked for, and not found.
     """
 
-    __slots__ = (
-        "_left",
-        "app",
-        "by_id",
-        "complete",
-        "held",
-        "inside",
-        "is_mixed",
-        "lists",
-        "loaded",
-        "loading",
-        "not_found",
-        "origin",
-        "parts",
-        "peers",
-        "records",
-        "related",
-        "seen_by",
-        "seen_in",
-    )
+    # What few queries need is read from the class until it is set: a fetch is made for each query.
+    held: ref[Siblings] | None = None
+    """The list of the records, while somebody has it; see ``hold``."""
+    _left: Sequence[ref[Any]] = ()
+    origin = ""
+    is_mixed = False
+    lists: tuple[list[Any], ...] = ()
+    not_found = False
+    complete: Callable[[Sequence[Any]], Awaitable[None]] | None = None
+    parts: Mapping[str, Part] = _NO_PARTS
+    peers: Callable[[], list[Any]] | None = None
+    seen_in: Outcome | None = None
+    seen_by: Principal | str | None = None
 
     def __init__(
         self, app: App, loaded: frozenset[str] | None = None, records: list[Any] | None = None
@@ -95,25 +89,15 @@ class Fetch:
         self.app = app
         self.loaded = loaded
         self.records = records
-        self.held: ref[Siblings] | None = None
-        """The list of the records, while somebody has it; see ``hold``."""
-        self._left: list[ref[Any]] = []
         self.related: dict[str, Fetch] = {}
         self.by_id: dict[Any, Any] = {}
         self.loading: dict[str, asyncio.Task[None]] = {}
-        self.origin = ""
-        self.is_mixed = False
-        self.lists: tuple[list[Any], ...] = ()
-        self.not_found = False
-        self.complete: Callable[[Sequence[Any]], Awaitable[None]] | None = None
         self.inside: dict[str, Fetch] = {}
-        self.parts: Mapping[str, Part] = _NO_PARTS
-        self.peers: Callable[[], list[Any]] | None = None
         env = find_env()
-        self.seen_in = None if env is None or env.transaction is None else env.transaction.outcome
-        self.seen_by: Principal | str | None = None
         if env is not None:
             self.seen_by = "system" if env.system else env.principal
+            if env.transaction is not None:
+                self.seen_in = env.transaction.outcome
 
     def has(self, name: str) -> bool:
         """Return whether the field was fetched, and all of it."""
