@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from asyncio import current_task, get_running_loop
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Token
@@ -355,7 +356,7 @@ class App:
             The result that :class:`Operation` lists for its name.
         """
         # The common case needs neither a second call nor a lock.
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         if loop is not self._lifecycle.taking:
             self.admit(op)
         env = op.env
@@ -364,15 +365,16 @@ class App:
             op = op.replace(env=env)
         key, outer = object(), UNIT.get()
         bound = self._bound.get(op.model) or self.catalog.bind(op.model, key)
-        self._at_work[key] = asyncio.current_task(loop)
+        self._at_work[key] = current_task(loop)
         UNIT.set(key)
         try:
             if env.transaction is not None or env._session is not None:
                 return await self._execute_inside(op, bound, watch)
             if not bound.is_prepared:
                 await bound.prepare()
-            call = bound.composed.get(op.name) if watch is None else None
-            return await (call or bound.call(op.name, watch))(op)
+            if watch is None and op.name in bound.composed:
+                return await bound.composed[op.name](op)
+            return await bound.call(op.name, watch)(op)
         except BaseException as error:
             told = self.in_flight.told(error) if self.in_flight.interrupted else error
             if self._failure_observers:

@@ -333,7 +333,8 @@ class BoundModel:
     async def _create(self, op: Operation) -> list[Any]:
         documents = op.values
         assert isinstance(documents, list)
-        sender: Sender | None = op.notes.get(SENDER)
+        notes = op.notes
+        sender: Sender | None = notes.get(SENDER) if notes else None
         collection = self._collection if op.options.concerns is None else self._collection_of(op)
         if sender is not None and sender.is_open:
             inserts = [BulkInsert(document) for document in documents]
@@ -349,14 +350,14 @@ class BoundModel:
         unit = unit_of_call()
         if unit is not None:
             unit.created.append(op)
-        arrival: Arrival | None = op.notes.get(ARRIVAL)
+        arrival: Arrival | None = notes.get(ARRIVAL) if notes else None
         if arrival is not None:
             arrival.has_arrived, arrival.transaction = True, op.env.transaction
         return [document["_id"] for document in documents]
 
     async def _write(self, op: Operation) -> int:
-        values, options = op.values, op.options
-        sender: Sender | None = op.notes.get(SENDER)
+        values, options, notes = op.values, op.options, op.notes
+        sender: Sender | None = notes.get(SENDER) if notes else None
         collection = self._collection if options.concerns is None else self._collection_of(op)
         session, timeout = op.env._database_session, options.timeout or self.timeout
         if isinstance(values, PerRecord):
@@ -388,7 +389,7 @@ class BoundModel:
             return await parts.change(self._write, self, op, refused)
         if values.items:
             return await ItemUpdates(self, collection, op, timeout).write(condition, values)
-        returned = op.notes.get(RETURNED)
+        returned = notes.get(RETURNED) if notes else None
         if returned is not None:
             fields = self.schema.fields
             returned.document = await collection.find_and_update(

@@ -341,7 +341,7 @@ class BaseModel(Declared):
             ConcurrencyError: The model is versioned, and another write came first.
         """
         records = (self,)
-        turn = await writing.turns.take(records)
+        turn = writing.turns.begin(records) or await writing.turns.wait(records)
         try:
             if values:
                 await writing.records.save_with(self, values)
@@ -363,7 +363,7 @@ class BaseModel(Declared):
                 value may be a change that the server makes, such as ``Inc(1)``.
         """
         records = (self,)
-        turn = await writing.turns.take(records)
+        turn = writing.turns.begin(records) or await writing.turns.wait(records)
         try:
             await writing.records.write(records, values)
         finally:
@@ -419,25 +419,26 @@ class BaseModel(Declared):
         return load_ghost(self).__await__()
 
     def _assign(self, field: Field[Any, Any], value: Any, when: When = "create") -> None:
-        name, derived = field.name, type(self)._schema.derived
-        if derived is not None and name in derived.by_name:
-            derived.assign(self, field, value)
+        name, schema = field.name, type(self)._schema
+        if schema.derived is not None and name in schema.derived.by_name:
+            schema.derived.assign(self, field, value)
             return
-        if not field.stored or not field.assignable:
-            is_elsewhere = not field.stored and not isinstance(field, ToMany)
-            if is_elsewhere or not field.assignable:
-                raise ValidationError(type(self)._name, [_not_assigned(field, is_elsewhere)])
         if hasattr(self, "_fetch"):  # it is stored
             when = "write"
-            if field.readonly or name == "_id":
+        if name not in schema.freely_assigned:
+            if not field.stored or not field.assignable:
+                is_elsewhere = not field.stored and not isinstance(field, ToMany)
+                if is_elsewhere or not field.assignable:
+                    raise ValidationError(type(self)._name, [_not_assigned(field, is_elsewhere)])
+            if when == "write" and (field.readonly or name == "_id"):
                 raise ValidationError(type(self)._name, [_readonly(field)])
-        if name == "_id":
-            # It is validated at once, because the hash is that of the stored value.
-            value = self._schema.validate_partial({"_id": value}, "create")["_id"]
-            if value is None or has_id(self, value):
-                return
-            if find_id(self) is not None:
-                raise ValidationError(type(self)._name, [_fixed_id()])
+            if name == "_id":
+                # It is validated at once, because the hash is that of the stored value.
+                value = schema.validate_partial({"_id": value}, "create")["_id"]
+                if value is None or has_id(self, value):
+                    return
+                if find_id(self) is not None:
+                    raise ValidationError(type(self)._name, [_fixed_id()])
         env = find_env()
         if env is not None and env.transaction is not None:
             env.transaction.touch(self)
@@ -670,7 +671,7 @@ class BaseModel(Declared):
         bound = _bound(cls)
         if bound.model is not cls and "create" in bound.model._overridden:
             return await bound.model.create(values)  # an extension has its own
-        if isinstance(values, Mapping | BaseModel):
+        if type(values) is dict or isinstance(values, Mapping | BaseModel):
             return (await writing.creating.create(bound, [values]))[0]
         if isinstance(values, str | bytes) or not isinstance(values, Iterable):
             raise ValidationError(

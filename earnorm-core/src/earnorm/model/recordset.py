@@ -501,7 +501,7 @@ class RecordSet(Generic[M]):
         for model in classes:
             if "write" in model._overridden:
                 return await self._one_by_one("write", lambda record: record.write(values))
-        turn = await writing.turns.take(records)
+        turn = writing.turns.begin(records) or await writing.turns.wait(records)
         try:
             return await writing.records.write(records, values)
         finally:
@@ -552,7 +552,7 @@ class RecordSet(Generic[M]):
             if "save" in model._overridden:
                 return await self._one_by_one("save", lambda record: record.save())
         records = self._loaded
-        turn = await writing.turns.take(records)
+        turn = writing.turns.begin(records) or await writing.turns.wait(records)
         try:
             return await writing.sets.save(self._model, records)
         finally:
@@ -626,7 +626,7 @@ class RecordSet(Generic[M]):
         from earnorm.model.reading.refreshing import refresh
 
         records = list(self._loaded)
-        turn = await writing.turns.take(records)
+        turn = writing.turns.begin(records) or await writing.turns.wait(records)
         try:
             await refresh(records, self._model, fields)
         finally:

@@ -68,6 +68,7 @@ class Schema:
         "derived",
         "embedded",
         "fields",
+        "freely_assigned",
         "identity",
         "is_flat",
         "is_known",
@@ -116,6 +117,12 @@ class Schema:
 
         With any of them, the records of a fetch hold each other as siblings.
         """
+        self.freely_assigned = frozenset(
+            f.name
+            for f in stored
+            if f.assignable and not (f.readonly or f.mutable or f.name == "_id")
+        ).difference(self.to_many_names)
+        """The fields of whose assignment nothing is asked but that the value is valid."""
         self.rechecked = self.mutable | {f.name for f in self.relations}
         """The fields whose values may need another validation after that of their assignment."""
         self.projection: Mapping[str, int] = {f.db_name: 1 for f in stored}

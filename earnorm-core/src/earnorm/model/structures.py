@@ -75,19 +75,20 @@ class Structure(Slots):
         before the next write, which sees all values together, raises the error.
         """
         schema, name = type(self)._schema, field.name
-        if name in schema.to_many_names:  # commands are validated with the write that does them
-            self._set_valid(name, listed(value))
-            return
-        if (
-            field.mutable
-            and value is not None
-            and value is self.__dict__.get(name)
-            and not self._has_part(name)
-        ):
-            # It is the object that reading the field gave, so it stays the record's own.
-            pending = self._pending_or_new()
-            pending.changes.setdefault(name, pending.originals.get(name, value))
-            return
+        if name not in schema.freely_assigned:
+            if name in schema.to_many_names:  # commands are validated with the write that does them
+                self._set_valid(name, listed(value))
+                return
+            if (
+                field.mutable
+                and value is not None
+                and value is self.__dict__.get(name)
+                and not self._has_part(name)
+            ):
+                # It is the object that reading the field gave, so it stays the record's own.
+                pending = self._pending_or_new()
+                pending.changes.setdefault(name, pending.originals.get(name, value))
+                return
         fetch: Fetch | None = getattr(self, "_fetch", None)
         # This asks what is_ghost asks, without a call for each assignment.
         if fetch is not None and fetch.loaded is ID_ONLY and self._is_judged_by_its_document(name):

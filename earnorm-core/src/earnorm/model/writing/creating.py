@@ -334,14 +334,14 @@ async def store(
         records: The records, if they are made already.
         notes: The notes of the operation.
         op: The operation, if it is made already.
-        held: The snapshots of the given records.
+        held: The snapshots of the given records; None where only dicts were given.
         given: The values of each as they were given, for a rollback; None if the states are that.
 
     Raises:
         ConcurrencyError: Another task is storing one of the records.
     """
     env = current_env()
-    are_dicts = _are_dicts(values)
+    are_dicts = held is None
     if records is None:
         records = _empty_records(bound, values, are_dicts)
     if op is None:
@@ -349,10 +349,11 @@ async def store(
         op = on_its_way(bound, op, Way.CREATE, [])
     unsaved: list[Any] = [] if are_dicts else [value for value in values if is_record(value)]
     numbers: Collection[int] = ()
-    arrival = Arrival()
-    if len(unsaved) > pauses.EVERY:
-        await pause()
+    arrival: Arrival | None = None
     if unsaved:
+        if len(unsaved) > pauses.EVERY:
+            await pause()
+        arrival = Arrival()
         _refuse_twice(bound, unsaved)
         numbers = set(map(id, unsaved))
         _BEING_STORED.update(numbers)
@@ -364,7 +365,7 @@ async def store(
         await env.app.execute(op)
         await adopt(bound, records, states, op, held, given)
     except BaseException as error:
-        if unsaved:
+        if arrival is not None:
             note_interrupted(env, records, error, arrival)
             if isinstance(error, DuplicateKey) and not arrival.has_arrived:
                 refuse_stored(bound, unsaved, error)
@@ -477,6 +478,8 @@ async def checked_documents(
         give_ids(bound, states)
     else:
         await each_part(partial(give_ids, bound), states)
+    if bound.schema.is_flat:  # as documents_of() says, without a coroutine
+        return states, states, held
     return states, await documents_of(bound, states), held
 
 
@@ -684,9 +687,9 @@ def give_ids(bound: BoundModel, states: Sequence[dict[str, Any]]) -> None:
             bound.model._name,
             [{"loc": ("_id",), "msg": "a value is required", "type": "missing"}],
         )
-    ids: list[ObjectId] = object_ids(len(missing))
+    ids: list[ObjectId] = object_ids(len(missing))[::-1]  # the first one is taken from the end
     env = find_env()
     if env is not None and env.transaction is not None:
         env.transaction.drawn_ids.update(ids)
-    for state, oid in zip(missing, ids, strict=True):
-        state["_id"] = oid
+    for state in missing:
+        state["_id"] = ids.pop()

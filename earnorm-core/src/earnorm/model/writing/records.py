@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from earnorm.domain import Domain, condition
+from earnorm.domain import Condition, Domain, condition
 from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import (
     ConcurrencyError,
@@ -145,18 +145,20 @@ async def prepared_save(
         ValidationError: With every problem found.
     """
     changed: list[tuple[BaseModel, list[str]]] = []
+    number = len(records)
     pks: set[Any] = set()
     for part in parts(records):
         for record in part:
             names = changed_fields(record)
             if names:
                 changed.append((record, names))
-            pks.add(record.__dict__["_id"])
+            if number > 1:
+                pks.add(record.__dict__["_id"])
         if part is not records:
             await pause()
     if not changed:
         return None
-    if len(changed) == len(records):
+    if len(changed) == number:
         env = env_of(records)
     else:  # what has no changes is not written, so it may be stale
         env_of([record for record, _ in changed])
@@ -178,7 +180,7 @@ async def prepared_save(
         if of_part is not changed:
             await pause()
     copies = None
-    if len(pks) < len(records):
+    if 0 < len(pks) < number:
         rows, copies = joined(bound, rows, records)
     steps = bound.ways.save
     if steps is None or not steps.concern([row.values for row in rows]):
@@ -217,15 +219,16 @@ def _changes_of(
     held = row.held = Snapshot(record, names, deep=True)
     if not schema.readonly.isdisjoint(names):
         row.add_problems(readonly_changes(schema.readonly, names))
+    is_plain = schema.rechecked.isdisjoint(names)
     for name in names:
         if isinstance(state.get(name), ServerChange):
             assigned = [n for n in names if isinstance(state.get(n), ServerChange)]
             row.add_problems(map(changes_are_written, assigned))
+            values.clear()
             return row
-    if schema.rechecked.isdisjoint(names):
-        # This is what the functions below do, for a save of plain values, which is the most common.
-        for name in names:
+        if is_plain:  # as own_values() below, for a save of plain values, which is the most common
             values[name] = getattr(record, name)
+    if is_plain:
         notes: Pending = getattr(record, "_pending", UNTOUCHED)  # without a call of a function
         pending: Collection[str] = notes.refused
     else:
@@ -269,24 +272,24 @@ async def _save(
 ) -> None:
     """Write checked changes with one operation, and update the records in memory."""
     schema = bound.schema
-    updates = PerRecord()
+    sent: list[tuple[ValueRow, Update]] = []
     saved: list[tuple[ValueRow, Update | None]] = []
     records: list[Any] = []
     for part in parts(rows):
         for row in part:
-            change: Update | None = None
-            record = row.record
-            records.append(record)
-            if row.values:
-                expect = expected(bound, row) if row.expected else NOTHING
-                change = Update({"$set": schema.encode(row.values)}, expect)
-                if row.held.parts:
-                    change = by_paths(schema, change, row.held, row.values)
-                if copies is not None:
-                    for held in copies.of(row):
-                        change = by_paths(schema, change, held, row.values)
-                updates[record.__dict__["_id"]] = change
+            records.append(row.record)
+            if not row.values:
+                saved.append((row, None))
+                continue
+            expect = expected(bound, row) if row.expected else NOTHING
+            change = Update({"$set": schema.encode(row.values)}, expect)
+            if row.held.parts:
+                change = by_paths(schema, change, row.held, row.values)
+            if copies is not None:
+                for held in copies.of(row):
+                    change = by_paths(schema, change, held, row.values)
             saved.append((row, change))
+            sent.append((row, change))
         if part is not rows:
             await pause()
     if copies is not None:
@@ -297,18 +300,20 @@ async def _save(
     try:
         failure: ConcurrencyError | NotFound | DuplicateKey | None = None
         op: Operation | None = None
-        if updates:
-            if len(updates) == 1:
-                ((pk, update),) = updates.items()
-                op = Operation("write", bound.model, env, condition("_id", "=", pk), update, FIRST)
+        if sent:
+            if len(sent) == 1:
+                row, change = sent[0]
+                domain = Condition("_id", "=", row.record.__dict__["_id"])
+                op = Operation("write", bound.model, env, domain, change, FIRST)
             else:
-                domain = condition("_id", "in", list(updates))
+                updates = PerRecord({row.record.__dict__["_id"]: change for row, change in sent})
+                domain = Condition("_id", "in", list(updates))
                 op = Operation("write", bound.model, env, domain, updates)
             op = on_its_way(bound, op, Way.SAVE, later, records)
             try:
                 matched = await env.app.execute(op)
-                if matched < len(updates):
-                    await check_matched(bound, op, matched, len(updates))
+                if matched < len(sent):
+                    await check_matched(bound, op, matched, len(sent))
             except ValidationError as error:
                 refuse_displaced(error, [row.held for row in rows])
                 refused = relocated(error, [row.loc for row, change in saved if change is not None])
@@ -318,13 +323,12 @@ async def _save(
             except (ConcurrencyError, NotFound) as error:
                 failure = error
             if failure is not None:
-                sent = [(row, update) for row, update in saved if update is not None]
                 written = await find_written(
                     failure, bound, op, [(row.record, update) for row, update in sent]
                 )
                 saved = [(row, update) for row, update in sent if row.record.pk in written]
         finishing = Finishing()
-        has_back = op is not None and bool(op.notes.get(HAND_BACK))
+        back = None if op is None else op.notes.get(HAND_BACK)
         for of_part in parts(saved):
             for row, written_change in of_part:
                 if len(row.values) != len(row.held.held):
@@ -332,7 +336,7 @@ async def _save(
                 settle_sent(row.held, row.values)
                 if copies is not None:
                     copies.learn(bound, row)
-                if has_back and op is not None and written_change is not None:
+                if back and op is not None and written_change is not None:
                     for record in (row.record, *row.copies):
                         give_written(record, op, written_change)
             if of_part is not saved:
@@ -640,7 +644,8 @@ async def _update(
     await refuse_outside(bound, op, plan.guards)
     matched = 0
     for part in await narrowed(op, bound, plan.values):
-        changed = part.replace(values=plan.update(expect))
+        values, options, notes = plan.update(expect), part.options, part.notes
+        changed = Operation("write", op.model, op.env, part.domain, values, options, notes)
         matched += await op.app.execute(changed)
     return matched
 

@@ -32,9 +32,10 @@ class Turn:
 
     __slots__ = ("over", "taken", "token")
 
-    over: asyncio.Event | None
-    taken: dict[int, BaseModel]
-    token: Token[Turn | None] | None
+    def __init__(self) -> None:
+        self.over: asyncio.Event | None = None
+        self.taken: dict[int, BaseModel] = {}
+        self.token: Token[Turn | None] | None = None
 
 
 _own: ContextVar[Turn | None] = ContextVar("earnorm_turn", default=None)
@@ -47,30 +48,26 @@ A slot of each record would be nearly always empty, and asking such a slot takes
 """
 
 
-async def take(records: Sequence[BaseModel]) -> Turn:
-    """Wait until no other task writes or refreshes one of the records, and begin a turn.
+def begin(records: Sequence[BaseModel]) -> Turn | None:
+    """Begin a turn; return None if another task writes or refreshes one of the records.
 
-    Pass it to :func:`end` when the write is done or has failed.
+    Pass the turn to :func:`end` when the write is done or has failed. Where nobody has to wait, no
+    coroutine is made for it::
+
+        turn = begin(records) or await wait(records)
     """
     turn = Turn()
-    turn.over = turn.token = None
     env = find_env()
     if env is not None and env.transaction is not None:
         return turn
     # All records are taken at once, so that two sets cannot wait for each other.
-    own = _own.get()
-    free = own is not None and own.token is not None
-    while _running and not free:
-        free = True
-        for record in records:
-            other = _running.get(id(record))
-            if other is not None:
-                if other.over is None:
-                    other.over = asyncio.Event()
-                await other.over.wait()
-                free = False
-                break
-    taken = turn.taken = {}
+    if _running:
+        own = _own.get()
+        if own is None or own.token is None:
+            for record in records:
+                if id(record) in _running:
+                    return None
+    taken = turn.taken
     for record in records:
         key = id(record)
         if key not in _running:
@@ -78,6 +75,18 @@ async def take(records: Sequence[BaseModel]) -> Turn:
             taken[key] = record
     turn.token = _own.set(turn)
     return turn
+
+
+async def wait(records: Sequence[BaseModel]) -> Turn:
+    """Wait until no other task writes or refreshes one of the records, and begin a turn."""
+    while True:
+        turn = begin(records)
+        if turn is not None:
+            return turn
+        other = next(_running[id(record)] for record in records if id(record) in _running)
+        if other.over is None:
+            other.over = asyncio.Event()
+        await other.over.wait()
 
 
 def end(turn: Turn) -> None:
