@@ -253,7 +253,7 @@ class Grouping:
             row = stored_rows[0] if stored_rows else self._empty_row()
             columns = {f"a{n}": row[name] for n, name in enumerate(self._aggregates)}
             stored_rows = [row] if self._having_matches(columns) else []
-        rows = [dict(row) for row in stored_rows]
+        rows: list[dict[str, Any]] = list(map(dict, stored_rows))
         for name, decode in self._decoders():
             for row in rows:
                 row[name] = decode(row[name])

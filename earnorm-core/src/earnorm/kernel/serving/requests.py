@@ -200,6 +200,8 @@ class GroupSpec:
 
     def rows(self, documents: Iterable[Document]) -> list[dict[str, Any]]:
         """Return the rows of the pipeline with result names instead of ``k0…`` and ``a0…``."""
-        columns = [(name, f"k{number}") for number, name in enumerate(self.keys)]
-        columns += [(name, f"a{number}") for number, name in enumerate(self.aggregates)]
-        return [{name: row.get(column) for name, column in columns} for row in documents]
+        names = (*self.keys, *self.aggregates)
+        columns = [f"k{number}" for number in range(len(self.keys))]
+        columns += [f"a{number}" for number in range(len(self.aggregates))]
+        # A comprehension inside of one would be a call of each row.
+        return [dict(zip(names, map(row.get, columns), strict=True)) for row in documents]
