@@ -427,7 +427,7 @@ async def load_ghost(record: Any) -> Any:
     if stored is None:
         return record
     fetch = stored
-    if fetch.is_ghost:
+    if fetch.loaded is ID_ONLY:
         await load_group(record)
         fetch = record._fetch
     env = find_env()
@@ -439,7 +439,7 @@ async def load_ghost(record: Any) -> Any:
         (record,) = ghosts(fetch.app.bind(type(record)), [record.pk])
         await load_group(record)
         fetch = record._fetch
-    if fetch.is_ghost:
+    if fetch.loaded is ID_ONLY:
         raise NotFound(f"{type(record)._name}: no record with the id {record.pk}")
     return record
 
