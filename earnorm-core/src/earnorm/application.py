@@ -14,10 +14,8 @@ from earnorm.domain import Domain
 from earnorm.domain.relational import asks_others
 from earnorm.exceptions import ConfigurationError
 from earnorm.features import ATTRIBUTES, FEATURES, SETTINGS, STEPS
-from earnorm.features.computed.owed.worker import INTERVAL
-from earnorm.features.computed.plugin import LIMIT, RecomputePlugin, graph_of, worker_of
-from earnorm.features.computed.whole_models import recompute
-from earnorm.features.locking.holding import hold
+from earnorm.features.computed.limits import INTERVAL, LIMIT
+from earnorm.features.computed.plugin import RecomputePlugin, graph_of, worker_of
 from earnorm.kernel import app as kernel
 from earnorm.kernel.environment import current_env, find_env, get_default, set_default, use_env
 from earnorm.kernel.life import settings as kernel_settings
@@ -316,6 +314,8 @@ class App(kernel.App):
             TransactionError: Another transaction has changed one of them since this one began; it
                 is transient.
         """
+        from earnorm.features.locking.holding import hold
+
         await hold(self.bind(model), Domain(domain), ids, env or current_env())
 
     async def recompute(
@@ -342,6 +342,8 @@ class App(kernel.App):
         Raises:
             ConfigurationError: A name is not that of a stored computed field.
         """
+        from earnorm.features.computed.whole_models import recompute
+
         env = find_env()
         with use_env(self.env if env is None or env.app is not self else env):
             return await recompute(

@@ -16,9 +16,9 @@ from weakref import WeakKeyDictionary
 
 from earnorm.domain import Domain, Or, condition
 from earnorm.domain.long_lists import chunks
-from earnorm.exceptions import ConfigurationError
 from earnorm.features.computed.dependencies import Graph, Key, Node, Plan, Recursion, Step, Trigger
 from earnorm.features.computed.levels import Levels, values_at
+from earnorm.features.computed.limits import BATCH
 from earnorm.features.computed.new_values import values_of
 from earnorm.features.computed.owed.documents import WAITING, owed_documents, owed_in, owed_model
 from earnorm.features.locking.locking import lock
@@ -45,25 +45,9 @@ if TYPE_CHECKING:
 NAME: Final = "computed"
 """The origin of the operations that the feature makes."""
 
-BATCH: Final = 10_000
-"""The number of records that are in memory, and written with one command, at a time."""
-
 _ID: Final = frozenset({"_id"})
 Held: TypeAlias = Mapping[str, Collection[Any]]
 """The ids that a field has, or had before the change, by the field that leads to other records."""
-
-
-def check_limit(limit: object) -> None:
-    """Refuse a limit that is no number of records.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
-    if limit is not None and (type(limit) is not int or not 0 <= limit <= BATCH):
-        raise ConfigurationError(
-            f"recompute_limit is the number of records up to which a recompute is part of the "
-            f"transaction, from 0 to {BATCH:,}; None means any number"
-        )
 
 
 _OWED: WeakKeyDictionary[Transaction, set[Key]] = WeakKeyDictionary()

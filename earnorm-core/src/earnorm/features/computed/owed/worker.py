@@ -39,8 +39,6 @@ log = logging.getLogger("earnorm.recompute")
 
 FIRST_LOOK: Final = 1.0
 """The seconds from the start of an App to its first look, when its plugins have started."""
-INTERVAL: Final = 30.0
-"""The seconds between two looks, by default."""
 _LOOKS_PER_RETRY: Final = (
     10  # at the default, records that were set apart are tried again after 5 min
 )
