@@ -24,7 +24,6 @@ from earnorm.kernel.environment import PROGRAM, Env, find_env, use_env, with_cur
 from earnorm.kernel.life.in_flight import GRACE, UNIT, InFlight, Stopped, was_in_flight
 from earnorm.kernel.life.lifecycle import ALL_OPERATORS, Lifecycle
 from earnorm.kernel.life.settings import AppSettings, parameters_of
-from earnorm.kernel.observing.metrics import metrics_text
 from earnorm.kernel.observing.observers import Observer, observing
 from earnorm.kernel.operations import Operation
 from earnorm.kernel.plugins import tracing
@@ -533,6 +532,8 @@ class App:
         Each is called ``earnorm_<part>_<name>``, as in ``earnorm_transactions_retries``, and has the
         label ``app``. ``earnorm_status`` is 0 for a part that is ok, 1 if degraded, 2 if failed.
         """
+        from earnorm.kernel.observing.metrics import metrics_text
+
         return metrics_text(self.name, await self.health())
 
     def __repr__(self) -> str:

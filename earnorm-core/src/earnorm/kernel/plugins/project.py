@@ -6,6 +6,7 @@ The nearest pyproject.toml with that table counts, from the working directory up
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -14,6 +15,8 @@ from earnorm.exceptions import ConfigurationError, nearest
 
 _FILE: Final = "pyproject.toml"
 _KEYS: Final = ("plugins", "disabled")
+_AS_KEY: Final = rb"""(?m)(?:^|[.{]|\{.*,)[ \t]*(?:earnorm|"earnorm"|'earnorm')[ \t]*[].=]"""
+"""The name as a key, or as a part of one: ``[tool.earnorm]``, ``earnorm.plugins =``, ``{ earnorm =``."""
 
 
 class ProjectSelection(NamedTuple):
@@ -61,8 +64,8 @@ def _table(file: Path) -> Mapping[str, object] | None:
         content = file.read_bytes()
     except OSError:
         return None
-    if b"earnorm" not in content:  # most files are none of ours, and are not parsed
-        return None
+    if b"earnorm" not in content or not re.search(_AS_KEY, content):
+        return None  # most files say nothing of it, and are not parsed
     return _parsed(content, file)
 
 

@@ -13,14 +13,13 @@ from typing import Any, Final
 
 _Release = tuple[int, ...]
 _ONE: Final = r"(>=|<=|==|!=|>|<|~=)\s*([0-9.]*[0-9](?:(?:a|b|rc)[0-9]+)?)(\.\*)?"
-_CLAUSE: Final = re.compile(_ONE)
-_CLAUSES: Final = re.compile(rf"\s*{_ONE}\s*(,\s*{_ONE}\s*)*")
-_REQUIREMENT: Final = re.compile(r"\s*([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?)\s*(.*)", re.DOTALL)
+# The patterns are compiled when they are first used, since few Apps ask for versions.
+_CLAUSES: Final = rf"\s*{_ONE}\s*(,\s*{_ONE}\s*)*"
+_REQUIREMENT: Final = r"(?s)\s*([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?)\s*(.*)"
 _Key = tuple[_Release, tuple[int, int, int]]
-_SUFFIX: Final = re.compile(
-    r"v?[\d.]*\d(?:[-_.]?(?P<pre>alpha|a|beta|b|preview|pre|c|rc)[-_.]?(?P<number>\d*))?"
-    r"(?P<post>-\d+|[-_.]?(?:post|rev|r)[-_.]?\d*)?(?P<dev>[-_.]?dev)?",
-    re.IGNORECASE,
+_SUFFIX: Final = (
+    r"(?i)v?[\d.]*\d(?:[-_.]?(?P<pre>alpha|a|beta|b|preview|pre|c|rc)[-_.]?(?P<number>\d*))?"
+    r"(?P<post>-\d+|[-_.]?(?:post|rev|r)[-_.]?\d*)?(?P<dev>[-_.]?dev)?"
 )
 _PHASES: Final = {"a": -3, "b": -2, "c": -1, "r": -1, "p": -1}  # p: "pre" is one more word for rc
 _DEV, _FINAL, _POST = -4, 0, 1
@@ -36,7 +35,7 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 def fits(version: str, specifier: str) -> bool:
     """Return whether a version fits a specifier such as ``<0.2,>=0.1``."""
-    return all(_within(version, *clause) for clause in _CLAUSE.findall(specifier))
+    return all(_within(version, *clause) for clause in re.findall(_ONE, specifier))
 
 
 def parse_requirement(text: str) -> tuple[str, str] | None:
@@ -44,11 +43,11 @@ def parse_requirement(text: str) -> tuple[str, str] | None:
 
     The specifier is empty if the text has none. A text of another form gives None.
     """
-    match = _REQUIREMENT.fullmatch(text)
+    match = re.fullmatch(_REQUIREMENT, text)
     if match is None:
         return None
     specifier = match[2].strip()
-    return (match[1], specifier) if not specifier or _CLAUSES.fullmatch(specifier) else None
+    return (match[1], specifier) if not specifier or re.fullmatch(_CLAUSES, specifier) else None
 
 
 def _within(version: str, sign: str, number: str, wildcard: str) -> bool:
@@ -74,7 +73,7 @@ def _key(version: str) -> _Key:
     numbers = list(release(version))
     while numbers and numbers[-1] == 0:
         numbers.pop()
-    match = _SUFFIX.match(version)
+    match = re.match(_SUFFIX, version)
     pre, post, dev = (match["pre"], match["post"], match["dev"]) if match else (None, None, None)
     if pre and match:
         step = -1 if dev and not post else 1 if post else 0
