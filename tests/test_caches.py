@@ -25,6 +25,7 @@ REMEMBERING = {
     "earnorm.kernel.life.lifecycle._load_validation": "no argument",
     "earnorm.kernel.plugins.project._parsed": "4 contents of project files",
     "earnorm.model.declaring._imported": "functions that features name",
+    "earnorm.model.misspelt._near": "names that class bodies have; 256",
     "earnorm.model.writing.bounds._numeric": "three types, and decimal places, 34 at the most",
 }
 COLLECTIONS = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from types import MappingProxyType, UnionType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,7 +73,7 @@ def refuse_misspelt(model: type[BaseModel], brought: Sequence[BroughtAttribute])
     for cls, name, value in _own_data(model):
         if name in known:
             continue
-        near = difflib.get_close_matches(name, known, n=3, cutoff=_LIKENESS)
+        near = _near(name, tuple(known))
         meant = next((other for other in near if is_of(value, known[other])), None)
         if meant is None or _is_final(cls, name):
             continue
@@ -83,10 +84,18 @@ def refuse_misspelt(model: type[BaseModel], brought: Sequence[BroughtAttribute])
         ).coded("misspelt_attribute")
 
 
+@lru_cache(maxsize=256)
+def _near(name: str, known: tuple[str, ...]) -> list[str]:
+    """Return the known names that a name is much like; many models have the same attributes."""
+    return difflib.get_close_matches(name, known, n=3, cutoff=_LIKENESS)
+
+
 def _own_data(model: type[BaseModel]) -> Iterator[tuple[type, str, Any]]:
     """Yield the underscored class attributes with data that class bodies define, and their class."""
     base = next(cls for cls in reversed(model.__mro__) if "_name" in vars(cls))  # BaseModel itself
     for cls in model.__mro__:
+        if issubclass(base, cls):
+            continue  # what BaseModel and its own bases have is known
         private = f"_{cls.__name__.lstrip('_')}__"
         for name, value in tuple(vars(cls).items()):
             if (
