@@ -92,8 +92,8 @@ async def test_a_turn_is_over_in_whichever_context_it_ends(memory_app: App) -> N
     with pytest.raises(ValidationError):
         await record.write({"n": "many"})
     assert not turns._running
-    turn = await turns.take([record, record])
-    assert list(turns._running.values()) == [turn]
+    turn = turns.begin([record, record])
+    assert turn is not None and list(turns._running.values()) == [turn]
     waiting = asyncio.create_task(record.write({"n": 2}), context=copy_context())
     with pytest.raises(ValueError, match="Context"):
         copy_context().run(turns.end, turn)  # as where a coroutine is thrown away

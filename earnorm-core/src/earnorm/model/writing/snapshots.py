@@ -67,12 +67,12 @@ class Snapshot:
     def __init__(
         self,
         structure: Structure,
-        names: Iterable[str],
+        names: Collection[str],
         *,
         deep: bool = False,
         own: Snapshot | None = None,
     ) -> None:
-        fields, state = type(structure)._schema.fields, structure.__dict__
+        schema, state = type(structure)._schema, structure.__dict__
         self.structure = structure
         self.own = own
         self.known: Mapping[str, Any] = _NONE
@@ -82,6 +82,13 @@ class Snapshot:
         held: dict[str, Any] = {}
         self.held = held
         # Most snapshots need none, and each dict more is work for the garbage collector.
+        self.forms: Mapping[str, Any] = _NONE
+        self.parts: Mapping[str, Any] = _NONE
+        if deep and schema.mutable.isdisjoint(names):  # a save's names are those of fields
+            for name in names:
+                held[name] = state.get(name, MISSING)
+            return
+        fields = schema.fields
         forms: dict[str, Any] | None = None
         parts: dict[str, Any] | None = None
         for name in names:
@@ -102,8 +109,8 @@ class Snapshot:
             elif is_embedded(value):
                 parts[name] = Snapshot(value, list(value.__dict__))
             forms[name] = field.freeze(field.encode(value))
-        self.forms: Mapping[str, Any] = _NONE if forms is None else forms
-        self.parts: Mapping[str, Any] = _NONE if parts is None else parts
+        if forms is not None and parts is not None:
+            self.forms, self.parts = forms, parts
 
     def is_unchanged(self, name: str) -> bool:
         """Return whether the program still holds the value of the snapshot."""
@@ -165,15 +172,15 @@ def settle_sent(sent: Snapshot, values: Mapping[str, Any]) -> None:
         note_settled(structure)
     fields, state = type(structure)._schema.fields, structure.__dict__
     pending: Pending = getattr(structure, "_pending", UNTOUCHED)  # without a call of a function
-    changes = pending.changes
+    changes, forms = pending.changes, sent.forms  # all of its parts have forms
     for name, fresh in values.items():
         if name not in held:
             arrive(structure, name, fresh)
-        elif name in sent.parts:
-            _settle_parts(sent, fields[name], fields[name].decode(fresh))
-        elif state.get(name, MISSING) is held[name] and name not in sent.forms:
+        elif name not in forms and state.get(name, MISSING) is held[name]:
             changes.pop(name, None)
             state[name] = fresh
+        elif name in sent.parts:
+            _settle_parts(sent, fields[name], fields[name].decode(fresh))
         elif sent.is_unchanged(name):
             field = fields[name]
             if field.mutable:
