@@ -16,6 +16,7 @@ from earnorm.exceptions import ConfigurationError
 from earnorm.features import ATTRIBUTES, FEATURES, SETTINGS, STEPS
 from earnorm.features.computed.limits import INTERVAL, LIMIT
 from earnorm.features.computed.plugin import RecomputePlugin, graph_of, worker_of
+from earnorm.features.locking.holding import hold
 from earnorm.kernel import app as kernel
 from earnorm.kernel.environment import current_env, find_env, get_default, set_default, use_env
 from earnorm.kernel.life import settings as kernel_settings
@@ -314,8 +315,6 @@ class App(kernel.App):
             TransactionError: Another transaction has changed one of them since this one began; it
                 is transient.
         """
-        from earnorm.features.locking.holding import hold
-
         await hold(self.bind(model), Domain(domain), ids, env or current_env())
 
     async def recompute(

@@ -1,4 +1,4 @@
-"""How much a recompute may do at once, and how often an App looks for what is owed."""
+"""The limits of a recompute, and the time between two looks for what is owed."""
 
 from __future__ import annotations
 

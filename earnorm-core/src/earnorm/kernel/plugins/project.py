@@ -15,7 +15,7 @@ from earnorm.exceptions import ConfigurationError, nearest
 
 _FILE: Final = "pyproject.toml"
 _KEYS: Final = ("plugins", "disabled")
-_AS_KEY: Final = rb"""(?m)(?:^|[.{]|\{.*,)[ \t]*(?:earnorm|"earnorm"|'earnorm')[ \t]*[].=]"""
+_AS_KEY: Final = rb"""(?m)(?:^|[.{]|\{.*,)[ \t]*(?:earnorm|"earnorm"|'earnorm')(?![\w-])"""
 """The name as a key, or as a part of one: ``[tool.earnorm]``, ``earnorm.plugins =``, ``{ earnorm =``."""
 
 
