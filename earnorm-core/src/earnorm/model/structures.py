@@ -6,7 +6,6 @@ attribute access. Slots hold everything else: the fetch of the record, and its c
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -261,8 +260,14 @@ def yields_to_fields(method: F) -> F:
 
 def reserved_names(cls: type) -> frozenset[str]:
     """Return the names of a class that no field may have."""
-    names = [name for name in dir(cls) if not name.startswith("__")]
-    return frozenset(n for n in names if not _is_marked(inspect.getattr_static(cls, n)))
+    attributes: dict[str, object] = {}  # as they stand in the classes, found in one pass
+    for ancestor in reversed(cls.__mro__):
+        attributes.update(vars(ancestor))
+    return frozenset(
+        name
+        for name, attribute in attributes.items()
+        if not name.startswith("__") and not _is_marked(attribute)
+    )
 
 
 def _is_marked(attribute: object) -> bool:
