@@ -22,6 +22,8 @@ class Manager(pluggy.PluginManager):
 
     @override
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        if name.startswith("__"):
+            return None
         if name in _no_hooks(type(plugin)) and name not in getattr(plugin, "__dict__", ()):
             return None
         return super().parse_hookimpl_opts(plugin, name)

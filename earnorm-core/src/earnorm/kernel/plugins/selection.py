@@ -173,8 +173,11 @@ class Installed(Mapping[str, importlib_metadata.EntryPoint]):
     def point_of(self, cls: type) -> importlib_metadata.EntryPoint | None:
         """Return the entry point that names a class, or None."""
         if cls not in self._by_class:  # each plugin's name is asked for several times
-            points = (point for point in self.values() if _names_class(point, cls))
-            self._by_class[cls] = next(points, None)
+            self._by_class[cls] = None
+            for point in self._points.values():
+                if _names_class(point, cls):
+                    self._by_class[cls] = point
+                    break
         return self._by_class[cls]
 
     def clash(self, name: str) -> str:
