@@ -29,6 +29,7 @@ from earnorm.plugin import (
     Operation,
     OperationName,
     Transaction,
+    Verdict,
     hookimpl,
     name_of,
     nearest,
@@ -36,16 +37,13 @@ from earnorm.plugin import (
 )
 from earnorm_audit.alone import AloneRecording, lacks_transactions
 from earnorm_audit.changes import Changes, Recorded, id_text
+from earnorm_audit.denials import DENIAL, KEY, WRITER, AuditDenial, Denials
 from earnorm_audit.recording import REASON, AuditLayer, Kind, Recording
 from earnorm_audit.trail import ENTRY, AuditEntry, AuditLog
 
 log: Final = logging.getLogger("earnorm.audit")
 
 WRITES: Final = frozenset({"create", "write", "unlink"})
-_KEY: Final = "earnorm_audit"
-_WRITER: Final = object()
-"""Put in the Env's context while the plugin itself adds entries; only the plugin has this
-object."""
 
 
 class AuditSettings(pydantic.BaseModel):
@@ -56,6 +54,13 @@ class AuditSettings(pydantic.BaseModel):
     models: list[str] | None = None
     """Names of the models to record; None means all. ``_audit = False`` excludes a model in any
     case."""
+    denials: bool = True
+    """Refused attempts are recorded."""
+    denials_per_minute: pydantic.PositiveInt = 60
+    """The most rows about refused attempts that a process stores in a minute; one more has the number
+    of all others."""
+    denials_days: pydantic.PositiveFloat = 90
+    """The days after which the database deletes such a row."""
     exclude_fields: list[str] = []
     """Fields that are not recorded: ``"updated_at"`` in every model, ``"user.updated_at"`` in one."""
 
@@ -87,13 +92,15 @@ class AuditPlugin:
 
     @hookimpl
     def register_models(self) -> Iterable[type[models.BaseModel]]:
-        """Return the model of an entry."""
-        return [AuditEntry]
+        """Return the models of entries."""
+        return [AuditEntry, AuditDenial]
 
     @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
         """Provide ``app.services["audit"]``."""
-        return {"audit": AuditLog(app)}
+        settings = self._settings
+        denials = Denials(app, settings.denials_per_minute, settings.denials_days)
+        return {"audit": AuditLog(app, denials)}
 
     @hookimpl
     def model_registered(self, model: type[models.BaseModel]) -> None:
@@ -131,6 +138,7 @@ class AuditPlugin:
             "unknown_transactions": self._transactions_in_doubt,
             "without_transactions": is_alone,
             "unrecorded": self._unrecorded,
+            "lost_denials": app.services.of_type(AuditLog).denials.lost if app.is_started else 0,
         }
 
     @hookimpl
@@ -141,12 +149,25 @@ class AuditPlugin:
         if operation not in WRITES:
             return []
         view = ModelView(model)
-        if view.name == ENTRY:
+        if view.name in (ENTRY, DENIAL):
             return [(Layer.AUDIT, _append_only)]
         if not self._takes_part(view):
             return []
         recording = Recording(self._recorded(view), self._add)
         return [(Layer.AUDIT, AuditLayer(recording, AloneRecording(view, recording, self._miss)))]
+
+    @hookimpl
+    def access_denied(self, op: Operation, error: AccessDenied, why: Verdict | None) -> None:
+        """Note a refused attempt, in a transaction too, which may be rolled back."""
+        view = ModelView(op.model)
+        named = self._settings.models is None or view.name in self._settings.models
+        if self._settings.denials and named and view.attribute("_audit", True):
+            op.app.services.of_type(AuditLog).denials.note(op, error, why)
+
+    @hookimpl
+    async def shutdown(self, app: App) -> None:
+        """Store the refused attempts that are noted."""
+        await app.services.of_type(AuditLog).denials.close()
 
     # -- what is recorded -----------------------------------------------------------------------
 
@@ -210,7 +231,7 @@ class AuditPlugin:
             }
             for kind, pk, changes in differences
         ]
-        writer = env.as_system(REASON).replace(context={**env.context, _KEY: _WRITER})
+        writer = env.as_system(REASON).replace(context={**env.context, KEY: WRITER})
         model = op.app.model(ENTRY)
         create = op.child("create", model, values=entries, origin="audit", env=writer)
         await op.app.execute(create)
@@ -276,8 +297,10 @@ class AuditPlugin:
 
 async def _append_only(op: Operation, call_next: Call, /) -> Any:
     """Refuse every write to the trail, except that the plugin itself adds entries."""
-    if op.name == "create" and op.env.context.get(_KEY) is _WRITER:
+    is_own = op.env.context.get(KEY) is WRITER
+    name = name_of(op.model)
+    if is_own and (op.name == "create" or (op.name == "write" and name == DENIAL)):
         return await call_next(op)
     raise AccessDenied(
-        f"{op.name} on {ENTRY}: the audit trail is append-only, and only the audit plugin adds to it"
+        f"{op.name} on {name}: the audit trail is append-only, and only the audit plugin adds to it"
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm import App, Boolean, DateTime, Json, NotFound, Selection, String, models
 from earnorm.plugin import find_env, name_of, use_env
 from earnorm_audit.changes import id_text
+from earnorm_audit.denials import Denials
 
 if TYPE_CHECKING:
     from earnorm import RecordSet
@@ -35,10 +36,16 @@ class AuditEntry(models.BaseModel):
 
 
 class AuditLog:
-    """Reads the trail of one App: ``app.services["audit"]``."""
+    """Reads the trail of one App: ``app.services["audit"]``.
 
-    def __init__(self, app: App) -> None:
+    Args:
+        app: The App.
+        denials: Stores its refused attempts.
+    """
+
+    def __init__(self, app: App, denials: Denials) -> None:
         self._app = app
+        self.denials = denials
 
     async def history(self, record: models.BaseModel | RecordSet[Any]) -> RecordSet[AuditEntry]:
         """Return every entry of a record, the oldest first; the record may be deleted.

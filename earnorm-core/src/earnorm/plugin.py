@@ -27,6 +27,7 @@ from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware, for_program
 from earnorm.kernel.notes import Note
 from earnorm.kernel.observing.observers import DatabaseCall, Observer, RunningOperation
+from earnorm.kernel.observing.verdicts import Reason, Verdict, because
 from earnorm.kernel.operations import (
     JUDGED,
     PURPOSE,
@@ -100,6 +101,7 @@ __all__ = [
     "Options",
     "PerRecord",
     "Reading",
+    "Reason",
     "RecordClasses",
     "Request",
     "Returned",
@@ -112,10 +114,12 @@ __all__ = [
     "Update",
     "ValueBatch",
     "ValueRow",
+    "Verdict",
     "Way",
     "alone_at",
     "at_end_of_call",
     "atomic",
+    "because",
     "chunks",
     "clock",
     "current_env",

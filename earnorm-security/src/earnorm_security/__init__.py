@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from earnorm_security.declarations import EVERYBODY, Access, Rule
+from earnorm_security.explaining import why
 from earnorm_security.limits import Limits
 from earnorm_security.plugin import Security, SecurityPlugin
 from earnorm_security.roles import Role
@@ -37,4 +38,5 @@ __all__ = [
     "context",
     "new_key",
     "user",
+    "why",
 ]

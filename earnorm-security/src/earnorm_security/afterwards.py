@@ -88,8 +88,8 @@ async def _refuse_stored(op: Operation, demand: Demand, pks: Sequence[Any]) -> N
             assert op.env.transaction is not None
             op.env.transaction.doom("access rules do not allow what was stored in it")
             if op.name == "create" and len(pks) == 1:
-                raise document_refusal(op, demand.policy, 0)
-            raise refusal(op, demand.policy, demand.right)
+                raise document_refusal(op, demand.policy, 0, allowed)
+            raise refusal(op, demand.policy, demand.right, allowed)
 
 
 async def _count(op: Operation, domain: Domain) -> int:

@@ -7,14 +7,12 @@ right to change it is refused before anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from earnorm import ConcurrencyError, Domain
 from earnorm.plugin import (
     JUDGED,
     KNOWN_FIRST,
-    PURPOSE,
     Call,
     KnownFirst,
     Lock,
@@ -23,7 +21,7 @@ from earnorm.plugin import (
     name_of,
     pause,
 )
-from earnorm_security.declarations import READING_RIGHTS, Right
+from earnorm_security.declarations import Right
 from earnorm_security.judging import (
     DEMAND,
     PAUSE_EVERY,
@@ -35,7 +33,7 @@ from earnorm_security.judging import (
     refusal,
 )
 from earnorm_security.pipelines import without_words
-from earnorm_security.policy import RIGHT_OF, Policy
+from earnorm_security.policy import RIGHT_OF, Policy, right_of
 from earnorm_security.residual import Residual, together, updates_of
 from earnorm_security.strict import held
 
@@ -50,7 +48,7 @@ class Reading:
         """Pass the operation on, restricted."""
         if not op.env.system:
             policy = self._policy
-            right = _right_to_read(op)
+            right = right_of(op)
             policy.require(
                 op.env, right, op.name if right in ("read", RIGHT_OF[op.name]) else right
             )
@@ -85,9 +83,8 @@ class Reading:
         policy.require(op.env, "write", "lock")
         changeable = await policy.reached(op.env, "write")
         if changeable is not Domain.TRUE and await has_any(op, _both(visible, ~changeable)):
-            raise policy.refusal(
-                "write", "lock", "they do not allow to change every record that was to be locked"
-            )
+            detail = "they do not allow to change every record that was to be locked"
+            raise policy.refusal("write", "lock", detail, op.env, changeable)
         return _both(visible, changeable)
 
 
@@ -132,7 +129,7 @@ class Creating:
             if residual is None:
                 residual = Residual(op.app, op.model, allowed)
             if not _is_filled_in(op) or residual.of_new(document) is Domain.FALSE:
-                raise document_refusal(op, self._policy, position)
+                raise document_refusal(op, self._policy, position, allowed)
         return residual is not None
 
 
@@ -191,7 +188,7 @@ class Changing:
         if check is not Domain.TRUE and await has_any(op, visible & ~check):
             is_open = rest is not Domain.TRUE and rest is not Domain.FALSE and _is_filled_in(op)
             if not is_open or (before is not Domain.TRUE and await has_any(op, visible & ~before)):
-                raise refusal(op, policy, right)
+                raise refusal(op, policy, right, changeable)
             check = before
         if op.name == "write" and (changeable is not Domain.TRUE or asks_itself):
             computed = policy.computed_in(changeable)
@@ -218,7 +215,7 @@ class Changing:
                 await pause()
             rest = residual.after(update)
             if rest is None:
-                raise self._policy.refusal(right, op.name, UNKNOWN)
+                raise self._policy.refusal(right, op.name, UNKNOWN, op.env, changeable)
             # The rest of a change of other fields is the rule itself, which is demanded anyway.
             if not residual.is_implied(rest):
                 residuals.setdefault(rest, []).append(pk)
@@ -234,14 +231,6 @@ def _is_filled_in(op: Operation) -> bool:
         for class_bound in (bound, *below)
         for step in class_bound.steps()
     )
-
-
-def _right_to_read(op: Operation) -> Right:
-    """Return the right that a search, a count or a group needs besides the one to read."""
-    return RIGHT_OF[op.name] if op.name != "search" else _FOR.get(op.note(PURPOSE), "read")
-
-
-_FOR: Mapping[str | None, Right] = {right: right for right in READING_RIGHTS}
 
 
 def layer_for(policy: Policy, operation: str) -> Reading | Creating | Changing:

@@ -115,7 +115,7 @@ async def judge(batch: DocumentBatch) -> None:
     known = op.note(KNOWN_FIRST)
     if known is not None and known.unknown and op.env.transaction is None:
         # In a transaction it is judged when it is stored.
-        raise demand.policy.refusal(demand.right, op.name, UNCOMPUTED)
+        raise _unknown(op, demand, UNCOMPUTED)
     if op.values is demand.asked and not demand.is_open:
         return
     if op.name == "create":
@@ -124,14 +124,14 @@ async def judge(batch: DocumentBatch) -> None:
     rest = await _left_open(op, demand)
     if rest is None:
         if op.env.transaction is None:
-            raise demand.policy.refusal(demand.right, op.name, UNKNOWN)
+            raise _unknown(op, demand, UNKNOWN)
         batch.notes[LATE] = True
         return
     if rest is Domain.TRUE:
         return
     # As in the layer, the condition is a part of the write, and the check makes it an error.
     if await has_any(op, op.domain & ~rest):
-        raise refusal(op, demand.policy, demand.right)
+        raise refusal(op, demand.policy, demand.right, demand.allowed)
     batch.narrow(rest)
 
 
@@ -141,7 +141,7 @@ async def _judge_documents(op: Operation, demand: Demand) -> None:
         if not (position + 1) % PAUSE_EVERY:
             await pause()
         if not matches(document):
-            raise document_refusal(op, demand.policy, position)
+            raise document_refusal(op, demand.policy, position, demand.allowed)
 
 
 async def _left_open(op: Operation, demand: Demand) -> Domain | None:
@@ -168,14 +168,19 @@ async def _left_open(op: Operation, demand: Demand) -> Domain | None:
     return together(residuals)
 
 
-def document_refusal(op: Operation, policy: Policy, position: int) -> AccessDenied:
-    """Make the error for a document that may not be created."""
-    return policy.refusal("create", op.name, f"they do not allow document {position}")
+def document_refusal(op: Operation, policy: Policy, position: int, allowed: Domain) -> AccessDenied:
+    """Make the error for a document that may not be created; the rules allow other ones."""
+    detail = f"they do not allow document {position}"
+    return policy.refusal("create", op.name, detail, op.env, allowed)
 
 
-def refusal(op: Operation, policy: Policy, right: Right) -> AccessDenied:
-    """Make the error for readable records that may not be changed in this way."""
-    return policy.refusal(right, op.name, _DETAIL[right])
+def refusal(op: Operation, policy: Policy, right: Right, allowed: Domain) -> AccessDenied:
+    """Make the error for readable records that may not be changed so; the rules allow other ones."""
+    return policy.refusal(right, op.name, _DETAIL[right], op.env, allowed)
+
+
+def _unknown(op: Operation, demand: Demand, detail: str) -> AccessDenied:
+    return demand.policy.refusal(demand.right, op.name, detail, op.env, demand.allowed)
 
 
 async def has_any(op: Operation, domain: Domain) -> bool:

@@ -14,10 +14,12 @@ from earnorm.plugin import (
     Layer,
     Middleware,
     ModelView,
+    Operation,
     OperationName,
     Reading,
     Stage,
     Step,
+    Verdict,
     hookimpl,
     in_transaction_if,
     name_of,
@@ -25,6 +27,7 @@ from earnorm.plugin import (
 from earnorm_security.afterwards import steps_afterwards
 from earnorm_security.declarations import RIGHTS, Right
 from earnorm_security.enforcement import layer_for
+from earnorm_security.explaining import explained
 from earnorm_security.judging import judge
 from earnorm_security.policy import RIGHT_OF, Policy
 from earnorm_security.roles import Roles
@@ -184,6 +187,11 @@ class SecurityPlugin:
         """Return whether rights or rules hide records; None if everybody may read all of them."""
         policy = _service_of(app).policy(model.cls)
         return None if policy.hides_nothing else policy.hides
+
+    @hookimpl
+    async def explain_access(self, op: Operation) -> Verdict:
+        """Return which rights and rules allow or refuse an operation."""
+        return await explained(_service_of(op.app).policy(op.model), op)
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:

@@ -3,8 +3,8 @@ reaches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Final, TypeVar, cast
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias, TypeVar, cast
 
 from earnorm import (
     AccessDenied,
@@ -17,7 +17,7 @@ from earnorm import (
     Env,
     PluginError,
 )
-from earnorm.plugin import Bounded, ModelView
+from earnorm.plugin import PURPOSE, Bounded, ModelView, Operation, Reason, Verdict, because
 from earnorm_security.declarations import (
     EVERYBODY,
     READING_RIGHTS,
@@ -47,6 +47,9 @@ _OF_THE_SERVER: Final = frozenset({"text", "near", "within"})
 """The operators that need an index, or whose borders memory may draw otherwise than the database."""
 
 T = TypeVar("T")
+
+Known: TypeAlias = "dict[tuple[type[BaseModel], str], Domain]"
+"""The domains of rules that are known for a principal, by the rules' models and names."""
 
 
 class Policy:
@@ -123,7 +126,7 @@ class Policy:
         """Return the domains of the principal's strict rules, which look at other records."""
         if not self._has_strict and not self._shares_collection:
             return []
-        bases, subclasses = self._family()
+        bases, subclasses = self.family()
         policies = [*bases, *(p for _, p in subclasses if p.missing(env, right) is None)]
         domains = [
             policy._domain_of(rule, env)
@@ -184,15 +187,19 @@ class Policy:
 
     # -- rights -------------------------------------------------------------------------------
 
+    @staticmethod
+    def needed(right: Right) -> tuple[Right, ...]:
+        """Return the rights that somebody needs to use one."""
+        return (right,) if right in ("read", "create") else ("read", right)
+
     def missing(self, env: Env, right: Right) -> Right | None:
         """Return the right that the principal lacks to use ``right``, or None if it lacks none.
 
         A change or a deletion returns the number of records that matched its domain, which is a
         kind of reading; so it needs the right to read, too. So do a group, an export and the like.
         """
-        needed: tuple[Right, ...] = (right,) if right in ("read", "create") else ("read", right)
         roles = self._roles.of(env)
-        for needed_right in needed:
+        for needed_right in self.needed(right):
             granted = self._granted[needed_right]
             if EVERYBODY not in granted and granted.isdisjoint(roles):
                 return needed_right
@@ -208,8 +215,11 @@ class Policy:
         if lacking is not None:
             holders = sorted(self._granted[lacking])
             needs = f"needs the role {_listed(holders)}" if holders else "no role has it"
-            raise AccessDenied(
-                f"{operation} on model {self._name!r} is denied: the right to {lacking} {needs}"
+            raise because(
+                AccessDenied(
+                    f"{operation} on model {self._name!r} is denied: the right to {lacking} {needs}"
+                ),
+                self._refused(env, right, operation, None),
             )
 
     def can(self, env: Env, right: Right) -> bool:
@@ -229,7 +239,7 @@ class Policy:
 
     def _rules_of_all(self, env: Env, right: Right) -> list[tuple[Rule, ...] | None]:
         """Return the principal's rules of each class; None for a class that it cannot reach."""
-        bases, subclasses = self._family()
+        bases, subclasses = self.family()
         policies = [(policy, True) for policy in bases]
         policies += [(policy, policy.missing(env, right) is None) for _, policy in subclasses]
         return [policy._own_rules(env, right) if granted else None for policy, granted in policies]
@@ -240,7 +250,7 @@ class Policy:
             return None  # all permissions are for other roles, so no record passes
         return (*self._restricting(env, right), *permissions)
 
-    def _family(self) -> tuple[list[Policy], list[tuple[Domain, Policy]]]:
+    def family(self) -> tuple[list[Policy], list[tuple[Domain, Policy]]]:
         """Return the policies of the model and its bases in its collection, and of its subclasses.
 
         Each policy of a subclass comes with the domain of its records.
@@ -257,25 +267,31 @@ class Policy:
         ]
         return bases, subclasses
 
-    def domain(self, env: Env, right: Right) -> Domain:
+    def domain(self, env: Env, right: Right, known: Known | None = None) -> Domain:
         """Return the records that the right reaches for the principal, simplified.
 
         For classes that share a collection, these are the records that the model's own rules and
         those of its bases allow; the records of a subclass must be allowed by its own rights and
         rules, too.
 
+        Args:
+            env: The Env of the principal.
+            right: The right.
+            known: The domains of rules that were made before; new ones are put into it. So the
+                function of each rule is called once for several rights.
+
         Raises:
             PluginError: A rule's function failed, or returned no domain.
         """
         if not self._shares_collection:
-            return self._own_domain(env, right)
-        bases, subclasses = self._family()
+            return self._own_domain(env, right, known)
+        bases, subclasses = self.family()
         result = Domain.TRUE
         for policy in bases:
-            result &= policy._own_domain(env, right)
+            result &= policy._own_domain(env, right, known)
         for concerned, policy in subclasses:
             granted = policy.missing(env, right) is None
-            allowed = policy._own_domain(env, right) if granted else Domain.FALSE
+            allowed = policy._own_domain(env, right, known) if granted else Domain.FALSE
             if allowed is not Domain.TRUE:
                 result &= ~concerned | allowed
         return result.simplify()
@@ -297,28 +313,95 @@ class Policy:
             return False
         return self._app.asks_itself(self.model, self.domain(env, right))
 
-    def _own_domain(self, env: Env, right: Right) -> Domain:
+    def _own_domain(self, env: Env, right: Right, known: Known | None = None) -> Domain:
         result = Domain.TRUE
         for rule in self._restricting(env, right):
-            result &= self._domain_of(rule, env)
+            result &= self._domain_of(rule, env, known)
         if self._permissions[right]:
             allowed = Domain.FALSE
             for rule in self._permitting(env, right):
-                allowed |= self._domain_of(rule, env)
+                allowed |= self._domain_of(rule, env, known)
             result &= allowed
         return result.simplify()
 
-    def refusal(self, right: Right, operation: str, detail: str) -> AccessDenied:
-        """Make the error for records that the rules exclude; it reveals nothing about them."""
+    def refusal(
+        self, right: Right, operation: str, detail: str, env: Env, domain: Domain
+    ) -> AccessDenied:
+        """Make the error for records that the rules exclude; it reveals nothing about them.
+
+        Args:
+            right: The right that was used.
+            operation: The name of the operation.
+            detail: What the rules do not allow, for the message.
+            env: The Env of the principal.
+            domain: The records that the right reaches; it is not for the message.
+        """
         permissions = self._permissions[right]
         names = [rule.name for rule in (*self._restrictions[right], *permissions)]
         roles = sorted({role for rule in permissions for role in rule.roles})
         if any(not rule.roles for rule in permissions):
             roles = []
         for_roles = f"; its rules are for the role {_listed(roles)}" if roles else ""
-        return AccessDenied(
+        error = AccessDenied(
             f"{operation} on model {self._name!r} is denied by its record rules "
             f"({', '.join(names)}): {detail}{for_roles}"
+        )
+        return because(error, self._refused(env, right, operation, domain))
+
+    # -- reasons ------------------------------------------------------------------------------
+
+    def roles_of(self, env: Env) -> frozenset[str]:
+        """Return the roles of the principal, with those that they imply."""
+        return self._roles.of(env)
+
+    def reasons(self, env: Env, rights: Sequence[Right], known: Known) -> Iterator[Reason]:
+        """Yield the model's own rights and rules that have a say.
+
+        Args:
+            env: The Env of the principal.
+            rights: The rights that are used.
+            known: The domains of the rules, as far as they are known; no function is called.
+        """
+        roles = self._roles.of(env)
+        for right in rights:
+            holders = self._granted[right]
+            has_it = EVERYBODY in holders or not holders.isdisjoint(roles)
+            detail = "" if holders else "no role has it"
+            yield Reason(
+                "right",
+                right,
+                has_it,
+                model=self._name,
+                right=right,
+                roles=holders,
+                detail=detail,
+            )
+            for rule in (*self._restrictions[right], *self._permissions[right]):
+                domain = known.get((self.model, rule.name))
+                allows, detail = _decided(domain), ""
+                if rule.roles and roles.isdisjoint(rule.roles):
+                    allows, detail = rule.restricts, "none of its roles is the principal's"
+                yield Reason(
+                    "restriction" if rule.restricts else "permission",
+                    rule.name,
+                    allows,
+                    model=self._name,
+                    right=right,
+                    roles=rule.roles,
+                    domain=domain,
+                    detail=detail,
+                )
+
+    def _refused(self, env: Env, right: Right, operation: str, domain: Domain | None) -> Verdict:
+        """Return what is known of a refusal; nothing is asked or called for it."""
+        return Verdict(
+            self._name,
+            operation,
+            principal=None if env.principal is None else env.principal.id,
+            roles=self._roles.of(env),
+            allowed=False,
+            reasons=tuple(self.reasons(env, self.needed(right), {})),
+            domain=domain,
         )
 
     def _permitting(self, env: Env, right: Right) -> tuple[Rule, ...]:
@@ -334,7 +417,16 @@ class Policy:
         roles = self._roles.of(env)
         return tuple(rule for rule in rules if not rule.roles or not roles.isdisjoint(rule.roles))
 
-    def _domain_of(self, rule: Rule, env: Env) -> Domain:
+    def _domain_of(self, rule: Rule, env: Env, known: Known | None = None) -> Domain:
+        """Return the domain of a rule for the principal."""
+        if known is None:
+            return self._made(rule, env)
+        key = (self.model, rule.name)
+        if key not in known:
+            known[key] = self._made(rule, env)
+        return known[key]
+
+    def _made(self, rule: Rule, env: Env) -> Domain:
         template = self._templates.get(rule.name)
         if template is not None:
             if not template.variables:
@@ -441,6 +533,19 @@ class Policy:
                 except DomainError as error:
                     raise ConfigurationError(f"{where}: {error}") from error
         return checked
+
+
+def right_of(op: Operation) -> Right:
+    """Return the right that an operation needs, besides the one to read."""
+    return RIGHT_OF[op.name] if op.name != "search" else _FOR.get(op.note(PURPOSE), "read")
+
+
+_FOR: Final[Mapping[str | None, Right]] = {right: right for right in READING_RIGHTS}
+
+
+def _decided(domain: Domain | None) -> bool | None:
+    """Return what a rule says of all records: it allows them, refuses them, or decides on each."""
+    return True if domain is Domain.TRUE else False if domain is Domain.FALSE else None
 
 
 def _joined(declared: object, added: Sequence[object] | None) -> object:

@@ -26,6 +26,7 @@ from earnorm import (
     forget,
     hookimpl,
     models,
+    system,
     transaction,
 )
 from earnorm.cli.contributed import commands_of
@@ -121,6 +122,8 @@ async def test_every_hook_is_called(uri: str) -> None:
             await letter.write({"text": "Dear all"})
             with pytest.raises(AccessDenied):
                 await letter.unlink()
+            with system(reason="why?"):
+                await Letter.search().why()
             with pytest.raises(ZeroDivisionError):
                 async with transaction():
                     await Letter.create({"text": "never sent"})

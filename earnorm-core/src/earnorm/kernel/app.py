@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from earnorm.domain import Domain, DomainSource, Operator, matcher
-from earnorm.exceptions import AppStopping, ConfigurationError, EarnORMError
+from earnorm.exceptions import AccessDenied, AppStopping, ConfigurationError, EarnORMError
 from earnorm.kernel import acting, environment
 from earnorm.kernel.binding import BoundModel
 from earnorm.kernel.catalog import Catalog, Origins
@@ -24,6 +24,7 @@ from earnorm.kernel.environment import PROGRAM, Env, find_env, use_env, with_cur
 from earnorm.kernel.life.in_flight import GRACE, UNIT, InFlight, Stopped, was_in_flight
 from earnorm.kernel.life.lifecycle import ALL_OPERATORS, Lifecycle
 from earnorm.kernel.life.settings import AppSettings, parameters_of
+from earnorm.kernel.observing.denials import announce_denial
 from earnorm.kernel.observing.observers import Observer, observing
 from earnorm.kernel.operations import Operation
 from earnorm.kernel.plugins import tracing
@@ -111,6 +112,7 @@ class App:
         self.env = Env(cast("application.App", self))
         self.hears_commits = self.loaded.implements("after_commit")
         self._failure_observers = self.loaded.implementations("operation_failed")
+        self._denial_observers = self.loaded.implementations("access_denied")
         self.catalog = Catalog(self)
         self._bound = self.catalog.bound
         driver = driver or os.environ.get("EARNORM_DRIVER") or None
@@ -375,6 +377,8 @@ class App:
                 return await bound.composed[op.name](op)
             return await bound.call(op.name, watch)(op)
         except BaseException as error:
+            if self._denial_observers and isinstance(error, AccessDenied):
+                await announce_denial(bound, op, error, self._denial_observers)
             told = self.in_flight.told(error) if self.in_flight.interrupted else error
             if self._failure_observers:
                 self._report_failure(op, told)
@@ -434,6 +438,7 @@ class App:
         told = [observer for observer in self.observers if observer.sees_layers]
         self.loaded.tell_hooks(told)
         self._failure_observers = self.loaded.implementations("operation_failed")
+        self._denial_observers = self.loaded.implementations("access_denied")
         self.recompose()
 
     def _report_failure(self, op: Operation, error: BaseException) -> None:

@@ -16,7 +16,6 @@ from earnorm.concerns import Concerns
 from earnorm.domain import Condition, Domain, Operator, Schema, to_filter
 from earnorm.domain.ids import ids_of, split_ids
 from earnorm.exceptions import (
-    AccessDenied,
     BatchDuplicateKey,
     BatchRefused,
     DuplicateKey,
@@ -39,10 +38,9 @@ from earnorm.kernel.layers import (
     watched,
 )
 from earnorm.kernel.life.preparing import Preparation
-from earnorm.kernel.observing.event_hooks import Observation, Observer
+from earnorm.kernel.observing.event_hooks import Observation
 from earnorm.kernel.observing.observers import tell_layer, tell_sent
 from earnorm.kernel.operations import (
-    JUDGED,
     Call,
     Operation,
     OperationName,
@@ -51,7 +49,7 @@ from earnorm.kernel.operations import (
 )
 from earnorm.kernel.pauses import pause
 from earnorm.kernel.plugins import tracing
-from earnorm.kernel.plugins.loading import LoadedPlugins, settled
+from earnorm.kernel.plugins.loading import LoadedPlugins
 from earnorm.kernel.serving import parts, searches
 from earnorm.kernel.serving.declared import DeclaredKeys, SharedKeys
 from earnorm.kernel.serving.item_updates import ItemUpdates
@@ -220,7 +218,7 @@ class BoundModel:
         call = compose(core, [placed for placed in layers if placed.layer < Layer.RESOLVE])
         if name in _OBSERVED and name not in self.unheard:
             call = settling(call)
-        return _announcing_denials(call, self.app.loaded.implementations("access_denied"))
+        return call
 
     def needs_transaction(self, op: Operation) -> bool:
         """Return whether a layer runs the operation in a transaction."""
@@ -591,22 +589,3 @@ def _renamed_detail(detail: ErrorDetail, renamed: Mapping[str, str]) -> ErrorDet
     position = tuple(part for part in loc if isinstance(part, int))
     names = [part for part in loc if isinstance(part, str)]
     return {**DuplicateKey("", names).errors()[0], "loc": (*position, *names)}
-
-
-def _announcing_denials(call: Call, observers: Sequence[Observer]) -> Call:
-    if not observers:
-        return call
-
-    async def announcing(op: Operation) -> Any:
-        try:
-            return await call(op)
-        except AccessDenied as error:
-            if not op.note(JUDGED):  # a denied part is announced by the whole operation
-                for plugin, observe in observers:
-                    try:
-                        await settled(observe(op=op, error=error), plugin, "access_denied")
-                    except Exception:  # it must not replace the refusal
-                        log.exception("plugin %r failed in its hook access_denied", plugin)
-            raise
-
-    return announcing

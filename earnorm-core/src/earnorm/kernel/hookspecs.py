@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from earnorm.kernel.contract.attributes import Attribute
     from earnorm.kernel.environment import Env, Principal
     from earnorm.kernel.layers import Middleware
+    from earnorm.kernel.observing.verdicts import Verdict
     from earnorm.kernel.operations import Operation, OperationName
     from earnorm.kernel.serving.reading import Reading
     from earnorm.kernel.steps import Step
@@ -292,11 +293,25 @@ class Hooks:
         """
 
     @hookspec
-    def access_denied(self, op: Operation, error: AccessDenied) -> Awaitable[None] | None:
+    def access_denied(
+        self, op: Operation, error: AccessDenied, why: Verdict | None
+    ) -> Awaitable[None] | None:
         """Observe an operation that an access rule refused. May be async.
 
-        The error is raised to the caller afterwards. An exception of this hook is logged.
+        ``why`` is what the plugin that refused it has noted with ``because``: the roles, the rights and
+        rules, the filter; None if it noted nothing. It is not for the one who was refused. The error
+        is raised to the caller afterwards. An exception of this hook is logged.
         """
+
+    @hookspec
+    def explain_access(self, op: Operation) -> Awaitable[Verdict | None] | Verdict | None:
+        """Return why this plugin allows or refuses an operation, which is not done. May be async.
+
+        Only ``system`` asks, for ``query.why()``; ``op.env`` is the Env of the one whose rights count.
+        Where the domain names one record (``ids_of``), the verdict is about this record. None if the
+        plugin has no say in operations of the model.
+        """
+        return None
 
     @hookspec
     def health(self, app: App) -> Awaitable[Mapping[str, object]] | Mapping[str, object]:

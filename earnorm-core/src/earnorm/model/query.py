@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from earnorm.features.grouping.pipeline import Aggregation
     from earnorm.features.paging.paging import CursorPage, Page
     from earnorm.kernel.binding import BoundModel
+    from earnorm.kernel.observing.verdicts import Verdict
     from earnorm.kernel.serving.requests import OnError, Request
     from earnorm.model.base import BaseModel
     from earnorm.model.relations.prefetch import Wanted
@@ -489,6 +490,27 @@ class Query(Generic[M]):
         from earnorm.features.explaining.explanation import explain
 
         return await explain(self, principal)
+
+    async def why(self, operation: str = "read", *, principal: object = None) -> Verdict:
+        """Return why somebody may do something with these records, or may not; for ``system`` only.
+
+        Nothing is done. It names each right and rule that has a say, the roles that are missing, and
+        the records that the rules reach, with the filter of the database. If the query names one
+        record by its id, it says which rule this record does not fulfil.
+
+        Args:
+            operation: ``"read"``, ``"write"``, ``"create"``, ``"unlink"``, ``"aggregate"``,
+                ``"export"``, ``"watch"``, ``"explain"``, or the name of an operation.
+            principal: The one whose rights count, as ``act_as()`` takes it; the default is the
+                principal of the Env, nobody where there is none.
+
+        Raises:
+            AccessDenied: ``system`` does not ask.
+            ConfigurationError: There is no such operation.
+        """
+        from earnorm.features.explaining.why import why
+
+        return await why(self, operation, principal)
 
     def __repr__(self) -> str:
         # The domain's values may be secret and must not reach a log.
