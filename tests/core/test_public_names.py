@@ -193,6 +193,7 @@ FOR_PLUGINS = [
     "DocumentBatch",
     "DocumentRow",
     "DryRun",
+    "Finding",
     "HandBack",
     "Index",
     "Layer",

@@ -21,6 +21,7 @@ from earnorm.features.locking.locking import Lock
 from earnorm.fields.base import MISSING
 from earnorm.kernel.acting import use_origin
 from earnorm.kernel.contract.attributes import Attribute
+from earnorm.kernel.contract.findings import Finding
 from earnorm.kernel.document_steps import DocumentBatch, DocumentRow
 from earnorm.kernel.environment import current_env, find_env, use_env
 from earnorm.kernel.hookspecs import API, hookimpl
@@ -87,6 +88,7 @@ __all__ = [
     "DocumentBatch",
     "DocumentRow",
     "DryRun",
+    "Finding",
     "HandBack",
     "Index",
     "KnownFirst",

@@ -11,6 +11,7 @@ import pydantic
 
 from earnorm import App, BaseModel, ConfigurationError, Env, Principal
 from earnorm.plugin import (
+    Finding,
     Layer,
     Middleware,
     ModelView,
@@ -25,14 +26,15 @@ from earnorm.plugin import (
     name_of,
 )
 from earnorm_security.afterwards import steps_afterwards
+from earnorm_security.command import security_command
 from earnorm_security.declarations import RIGHTS, Right
 from earnorm_security.enforcement import layer_for
 from earnorm_security.explaining import explained
 from earnorm_security.judging import judge
 from earnorm_security.policy import RIGHT_OF, Policy
+from earnorm_security.reporting import ModelReport, models_of, open_models, reported
 from earnorm_security.roles import Roles
 from earnorm_security.secrets import attaching as secrets
-from earnorm_security.secrets.command import security_command
 from earnorm_security.secrets.encryption import Encryption
 from earnorm_security.settings import SecuritySettings
 from earnorm_security.strict import needs_transaction, steps_of_strict_rules
@@ -68,6 +70,10 @@ class Security:
             raise ConfigurationError(f"no operation {operation!r}; known: {known}")
         name = model if isinstance(model, str) else name_of(model)
         return self.policy(self._app.model(name)).can(env, right)
+
+    def report(self) -> list[ModelReport]:
+        """Return what is granted on each model of the App, by name."""
+        return [reported(view, self.policy(view.cls)) for view in models_of(self._app)]
 
     def policy(self, model: type[BaseModel]) -> Policy:
         """Return the checked declarations of a model in this App."""
@@ -146,6 +152,11 @@ class SecurityPlugin:
     def register_commands() -> Mapping[str, Callable[..., object]]:
         """Offer ``earnorm security …``."""
         return {"security": security_command}
+
+    @hookimpl
+    def diagnose(self, app: App) -> Iterable[Finding]:
+        """Tell doctor which models are open."""
+        return open_models(_service_of(app).report())
 
     @hookimpl
     def model_registered(self, app: App, model: type[BaseModel]) -> None:

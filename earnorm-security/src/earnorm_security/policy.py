@@ -88,6 +88,7 @@ class Policy:
         # Each class that shares a collection has its own rules; domain() adds those of its bases.
         declared = view.declared("_rules", inherited=not self._shares_collection)
         rules = _joined(declared, settings.rules.get(self._name))
+        self._is_declared = access is not None or bool(rules)
         is_open = settings.default == "open" and view.bookkeeping is None
         every = frozenset({EVERYBODY}) if is_open else NO_ROLES
         self._granted: dict[Right, frozenset[str]] = (
@@ -121,6 +122,27 @@ class Policy:
         if self._shares_collection:
             return False  # a class with rules may be defined later in the same collection
         return not self._rules and all(EVERYBODY in roles for roles in self._granted.values())
+
+    @property
+    def is_open(self) -> bool:
+        """True if nobody has declared a right or a rule for the model, and everybody may do everything."""
+        bases, _ = self.family()
+        return all(not base._is_declared for base in bases) and EVERYBODY in self._granted["read"]
+
+    @property
+    def granted(self) -> Mapping[Right, frozenset[str]]:
+        """The roles that have each right."""
+        return self._granted
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """The model's own rules."""
+        return self._rules
+
+    def paths_of(self, rule: Rule) -> Sequence[str] | None:
+        """Return the paths that a rule looks at; None if a function makes its domain."""
+        template = self._templates.get(rule.name)
+        return None if template is None else sorted(set(_paths(template.domain)))
 
     def strict_domains(self, env: Env, right: Right) -> list[Domain]:
         """Return the domains of the principal's strict rules, which look at other records."""

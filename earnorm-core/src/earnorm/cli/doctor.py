@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import importlib_metadata
 
@@ -22,6 +22,8 @@ from earnorm.cli.contributed import commands_of
 from earnorm.cli.failures import in_a_line
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
 from earnorm.features import FEATURES
+from earnorm.kernel.contract.findings import Finding
+from earnorm.kernel.contract.handed_in import checked_findings
 from earnorm.kernel.life.lifecycle import check_commands
 from earnorm.kernel.plugins.loading import load, load_class
 from earnorm.kernel.plugins.metadata import distribution_version
@@ -35,23 +37,12 @@ from earnorm.kernel.plugins.selection import (
 )
 from earnorm.kernel.plugins.versions import fits, release
 
-Level = Literal["ok", "warning", "error"]
-
 OLDEST_PYTHON = (3, 11)
 OLDEST_SERVER = (6, 0)
 """The oldest server that the test suite runs on."""
 DRIVERS = ("pymongo", "motor")
 SERVER_SECONDS = 5
 _UNINSTALLED = "unknown (not installed as a distribution)"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    level: Level
-    what: str
-    what_to_do: str = ""
 
 
 def versions() -> dict[str, str]:
@@ -277,12 +268,14 @@ async def _models(app: App) -> list[Finding]:
         async with nullcontext() if app.is_started else app._lifecycle.described():
             models = app.known_models()
             faults = {str(fault): fault for fault in app.catalog.faults(models)}
+            by_plugin = [] if faults else app.loaded.collect("diagnose", app=app)
+            of_plugins = [one for name, found in by_plugin for one in checked_findings(name, found)]
     except EarnORMError as error:
         return [Finding("error", str(error), "repair the model, or disable the plugin")]
     findings = [_fault(what, fault, app.is_started) for what, fault in faults.items()]
     if models and not findings:
         number = f"{len(models)} models" if len(models) > 1 else "1 model"
-        return [Finding("ok", f"{number}, with the layers and steps of each")]
+        return [Finding("ok", f"{number}, with the layers and steps of each"), *of_plugins]
     return findings
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from earnorm.exceptions import AccessDenied, TransactionOutcomeUnknown
     from earnorm.fields import Field
     from earnorm.kernel.contract.attributes import Attribute
+    from earnorm.kernel.contract.findings import Finding
     from earnorm.kernel.environment import Env, Principal
     from earnorm.kernel.layers import Middleware
     from earnorm.kernel.observing.verdicts import Verdict
@@ -312,6 +313,15 @@ class Hooks:
         plugin has no say in operations of the model.
         """
         return None
+
+    @hookspec
+    def diagnose(self, app: App) -> Iterable[Finding]:
+        """Return what ``earnorm doctor`` has to tell of the App for this plugin.
+
+        Called where doctor knows the models of an App (``--app``, ``--models``). The App may not be
+        started: ``app.known_models()`` and services are there, the database is not.
+        """
+        return ()
 
     @hookspec
     def health(self, app: App) -> Awaitable[Mapping[str, object]] | Mapping[str, object]:

@@ -21,6 +21,7 @@ from earnorm.domain import Operator
 from earnorm.exceptions import PluginError, nearest
 from earnorm.fields import Field
 from earnorm.fields.adapters import kind_problem
+from earnorm.kernel.contract.findings import Finding
 from earnorm.kernel.contract.named_functions import is_plain, named, named_operator
 from earnorm.kernel.hookspecs import PROJECT, Hooks
 
@@ -421,6 +422,18 @@ def checked_commands(name: str, result: object) -> Iterator[tuple[str, Callable[
                 f"begins with no '-' and has no space"
             ).coded("hook_result")
         yield key, function
+
+
+def checked_findings(name: str, result: object) -> Iterator[Finding]:
+    """Yield the findings of ``diagnose``.
+
+    Raises:
+        PluginError: It returned anything but findings.
+    """
+    for finding in checked_items(name, "diagnose", result, "earnorm.plugin.Finding"):
+        if not isinstance(finding, Finding):
+            raise _wrong(name, "diagnose", finding, "objects of earnorm.plugin.Finding")
+        yield finding
 
 
 def _has_named_parameters(function: Callable[..., Any]) -> bool:

@@ -1,0 +1,114 @@
+"""``earnorm security report`` and ``earnorm doctor``: who may do what, by model and role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from earnorm import App
+from earnorm.plugin import Finding, ModelView
+from earnorm_security.declarations import EVERYBODY, RIGHTS, Rule
+from earnorm_security.policy import Policy
+
+NAMED: Final = 20
+"""The most models that one finding names."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleReport:
+    """One rule of a model.
+
+    Attributes:
+        name: Its name.
+        kind: ``"restriction"`` or ``"permission"``.
+        roles: The roles that it is for; empty means everybody.
+        operations: The rights that it is about.
+        reads: The paths that its domain looks at; None where a function makes the domain.
+    """
+
+    name: str
+    kind: str
+    roles: Sequence[str]
+    operations: Sequence[str]
+    reads: Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """What is granted on one model.
+
+    Attributes:
+        model: Its name.
+        is_open: Nobody has declared a right or a rule, and everybody may do everything.
+        bookkeeping: The plugin or feature whose own records they are, if it is one.
+        roles: For each role that has a right, its rights; ``"*"`` is everybody.
+        rules: Its own rules; those of its bases in a family hold, too.
+    """
+
+    model: str
+    is_open: bool
+    bookkeeping: str | None
+    roles: dict[str, Sequence[str]]
+    rules: Sequence[RuleReport]
+
+    def lines(self) -> Iterable[str]:
+        """Yield it as lines of text."""
+        owner = f" (bookkeeping of {self.bookkeeping})" if self.bookkeeping else ""
+        state = ": open to everybody" if self.is_open else "" if self.roles else ": closed"
+        yield f"{self.model}{owner}{state}"
+        if not self.is_open:
+            for role, rights in self.roles.items():
+                yield f"  {_named(role)}: {', '.join(rights)}"
+        for rule in self.rules:
+            roles = ", ".join(rule.roles) or "everybody"
+            reads = "a function" if rule.reads is None else ", ".join(rule.reads) or "nothing"
+            yield (
+                f"  {rule.kind} {rule.name!r} for {roles}, on {', '.join(rule.operations)}; "
+                f"reads {reads}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+
+def _named(role: str) -> str:
+    return "everybody" if role == EVERYBODY else role
+
+
+def reported(view: ModelView, policy: Policy) -> ModelReport:
+    """Return what is granted on a model; no function of a rule is called."""
+    granted = policy.granted
+    roles = sorted(set[str]().union(*granted.values()))
+    return ModelReport(
+        view.name,
+        policy.is_open,
+        view.bookkeeping,
+        {role: [right for right in RIGHTS if role in granted[right]] for role in roles},
+        [_rule(rule, policy) for rule in policy.rules],
+    )
+
+
+def _rule(rule: Rule, policy: Policy) -> RuleReport:
+    reads = policy.paths_of(rule)
+    kind = "restriction" if rule.restricts else "permission"
+    return RuleReport(rule.name, kind, sorted(rule.roles), sorted(rule.operations), reads)
+
+
+def open_models(reports: Iterable[ModelReport]) -> Iterable[Finding]:
+    """Yield the finding that names the open models, if there are any."""
+    names = [report.model for report in reports if report.is_open]
+    if names:
+        more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
+        count = "1 model is" if len(names) == 1 else f"{len(names)} models are"
+        yield Finding(
+            "warning",
+            f"{count} open, with neither rights nor rules: {', '.join(names[:NAMED])}{more}",
+            'give them _access or _rules, or say security={"default": "closed"}',
+        )
+
+
+def models_of(app: App) -> list[ModelView]:
+    """Return the models of an App, by name."""
+    return sorted(map(ModelView, app.usable_models()), key=lambda view: view.name)
