@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,7 +75,7 @@ def _operation(query: Query[Any], name: OperationName, asked: str, env: Env) -> 
     return replace(op, name=name, values=Update({}) if name == "write" else None)
 
 
-async def _asked(op: Operation) -> Any:
+async def _asked(op: Operation) -> AsyncIterator[Verdict]:
     for plugin, hook in op.app.loaded.implementations("explain_access"):
         verdict = await settled(hook(op=op), plugin, "explain_access")
         if verdict is None:
