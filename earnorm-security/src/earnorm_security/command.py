@@ -54,10 +54,7 @@ async def security_command(
 def _report(app: App, model: str | None, *, as_json: bool) -> None:
     from earnorm_security.plugin import Security  # the plugin's class offers this command
 
-    reports = app.services.of_type(Security).report()
-    if model is not None:
-        app.model(model)  # an unknown name is an error that names the nearest one
-        reports = [report for report in reports if report.model == model]
+    reports = app.services.of_type(Security).report(*([] if model is None else [model]))
     if as_json:
         print(json.dumps([report.to_dict() for report in reports], indent=2))
         return

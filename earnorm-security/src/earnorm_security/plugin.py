@@ -71,9 +71,18 @@ class Security:
         name = model if isinstance(model, str) else name_of(model)
         return self.policy(self._app.model(name)).can(env, right)
 
-    def report(self) -> list[ModelReport]:
-        """Return what is granted on each model of the App, by name."""
-        return [reported(view, self.policy(view.cls)) for view in models_of(self._app)]
+    def report(self, *models: str) -> list[ModelReport]:
+        """Return what is granted on models of the App; no function of a rule is called.
+
+        Args:
+            *models: Their names; without any, all models of the App, by name.
+
+        Raises:
+            ConfigurationError: There is no such model, or one cannot be used.
+        """
+        app = self._app
+        views = [ModelView(app.model(name)) for name in models] or models_of(app)
+        return [reported(view, self.policy(view.cls)) for view in views]
 
     def policy(self, model: type[BaseModel]) -> Policy:
         """Return the checked declarations of a model in this App."""

@@ -9,15 +9,18 @@ import sys
 
 import pytest
 
-from earnorm import ConfigurationError, NotFound, act_as, system
+from earnorm import App, ConfigurationError, NotFound, act_as, models, system
 from earnorm.cli import doctor
 from earnorm.plugin import Finding, hookimpl
 from earnorm_security import Access
 from earnorm_security.command import security_command
 from earnorm_security.reporting import NAMED, ModelReport, open_models
+from tests.core.conftest import definitions
 
 from . import reported
 from .reported import ANN, ROLES, Bill, Person, calls
+
+NAMES = [f"reported.{name}" for name in ("bill", "forgotten", "closed", "sheet", "account")]
 
 
 def command(*arguments: str) -> str:
@@ -36,7 +39,7 @@ async def test_the_report_lists_roles_rules_and_open_models(opened):
     extra = {"reported.bill": [Access("guest", create=True)]}
     async with opened(access=extra, roles=ROLES) as app:
         calls.clear()
-        reports = {one.model: one for one in app.services["security"].report()}
+        reports = {one.model: one for one in app.services["security"].report(*NAMES)}
         assert calls == []  # no function of a rule is called
     bill = reports["reported.bill"]
     assert not bill.is_open and bill.bookkeeping is None
@@ -62,7 +65,7 @@ async def test_the_report_lists_roles_rules_and_open_models(opened):
 
 async def test_no_model_is_open_where_the_default_is_closed(opened):
     async with opened(default="closed") as app:
-        assert not any(one.is_open for one in app.services["security"].report())
+        assert not any(one.is_open for one in app.services["security"].report(*NAMES))
 
 
 async def test_explain_takes_a_user_its_roles_and_a_context(opened, capsys):
@@ -163,8 +166,6 @@ async def test_the_commands_work_with_the_app_of_the_program():
 
 
 async def test_doctor_names_a_plugin_that_hands_in_something_else():
-    from earnorm import App
-
     class Wrong:
         api = 1
         name = "wrong"
@@ -174,10 +175,20 @@ async def test_doctor_names_a_plugin_that_hands_in_something_else():
         def diagnose(self):
             return self.answer
 
-    async with App("mongomock://", database="doctor", plugins=[Wrong]) as app:
+    # Models of other tests may be wrong on purpose.
+    with definitions(alone=True):
+        app = App("mongomock://", database="doctor", plugins=[Wrong])
+        await _doctored(app, Wrong)
+
+
+async def _doctored(app, wrong):
+    class Fine(models.BaseModel):
+        _name = "doctored.fine"
+
+    async with app:
         [finding] = await doctor._models(app)
         assert (finding.level, "plugin 'wrong'" in finding.what) == ("error", True)
-        Wrong.answer = [Finding("ok", "all is well")]
+        wrong.answer = [Finding("ok", "all is well")]
         assert Finding("ok", "all is well") in await doctor._models(app)
-        Wrong.answer = None
+        wrong.answer = None
         assert len(await doctor._models(app)) == 1
