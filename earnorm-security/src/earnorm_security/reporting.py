@@ -36,7 +36,7 @@ class RuleReport:
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
-    """What is granted on one model.
+    """The rights and rules of one model.
 
     Attributes:
         model: Its name.
