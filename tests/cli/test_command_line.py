@@ -218,7 +218,7 @@ def test_an_error_of_a_command_is_one_line(install: Install) -> None:
             GOOD
             + "    @staticmethod\n"
             + MARK
-            + "    def register_commands(): return {'doctor': print}",
+            + "    def register_commands(): return {'doctor': lambda: None}",
             "brings a command 'doctor', which earnorm itself has",
         ),
         (
