@@ -192,6 +192,7 @@ async def test_a_model_that_the_settings_misspell_shows_in_the_health(either: Op
             "unknown_transactions": 0,
             "without_transactions": False,
             "unrecorded": 0,
+            "lost_denials": 0,
         }
 
 
