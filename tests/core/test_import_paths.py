@@ -95,6 +95,7 @@ DOCUMENTED: dict[str, list[str]] = {
         "EarnORMError",
         "ErrorDetail",
         "FieldNotLoaded",
+        "FieldWithheld",
         "LimitExceeded",
         "LongList",
         "MultipleRecords",

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from earnorm import App, Boolean, DateTime, Json, NotFound, Selection, String, models
+from earnorm import App, Boolean, DateTime, Json, NotFound, RecordSet, Selection, String, models
 from earnorm.plugin import find_env, name_of, use_env
 from earnorm_audit.changes import id_text
 from earnorm_audit.denials import Denials
-
-if TYPE_CHECKING:
-    from earnorm import RecordSet
 
 ENTRY = "audit.entry"
 _HISTORY = "audit: the history of a record that the caller may read"
@@ -50,7 +47,8 @@ class AuditLog:
     async def history(self, record: models.BaseModel | RecordSet[Any]) -> RecordSet[AuditEntry]:
         """Return every entry of a record, the oldest first; the record may be deleted.
 
-        Who may read the record may read its history. The history of a record that is not there,
+        Who may read the record may read its history, without the fields that it may not read; a write
+        of such fields alone is none of it. The history of a record that is not there,
         deleted or hidden, is read with the caller's rights on the model ``audit.entry``.
 
         Args:
@@ -73,7 +71,22 @@ class AuditLog:
         with use_env(env):
             is_seen = await type(one).search([("id", "=", one.pk)]).count() > 0
         with use_env(env.as_system(_HISTORY) if is_seen else env):
-            return await AuditEntry.search(of_record, order="at, id")
+            entries = await AuditEntry.search(of_record, order="at, id")
+        withholding = self._app.bind(type(one)).withholding
+        withheld = frozenset() if withholding is None else withholding.altered(env)
+        return _without(entries, withheld) if is_seen and withheld else entries
 
     def __repr__(self) -> str:
         return f"<AuditLog of {self._app.name}>"
+
+
+def _without(entries: RecordSet[AuditEntry], names: frozenset[str]) -> RecordSet[AuditEntry]:
+    """Remove fields from entries that nobody holds yet, and writes of nothing else."""
+    shown: list[AuditEntry] = []
+    for entry in entries:
+        state = vars(entry)  # not an assignment, which save() would write
+        changes = state["changes"]
+        state["changes"] = {name: of for name, of in changes.items() if name not in names}
+        if state["changes"] or not changes or entry.operation != "write":
+            shown.append(entry)
+    return RecordSet(AuditEntry, shown)

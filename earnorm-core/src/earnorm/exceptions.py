@@ -13,6 +13,7 @@ EarnORMError
 ├── NotFound (also a LookupError)         no record where one was asked for
 ├── MultipleRecords                       several records where one was asked for
 ├── FieldNotLoaded (also an AttributeError)  the field was not fetched; the message says how to fetch it
+│   ├── FieldWithheld                     who is acting may not read the field
 │   └── RecordGone                        a link leads to a record that was looked for and not found
 ├── AccessDenied (also a PermissionError) an access rule refused the operation
 ├── ConcurrencyError                      somebody else changed the record first
@@ -46,6 +47,7 @@ __all__ = [
     "EarnORMError",
     "ErrorDetail",
     "FieldNotLoaded",
+    "FieldWithheld",
     "LimitExceeded",
     "LongList",
     "MultipleRecords",
@@ -339,6 +341,13 @@ class FieldNotLoaded(EarnORMError, AttributeError):
 
     code = "field_not_loaded"
     status = 500
+
+
+class FieldWithheld(FieldNotLoaded):
+    """The field was not fetched, because whoever is acting may not read it."""
+
+    code = "field_withheld"
+    status = 403
 
 
 class RecordGone(FieldNotLoaded):

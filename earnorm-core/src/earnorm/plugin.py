@@ -34,6 +34,7 @@ from earnorm.kernel.operations import (
     PURPOSE,
     RELATION,
     REQUEST,
+    WHOLE,
     Call,
     Operation,
     OperationName,
@@ -46,6 +47,7 @@ from earnorm.kernel.pauses import pause
 from earnorm.kernel.serving.reading import Reading, RecordClasses
 from earnorm.kernel.serving.requests import DryRun, Request, Stream
 from earnorm.kernel.serving.sending import RETURNED, Returned
+from earnorm.kernel.serving.withholding import Withholding
 from earnorm.kernel.steps import (
     ALL,
     CHANGES,
@@ -65,8 +67,10 @@ from earnorm.kernel.transactions.units import alone_at, at_end_of_call, is_in_un
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.kernel.views import ModelView, name_of
 from earnorm.model.declaring import Declaration
+from earnorm.model.reading.across import ACROSS
 
 __all__ = [
+    "ACROSS",
     "ALL",
     "API",
     "CHANGES",
@@ -80,6 +84,7 @@ __all__ = [
     "REQUEST",
     "RETURNED",
     "WAY",
+    "WHOLE",
     "Attribute",
     "Bounded",
     "Call",
@@ -118,6 +123,7 @@ __all__ = [
     "ValueRow",
     "Verdict",
     "Way",
+    "Withholding",
     "alone_at",
     "at_end_of_call",
     "atomic",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from earnorm_security.declarations import EVERYBODY, Access, Rule
 from earnorm_security.explaining import why
+from earnorm_security.field_rights import FieldRights, last
 from earnorm_security.limits import Limits
 from earnorm_security.plugin import Security, SecurityPlugin
 from earnorm_security.roles import Role
@@ -24,6 +25,7 @@ __all__ = [
     "DecryptionFailed",
     "Encrypted",
     "Encryption",
+    "FieldRights",
     "KeyProvider",
     "KeysUnavailable",
     "Limits",
@@ -36,6 +38,7 @@ __all__ = [
     "SecuritySettings",
     "__version__",
     "context",
+    "last",
     "new_key",
     "user",
     "why",

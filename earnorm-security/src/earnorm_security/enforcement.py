@@ -22,6 +22,7 @@ from earnorm.plugin import (
     pause,
 )
 from earnorm_security.declarations import Right
+from earnorm_security.field_access import check_changes, checked_read, cut, without_hidden
 from earnorm_security.judging import (
     DEMAND,
     PAUSE_EVERY,
@@ -47,14 +48,17 @@ class Reading:
     async def __call__(self, op: Operation, call_next: Call) -> Any:
         """Pass the operation on, restricted."""
         if not op.env.system:
-            policy = self._policy
+            policy, view = self._policy, None
             right = right_of(op)
             policy.require(
                 op.env, right, op.name if right in ("read", RIGHT_OF[op.name]) else right
             )
-            if op.is_asked_for:
-                return await self._asked_for(op, call_next, right)
-            return await self._restricted(op, call_next, right)
+            fields = policy.fields
+            if fields is not None:
+                op, view = checked_read(fields, op)
+            restricted = self._asked_for if op.is_asked_for else self._restricted
+            answer = await restricted(op, call_next, right)
+            return answer if view is None or fields is None else cut(fields, view, answer)
         return await call_next(op)
 
     async def _asked_for(self, op: Operation, call_next: Call, right: Right) -> Any:
@@ -167,6 +171,9 @@ class Changing:
         """
         policy, env, right = self._policy, op.env, RIGHT_OF[op.name]
         policy.require(env, right, op.name)
+        if policy.fields is not None:
+            check_changes(policy.fields, op)
+            without_hidden(policy.fields, op)
         if op.is_asked_for:
             policy.limits.check(op.domain)
         # The caller's conditions on other records are resolved with the caller's rights; the check

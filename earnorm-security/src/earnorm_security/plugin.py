@@ -4,6 +4,7 @@ layers."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Final, cast
 
@@ -24,12 +25,15 @@ from earnorm.plugin import (
     hookimpl,
     in_transaction_if,
     name_of,
+    nearest,
 )
 from earnorm_security.afterwards import steps_afterwards
 from earnorm_security.command import security_command
 from earnorm_security.declarations import RIGHTS, Right
 from earnorm_security.enforcement import layer_for
 from earnorm_security.explaining import explained
+from earnorm_security.field_access import check_values
+from earnorm_security.field_rights import FIELD_RIGHTS, FieldPolicies
 from earnorm_security.judging import judge
 from earnorm_security.policy import RIGHT_OF, Policy
 from earnorm_security.reporting import ModelReport, models_of, open_models, reported
@@ -49,9 +53,12 @@ class Security:
         self._app = app
         self._settings = settings
         self._roles = Roles(settings.roles)
+        self.fields = FieldPolicies(app, settings.field_rights, self._roles)
         self._policies: dict[type[BaseModel], Policy] = {}
 
-    def can(self, env: Env, model: type[BaseModel] | str, operation: str) -> bool:
+    def can(
+        self, env: Env, model: type[BaseModel] | str, operation: str, *, field: str | None = None
+    ) -> bool:
         """Return whether the principal may do this with some record of the model, judged by roles.
 
         The rules decide which records, so an operation may still find or change none.
@@ -59,11 +66,15 @@ class Security:
         Args:
             env: The Env of the principal; ``earnorm.current_env()`` is the acting one.
             model: A model's class or name.
-            operation: A right (read, write, create, unlink) or an operation (search, count …).
+            operation: A right (read, write, create, unlink) or an operation (search, count …); for a
+                field read, write, filter, order or aggregate.
+            field: The name of a field; None asks about the model alone.
 
         Raises:
-            ConfigurationError: There is no such operation.
+            ConfigurationError: There is no such operation, or no such field.
         """
+        if field is not None:
+            return self._can_use(env, model, operation, field)
         right = _RIGHTS.get(operation)
         if right is None:
             known = ", ".join(sorted(_RIGHTS))
@@ -84,12 +95,28 @@ class Security:
         views = [ModelView(app.model(name)) for name in models] or models_of(app)
         return [reported(view, self.policy(view.cls)) for view in views]
 
+    def _can_use(self, env: Env, model: type[BaseModel] | str, operation: str, field: str) -> bool:
+        """Return whether the principal may use a field of records that it may read or write."""
+        cls = self._app.model(model if isinstance(model, str) else name_of(model))
+        if operation not in FIELD_RIGHTS:
+            raise ConfigurationError(
+                f"no right {operation!r} on a field; known: {', '.join(FIELD_RIGHTS)}"
+            )
+        known = ModelView(cls).fields
+        if field not in known:
+            raise ConfigurationError(f"no field {field!r}{nearest(field, known)}")
+        if env.system:
+            return True
+        fields = self.fields.of(cls)
+        is_granted = fields is None or field not in fields.of(env).lacking[operation]
+        return is_granted and self.can(env, cls, "write" if operation == "write" else "read")
+
     def policy(self, model: type[BaseModel]) -> Policy:
         """Return the checked declarations of a model in this App."""
         policy = self._policies.get(model)
         if policy is None:
             policy = self._policies[model] = Policy(
-                self._app, model, self._settings, self.policy, self._roles
+                self._app, model, self._settings, self.policy, self._roles, self.fields.of(model)
             )
         return policy
 
@@ -97,6 +124,7 @@ class Security:
         """Drop what is kept of a model and of the classes made of it."""
         for cls in [cls for cls in self._policies if issubclass(cls, model)]:
             del self._policies[cls]
+        self.fields.forget(model)
 
 
 class SecurityPlugin:
@@ -199,8 +227,11 @@ class SecurityPlugin:
 
     @hookimpl
     def register_reading(self, app: App, model: ModelView) -> Reading | None:
-        """Return what binds the documents of change events, for a model with secret values."""
-        return secrets.reading(app, model)
+        """Return what binds the documents of change events, and which fields are withheld."""
+        fields, bound = _service_of(app).fields.of(model.cls), secrets.reading(app, model)
+        if fields is None:
+            return bound
+        return Reading(withholding=fields) if bound is None else replace(bound, withholding=fields)
 
     @hookimpl
     def hides_records(self, app: App, model: ModelView) -> Callable[[Env], bool] | None:
@@ -215,12 +246,18 @@ class SecurityPlugin:
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
-        """Return the steps that judge final values, for a model with rules."""
+        """Return the steps that check which values are set, and that judge final values."""
         policy = _service_of(app).policy(model.cls)
-        if not policy.has_rules:
-            return ()
-        steps = [Step(Stage.JUDGE, "security", judge), *steps_afterwards()]
-        return [*steps, *steps_of_strict_rules()] if policy.has_strict_rules else steps
+        steps: list[Step] = []
+        if policy.fields is not None:
+            check = partial(check_values, policy.fields)
+            names = policy.fields.restricted
+            steps.append(Step(Stage.CLASS, "field rights", check, names=names, in_parts=True))
+        if policy.has_rules:
+            steps += [Step(Stage.JUDGE, "security", judge), *steps_afterwards()]
+            if policy.has_strict_rules:
+                steps += steps_of_strict_rules()
+        return steps
 
 
 def _service_of(app: App) -> Security:

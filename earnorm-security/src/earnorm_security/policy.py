@@ -28,6 +28,7 @@ from earnorm_security.declarations import (
     Rule,
     RuleDomain,
 )
+from earnorm_security.field_rights import FieldPolicy
 from earnorm_security.roles import NO_ROLES, Roles
 from earnorm_security.settings import SecuritySettings
 from earnorm_security.variables import Template
@@ -62,6 +63,7 @@ class Policy:
             bookkeeping of plugins and features is closed without them.
         policy_of: Returns the policies of other models, for classes that share a collection.
         roles: Tells the roles of a principal.
+        fields: The rights on its fields; None if everybody may do everything with all of them.
 
     Raises:
         ConfigurationError: ``_access`` or ``_rules`` is malformed; the message names the model.
@@ -74,8 +76,10 @@ class Policy:
         settings: SecuritySettings,
         policy_of: Callable[[type[BaseModel]], Policy],
         roles: Roles,
+        fields: FieldPolicy | None = None,
     ) -> None:
         self.model = model
+        self.fields = fields
         self.limits = settings.limits
         self._app = app
         self._policy_of = policy_of
@@ -121,6 +125,8 @@ class Policy:
         """True if everybody may do everything, so that no operation needs a layer."""
         if self._shares_collection:
             return False  # a class with rules may be defined later in the same collection
+        if self.fields is not None:
+            return False
         return not self._rules and all(EVERYBODY in roles for roles in self._granted.values())
 
     @property

@@ -19,6 +19,8 @@ class SecuritySettings(pydantic.BaseModel):
             everybody, ``"closed"`` grants nothing to anybody but ``earnorm.system``.
         access: Lists of ``Access(...)`` by the model's name, added to the ``_access`` of the model
             itself: for a model that is somebody else's.
+        field_rights: Lists of ``FieldRights(...)`` by the model's name, added to its
+            ``_field_rights``: a principal then needs both.
         roles: Roles that imply others: ``[Role("manager", implies=["editor"])]``.
         rules: Lists of ``Rule(...)`` by the model's name, added to its ``_rules``.
         principal_resolver: A function that returns the :class:`Principal` of what ``act_as()`` is
@@ -32,6 +34,7 @@ class SecuritySettings(pydantic.BaseModel):
 
     default: Literal["open", "closed"] = "open"
     access: Mapping[str, Sequence[object]] = {}
+    field_rights: Mapping[str, Sequence[object]] = {}
     roles: Sequence[object] = ()
     rules: Mapping[str, Sequence[object]] = {}
     principal_resolver: Callable[[object], Principal | None] | None = None

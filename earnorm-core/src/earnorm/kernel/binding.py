@@ -89,6 +89,7 @@ class BoundModel:
         """The changes of features and plugins to how its documents are read; None if there are
         none."""
         self.classes = None if self.reading is None else self.reading.classes
+        self.withholding = None if self.reading is None else self.reading.withholding
         """The classes of its records; None if all records are of the model's own class."""
         self.schema = (
             model._schema
@@ -121,6 +122,10 @@ class BoundModel:
         self.unheard: set[OperationName] = set()
         """The writes of which no layer, no step and no plugin hears when they are durable."""
         self._steps: Sequence[Step] | None = None
+
+    def shown(self, env: Env, names: frozenset[str] | None = None) -> frozenset[str] | None:
+        """Return the names of the fields that a search for these reads for an Env; None means all."""
+        return names if self.withholding is None else self.withholding.shown(env, names)
 
     def filter(self, domain: Domain) -> dict[str, Any]:
         """Return the MongoDB filter of a domain.

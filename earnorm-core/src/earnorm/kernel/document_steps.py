@@ -618,6 +618,7 @@ async def _send_and_read(batch: DocumentBatch, names: frozenset[str], call_next:
     """Pass a write on, and hand back the values that only the server knows."""
     op, back, fields = batch.operation, batch.back, batch.fields
     assert back is not None
+    names -= back.withheld  # the records learn that these are not known any more
     if isinstance(op.values, PerRecord) or not _is_of_one(op):
         result = await call_next(op)
         documents = await _read(op, names, [record.pk for record in back.records])

@@ -192,6 +192,9 @@ PURPOSE: Note[str] = Note("purpose")
 ``"aggregate"`` (a group or a pipeline of another model reads them), ``"export"``, ``"explain"`` or
 ``"watch"``. A group has no such note: it is one by its name.
 """
+WHOLE: Note[bool] = Note("whole")
+"""On a search: the library or a plugin needs whole documents, and gives nothing of them to who acts.
+The records are still those that a search of who acts finds; no field of them is withheld."""
 JUDGED: Note[bool] = Note("judged")
 """Access rules have checked the whole operation of which this one is a part."""
 

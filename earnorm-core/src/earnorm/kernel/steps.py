@@ -293,7 +293,7 @@ class HandBack:
             if one of them has the field loaded.
     """
 
-    __slots__ = ("common", "every", "is_narrowed", "own", "records")
+    __slots__ = ("common", "every", "is_narrowed", "own", "records", "withheld")
 
     def __init__(self, records: Sequence[Any] = ()) -> None:
         self.records = records
@@ -305,6 +305,8 @@ class HandBack:
         """Stored values by field name, by the record's stored id."""
         self.is_narrowed = False
         """True if a step restricted the write, so that some records may not be written."""
+        self.withheld: frozenset[str] = frozenset()
+        """The names of the fields that who acts does not read as they are stored."""
 
     def give(self, pk: Any, values: Mapping[str, Any]) -> None:
         """Hand values back to one record."""
@@ -322,6 +324,7 @@ class HandBack:
         for pk, values in other.own.items():
             self.give(pk, values)
         self.is_narrowed |= other.is_narrowed
+        self.withheld |= other.withheld
 
     def __bool__(self) -> bool:
         return bool(self.common or self.every or self.own)

@@ -90,6 +90,11 @@ class ModelView:
         """
         return self.cls._schema.secrets
 
+    def depends_on(self, name: str) -> Sequence[str]:
+        """Return the paths that a computed or related field's value follows from; else none."""
+        derived = self.cls._schema.derived
+        return () if derived is None or name not in derived.by_name else derived.depends(name)
+
     @property
     def indexes(self) -> Sequence[Any]:
         """The entries of its ``_indexes``, including those of its bases and extensions."""

@@ -46,7 +46,7 @@ from earnorm.model.identity import are_same, draw_ids, find_id, has_id, hash_of,
 from earnorm.model.query import Query, concerns_of
 from earnorm.model.reading import serializing
 from earnorm.model.reading.fetch import Fetch
-from earnorm.model.reading.hydrate import ghosts, hydrate_one
+from earnorm.model.reading.hydrate import ghosts, hydrate, hydrate_one
 from earnorm.model.reading.ordering import Order, parse_order
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import load_ghost
@@ -582,6 +582,9 @@ class BaseModel(Declared):
         documents = await env.app.execute(op)
         if not documents:
             raise NotFound(f"{cls._name}: no record with the id {_shortened(id)}")
+        if bound.withholding is not None:
+            shown: Self = hydrate(bound, documents, bound.withholding.shown(env, None))[0]
+            return shown
         record: Self = hydrate_one(bound, documents[0])
         return record
 

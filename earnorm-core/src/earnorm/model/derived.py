@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class DerivedValues(Protocol):
 
     def can_read(self, record: Any, field: Field[Any, Any]) -> bool:
         """Return whether everything that such a field's value follows from was fetched."""
+        ...
+
+    def depends(self, name: str) -> Sequence[str]:
+        """Return the paths of the values that such a field's value follows from."""
         ...
 
     def sources(self, names: Iterable[str]) -> Collection[str]:

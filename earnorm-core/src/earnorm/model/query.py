@@ -265,13 +265,20 @@ class Query(Generic[M]):
     async def _records(
         self, bound: BoundModel, documents: list[Document], options: Options
     ) -> RecordSet[M]:
-        records = hydrate(bound, documents, options.fields, options.inside)
+        fields = options.fields
+        if bound.withholding is not None:
+            fields = bound.withholding.shown(self._reader(current_env()), fields)
+        records = hydrate(bound, documents, fields, options.inside)
         if self._prefetch:
             await relations.prefetch.prefetch(
                 bound, records, relations.prefetch.prefetch_tree(self._prefetch)
             )
         # This App's class is the model or a subclass of it.
         return RecordSet(cast(type[M], bound.model), records)
+
+    def _reader(self, env: Env) -> Env:
+        """Return the Env that a search in an Env has, which is the principal's for a client's domain."""
+        return env.as_principal() if env.system and self._domain.is_untrusted else env
 
     def __aiter__(self) -> AsyncIterator[M]:
         """Stream the records in batches, with constant memory."""
@@ -293,9 +300,10 @@ class Query(Generic[M]):
 
         bound, op = self._operation("search", current_env(), Stream(BATCH, on_error))
         tree = relations.prefetch.prefetch_tree(self._prefetch)
+        fields = bound.shown(self._reader(op.env), op.options.fields)
         async with aclosing(batches(op)) as stream:
             async for documents in stream:
-                records = hydrate(bound, documents, op.options.fields, op.options.inside)
+                records = hydrate(bound, documents, fields, op.options.inside)
                 if tree:
                     is_demoted = self._domain.is_untrusted and op.env.system
                     with use_env(op.env.as_principal()) if is_demoted else nullcontext():

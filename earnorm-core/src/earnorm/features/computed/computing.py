@@ -269,9 +269,14 @@ class Formulas:
         formula = self.by_name[field.name]
         if formula._far:
             formula.refuse_parts(record)
+        fetch: Fetch | None = getattr(record, "_fetch", None)
+        loaded = None if fetch is None else fetch.loaded
+        if fetch is not None and loaded is not None and field.name not in loaded:
+            refusal = fetch.withheld(record, field.name)
+            if refusal is not None:
+                raise refusal
         if not field.stored:
             return _value(formula, record)
-        fetch: Fetch | None = getattr(record, "_fetch", None)
         if fetch is not None and not fetch.has(field.name) and not self._is_stale(record, field):
             raise fetch.unread(record, field.name)
         if formula.is_async:
@@ -283,8 +288,12 @@ class Formulas:
     def can_read(self, record: Any, field: Field[Any, Any]) -> bool:
         """Return whether everything that a field's value is computed from was fetched."""
         formula = self.by_name[field.name]
+        fetch: Fetch | None = getattr(record, "_fetch", None)
+        loaded = None if fetch is None else fetch.loaded
+        is_unread = fetch is not None and loaded is not None and field.name not in loaded
+        if is_unread and fetch is not None and fetch.withheld(record, field.name) is not None:
+            return False
         if field.stored:
-            fetch: Fetch | None = getattr(record, "_fetch", None)
             if (
                 fetch is not None
                 and not fetch.has(field.name)
@@ -296,6 +305,10 @@ class Formulas:
         from earnorm.features.computed.loaded_paths import is_loaded  # loaded with the first App
 
         return all(is_loaded(record, names) for names in formula.paths)
+
+    def depends(self, name: str) -> Sequence[str]:
+        """Return the paths that a field's value follows from."""
+        return self.by_name[name].depends
 
     def sources(self, names: Iterable[str]) -> Collection[str]:
         """Return the record's stored fields that the values of those not stored follow from."""

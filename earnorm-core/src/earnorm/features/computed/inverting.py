@@ -131,7 +131,8 @@ async def _invert_written(graph: Graph, batch: ValueBatch) -> None:
     rows = [row for row in batch.rows if not formulas.inverses.isdisjoint(row.values)]
     pks = list(dict.fromkeys(row.record.pk for row in rows))
     documents = await by_ids(bound, "_id", pks, notes=_NOTES)
-    previews: dict[Any, Any] = {record.pk: record for record in hydrate(bound, documents)}
+    shown = bound.shown(batch.env)
+    previews: dict[Any, Any] = {r.pk: r for r in hydrate(bound, documents, shown)}
     if len(previews) < len(pks):
         raise NotFound(
             f"{bound.model._name}: {len(pks) - len(previews)} of {len(pks)} records to write do not exist"

@@ -95,7 +95,7 @@ async def _load(query: Query[Any]) -> Table:
     need_feature("exporting", _CALLS)
     bound, op = query._operation("search", current_env(), Stream(BATCH))
     op = op.with_note(PURPOSE, "export")
-    table = Table(bound.schema, op.options.fields)
+    table = Table(bound.schema, bound.shown(query._reader(op.env), op.options.fields))
     async with aclosing(batches(op)) as cursor:
         async for documents in cursor:
             await each_part(table.add, documents)

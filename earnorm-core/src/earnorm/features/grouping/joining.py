@@ -44,6 +44,8 @@ def joined(
         NotSupported: The pipeline begins with a stage that has to select the documents itself, and
             that is not possible.
     """
+    if sight.hides and _searches_texts(own):
+        raise NotSupported("$text would search fields that are hidden from you")
     is_guarded = bool(window) or any(stage != {"$match": {}} for stage in selecting)
     if own and "$geoNear" in own[0]:
         selecting, sight = _nearest(selecting, window, sight, own[0]["$geoNear"])
@@ -152,6 +154,13 @@ def _all_of(conditions: Sequence[Any]) -> Any:
     if len(conditions) < 2:
         return conditions[0] if conditions else {}
     return {"$and": conditions}
+
+
+def _searches_texts(stages: Any) -> bool:
+    """Return whether stages search an index of texts, whose fields they do not name."""
+    if isinstance(stages, Mapping):
+        return "$text" in stages or any(map(_searches_texts, stages.values()))
+    return isinstance(stages, list | tuple) and any(map(_searches_texts, stages))
 
 
 def _is_simple_sort(value: Any, sight: Sight) -> bool:

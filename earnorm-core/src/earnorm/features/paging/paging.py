@@ -14,7 +14,7 @@ from earnorm.backends.bson_form import from_bson, to_bson
 from earnorm.domain import Domain, condition
 from earnorm.domain.keyset import AFTER, BEFORE, BESIDE
 from earnorm.domain.values import PLAIN_STORED
-from earnorm.exceptions import ValidationError
+from earnorm.exceptions import AccessDenied, ValidationError
 from earnorm.fields.structured import Dict, Embedded
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
@@ -254,6 +254,14 @@ async def cursor_page(
     keyset = Keyset(
         bound.schema, query._order if query._order is not None else bound.schema.default_order
     )
+    if bound.withholding is not None:
+        env = query._reader(op.env)
+        unread = keyset.fields & bound.withholding.altered(env)
+        if unread:  # a cursor holds the values of the order
+            raise AccessDenied(
+                f"paginate() of {bound.model._name!r} is denied: a cursor would hold the values of "
+                f"{min(unread)!r}, which who is acting may not read; use page(), or another order"
+            )
     backwards = before is not None
     domain = op.domain
     if after is not None:

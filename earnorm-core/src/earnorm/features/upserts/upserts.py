@@ -25,7 +25,7 @@ from earnorm.kernel import pauses
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import Note
-from earnorm.kernel.operations import ASKED, ONE, Operation, Options, Update, made_by
+from earnorm.kernel.operations import ASKED, ONE, WHOLE, Operation, Options, Update, made_by
 from earnorm.kernel.pauses import Finishing, parts, pause
 from earnorm.kernel.serving.sending import RETURNED, Returned
 from earnorm.kernel.steps import Way
@@ -341,7 +341,9 @@ class Upsert:
         else:
             domain = Or(self._domain(values[position]) for position in pending.values())
         options = Options(fields=frozenset({"_id", *self._on}))
-        op = Operation("search", bound.model, env, domain, None, options, _NOTES)
+        # Only values that the caller has given are found, and compared.
+        notes = {**_NOTES, WHOLE: True}
+        op = Operation("search", bound.model, env, domain, None, options, notes)
         ids: dict[Key, Any] = {}
         documents = await env.app.execute(op)
         for of_part in parts(documents):
@@ -360,7 +362,8 @@ class Upsert:
         """Read the records, and give them the values that document steps hand back."""
         bound = self._bound
         documents = await by_ids(bound, "_id", pks, notes=_NOTES)
-        records = {r.__dict__["_id"]: r for r in hydrate(bound, documents)}
+        shown = bound.shown(current_env())
+        records = {r.__dict__["_id"]: r for r in hydrate(bound, documents, shown)}
         for part in parts(results.written):
             for op, change in part:
                 if change.pk in records:
@@ -474,7 +477,7 @@ class Upsert:
             raise NotFound(
                 f"{bound.model._name}: the record was written, and is not there any more"
             )
-        record: BaseModel = hydrate(bound, documents)[0]
+        record: BaseModel = hydrate(bound, documents, bound.shown(env))[0]
         return record
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HOUSE_ATTRIBUTES: Final[Mapping[str, type | UnionType]] = {
     "_access": list | tuple,
+    "_field_rights": list | tuple,
     "_audit": bool,
     "_audit_hidden": list | tuple | set | frozenset,
     "_cache": bool,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from earnorm.domain import Domain
 from earnorm.exceptions import PluginError, nearest
 from earnorm.kernel.contract.named_functions import is_plain, named, takes
+from earnorm.kernel.serving.withholding import Withholding, Withholdings
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
@@ -75,6 +76,7 @@ class Reading:
         below: Finds the records below others in the tree that the model's records form.
         of_events: Changes the documents of change events in place, before records are made of them.
             It does for ``watch()`` what a layer around searches does for their documents.
+        withholding: Tells which fields a layer of the plugin leaves out of what who acts reads.
     """
 
     base_domain: Domain | None = None
@@ -82,6 +84,7 @@ class Reading:
     classes: RecordClasses | None = None
     below: Below | None = None
     of_events: OfEvents | None = None
+    withholding: Withholding | None = None
 
 
 class CombinedReading(NamedTuple):
@@ -93,6 +96,7 @@ class CombinedReading(NamedTuple):
     classes: RecordClasses | None = None
     below: Below | None = None
     of_events: tuple[OfEvents, ...] = ()
+    withholding: Withholdings | None = None
 
     def narrowed(self, domain: Domain) -> Domain:
         """Add to a query's domain each base domain of which it names no field."""
@@ -128,6 +132,7 @@ def combined(model: ModelView, by_plugin: Iterable[tuple[str, object]]) -> Combi
     below: Below | None = None
     owner = ""
     of_events: list[OfEvents] = []
+    withheld: list[Withholding] = []
     is_changed = False
     for plugin, given in by_plugin:
         if given is None:
@@ -148,15 +153,21 @@ def combined(model: ModelView, by_plugin: Iterable[tuple[str, object]]) -> Combi
         if reading.of_events is not None:
             whose = f"of_events of the reading of {model.name!r} of plugin {plugin!r}"
             of_events.append(named(reading.of_events, whose))
+        if reading.withholding is not None:
+            withheld.append(reading.withholding)
     if not is_changed:
         return None
     if classes is None:  # else a class of the family may have the field
         for paths, _, plugin in base_domains:
             _refuse_unknown(plugin, model, "base_domain names ", _roots(paths))
-    return CombinedReading(tuple(base_domains), needs, classes, below, tuple(of_events))
+    withholding = Withholdings(model.fields, withheld) if withheld else None
+    return CombinedReading(
+        tuple(base_domains), needs, classes, below, tuple(of_events), withholding
+    )
 
 
 _CLASSES_HAVE: Final = ("of", "find_field", "keys", "bases", "below")
+_WITHHOLDING_HAS: Final = ("hidden", "masked", "fixed", "refusal")
 
 
 def _checked(plugin: str, model: ModelView, given: object) -> Reading:
@@ -184,6 +195,10 @@ def _checked(plugin: str, model: ModelView, given: object) -> Reading:
     if given.of_events is not None and not is_plain(given.of_events, 2):
         expected = "a plain function of (bound, documents) or None as of_events"
         raise _not_a_reading(plugin, model, expected, given.of_events)
+    lacking = [p for p in _WITHHOLDING_HAS if getattr_static(given.withholding, p, None) is None]
+    if given.withholding is not None and lacking:
+        expected = f"a Withholding or None as withholding, with {', '.join(_WITHHOLDING_HAS)}"
+        raise _not_a_reading(plugin, model, expected, given.withholding)
     return given
 
 

@@ -39,6 +39,8 @@ class Sight(NamedTuple):
     """The stored keys, as a projection; None means all of them."""
     secret: Sequence[str] = ()
     """Paths that nobody sees."""
+    hides: bool = False
+    """True if a plugin withholds fields that an index may have."""
 
     def sees(self, path: str) -> bool:
         """Return whether it sees all that a path leads to."""
@@ -257,9 +259,12 @@ def sight(bound: BoundModel, op: Operation) -> Sight:
         keys = None
     else:
         keys = bound.schema.projection if bound.classes is None else bound.classes.keys
+    hides = False
     if keys is not None and not op.env.system:
+        if bound.withholding is not None:
+            hides = not all(field.db_name in keys for field in bound.schema.stored)
         keys = {key: 1 for key in keys if key == "_id" or not key.startswith("_")}
-    return Sight(keys, secret)
+    return Sight(keys, secret, hides)
 
 
 # -- their parts ----------------------------------------------------------------------------------

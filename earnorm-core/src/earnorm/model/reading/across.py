@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import DomainError
 from earnorm.kernel.notes import Note
-from earnorm.kernel.operations import PURPOSE, REQUEST, Operation
+from earnorm.kernel.operations import PURPOSE, REQUEST, Operation, Options
+from earnorm.kernel.serving.projecting import head_of
 from earnorm.model.relations.ghosts import target_of
 
 if TYPE_CHECKING:
@@ -95,7 +96,10 @@ async def _lookup(bound: BoundModel, op: Operation, key: str, path: str) -> list
 
     target = target_of(bound.app, crossing.field)
     capture = PipelineCapture()
-    search = op.child("search", target.model, origin="model")
+    # The layers of the other model see which of its fields the records are ordered or grouped by.
+    head = target.schema.fields[target.schema.name_of(head_of(crossing.rest))]
+    by = Options(order=((head.db_name, 1),))
+    search = op.child("search", target.model, options=by, origin="model")
     if op.name == "group":
         search = search.with_note(PURPOSE, "aggregate")
     await op.app.execute(search.with_note(REQUEST, capture))

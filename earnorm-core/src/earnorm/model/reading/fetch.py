@@ -9,7 +9,7 @@ from sys import getrefcount
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
-from earnorm.exceptions import ConfigurationError, FieldNotLoaded, RecordGone
+from earnorm.exceptions import ConfigurationError, FieldNotLoaded, FieldWithheld, RecordGone
 from earnorm.kernel.environment import find_env
 
 if TYPE_CHECKING:
@@ -173,13 +173,23 @@ class Fetch:
     def unread(self, record: Any, name: str) -> FieldNotLoaded:
         """Return the error for reading a field that was not fetched."""
         if not self.is_gone:
-            return FieldNotLoaded(self.how_to_load(type(record), name))
+            return self.withheld(record, name) or FieldNotLoaded(
+                self.how_to_load(type(record), name)
+            )
         pointed_from = f", which {self.origin} points at," if self.origin else ""
         return RecordGone(
             f"{type(record).__name__}.{name}: the {type(record)._name} with the id "
             f"{record.__dict__['_id']}{pointed_from} does not exist (or not for who is acting); ask "
             f"record.exists() before its fields are read"
         )
+
+    def withheld(self, record: Any, name: str) -> FieldWithheld | None:
+        """Return the error for reading a field that is withheld from who acts; None if it is not."""
+        env = find_env()
+        if env is None or env.app is not self.app or record._is_embedded:
+            return None
+        withholding = self.app.bind(type(record)).withholding
+        return None if withholding is None else withholding.refusal(env, name)
 
     def how_to_load(self, model: type[Any], name: str) -> str:
         """Return the message of ``FieldNotLoaded``."""

@@ -69,7 +69,7 @@ async def refresh(
             if held_of_part is not held:
                 await pause()
         return
-    fetch = Fetch(env.app)
+    fetch = Fetch(env.app, bound.shown(env))
     fetch.is_mixed = bound.classes is not None
     await refill(bound, held, found, fetch)
     if bound.schema.relations or bound.classes:

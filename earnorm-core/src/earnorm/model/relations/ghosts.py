@@ -492,7 +492,7 @@ async def _load_ghosts(fetch: Fetch, model: type[Any], made_of: Sequence[Any] = 
     }
     if len(waiting) > pauses.EVERY:
         await pause()
-    loaded = Fetch(fetch.app)
+    loaded = Fetch(fetch.app, bound.shown(current_env()))
     loaded.is_mixed = bound.classes is not None
     notes = {**RELATIONS, RELATION: fetch.origin} if fetch.origin else RELATIONS
     documents = await by_ids(bound, "_id", list(waiting), notes=notes)
@@ -630,7 +630,8 @@ async def _load_inverse(
             loaded.update((child.pk, child) for child in value._records)
     if len(documents) > pauses.EVERY:
         await pause()
-    records, is_many2one = hydrate(bound, list(documents.values())), isinstance(inverse, Many2one)
+    records = hydrate(bound, list(documents.values()), bound.shown(current_env()))
+    is_many2one = isinstance(inverse, Many2one)
     for of_part in parts(records):
         for fresh in of_part:
             state = fresh.__dict__

@@ -279,9 +279,8 @@ async def _inverse(field: ToMany[Any], waiting: Waiting, window: Window) -> None
         is_list = not isinstance(inverse, Many2one)
         request = FirstOfEach(own, inverse.db_name, window.limit, is_list=is_list)
         await matches.add(bound, condition(inverse.name, "in", chunk), request, order)
-    children = dict(
-        zip(matches.documents, hydrate(bound, [*matches.documents.values()]), strict=True)
-    )
+    records = hydrate(bound, [*matches.documents.values()], bound.shown(current_env()))
+    children = dict(zip(matches.documents, records, strict=True))
     for pk, positions in matches.positions.items():
         if isinstance(inverse, Many2one):
             children[pk].__dict__[inverse.name] = parents[positions[0][0]]
@@ -307,7 +306,7 @@ async def _listed(field: ToMany[Any], waiting: Waiting, window: Window) -> None:
         zip(matches.documents, ghosts_with(record, field, [*matches.documents]), strict=True)
     )
     unloaded = {pk: ghost for pk, ghost in ghosts.items() if ghost._fetch.is_ghost}
-    loaded = Fetch(app)
+    loaded = Fetch(app, bound.shown(current_env()))
     loaded.hold(unloaded.values())
     loaded.is_mixed = bound.classes is not None
     documents = [matches.documents[pk] for pk in unloaded]

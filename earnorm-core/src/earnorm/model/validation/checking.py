@@ -25,7 +25,7 @@ from earnorm.domain.long_lists import chunks
 from earnorm.exceptions import DomainError, ErrorDetail, FieldNotLoaded, ValidationError, located
 from earnorm.fields.base import freeze
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import REQUEST, Operation, made_by
+from earnorm.kernel.operations import REQUEST, WHOLE, Operation, made_by
 from earnorm.kernel.serving.requests import Stream
 from earnorm.kernel.value_steps import ValueRow
 from earnorm.model.reading.by_ids import by_ids
@@ -275,6 +275,7 @@ async def _matching(op: Operation, bound: BoundModel) -> AsyncIterator[list[Any]
 
     stream = Stream(_BATCH)
     search = op.child("search", op.model, op.domain, origin="model").with_note(REQUEST, stream)
+    search = search.with_note(WHOLE, True)
     try:
         while documents := await op.app.execute(search):
             yield hydrate(bound, documents)
@@ -451,7 +452,8 @@ async def _make_previews(
 async def _load(env: Env, bound: BoundModel, subjects: Sequence[ValueRow]) -> None:
     """Fetch the whole records with one query."""
     pks = list(dict.fromkeys(subject.record.pk for subject in subjects if subject.record))
-    stored = await by_ids(bound, "_id", pks, env=env, notes=made_by("model"))
+    notes = {**made_by("model"), WHOLE: True}
+    stored = await by_ids(bound, "_id", pks, env=env, notes=notes)
     documents = {document["_id"]: document for document in stored}
     siblings: list[Any] | None = [] if bound.schema.relations else None
     fetch = Fetch(bound.app, None, siblings)

@@ -11,6 +11,7 @@ from earnorm.fields.places import Place
 from earnorm.fields.places import inside as inside_of
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.kernel import pauses
+from earnorm.kernel.environment import current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.pauses import free_later, parts, pause
 from earnorm.kernel.steps import Loc
@@ -237,8 +238,14 @@ async def _copy_targets(
 
 
 def _copied_fields(bound: BoundModel) -> Iterator[Field[Any, Any]]:
-    links = _links_to_copy(bound)
+    links, withholding = _links_to_copy(bound), bound.withholding
+    withheld: frozenset[str] = frozenset()
+    if withholding is not None:  # their values are not known, or may not be set
+        env = current_env()
+        withheld = withholding.altered(env) | withholding.fixed(env)
     for field in bound.schema.stored:
+        if field.name in withheld:
+            continue
         if field.name in links or (field.copy and not field.generated and field.name != "_id"):
             yield field
 
@@ -345,7 +352,8 @@ async def read_stored(
     documents = await by_ids(bound, "_id", pks, fields=names, notes=notes)
     if len(documents) > pauses.EVERY:
         await pause()
-    stored = {record.__dict__["_id"]: record for record in hydrate(bound, documents, names)}
+    loaded = bound.shown(current_env(), names)
+    stored = {record.__dict__["_id"]: record for record in hydrate(bound, documents, loaded)}
     if len(stored) < len(pks):
         raise NotFound(
             f"{bound.model._name}: {len(pks) - len(stored)} of {len(pks)} records do not exist any more"

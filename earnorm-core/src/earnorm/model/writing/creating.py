@@ -41,7 +41,11 @@ from earnorm.model.identity import draw_ids, find_id
 from earnorm.model.reading.fetch import Fetch
 from earnorm.model.slots import set_fetch, set_state
 from earnorm.model.validation.checking import checked_new
-from earnorm.model.writing.handing_back import give_new, on_its_way, unload_unknown
+from earnorm.model.writing.handing_back import (
+    give_new,
+    on_its_way,
+    unload_unknown,
+)
 from earnorm.model.writing.in_doubt import note_interrupted, refuse_stored
 from earnorm.model.writing.objectids import object_ids
 from earnorm.model.writing.pending import changed_fields, unvalidated
@@ -422,7 +426,11 @@ async def adopt(
         given: The values of each as they were given, for a rollback; None if the states are that.
     """
     transaction, finishing = op.env.transaction, Finishing()
-    fetch = Fetch(bound.app)
+    withholding = bound.withholding
+    withheld = () if withholding is None else withholding.altered(op.env)
+    # What who acts may not read is not loaded, as if the records had been read.
+    shown = frozenset(bound.schema.fields).difference(withheld) if withheld else None
+    fetch = Fetch(bound.app, shown)
     start = 0
     for part in parts(records):
         end = start + len(part)
@@ -430,6 +438,11 @@ async def adopt(
         if transaction is not None:
             as_given = states_of_part if given is None else given[start:end]
             transaction.created(part, map(duplicate, as_given))
+        if withheld:  # in flat models a state is the document of the operation, too
+            states_of_part = [
+                {name: value for name, value in state.items() if name not in withheld}
+                for state in states_of_part
+            ]
         is_unknown = give_new(bound.schema, states_of_part, op)
         if held is None:
             deque(map(set_state, part, states_of_part), maxlen=0)

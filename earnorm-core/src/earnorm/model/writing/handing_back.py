@@ -45,7 +45,10 @@ def on_its_way(
         return op
     notes: dict[Note[Any], Any] = {**op.notes}
     if bound.has_document_steps:
-        notes[WAY], notes[HAND_BACK] = way, HandBack(records)
+        back = HandBack(records)
+        if bound.withholding is not None:
+            back.withheld = bound.withholding.altered(op.env)
+        notes[WAY], notes[HAND_BACK] = way, back
     if later is not None and op.name not in bound.unheard:
         notes[LATER] = later
     return replace(op, notes=notes)
@@ -60,14 +63,18 @@ def give_new(schema: Schema, states: Iterable[dict[str, Any]], op: Operation) ->
     back, is_unknown = op.notes.get(HAND_BACK), False
     if back is None:
         return False
-    fields = schema.fields
+    fields, withheld = schema.fields, back.withheld
     for name, value in back.common.items():
+        if name in withheld:
+            continue
         for state in states:
             if state.get(name) is None:
                 state[name] = fields[name].freeze(value)
     if back.own:
         for state in states:
             for name, value in back.own.get(state["_id"], {}).items():
+                if name in withheld:
+                    continue
                 if value is UNKNOWN:
                     state.pop(name, None)
                     is_unknown = True
@@ -112,12 +119,15 @@ def give_written(
         return
     if HOLDERS:
         note_settled(record)
-    knows = record._fetch.knows
+    knows, withheld = record._fetch.knows, back.withheld
     unsaved = _computed_from_unsaved(record, () if is_settled else update.keys)
     for name, value in back.of(record.pk).items():
         if not knows(name) or name in unsaved:
             continue
-        if value is not UNKNOWN:
+        if name in withheld:  # who acts may hold a record that somebody else has loaded
+            arrive(record, name, MISSING)
+            unload(record, frozenset({name}))
+        elif value is not UNKNOWN:
             if name in record._fetch.parts and not _arrive_inside(record, name, value):
                 load_whole(record, name)
             if name not in record._fetch.parts:

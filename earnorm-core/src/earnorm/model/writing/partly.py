@@ -15,7 +15,7 @@ from earnorm.exceptions import (
 )
 from earnorm.fields.base import MISSING
 from earnorm.fields.record_ids import id_text
-from earnorm.kernel.operations import Operation, PerRecord, Update, made_by
+from earnorm.kernel.operations import WHOLE, Operation, PerRecord, Update, made_by
 from earnorm.kernel.pauses import parts, pause
 from earnorm.kernel.steps import HAND_BACK, UNKNOWN, HandBack
 from earnorm.kernel.value_steps import NOTHING
@@ -71,7 +71,8 @@ async def find_written(
     written: set[Any] = set()
     if len(pks) > 1:
         try:
-            existing = await by_ids(bound, "_id", pks, env=op.env, notes=made_by("model", op))
+            notes = {**made_by("model", op), WHOLE: True}
+            existing = await by_ids(bound, "_id", pks, env=op.env, notes=notes)
         except EarnORMError:  # the first error says more
             return ()
         documents = {document["_id"]: document for document in existing}
