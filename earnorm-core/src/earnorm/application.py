@@ -308,9 +308,11 @@ class App(kernel.App):
             model: The model that the domain is about.
             domain: The domain, with conditions about other records.
             ids: The stored ids of the records.
-            env: The Env with the transaction (default: the current Env).
+            env: The Env with the transaction (default: the current Env). A layer that holds what its
+                own domain looks at passes ``env.as_system(reason)``.
 
         Raises:
+            AccessDenied: The principal may not lock one of them.
             NotSupported: No transaction is running.
             TransactionError: Another transaction has changed one of them since this one began; it
                 is transient.
@@ -339,6 +341,7 @@ class App(kernel.App):
             progress: A function that gets the result so far after each batch; may be async.
 
         Raises:
+            AccessDenied: Access rules restrict the model, and not ``system`` calls it.
             ConfigurationError: A name is not that of a stored computed field.
         """
         from earnorm.features.computed.whole_models import recompute

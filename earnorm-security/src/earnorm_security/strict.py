@@ -22,6 +22,7 @@ from earnorm_security.written import note_written, stored, written
 
 STRICT: Final[Note[Sequence[Domain]]] = Note("security: strict rules")
 """The domains whose other records are held when the new documents are stored."""
+_REASON: Final = "security: what a strict rule looks at"
 
 
 def needs_transaction(policy: Policy, op: Operation) -> bool:
@@ -84,5 +85,6 @@ async def _note_written(batch: DocumentBatch) -> None:
 
 
 async def _hold(op: Operation, domains: Sequence[Domain], pks: Sequence[Any]) -> None:
+    env = op.env.as_system(_REASON)
     for domain in domains:
-        await op.app.hold(op.model, domain, pks, env=op.env)
+        await op.app.hold(op.model, domain, pks, env=env)

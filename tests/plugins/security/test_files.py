@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from earnorm import AccessDenied, NotFound, Principal, act_as, models
+from earnorm import AccessDenied, NotFound, Principal, act_as, models, system
 from earnorm.fields import File, String
+from earnorm.files import remove_orphans
 from earnorm_security import Access, Rule
 
 
@@ -50,3 +51,11 @@ async def test_only_who_may_write_the_record_writes_its_content(opened):
             assert await mine.content.read() == b"mine"
             await paper.unlink()
         assert await database["security_paper.content.files"].count_documents({}) == 1
+
+
+async def test_only_the_system_deletes_content_that_no_record_points_at(opened):
+    async with opened():
+        with act_as(ANN), pytest.raises(AccessDenied, match=r"inside earnorm\.system"):
+            await remove_orphans(Paper)
+        with system(reason="tidy up"):
+            assert await remove_orphans(Paper) == 0

@@ -16,6 +16,7 @@ from earnorm.features.backfilling.backfill import Backfilled, backfill, fields_w
 from earnorm.features.computed.owed.worker import OwedPart
 from earnorm.features.computed.plugin import worker_of
 from earnorm.features.computed.whole_models import Recomputed
+from earnorm.kernel.acting import system
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -78,10 +79,11 @@ def recompute(
         computing = [item for item in wanted if _has_stored(item)]
         # The records of a subclass are computed with those of its base.
         computing = [item for item in computing if not _has_base_in(item, computing)]
-        return [
-            await app.recompute(item, fields=field or None, dry_run=dry_run, progress=tell)
-            for item in (wanted if field else computing)
-        ]
+        with app.activate(), system(reason="earnorm recompute"):
+            return [
+                await app.recompute(item, fields=field or None, dry_run=dry_run, progress=tell)
+                for item in (wanted if field else computing)
+            ]
 
     results = source.run(run)
     if as_json:
@@ -136,7 +138,7 @@ def _store_defaults(
 
     async def run(app: App) -> list[Backfilled]:
         wanted = app.known_models() if model is None else [app.model(model)]
-        with app.activate():
+        with app.activate(), system(reason="earnorm recompute --defaults"):
             return [
                 await backfill(app.bind(item), names, dry_run=dry_run, progress=tell)
                 for item in wanted

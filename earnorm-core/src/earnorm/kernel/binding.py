@@ -189,6 +189,22 @@ class BoundModel:
         """True if a layer at ``Layer.SECURITY`` decides what each principal may read."""
         return any(placed.layer == Layer.SECURITY for placed in self.layers("search"))
 
+    def need_system(self, env: Env, call: str) -> None:
+        """Refuse a call that works on all records with access rules off, unless ``system`` makes it.
+
+        Args:
+            env: The Env of the caller.
+            call: The call, for the message.
+
+        Raises:
+            AccessDenied: The model is restricted, and a principal or nobody acts.
+        """
+        if not env.system and self.is_restricted:
+            raise AccessDenied(
+                f"{call} on model {self.model._name!r} is denied: it works on all records with access "
+                f'rules off, so call it inside earnorm.system(reason="...")'
+            )
+
     def document_steps(self, name: OperationName) -> list[Step]:
         """Return the document steps of an operation, in order."""
         if name not in _DEFAULT_WAYS:

@@ -793,6 +793,7 @@ class BaseModel(Declared):
             progress: Called after each batch with the result so far; may be async.
 
         Raises:
+            AccessDenied: Access rules restrict the model, and not ``system`` calls it.
             ConfigurationError: A name is not that of a stored field with a default.
         """
         from earnorm.features.backfilling.backfill import backfill

@@ -92,6 +92,8 @@ async def backfill(
 ) -> Backfilled:
     """Write defaults into documents that lack them; see ``BaseModel.backfill``."""
     need_feature(NAME, "backfill()", bound.app)
+    env = current_env()
+    bound.need_system(env, "backfill")
     fields = bound.schema.fields
     known = fields_with_default(fields)
     below = {inside.root.name: sorted(inside.paths) for inside in _inside(fields)}
@@ -105,7 +107,7 @@ async def backfill(
             raise ConfigurationError(
                 f"backfill of {bound.model._name}.{name}: {why}{nearest(name, known)}"
             )
-    env = current_env().as_system(f"backfill {bound.model._name}: {', '.join(wanted)}")
+    env = env.as_system(f"backfill {bound.model._name}: {', '.join(wanted)}")
     result = Backfilled(bound.model._name)
     for name in wanted:
         result.fields[name] = 0

@@ -56,6 +56,7 @@ async def recompute(
 ) -> Recomputed:
     """Compute fields of all records that match; see ``App.recompute``."""
     model, env = bound.model._name, current_env()
+    bound.need_system(env, "recompute")
     stored_by_class = _stored_by_class(bound)
     stored = list(dict.fromkeys(name for own in stored_by_class.values() for name in own))
     wanted = stored if names is None else list(dict.fromkeys(names))

@@ -425,9 +425,14 @@ async def remove_orphans(
 
     Returns:
         The number of files that were deleted.
+
+    Raises:
+        AccessDenied: Access rules restrict the model, and not ``system`` calls it.
     """
-    app = current_env().app
+    env = current_env()
+    app = env.app
     bound = app.bind(model)
+    bound.need_system(env, "remove_orphans")
     moment = clock() - older_than
     deleted = 0
     for field in file_fields(bound.schema.fields):

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from earnorm.kernel.environment import Env
 
 _NOTES: Final = made_by("locking")
-_REASON: Final = "lock: what a condition about other records looks at"
 
 
 async def hold(bound: BoundModel, domain: Domain, pks: Iterable[Any], env: Env) -> None:
@@ -40,7 +39,7 @@ async def hold(bound: BoundModel, domain: Domain, pks: Iterable[Any], env: Env) 
         bound: The model of the records.
         domain: The domain.
         pks: The ids of the records; those that do not exist are passed over.
-        env: The Env, with the running transaction.
+        env: The Env, with the running transaction. Its principal must have the right to lock them.
 
     Raises:
         NotSupported: No transaction is running.
@@ -51,7 +50,7 @@ async def hold(bound: BoundModel, domain: Domain, pks: Iterable[Any], env: Env) 
             f"{bound.model._name}: what a condition about other records looks at is held until the end "
             f"of a transaction, and none is running"
         )
-    await _hold(bound, domain, list(pks), env.as_system(_REASON))
+    await _hold(bound, domain, list(pks), env)
 
 
 async def _hold(bound: BoundModel, domain: Domain, pks: Sequence[Any], env: Env) -> None:

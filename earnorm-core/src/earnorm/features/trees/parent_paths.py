@@ -159,11 +159,13 @@ async def rebuild_parent_paths(model: type[BaseModel]) -> int:
     Call it after the model gets ``_parent_store``, or after a write without the App.
 
     Raises:
+        AccessDenied: Access rules restrict the model, and not ``system`` calls it.
         ConfigurationError: The model keeps no paths.
         ValidationError: The parents form a cycle.
     """
     env = current_env()
     bound = env.app.bind(model)
+    bound.need_system(env, "rebuild_parent_paths")
     if not bound.model._parent_store:
         raise ConfigurationError(f"{bound.model._name} keeps no paths: _parent_store = True")
     bound, env = tree_of(bound), env.as_system(REASON)
