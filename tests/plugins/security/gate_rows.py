@@ -185,6 +185,7 @@ GATED: Final[Mapping[str, Call]] = {
     "Query.to_pandas": lambda w: w.query.to_pandas(),
     "Query.to_polars": lambda w: w.query.to_polars(),
     "Query.update": lambda w: w.query.update({"size": 2}),
+    "Query.why": lambda w: Shelf.search([("id", "=", w.record.id)]).why("write"),
     "Query.__aiter__": lambda w: _streamed(w.query),
     "Query.__await__": lambda w: w.query,
     "earnorm.rebuild_parent_paths": lambda w: rebuild_parent_paths(Shelf),

@@ -16,6 +16,7 @@ from earnorm.concerns import Concerns
 from earnorm.domain import Condition, Domain, Operator, Schema, to_filter
 from earnorm.domain.ids import ids_of, split_ids
 from earnorm.exceptions import (
+    AccessDenied,
     BatchDuplicateKey,
     BatchRefused,
     DuplicateKey,
