@@ -12,20 +12,17 @@ from earnorm import (
     App,
     BaseModel,
     DateTime,
-    Decimal,
     Dict,
     DuplicateKey,
     Embedded,
     EmbeddedModel,
     Enum,
-    Float,
     Int,
     List,
     Many2many,
     Many2one,
     One2many,
     Reference,
-    Selection,
     Sequence,
     Set,
     String,
@@ -416,82 +413,3 @@ OF_MODELS += ("_read_concern", "_write_concern", "_read_preference")
 def test_an_embedded_model_takes_no_option_of_a_model(name: str) -> None:
     with pytest.raises(TypeError, match=rf"Wrong\.{name}: the option belongs to a model"):
         a_class("Wrong", EmbeddedModel, {name: "x"})
-
-
-BOUNDS: dict[str, tuple[Callable[[], Any], Any, Any]] = {
-    # a field with one bound, a value that keeps it and one that does not
-    "choices of texts": (lambda: String(choices=["a", "b"]), "a", "c"),
-    "choices of numbers": (lambda: Int(choices=[1, 2]), 1, 3),
-    "selection": (lambda: Selection(["a", "b"]), "a", "c"),
-    "min_value": (lambda: Int(min_value=3), 3, 2),
-    "max_value": (lambda: Int(max_value=3), 3, 4),
-    "min_value of a float": (lambda: Float(min_value=0.5), 0.5, 0.25),
-    "max_value of a decimal": (lambda: Decimal(max_value=3), 3, 4),
-    "max_digits": (lambda: Decimal(max_digits=3), "1.25", "12.345"),
-    "decimal_places": (lambda: Decimal(decimal_places=1), "1.5", "1.25"),
-    "min_length": (lambda: String(min_length=2), "ab", "a"),
-    "max_length": (lambda: String(max_length=2), "ab", "abc"),
-    "pattern": (lambda: String(pattern="a.*"), "ab", "ba"),
-    "min_length of a list": (lambda: List(Int(), min_length=2), [1, 2], [1]),
-    "max_length of a list": (lambda: List(Int(), max_length=2), [1, 2], [1, 2, 3]),
-    "min_length of a set": (lambda: Set(Int(), min_length=2), [1, 2], [1]),
-    "max_length of a set": (lambda: Set(Int(), max_length=2), [1, 2], [1, 2, 3]),
-    "the bound of an item": (lambda: List(Int(max_value=3)), [3], [3, 4]),
-    "the bound of a value": (lambda: Dict(Int(max_value=3)), {"k": 3}, {"k": 4}),
-    "the bound of an inner field": (
-        lambda: Embedded(embedded(g=Int(max_value=3))),
-        {"g": 3},
-        {"g": 4},
-    ),
-}
-
-
-@pytest.mark.parametrize("place", [*PLACES, "_id"])
-@pytest.mark.parametrize("bound", BOUNDS)
-async def test_a_bound_is_kept_on_every_way_at_every_place(
-    memory_app: App, bound: str, place: str
-) -> None:
-    make, good, bad = BOUNDS[bound]
-    name = f"{bound} {place}".replace(" ", "_")
-    if place == "_id":
-        if type(make()).__name__ in ("List", "Set", "Dict", "Embedded", "Decimal"):
-            with pytest.raises(TypeError, match="the id of a record cannot be of kind"):
-                with_id(name, make())
-            return
-        keyed = with_id(name, make())
-        assert (await keyed.create({"_id": good})).is_stored
-        for way in (
-            lambda: keyed.create({"_id": bad}),
-            lambda: keyed.upsert({"_id": bad}, on="_id"),
-        ):
-            with pytest.raises(ValidationError):
-                await way()
-        assert await keyed.count() == 1
-        return
-    try:
-        field = PLACES[place][0](make())
-    except TypeError:
-        assert place == "set" and type(make()).__name__ in ("List", "Set", "Dict", "Embedded")
-        return
-    wrap = PLACES[place][1]
-    attributes = {"_name": f"law.bound.{name}", "key": Int(unique=True), "f": field}
-    model = a_class(f"Bound_{name}", BaseModel, attributes)
-    record = await model.create({"key": 1, "f": wrap(good)})
-    before = await model.get(record.pk)
-
-    async def assigned() -> None:
-        record.f = wrap(bad)
-        await record.save()
-
-    for way in (
-        lambda: model.create({"f": wrap(bad)}),
-        lambda: record.write({"f": wrap(bad)}),
-        lambda: model.write_many({record.id: {"f": wrap(bad)}}),
-        lambda: model.search().update({"f": wrap(bad)}),
-        lambda: model.upsert({"key": 1, "f": wrap(bad)}, on="key"),
-        assigned,
-    ):
-        with pytest.raises(ValidationError):
-            await way()
-    assert (await model.get(record.pk))._stored() == before._stored()
-    assert await model.count() == 1

@@ -40,6 +40,7 @@ from bson import Code, DBRef, Regex
 
 from earnorm.domain.bson_order import key
 from earnorm.exceptions import EarnORMError, ErrorDetail, UnreadableDocument
+from earnorm.fields.choices import AmongChoices
 from earnorm.fields.expressions import Expressions, FieldPath
 from earnorm.fields.json_forms import json_form
 from earnorm.fields.record_ids import id_operand
@@ -457,6 +458,11 @@ class Field(Expressions[V], Generic[V, N]):
         return {}
 
     @property
+    def keeps_texts(self) -> bool:
+        """True if every text is a value and is stored as it was given, so that choices alone decide."""
+        return False
+
+    @property
     def parts(self) -> Mapping[str, Field[Any, Any]]:
         """The fields inside a stored value, by their names in a condition's path."""
         return NO_PARTS
@@ -493,9 +499,11 @@ class Field(Expressions[V], Generic[V, N]):
     def _limited(self, kind: Any) -> Any:
         if not self.choices:
             return kind
-        # A Literal takes only these types; its error message names the choices.
-        if all(type(choice) in (str, int, bool, bytes) for choice in self.choices):
+        if self.keeps_texts:
             return Literal[self.choices]
+        # A literal takes only these types; its error message names the choices.
+        if all(type(choice) in (str, int, bool, bytes) for choice in self.choices):
+            return Annotated[kind, AmongChoices(self.choices)]
         return Annotated[kind, pydantic.AfterValidator(self._chosen)]
 
     def stored_schema(self, *, nullable: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from earnorm.fields.choices import convert_choices
 from earnorm.fields.places import Place, is_array, places
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def check_options(
                 f"is filled in when a record is stored: the copy gets its own"
             )
     for place in places(fields):
+        _convert_choices(owner, place)
         if place.unreachable:
             _check_unreachable(owner, place)
         elif place.lists:
@@ -95,6 +97,17 @@ def check_field_inside(owner: str, field: Field[Any, Any]) -> None:
             f"{owner}.{field.name}: readonly= cannot be kept inside an embedded object, which a record "
             f"may replace; give it to the field that holds the object"
         )
+
+
+def _convert_choices(owner: str, place: Place) -> None:
+    """Convert the choices of a field once, by the field itself."""
+    field = place.field
+    if field.choices and field.choices is not vars(field).get("_converted"):
+        try:
+            convert_choices(field)
+        except ValueError as error:
+            raise TypeError(f"{_shown(owner, place)}: choices= cannot be kept: {error}") from None
+        field._converted = field.choices
 
 
 def _check_hash(owner: str, field: Field[Any, Any]) -> None:

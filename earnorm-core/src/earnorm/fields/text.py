@@ -108,11 +108,22 @@ class String(Field[str, N]):
         """
         return _CASES[self.case](text.strip() if self.strip else text)
 
+    @property
+    def keeps_texts(self) -> bool:
+        is_own = type(self).annotation is String.annotation
+        return is_own and self._is_unbounded and not self._normalises
+
+    @property
+    def _is_unbounded(self) -> bool:
+        return self.min_length is self.max_length is self.pattern is None
+
+    @property
+    def _normalises(self) -> bool:
+        return bool(self.strip or self.case or type(self).normal is not String.normal)
+
     def annotation(self) -> Any:
-        plain = self.min_length is self.max_length is self.pattern is None
-        normalises = self.strip or self.case or type(self).normal is not String.normal
         parts: list[Any] = [str, _Storable]
-        if not plain:
+        if not self._is_unbounded:
             parts.append(
                 pydantic.StringConstraints(
                     min_length=self.min_length,
@@ -122,7 +133,7 @@ class String(Field[str, N]):
             )
         if self.json_format:
             parts.append(pydantic.Field(json_schema_extra={"format": self.json_format}))
-        if normalises:
+        if self._normalises:
             parts.append(pydantic.BeforeValidator(self._normalised))
         return Annotated[tuple(parts)]
 
