@@ -236,6 +236,31 @@ async def test_awaiting_an_empty_link_loads_those_of_its_siblings(commands: Comm
     assert full.label_ids.mapped("name") == ["x"] and len(commands.named("find")) == 1
 
 
+@pytest.mark.parametrize("only", [None, ["title"]])
+async def test_links_that_are_read_again_are_loaded_again_together(
+    commands: Commands, only: list[str] | None
+) -> None:
+    labels = await Label.create([{"name": "a"}, {"name": "b"}])
+    await Page.create([{"title": n.name, "main_id": n, "label_ids": [n]} for n in labels])
+    pages = await Page.search(order="title", only=only)
+    if not only:
+        await pages[0].main_id  # type: ignore[misc] # it has one
+        await pages[0].label_ids
+    for label in await Label.search():
+        await label.write({"name": label.name.upper()})  # type: ignore[union-attr] # it has one
+    await pages.refresh("main_id", "label_ids")
+    for page in pages:
+        with pytest.raises(FieldNotLoaded):
+            _ = page.main_id.name  # type: ignore[union-attr] # it has one
+        with pytest.raises(FieldNotLoaded):
+            len(page.label_ids)
+    commands.clear()
+    await pages[0].main_id  # type: ignore[misc] # it has one
+    await pages[0].label_ids
+    assert pages.mapped("main_id.name") == pages.mapped("label_ids.name") == ["A", "B"]
+    assert len(commands.named("find")) == 2  # one for each relation, whatever the records
+
+
 @pytest.mark.parametrize("labels", [{}, {"labels": None}, {"labels": []}])
 @pytest.mark.parametrize("only", [None, ["title"]])
 async def test_links_are_shown_whatever_was_there_before(

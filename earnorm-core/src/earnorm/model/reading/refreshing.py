@@ -61,13 +61,17 @@ async def refresh(
     if missing:
         raise NotFound(f"{model._name}: {missing} of {len(records)} records do not exist any more")
     if fields is not None:
+        states: dict[Fetch, tuple[Fetch, list[Any]]] = {}
         for held_of_part, documents_of_part in zip(parts(held), parts(found), strict=True):
             older: list[Any] = [before.structure for before in held_of_part]
             touch_older(older)
             for before, document in zip(held_of_part, documents_of_part, strict=True):
-                _take(bound, before, document, fields)
+                _take(bound, before, document, fields, states)
             if held_of_part is not held:
                 await pause()
+        if bound.schema.relations or bound.classes:
+            for state, members in states.values():
+                state.hold(members)
         return
     fetch = Fetch(env.app, bound.shown(env))
     fetch.is_mixed = bound.classes is not None
@@ -93,9 +97,21 @@ def _checked(model: type[BaseModel], names: Sequence[str]) -> list[str] | None:
 
 
 def _take(
-    bound: BoundModel, before: Snapshot, document: dict[str, Any], names: Sequence[str]
+    bound: BoundModel,
+    before: Snapshot,
+    document: dict[str, Any],
+    names: Sequence[str],
+    states: dict[Fetch, tuple[Fetch, list[Any]]],
 ) -> None:
-    """Give a record the values of some fields, which are loaded from now on."""
+    """Give a record the values of some fields, which are loaded from now on.
+
+    Args:
+        bound: The model.
+        before: The record, as it was before it was read.
+        document: What was read.
+        names: The fields.
+        states: New loading states by the old ones, with their records; what is missing is added.
+    """
     record: Any = before.structure
     schema = type(record)._schema
     state = schema.state(document)
@@ -104,9 +120,16 @@ def _take(
         for name in names:
             schema.derived.changed(record, name)
     fetch: Fetch = record._fetch
-    if not all(map(fetch.has, names)):
-        loaded = (fetch.loaded or frozenset()).union(names)
-        wider = Fetch(bound.app, loaded)
-        wider.seen_in = fetch.seen_in  # the other fields are as stale as before
-        wider.parts = {name: part for name, part in fetch.parts.items() if name not in names}
-        set_fetch(record, wider)
+    # The records at the other end of a link may have changed, too: they are not loaded any more.
+    are_links = any(field.name in names for field in schema.relations)
+    if are_links or not all(map(fetch.has, names)):
+        if fetch not in states:
+            loaded = None if fetch.loaded is None else fetch.loaded.union(names)
+            new = Fetch(bound.app, loaded)
+            new.is_mixed = fetch.is_mixed
+            new.seen_in = fetch.seen_in  # the other fields are as stale as before
+            new.parts = {name: part for name, part in fetch.parts.items() if name not in names}
+            states[fetch] = new, []
+        state, members = states[fetch]
+        set_fetch(record, state)
+        members.append(record)
