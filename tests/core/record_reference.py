@@ -231,11 +231,9 @@ class Record:
         self.settle(())
 
     def delete(self) -> int:
-        if not self.is_stale and self.pk not in self.store.of(self.kind):
-            return 0
-        self.may_write()
-        del self.store.of(self.kind)[self.pk]
-        return 1
+        if self.is_stale or self.pk in self.store.of(self.kind):
+            self.may_write()
+        return int(self.store.of(self.kind).pop(self.pk, None) is not None)
 
     def twin(self) -> Record:
         """What pickle gives: the same record, in other objects."""

@@ -67,6 +67,7 @@ async def test_anything_but_a_function_is_refused() -> None:
     async with App("mongomock://", database="hiding", plugins=[Wrong()]):
         draft = await Draft.create({})
         with pytest.raises(
-            PluginError, match=r"plugin 'wrong'.*hides_records.*a plain function, or None"
+            PluginError,
+            match=r"plugin 'wrong'.*hides_records.*a plain function of \(env\), or None",
         ):
             await Comment.create({"draft_id": draft})
