@@ -3,35 +3,29 @@ reaches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from earnorm import (
     AccessDenied,
     App,
     BaseModel,
-    ConfigurationError,
     Domain,
-    DomainError,
-    EarnORMError,
     Env,
-    PluginError,
 )
-from earnorm.plugin import PURPOSE, Bounded, ModelView, Operation, Reason, Verdict, because
+from earnorm.plugin import PURPOSE, ModelView, Operation, Reason, Verdict, because
 from earnorm_security.declarations import (
     EVERYBODY,
     READING_RIGHTS,
-    RECORD_RIGHTS,
     RIGHTS,
-    Access,
     Right,
     Rule,
-    RuleDomain,
 )
 from earnorm_security.field_rights import FieldPolicy
+from earnorm_security.reading import domain_of, joined, listed, paths_of, read_access, read_rules
 from earnorm_security.roles import NO_ROLES, Roles
+from earnorm_security.rule_domains import RuleDomains
 from earnorm_security.settings import SecuritySettings
-from earnorm_security.variables import Template
 
 RIGHT_OF: Final[dict[str, Right]] = {
     "search": "read",
@@ -46,8 +40,6 @@ RIGHT_OF: Final[dict[str, Right]] = {
 _REFERRED: Final = "security: the records that a rule refers to"
 _OF_THE_SERVER: Final = frozenset({"text", "near", "within"})
 """The operators that need an index, or whose borders memory may draw otherwise than the database."""
-
-T = TypeVar("T")
 
 Known: TypeAlias = "dict[tuple[type[BaseModel], str], Domain]"
 """The domains of rules that are known for a principal, by the rules' models and names."""
@@ -88,22 +80,21 @@ class Policy:
         self._name = view.name
         self._shares_collection = app.bind(model).classes is not None
         # The declarations of an extension are added to those of the model.
-        access = _joined(view.declared("_access"), settings.access.get(self._name))
+        access = joined(view.declared("_access"), settings.access.get(self._name))
         # Each class that shares a collection has its own rules; domain() adds those of its bases.
         declared = view.declared("_rules", inherited=not self._shares_collection)
-        rules = _joined(declared, settings.rules.get(self._name))
+        rules = joined(declared, settings.rules.get(self._name))
         self._is_declared = access is not None or bool(rules)
         is_open = settings.default == "open" and view.bookkeeping is None
         every = frozenset({EVERYBODY}) if is_open else NO_ROLES
         self._granted: dict[Right, frozenset[str]] = (
-            dict.fromkeys(RIGHTS, every) if access is None else self._read_access(access)
+            dict.fromkeys(RIGHTS, every) if access is None else read_access(self._name, access)
         )
-        self._templates: dict[str, Template] = {}
-        self._answers: Bounded[tuple[object, ...], Domain] = Bounded()
-        self._rules = () if rules is None else self._read_rules(app, model, rules)
+        self._rules, self._templates = ((), {}) if rules is None else read_rules(app, model, rules)
+        self._domains = RuleDomains(app, self._name, self._templates)
         self._has_collation = view.has_collation
         self.may_be_unsure = self._has_collation or not all(
-            callable(rule.domain) or self.is_sure_of(_domain(rule.domain, rule.name))
+            callable(rule.domain) or self.is_sure_of(domain_of(rule.domain, rule.name))
             for rule in self._rules
         )
         """True if memory may judge documents otherwise than the database does."""
@@ -148,7 +139,7 @@ class Policy:
     def paths_of(self, rule: Rule) -> Sequence[str] | None:
         """Return the paths that a rule looks at; None if a function makes its domain."""
         template = self._templates.get(rule.name)
-        return None if template is None else sorted(set(_paths(template.domain)))
+        return None if template is None else sorted(set(paths_of(template.domain)))
 
     def strict_domains(self, env: Env, right: Right) -> list[Domain]:
         """Return the domains of the principal's strict rules, which look at other records."""
@@ -242,7 +233,7 @@ class Policy:
         lacking = self.missing(env, right)
         if lacking is not None:
             holders = sorted(self._granted[lacking])
-            needs = f"needs the role {_listed(holders)}" if holders else "no role has it"
+            needs = f"needs the role {listed(holders)}" if holders else "no role has it"
             raise because(
                 AccessDenied(
                     f"{operation} on model {self._name!r} is denied: the right to {lacking} {needs}"
@@ -369,7 +360,7 @@ class Policy:
         roles = sorted({role for rule in permissions for role in rule.roles})
         if any(not rule.roles for rule in permissions):
             roles = []
-        for_roles = f"; its rules are for the role {_listed(roles)}" if roles else ""
+        for_roles = f"; its rules are for the role {listed(roles)}" if roles else ""
         error = AccessDenied(
             f"{operation} on model {self._name!r} is denied by its record rules "
             f"({', '.join(names)}): {detail}{for_roles}"
@@ -448,119 +439,11 @@ class Policy:
     def _domain_of(self, rule: Rule, env: Env, known: Known | None = None) -> Domain:
         """Return the domain of a rule for the principal."""
         if known is None:
-            return self._made(rule, env)
+            return self._domains.domain(rule, env)
         key = (self.model, rule.name)
         if key not in known:
-            known[key] = self._made(rule, env)
+            known[key] = self._domains.domain(rule, env)
         return known[key]
-
-    def _made(self, rule: Rule, env: Env) -> Domain:
-        template = self._templates.get(rule.name)
-        if template is not None:
-            if not template.variables:
-                return template.domain
-            values = template.values(env)
-            if values is None:
-                return Domain.FALSE  # without its values, a rule opens nothing
-            key = (rule.name, *((type(value), value) for value in values.values()))
-            return self._answer(key, lambda: template.bind(env))
-        if rule.pure:
-            context = tuple(sorted(env.context.items(), key=_first))
-            return self._answer(
-                (rule.name, env.principal, *context), lambda: self._called(rule, env)
-            )
-        return self._called(rule, env)
-
-    def _answer(self, key: tuple[object, ...], make: Callable[[], Domain]) -> Domain:
-        """Return the domain that was made for these values, or make it."""
-        try:
-            known = self._answers.get(key)
-        except TypeError:  # a list, a dict: no key
-            return make()
-        if known is None:
-            known = self._answers[key] = make()
-        return known
-
-    def _called(self, rule: Rule, env: Env) -> Domain:
-        """Return the domain that a rule's function makes."""
-        source = rule.domain
-        assert callable(source)
-        where = f"rule {rule.name!r} of model {self._name!r}"
-        try:
-            domain = _domain(source(env), where)
-        except EarnORMError:
-            raise
-        except Exception as error:
-            # This is no AccessDenied, because the rule is broken; the operation is not done.
-            raise PluginError(
-                f"{where}: its domain function raised {type(error).__name__}"
-            ) from error
-        for path in _paths(domain):
-            self._refuse_lagging(path, where)
-        return domain
-
-    def _refuse_lagging(self, path: str, where: str) -> None:
-        """Refuse a path to a value that may be older than the change it follows."""
-        lagging = self._app.may_lag(self._name, path)
-        if lagging is not None:
-            raise ConfigurationError(
-                f"{where}: its function reads {lagging}, a stored computed field that may be recomputed "
-                f"after a change, so the rule would judge by an older value; give the field "
-                f'recompute="now"'
-            )
-
-    # -- checks -------------------------------------------------------------------------------
-
-    def _read_access(self, rows: object) -> dict[Right, frozenset[str]]:
-        granted: dict[Right, set[str]] = {right: set() for right in RIGHTS}
-        for row in _items(rows, self._name, "_access", Access):
-            where = f"model {self._name!r}: Access({row.role!r})"
-            _texts([row.role], f"{where}: a role")
-            for right in RIGHTS:
-                flag: object = getattr(row, right)
-                if flag is None and right in READING_RIGHTS:
-                    flag = row.read
-                if not isinstance(flag, bool):
-                    raise ConfigurationError(f"{where}: {right} is True or False")
-                if flag:
-                    granted[right].add(row.role)
-        return {right: frozenset(roles) for right, roles in granted.items()}
-
-    def _read_rules(self, app: App, model: type[BaseModel], rules: object) -> tuple[Rule, ...]:
-        seen: set[str] = set()
-        checked = _items(rules, self._name, "_rules", Rule)
-        for rule in checked:
-            _texts([rule.name], f"model {self._name!r}: a rule's name")
-            where = f"rule {rule.name!r} of model {self._name!r}"
-            if rule.name in seen:
-                raise ConfigurationError(f"{where}: another rule of the model has this name")
-            seen.add(rule.name)
-            _texts(rule.roles, f"{where}: roles")
-            if EVERYBODY in rule.roles:
-                raise ConfigurationError(f"{where}: a rule for everybody is one without roles")
-            _texts(rule.operations, f"{where}: operations")
-            if not isinstance(rule.strict, bool):
-                raise ConfigurationError(f"{where}: strict is True or False")
-            unknown = sorted(set(rule.operations) - set(RECORD_RIGHTS))
-            if unknown or not rule.operations:
-                raise ConfigurationError(
-                    f"{where}: operations are some of {', '.join(RECORD_RIGHTS)}, not {_listed(unknown)}"
-                )
-            for option in ("restrict", "pure"):
-                if not isinstance(getattr(rule, option), bool | None):
-                    raise ConfigurationError(f"{where}: {option} is True or False")
-            if not callable(rule.domain):
-                try:
-                    template = Template(_domain(rule.domain, where))
-                    self._templates[rule.name] = template
-                    app.check(model, template.checkable())
-                    for path in _paths(template.domain):
-                        app.rely_on(self._name, path, f"{where} reads it")
-                except PluginError as error:
-                    raise ConfigurationError(str(error)) from None
-                except DomainError as error:
-                    raise ConfigurationError(f"{where}: {error}") from error
-        return checked
 
 
 def right_of(op: Operation) -> Right:
@@ -574,64 +457,3 @@ _FOR: Final[Mapping[str | None, Right]] = {right: right for right in READING_RIG
 def _decided(domain: Domain | None) -> bool | None:
     """Return what a rule says of all records: it allows them, refuses them, or decides on each."""
     return True if domain is Domain.TRUE else False if domain is Domain.FALSE else None
-
-
-def _joined(declared: object, added: Sequence[object] | None) -> object:
-    """Return a model's own declarations and those of the settings; a value of another kind as it is."""
-    if not added:
-        return declared
-    own = () if declared is None else declared
-    return (*own, *added) if isinstance(own, list | tuple) else own
-
-
-def _first(item: tuple[str, object]) -> str:
-    return item[0]
-
-
-def _domain(source: object, where: str) -> Domain:
-    # Domain(None) is always true, and a function without a return must not open the model.
-    if not isinstance(source, Domain | list | tuple | bool):
-        raise PluginError(
-            f"{where}: a domain is a list of conditions, a Domain, True or False, "
-            f"not {type(source).__name__}"
-        )
-    return Domain(cast("RuleDomain", source))
-
-
-def _paths(domain: Domain) -> Iterator[str]:
-    """Yield the paths that a domain reads, those of conditions about related records included."""
-    for condition in domain.conditions():
-        value = condition.value
-        if condition.operator in ("any", "not any") and isinstance(value, tuple):
-            for path in _paths(Domain(list(cast("tuple[object, ...]", value)))):
-                yield f"{condition.path}.{path}"
-        yield condition.path
-
-
-def _items(value: object, model: str, attribute: str, kind: type[T]) -> tuple[T, ...]:
-    if not isinstance(value, list | tuple):
-        raise ConfigurationError(
-            f"model {model!r}: {attribute} is a list of {kind.__name__}(...), "
-            f"not {type(value).__name__}"
-        )
-    checked: list[T] = []
-    for item in cast("Sequence[object]", value):
-        if not isinstance(item, kind):
-            raise ConfigurationError(
-                f"model {model!r}: {attribute} is a list of {kind.__name__}(...); "
-                f"it contains {type(item).__name__}"
-            )
-        checked.append(item)
-    return tuple(checked)
-
-
-def _texts(values: object, what: str) -> None:
-    if isinstance(values, Collection) and not isinstance(values, str | bytes):
-        names = cast("Collection[object]", values)
-        if all(isinstance(name, str) and name.strip() for name in names):
-            return
-    raise ConfigurationError(f"{what}: names are texts and not empty, in a list or tuple")
-
-
-def _listed(names: Iterable[str]) -> str:
-    return " or ".join(repr(name) for name in names) or "none"
