@@ -147,6 +147,7 @@ PUBLIC = [
     "system",
     "transaction",
     "transactional",
+    "untrusted",
     "validates",
 ]
 

@@ -6,15 +6,18 @@ import pytest
 
 from earnorm import (
     AccessDenied,
+    Count,
     Domain,
     Int,
     Many2one,
     Principal,
     String,
     Sum,
+    ValidationError,
     act_as,
     models,
     system,
+    untrusted,
 )
 from earnorm_security import Rule, user
 
@@ -96,3 +99,98 @@ async def test_writes_reach_what_the_principal_may_change(things):
         await Thing.search(sent(["size", ">", 0])).update({"owner": "bob"})
     assert await Thing.search(sent()).delete() == 2
     assert (await Thing.search()).mapped("owner") == ["ann"]
+
+
+async def test_a_write_checks_the_links_that_it_sets_as_the_principal(things):
+    with act_as(Principal("root")), system(reason="look"):
+        ann, eve = await Owner.search(order="name")
+    query = Thing.search(sent(["size", "=", 3]))
+    with pytest.raises(ValidationError, match="owner_id"):
+        await query.update({"owner_id": ann})
+    assert await query.update({"owner_id": eve}) == 1
+
+
+async def test_a_pipeline_joins_what_the_principal_sees(things):
+    for stage in (
+        {
+            "$lookup": {
+                "from": "sent.owner",
+                "localField": "owner_id",
+                "foreignField": "_id",
+                "as": "x",
+            }
+        },
+        {"$unionWith": {"coll": "sent.owner"}},
+    ):
+        rows = await Thing.search(sent()).aggregate([stage, {"$match": {"x": {"$ne": []}}}])
+        streamed = [row async for row in Thing.search(sent()).aggregate([stage])]
+        assert "ann" not in str(rows) + str(streamed) and "eve" in str(rows) + str(streamed)
+
+
+NAMES = ["owner", "size", "owner_id"]
+MARKED = {
+    "order": lambda: Thing.search(order=untrusted.order("size", fields=NAMES)),
+    "no order": lambda: Thing.search().order(untrusted.order("", fields=NAMES)),
+    "two orders": lambda: Thing.search().order("owner", untrusted.order("size", fields=NAMES)),
+    "a listed order": lambda: Thing.search(order=["owner", untrusted.order("size", fields=NAMES)]),
+    "only": lambda: Thing.search(only=untrusted.fields("size", fields=NAMES)),
+    "only, and the same": lambda: Thing.search().only(
+        "size", *untrusted.fields(["size"], fields=NAMES)
+    ),
+    "prefetch": lambda: Thing.search(prefetch=untrusted.fields("owner_id", fields=NAMES)),
+    "prefetch()": lambda: Thing.search().prefetch(*untrusted.fields("owner_id", fields=NAMES)),
+}
+
+
+@pytest.mark.parametrize("query", MARKED.values(), ids=MARKED)
+async def test_an_order_and_names_of_a_client_have_the_principals_rights(things, query):
+    query = query()
+    assert sorted((await query).mapped("size")) == [2, 3]
+    assert sorted([thing.size async for thing in query.limit(5)]) == [2, 3]
+    assert await query.count() == 2 and (await query.page()).total == 2
+    assert len(await query.where([("size", ">", 0)]).to_dict()) == 2
+    assert (await query.group("owner", total=Sum("size")))[0]["total"] == 5
+    assert len(await query.aggregate([])) == 2
+
+
+async def test_an_export_of_what_a_client_names_has_the_principals_rights(things):
+    names = untrusted.fields("size", fields=NAMES)
+    assert len(await Thing.search().to_dict(include=["size"])) == 3
+    assert [row["size"] for row in await Thing.search(order="size").to_dict(include=names)] == [
+        2,
+        3,
+    ]
+    assert "1" not in await Thing.search().to_json(include=names)
+
+
+async def test_a_cursor_of_a_client_has_the_principals_rights(things):
+    query = Thing.search(order="size")
+    for nothing in (None, ""):
+        first = await query.paginate(1, after=untrusted.cursor(nothing))
+        assert first.records.mapped("size") == [2]
+    second = await query.paginate(1, after=untrusted.cursor(first.next))
+    assert second.records.mapped("size") == [3] and second.next is None
+    back = await query.paginate(5, before=untrusted.cursor(second.previous))
+    assert back.records.mapped("size") == [2] and back.previous is None
+    with pytest.raises(ValidationError):
+        await query.paginate(1, after=untrusted.cursor("bm9uZQ"))
+
+
+async def test_a_group_of_a_client_has_the_principals_rights(things):
+    asked = untrusted.group({"aggregates": {"n": "count"}}, keys=["owner"])
+    assert await Thing.search().group(asked) == [{"n": 2}]
+    asked = untrusted.group({"keys": ["owner"]}, keys=["owner"])
+    assert await Thing.search().group(asked) == [{"owner": "eve"}]
+    for marked in (
+        Thing.search().group("owner", having=Domain.untrusted([], fields=["n"]), n=Count()),
+        Thing.search().group("owner", order=untrusted.order("n", fields=["n"]), n=Count()),
+        Thing.search().group(*untrusted.fields("owner", fields=NAMES), n=Count()),
+    ):
+        assert await marked == [{"owner": "eve", "n": 2}]
+    with pytest.raises(ValidationError, match="nothing beside"):
+        await Thing.search().group(asked, n=Count())
+
+
+async def test_watching_shows_what_the_principal_sees(things):
+    async with Thing.watch(sent()) as changes:
+        assert not changes._env.system

@@ -392,6 +392,11 @@ def marked(kind: type[_Combination], children: Iterable[Domain]) -> Domain:
     return made
 
 
+def by_client(domain: Domain) -> Domain:
+    """Return the same domain with the mark of what a client has sent."""
+    return domain if domain.is_untrusted else marked(And, (domain,))
+
+
 def condition(path: str, operator: str, value: object) -> Domain:
     """Make one condition, as a field's ``>``, ``in_()`` and ``like()`` do.
 

@@ -362,8 +362,9 @@ class App:
             self.admit(op)
         env = op.env
         if env.system and op.domain.is_untrusted and op.origin == PROGRAM:
-            env = env.as_principal()
-            op = op.replace(env=env)
+            # What the layers ask for belongs to the operation, and has the same rights.
+            with use_env(env.as_principal()) as acting:
+                return await self.execute(op.replace(env=acting), watch)
         key, outer = object(), UNIT.get()
         bound = self._bound.get(op.model) or self.catalog.bind(op.model, key)
         self._at_work[key] = current_task(loop)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
+from earnorm.domain.ast import by_client
+from earnorm.domain.client_text import ClientOrder, ClientText
 from earnorm.domain.values import shorten
 from earnorm.exceptions import DomainError, NotSupported, nearest
 from earnorm.fields.relational import Relation
@@ -80,11 +82,15 @@ class Query(Generic[M]):
         self._limit = 0 if limit in _ALL else checked_size("limit", limit)
         self._offset = 0 if offset in _ALL else checked_size("offset", offset)
         self._only: frozenset[str] | None = None
+        is_client = type(self._order) is ClientOrder
         if only is not None:
-            self._only, self._only_inside = _wanted(only)
+            self._only, self._only_inside, are_clients = _wanted(only)
+            is_client = is_client or are_clients
         self._prefetch: tuple[Wanted, ...] = (
             tuple(prefetch) if type(prefetch) in _LISTS else _paths(prefetch)
         )
+        if is_client or ClientText in map(type, self._prefetch):
+            self._domain = by_client(domain)
         self._timeout = None if timeout is None else checked_seconds("timeout", timeout)
         self._concerns = concerns
         self._request: Request | None = None
@@ -95,6 +101,10 @@ class Query(Generic[M]):
         # This takes a fifth of the time of copy.copy(), which looks up the class's copy methods.
         new.__dict__.update(self.__dict__, **changes)
         return new
+
+    def _by_client(self, is_client: bool = True) -> Self:
+        """Return a query with the principal's rights, if a client has sent a part of it."""
+        return self._with(_domain=by_client(self._domain)) if is_client else self
 
     # -- shaping ------------------------------------------------------------------------------
 
@@ -111,7 +121,8 @@ class Query(Generic[M]):
 
         It replaces the model's default order (``_order``); ``order()`` means none.
         """
-        return self._with(_order=parse_order(*order))
+        parsed = parse_order(*order)
+        return self._with(_order=parsed)._by_client(type(parsed) is ClientOrder)
 
     def limit(self, limit: int) -> Self:
         """Return at most this number of records; 0 means all."""
@@ -127,8 +138,8 @@ class Query(Generic[M]):
         A path fetches only that field of an embedded object, or of each object in a list:
         ``only("name", "address.city", "lines.qty")``.
         """
-        names, inside = _wanted(fields, 'names: only("name", "age")')
-        return self._with(_only=names, _only_inside=inside)
+        names, inside, is_client = _wanted(fields, 'names: only("name", "age")')
+        return self._with(_only=names, _only_inside=inside)._by_client(is_client)
 
     def prefetch(self, *paths: str, limit: int = 0, order: Order = None) -> Self:
         """Load relations with the records: ``prefetch("author_id", "comment_ids.author_id")``.
@@ -143,12 +154,15 @@ class Query(Generic[M]):
             DomainError: No such relation; a limit or an order of a relation to one record.
         """
         wanted: tuple[Wanted, ...] = paths
+        is_client = ClientText in map(type, paths)
         if limit or order:
             from earnorm.model.relations.windows import Window
 
-            window = Window(checked_size("limit", limit), parse_order(order))
+            parsed = parse_order(order)
+            is_client = is_client or type(parsed) is ClientOrder
+            window = Window(checked_size("limit", limit), parsed)
             wanted = tuple([(path, window) for path in paths])
-        return self._with(_prefetch=(*self._prefetch, *wanted))
+        return self._with(_prefetch=(*self._prefetch, *wanted))._by_client(is_client)
 
     def timeout(self, seconds: float) -> Self:
         """Limit the time of the query, in seconds; for a stream, the time of each batch.
@@ -372,7 +386,8 @@ class Query(Generic[M]):
         Args:
             *keys: Field paths, or buckets of dates: ``"created_at:month"`` (year, quarter, month,
                 week, day, hour). Without keys, all records that match make one row. A record counts
-                once for each item of a list that a key leads through.
+                once for each item of a list that a key leads through. What ``untrusted.group()``
+                has read stands for all arguments.
             having: A domain over the result names: ``[("total", ">", 100)]``.
             order: Result names, ``"-total"``; rows that are equal in it are ordered by the keys.
             limit: The most rows to return; 0 means all.
@@ -462,7 +477,12 @@ class Query(Generic[M]):
         Raises:
             ValidationError: A value is not valid; nothing is written.
         """
-        _, op = self._operation("write", current_env())
+        env = current_env()
+        acting = self._reader(env)
+        if acting is not env:
+            with use_env(acting):  # the values and links are checked for it
+                return await self.update(values)
+        _, op = self._operation("write", env)
         self._refuse_window("update")
         return await writing.records.update(op, values)
 
@@ -553,11 +573,12 @@ def concerns_of(**concern: object) -> Concerns | None:
 
 def _wanted(
     fields: Iterable[str], example: str = '"name" or ["name", "age"]'
-) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of ``only()``, and its paths into embedded objects."""
-    names = frozenset(texts("only", fields, example))
+) -> tuple[frozenset[str], frozenset[str], bool]:
+    """Return the names of ``only()``, its paths into embedded objects, and if a client sent one."""
+    listed = texts("only", fields, example)
+    names = frozenset(listed)
     inside = frozenset(name for name in names if "." in name)
-    return names - inside | {"_id"}, inside
+    return names - inside | {"_id"}, inside, ClientText in map(type, listed)
 
 
 def _paths(paths: Iterable[str]) -> tuple[str, ...]:

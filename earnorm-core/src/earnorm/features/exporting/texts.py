@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from earnorm.domain.client_text import ClientText
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.model.reading.in_parts import in_parts
 
@@ -21,7 +22,7 @@ async def dicts_of(
     need_feature("exporting", "to_dict()")
     names = {"include": _listed(include), "exclude": _listed(exclude)}
     rows: list[dict[str, Any]] = []
-    async for part in in_parts(await query):
+    async for part in in_parts(await query._by_client(_are_clients(names.values()))):
         rows += part.to_dict(depth=depth, **names)
     return rows
 
@@ -31,10 +32,15 @@ async def json_of(query: Query[Any], depth: int, include: Names, exclude: Names)
     need_feature("exporting", "to_json()")
     names = {"include": _listed(include), "exclude": _listed(exclude)}
     texts: list[str] = []
-    async for part in in_parts(await query):
+    async for part in in_parts(await query._by_client(_are_clients(names.values()))):
         if part:
             texts.append(part.to_json(depth=depth, **names)[1:-1])  # without its brackets
     return f"[{','.join(texts)}]"
+
+
+def _are_clients(names: Iterable[Names]) -> bool:
+    """Return whether a client has sent a name."""
+    return any(ClientText in (type(listed), *map(type, listed or ())) for listed in names)
 
 
 def _listed(names: Names) -> Names:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from zoneinfo import ZoneInfo
 
 from earnorm.domain import Domain, DomainSource, Operator, matcher, to_filter
+from earnorm.domain.client_text import ClientOrder, ClientText
 from earnorm.domain.schema import Path
 from earnorm.exceptions import DomainError, ErrorDetail, ValidationError, nearest
 from earnorm.features.grouping.aggregation import Aggregate, Count, PathLike, Stats, path_of
+from earnorm.features.grouping.client_groups import ClientGroup
 from earnorm.fields.structured import List
 from earnorm.fields.temporal import Date, DateTime
 from earnorm.fields.zones import time_zone
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
     from earnorm.model.query import Query
     from earnorm.model.schema import Schema
 
-GroupKey = PathLike | Mapping[str, PathLike]
-"""``"city"``, ``"created_at:month"``, ``Sale.city``, or ``{"month": "created_at:month"}``."""
+GroupKey = PathLike | Mapping[str, PathLike] | ClientGroup
+"""``"city"``, ``"created_at:month"``, ``Sale.city``, or ``{"month": "created_at:month"}``; instead of
+all arguments, what ``untrusted.group()`` has read."""
 
 UNITS = ("year", "quarter", "month", "week", "day", "hour")
 
@@ -299,6 +302,17 @@ async def group(
 ) -> list[dict[str, Any]]:
     """Group the records of a query; see ``Query.group``."""
     need_feature("grouping", "group()")
+    if ClientGroup in map(type, keys):
+        if len(keys) > 1 or aggregates or having is not None or order or limit:
+            raise _error("group", "takes nothing beside what untrusted.group() has read")
+        keys, aggregates, having, order, limit = cast(ClientGroup, keys[0])
+        query = query._by_client()
+    elif (
+        ClientText in map(type, keys)
+        or Domain(having).is_untrusted
+        or type(parse_order(order)) is ClientOrder
+    ):
+        query = query._by_client()
     env = current_env()
     across = Across(env.app.bind(query._model))
     bound, op = query._operation("group", env, across=across)

@@ -30,7 +30,7 @@ from earnorm.features.grouping.joining import has_risk, joined, with_barriers
 from earnorm.features.grouping.probing import refuse_risk
 from earnorm.features.grouping.vocabulary import STAGES
 from earnorm.kernel.contract.left_out import need_feature
-from earnorm.kernel.environment import current_env, refuse_other_actor
+from earnorm.kernel.environment import current_env, refuse_other_actor, use_env
 from earnorm.kernel.operations import PURPOSE, REQUEST, Operation, made_by
 from earnorm.kernel.serving.requests import PipelineCapture, Stream
 from earnorm.kernel.serving.searches import JOIN, Join, Sight, Stages
@@ -91,7 +91,9 @@ class Aggregation:
     async def _operation(self) -> Operation:
         env = current_env()
         _, op = self._query._operation("group", env)
-        stages = await compiled(env, op.model, self._pipeline)
+        acting = self._query._reader(env)
+        with use_env(acting):  # the models that it joins are seen by the same one
+            stages = await compiled(acting, op.model, self._pipeline)
         op = op.replace(options=op.options.replace(pipeline=tuple(stages)))
         join: Join = partial(_joined, stages)
         return op.with_note(JOIN, join)
@@ -105,7 +107,7 @@ class Aggregation:
             rows: list[dict[str, Any]] = await op.env.app.execute(op)
             return rows
         except ValidationError as error:
-            located = self._located(error, op.env)
+            located = self._located(error, self._query._reader(op.env))
         raise located
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
@@ -119,7 +121,7 @@ class Aggregation:
                     yield row
                 refuse_other_actor(op.env)
         except ValidationError as error:
-            located = self._located(error, op.env)
+            located = self._located(error, self._query._reader(op.env))
         finally:
             await stream.close()
         if located is not None:

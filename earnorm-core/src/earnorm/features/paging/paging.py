@@ -12,6 +12,7 @@ from bson.errors import BSONError
 
 from earnorm.backends.bson_form import from_bson, to_bson
 from earnorm.domain import Domain, condition
+from earnorm.domain.client_text import ClientText
 from earnorm.domain.keyset import AFTER, BEFORE, BESIDE
 from earnorm.domain.values import PLAIN_STORED
 from earnorm.exceptions import AccessDenied, ValidationError
@@ -250,6 +251,9 @@ async def cursor_page(
     if after is not None and before is not None:
         refuse("after", "paginate() takes a cursor after or before, not both")
     query._refuse_window("paginate")
+    if ClientText in (type(after), type(before)):
+        # A client that has sent no cursor has asked for the first page.
+        query, after, before = query._by_client(), after or None, before or None
     bound, op = query._operation("search", current_env())
     keyset = Keyset(
         bound.schema, query._order if query._order is not None else bound.schema.default_order

@@ -192,6 +192,8 @@ class Watch(Generic[M]):
             # The stream can last longer than the block of a session, so it does not use the
             # session.
             self._env = env.replace(_session=None)
+            if self._domain.is_untrusted:
+                self._env = self._env.as_principal()
         bound, _, self._filter = await self._allowed()
         self._outdated = False
         in_flight = self._env.app.in_flight

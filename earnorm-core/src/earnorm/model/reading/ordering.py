@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from earnorm.domain.client_text import ClientOrder, ClientText
 from earnorm.domain.values import shorten
 from earnorm.exceptions import ConfigurationError, DomainError, ValidationError
 
@@ -26,12 +27,14 @@ _MOST_SECONDS: Final = 2_147_483
 def parse_order(*order: Order) -> tuple[tuple[str, int], ...]:
     """Return paths with 1 (ascending) or -1, in their order.
 
-    The first mention of a path decides; in a driver, the last one would.
+    The first mention of a path decides; in a driver, the last one would. The result is a
+    :class:`ClientOrder` if a client has sent a part.
 
     Raises:
         ValidationError: It is no text, nor a list of texts.
     """
     directions: dict[str, int] = {}
+    is_client = False
     for one_order in order:
         if isinstance(one_order, Set):
             refuse("order", f"takes {_ORDERS}; a set has no order")
@@ -40,10 +43,12 @@ def parse_order(*order: Order) -> tuple[tuple[str, int], ...]:
             if isinstance(one_order, str) or one_order is None
             else texts("order", one_order, _ORDERS)
         )
+        if ClientText in (type(one_order), *map(type, parts)):
+            is_client = True
         for part in map(str.strip, parts):
             if part:
                 directions.setdefault(part.lstrip("-+"), -1 if part.startswith("-") else 1)
-    return tuple(directions.items())
+    return ClientOrder(directions.items()) if is_client else tuple(directions.items())
 
 
 # -- declared orders ------------------------------------------------------------------------------
