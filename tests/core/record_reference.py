@@ -42,13 +42,15 @@ class Store:
         many = key in kind.to_many
         return [pk for pk, link in links.items() if owner in ((link or ()) if many else [link])]
 
-    def command(self, kind: Kind, key: str, owner: Any, commands: Iterable[Any]) -> None:
+    def command(self, kind: Kind, key: str, owner: Any, commands: Sequence[Any]) -> None:
         """Carry out an owner's commands; each has a way, ids of documents, and values."""
         before = self.pointing(kind, key, owner)
         links, deleted = list(before), set[Any]()
-        for way, pks, values in commands:
+        for way, pks, _ in commands:  # a contradiction is refused before anything is looked for
             if way in ("link", "set") and not deleted.isdisjoint(pks):
                 raise Refused("ValidationError")
+            deleted |= {*pks} if way == "delete" else set()
+        for way, pks, values in commands:
             if way == "update":
                 for pk in pks:
                     if pk not in self.of(kind):
@@ -57,7 +59,6 @@ class Store:
                 continue
             links = [pk for pk in links if pk not in pks and way != "set"]
             links += pks if way in ("link", "set") else ()
-            deleted |= {*pks} if way == "delete" else set()
         if not self.of(kind).keys() >= {*links}:
             raise Refused("NotFound")
         for pk in {*links} ^ {*before}:

@@ -356,3 +356,18 @@ def test_memory_and_database_are_what_the_reference_says(here: World) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@pytest.mark.parametrize("link", [("link", [0], {}), ("set", [0], {})])
+def test_a_contradiction_of_commands_is_refused_before_anything_is_looked_for(
+    here: World, link: Any
+) -> None:
+    """The machine found that a record that is gone was told first (of 20,000 cases, one)."""
+    Machine.world, Machine.look = here, (here.app.dangerous_raw("the machine looks itself"),)
+    machine = Machine()
+    machine.begin_anew()
+    machine.create(new=("task", {}), watched=False)
+    machine.delete(number=0)
+    for key in ("owner_id", "label_ids", "seat_ids"):
+        machine.command_the_other_side(one=0, key=key, drawn=[("delete", [0], {}), link])
+    machine.teardown()

@@ -139,7 +139,11 @@ class _CommandsOfRows:
                 self.batch.settle(forgetting.forget)
             elif all(command.kind != "set" for command in given[field.name]):
                 self.batch.after(stored[field.name].put_back)
+        # A contradiction is refused whatever is stored, so nothing is looked for.
+        refused = [field for field in fields if self._is_contradictory(field, given[field.name])]
         for field in fields:
+            if field in refused:
+                continue
             if field.stored:
                 await self._plan_listed(field, given[field.name], stored[field.name])
             else:
@@ -181,18 +185,16 @@ class _CommandsOfRows:
             else:
                 self.batch.after(run)
 
-    def _change(
-        self, field: ToMany[Any], commands: Sequence[Command], made: Mapping[int, Any]
-    ) -> LinkChange:
-        change = LinkChange.of(commands, made)
+    def _is_contradictory(self, field: ToMany[Any], commands: Sequence[Command]) -> bool:
         message = "an earlier command of the list deletes the record, so it cannot be linked"
+        contradicted = LinkChange.of(commands, {}).contradicted
         self.batch.add_problems(
             [
                 {"loc": (*self._loc, field.name, index), "msg": message, "type": "command"}
-                for index in change.contradicted
+                for index in contradicted
             ]
         )
-        return change
+        return bool(contradicted)
 
     async def _plan_listed(
         self, field: ToMany[Any], commands: Commands, stored: linking.StoredLinks
@@ -209,7 +211,7 @@ class _CommandsOfRows:
             batch.before(child.run)
             created = {i: s["_id"] for (i, _), s in zip(new_values, child.states, strict=True)}
         await self._plan_updates(field, commands)
-        change = self._change(field, commands, created)
+        change = LinkChange.of(commands, created)
         if change.whole is not None:
             for row in self.rows:
                 row.values[field.name] = list(change.whole)
@@ -229,7 +231,7 @@ class _CommandsOfRows:
             await linking.require(self.bound, pks)  # no write of theirs finds them missing
             self.are_found = True
         await self._plan_updates(field, commands)
-        change = self._change(field, commands, {})
+        change = LinkChange.of(commands, {})
         removed = [pk for pk in change.removed if pk not in change.deleted]
         if change.deleted:
             after(partial(ends.delete, list(change.deleted)))
