@@ -265,6 +265,13 @@ def failover(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Switch each guard of security off in turn; a test has to fail for each. `-- NAME …` takes some."""
+    session.install("-r", "requirements-dev.txt")
+    run_with_servers(session, "python", "-m", "tests.plugins.security.mutations", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style (ruff) and the direction of imports (import-linter)."""
     session.install(*tools("ruff", "import-linter"))

@@ -11,6 +11,9 @@ import pytest
 
 from earnorm import App
 from earnorm_security import SecurityPlugin, SecuritySettings
+from tests.plugins.security.guards import switch_off_named
+
+switch_off_named()  # only where `nox -s mutation` names a guard
 
 URI_VARIABLE = "EARNORM_TEST_MONGO_URI"
 

@@ -373,6 +373,29 @@ async def test_the_server_s_words_reach_system_only(opened):
         assert "zero" in str(caught.value.__cause__) and "zero" not in str(caught.value)
 
 
+async def test_the_server_s_words_reach_nobody_who_is_anonymous(opened):
+    async with opened():
+        with system(reason="a record that everybody sees"):
+            await Person.create({"owner": "", "text": "secret"})
+        with pytest.raises(ValidationError) as caught:
+            await Person.search().aggregate([{"$set": {"y": {"$toInt": "$t"}}}])
+        assert caught.value.code == "evaluation"
+        assert caught.value.__cause__ is None and caught.value.__context__ is None
+
+
+async def test_an_expression_is_not_evaluated_on_a_hidden_record(opened):
+    async with opened():
+        await laid_out()
+        with act_as(EVE):
+            assert await Person.search().aggregate([{"$match": FAILING}, {"$count": "n"}]) == []
+        with (
+            system(reason="it fails on the other record"),
+            pytest.raises(ValidationError) as caught,
+        ):
+            await Person.search().aggregate([{"$match": FAILING}])
+        assert caught.value.code == "evaluation"
+
+
 async def test_a_hint_names_a_model_only_to_who_may_read_it(opened):
     async with opened():
         await laid_out()
