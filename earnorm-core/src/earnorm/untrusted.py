@@ -17,8 +17,9 @@ from earnorm.domain.client_text import ClientText, checked_names, read_names, re
 
 if TYPE_CHECKING:
     from earnorm.features.grouping.client_groups import ClientGroup
+    from earnorm.features.grouping.client_pipelines import ClientPipeline
 
-__all__ = ["cursor", "fields", "group", "order"]
+__all__ = ["cursor", "fields", "group", "order", "pipeline"]
 
 
 def order(data: object, *, fields: Collection[str], keys: int = 5, length: int = 1_000) -> str:
@@ -98,3 +99,42 @@ def group(
     from earnorm.features.grouping.client_groups import GroupOffer
 
     return GroupOffer(keys, aggregates, number, rows).read(data)
+
+
+def pipeline(
+    data: object,
+    *,
+    fields: Collection[str],
+    stages: Collection[str] | None = None,
+    operators: Collection[str] | None = None,
+    number: int = 10,
+    depth: int = 10,
+    values: int = 500,
+    length: int = 1_000,
+    rows: int = 1_000,
+) -> ClientPipeline:
+    """Read a pipeline for ``aggregate()``, which sees nothing but the offered fields and the ids.
+
+    Args:
+        data: A list of MongoDB's stages. Each names what is offered, or what a stage before it has
+            made.
+        fields: The paths that it may name, by their stored names.
+        stages: The stages that it may use, of ``$match``, ``$group``, ``$project``, ``$set``,
+            ``$addFields``, ``$unset``, ``$sort``, ``$limit``, ``$skip``, ``$unwind``, ``$bucket``,
+            ``$count`` and ``$sortByCount``; None means all of these.
+        operators: The operators that it may use; None means comparisons, arithmetic, parts of dates
+            and texts, and the accumulators that keep one value.
+        number: The most stages.
+        depth: The most levels in a stage.
+        values: The most values in all stages, objects and lists included.
+        length: The most characters of a text.
+        rows: The most rows that it returns.
+
+    Raises:
+        ValidationError: It is malformed, too large, or names something else.
+        TypeError: What is offered cannot be.
+    """
+    from earnorm.features.grouping.client_pipelines import Bounds, PipelineOffer
+
+    bounds = Bounds(number, depth, values, length, rows)
+    return PipelineOffer(fields, stages, operators, bounds).read(data)

@@ -194,3 +194,11 @@ async def test_a_group_of_a_client_has_the_principals_rights(things):
 async def test_watching_shows_what_the_principal_sees(things):
     async with Thing.watch(sent()) as changes:
         assert not changes._env.system
+
+
+async def test_a_pipeline_of_a_client_has_the_principals_rights(things):
+    asked = untrusted.pipeline([{"$match": {"size": {"$gt": 0}}}], fields=["size"])
+    assert [row["size"] for row in await Thing.search(order="size").aggregate(asked)] == [2, 3]
+    assert len([row async for row in Thing.search().aggregate(asked)]) == 2
+    asked = untrusted.pipeline([], fields=["size"])
+    assert len(await Thing.search().aggregate(asked)) == 2

@@ -18,6 +18,7 @@ from earnorm.exceptions import (
     ValidationError,
     nearest,
 )
+from earnorm.features.grouping.client_pipelines import ClientPipeline, ClientStage, seen_by
 from earnorm.features.grouping.inspection import (
     MAX_LEVELS,
     Inspector,
@@ -95,7 +96,7 @@ class Aggregation:
         with use_env(acting):  # the models that it joins are seen by the same one
             stages = await compiled(acting, op.model, self._pipeline)
         op = op.replace(options=op.options.replace(pipeline=tuple(stages)))
-        join: Join = partial(_joined, stages)
+        join: Join = partial(_joined, stages, self._pipeline)
         return op.with_note(JOIN, join)
 
     def __await__(self) -> Generator[Any, None, list[dict[str, Any]]]:
@@ -156,11 +157,17 @@ def aggregation(query: Query[Any], pipeline: Sequence[Stage]) -> Aggregation:
     need_feature("grouping", "aggregate()")
     if query._order is None and not (query._limit or query._offset):
         query = query.order()  # without a window, a pipeline sorts by itself where it has to
-    return Aggregation(query, pipeline, BATCH)
+    return Aggregation(query._by_client(isinstance(pipeline, ClientPipeline)), pipeline, BATCH)
 
 
-def _joined(own: Sequence[Stage], selecting: Stages, window: Stages, sight: Sight) -> list[Stage]:
-    return joined(selecting, window, sight, own)
+def _joined(
+    own: Sequence[Stage],
+    asked: Sequence[Stage],
+    selecting: Stages,
+    window: Stages,
+    sight: Sight,
+) -> list[Stage]:
+    return joined(selecting, window, seen_by(asked, sight), own)
 
 
 async def compiled(env: Env, model: type[BaseModel], pipeline: Sequence[Stage]) -> list[Stage]:
@@ -223,6 +230,10 @@ class _Compiler:
             stage_loc = (*loc, position)
             if not isinstance(stage, Mapping) or len(stage) != 1:
                 self._refuse(stage_loc, 'a stage is a dict of one key, e.g. {"$match": {...}}')
+            if type(stage) is ClientStage and (loc or not isinstance(pipeline, ClientPipeline)):
+                self._refuse(
+                    stage_loc, "hand in what untrusted.pipeline() has read, without other stages"
+                )
             ((name, value),) = stage.items()
             compile_value = self._special.get(name)
             if compile_value is not None:
