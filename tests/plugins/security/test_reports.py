@@ -149,14 +149,16 @@ def test_a_finding_names_so_many_open_models_and_no_more():
 
 async def test_the_commands_work_with_the_app_of_the_program():
     app = ["--app", f"{reported.__name__}:make"]
-    report, explained, found = await asyncio.gather(
+    report, explained, found, filled = await asyncio.gather(
         asyncio.to_thread(command, "security", "report", *app),
         asyncio.to_thread(
             *(command, "security", "explain", "--model", "reported.bill", "--user", "ann"),
             *("--role", "clerk", "--role", "b", "--op", "write", *app),
         ),
         asyncio.to_thread(command, "doctor", "--json", *app),
+        asyncio.to_thread(command, "recompute", "--defaults", "--model", "reported.bill", *app),
     )
+    assert filled.strip() == "reported.bill.amount: 0 written"  # the command is the system
     assert report.splitlines()[0] == "reported.forgotten: open to everybody"
     assert "by ann with the roles b, clerk: refused" in explained  # no tenant is set
     [finding] = [one for one in json.loads(found) if "open" in one["what"]]
