@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earnorm import Domain, DomainError
-from earnorm.domain import And, Or
+from earnorm.domain import And, Condition, Or, condition
 
 FIELDS = {"name": ["=", "ilike"], "age": ["<", "in"], "author_id.name": ["="]}
 
@@ -92,8 +92,8 @@ def test_whatever_a_client_sends_is_refused_or_within_what_is_offered(data: Any)
         assert error.code == "untrusted"
         return
     assert domain.is_untrusted and domain.depth <= 4
-    for condition in domain.conditions():
-        assert condition.operator in FIELDS[condition.path]
+    for asked in domain.conditions():
+        assert asked.operator in FIELDS[asked.path]
 
 
 TRUSTED = st.sampled_from(
@@ -125,6 +125,26 @@ def test_the_mark_stays_through_every_combination(domain: Domain) -> None:
     if not any(isinstance(domain, kind) and not domain.children for kind in (And, Or)):
         assert domain.is_untrusted or not is_sent(domain)
     assert domain.simplify().is_untrusted == domain.is_untrusted
+
+
+@pytest.mark.parametrize("operator", ["any", "not any", "elem"])
+@pytest.mark.parametrize("sent", SENT, ids=str)
+def test_the_mark_stays_where_it_is_the_value_of_a_condition(sent: Domain, operator: str) -> None:
+    made = [
+        Domain([("x_id", operator, sent)]),
+        Domain(["|", ["x_id", operator, sent], ("y", "=", 1)]),
+        Condition("x_id", operator, sent),
+        Domain([("x_id", operator, [("a", "=", 1), sent])]),
+        pickle.loads(pickle.dumps(Domain([("x_id", operator, [("a", "=", 1), sent])]))),
+        Domain([("x_id", operator, ["!", sent])]),
+        Domain([("x_id", operator, [("y_id", "any", [sent])])]),
+        condition("x_id", operator, sent) & Domain.TRUE,
+        ~condition("x_id", operator, condition("y_id", "any", sent)),
+    ]
+    assert all(domain.is_untrusted for domain in made)
+    assert [c.path for c in made[0].conditions()] == ["x_id"]
+    assert made[0].to_list() == Domain([("x_id", operator, sent.to_list())]).to_list()
+    assert not Domain([("x_id", operator, Domain([("a", "=", 1)]))]).is_untrusted
 
 
 @given(st.recursive(TRUSTED, combined, max_leaves=6))

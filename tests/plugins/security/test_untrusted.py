@@ -202,3 +202,11 @@ async def test_a_pipeline_of_a_client_has_the_principals_rights(things):
     assert len([row async for row in Thing.search().aggregate(asked)]) == 2
     asked = untrusted.pipeline([], fields=["size"])
     assert len(await Thing.search().aggregate(asked)) == 2
+
+
+async def test_a_condition_of_a_client_inside_of_ones_own_has_the_principals_rights(things):
+    asked = Domain.untrusted([["name", "!=", "x"]], fields=["name"])
+    for domain in (Thing.owner_id.any(asked), Domain([("owner_id", "any", asked)])):
+        assert (await Thing.search(domain)).mapped("size") == [3]
+    everything = Thing.owner_id.any([("name", "!=", "x")])
+    assert await Thing.search(everything).count() == 3

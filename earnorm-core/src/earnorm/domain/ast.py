@@ -187,7 +187,8 @@ class Condition(Domain):
         path: A field name, or names joined with dots.
         operator: A name from the table of operators; it is looked up when the condition is
             compiled.
-        value: Data. It is frozen: lists become tuples.
+        value: Data. It is frozen: lists become tuples. With a domain that came from a client, the
+            result is a combination of this condition alone, which has the mark.
 
     Raises:
         DomainError: The path or operator is not a text, or the value is not data.
@@ -202,16 +203,20 @@ class Condition(Domain):
     def __new__(cls, path: str, operator: str, value: object) -> Condition:  # noqa: D102
         if type(path) is not str or type(operator) is not str or not path:
             path, operator = _checked_names(path, operator)
+        is_client = False
         if type(value) not in PLAIN:
+            is_client = isinstance(value, Domain) and value.is_untrusted
             try:
                 value = freeze(value.to_list() if isinstance(value, Domain) else value)
             except ValueError as error:
                 raise DomainError(f"({path!r}, {operator!r}): {error}", loc=(path,)) from None
+            is_client = is_client or (operator in _ASKING and _has_clients(value))
         self: Condition = object.__new__(cls)
         _set_path(self, path)
         _set_operator(self, operator)
         _set_value(self, value)
-        return self
+        # A condition has no mark of its own, so a combination carries it.
+        return by_client(self) if is_client else self  # type: ignore[return-value]
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -239,6 +244,17 @@ class Condition(Domain):
     def prefix(self) -> list[object]:
         """Return this condition as the only term."""
         return [(self.path, self.operator, thaw(self.value))]
+
+
+_ASKING: Final = frozenset({"any", "not any", "elem"})
+"""The operators whose value is a condition, which may have domains in it."""
+
+
+def _has_clients(value: object) -> bool:
+    """Return whether a frozen condition has a client's domain in it."""
+    if isinstance(value, Domain):
+        return value.is_untrusted
+    return isinstance(value, tuple) and any(map(_has_clients, value))
 
 
 # The slots' own setters take a quarter less time per condition than object.__setattr__ with a name.
