@@ -166,6 +166,11 @@ def _coalescing() -> None:
         pass
 
 
+async def _why() -> object:
+    with earnorm.system(reason="a test"):
+        return await Shelf.search().why(principal=earnorm.Principal("ann"))
+
+
 CALLS: Mapping[str, Mapping[str, Callable[[], object]]] = {
     "archive": {
         "RecordSet.archive": lambda: Archived.browse(()).archive(),
@@ -178,7 +183,10 @@ CALLS: Mapping[str, Mapping[str, Callable[[], object]]] = {
     },
     "coalescing": {"coalescing": _coalescing},
     "backfilling": {"BaseModel.backfill": lambda: Shelf.backfill()},
-    "explaining": {"Query.explain": lambda: Shelf.search().explain()},
+    "explaining": {
+        "Query.explain": lambda: Shelf.search().explain(),
+        "Query.why": _why,
+    },
     "exporting": {
         f"{of}.to_{kind}": lambda of=of, kind=kind: getattr(  # type: ignore[misc] # mypy infers no type for the defaults
             Shelf.search() if of == "Query" else Shelf.browse(()), f"to_{kind}"

@@ -304,7 +304,7 @@ class FieldPolicies:
         if not getattr(field, "comodel", None):  # an embedded object, or a link to any model
             return
         try:
-            target = ModelView(self._app.model(field.comodel_name))
+            target = self._app.view(field.comodel_name)
         except ConfigurationError:
             return  # the App leaves the model out, and the field says so itself
         inverse: object = getattr(field, "inverse", None)

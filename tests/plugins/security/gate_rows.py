@@ -252,6 +252,7 @@ LOCAL: Final[Mapping[str, Call]] = {
     "App.indexes": lambda w: w.app.indexes,
     "App.is_started": lambda w: w.app.is_started,
     "App.known_models": lambda w: w.app.known_models(),
+    "App.view": lambda w: w.app.view("gate.shelf"),
     "App.matcher": lambda w: w.app.matcher(Shelf, [("size", "=", 1)])({"size": 1}),
     "App.may_lag": lambda w: w.app.may_lag("gate.shelf", "twice"),
     "App.model": lambda w: w.app.model("gate.shelf"),

@@ -35,6 +35,7 @@ from earnorm.kernel.plugins.selection import Installed, PluginInfo, Selection, i
 from earnorm.kernel.plugins.services import Services
 from earnorm.kernel.transactions.missing_collections import make_missing
 from earnorm.kernel.transactions.queue import Contention, Queue
+from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm import application
@@ -279,6 +280,16 @@ class App:
             ConfigurationError: There is no such model.
         """
         return self.bind(self.catalog.named(name)).model
+
+    def view(self, name: str) -> ModelView:
+        """Return a model's declarations by its name, with the extensions of this App's plugins.
+
+        It binds nothing, so a hook about one model may ask for others, whose hooks ask for this one.
+
+        Raises:
+            ConfigurationError: There is no such model.
+        """
+        return ModelView(self.extended(self.catalog.named(name)))
 
     def known_models(self) -> list[type[BaseModel]]:
         """Return the App's own models: all except those of plugins that it did not select."""

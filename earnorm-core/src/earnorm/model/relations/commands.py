@@ -140,9 +140,9 @@ class _CommandsOfRows:
             elif all(command.kind != "set" for command in given[field.name]):
                 self.batch.after(stored[field.name].put_back)
         # A contradiction is refused whatever is stored, so nothing is looked for.
-        refused = [field for field in fields if self._is_contradictory(field, given[field.name])]
+        refused = {f.name for f in fields if self._is_contradictory(f, given[f.name])}
         for field in fields:
-            if field in refused:
+            if field.name in refused:
                 continue
             if field.stored:
                 await self._plan_listed(field, given[field.name], stored[field.name])
