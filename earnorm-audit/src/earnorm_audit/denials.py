@@ -26,7 +26,6 @@ from earnorm import (
     Boolean,
     DateTime,
     Domain,
-    EarnORMError,
     Env,
     Int,
     Json,
@@ -183,7 +182,7 @@ class Denials:
             await asyncio.wait([task])
         try:
             await self._store()
-        except EarnORMError as error:
+        except Exception as error:  # also what a layer of another plugin raises
             left = sum(row.number - row.stored for row in self._rows.values())
             self.lost += left
             log.error("%d refused attempts are not in the audit trail: %s", left, error)
@@ -207,7 +206,7 @@ class Denials:
             left = self._since + self.window - time.monotonic()
             try:
                 await self._store(only_new=left > 0)
-            except EarnORMError as error:
+            except Exception as error:  # also what a layer of another plugin raises
                 # The minute goes on, so that no more rows than these wait in memory.
                 if not is_logged:
                     log.error("refused attempts cannot be stored in the audit trail: %s", error)
