@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -16,8 +16,16 @@ from earnorm.kernel.contract.attribute_values import HOUSE_ATTRIBUTES
 from earnorm.model.base import BaseModel as Base
 from earnorm.model.misspelt import CORE_ATTRIBUTES, refuse_misspelt
 from earnorm.plugin import Attribute, hookimpl
+from tests.core.conftest import definitions
 
 ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """An App that looks at all models would refuse those that are defined here."""
+    with definitions():
+        yield
 
 
 class QuotasPlugin:

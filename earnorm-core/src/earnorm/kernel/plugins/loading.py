@@ -70,6 +70,8 @@ class LoadedPlugins:
     """The plugins of one App, registered with the App's own PluginManager."""
 
     manager: pluggy.PluginManager
+    held: dict[str, Plugin] = field(default_factory=dict[str, Plugin])
+    """The plugins and features by name."""
     infos: list[PluginInfo] = field(default_factory=list[PluginInfo])
     left_out: Sequence[LeftOut] = ()
     available: frozenset[str] = frozenset()
@@ -100,8 +102,7 @@ class LoadedPlugins:
         The result is kept, because operations ask for it.
         """
         if kind not in self._by_type:
-            plugins = self.manager.get_plugins()
-            self._by_type[kind] = next((p for p in plugins if isinstance(p, kind)), None)
+            self._by_type[kind] = next((p for p in self.held.values() if isinstance(p, kind)), None)
         result: T | None = self._by_type[kind]
         return result
 
@@ -111,7 +112,7 @@ class LoadedPlugins:
 
     def instances(self) -> Mapping[str, Plugin]:
         """Return the active plugins by name; the core's own features are none of them."""
-        return {name: self.manager.get_plugin(name) for name in self.names()}
+        return {name: self.held[name] for name in self.names()}
 
     def implements(self, hook: str) -> bool:
         """Return whether any plugin implements the hook."""
@@ -287,7 +288,7 @@ def load(
     missing: list[LeftOut] = []
     for name, cls in built_in.classes():
         if name in features:
-            _register(manager, name, cls(**built_in.settings.get(name, {})))
+            _register(loaded, name, cls(**built_in.settings.get(name, {})))
         else:
             missing.append(LeftOut("feature", name, cls))
     classes: dict[object, str] = {}
@@ -303,16 +304,14 @@ def load(
                 f"plugins {same!r} and {name!r} are one class, {_place(type(plugin))}, which would "
                 f"run twice; select one of them"
             ).coded("name_taken")
-        _register(manager, name, plugin)
+        _register(loaded, name, plugin)
         loaded.infos.append(info)
     _check_pending(manager)
     hooks = _hooks_by_plugin(manager)
     for info in loaded.infos:
         info.hooks = tuple(sorted(hooks.get(info.name, ())))
     loaded.hearing = frozenset(
-        name
-        for name, plugin in manager.list_name_plugin()
-        if getattr(plugin, "hears_bookkeeping", False)
+        name for name, plugin in loaded.held.items() if getattr(plugin, "hears_bookkeeping", False)
     )
     active = set(loaded.names())
     loaded.available = features | active
@@ -330,8 +329,9 @@ def load(
         if row.name not in active:
             loaded.infos.append(row)
     # A plugin that is only named is not imported, so it cannot be asked which models need it.
-    importable = (item for item in selection.plugins or () if not isinstance(item, str))
-    missing += [LeftOut("plugin", plugin_name(item, known), item) for item in importable]
+    for item in selection.plugins or ():
+        if not isinstance(item, str) and (name := plugin_name(item, known)) not in active:
+            missing.append(LeftOut("plugin", name, item))
     loaded.left_out = tuple(item for item in missing if item.asks and item.name not in active)
     return loaded
 
@@ -509,9 +509,10 @@ def _setting_problem(
     return message
 
 
-def _register(manager: pluggy.PluginManager, name: str, plugin: Plugin) -> None:
+def _register(loaded: LoadedPlugins, name: str, plugin: Plugin) -> None:
+    loaded.held[name] = plugin
     try:
-        manager.register(plugin, name=name)
+        loaded.manager.register(plugin, name=name)
     except pluggy.PluginValidationError as error:  # what check_hooks does not know of
         raise _not_valid(name, error) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import pluggy
@@ -11,7 +12,14 @@ from typing_extensions import override
 from earnorm.kernel.hookspecs import PROJECT
 
 _MARK = f"{PROJECT}_impl"
-_NO_HOOKS: WeakKeyDictionary[type, frozenset[str]] = WeakKeyDictionary()
+_NO_HOOKS: WeakKeyDictionary[type, _NoHooks] = WeakKeyDictionary()
+
+
+class _NoHooks(NamedTuple):
+    """The names of the attributes of a class that are no hooks of its instances."""
+
+    names: frozenset[str]
+    are_all: bool
 
 
 class Manager(pluggy.PluginManager):
@@ -21,19 +29,27 @@ class Manager(pluggy.PluginManager):
     """
 
     @override
+    def register(self, plugin: object, name: str | None = None) -> str | None:
+        """Register a plugin, unless neither its class nor the instance has anything to look at."""
+        if not getattr(plugin, "__dict__", None) and _no_hooks(type(plugin)).are_all:
+            return name
+        return super().register(plugin, name)
+
+    @override
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
         if name.startswith("__"):
             return None
-        if name in _no_hooks(type(plugin)) and name not in getattr(plugin, "__dict__", ()):
+        if name in _no_hooks(type(plugin)).names and name not in getattr(plugin, "__dict__", ()):
             return None
         return super().parse_hookimpl_opts(plugin, name)
 
 
-def _no_hooks(cls: type) -> frozenset[str]:
-    """Return the names of the attributes of a class that are no hooks of its instances."""
+def _no_hooks(cls: type) -> _NoHooks:
     known = _NO_HOOKS.get(cls)
     if known is None:
-        known = _NO_HOOKS[cls] = frozenset(filter(lambda name: _is_no_hook(cls, name), dir(cls)))
+        every = dir(cls)
+        names = frozenset(filter(lambda name: _is_no_hook(cls, name), every))
+        known = _NO_HOOKS[cls] = _NoHooks(names, len(names) == len(every))
     return known
 
 

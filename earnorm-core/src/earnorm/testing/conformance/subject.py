@@ -198,7 +198,7 @@ class Subject:
 
         These are public whole numbers, and the lengths of public containers.
         """
-        plugin = app.loaded.manager.get_plugin(self.name)
+        plugin = app.loaded.held[self.name]
         holders: dict[str, object] = {f"the plugin's {self.plugin.__name__}": plugin}
         module = self.plugin.__module__.partition(".")[0]
         for name, service in app.services.items():
