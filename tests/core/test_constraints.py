@@ -285,7 +285,7 @@ async def test_an_update_by_domain_names_the_records_and_writes_none(app: App) -
 
 
 @pytest.mark.fuzz
-@law(100)
+@law(40)
 @given(prices=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=8))
 def test_a_batch_is_written_if_and_only_if_every_record_fulfils_the_constraint(
     prices: list[tuple[int, int]],

@@ -42,7 +42,7 @@ from earnorm.plugin import CHANGES, Attribute, DocumentBatch, Layer, ModelView, 
 
 from .conftest import Commands, default_app, drop
 
-EXAMPLES = int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "30"))
 
 
 class Owner(BaseModel):

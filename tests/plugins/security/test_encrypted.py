@@ -62,6 +62,8 @@ from tests.plugins.security.vault import (
     vault,
 )
 
+EXAMPLES = int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "25"))
+
 
 def server() -> str:
     return os.environ["EARNORM_TEST_MONGO_URI"]
@@ -153,7 +155,7 @@ values_of_kinds = st.fixed_dictionaries(
 
 
 @pytest.mark.fuzz
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(values=values_of_kinds, other=values_of_kinds)
 async def test_law_every_value_comes_back_by_every_way(
     values: dict[str, Any], other: dict[str, Any]
