@@ -438,6 +438,8 @@ def test_a_process_that_is_interrupted_ends_with_130_and_stops_its_app(
 ) -> None:
     (tmp_path / "slow_one.py").write_text(
         "import os, signal\n"
+        # A shell that starts a job in the background may have it ignore the signal.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import earnorm\n"
         "class Slow:\n"
         "    api = 1\n"
