@@ -953,7 +953,7 @@ class HearsEveryCommit:
     def after_commit(self, operations: Sequence[Operation]) -> None: ...
 
 
-WITHOUT_COST: Mapping[str, Any] = {"idle": None}
+WITHOUT_COST: Mapping[str, Any] = {"idle": None, "patience": 5.0}
 
 FAULTS: Sequence[Fault] = (
     Fault("signatures", MisspeltHook, "did you mean 'startup'"),

@@ -100,7 +100,7 @@ class Subject:
     memory_only: bool = False
     skip: frozenset[str] = frozenset()
     changes: frozenset[str] = frozenset()
-    patience: float = 5.0
+    patience: float = 20.0  # the machines of CI are slow at times
     targets: Sequence[Target] = ()
     """The suite's own model, then the author's; filled in for each check."""
 
