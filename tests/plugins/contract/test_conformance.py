@@ -20,6 +20,9 @@ from earnorm_security import Access, Rule, SecurityPlugin
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "plugin_in_one_file.py"
 
+PATIENCE = 60.0
+"""A new database of a process with the models of all tests has hundreds of collections to make first."""
+
 
 def passed(outcomes: object) -> set[str]:
     return {o.check.name for o in outcomes if o.result is Result.PASSED}  # type: ignore[attr-defined] # outcomes
@@ -45,22 +48,22 @@ BRINGS_NO_VALUES = {"operators", "fields", "unique_nulls", "schemas"}
 
 
 async def test_audit_passes() -> None:
-    outcomes = await check_plugin(AuditPlugin, idle={"_audit": False})
+    outcomes = await check_plugin(AuditPlugin, idle={"_audit": False}, patience=PATIENCE)
     assert CHECKS.keys() - passed(outcomes) == BRINGS_NO_VALUES
 
 
 async def test_cache_passes() -> None:
-    outcomes = await check_plugin(CachePlugin, idle={"_cache": False})
+    outcomes = await check_plugin(CachePlugin, idle={"_cache": False}, patience=PATIENCE)
     assert CHECKS.keys() - passed(outcomes) == BRINGS_NO_VALUES | {"observed_writes"}
 
 
 async def test_pool_passes() -> None:
-    outcomes = await check_plugin(PoolPlugin)
+    outcomes = await check_plugin(PoolPlugin, patience=PATIENCE)
     assert CHECKS.keys() - passed(outcomes) == BRINGS_NO_VALUES
 
 
 async def test_security_passes() -> None:
-    outcomes = await check_plugin(SecurityPlugin, models=[Guarded])
+    outcomes = await check_plugin(SecurityPlugin, models=[Guarded], patience=PATIENCE)
     assert CHECKS.keys() - passed(outcomes) == BRINGS_NO_VALUES | {"observed_writes"}
 
 
@@ -73,7 +76,7 @@ async def test_the_third_partys_plugin_passes(hello: Path) -> None:
 
     plugin = importlib.import_module("earnorm_hello").HelloPlugin
     try:
-        outcomes = await check_plugin(plugin, models=[Person], idle=None)
+        outcomes = await check_plugin(plugin, models=[Person], idle=None, patience=PATIENCE)
     finally:
         forget(Person)
     assert CHECKS.keys() - passed(outcomes) == {"idle_costs_nothing"}
@@ -87,7 +90,9 @@ async def test_the_example_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     spec.loader.exec_module(example)
     outcomes: list[Outcome] = []
     try:
-        outcomes += await check_plugin(example.TidePlugin, models=[example.Harbour], idle=None)
+        outcomes += await check_plugin(
+            example.TidePlugin, models=[example.Harbour], idle=None, patience=PATIENCE
+        )
     finally:
         forget(example.Harbour)
     not_passed = CHECKS.keys() - passed(outcomes)
