@@ -27,6 +27,7 @@ from pymongo import UpdateOne
 
 import earnorm
 from benchmarks.data import person
+from benchmarks.pulse import longest_stall
 from earnorm import (
     App,
     Command,
@@ -178,25 +179,9 @@ def _without_collector() -> Iterator[None]:
         gc.enable()
 
 
-async def longest_stall(work: Work) -> float:
-    """Run the work; return the most milliseconds of this thread in which no other task could run."""
-    longest, running = 0.0, True
-
-    async def pulse() -> None:
-        nonlocal longest
-        before = time.thread_time()
-        while running:
-            await asyncio.sleep(0)
-            now = time.thread_time()
-            longest, before = max(longest, now - before), now
-
-    pulsing = asyncio.ensure_future(pulse())
-    await asyncio.sleep(0)
-    result = await work()
-    running = False
-    await pulsing
-    del result  # the program frees it, which takes its time
-    return longest * 1e3
+async def _milliseconds(work: Work) -> float:
+    """Return the longest stall by the processor's time of this thread."""
+    return await longest_stall(work, time.thread_time) * 1e3
 
 
 # -- the cases ------------------------------------------------------------------------------------
@@ -603,14 +588,14 @@ async def _measured(raw: Any, prepare: Case, number: int) -> Figures:
     for _ in range(ROUNDS):
         work, driver = await prepare(raw, number)
         with _without_collector():
-            figures.ours.append(await longest_stall(work))
+            figures.ours.append(await _milliseconds(work))
         if driver is not None:
             work, driver = await prepare(raw, number)
             assert driver is not None
             with _without_collector():
-                figures.drivers.append(await longest_stall(driver))
+                figures.drivers.append(await _milliseconds(driver))
         work, driver = await prepare(raw, number)
-        figures.with_collector.append(await longest_stall(work))
+        figures.with_collector.append(await _milliseconds(work))
         del work, driver
     return figures
 

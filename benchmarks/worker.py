@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from benchmarks.data import SIZES
+from benchmarks.pulse import longest_stall
 from benchmarks.systems import SYSTEMS
 from benchmarks.systems.base import System
 
@@ -63,22 +64,7 @@ async def stall(system: System, workload: str) -> Answer:
     """The longest time in one run in which the event loop could do nothing else."""
     work: Callable[[], Awaitable[Any]] = getattr(system, workload)
     system.between(workload, 0)
-    worst, running = 0.0, True
-
-    async def pulse() -> None:
-        nonlocal worst
-        before = time.perf_counter()
-        while running:
-            await asyncio.sleep(0)
-            now = time.perf_counter()
-            worst, before = max(worst, now - before), now
-
-    pulsing = asyncio.ensure_future(pulse())
-    await asyncio.sleep(0)
-    await work()
-    running = False
-    await pulsing
-    return {"seconds": worst}
+    return {"seconds": await longest_stall(work, time.perf_counter)}
 
 
 async def main(name: str) -> None:
