@@ -9,11 +9,13 @@ import asyncio
 import difflib
 import logging
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError, nearest
+from earnorm.fields.relational import Relation
 from earnorm.kernel import registry
 from earnorm.kernel.binding import BoundModel
 from earnorm.kernel.contract.handed_in import checked_models
@@ -89,6 +91,7 @@ class Catalog:
             weakref.WeakKeyDictionary()
         )
         self._prepared = -1
+        self._links: tuple[int, Mapping[str, Set[str]]] = (-1, {})
         self._absent = {info.name for info in app.loaded.infos if info.status != "active"}
         registry.listen(self)
 
@@ -270,6 +273,13 @@ class Catalog:
         """Return the App's own models: all except those of plugins that it did not select."""
         return [model for model in self.definitions().values() if self._is_own(model)]
 
+    def links(self) -> Mapping[str, Set[str]]:
+        """Return, by a model's name, the models to which its links lead and whose links lead to it."""
+        version = registry.version()
+        if self._links[0] != version:
+            self._links = (version, _links_of(self.known()))
+        return self._links[1]
+
     def _adopt(self, model: type[BaseModel]) -> None:
         """Take a model of a plugin that the App did not select as an own one, because it is used."""
         new = [m for m in registry.brought_with(model) or (model,) if not self._is_own(m)]
@@ -445,6 +455,17 @@ class Catalog:
             self._unprepared.pop(model, None)
         # A transaction calls this each time; it need not look again until a model is defined.
         self._prepared = version
+
+
+def _links_of(models: Iterable[type[BaseModel]]) -> Mapping[str, Set[str]]:
+    links: dict[str, set[str]] = defaultdict(set)
+    for model in models:
+        with suppress(EarnORMError):  # its own first use raises it
+            for field in model._schema.fields.values():
+                for name in field.names() if isinstance(field, Relation) else ():
+                    links[model._name].add(name)
+                    links[name].add(model._name)
+    return links
 
 
 class Origins:

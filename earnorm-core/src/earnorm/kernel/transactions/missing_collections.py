@@ -8,16 +8,13 @@ So this is done before that one is sent, once for each model and process.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from earnorm.exceptions import EarnORMError
-from earnorm.fields.relational import Relation
 
 if TYPE_CHECKING:
-    from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
 
 
@@ -42,25 +39,13 @@ async def make_missing(bound: BoundModel) -> None:
 
 def _linked(bound: BoundModel) -> Iterator[BoundModel]:
     """Yield the other models to which links lead, also over models between them."""
-    links = _links(bound.app)
+    links = bound.app.catalog.links()
     found, waiting = {bound.model._name}, [bound.model._name]
     while waiting:
-        for name in links[waiting.pop()] - found:
+        for name in links.get(waiting.pop(), frozenset()) - found:
             found.add(name)
             waiting.append(name)
             model = bound.app.catalog.find(name)
             if model is not None:
                 with suppress(EarnORMError):  # its own first use raises it
                     yield bound.app.bind(model)
-
-
-def _links(app: App) -> dict[str, set[str]]:
-    links: dict[str, set[str]] = defaultdict(set)
-    for model in app.catalog.known():
-        with suppress(EarnORMError):
-            relations = (f for f in model._schema.fields.values() if isinstance(f, Relation))
-            for field in relations:
-                for name in field.names():
-                    links[model._name].add(name)
-                    links[name].add(model._name)
-    return links
