@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from earnorm.features.computed.owed import worker
+from tests.core.conftest import without_other_files
 from tests.servers import running_servers
 
 # The same cases in every run, so that a red run can be repeated; `nox -s fuzz` looks for new ones.
@@ -33,4 +34,11 @@ def servers() -> Iterator[None]:
     with ExitStack() as stack:
         started = stack.enter_context(running_servers())
         os.environ.update(started.environment())
+        yield
+
+
+@pytest.fixture
+def models_of_this_file(request: pytest.FixtureRequest) -> Iterator[None]:
+    """For tests that start many Apps on a server: they know no models of other test files."""
+    with without_other_files(request.module.__name__):
         yield

@@ -64,6 +64,22 @@ def definitions(*, alone: bool = False) -> Iterator[None]:
         registry.touch()
 
 
+@contextmanager
+def without_other_files(own: str) -> Iterator[None]:
+    """Hide the models of other test files; ``own`` is the name of the file's module.
+
+    Before its first transaction, an App makes the collections of all models that the process knows.
+    """
+    with definitions():
+        for name, model in list(registry.definitions().items()):
+            module = model.__module__
+            if module != own and module.rpartition(".")[2].startswith("test_"):
+                del registry._definitions[name]
+                registry._earlier.pop(name, None)
+        registry.touch()
+        yield
+
+
 async def drop(app: App) -> None:
     """Drop the App's database; a coroutine with each driver."""
     await app.dangerous_raw("the test is over").client.drop_database(app.settings.database)

@@ -18,10 +18,9 @@ from earnorm_cache import CachePlugin
 from earnorm_pool import PoolPlugin
 from earnorm_security import Access, Rule, SecurityPlugin
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "plugin_in_one_file.py"
+pytestmark = pytest.mark.usefixtures("models_of_this_file")
 
-PATIENCE = 60.0
-"""A new database of a process with the models of all tests has hundreds of collections to make first."""
+EXAMPLE = Path(__file__).parents[3] / "examples" / "plugin_in_one_file.py"
 
 
 def passed(outcomes: object) -> set[str]:
@@ -48,22 +47,22 @@ BRINGS_NO_VALUES = {"operators", "fields", "unique_nulls", "schemas"}
 
 
 async def test_audit_passes() -> None:
-    outcomes = await check_plugin(AuditPlugin, idle={"_audit": False}, patience=PATIENCE)
+    outcomes = await check_plugin(AuditPlugin, idle={"_audit": False})
     assert CHECKS.keys() - passed(outcomes) == BRINGS_NO_VALUES
 
 
 async def test_cache_passes() -> None:
-    outcomes = await check_plugin(CachePlugin, idle={"_cache": False}, patience=PATIENCE)
+    outcomes = await check_plugin(CachePlugin, idle={"_cache": False})
     assert CHECKS.keys() - passed(outcomes) == BRINGS_NO_VALUES | {"observed_writes"}
 
 
 async def test_pool_passes() -> None:
-    outcomes = await check_plugin(PoolPlugin, patience=PATIENCE)
+    outcomes = await check_plugin(PoolPlugin)
     assert CHECKS.keys() - passed(outcomes) == BRINGS_NO_VALUES
 
 
 async def test_security_passes() -> None:
-    outcomes = await check_plugin(SecurityPlugin, models=[Guarded], patience=PATIENCE)
+    outcomes = await check_plugin(SecurityPlugin, models=[Guarded])
     assert CHECKS.keys() - passed(outcomes) == BRINGS_NO_VALUES | {"observed_writes"}
 
 
@@ -76,7 +75,7 @@ async def test_the_third_partys_plugin_passes(hello: Path) -> None:
 
     plugin = importlib.import_module("earnorm_hello").HelloPlugin
     try:
-        outcomes = await check_plugin(plugin, models=[Person], idle=None, patience=PATIENCE)
+        outcomes = await check_plugin(plugin, models=[Person], idle=None)
     finally:
         forget(Person)
     assert CHECKS.keys() - passed(outcomes) == {"idle_costs_nothing"}
@@ -90,9 +89,7 @@ async def test_the_example_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     spec.loader.exec_module(example)
     outcomes: list[Outcome] = []
     try:
-        outcomes += await check_plugin(
-            example.TidePlugin, models=[example.Harbour], idle=None, patience=PATIENCE
-        )
+        outcomes += await check_plugin(example.TidePlugin, models=[example.Harbour], idle=None)
     finally:
         forget(example.Harbour)
     not_passed = CHECKS.keys() - passed(outcomes)
