@@ -37,8 +37,7 @@ def servers() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
 def models_of_this_file(request: pytest.FixtureRequest) -> Iterator[None]:
-    """For tests that start many Apps on a server: they know no models of other test files."""
-    with without_other_files(request.module.__name__):
+    with without_other_files(request.module):
         yield

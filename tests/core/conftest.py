@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -64,20 +66,52 @@ def definitions(*, alone: bool = False) -> Iterator[None]:
         registry.touch()
 
 
-@contextmanager
-def without_other_files(own: str) -> Iterator[None]:
-    """Hide the models of other test files; ``own`` is the name of the file's module.
+def is_test_file(module: str) -> bool:
+    return module.rpartition(".")[2].startswith("test_")
 
-    Before its first transaction, an App makes the collections of all models that the process knows.
+
+def files_that_lend_to(file: ModuleType) -> set[str]:
+    """Return the names of the test files from which ``file`` takes something, itself included."""
+    found, waiting = {file.__name__}, [file]
+    while waiting:
+        for value in tuple(vars(waiting.pop()).values()):
+            name = (
+                value.__name__
+                if isinstance(value, ModuleType)
+                else getattr(value, "__module__", "")
+            )
+            if isinstance(name, str) and is_test_file(name) and name not in found:
+                found.add(name)
+                waiting.append(sys.modules[name])
+    return found
+
+
+@contextmanager
+def without_other_files(file: ModuleType) -> Iterator[None]:
+    """Hide the models of other test files while the tests of ``file`` run.
+
+    A worker's process has imported all test files, and an App makes the collections of all models that the process
+    knows before its first transaction: hundreds in each new database, for tests that need two. What is defined
+    inside stays.
     """
-    with definitions():
-        for name, model in list(registry.definitions().items()):
-            module = model.__module__
-            if module != own and module.rpartition(".")[2].startswith("test_"):
-                del registry._definitions[name]
-                registry._earlier.pop(name, None)
-        registry.touch()
+    kept = files_that_lend_to(file)
+    hidden: dict[str, tuple[Any, Any]] = {}
+    for name, model in registry.definitions().items():
+        if is_test_file(model.__module__) and model.__module__ not in kept:
+            hidden[name] = model, registry._earlier.get(name)
+    for name in hidden:
+        del registry._definitions[name]
+        registry._earlier.pop(name, None)
+    registry.touch()
+    try:
         yield
+    finally:
+        for name, (model, earlier) in hidden.items():
+            if name not in registry._definitions:
+                registry._definitions[name] = model
+                if earlier is not None:
+                    registry._earlier[name] = earlier
+        registry.touch()
 
 
 async def drop(app: App) -> None:

@@ -20,6 +20,7 @@ from earnorm.kernel.transactions.held_records import HOLDERS
 from earnorm.model.schema import Schema
 from earnorm.testing import Interrupted
 
+from .calls import PACKAGE
 from .conftest import default_app
 
 MANY = 12
@@ -202,7 +203,7 @@ def _calls_of_turns(work: Callable[[], Awaitable[object]]) -> Awaitable[int]:
 
         def count(frame: FrameType, event: str, argument: object) -> None:
             nonlocal now
-            now += event == "call" and "earnorm" in frame.f_code.co_filename
+            now += event == "call" and frame.f_code.co_filename.startswith(PACKAGE)
 
         async def turns() -> None:
             nonlocal now, most

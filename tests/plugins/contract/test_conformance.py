@@ -18,8 +18,6 @@ from earnorm_cache import CachePlugin
 from earnorm_pool import PoolPlugin
 from earnorm_security import Access, Rule, SecurityPlugin
 
-pytestmark = pytest.mark.usefixtures("models_of_this_file")
-
 EXAMPLE = Path(__file__).parents[3] / "examples" / "plugin_in_one_file.py"
 
 

@@ -24,8 +24,6 @@ from tests.testing.conformance.faults import (
     ObservesTheFirstStart,
 )
 
-pytestmark = pytest.mark.usefixtures("models_of_this_file")
-
 ELSEWHERE = {"entry_point", "no_work_at_import"}
 """The checks whose faults are in a distribution or a module."""
 
