@@ -99,9 +99,10 @@ class FieldView:
         altered: The fields that are hidden or masked.
         shown: All fields of the model but the hidden ones.
         unseen: The fields that a pipeline, which can do all with what it sees, does not show.
+        unusable: The hidden fields for which it has no other right either.
     """
 
-    __slots__ = ("altered", "hidden", "lacking", "masks", "shown", "unseen")
+    __slots__ = ("altered", "hidden", "lacking", "masks", "shown", "unseen", "unusable")
 
     def __init__(
         self,
@@ -113,6 +114,7 @@ class FieldView:
         self.altered = lacking["read"]
         self.hidden = self.altered.difference(masks)
         self.shown = fields - self.hidden
+        self.unusable = self.hidden.intersection(*lacking.values())
         self.unseen = _NOTHING.union(
             *(lacking[right] for right in FIELD_RIGHTS if right != "write")
         )

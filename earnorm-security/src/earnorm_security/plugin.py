@@ -55,6 +55,7 @@ class Security:
         self._roles = Roles(settings.roles)
         self.fields = FieldPolicies(app, settings.field_rights, self._roles)
         self._policies: dict[type[BaseModel], Policy] = {}
+        self._being_read: set[type[BaseModel]] = set()
 
     def can(
         self, env: Env, model: type[BaseModel] | str, operation: str, *, field: str | None = None
@@ -115,10 +116,27 @@ class Security:
         """Return the checked declarations of a model in this App."""
         policy = self._policies.get(model)
         if policy is None:
-            policy = self._policies[model] = Policy(
-                self._app, model, self._settings, self.policy, self._roles, self.fields.of(model)
-            )
+            self._being_read.add(model)
+            try:
+                fields = self.fields.of(model)
+                policy = Policy(self._app, model, self._settings, self.policy, self._roles, fields)
+            finally:
+                self._being_read.discard(model)
+            self._policies[model] = policy
         return policy
+
+    def unnamed(self, view: ModelView, env: Env) -> frozenset[str]:
+        """Return the fields of a model that no error may name to who acts.
+
+        They are all fields of a model of which he may neither read nor create records, and those
+        fields of another one for which he has no right at all.
+        """
+        if view.cls in self._being_read:
+            return frozenset()  # the error is about the declarations, which who wrote them reads
+        policy = self.policy(view.cls)
+        if policy.missing(env, "read") and policy.missing(env, "create"):
+            return frozenset(view.fields)
+        return frozenset() if policy.fields is None else policy.fields.of(env).unusable
 
     def forget(self, model: type[BaseModel]) -> None:
         """Drop what is kept of a model and of the classes made of it."""
@@ -238,6 +256,11 @@ class SecurityPlugin:
         """Return whether rights or rules hide records; None if everybody may read all of them."""
         policy = _service_of(app).policy(model.cls)
         return None if policy.hides_nothing else policy.hides
+
+    @hookimpl
+    def unnamed_fields(self, app: App, model: ModelView) -> Callable[[Env], frozenset[str]]:
+        """Return the function that tells which fields somebody may not use in any way."""
+        return partial(_service_of(app).unnamed, model)
 
     @hookimpl
     async def explain_access(self, op: Operation) -> Verdict:

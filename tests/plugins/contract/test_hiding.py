@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from earnorm import App, Boolean, Env, Many2one, PluginError, ValidationError, models, system
+from earnorm import (
+    App,
+    Boolean,
+    DomainError,
+    Env,
+    Many2one,
+    PluginError,
+    ValidationError,
+    models,
+    system,
+)
 from earnorm.domain import condition
 from earnorm.plugin import Call, Layer, Middleware, ModelView, Operation, hookimpl
 
@@ -71,3 +81,21 @@ async def test_anything_but_a_function_is_refused() -> None:
             match=r"plugin 'wrong'.*hides_records.*a plain function of \(env\), or None",
         ):
             await Comment.create({"draft_id": draft})
+
+
+async def test_no_hint_names_what_a_plugin_keeps() -> None:
+    class Keeping:
+        api = 1
+        name = "keeping"
+
+        @hookimpl
+        def unnamed_fields(self, model: ModelView) -> Callable[[Env], frozenset[str]] | None:
+            return (lambda env: frozenset({"is_secret"})) if model.cls is Draft else None
+
+    async with App("mongomock://", database="hiding", plugins=[Keeping()]):
+        with pytest.raises(DomainError, match=r"^(?!.*is_secret)"):
+            await Draft.search([("is_secrte", "=", True)])
+        with pytest.raises(DomainError, match=r"^(?!.*is_secret)"):
+            await Comment.search([("draft_id.is_secrte", "=", True)])
+        with system(reason="test"), pytest.raises(DomainError, match="did you mean 'is_secret'"):
+            await Draft.search([("is_secrte", "=", True)])

@@ -18,6 +18,7 @@ from pymongo.monitoring import CommandListener
 from earnorm import (
     AccessDenied,
     App,
+    DomainError,
     Layer,
     Operation,
     PluginError,
@@ -122,6 +123,8 @@ async def test_every_hook_is_called(uri: str) -> None:
             await letter.write({"text": "Dear all"})
             with pytest.raises(AccessDenied):
                 await letter.unlink()
+            with pytest.raises(DomainError):
+                await Letter.search([("txt", "=", "Dear")])
             with system(reason="why?"):
                 await Letter.search().why()
             with pytest.raises(ZeroDivisionError):

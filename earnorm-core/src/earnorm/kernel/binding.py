@@ -319,6 +319,12 @@ class BoundModel:
         return tuple(checked_functions("hides_records", by_plugin, "env"))
 
     @cached_property
+    def unnamed_fields(self) -> Sequence[Callable[[Env], frozenset[str]]]:
+        """The functions that tell which fields no error may name to who acts."""
+        by_plugin = self.app.loaded.collect("unnamed_fields", app=self.app, model=self.view)
+        return tuple(checked_functions("unnamed_fields", by_plugin, "env"))
+
+    @cached_property
     def has_document_steps(self) -> bool:
         """True if a step may work on created or written values in stored form.
 
@@ -333,7 +339,13 @@ class BoundModel:
         self.composed.clear()
         self.unheard.clear()
         self._steps = None
-        for name in ("ways", "has_document_steps", "hides_records", "is_restricted"):
+        for name in (
+            "ways",
+            "has_document_steps",
+            "hides_records",
+            "unnamed_fields",
+            "is_restricted",
+        ):
             self.__dict__.pop(name, None)
 
     # -- the core of the layers, which calls the backend --------------------------------------

@@ -202,6 +202,16 @@ class Hooks:
         return None
 
     @hookspec
+    def unnamed_fields(self, app: App, model: ModelView) -> Callable[[Env], frozenset[str]] | None:
+        """Return a function that tells which fields of a model no error may name to who acts.
+
+        An error about an unknown name suggests none of them, and tells no name inside of them. The
+        function is asked when there is such an error, and not for ``system``. None if every field may
+        be named.
+        """
+        return None
+
+    @hookspec
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Return this plugin's steps in the write path of a model.
 

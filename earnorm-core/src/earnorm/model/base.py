@@ -198,6 +198,7 @@ class BaseModel(Declared):
         declaration.run(BaseModel, brought_attributes)
         check_options(cls.__name__, declaration.fields.values(), of_records=True)
         cls._schema = Schema(cls._name, declaration.fields, declaration.added)
+        cls._schema.is_of_model = True
         cls._schema.rules = rules_of(cls)
         cls._schema.default_order = parse_order(cls._order)
         declare_options(cls)

@@ -11,9 +11,10 @@ from earnorm.domain import Domain, DomainSource
 from earnorm.domain.ast import by_client
 from earnorm.domain.client_text import ClientOrder, ClientText
 from earnorm.domain.values import shorten
-from earnorm.exceptions import DomainError, NotSupported, nearest
+from earnorm.exceptions import DomainError, NotSupported
 from earnorm.fields.relational import Relation
 from earnorm.kernel.environment import Env, Principal, current_env, use_env
+from earnorm.kernel.naming import nearest_field
 from earnorm.kernel.operations import REQUEST, Operation, OperationName, Options
 from earnorm.kernel.serving.projecting import head_of
 from earnorm.model import relations, writing
@@ -251,7 +252,8 @@ class Query(Generic[M]):
         unknown = names - fields.keys()
         if unknown:
             name = min(unknown)
-            raise DomainError(f"{bound.model._name} has no field {name!r}{nearest(name, fields)}")
+            hint = nearest_field(bound.schema, name)
+            raise DomainError(f"{bound.model._name} has no field {name!r}{hint}")
         if bound.schema.derived is not None:
             names = names.union(bound.schema.derived.sources(names))
         if self._prefetch:

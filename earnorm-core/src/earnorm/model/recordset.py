@@ -20,12 +20,12 @@ from earnorm.exceptions import (
     FieldNotLoaded,
     MultipleRecords,
     NotFound,
-    nearest,
 )
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.record_ids import id_text
 from earnorm.fields.relational import is_record
 from earnorm.kernel.environment import find_env
+from earnorm.kernel.naming import nearest_field
 from earnorm.model import writing
 from earnorm.model.reading import serializing
 from earnorm.model.reading.arranging import Nulls, by_fields, group, is_true, map_path, reader
@@ -285,7 +285,7 @@ class RecordSet(Generic[M]):
             if name not in fields and name not in ("id", "pk") and not hasattr(self._model, name):
                 raise AttributeError(
                     f"RecordSet[{self._model.__name__}] has no attribute {name!r}"
-                    f"{nearest(name, fields)}"
+                    f"{nearest_field(self._model._schema, name)}"
                 )
             return getattr(self.ensure_one(), name)
 

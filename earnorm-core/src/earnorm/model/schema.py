@@ -22,7 +22,6 @@ from earnorm.exceptions import (
     UnresolvedDomain,
     ValidationError,
     located,
-    nearest,
 )
 from earnorm.fields.adapters import kind_problem
 from earnorm.fields.base import INTERNAL, MISSING, Field, not_searched
@@ -30,6 +29,7 @@ from earnorm.fields.places import places
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.secrets import holds_secrets, limits_of, refused_order
 from earnorm.fields.structured import Dict, Embedded, Json, List
+from earnorm.kernel.naming import may_name, nearest_field
 from earnorm.model.problems import problems_of
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Schema:
         "identity",
         "is_flat",
         "is_known",
+        "is_of_model",
         "may_cross",
         "mutable",
         "name",
@@ -96,6 +97,8 @@ class Schema:
         added: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
+        self.is_of_model = False
+        """True for the fields of a model; False for those of embedded objects."""
         self.identity = name
         """The name that identifies the records; see ``ModelView.identity``."""
         self.fields = dict(fields)
@@ -343,7 +346,7 @@ class Schema:
         return made
 
     def _translate(self, error: pydantic.ValidationError) -> ValidationError:
-        return ValidationError(self.name, problems_of(error, self.fields))
+        return ValidationError(self.name, problems_of(error, self))
 
     # -- stored form --------------------------------------------------------------------------
 
@@ -422,11 +425,22 @@ class Schema:
         """Return the stored path and field of a path; see ``earnorm.domain.schema.Schema``."""
         resolved = self.resolved_paths.get(path)
         if resolved is None:
-            resolved = self._resolve(path)
+            resolved = self._found(path)
             _check_parts(path, resolved.db_path)
             resolved = self._limited(resolved)
             self.resolved_paths[path] = resolved
         return resolved
+
+    def _found(self, path: str) -> Path:
+        try:
+            return self._resolve(path)
+        except UnresolvedDomain:
+            raise
+        except DomainError:
+            head = self.field_at(path)
+            if head in self.fields and not may_name(self, head):
+                raise DomainError(f"{self.name}: there is no path {path!r}", loc=(path,)) from None
+            raise
 
     def _limited(self, resolved: Path) -> Path:
         """Return a path with the limits of conditions on it, and with a field that knows its place."""
@@ -441,7 +455,7 @@ class Schema:
         head, _, rest = path.partition(".")
         field = self._field(head)
         if field is None:
-            raise DomainError(f"{self.name} has no field {head!r}{nearest(head, self.fields)}")
+            raise DomainError(f"{self.name} has no field {head!r}{nearest_field(self, head)}")
         crossing = self.crossing(path)
         if crossing is not None and (crossing.rest or not crossing.owned):
             raise UnresolvedDomain(

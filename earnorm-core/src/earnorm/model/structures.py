@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from earnorm.exceptions import UnreadableDocument, nearest
+from earnorm.exceptions import UnreadableDocument
 from earnorm.fields.base import MISSING, Field, freeze, is_embedded
 from earnorm.fields.relational import Relation, ToMany, listed
 from earnorm.fields.secrets import Hidden
+from earnorm.kernel.naming import nearest_field
 from earnorm.model.reading.fetch import ID_ONLY, Fetch
 from earnorm.model.recordset import RecordSet, is_default
 from earnorm.model.relations.ghosts import ghost_of, ghosts_of, note_inside, stored_links
@@ -63,7 +64,7 @@ class Structure(Slots):
             if isinstance(getattr(cls, name, None), property):
                 raise AttributeError(f"{cls.__name__}.{name} cannot be assigned")
             raise AttributeError(
-                f"{cls.__name__} has no field {name!r}{nearest(name, cls._schema.fields)}"
+                f"{cls.__name__} has no field {name!r}{nearest_field(cls._schema, name)}"
             )
         self._assign(field, value)
 

@@ -17,7 +17,6 @@ from earnorm.exceptions import (
     DomainError,
     EarnORMError,
     NotSupported,
-    nearest,
 )
 from earnorm.features.indexes.advice import SAMPLE, Advice, advise, try_out
 from earnorm.features.indexes.collection_options import (
@@ -35,6 +34,7 @@ from earnorm.features.indexes.comparison import (
 from earnorm.features.indexes.declarations import declared_indexes, declared_search_indexes
 from earnorm.features.slow_queries.query_shape import QueryShape, shape_of
 from earnorm.kernel.contract.left_out import need_feature
+from earnorm.kernel.naming import nearest_field
 from earnorm.model.query import Query
 
 if TYPE_CHECKING:
@@ -342,7 +342,8 @@ class IndexCatalog:
         _, op = Query(bound.model, Domain(domain)).order(order)._operation("search", self._app.env)
         known = {*bound.schema.fields, "id", "pk"}
         for name in sorted(op.domain.paths() - known):
-            raise DomainError(f"{bound.model._name} has no field {name!r}{nearest(name, known)}")
+            hint = nearest_field(bound.schema, name, known)
+            raise DomainError(f"{bound.model._name} has no field {name!r}{hint}")
         query_shape = shape_of(op)
         assert query_shape is not None  # every search has a shape
         return query_shape

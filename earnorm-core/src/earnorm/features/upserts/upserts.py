@@ -16,7 +16,6 @@ from earnorm.exceptions import (
     ErrorDetail,
     NotFound,
     ValidationError,
-    nearest,
 )
 from earnorm.features.indexes.declarations import declared_indexes
 from earnorm.features.upserts.new_records import values_of_new
@@ -24,6 +23,7 @@ from earnorm.fields.identifiers import ObjectIdField
 from earnorm.kernel import pauses
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.naming import nearest_field
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import ASKED, ONE, WHOLE, Operation, Options, Update, made_by
 from earnorm.kernel.pauses import Finishing, parts, pause
@@ -120,7 +120,7 @@ class Upsert:
         fields = bound.schema.fields
         for name in self._on:
             if name not in fields:
-                message = f"unknown field {name!r}{nearest(name, fields)}"
+                message = f"unknown field {name!r}{nearest_field(bound.schema, name)}"
                 raise ValidationError(
                     bound.model._name, [{"loc": ("on",), "msg": message, "type": "unknown_field"}]
                 )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from earnorm.domain import to_filter
 from earnorm.domain.paths import overlap, without_positions
-from earnorm.exceptions import LongList, PluginError, UnreadableDocument, nearest
+from earnorm.exceptions import LongList, PluginError, UnreadableDocument
 from earnorm.kernel import pauses
+from earnorm.kernel.naming import nearest_field
 from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import REQUEST
 from earnorm.kernel.serving import parts
@@ -289,7 +290,7 @@ def projection(bound: BoundModel, op: Operation) -> Mapping[str, int] | None:
         name = str(error.args[0])
         raise PluginError(
             f"options.fields of a {op.name} has {name!r}, and model {bound.view.name!r} has no such "
-            f"field{nearest(name, fields)}"
+            f"field{nearest_field(bound.schema, name)}"
         ).coded("unknown_field") from None
 
 

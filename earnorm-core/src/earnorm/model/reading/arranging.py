@@ -9,10 +9,11 @@ from earnorm.domain.bson_order import MISSING, NULL_KEY, UNDEFINED_KEY, sort_key
 from earnorm.domain.bson_order import Key as BsonKey
 from earnorm.domain.schema import ID_PATHS
 from earnorm.domain.values import shorten
-from earnorm.exceptions import DomainError, nearest
+from earnorm.exceptions import DomainError
 from earnorm.fields.relational import Relation, is_record, is_recordset
 from earnorm.kernel import registry
 from earnorm.kernel.environment import find_env
+from earnorm.kernel.naming import nearest_field
 from earnorm.model.reading.fetch import is_gone
 from earnorm.model.reading.ordering import Order, parse_order
 from earnorm.model.reading.parts import refuse_unread_path
@@ -63,7 +64,7 @@ def _read_one(owner: Any, name: str) -> Any:
     if schema is None:
         raise DomainError(f"{name!r}: a {type(owner).__name__} has no fields")
     if name not in schema.fields and name not in ID_PATHS:
-        raise DomainError(f"{schema.name} has no field {name!r}{nearest(name, schema.fields)}")
+        raise DomainError(f"{schema.name} has no field {name!r}{nearest_field(schema, name)}")
     return getattr(owner, name)
 
 
@@ -204,10 +205,8 @@ def map_path(records: RecordSet[Any], path: str) -> Any:
             current = _union(model, values)
         else:
             if field is None and name not in ID_PATHS:
-                known = model._schema.fields
-                raise DomainError(
-                    f"{model._schema.name} has no field {name!r}{nearest(name, known)}"
-                )
+                hint = nearest_field(model._schema, name)
+                raise DomainError(f"{model._schema.name} has no field {name!r}{hint}")
             model, current = None, values
     return current
 

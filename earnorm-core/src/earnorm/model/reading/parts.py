@@ -7,7 +7,7 @@ written of them is in ``writing.incomplete``.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from earnorm.domain import Condition, Domain, Operator
 from earnorm.domain.paths import is_position
@@ -15,6 +15,7 @@ from earnorm.domain.values import thaw
 from earnorm.exceptions import DomainError, nearest
 from earnorm.fields.base import Field, is_embedded, not_fetched
 from earnorm.fields.relational import Relation
+from earnorm.kernel.naming import may_name, nearest_field
 from earnorm.kernel.serving.projecting import Tree, holder_of, outermost, tree_of
 from earnorm.model.reading.fetch import Fetch, Part, part_of
 from earnorm.model.slots import set_fetch
@@ -36,7 +37,10 @@ def checked_inside(bound: BoundModel, paths: Iterable[str]) -> frozenset[str]:
     for path in paths:
         head, *rest = path.split(".")
         names = [bound.schema.name_of(head)]
-        field = _named(model, fields, names[0], path)
+        schema = bound.schema
+        field = fields.get(names[0]) or _refuse(
+            model, path, names[0], nearest_field(schema, names[0])
+        )
         for name in rest:
             holder = holder_of(field) if field.stored else None
             if holder is None:
@@ -46,7 +50,9 @@ def checked_inside(bound: BoundModel, paths: Iterable[str]) -> frozenset[str]:
                     f"and {'.'.join(names)!r} {what}; {way_out}",
                     loc=(path,),
                 )
-            field = _named(model, holder.fields_inside(), name, path)
+            inside = holder.fields_inside()
+            hint = nearest(name, inside) if may_name(schema, names[0]) else ""
+            field = inside.get(name) or _refuse(model, path, name, hint)
             names.append(name)
         if not field.stored:
             raise DomainError(f"{model}: only({path!r}): the field is not stored", loc=(path,))
@@ -63,16 +69,8 @@ def _no_parts(field: Field[Any, Any], name: str) -> tuple[str, str]:
     return f"is a {type(field).__name__}", f"name {name!r} whole"
 
 
-def _named(
-    model: str, fields: Mapping[str, Field[Any, Any]], name: str, path: str
-) -> Field[Any, Any]:
-    field = fields.get(name)
-    if field is None:
-        raise DomainError(
-            f"{model}: only({path!r}): there is no field {name!r}{nearest(name, fields)}",
-            loc=(path,),
-        )
-    return field
+def _refuse(model: str, path: str, name: str, hint: str) -> NoReturn:
+    raise DomainError(f"{model}: only({path!r}): there is no field {name!r}{hint}", loc=(path,))
 
 
 # -- making ---------------------------------------------------------------------------------------

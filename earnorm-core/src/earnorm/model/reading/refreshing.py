@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from earnorm.exceptions import NotFound, ValidationError, nearest
+from earnorm.exceptions import NotFound, ValidationError
 from earnorm.fields.base import MISSING
 from earnorm.kernel.binding import BoundModel
+from earnorm.kernel.naming import nearest_field
 from earnorm.kernel.pauses import free_later, parts, pause
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.reading.fetch import Fetch
@@ -87,7 +88,7 @@ def _checked(model: type[BaseModel], names: Sequence[str]) -> list[str] | None:
     for name in texts("refresh", names, 'names: refresh("name", "age")'):
         if name not in known or not known[name].stored:
             message = (
-                f"unknown field {name!r}{nearest(str(name), known)}"
+                f"unknown field {name!r}{nearest_field(model._schema, str(name))}"
                 if name not in known
                 else f"{name!r} is not stored in the record, so it cannot be read again alone"
             )

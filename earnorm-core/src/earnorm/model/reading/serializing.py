@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from earnorm.exceptions import EarnORMError, FieldNotLoaded, ValidationError, nearest
+from earnorm.exceptions import EarnORMError, FieldNotLoaded, ValidationError
 from earnorm.fields.base import MISSING, ConvertingField, Field, MutableField
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import ToMany, is_record, is_recordset
+from earnorm.kernel.naming import nearest_field
 from earnorm.model.unreadable import unreadable
 
 if TYPE_CHECKING:
@@ -262,7 +263,7 @@ def checked(
                     "loc": (option,),
                     "msg": f"the field {name!r} is secret, and shown nowhere"
                     if name in schema.fields and schema.fields[name].secret
-                    else f"unknown field {name!r}{nearest(str(name), known)}",
+                    else f"unknown field {name!r}{nearest_field(schema, str(name), known)}",
                     "type": "unknown_field",
                 }
                 for name in unknown

@@ -15,6 +15,7 @@ from earnorm.fields.places import Place
 from earnorm.fields.places import inside as inside_of
 from earnorm.fields.relational import Many2one, One2many, Relation, ToMany
 from earnorm.kernel.life.in_flight import UNIT
+from earnorm.kernel.naming import nearest_field
 from earnorm.kernel.pauses import parts, pause
 from earnorm.model.reading.fetch import ID_ONLY, Fetch
 from earnorm.model.reading.ordering import refuse
@@ -191,7 +192,7 @@ async def _prefetch(
         else:
             relations = [relation.name for relation in schema.relations]
             raise DomainError(
-                f"prefetch: {schema.name} has no relation {name!r}{nearest(name, relations)}"
+                f"prefetch: {schema.name} has no relation {name!r}{nearest_field(schema, name, relations)}"
             )
 
 

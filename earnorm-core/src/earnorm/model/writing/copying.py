@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from earnorm.exceptions import DomainError, NotFound, ValidationError, nearest
+from earnorm.exceptions import DomainError, NotFound, ValidationError
 from earnorm.fields.base import Field
 from earnorm.fields.places import Place
 from earnorm.fields.places import inside as inside_of
 from earnorm.fields.relational import Relation, ToMany
 from earnorm.kernel import pauses
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.naming import nearest_field
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.pauses import free_later, parts, pause
 from earnorm.kernel.steps import Loc
@@ -369,7 +370,8 @@ async def read_values(
     wanted = None if fields is None else [*([fields] if isinstance(fields, str) else fields)]
     for name in wanted or ():
         if name not in known and name not in ("id", "pk"):
-            raise DomainError(f"{model._name} has no field {name!r}{nearest(name, known)}")
+            hint = nearest_field(model._schema, name)
+            raise DomainError(f"{model._name} has no field {name!r}{hint}")
         if name in known and known[name].secret:
             raise DomainError(f"{model._name}.{name} is secret, and shown nowhere")
     if not records:

@@ -10,13 +10,14 @@ from pydantic_core import PydanticCustomError
 from earnorm.domain import Domain, condition
 from earnorm.domain.paths import TOO_LONG, is_position, is_too_long
 from earnorm.domain.values import shorten
-from earnorm.exceptions import cut, nearest
+from earnorm.exceptions import cut
 from earnorm.fields.adapters import adapter
 from earnorm.fields.base import INTERNAL, Field, not_written
 from earnorm.fields.keys import KeyTexts, check_key
 from earnorm.fields.kinds_inside import KindsInside
 from earnorm.fields.relational import Many2one
 from earnorm.fields.structured import Dict, Embedded, Json, List
+from earnorm.kernel.naming import nearest_field
 from earnorm.model.schema import Schema, schema_inside
 
 # In a list, MongoDB compares None also with a key of that position's name in every other item. No
@@ -165,7 +166,7 @@ def _of_kinds(kinds: KindsInside, path: str, name: str) -> Domain:
 def _field_of(schema: Schema, name: str) -> Any:
     field = schema.fields.get(schema.name_of(name))
     if field is None:
-        raise RefusedError(f"unknown field {name!r}{nearest(name, schema.fields)}")
+        raise RefusedError(f"unknown field {name!r}{nearest_field(schema, name)}")
     if field.is_derived:
         raise RefusedError(not_written(field)["msg"])
     if not field.stored:

@@ -300,7 +300,7 @@ class _Planning:
             else:
                 self._add_value(items, place, value, loc)
         except pydantic.ValidationError as error:
-            self.problems += located(problems_of(error, {}), *loc)
+            self.problems += located(problems_of(error, None), *loc)
             return None
         except ValidationError as error:
             self.problems += located(error.errors(), *loc)
