@@ -216,6 +216,7 @@ FOR_PLUGINS = [
     "Request",
     "Returned",
     "RunningOperation",
+    "Scope",
     "Stage",
     "Step",
     "Stream",

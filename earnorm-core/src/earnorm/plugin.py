@@ -65,7 +65,7 @@ from earnorm.kernel.transactions.blocks import Transaction, atomic
 from earnorm.kernel.transactions.layer import in_transaction, in_transaction_if
 from earnorm.kernel.transactions.units import alone_at, at_end_of_call, is_in_unit, unbroken
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
-from earnorm.kernel.views import ModelView, name_of
+from earnorm.kernel.views import ModelView, Scope, name_of
 from earnorm.model.declaring import Declaration
 from earnorm.model.reading.across import ACROSS
 
@@ -113,6 +113,7 @@ __all__ = [
     "Request",
     "Returned",
     "RunningOperation",
+    "Scope",
     "Stage",
     "Step",
     "StoredId",

@@ -19,6 +19,8 @@ class Sequence(String[Literal[True]]):
         format: ``{number}`` with any format, and ``{year}``, ``{month}``, ``{day}`` (in UTC). With
             one of these the numbers begin again at 1 in each year, month or day that the text
             names.
+        scope: The name of a field of the model: the records with each of its values are numbered on
+            their own, from 1. With ``unique=True`` a number is unique among these records.
         gap_free: No number is left out, even if a record's creation is rolled back. The record must
             be created in a transaction, and such transactions wait for each other.
         sequence: The name of its counter (default: the model's and the field's).
@@ -31,6 +33,7 @@ class Sequence(String[Literal[True]]):
         self,
         format: str = "{number}",
         *,
+        scope: str = "",
         gap_free: bool = False,
         sequence: str = "",
         **options: Unpack[FieldOptions],
@@ -46,17 +49,26 @@ class Sequence(String[Literal[True]]):
                 f"Sequence({format!r}): a format has {{number}} once, and may have "
                 f"{', '.join(f'{{{name}}}' for name in _DATES)}"
             )
+        if not isinstance(scope, str):
+            raise TypeError(f"Sequence(scope={scope!r}): scope is the name of a field of the model")
         options.setdefault("copy", False)
         super().__init__(required=True, **options)
         self.format = format
+        self.scope = scope
         self.gap_free = gap_free
         self.sequence = sequence
         self._dated = [name for name in _DATES if name in names]
 
-    def counter(self, model: str, at: datetime.datetime) -> str:
-        """Return the name of the counter that numbers a record of this time."""
+    def counter(self, model: str, at: datetime.datetime, scopes: str = "") -> str:
+        """Return the name of the counter that numbers a record of this time.
+
+        Args:
+            model: The name of the model that counts.
+            at: The time.
+            scopes: What tells the values of the scopes; see ``counter_name``.
+        """
         period = [f"{getattr(at, name):02}" for name in self._dated]
-        return ":".join([self.sequence or f"{model}.{self.name}", *period])
+        return ":".join([self.sequence or f"{model}.{self.name}", *period]) + scopes
 
     def text(self, number: int, at: datetime.datetime) -> str:
         """Return the value with this number."""

@@ -61,7 +61,9 @@ class Stage(IntEnum):
     IDENTITY = 110
     """Assign ids."""
     STAMP = 120
-    """Fill in times, authors, numbers, and the values of plugins."""
+    """Fill in times, authors, and the values of plugins."""
+    NUMBER = 125
+    """Number new records by their sequences, which may have to know what was filled in."""
     COMPUTE = 130
     """Compute stored values from all values that were given and filled in."""
     CONSTRAIN = 140

@@ -200,12 +200,15 @@ class ValueBatch:
         is_new: True if the records are to be created.
         made: New records that are stored before these, so that these may link to them.
         along: The names of the links whose records are written before these.
+        found_by: The names of the fields by whose values an upsert finds the records. A step before
+            ``Stage.VALIDATE`` may fill one in.
     """
 
     __slots__ = (
         "_more",
         "along",
         "env",
+        "found_by",
         "is_new",
         "made",
         "model",
@@ -217,9 +220,17 @@ class ValueBatch:
     )
 
     def __init__(
-        self, env: Env, way: Way, model: ModelView, rows: list[ValueRow], *, is_new: bool = False
+        self,
+        env: Env,
+        way: Way,
+        model: ModelView,
+        rows: list[ValueRow],
+        *,
+        is_new: bool = False,
+        found_by: Collection[str] = (),
     ) -> None:
         self.env, self.way, self.model, self.rows, self.is_new = env, way, model, rows, is_new
+        self.found_by = frozenset(found_by)
         self.made: list[Any] = []
         self.along: set[str] = set()
         self.work_before: list[Work] = []

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from earnorm.domain import Schema
     from earnorm.fields import Field
     from earnorm.model.base import BaseModel
+
+
+class Scope(NamedTuple):
+    """The field within whose values a model's unique values are unique and its records numbered.
+
+    Attributes:
+        field: Its name.
+        across: The unique indexes and sequences that it is no part of, each by the paths of its keys.
+    """
+
+    field: str
+    across: frozenset[tuple[str, ...]]
 
 
 class ModelView:
@@ -99,6 +111,11 @@ class ModelView:
     def indexes(self) -> Sequence[Any]:
         """The entries of its ``_indexes``, including those of its bases and extensions."""
         return tuple(self.cls._indexes)
+
+    @property
+    def scope(self) -> Scope | None:
+        """The scope that a plugin's attribute has given it (``Declaration.scope``); else None."""
+        return self.cls._scope
 
     @property
     def has_collation(self) -> bool:

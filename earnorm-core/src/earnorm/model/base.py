@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from earnorm.kernel.catalog import Extension
     from earnorm.kernel.contract.attributes import BroughtAttribute
     from earnorm.kernel.transactions.outcome import Outcome
+    from earnorm.kernel.views import Scope
     from earnorm.model.validation.constraints import When
 
 # The documents of one operation of create_many: at 1,000 the rate is 0.9 of this one's; at 10,000
@@ -185,6 +186,7 @@ class BaseModel(Declared):
     _inherit: ClassVar[str | None] = None
     _base: ClassVar[type[BaseModel] | None] = None
     _overridden: ClassVar[frozenset[str]] = frozenset()
+    _scope: ClassVar[Scope | None] = None
 
     _id = ObjectIdField()
 

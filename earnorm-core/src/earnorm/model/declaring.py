@@ -7,13 +7,15 @@ class of a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from earnorm.exceptions import ConfigurationError, EarnORMError, PluginError
+from earnorm.fields.scopes import scope_problem
 from earnorm.kernel.contract.attribute_values import value_of
+from earnorm.kernel.views import Scope
 
 if TYPE_CHECKING:
     from earnorm.fields.base import Field
@@ -133,6 +135,28 @@ class Declaration:
         """Add an index to the class, as an entry of ``_indexes``, unless it has the same one."""
         if index not in self.model._indexes:
             self.model._indexes = (*self.model._indexes, index)
+
+    def scope(self, name: str, *, across: Collection[tuple[str, ...]] = ()) -> None:
+        """Make unique values unique among the records with one value of a field only.
+
+        Each unique index of the model begins with the field, and its sequences have a counter for each
+        value.
+
+        Args:
+            name: The field's name.
+            across: The unique indexes and sequences that stay as they are declared, each by the paths
+                of its keys.
+
+        Raises:
+            TypeError: The field cannot be a scope, or the model has another one.
+        """
+        problem = scope_problem(self.fields.get(name))
+        if problem:
+            self.refuse(f"the field {name!r} {problem}")
+        known = self.model._scope
+        if known is not None and known.field != name:
+            self.refuse(f"the model is scoped by {known.field!r} already")
+        self.model._scope = Scope(name, frozenset(across))
 
     def refuse(self, text: str) -> NoReturn:
         """Refuse the class.

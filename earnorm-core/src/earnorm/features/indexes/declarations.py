@@ -15,6 +15,7 @@ from earnorm.backends.base import IndexSpec, SearchIndexSpec
 from earnorm.domain import OPERATORS, Domain, DomainSource, Operator, to_filter
 from earnorm.exceptions import ConfigurationError, DomainError, nearest
 from earnorm.features.indexes.field_indexes import field_indexes
+from earnorm.features.indexes.scoping import scoped
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -217,14 +218,28 @@ def declared_indexes(
         elif key in specs and spec != specs[key]:
             key = (spec.keys, spec.name)  # a second index may differ in collation or condition
         specs[key] = spec
-    return list(specs.values())
+    return _in_scope(model, list(specs.values()))
+
+
+def _in_scope(model: type[BaseModel], specs: Sequence[IndexSpec]) -> list[IndexSpec]:
+    """Put the scopes in front of unique indexes; one that is declared with them stays one index."""
+    declared = {spec.keys: spec for spec in specs}
+    result: dict[int, IndexSpec] = {}
+    for spec in specs:
+        in_scope = scoped(model, spec)
+        twin = declared.get(in_scope.keys)
+        if in_scope is not spec and twin is not None:
+            result[id(twin)] = IndexSpec(twin.keys, _merged(in_scope.options, twin.options))
+        else:
+            result.setdefault(id(spec), in_scope)
+    return list(result.values())
 
 
 def entry_name(model: type[BaseModel], entry: IndexEntry) -> str:
     """Return the name of the index that an entry of ``_indexes`` declares."""
     if isinstance(entry, VectorSearchIndex):
         return entry.name
-    return _entry_index(model, entry, OPERATORS).name
+    return scoped(model, _entry_index(model, entry, OPERATORS)).name
 
 
 def _merged(of_field: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def _indexes(model: type[BaseModel], origins: Origins) -> Iterator[Part]:
             declared_in.setdefault(entry_name(model, entry), cls)
     fields = {field.db_name: field.name for field in model._schema.stored}
     for spec in declared_indexes(model):
-        cls = declared_in.get(spec.name) or next(
-            owners(model, fields[spec.keys[0][0].partition(".")[0]])
+        cls = declared_in.get(spec.name) or next(  # the scopes come before the field's own key
+            owners(model, fields[spec.keys[-1][0].partition(".")[0]])
         )
         detail = "unique" if spec.options.get("unique") else "index"
         yield _part(model, "index", spec.name, detail, [cls], origins)

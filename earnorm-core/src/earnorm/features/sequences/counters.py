@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from earnorm.domain import condition
 from earnorm.exceptions import DuplicateKey, TransactionError
 from earnorm.fields.numeric import Int
+from earnorm.fields.scopes import scope_text
 from earnorm.fields.text import String
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import Env, current_env
@@ -121,17 +122,31 @@ class NumberSequence:
         return f"<sequence {self.name!r}{' gap-free' if self.gap_free else ''}>"
 
 
-def sequence(name: str, *, gap_free: bool = False) -> NumberSequence:
+def sequence(name: str, *, scope: object = None, gap_free: bool = False) -> NumberSequence:
     """Return a sequence of the current App: ``await earnorm.sequence("invoice").next()``.
 
     Args:
         name: The sequence's name; the first use of a new name gives 1.
+        scope: A record, an id or another value: it has its own numbers of this name.
         gap_free: Count in the running transaction, so that a rollback leaves no gap. The same sequence
             must always be used in the same way.
     """
     if not isinstance(name, str) or not name:
         raise ValueError("a sequence has a name: earnorm.sequence('invoice')")
-    return NumberSequence(name, gap_free)
+    return NumberSequence(name if scope is None else name + scope_text(_stored(scope)), gap_free)
+
+
+def _stored(scope: object) -> object:
+    """Return a scope as the field with it stores it.
+
+    Raises:
+        ValueError: It is a record that is not stored yet.
+    """
+    if not isinstance(scope, BaseModel):
+        return scope
+    if scope.pk is None:
+        raise ValueError("a record that is not stored yet is no scope of a sequence")
+    return scope.pk
 
 
 def _model(env: Env) -> type[BaseModel]:

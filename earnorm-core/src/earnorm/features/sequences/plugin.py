@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from earnorm.exceptions import ConfigurationError, nearest
 from earnorm.features.sequences.counters import counter_model, sequence
+from earnorm.fields.base import MISSING
+from earnorm.fields.scopes import scope_problem, scope_text
 from earnorm.fields.sequences import Sequence
-from earnorm.kernel.document_steps import DocumentBatch
+from earnorm.kernel.document_steps import DocumentBatch, DocumentRow
 from earnorm.kernel.environment import use_env
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.steps import Stage, Step
+from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
-    from earnorm.kernel.views import ModelView
     from earnorm.model.base import BaseModel
 
 
@@ -29,6 +32,22 @@ class SequencesPlugin:
     def needed_by(model: ModelView) -> str | None:
         """Return the model's first Sequence field."""
         return next((f"the field {f.name!r}" for f in _numbered(model)), None)
+
+    @hookimpl
+    def model_registered(self, app: App, model: type[BaseModel]) -> None:
+        """Refuse a scope that is no field, or one whose value is not known in time.
+
+        Raises:
+            ConfigurationError: A Sequence of the model has such a scope.
+        """
+        view = ModelView(model)
+        for field in _numbered(view):
+            problem = scope_problem(view.fields.get(field.scope)) if field.scope else ""
+            if problem:
+                hint = "" if field.scope in view.fields else nearest(field.scope, view.fields)
+                raise ConfigurationError(
+                    f"{view.name}.{field.name}: Sequence(scope={field.scope!r}): the field {problem}{hint}"
+                )
 
     @hookimpl
     def models_changed(self, app: App, models: Iterable[type[BaseModel]]) -> None:
@@ -47,7 +66,7 @@ class SequencesPlugin:
         fields = _numbered(model)
         if fields:
             counted = [(field, _counted_in(model, field)) for field in fields]
-            return [Step(Stage.STAMP, "sequences", _SetNumbers(counted), on="create")]
+            return [Step(Stage.NUMBER, "sequences", _SetNumbers(model, counted), on="create")]
         return ()
 
 
@@ -80,18 +99,34 @@ def _counted_in(model: ModelView, field: Sequence) -> str:
     return model.name
 
 
+def scopes_of(model: ModelView, field: Sequence) -> list[str]:
+    """Return the fields whose values say by which counter a record is numbered."""
+    scope = model.scope
+    outer = [scope.field] if scope is not None and (field.name,) not in scope.across else []
+    return [*outer, field.scope] if field.scope and field.scope not in outer else outer
+
+
 class _SetNumbers:
-    def __init__(self, fields: list[tuple[Sequence, str]]) -> None:
-        self._fields = fields
+    def __init__(self, model: ModelView, fields: list[tuple[Sequence, str]]) -> None:
+        self._fields = [(field, counted, scopes_of(model, field)) for field, counted in fields]
 
     async def __call__(self, batch: DocumentBatch) -> None:
         now = batch.now
-        for field, model in self._fields:
+        for field, model, scopes in self._fields:
             missing = [row for row in batch.rows if not row.has(field.name)]
-            if not missing:
-                continue
-            counter = sequence(field.counter(model, now), gap_free=field.gap_free)
-            with use_env(batch.env):
-                numbers = await counter.take(len(missing))
-            for row, number in zip(missing, numbers, strict=True):
-                row.put(field.name, field.text(number, now))
+            counted: dict[str, list[DocumentRow]] = {}
+            for row in missing:
+                texts = "".join(scope_text(_known(row.get(name))) for name in scopes)
+                counted.setdefault(texts, []).append(row)
+            # In one order, so that two transactions which need the same counters meet at the first.
+            for texts in sorted(counted):
+                counter = sequence(field.counter(model, now, texts), gap_free=field.gap_free)
+                rows = counted[texts]
+                with use_env(batch.env):
+                    numbers = await counter.take(len(rows))
+                for row, number in zip(rows, numbers, strict=True):
+                    row.put(field.name, field.text(number, now))
+
+
+def _known(value: Any) -> Any:
+    return None if value is MISSING else value

@@ -125,6 +125,11 @@ class Upsert:
                     bound.model._name, [{"loc": ("on",), "msg": message, "type": "unknown_field"}]
                 )
         stored = frozenset(fields[name].db_name for name in self._on)
+        scope = bound.view.scope
+        if scope is not None and scope.field not in self._on and stored != {"_id"}:
+            in_scope = stored | {fields[scope.field].db_name}
+            if not self._has_unique_index(stored) and self._has_unique_index(in_scope):
+                self._on, stored = (scope.field, *self._on), in_scope
         if stored != {"_id"} and not self._has_unique_index(stored):
             raise ConfigurationError(
                 f"{bound.model._name}: upsert() on {', '.join(self._on) or 'nothing'} needs a "
@@ -214,7 +219,7 @@ class Upsert:
                     row.values = dict(row.values)
             if part is not rows:
                 await pause()
-        batch = ValueBatch(current_env(), Way.UPSERT, bound.view, rows)
+        batch = ValueBatch(current_env(), Way.UPSERT, bound.view, rows, found_by=self._on)
         steps = bound.ways.upsert
         if steps is not None and all(isinstance(row.values, Mapping) for row in rows):
             await run_value_steps(steps.before, batch)
