@@ -39,7 +39,7 @@ class Vault(models.BaseModel):
 
     _name = "names.vault"
     _access = []
-    combination = String()
+    combination = String(required=True)
     staff_id = Many2one("names.staff")
 
 
@@ -181,6 +181,15 @@ async def test_the_ways_of_this_test_have_hints_for_the_system(record: Staff) ->
         texts = {way: await told(ask, record) for way, ask in (FIELDS | CLOSED).items()}
     silent = {way for way, text in texts.items() if not re.search("did you mean|known:", text)}
     assert silent == {"untrusted", "untrusted inside", "untrusted order"}
+
+
+async def test_a_required_value_is_named_only_to_who_may_use_its_field(record: Staff) -> None:
+    for make in (lambda r: Vault(), lambda r: Vault.create({}), lambda r: Vault.create([{}, {}])):
+        with act_as(EVE):
+            text = await told(make, record)
+        assert "a value is required that you may not set" in text and not SECRET.search(text)
+        with system(reason="show what is left out"):
+            assert "combination: a value is required" in await told(make, record)
 
 
 async def test_fields_that_one_may_use_are_named(record: Staff) -> None:

@@ -50,12 +50,26 @@ def problems_of(error: pydantic.ValidationError, schema: Schema | None) -> list[
             message = f"unknown field {cut(str(loc[-1]))!r}{hint}"
             kind = "unknown_field"
         elif kind == "missing":
-            message = "a value is required"
+            details.append(missing(schema, *loc))
+            continue
         elif kind == "string_unicode":
             what = "the text" if any(isinstance(part, str) for part in loc) else "a key"
             message = f"{what} has a lone surrogate, which UTF-8 cannot hold"
         details.append({"loc": tuple(loc), "msg": message, "type": kind})
     return details
+
+
+def missing(schema: Schema | None, *loc: str | int) -> ErrorDetail:
+    """Return the problem that a required value is missing; one that may not be named has no name.
+
+    Args:
+        schema: The fields of the object.
+        *loc: The place of the value, which ends with the field's name.
+    """
+    if schema is None or may_name(schema, str(loc[-1])):
+        return {"loc": loc, "msg": "a value is required", "type": "missing"}
+    message = "a value is required that you may not set"
+    return {"loc": loc[:-1], "msg": message, "type": "missing"}
 
 
 def _told(schema: Schema, detail: ErrorDetail) -> ErrorDetail:

@@ -30,7 +30,7 @@ from earnorm.fields.relational import Relation, ToMany
 from earnorm.fields.secrets import holds_secrets, limits_of, refused_order
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.kernel.naming import may_name, nearest_field
-from earnorm.model.problems import problems_of
+from earnorm.model.problems import missing, problems_of
 
 if TYPE_CHECKING:
     from earnorm.model.derived import DerivedValues
@@ -267,7 +267,7 @@ class Schema:
                 if field.default is not None:
                     state[field.name] = self.default_of(field)
                 elif field.required and not (field.generated or field.is_derived):
-                    problems.append(_missing(field))
+                    problems.append(missing(self, field.name))
         if problems:
             raise ValidationError(self.name, problems)
         # The keys have the order of the fields, as those of any new record have.
@@ -767,10 +767,6 @@ def _with_default(
             raise _wrong_default(field, error) from None
         return core_schema.with_default_schema(inner, default=default, validate_default=checked)
     return core_schema.with_default_schema(inner, default=default, validate_default=True)
-
-
-def _missing(field: Field[Any, Any]) -> ErrorDetail:
-    return {"loc": (field.name,), "msg": "a value is required", "type": "missing"}
 
 
 def _wrong_default(field: Field[Any, Any], error: pydantic.ValidationError) -> ValidationError:
