@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from earnorm import AccessDenied, App, BaseModel, ConfigurationError, Env, FieldWithheld, String
-from earnorm.plugin import Bounded, ModelView, nearest
+from earnorm.plugin import Bounded, ModelView, Withholding, nearest
 from earnorm_security.declarations import EVERYBODY
 from earnorm_security.roles import Roles
 
@@ -124,7 +125,7 @@ class FieldPolicy:
     """The checked field rights of one model. It tells the core what is withheld (`Withholding`).
 
     Args:
-        model: The model.
+        models: The model, and the classes below it in its collection, whose records it finds, too.
         demands: For each restricted field and right, the demands on a principal's roles.
         masks: Masks by the field's name.
         roles: Tells the roles of a principal.
@@ -132,13 +133,13 @@ class FieldPolicy:
 
     def __init__(
         self,
-        model: ModelView,
+        models: Sequence[ModelView],
         demands: Mapping[str, Mapping[FieldRight, Sequence[Demand]]],
         masks: Mapping[str, Mask],
         roles: Roles,
     ) -> None:
-        fields = model.fields
-        self.name, self.fields = model.name, frozenset(fields)
+        fields = {name: field for model in models for name, field in model.fields.items()}
+        self.name, self.fields = models[0].name, frozenset(fields)
         self.keys = {fields[name].db_name: name for name in demands if fields[name].stored}
         """The names of the restricted fields by stored key."""
         self.stored = {name: fields[name].db_name for name in demands if fields[name].stored}
@@ -242,6 +243,8 @@ class FieldPolicies:
         self._app, self._added, self._roles = app, added, roles
         self._policies: dict[type[BaseModel], FieldPolicy | None] = {}
         self._declared: dict[type[BaseModel], _Declared] = {}
+        self._families: dict[str, frozenset[str]] = {}
+        """For each class of a family, the classes whose declarations its policy has."""
 
     def of(self, model: type[BaseModel]) -> FieldPolicy | None:
         """Return the field rights of a model; None if everybody may do everything with all fields.
@@ -253,14 +256,34 @@ class FieldPolicies:
             self._policies[model] = self._policy(ModelView(model))
         return self._policies[model]
 
-    def forget(self, model: type[BaseModel]) -> None:
+    def withholding(self, model: type[BaseModel]) -> Withholding | None:
+        """Return what is withheld of a model's records.
+
+        A class with rights may be defined later in the collection of a family.
+        """
+        return self.of(model) if ModelView(model).root is None else _OfFamily(self, model)
+
+    def forget(self) -> None:
         """Drop what is kept: the rights of computed fields follow from those of other models."""
         self._policies.clear()
         self._declared.clear()
+        self._families.clear()
+
+    def has_grown(self, view: ModelView) -> bool:
+        """Return whether a class is new below one whose policy is made already."""
+        return view.root is not None and any(
+            name in self._families and view.name not in self._families[name] for name in view.names
+        )
 
     def _policy(self, view: ModelView) -> FieldPolicy | None:
-        own = self._own(view)
-        names = [*own.rights, *(name for name in view.fields if view.depends_on(name))]
+        family = self._family(view)
+        if view.root is not None:
+            self._families[view.name] = frozenset(each.name for each in family)
+        names = [
+            name
+            for each in family
+            for name in (*self._own(each).rights, *filter(each.depends_on, each.fields))
+        ]
         demands: dict[str, Mapping[FieldRight, Sequence[Demand]]] = {}
         masks: dict[str, Mask] = {}
         for name in dict.fromkeys(names):
@@ -269,26 +292,60 @@ class FieldPolicies:
             }
             if any(of_field.values()):
                 demands[name] = of_field
-                if name in own.masks:
-                    masks[name] = own.masks[name]
-        return FieldPolicy(view, demands, masks, self._roles) if demands else None
+                mask = self._mask(family, name)
+                if mask is not None:
+                    masks[name] = mask
+        return FieldPolicy(family, demands, masks, self._roles) if demands else None
+
+    def _family(self, view: ModelView) -> Sequence[ModelView]:
+        """Return the model and the classes below it in its collection, each in the App's form."""
+        if view.root is None:
+            return (view,)
+        others = (
+            ModelView(self._app.extended(model))
+            for model in self._app.known_models()
+            if ModelView(model).root == view.root
+        )
+        below = [each for each in others if view.name in each.names and each.name != view.name]
+        return (view, *sorted(below, key=lambda each: each.name))
+
+    def _mask(self, family: Sequence[ModelView], name: str) -> Mask | None:
+        """Return the mask on which all declarations of a field agree."""
+        masks = {
+            own.masks.get(name) for own in map(self._own, family) if own.restricts_reading(name)
+        }
+        return masks.pop() if len(masks) == 1 else None
 
     def _own(self, view: ModelView) -> _Declared:
         declared = self._declared.get(view.cls)
         if declared is None:
-            declared = self._declared[view.cls] = _Declared(view, self._added.get(view.name))
+            names = [view.name] if view.root is None else view.names
+            added = [item for name in names for item in self._added.get(name, ())]
+            declared = self._declared[view.cls] = _Declared(view, added)
         return declared
 
     def _demanded(
         self, view: ModelView, name: str, right: FieldRight, seen: set[tuple[str, str]]
     ) -> Sequence[Demand]:
-        """Return the demands of a field, with those of the fields that it follows from."""
+        """Return the demands of a field, with those of the fields that it follows from.
+
+        The records of a model are those of the classes below it, too.
+        """
+        demands: dict[Demand, None] = {}
+        for each in self._family(view):
+            if name in each.fields:
+                demands.update(dict.fromkeys(self._demanded_by(each, name, right, seen)))
+        return tuple(demands)
+
+    def _demanded_by(
+        self, view: ModelView, name: str, right: FieldRight, seen: set[tuple[str, str]]
+    ) -> Sequence[Demand]:
+        """Return the demands of a field that one class makes."""
         if (view.name, name) in seen:
             return ()
         seen.add((view.name, name))
         own = self._own(view).demands(name, right)
-        field = view.fields.get(name)
-        if field is None or (own is not None and field.stored):
+        if own is not None and view.fields[name].stored:
             return own or ()  # a stored field may say otherwise
         demands = dict.fromkeys(own or ())
         for path in view.depends_on(name):
@@ -315,16 +372,47 @@ class FieldPolicies:
         yield from self._along(target, rest)
 
 
-class _Declared:
-    """The checked declarations of one model."""
+class _OfFamily:
+    """Tells what is withheld of the records of a class that shares its collection."""
 
-    def __init__(self, view: ModelView, added: Sequence[object] | None) -> None:
+    def __init__(self, policies: FieldPolicies, model: type[BaseModel]) -> None:
+        self._policies, self._model = policies, model
+
+    def hidden(self, env: Env) -> frozenset[str]:
+        """Return the names of the fields that are left out of what is read."""
+        policy = self._policies.of(self._model)
+        return _NOTHING if policy is None else policy.hidden(env)
+
+    def masked(self, env: Env) -> frozenset[str]:
+        """Return the names of the fields whose values are read masked."""
+        policy = self._policies.of(self._model)
+        return _NOTHING if policy is None else policy.masked(env)
+
+    def fixed(self, env: Env) -> frozenset[str]:
+        """Return the names of the fields that may not be set."""
+        policy = self._policies.of(self._model)
+        return _NOTHING if policy is None else policy.fixed(env)
+
+    def refusal(self, env: Env, name: str) -> FieldWithheld:
+        """Make the error for reading a hidden field of a record."""
+        policy = self._policies.of(self._model)
+        assert policy is not None  # it hides a field
+        return policy.refusal(env, name)
+
+
+class _Declared:
+    """The checked declarations of one model; in a family, those of its bases are among them."""
+
+    def __init__(self, view: ModelView, added: Sequence[object]) -> None:
         self._view = view
         self._where = f"model {view.name!r}: _field_rights"
         self.rights: dict[str, list[FieldRights]] = {}
         self.masks: dict[str, Mask] = {}
-        declared: object = view.declared("_field_rights")
-        for item in self._items([] if declared is None else declared, added or ()):
+        declared = [view.declared("_field_rights")]
+        if view.root is not None:  # a class adds to what its bases say, and cannot take it back
+            declared = [vars(cls).get("_field_rights") for cls in reversed(view.cls.__mro__)]
+        lists = [self._items([] if given is None else given) for given in declared]
+        for item in chain(*lists, self._items(added)):
             for name in item.fields:
                 self._check_field(name, item)
                 self.rights.setdefault(name, []).append(item)
@@ -333,10 +421,10 @@ class _Declared:
             mask = shown.pop() if len(shown) == 1 else None
             if mask is not None:
                 self.masks[name] = mask
-        if self.rights and view.root is not None:
-            raise ConfigurationError(
-                f"{self._where}: field rights of classes that share a collection are not supported"
-            )
+
+    def restricts_reading(self, name: str) -> bool:
+        """Return whether a declaration says who reads a field."""
+        return any(item.given["read"] is not None for item in self.rights.get(name, ()))
 
     def demands(self, name: str, right: FieldRight) -> Sequence[Demand] | None:
         """Return the demands that the declarations of a field make; None if they say nothing."""
@@ -349,12 +437,12 @@ class _Declared:
         sets = (frozenset(roles) for roles in given if roles is not None)
         return tuple(roles for roles in sets if EVERYBODY not in roles)
 
-    def _items(self, declared: object, added: Sequence[object]) -> Iterator[FieldRights]:
+    def _items(self, declared: object) -> Iterator[FieldRights]:
         if not isinstance(declared, list | tuple):
             raise ConfigurationError(
                 f"{self._where} is a list of FieldRights(...), not {type(declared).__name__}"
             )
-        for item in (*cast("Sequence[object]", declared), *added):
+        for item in cast("Sequence[object]", declared):
             if not isinstance(item, FieldRights):
                 raise ConfigurationError(
                     f"{self._where} is a list of FieldRights(...); it contains {type(item).__name__}"
@@ -387,6 +475,8 @@ class _Declared:
         view, name = self._view, field.name
         if name.startswith("_"):
             return "is the library's own, and has no rights"
+        if name == view.attribute("_discriminator"):
+            return "tells the classes of the collection apart, and is read with every record"
         if name in view.attribute("_inherits", {}).values():
             return "leads to the record whose fields this model has; give rights on those"
         comodel: object = getattr(field, "comodel_name", None) if field.stored else None

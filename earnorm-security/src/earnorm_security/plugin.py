@@ -142,7 +142,12 @@ class Security:
         """Drop what is kept of a model and of the classes made of it."""
         for cls in [cls for cls in self._policies if issubclass(cls, model)]:
             del self._policies[cls]
-        self.fields.forget(model)
+        self.fields.forget()
+
+    def forget_all(self) -> None:
+        """Drop what is kept of all models, to make it again."""
+        self._policies.clear()
+        self.fields.forget()
 
 
 class SecurityPlugin:
@@ -216,8 +221,12 @@ class SecurityPlugin:
     @hookimpl
     def model_registered(self, app: App, model: type[BaseModel]) -> None:
         """Check the model's declarations, so that a mistake in them stops the start."""
-        _service_of(app).policy(model)
-        secrets.check(app, ModelView(model))
+        service, view = _service_of(app), ModelView(model)
+        if service.fields.has_grown(view):
+            service.forget_all()
+            app.recompose()
+        service.policy(model)
+        secrets.check(app, view)
 
     @hookimpl
     def model_forgotten(self, app: App, model: type[BaseModel]) -> None:
@@ -246,7 +255,7 @@ class SecurityPlugin:
     @hookimpl
     def register_reading(self, app: App, model: ModelView) -> Reading | None:
         """Return what binds the documents of change events, and which fields are withheld."""
-        fields, bound = _service_of(app).fields.of(model.cls), secrets.reading(app, model)
+        fields, bound = _service_of(app).fields.withholding(model.cls), secrets.reading(app, model)
         if fields is None:
             return bound
         return Reading(withholding=fields) if bound is None else replace(bound, withholding=fields)

@@ -378,7 +378,7 @@ async def test_the_law_is_not_vacuous(opened, monkeypatch) -> None:
 
             monkeypatch.setattr(FieldPolicy, "_view", without)
             for app in pair:
-                app.services["security"].fields.forget(Case)
+                app.services["security"].fields.forget()
                 for model in (Case, Unit):
                     bound = app.bind(app.model(model._name))
                     policy = app.services["security"].policy(bound.model).fields

@@ -651,19 +651,6 @@ async def test_a_mistake_in_a_declaration_names_the_model(opened, rights, proble
             await Wrong.search()
 
 
-async def test_classes_of_one_collection_cannot_have_field_rights_yet(opened) -> None:
-    class Animal(models.BaseModel):
-        _name = "fieldrights.animal"
-        _discriminator = "kind"
-        _field_rights = [FieldRights("chip", read=["vet"])]
-        kind = String()
-        chip = String()
-
-    async with opened():
-        with pytest.raises(ConfigurationError, match="share a collection"):
-            await Animal.search()
-
-
 def test_the_declaration_shows_itself() -> None:
     assert (
         repr(FieldRights("a", read=["x"], mask=last(2))) == "FieldRights('a', read=['x'], mask=...)"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -160,10 +161,16 @@ def combined(model: ModelView, by_plugin: Iterable[tuple[str, object]]) -> Combi
     if classes is None:  # else a class of the family may have the field
         for paths, _, plugin in base_domains:
             _refuse_unknown(plugin, model, "base_domain names ", _roots(paths))
-    withholding = Withholdings(model.fields, withheld) if withheld else None
+    withholding = Withholdings(partial(_names, model, classes), withheld) if withheld else None
     return CombinedReading(
         tuple(base_domains), needs, classes, below, tuple(of_events), withholding
     )
+
+
+def _names(model: ModelView, classes: RecordClasses | None) -> frozenset[str]:
+    """Return the names of the fields that a record of the model may have."""
+    below = () if classes is None else (bound.schema.fields for _, bound in classes.below())
+    return frozenset(model.fields).union(*below)
 
 
 _CLASSES_HAVE: Final = ("of", "find_field", "keys", "bases", "below")

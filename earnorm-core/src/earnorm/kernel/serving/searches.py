@@ -6,6 +6,7 @@ A search sends a filter, or a pipeline if a layer has left one in the note ``STA
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +24,7 @@ from earnorm.kernel.serving.projecting import stored_keys, tree_of
 if TYPE_CHECKING:
     from earnorm.backends.base import Cursor, Document
     from earnorm.backends.broken import OnBroken
+    from earnorm.fields import Field
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.operations import Operation
     from earnorm.kernel.serving.requests import Request
@@ -263,7 +265,8 @@ def sight(bound: BoundModel, op: Operation) -> Sight:
     hides = False
     if keys is not None and not op.env.system:
         if bound.withholding is not None:
-            hides = not all(field.db_name in keys for field in bound.schema.stored)
+            declared = bound.schema.projection if bound.classes is None else bound.classes.keys
+            hides = not keys.keys() >= declared.keys()
         keys = {key: 1 for key in keys if key == "_id" or not key.startswith("_")}
     return Sight(keys, secret, hides)
 
@@ -280,7 +283,7 @@ def projection(bound: BoundModel, op: Operation) -> Mapping[str, int] | None:
     names = op.options.fields
     if names is None:
         return bound.declared.projection
-    fields = bound.schema.fields
+    fields = _fields_of(bound, names)
     # {"_id": 1} is always a part of it, because an empty projection would fetch all keys.
     try:
         if op.options.inside:
@@ -292,6 +295,16 @@ def projection(bound: BoundModel, op: Operation) -> Mapping[str, int] | None:
             f"options.fields of a {op.name} has {name!r}, and model {bound.view.name!r} has no such "
             f"field{nearest_field(bound.schema, name)}"
         ).coded("unknown_field") from None
+
+
+def _fields_of(bound: BoundModel, names: AbstractSet[str]) -> Mapping[str, Field[Any, Any]]:
+    """Return the fields of these names, those of the classes below the model included."""
+    fields, classes = bound.schema.fields, bound.classes
+    others = () if classes is None else names - fields.keys()
+    if classes is None or not others:
+        return fields
+    found = ((name, classes.find_field(name)) for name in others)
+    return {**fields, **{name: field for name, field in found if field is not None}}
 
 
 def _projected(bound: BoundModel, op: Operation) -> Mapping[str, Any]:

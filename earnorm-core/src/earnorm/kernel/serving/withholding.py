@@ -6,10 +6,11 @@ loaded*, says why where they are read, leaves them out of copies, and hands noth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from earnorm.bounded import Bounded
+from earnorm.kernel.registry import version
 
 if TYPE_CHECKING:
     from earnorm.exceptions import FieldWithheld
@@ -45,15 +46,15 @@ class Withholdings:
     """The fields of one model that its plugins withhold.
 
     Args:
-        fields: The names of the model's fields.
+        names: Returns the names of the fields that a record may have; classes may be defined later.
         parts: What each plugin withholds.
     """
 
-    __slots__ = ("_fields", "_parts", "_shown")
+    __slots__ = ("_names", "_parts", "_shown")
 
-    def __init__(self, fields: Collection[str], parts: Sequence[Withholding]) -> None:
-        self._fields, self._parts = frozenset(fields), tuple(parts)
-        self._shown: Bounded[frozenset[str], frozenset[str]] = Bounded()
+    def __init__(self, names: Callable[[], frozenset[str]], parts: Sequence[Withholding]) -> None:
+        self._names, self._parts = names, tuple(parts)
+        self._shown: Bounded[tuple[int, frozenset[str]], frozenset[str]] = Bounded()
 
     def hidden(self, env: Env) -> frozenset[str]:
         """Return the names of the fields that are left out of what is read."""
@@ -80,9 +81,10 @@ class Withholdings:
             return names
         if names is not None:
             return names - hidden
-        shown = self._shown.get(hidden)
+        key = (version(), hidden)
+        shown = self._shown.get(key)
         if shown is None:
-            shown = self._shown[hidden] = self._fields - hidden
+            shown = self._shown[key] = self._names() - hidden
         return shown
 
     def refusal(self, env: Env, name: str) -> FieldWithheld | None:
