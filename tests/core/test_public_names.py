@@ -247,6 +247,7 @@ FOR_PLUGINS = [
     "unbroken",
     "use_env",
     "use_origin",
+    "verdict_of",
     "ID_TYPES",
     "StoredId",
     "Bounded",

@@ -28,7 +28,7 @@ from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware, for_program
 from earnorm.kernel.notes import Note
 from earnorm.kernel.observing.observers import DatabaseCall, Observer, RunningOperation
-from earnorm.kernel.observing.verdicts import Reason, Verdict, because
+from earnorm.kernel.observing.verdicts import Reason, Verdict, because, verdict_of
 from earnorm.kernel.operations import (
     JUDGED,
     PURPOSE,
@@ -155,5 +155,6 @@ __all__ = [
     "unbroken",
     "use_env",
     "use_origin",
+    "verdict_of",
     "without_positions",
 ]

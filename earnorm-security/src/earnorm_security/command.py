@@ -30,7 +30,7 @@ async def security_command(
     report [--model M] lists what is granted on each model, the open ones first; --as-json prints JSON.
 
     explain --model M [--user U] [--op write] [--id X] says why U may do this with the model or with one
-    record, or may not. U has the roles of --role, or is the record with this id of --user-model.
+    record, or may not, and which fields are left out or masked. U has the roles of --role, or is the record with this id of --user-model.
     --context tenant=a sets a value of the context.
 
     rotate encrypts anew what other keys than the first one have encrypted. It reads every record of the

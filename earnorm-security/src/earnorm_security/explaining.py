@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from earnorm import BaseModel, Domain
+from earnorm import AccessDenied, BaseModel, Domain
 from earnorm.domain import And, Condition
-from earnorm.plugin import Operation, Options, Reason, Verdict, ids_of, name_of
+from earnorm.plugin import Operation, Options, Reason, Verdict, ids_of, name_of, verdict_of
+from earnorm_security.field_access import check_uses
+from earnorm_security.field_rights import FieldPolicy
 from earnorm_security.judging import has_any
 from earnorm_security.policy import Known, Policy, right_of
 
@@ -47,8 +49,10 @@ async def explained(policy: Policy, op: Operation) -> Verdict:
         if record is None or await record.fulfils(concerned):
             for reason in each.reasons(env, rights, known):
                 reasons.append(reason if record is None else await record.judged(reason))
+    refused = () if policy.fields is None else _uses(policy.fields, op)
+    reasons += refused
     allowed: bool | None = None
-    if is_lacking or domain is Domain.FALSE:
+    if is_lacking or refused or domain is Domain.FALSE:
         allowed = False
     elif record is not None:
         allowed = record.document is not None and await record.fulfils(domain)
@@ -60,6 +64,7 @@ async def explained(policy: Policy, op: Operation) -> Verdict:
         roles=policy.roles_of(env),
         allowed=allowed,
         reasons=tuple(reasons),
+        fields=() if policy.fields is None else tuple(policy.fields.reasons(env)),
         record=None if record is None else str(record.pk),
         domain=None if is_lacking else domain,
     )
@@ -71,6 +76,16 @@ def _policies(policy: Policy) -> Iterator[tuple[Domain, Policy]]:
     for base in bases:
         yield Domain.TRUE, base
     yield from subclasses
+
+
+def _uses(fields: FieldPolicy, op: Operation) -> Sequence[Reason]:
+    """Return the right on a field that the operation uses and the principal lacks, if there is one."""
+    try:
+        check_uses(fields, op)
+    except AccessDenied as error:
+        verdict = verdict_of(error)
+        return () if verdict is None else verdict.reasons
+    return ()
 
 
 class _Record:

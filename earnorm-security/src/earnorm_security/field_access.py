@@ -64,6 +64,18 @@ def checked_read(policy: FieldPolicy, op: Operation) -> tuple[Operation, FieldVi
     return _of_fields(op, asked - hidden), view if view.masks else None
 
 
+def check_uses(policy: FieldPolicy, op: Operation) -> None:
+    """Refuse an operation that uses a field without the right, as its layer will.
+
+    Raises:
+        AccessDenied: It does.
+    """
+    if op.name in ("search", "count", "group"):
+        checked_read(policy, op)
+    else:
+        check_changes(policy, op)
+
+
 def cut(policy: FieldPolicy, view: FieldView, documents: Any) -> Any:
     """Remove hidden values from documents, and mask others, in place."""
     if not isinstance(documents, list):

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from earnorm import AccessDenied, App, BaseModel, ConfigurationError, Env, FieldWithheld, String
-from earnorm.plugin import Bounded, ModelView, Withholding, nearest
+from earnorm.plugin import Bounded, ModelView, Reason, Verdict, Withholding, because, nearest
 from earnorm_security.declarations import EVERYBODY
 from earnorm_security.roles import Roles
 
@@ -208,9 +208,54 @@ class FieldPolicy:
 
     def denied(self, env: Env, operation: str, name: str, right: FieldRight) -> AccessDenied:
         """Make the error for an operation that uses a field without the right."""
-        return AccessDenied(
+        roles = self._roles.of(env)
+        error = AccessDenied(
             f"{operation} on model {self.name!r} is denied: {self.needed(env, name, right)}"
         )
+        principal = None if env.principal is None else env.principal.id
+        reasons = tuple(self._reasons(name, right, roles))
+        return because(
+            error,
+            Verdict(
+                self.name,
+                operation,
+                principal=principal,
+                roles=roles,
+                allowed=False,
+                reasons=reasons,
+            ),
+        )
+
+    def reasons(self, env: Env) -> Iterator[Reason]:
+        """Yield a reason for each field and each right on it that the principal lacks."""
+        roles = self._roles.of(env)
+        for name in self._demands:
+            for right in FIELD_RIGHTS:
+                yield from self._reasons(name, right, roles)
+
+    def _reasons(self, name: str, right: FieldRight, roles: frozenset[str]) -> Iterator[Reason]:
+        """Yield a reason for each demand of a right that these roles do not meet."""
+        detail = ""
+        if right == "read":
+            detail = "it is read masked" if name in self._masks else "it is left out"
+        for demand in _missing(self._demands[name][right], roles):
+            yield Reason(
+                "field",
+                name,
+                False,
+                model=self.name,
+                right=right,
+                roles=demand,
+                detail=detail if demand else f"no role has it; {detail}".removesuffix("; "),
+            )
+
+    def demanded(self, name: str) -> Mapping[FieldRight, Sequence[Demand]]:
+        """Return the demands of each right on a restricted field."""
+        return self._demands[name]
+
+    def is_masked(self, name: str) -> bool:
+        """Return whether those who may not read a field see another text in its place."""
+        return name in self._masks
 
     def needed(self, env: Env, name: str, right: FieldRight) -> str:
         """Return in words what the principal lacks to use a field."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from earnorm import App
 from earnorm.plugin import Finding, ModelView
 from earnorm_security.declarations import EVERYBODY, RIGHTS, Rule
+from earnorm_security.field_rights import FieldPolicy
 from earnorm_security.policy import Policy
 
 NAMED: Final = 20
@@ -35,6 +36,32 @@ class RuleReport:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldReport:
+    """The rights on one field.
+
+    Attributes:
+        name: Its name.
+        rights: For each right that not everybody has the roles that have it, as a list of lists: a
+            principal needs a role of each. An empty inner list is nobody.
+        masked: Those who may not read it see another text in its place.
+    """
+
+    name: str
+    rights: dict[str, Sequence[Sequence[str]]]
+    masked: bool
+
+    def line(self) -> str:
+        """Return it as a line of text."""
+        by_roles: dict[str, list[str]] = {}
+        for right, demands in self.rights.items():
+            told = " and ".join(" or ".join(roles) or "nobody" for roles in demands)
+            by_roles.setdefault(told, []).append(right)
+        parts = [f"{', '.join(rights)}: {roles}" for roles, rights in by_roles.items()]
+        masked = "; others read it masked" if self.masked else ""
+        return f"field {self.name!r}: {'; '.join(parts)}{masked}"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelReport:
     """The rights and rules of one model.
 
@@ -44,6 +71,7 @@ class ModelReport:
         bookkeeping: The plugin or feature whose own records they are, if it is one.
         roles: For each role that has a right, its rights; ``"*"`` is everybody.
         rules: Its own rules; those of its bases in a family hold, too.
+        fields: Its fields with rights of their own, computed ones that follow from such fields included.
     """
 
     model: str
@@ -51,6 +79,7 @@ class ModelReport:
     bookkeeping: str | None
     roles: dict[str, Sequence[str]]
     rules: Sequence[RuleReport]
+    fields: Sequence[FieldReport] = ()
 
     def lines(self) -> Iterable[str]:
         """Yield it as lines of text."""
@@ -67,6 +96,8 @@ class ModelReport:
                 f"  {rule.kind} {rule.name!r} for {roles}, on {', '.join(rule.operations)}; "
                 f"reads {reads}"
             )
+        for field in self.fields:
+            yield f"  {field.line()}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -87,7 +118,18 @@ def reported(view: ModelView, policy: Policy) -> ModelReport:
         view.bookkeeping,
         {role: [right for right in RIGHTS if role in granted[right]] for role in roles},
         [_rule(rule, policy) for rule in policy.rules],
+        [] if policy.fields is None else list(_fields(policy.fields)),
     )
+
+
+def _fields(policy: FieldPolicy) -> Iterator[FieldReport]:
+    for name in policy.restricted:
+        rights: dict[str, Sequence[Sequence[str]]] = {
+            right: [sorted(roles) for roles in demands]
+            for right, demands in policy.demanded(name).items()
+            if demands
+        }
+        yield FieldReport(name, rights, policy.is_masked(name))
 
 
 def _rule(rule: Rule, policy: Policy) -> RuleReport:

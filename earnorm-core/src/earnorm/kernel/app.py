@@ -113,7 +113,7 @@ class App:
         self.env = Env(cast("application.App", self))
         self.hears_commits = self.loaded.implements("after_commit")
         self._failure_observers = self.loaded.implementations("operation_failed")
-        self._denial_observers = self.loaded.implementations("access_denied")
+        self.denial_observers = self.loaded.implementations("access_denied")
         self.catalog = Catalog(self)
         self._bound = self.catalog.bound
         driver = driver or os.environ.get("EARNORM_DRIVER") or None
@@ -389,8 +389,8 @@ class App:
                 return await bound.composed[op.name](op)
             return await bound.call(op.name, watch)(op)
         except BaseException as error:
-            if self._denial_observers and isinstance(error, AccessDenied):
-                await announce_denial(bound, op, error, self._denial_observers)
+            if self.denial_observers and isinstance(error, AccessDenied):
+                await announce_denial(bound, op, error, self.denial_observers)
             told = self.in_flight.told(error) if self.in_flight.interrupted else error
             if self._failure_observers:
                 self._report_failure(op, told)
@@ -450,7 +450,7 @@ class App:
         told = [observer for observer in self.observers if observer.sees_layers]
         self.loaded.tell_hooks(told)
         self._failure_observers = self.loaded.implementations("operation_failed")
-        self._denial_observers = self.loaded.implementations("access_denied")
+        self.denial_observers = self.loaded.implementations("access_denied")
         self.recompose()
 
     def _report_failure(self, op: Operation, error: BaseException) -> None:

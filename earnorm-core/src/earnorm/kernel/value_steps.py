@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from earnorm.domain import Domain
 from earnorm.exceptions import (
+    AccessDenied,
     EarnORMError,
     ErrorDetail,
     NotSupported,
@@ -18,6 +20,8 @@ from earnorm.exceptions import (
 )
 from earnorm.fields.base import MISSING
 from earnorm.kernel import pauses
+from earnorm.kernel.observing.denials import announce_refusal
+from earnorm.kernel.operations import Operation
 from earnorm.kernel.pauses import Finishing, parts, pause
 from earnorm.kernel.serving.projecting import head_of
 from earnorm.kernel.steps import (
@@ -425,9 +429,18 @@ async def run_value_steps(steps: Sequence[PreparedStep], batch: ValueBatch) -> N
                         result = await result
             except Exception as error:
                 note_failure(error, prepared.step, batch.model)
+                if isinstance(error, AccessDenied):
+                    await announce_refusal(_operation(batch), error)
                 raise
             if result is not None:
                 refuse_result(result, prepared.step, batch.model)
+
+
+def _operation(batch: ValueBatch) -> Operation:
+    """Return the operation that a batch would become, without its values."""
+    pks = [row.record.pk for row in batch.rows if row.record is not None and not batch.is_new]
+    domain = Domain([("_id", "in", pks)]) if pks else Domain.TRUE
+    return Operation("create" if batch.is_new else "write", batch.model.cls, batch.env, domain)
 
 
 def run_value_steps_now(steps: Sequence[PreparedStep], batch: ValueBatch) -> None:

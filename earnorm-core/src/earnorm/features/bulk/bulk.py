@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from earnorm.domain import Domain, condition
 from earnorm.exceptions import (
+    AccessDenied,
     BatchDuplicateKey,
     BatchRefused,
     ConcurrencyError,
@@ -23,6 +24,7 @@ from earnorm.exceptions import (
 from earnorm.features.bulk.collecting import Collector
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env, use_env
+from earnorm.kernel.observing.denials import announce_refusal
 from earnorm.kernel.operations import ASKED, Operation, Options, PerRecord, made_by
 from earnorm.kernel.pauses import Finishing, parts, pause
 from earnorm.kernel.steps import Way
@@ -237,6 +239,9 @@ class Bulk(Generic[M]):
     ) -> None:
         if error is None:
             await self._send()
+        elif isinstance(error, AccessDenied):
+            op = Operation("write", self._bound.model, current_env())
+            await announce_refusal(op, error)  # no step of a bulk can wait, so nobody is told yet
 
     async def _send(self) -> None:
         records = [row.record for row in (*self._new, *self._values.values())]

@@ -105,6 +105,7 @@ def _together(op: Operation, operation: str, verdicts: list[Verdict]) -> Verdict
         roles=frozenset[str]().union(*(verdict.roles for verdict in verdicts)),
         allowed=allowed,
         reasons=tuple(reason for verdict in verdicts for reason in verdict.reasons),
+        fields=tuple(reason for verdict in verdicts for reason in verdict.fields),
         domain=domain.simplify(),
         filter=None,
     )

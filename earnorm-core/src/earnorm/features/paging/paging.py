@@ -19,6 +19,8 @@ from earnorm.exceptions import AccessDenied, ValidationError
 from earnorm.fields.structured import Dict, Embedded
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
+from earnorm.kernel.observing.denials import announce_refusal
+from earnorm.kernel.observing.verdicts import Reason, Verdict, because
 from earnorm.kernel.serving.projecting import head_of
 from earnorm.model.reading.expression_paths import expression_path
 from earnorm.model.reading.ordering import checked_size, refuse
@@ -262,10 +264,15 @@ async def cursor_page(
         env = query._reader(op.env)
         unread = keyset.fields & bound.withholding.altered(env)
         if unread:  # a cursor holds the values of the order
-            raise AccessDenied(
-                f"paginate() of {bound.model._name!r} is denied: a cursor would hold the values of "
-                f"{min(unread)!r}, which who is acting may not read; use page(), or another order"
+            model, name = bound.model._name, min(unread)
+            denied = AccessDenied(
+                f"paginate() of {model!r} is denied: a cursor would hold the values of {name!r}, which "
+                f"who is acting may not read; use page(), or another order"
             )
+            reason = Reason("field", name, False, model=model, right="read")
+            because(denied, Verdict(model, "search", allowed=False, reasons=[reason]))
+            await announce_refusal(op, denied)
+            raise denied
     backwards = before is not None
     domain = op.domain
     if after is not None:

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from earnorm.exceptions import AccessDenied, EarnORMError
 from earnorm.kernel.observing.event_hooks import Observer
@@ -16,6 +17,9 @@ from earnorm.kernel.plugins.loading import settled
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
+
+_told: Final[WeakSet[AccessDenied]] = WeakSet()
+"""The refusals that plugins have been told of."""
 
 log = logging.getLogger("earnorm")
 
@@ -33,6 +37,7 @@ async def announce_denial(
     """
     if op.note(JUDGED):
         return
+    _told.add(error)
     verdict = verdict_of(error)
     why = None if verdict is None else _shown(bound, verdict)
     for plugin, observe in observers:
@@ -40,6 +45,18 @@ async def announce_denial(
             await settled(observe(op=op, error=error, why=why), plugin, "access_denied")
         except Exception:  # it must not replace the refusal
             log.exception("plugin %r failed in its hook access_denied", plugin)
+
+
+async def announce_refusal(op: Operation, error: AccessDenied) -> None:
+    """Call the hook ``access_denied`` for a refusal that comes before the operation is executed.
+
+    Args:
+        op: The operation as far as it is known.
+        error: The refusal. One that has been told already is not told again.
+    """
+    observers = op.app.denial_observers
+    if observers and error not in _told:
+        await announce_denial(op.app.bind(op.model), op, error, observers)
 
 
 def _shown(bound: BoundModel, verdict: Verdict) -> Verdict:

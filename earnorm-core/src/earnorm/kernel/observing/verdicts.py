@@ -95,6 +95,8 @@ class Verdict:
         roles: The roles of who acts, with those that they imply.
         allowed: Whether it is allowed; None where it depends on the record, and no record was named.
         reasons: The rights and rules that have a say.
+        fields: The rights that are lacking on single fields, one reason for each field and right.
+            They refuse no operation that does not use the field: it is left out, or read masked.
         record: The id of the record that was asked about, as text.
         domain: The records that the operation reaches; None where nobody looked.
         filter: MongoDB's filter of the operation; None where it is not known.
@@ -107,6 +109,7 @@ class Verdict:
     roles: Collection[str] = ()
     allowed: bool | None = None
     reasons: Sequence[Reason] = ()
+    fields: Sequence[Reason] = ()
     record: str | None = None
     domain: Domain | None = None
     filter: Mapping[str, Any] | None = None
@@ -136,6 +139,7 @@ class Verdict:
         lines = [f"{self.operation} on {self.model}{about} by {self.principal or 'nobody'}{roles}"]
         lines[0] += f": {_ALLOWED[self.allowed]}"
         lines += [f"  {reason}" for reason in self.reasons]
+        lines += [f"  {reason}" for reason in self.fields]
         if self.domain is not None:
             lines.append(f"  reaches {self.domain.to_list()}")
         if self.filter is not None:
