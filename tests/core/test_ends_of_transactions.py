@@ -29,7 +29,7 @@ from .conftest import DRIVERS, default_app
 from .failpoints import failing, until
 from .shop import Person
 
-BLOCKED: Mapping[str, Any] = {"blockConnection": True, "blockTimeMS": 400}
+BLOCKED: Mapping[str, Any] = {"blockConnection": True, "blockTimeMS": 1_000}
 LONG: Mapping[str, Any] = {"blockConnection": True, "blockTimeMS": 30_000}
 """For what the test interrupts, or what ends with its session."""
 CONCERN = {"code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting for replication"}

@@ -54,8 +54,18 @@ def parse(source: DomainSource) -> Domain:
     Raises:
         DomainError: The notation is malformed.
     """
-    if type(source) is list and not _is_condition(source):
-        return _domain(source, 0)  # the common case first
+    # The common cases first: one condition, and several.
+    if type(source) is list:
+        if (
+            len(source) == 1
+            and type(item := source[0]) is tuple
+            and len(item) == 3
+            and type(item[0]) is str
+            and item[0] not in _SIGNS
+        ):
+            return Condition(*item)
+        if not _is_condition(source):
+            return _domain(source, 0)
     match source:
         case Domain():
             return source

@@ -10,6 +10,8 @@ from functools import cached_property, partial
 from operator import is_
 from typing import TYPE_CHECKING, Any, cast
 
+from bson import ObjectId
+
 from earnorm.backends.base import BulkDelete, BulkInsert, BulkUpdate, Collection
 from earnorm.backends.refusals import KIND as INVALID_DOCUMENT
 from earnorm.concerns import Concerns
@@ -25,6 +27,7 @@ from earnorm.exceptions import (
     TransactionError,
     ValidationError,
 )
+from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.secrets import secret_paths
 from earnorm.kernel import pauses
 from earnorm.kernel.contract.checked_layers import checked_layers, note_layer
@@ -97,6 +100,8 @@ class BoundModel:
             if self.classes is None
             else model._schema.widened(self.classes.find_field)
         )
+        self._has_object_ids = type(self.schema.fields["_id"]) is ObjectIdField
+        self.schema.resolve("_id")  # what is resolved already is known to be in the document itself
         model._schema.check_own_kinds()
         self.operators: Mapping[str, Operator] = app.operators
         self.concerns = Concerns.of(
@@ -134,6 +139,14 @@ class BoundModel:
         Raises:
             DomainError: An unknown field or operator, or a value that cannot be compared.
         """
+        if (
+            type(domain) is Condition
+            and domain.path == "_id"
+            and type(domain.value) is ObjectId
+            and domain.operator == "="
+            and self._has_object_ids
+        ):
+            return {"_id": domain.value}  # of each save() and get(): it needs no compiler
         return to_filter(domain, self.schema, self.operators)
 
     async def prepare(self) -> None:
@@ -416,7 +429,9 @@ class BoundModel:
             return await collection.bulk_update(updates, session=session, timeout=timeout)
         assert isinstance(values, Update)
         try:
-            condition = self._narrowed(to_filter(op.domain, self.schema, self.operators), values)
+            condition = self.filter(op.domain)
+            if values.expect or values.where is not Domain.TRUE:
+                condition = self._narrowed(condition, values)
         except LongList as refused:
             return await parts.change(self._write, self, op, refused)
         if values.items:

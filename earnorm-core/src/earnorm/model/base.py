@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 from bson import ObjectId
 
 from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
-from earnorm.domain import Domain, DomainSource
+from earnorm.domain import Condition, Domain, DomainSource
 from earnorm.domain.values import stored
 from earnorm.exceptions import (
     ConfigurationError,
@@ -581,7 +581,7 @@ class BaseModel(Declared):
         """
         env = current_env()
         bound = env.app.bind(cls)
-        op = Operation("search", bound.model, env, Domain([("_id", "=", id)]), None, ONE)
+        op = Operation("search", bound.model, env, Condition("_id", "=", id), None, ONE)
         documents = await env.app.execute(op)
         if not documents:
             raise NotFound(f"{cls._name}: no record with the id {_shortened(id)}")

@@ -83,14 +83,14 @@ class Query(Generic[M]):
         self._limit = 0 if limit in _ALL else checked_size("limit", limit)
         self._offset = 0 if offset in _ALL else checked_size("offset", offset)
         self._only: frozenset[str] | None = None
-        is_client = type(self._order) is ClientOrder
+        is_client = order is not None and type(self._order) is ClientOrder
         if only is not None:
             self._only, self._only_inside, are_clients = _wanted(only)
             is_client = is_client or are_clients
         self._prefetch: tuple[Wanted, ...] = (
             tuple(prefetch) if type(prefetch) in _LISTS else _paths(prefetch)
         )
-        if is_client or ClientText in map(type, self._prefetch):
+        if is_client or (self._prefetch and ClientText in map(type, self._prefetch)):
             self._domain = by_client(domain)
         self._timeout = None if timeout is None else checked_seconds("timeout", timeout)
         self._concerns = concerns

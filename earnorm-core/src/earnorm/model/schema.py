@@ -243,6 +243,8 @@ class Schema:
                 again, because a validator may change a value (hash a password, say).
             when: See ``validate_partial``.
         """
+        if values is known:
+            return dict(values)
         others = {n: v for n, v in values.items() if n not in known or known[n] is not v}
         return {**values, **self.validate_partial(others, when)} if others else dict(values)
 

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from earnorm.domain import to_filter
+from earnorm.domain import Condition, to_filter
 from earnorm.domain.paths import overlap, without_positions
 from earnorm.exceptions import LongList, PluginError, UnreadableDocument
 from earnorm.kernel import pauses
@@ -85,7 +85,11 @@ async def search(bound: BoundModel, op: Operation) -> list[Document]:
                 raise named(bound, op, error) from None
     try:
         # The same as bound.filter(), with one call less; so are the collection and the projection.
-        condition = to_filter(op.domain, bound.schema, bound.operators)
+        domain = op.domain
+        if type(domain) is Condition and domain.path == "_id":
+            condition = bound.filter(domain)
+        else:
+            condition = to_filter(domain, bound.schema, bound.operators)
     except LongList as refused:
         return await parts.search(search, bound, op, refused)
     declared, is_whole = bound.declared, options.fields is None

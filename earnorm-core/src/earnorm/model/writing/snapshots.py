@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
+from itertools import repeat
+from operator import is_
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.fields.base import MISSING, Field, Marks, is_embedded, map_inside
@@ -79,15 +82,14 @@ class Snapshot:
         self.sent: frozenset[str] | None = None
         self.changed: list[str] | None = None
         self.before: Mapping[str, Any] = _NONE
-        held: dict[str, Any] = {}
-        self.held = held
         # Most snapshots need none, and each dict more is work for the garbage collector.
         self.forms: Mapping[str, Any] = _NONE
         self.parts: Mapping[str, Any] = _NONE
         if deep and schema.mutable.isdisjoint(names):  # a save's names are those of fields
-            for name in names:
-                held[name] = state.get(name, MISSING)
+            self.held = dict(zip(names, map(state.get, names, repeat(MISSING)), strict=False))
             return
+        held: dict[str, Any] = {}
+        self.held = held
         fields = schema.fields
         forms: dict[str, Any] | None = None
         parts: dict[str, Any] | None = None
@@ -173,6 +175,17 @@ def settle_sent(sent: Snapshot, values: Mapping[str, Any]) -> None:
     fields, state = type(structure)._schema.fields, structure.__dict__
     pending: Pending = getattr(structure, "_pending", UNTOUCHED)  # without a call of a function
     changes, forms = pending.changes, sent.forms  # all of its parts have forms
+    names = held.keys()
+    if (
+        not forms
+        and names <= values.keys()
+        and names <= state.keys()
+        and all(map(is_, map(state.get, held), held.values()))
+    ):  # the program has changed nothing meanwhile, so nothing is to be looked at one by one
+        state.update(zip(names, map(values.__getitem__, names), strict=True))
+        if changes:
+            deque(map(changes.pop, names, repeat(None)), maxlen=0)
+        values = {} if len(values) == len(names) else {n: values[n] for n in values.keys() - names}
     for name, fresh in values.items():
         if name not in held:
             arrive(structure, name, fresh)
