@@ -48,17 +48,19 @@ class Reading:
     async def __call__(self, op: Operation, call_next: Call) -> Any:
         """Pass the operation on, restricted."""
         if not op.env.system:
-            policy, view = self._policy, None
+            policy, changes = self._policy, None
             right = right_of(op)
             policy.require(
                 op.env, right, op.name if right in ("read", RIGHT_OF[op.name]) else right
             )
             fields = policy.fields
             if fields is not None:
-                op, view = checked_read(fields, op)
+                op, changes = checked_read(fields, op)
             restricted = self._asked_for if op.is_asked_for else self._restricted
             answer = await restricted(op, call_next, right)
-            return answer if view is None or fields is None else cut(fields, view, answer)
+            if changes is None or fields is None:
+                return answer
+            return await cut(fields, changes, answer)
         return await call_next(op)
 
     async def _asked_for(self, op: Operation, call_next: Call, right: Right) -> Any:

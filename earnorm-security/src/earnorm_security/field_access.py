@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from earnorm import Domain
 from earnorm.plugin import (
@@ -14,18 +14,33 @@ from earnorm.plugin import (
     Operation,
     ValueBatch,
     ids_of,
+    pause,
+    slices,
 )
-from earnorm_security.field_rights import FieldPolicy, FieldRight, FieldView
+from earnorm_security.field_rights import FieldPolicy, FieldRight, FieldView, Mask
 
+_EVERY: Final = 2000
+"""After so many documents other tasks have a turn."""
 _EVERYTHING = "*"  # the path of a condition about the whole record, e.g. a full-text search
 
 
-def checked_read(policy: FieldPolicy, op: Operation) -> tuple[Operation, FieldView | None]:
+class Cut(NamedTuple):
+    """The changes of the documents that a search has found.
+
+    Attributes:
+        hidden: The stored keys that are removed, where the database was asked for whole documents.
+        masks: The masks by the names of their fields.
+    """
+
+    hidden: Sequence[str]
+    masks: Mapping[str, Mask]
+
+
+def checked_read(policy: FieldPolicy, op: Operation) -> tuple[Operation, Cut | None]:
     """Check the fields that a search, count or group uses, and leave hidden ones out of it.
 
     Returns:
-        The operation for the database, and the view that its documents still have to be cut by;
-        None if they need no cut.
+        The operation for the database, and what its documents still need; None if they need nothing.
 
     Raises:
         AccessDenied: It uses a field without the right, or asks for a hidden one by name.
@@ -51,9 +66,11 @@ def checked_read(policy: FieldPolicy, op: Operation) -> tuple[Operation, FieldVi
     asked = op.options.fields
     if asked is None:
         if shows_documents and _is_by_id(op):
-            return op, view  # a cache keeps whole documents, by id
+            # A cache keeps whole documents, by id.
+            stored = policy.stored
+            return op, Cut([stored[n] for n in view.hidden if n in stored], view.masks)
         names = view.shown if shows_documents else policy.fields - hidden
-        return _of_fields(op, names), view if view.masks else None
+        return _of_fields(op, names), Cut((), view.masks) if view.masks else None
     reading = op.app.bind(op.model).reading
     needed = (
         frozenset[str]() if reading is None else reading.needs
@@ -61,7 +78,8 @@ def checked_read(policy: FieldPolicy, op: Operation) -> tuple[Operation, FieldVi
     for name in sorted(asked & hidden - needed):
         right = "read" if name in view.altered else _lacking(view, name)
         raise policy.denied(op.env, op.name, name, right)
-    return _of_fields(op, asked - hidden), view if view.masks else None
+    masks = {name: mask for name, mask in view.masks.items() if name in asked}
+    return _of_fields(op, asked - hidden), Cut((), masks) if masks else None
 
 
 def check_uses(policy: FieldPolicy, op: Operation) -> None:
@@ -76,21 +94,19 @@ def check_uses(policy: FieldPolicy, op: Operation) -> None:
         check_changes(policy, op)
 
 
-def cut(policy: FieldPolicy, view: FieldView, documents: Any) -> Any:
+async def cut(policy: FieldPolicy, changes: Cut, documents: Any) -> Any:
     """Remove hidden values from documents, and mask others, in place."""
     if not isinstance(documents, list):
         return documents
-    stored = policy.stored
-    hidden = [stored[name] for name in view.hidden if name in stored]
-    masks = [(stored[name], mask) for name, mask in view.masks.items()]
     rows: list[dict[str, Any]] = documents
-    for document in rows:
-        for key in hidden:
-            document.pop(key, None)
-        for key, mask in masks:
-            value = document.get(key)
-            if value is not None:
-                document[key] = policy.masked_text(key, mask, value)
+    for part in (rows,) if len(rows) <= _EVERY else slices(rows, _EVERY):
+        for key in changes.hidden:
+            for document in part:
+                document.pop(key, None)
+        for name, mask in changes.masks.items():
+            policy.mask(part, name, mask)
+        if part is not rows:
+            await pause()
     return rows
 
 

