@@ -33,6 +33,7 @@ COLLECTIONS = {
     "earnorm.features.bodies.pydantic_models._MODELS": "by class, weakly; each is Bounded",
     "earnorm.features.computed.recomputing._OWED": "running transactions, weakly; fields of the App",
     "earnorm.kernel.contract.handed_in._CHECKED": "classes of plugins, weakly",
+    "earnorm.kernel.observing.denials._told": "errors that are being raised, weakly",
     "earnorm.kernel.observing.verdicts._of_errors": "errors that are being raised, weakly",
     "earnorm.kernel.plugins.manager._NO_HOOKS": "classes of plugins and features, weakly",
     "earnorm.features.grouping.probing._known": "the Apps, weakly",

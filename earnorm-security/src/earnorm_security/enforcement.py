@@ -56,32 +56,28 @@ class Reading:
             fields = policy.fields
             if fields is not None:
                 op, changes = checked_read(fields, op)
-            restricted = self._asked_for if op.is_asked_for else self._restricted
-            answer = await restricted(op, call_next, right)
+            limits = policy.limits if op.is_asked_for else None
+            if limits is not None:
+                limits.check(op.domain)
+                op = limits.narrowed(op)
+            op = await self._restricted(op, right)
+            answer = await (without_words(call_next(op)) if op.name == "group" else call_next(op))
+            if limits is not None:
+                limits.check_answer(op, answer)
             if changes is None or fields is None:
                 return answer
             return await cut(fields, changes, answer)
         return await call_next(op)
 
-    async def _asked_for(self, op: Operation, call_next: Call, right: Right) -> Any:
-        limits = self._policy.limits
-        limits.check(op.domain)
-        op = limits.narrowed(op)
-        answer = await self._restricted(op, call_next, right)
-        limits.check_answer(op, answer)
-        return answer
-
-    async def _restricted(self, op: Operation, call_next: Call, right: Right) -> Any:
+    async def _restricted(self, op: Operation, right: Right) -> Operation:
+        """Return the operation on those of its records that may be read."""
         policy = self._policy
         visible = _both(op.domain, await policy.reached(op.env, right))
         if isinstance(op.request, Lock):
             # The caller's conditions on other records are resolved with the caller's rights.
             visible = await op.app.resolve(policy.model, visible, env=op.env)
             visible = await self._lockable(op, visible)
-        op = op.replace(domain=visible)
-        if op.name == "group":
-            return await without_words(call_next(op))
-        return await call_next(op)
+        return op if visible is op.domain else op.replace(domain=visible)
 
     async def _lockable(self, op: Operation, visible: Domain) -> Domain:
         """Refuse a lock unless each record may be written, because a lock stops other writers."""
@@ -259,4 +255,4 @@ _LAYERS: dict[Right, type[Reading] | type[Creating] | type[Changing]] = {
 def _both(domain: Domain, rule: Domain) -> Domain:
     if rule is Domain.TRUE:
         return domain
-    return domain & rule
+    return rule if domain is Domain.TRUE else domain & rule

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import pydantic
 
 from earnorm import Domain, LimitExceeded
+from earnorm.domain import And, Condition
 from earnorm.plugin import Operation
 
 
@@ -41,6 +42,8 @@ class Limits(pydantic.BaseModel):
         Raises:
             LimitExceeded: It is.
         """
+        if self._is_small(domain):
+            return
         conditions = values = 0
         for condition in domain.conditions():
             conditions += 1
@@ -53,6 +56,25 @@ class Limits(pydantic.BaseModel):
             raise _too_many("conditions", self.conditions)
         if self.values is not None and values > self.values:
             raise _too_many("values in its lists", self.values)
+
+    def _is_small(self, domain: Domain) -> bool:
+        """Return whether a domain is one condition, or a few, with short texts and numbers: most are."""
+        nodes = domain.children if type(domain) is And else (domain,)
+        conditions, text = self.conditions, self.text
+        if conditions is not None and len(nodes) > conditions:
+            return False
+        for node in nodes:
+            if node is Domain.TRUE:
+                continue
+            if type(node) is not Condition:
+                return False
+            value = node.value
+            if type(value) is str:
+                if text is not None and len(value) > text:
+                    return False
+            elif isinstance(value, tuple | list | Mapping):
+                return False
+        return True
 
     def _check_text(self, text: str) -> None:
         if self.text is not None and len(text) > self.text:

@@ -131,8 +131,8 @@ class Security:
         They are all fields of a model of which he may neither read nor create records, and those
         fields of another one for which he has no right at all.
         """
-        if view.cls in self._being_read:
-            return frozenset()  # the error is about the declarations, which who wrote them reads
+        if self._being_read:
+            return frozenset()  # the error is about a declaration, which who wrote it reads
         policy = self.policy(view.cls)
         if policy.missing(env, "read") and policy.missing(env, "create"):
             return frozenset(view.fields)

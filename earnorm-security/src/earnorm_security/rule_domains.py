@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from earnorm import App, ConfigurationError, Domain, EarnORMError, Env, PluginError
 from earnorm.plugin import Bounded
 from earnorm_security.declarations import Rule
 from earnorm_security.reading import domain_of, paths_of
-from earnorm_security.variables import Template
+from earnorm_security.variables import Template, value_of
 
 
 class RuleDomains:
@@ -23,6 +24,37 @@ class RuleDomains:
     def __init__(self, app: App, model: str, templates: Mapping[str, Template]) -> None:
         self._app, self._name, self._templates = app, model, templates
         self._answers: Bounded[tuple[object, ...], Domain] = Bounded()
+        self._variables: dict[str, tuple[str, ...] | None] = {}
+        fields = app.view(model).fields.values()
+        self._own = frozenset(field.name for field in fields if not field.is_derived)
+        """The fields of the model that follow from no others, so that their values never lag."""
+
+    def joined(
+        self, key: tuple[str, object], rules: Sequence[Rule], env: Env, make: Callable[[], Domain]
+    ) -> Domain:
+        """Return the domain that is made of some rules, once for the values of their variables.
+
+        Args:
+            key: The right that the rules are about, and what else tells what is made of them.
+            rules: The rules; a domain with a function among them is made each time.
+            env: The Env of the principal.
+            make: Makes the domain.
+        """
+        right = key[0]
+        if right not in self._variables:
+            self._variables[right] = self._variables_of(rules)
+        variables = self._variables[right]
+        if variables is None:
+            return make()
+        return self._answer((*key, *[_keyed(value_of(name, env)) for name in variables]), make)
+
+    def _variables_of(self, rules: Sequence[Rule]) -> tuple[str, ...] | None:
+        """Return the variables in the domains of rules; None if a function makes one of them."""
+        templates = [self._templates.get(rule.name) for rule in rules]
+        if None in templates:
+            return None
+        names = (name for template in templates if template for name in template.variables)
+        return tuple(dict.fromkeys(names))
 
     def domain(self, rule: Rule, env: Env) -> Domain:
         """Return the domain of a rule for the principal of an Env.
@@ -37,7 +69,7 @@ class RuleDomains:
             values = template.values(env)
             if values is None:
                 return Domain.FALSE  # without its values, a rule opens nothing
-            key = (rule.name, *((type(value), value) for value in values.values()))
+            key = (rule.name, *map(_keyed, values.values()))
             return self._answer(key, lambda: template.bind(env))
         if rule.pure:
             context = tuple(sorted(env.context.items(), key=_first))
@@ -76,6 +108,8 @@ class RuleDomains:
 
     def _refuse_lagging(self, path: str, where: str) -> None:
         """Refuse a path to a value that may be older than the change it follows."""
+        if path in self._own:
+            return
         lagging = self._app.may_lag(self._name, path)
         if lagging is not None:
             raise ConfigurationError(
@@ -83,6 +117,14 @@ class RuleDomains:
                 f"after a change, so the rule would judge by an older value; give the field "
                 f'recompute="now"'
             )
+
+
+def _keyed(value: object) -> tuple[object, ...]:
+    """Return a key of a value; 1, 1.0 and True are three, and a list has one, too."""
+    if isinstance(value, list | tuple):
+        items = tuple(cast("Sequence[object]", value))
+        return (type(value), *map(type, items), *items)
+    return (type(value), value)
 
 
 def _first(item: tuple[str, object]) -> str:

@@ -62,7 +62,7 @@ class Template:
         """Return the values of the variables; None if one has no value."""
         values: dict[str, object] = {}
         for variable in self.variables:
-            value = _value_of(variable, env)
+            value = value_of(variable, env)
             if value is None:
                 return None
             values[variable] = value
@@ -115,7 +115,8 @@ def _variables_of(value: object) -> Iterator[str]:
             yield from _variables_of(item)
 
 
-def _value_of(variable: str, env: Env) -> object:
+def value_of(variable: str, env: Env) -> object:
+    """Return the value of a variable; None if it has none."""
     source, _, name = variable.removeprefix(_MARK).partition(".")
     if source == "context":
         return env.context.get(name)
