@@ -235,6 +235,7 @@ HINTING = {
     "features/grouping/pipeline.py": "stages, options, and models that may be read",
     "features/indexes/collection_options.py": "declarations",
     "features/indexes/declarations.py": "declarations",
+    "features/sequences/plugin.py": "declarations",
     "features/trees/declaring.py": "declarations",
     "model/reading/parts.py": "asks may_name() first",
     "model/relations/ghosts.py": "declarations",
