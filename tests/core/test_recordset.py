@@ -36,6 +36,7 @@ from earnorm import (
     Toggle,
     Unset,
     ValidationError,
+    depends,
 )
 
 from .conftest import Commands, drop
@@ -524,3 +525,31 @@ async def test_a_set_travels_without_its_loading_state(
             len(await waiting)
     part = copied((await Author.search().prefetch("post_ids", limit=1))[0].post_ids)
     assert part.is_partial
+
+
+class Sized(BaseModel):
+    _name = "recordset.sized"
+    a = Int()
+    b = Int()
+    other_id = Many2one("recordset.sized")
+    double = Int(compute="_double")
+    others = Int(compute="_others")
+
+    @depends("a")
+    def _double(self) -> int:
+        return 2 * (self.a or 0)
+
+    @depends("other_id.a")
+    def _others(self) -> int:
+        return (self.other_id.a or 0) if self.other_id else 0
+
+
+async def test_read_of_a_computed_field_fetches_what_it_needs_and_makes_nothing_up(
+    app: App,
+) -> None:
+    first = await Sized.create({"a": 2, "b": 1})
+    second = await Sized.create({"a": 3, "other_id": first})
+    assert await first.read(["double"]) == {"id": first.id, "double": 4}
+    assert await first.read(["b", "double"]) == {"id": first.id, "b": 1, "double": 4}
+    # What is in another record was not read, as in to_dict().
+    assert await second.read(["others", "b"]) == {"id": second.id, "b": None}

@@ -150,6 +150,8 @@ class Policy:
         """Return the domains of the principal's strict rules, which look at other records."""
         if not self._has_strict and not self._shares_collection:
             return []
+        if not self._app.asks_others(self.model, self.domain(env, right)):
+            return []  # beside the other rules, what they look at decides nothing
         bases, subclasses = self.family()
         policies = [*bases, *(p for _, p in subclasses if p.missing(env, right) is None)]
         domains = [

@@ -731,7 +731,8 @@ class BaseModel(Declared):
             new: Values that only a new record gets, also in the place of changes.
 
         Returns:
-            The record, and whether it was created.
+            The record, and whether it was created. Of one that who acts may not read afterwards
+            nothing is loaded.
 
         Raises:
             ConfigurationError: No unique index has exactly these fields.

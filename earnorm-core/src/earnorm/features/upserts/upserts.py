@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import bson
 
@@ -14,7 +14,6 @@ from earnorm.exceptions import (
     ConfigurationError,
     DuplicateKey,
     ErrorDetail,
-    NotFound,
     ValidationError,
 )
 from earnorm.features.indexes.declarations import declared_indexes
@@ -31,7 +30,7 @@ from earnorm.kernel.serving.sending import RETURNED, Returned
 from earnorm.kernel.steps import Way
 from earnorm.kernel.value_steps import ValueBatch, ValueRow, run_value_steps, settle
 from earnorm.model.reading.by_ids import by_ids
-from earnorm.model.reading.hydrate import hydrate
+from earnorm.model.reading.hydrate import ghosts, hydrate
 from earnorm.model.reading.ordering import texts
 from earnorm.model.recordset import RecordSet
 from earnorm.model.validation.checking import checked_plan, narrowed
@@ -384,9 +383,9 @@ class Upsert:
             await pause()
         if len(pks) > pauses.EVERY:
             await pause()
-        missing = sum(pk not in records for pk in pks)
-        if missing:
-            raise NotFound(f"{bound.model._name}: {missing} records are not there any more")
+        # They were written, so it is no error that who acts may not read one of them afterwards.
+        for ghost in ghosts(bound, [pk for pk in pks if pk not in records]):
+            records[ghost.pk] = ghost
         return [records[pk] for pk in pks]
 
     def _key_values(self, values: Values) -> dict[str, Any]:
@@ -443,9 +442,7 @@ class Upsert:
         if not parts or not await env.app.execute(parts[0]) or returned.document is None:
             await refuse_outside(bound, op, plan.guards)
             return None
-        record = await self._read(returned.document["_id"])
-        give_written(record, op, change, was_read_after=True)
-        return record
+        return await self._read(returned.document["_id"], (op, change))
 
     async def _judge_of(self, domain: Domain, values: Values) -> tuple[BoundModel, Domain]:
         """Return the class that judges the values of the record, and the domain with its class."""
@@ -474,15 +471,15 @@ class Upsert:
         given.settling += batch.settling
         return plan
 
-    async def _read(self, pk: Any) -> BaseModel:
+    async def _read(self, pk: Any, written: tuple[Operation, Update] | None = None) -> BaseModel:
         env, bound = current_env(), self._bound
         op = Operation("search", bound.model, env, condition("_id", "=", pk), None, ONE, _NOTES)
         documents = await env.app.execute(op)
-        if not documents:
-            raise NotFound(
-                f"{bound.model._name}: the record was written, and is not there any more"
-            )
+        if not documents:  # it was written, and who acts may not read it any more
+            return cast("BaseModel", ghosts(bound, [pk])[0])
         record: BaseModel = hydrate(bound, documents, bound.shown(env))[0]
+        if written is not None:
+            give_written(record, *written, was_read_after=True)
         return record
 
 

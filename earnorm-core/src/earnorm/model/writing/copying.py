@@ -386,6 +386,8 @@ async def read_values(
     names = None
     if wanted is not None:
         names = frozenset({"_id", *(name for name in wanted if name not in ("id", "pk"))})
+        if bound.schema.derived is not None:
+            names = names.union(bound.schema.derived.sources(names))
     stored = await read_stored(bound, records, names)
     rows: list[dict[str, Any]] = []
     for part in parts(records):
@@ -402,5 +404,5 @@ def _as_dict(record: BaseModel, wanted: Sequence[str] | None) -> dict[str, Any]:
         return values
     return {
         "id": record.id,
-        **{name: values.get(name) for name in wanted if name not in ("id", "pk")},
+        **{name: values[name] for name in wanted if name in values and name not in ("id", "pk")},
     }
