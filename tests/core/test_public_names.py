@@ -182,6 +182,7 @@ FOR_PLUGINS = [
     "at_end_of_call",
     "is_in_unit",
     "HAND_BACK",
+    "EXTENT",
     "JUDGED",
     "KNOWN_FIRST",
     "KnownFirst",

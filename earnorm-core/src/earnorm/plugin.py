@@ -30,6 +30,7 @@ from earnorm.kernel.notes import Note
 from earnorm.kernel.observing.observers import DatabaseCall, Observer, RunningOperation
 from earnorm.kernel.observing.verdicts import Reason, Verdict, because, verdict_of
 from earnorm.kernel.operations import (
+    EXTENT,
     JUDGED,
     PURPOSE,
     RELATION,
@@ -74,6 +75,7 @@ __all__ = [
     "ALL",
     "API",
     "CHANGES",
+    "EXTENT",
     "HAND_BACK",
     "ID_TYPES",
     "JUDGED",

@@ -53,13 +53,14 @@ class Reading:
             policy.require(
                 op.env, right, op.name if right in ("read", RIGHT_OF[op.name]) else right
             )
-            fields = policy.fields
-            if fields is not None:
-                op, changes = checked_read(fields, op)
             limits = policy.limits if op.is_asked_for else None
             if limits is not None:
                 limits.check(op.domain)
+                limits.check_extent(op)
                 op = limits.narrowed(op)
+            fields = policy.fields
+            if fields is not None:
+                op, changes = checked_read(fields, op)
             op = await self._restricted(op, right)
             answer = await (without_words(call_next(op)) if op.name == "group" else call_next(op))
             if limits is not None:

@@ -12,7 +12,7 @@ import pydantic
 
 from earnorm import Domain, LimitExceeded
 from earnorm.domain import And, Condition
-from earnorm.plugin import Operation
+from earnorm.plugin import EXTENT, Operation
 
 
 class Limits(pydantic.BaseModel):
@@ -25,6 +25,10 @@ class Limits(pydantic.BaseModel):
         values: The values in the lists of a domain: ids, say.
         text: The characters of one text in a domain.
         records: The records that one search may return; a stream is not limited.
+        page: The records of one page, of ``page()`` and of ``paginate()``; never more than ``records``.
+        fields: The fields that a search names, by ``only()``, with those that these need.
+        depth: The levels of relations that ``prefetch()`` loads along, and that ``to_dict(depth=)`` and
+            ``to_json(depth=)`` of a query show.
         seconds: The time of one read.
     """
 
@@ -34,6 +38,9 @@ class Limits(pydantic.BaseModel):
     values: pydantic.PositiveInt | None = 100_000
     text: pydantic.PositiveInt | None = 100_000
     records: pydantic.PositiveInt | None = None
+    page: pydantic.PositiveInt | None = None
+    fields: pydantic.PositiveInt | None = None
+    depth: pydantic.PositiveInt | None = None
     seconds: pydantic.PositiveFloat | None = None
 
     def check(self, domain: Domain) -> None:
@@ -56,6 +63,27 @@ class Limits(pydantic.BaseModel):
             raise _too_many("conditions", self.conditions)
         if self.values is not None and values > self.values:
             raise _too_many("values in its lists", self.values)
+
+    def check_extent(self, op: Operation) -> None:
+        """Refuse a query for a page that is too large, for too many fields, or too deep a one.
+
+        Raises:
+            LimitExceeded: It is.
+        """
+        options, extent = op.options, op.note(EXTENT)
+        if self.fields is not None and options.fields is not None:
+            number = len(options.fields | options.inside)
+            if number > self.fields:
+                raise LimitExceeded(f"a search names at most {self.fields:,} fields")
+        if extent is None:
+            return
+        page = min((most for most in (self.page, self.records) if most is not None), default=None)
+        if page is not None and extent.page > page:
+            raise LimitExceeded(f"a page has at most {page:,} records")
+        if self.depth is not None and extent.depth > self.depth:
+            raise LimitExceeded(
+                f"a query loads and shows at most {self.depth:,} levels of relations along with its records"
+            )
 
     def _is_small(self, domain: Domain) -> bool:
         """Return whether a domain is one condition, or a few, with short texts and numbers: most are."""
@@ -114,6 +142,9 @@ class Limits(pydantic.BaseModel):
         most = self.records
         if most is None or op.name != "search" or op.request is not None:
             return
+        extent = op.note(EXTENT)
+        if extent is not None and extent.page:
+            return  # no more than the page, and one that tells whether there is another
         if isinstance(documents, Sequence) and len(documents) > most:
             raise LimitExceeded(
                 f"a search returns at most {most:,} records; give it a limit, or stream it"

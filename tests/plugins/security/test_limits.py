@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from earnorm import ConfigurationError, LimitExceeded, Principal, act_as, models, system
-from earnorm.fields import Int, List, String
+from earnorm.fields import Int, List, Many2one, String
 from earnorm_security import Access, Limits
 
 EVE = Principal("eve", roles=["user"])
@@ -19,7 +19,17 @@ class Ruled(models.BaseModel):
     tags = List(String())
 
 
+class Linked(models.BaseModel):
+    _name = "limits.linked"
+    _access = [Access("user", read=True, write=True, create=True, unlink=True)]
+    name = String()
+    number = Int()
+    size = Int()
+    above_id = Many2one("limits.linked")
+
+
 SMALL = {"conditions": 3, "values": 5, "text": 10, "records": 2, "seconds": 5}
+SMALL |= {"page": 2, "fields": 2, "depth": 2}
 TOO_MUCH = {
     "conditions": lambda: Ruled.count([("number", "=", n) for n in range(4)]),
     "values": lambda: Ruled.count([("number", "in", list(range(6)))]),
@@ -31,8 +41,31 @@ TOO_MUCH = {
     "delete": lambda: Ruled.search([("number", "in", list(range(6)))]).delete(),
     "group": lambda: Ruled.search([("number", "in", list(range(6)))]).group("name"),
     "aggregate": lambda: Ruled.search([("number", "in", list(range(6)))]).aggregate([])._run(),
+    "page": lambda: Ruled.search().page(size=3),
+    "a page of a cursor": lambda: Ruled.search().paginate(size=3),
+    "a page beyond the records": lambda: Linked.search().paginate(size=3),
+    "fields": lambda: Linked.search().only("name", "number", "size"),
+    "fields of a table": lambda: Linked.search().only("name", "number", "size").to_pandas(),
+    "fields of a stream": lambda: streamed(Linked.search().only("name", "number", "size")),
+    "prefetch": lambda: Linked.search().prefetch("above_id.above_id.above_id"),
+    "prefetch of a stream": lambda: streamed(
+        Linked.search().prefetch("above_id.above_id.above_id")
+    ),
+    "depth": lambda: Linked.search().to_dict(depth=3),
+    "depth of JSON": lambda: Linked.search().to_json(depth=3),
+    "depth of prefetched ones": lambda: Linked.search().prefetch("above_id").to_dict(depth=3),
 }
+
+
+async def streamed(query):
+    async for _ in query:
+        pass
+
+
 FINE = (
+    lambda: Ruled.search().paginate(size=2),
+    lambda: Linked.search().only("name", "number"),
+    lambda: Linked.search().prefetch("above_id.above_id").to_dict(depth=2),
     lambda: Ruled.count([("number", "in", [0, 1, 2])]),
     lambda: Ruled.search(limit=2)._run(),
     lambda: Ruled.search([("number", "=", 1)])._run(),

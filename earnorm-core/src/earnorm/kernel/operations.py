@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType, NoneType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from earnorm.concerns import Concerns
 from earnorm.domain import Domain
@@ -195,6 +195,23 @@ PURPOSE: Note[str] = Note("purpose")
 WHOLE: Note[bool] = Note("whole")
 """On a search: the library or a plugin needs whole documents, and gives nothing of them to who acts.
 The records are still those that a search of who acts finds; no field of them is withheld."""
+
+
+class Extent(NamedTuple):
+    """The size of what a query asks for, as far as no option of its search says it.
+
+    Attributes:
+        page: The number of records on the page that it is for; 0 if it is for none.
+        depth: The levels of relations that are loaded along with its records, or shown in their
+            dicts.
+    """
+
+    page: int = 0
+    depth: int = 0
+
+
+EXTENT: Note[Extent] = Note("extent")
+"""On the search and the count of a query that is for a page, prefetches or makes nested dicts."""
 JUDGED: Note[bool] = Note("judged")
 """Access rules have checked the whole operation of which this one is a part."""
 

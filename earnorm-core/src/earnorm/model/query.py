@@ -15,7 +15,7 @@ from earnorm.exceptions import DomainError, NotSupported
 from earnorm.fields.relational import Relation
 from earnorm.kernel.environment import Env, Principal, current_env, use_env
 from earnorm.kernel.naming import nearest_field
-from earnorm.kernel.operations import REQUEST, Operation, OperationName, Options
+from earnorm.kernel.operations import EXTENT, REQUEST, Extent, Operation, OperationName, Options
 from earnorm.kernel.serving.projecting import head_of
 from earnorm.model import relations, writing
 from earnorm.model.reading.across import ACROSS, Across
@@ -60,6 +60,8 @@ class Query(Generic[M]):
 
     _only_inside: frozenset[str] = frozenset()
     """The paths of ``only()`` into embedded objects."""
+    _extent: Extent | None = None
+    """The page that it is for, and the depth of its dicts; None for a plain query."""
 
     def __init__(
         self,
@@ -238,12 +240,20 @@ class Query(Generic[M]):
         if bound.reading is not None and not self._is_whole:
             domain = bound.reading.narrowed(domain)
         op = Operation(name, bound.model, env, domain, None, options)
+        if self._prefetch or self._extent is not None:
+            op = op.with_note(EXTENT, self._full_extent())
         if paths:
             op = op.with_note(ACROSS, paths)
         if self._request is not None:
             self._request.check(op, request)
             request = self._request
         return bound, op if request is None else op.with_note(REQUEST, request)
+
+    def _full_extent(self) -> Extent:
+        """Return what the query asks for besides the options of its search."""
+        page, depth = self._extent or Extent()
+        paths = (wanted if isinstance(wanted, str) else wanted[0] for wanted in self._prefetch)
+        return Extent(page, max([depth, *(path.count(".") + 1 for path in paths)]))
 
     def _fetched(self, bound: BoundModel, names: frozenset[str]) -> frozenset[str]:
         """Return the names of ``only()``, and of the fields that reading what it asks for needs."""

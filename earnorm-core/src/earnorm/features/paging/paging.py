@@ -21,6 +21,7 @@ from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.observing.denials import announce_refusal
 from earnorm.kernel.observing.verdicts import Reason, Verdict, because
+from earnorm.kernel.operations import Extent
 from earnorm.kernel.serving.projecting import head_of
 from earnorm.model.reading.expression_paths import expression_path
 from earnorm.model.reading.ordering import checked_size, refuse
@@ -232,6 +233,7 @@ async def numbered_page(query: Query[M], number: int, size: int) -> Page[M]:
     checked_size("number", number, 1)
     checked_size("size", size, 1)
     offset = checked_size("offset", (number - 1) * size)
+    query = query._with(_extent=Extent(page=size))
     total = await query.limit(0).offset(0).count()
     records = await query.offset(offset).limit(size)
     return Page(records, number, size, total)
@@ -256,6 +258,7 @@ async def cursor_page(
     if ClientText in (type(after), type(before)):
         # A client that has sent no cursor has asked for the first page.
         query, after, before = query._by_client(), after or None, before or None
+    query = query._with(_extent=Extent(page=size))
     bound, op = query._operation("search", current_env())
     keyset = Keyset(
         bound.schema, query._order if query._order is not None else bound.schema.default_order
