@@ -72,7 +72,7 @@ class Limits(pydantic.BaseModel):
         """
         options, extent = op.options, op.note(EXTENT)
         if self.fields is not None and options.fields is not None:
-            number = len(options.fields | options.inside)
+            number = len((options.fields | options.inside) - {"_id"})
             if number > self.fields:
                 raise LimitExceeded(f"a search names at most {self.fields:,} fields")
         if extent is None:

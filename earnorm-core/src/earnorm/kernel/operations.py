@@ -202,12 +202,19 @@ class Extent(NamedTuple):
 
     Attributes:
         page: The number of records on the page that it is for; 0 if it is for none.
-        depth: The levels of relations that are loaded along with its records, or shown in their
-            dicts.
+        shown: The levels of relations that its dicts show.
+        prefetch: What it loads along: paths, or pairs of a path and a window.
     """
 
     page: int = 0
-    depth: int = 0
+    shown: int = 0
+    prefetch: Sequence[str | tuple[str, Any]] = ()
+
+    @property
+    def depth(self) -> int:
+        """The levels of relations that are loaded along with its records, or shown in their dicts."""
+        paths = (wanted if isinstance(wanted, str) else wanted[0] for wanted in self.prefetch)
+        return max([self.shown, *(path.count(".") + 1 for path in paths)])
 
 
 EXTENT: Note[Extent] = Note("extent")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="BaseModel")
 
 
+_PLAIN: Final = Extent()
+
+
 class Query(Generic[M]):
     """A search that runs when it is awaited (a RecordSet) or iterated with ``async for``.
 
@@ -60,8 +63,8 @@ class Query(Generic[M]):
 
     _only_inside: frozenset[str] = frozenset()
     """The paths of ``only()`` into embedded objects."""
-    _extent: Extent | None = None
-    """The page that it is for, and the depth of its dicts; None for a plain query."""
+    _extent: Extent = _PLAIN
+    """The page that it is for, and the depth of its dicts."""
 
     def __init__(
         self,
@@ -240,20 +243,15 @@ class Query(Generic[M]):
         if bound.reading is not None and not self._is_whole:
             domain = bound.reading.narrowed(domain)
         op = Operation(name, bound.model, env, domain, None, options)
-        if self._prefetch or self._extent is not None:
-            op = op.with_note(EXTENT, self._full_extent())
+        if self._prefetch or self._extent is not _PLAIN:
+            page, shown, _ = self._extent
+            op = op.with_note(EXTENT, Extent(page, shown, self._prefetch))
         if paths:
             op = op.with_note(ACROSS, paths)
         if self._request is not None:
             self._request.check(op, request)
             request = self._request
         return bound, op if request is None else op.with_note(REQUEST, request)
-
-    def _full_extent(self) -> Extent:
-        """Return what the query asks for besides the options of its search."""
-        page, depth = self._extent or Extent()
-        paths = (wanted if isinstance(wanted, str) else wanted[0] for wanted in self._prefetch)
-        return Extent(page, max([depth, *(path.count(".") + 1 for path in paths)]))
 
     def _fetched(self, bound: BoundModel, names: frozenset[str]) -> frozenset[str]:
         """Return the names of ``only()``, and of the fields that reading what it asks for needs."""

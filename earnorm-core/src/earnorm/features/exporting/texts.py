@@ -21,7 +21,7 @@ async def dicts_of(
 ) -> list[dict[str, Any]]:
     """Load a query as dicts; see ``Query.to_dict``."""
     need_feature("exporting", "to_dict()")
-    query = query._with(_extent=Extent(depth=depth)) if depth else query
+    query = query._with(_extent=Extent(shown=depth)) if depth else query
     names = {"include": _listed(include), "exclude": _listed(exclude)}
     rows: list[dict[str, Any]] = []
     async for part in in_parts(await query._by_client(_are_clients(names.values()))):
@@ -32,7 +32,7 @@ async def dicts_of(
 async def json_of(query: Query[Any], depth: int, include: Names, exclude: Names) -> str:
     """Load a query as the text of a JSON array; see ``Query.to_json``."""
     need_feature("exporting", "to_json()")
-    query = query._with(_extent=Extent(depth=depth)) if depth else query
+    query = query._with(_extent=Extent(shown=depth)) if depth else query
     names = {"include": _listed(include), "exclude": _listed(exclude)}
     texts: list[str] = []
     async for part in in_parts(await query._by_client(_are_clients(names.values()))):
