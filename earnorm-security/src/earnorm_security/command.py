@@ -42,7 +42,7 @@ async def security_command(
     elif action == "rotate":
         await rotate_all(app, model, batch, print)
     elif action == "report":
-        _report(app, model, as_json=as_json)
+        await _report(app, model, as_json=as_json)
     elif action == "explain":
         await _explain(app, model, user, role, user_model, context, op, id)
     else:
@@ -51,10 +51,11 @@ async def security_command(
         )
 
 
-def _report(app: App, model: str | None, *, as_json: bool) -> None:
+async def _report(app: App, model: str | None, *, as_json: bool) -> None:
     from earnorm_security.plugin import Security  # the plugin's class offers this command
 
-    reports = app.services.of_type(Security).report(*([] if model is None else [model]))
+    security = app.services.of_type(Security)
+    reports = await security.full_report(*([] if model is None else [model]))
     if as_json:
         print(json.dumps([report.to_dict() for report in reports], indent=2))
         return

@@ -147,6 +147,8 @@ class FieldPolicy:
         self.stored = {name: fields[name].db_name for name in demands if fields[name].stored}
         """The stored keys of those that are stored, by name."""
         self._demands, self._masks, self._roles = demands, masks, roles
+        self.ready = roles.ready
+        """Makes sure that the roles of who acts are known; None where they always are."""
         self._views: Bounded[frozenset[str], FieldView] = Bounded()
 
     @property
@@ -156,7 +158,8 @@ class FieldPolicy:
 
     def of(self, env: Env) -> FieldView:
         """Return what who is acting may do; ``system`` is not asked about."""
-        roles = self._roles.of(env)
+        # A role gives rights and takes none, so what is not known yet only hides more.
+        roles = self._roles.at_least(env)
         view = self._views.get(roles)
         if view is None:
             view = self._views[roles] = self._view(roles)
@@ -218,7 +221,7 @@ class FieldPolicy:
 
     def denied(self, env: Env, operation: str, name: str, right: FieldRight) -> AccessDenied:
         """Make the error for an operation that uses a field without the right."""
-        roles = self._roles.of(env)
+        roles = self._roles.at_least(env)
         error = AccessDenied(
             f"{operation} on model {self.name!r} is denied: {self.needed(env, name, right)}"
         )
@@ -238,7 +241,7 @@ class FieldPolicy:
 
     def reasons(self, env: Env) -> Iterator[Reason]:
         """Yield a reason for each field and each right on it that the principal lacks."""
-        roles = self._roles.of(env)
+        roles = self._roles.at_least(env)
         for name in self._demands:
             for right in FIELD_RIGHTS:
                 yield from self._reasons(name, right, roles)
@@ -269,7 +272,7 @@ class FieldPolicy:
 
     def needed(self, env: Env, name: str, right: FieldRight) -> str:
         """Return in words what the principal lacks to use a field."""
-        missing = _missing(self._demands[name][right], self._roles.of(env))
+        missing = _missing(self._demands[name][right], self._roles.at_least(env))
         roles = sorted(missing[0]) if missing else []
         holders = " or ".join(map(repr, roles))
         needs = f"needs the role {holders}" if roles else "is nobody's"
@@ -296,6 +299,7 @@ class FieldPolicies:
 
     def __init__(self, app: App, added: Mapping[str, Sequence[object]], roles: Roles) -> None:
         self._app, self._added, self._roles = app, added, roles
+        self.ready = roles.ready
         self._policies: dict[type[BaseModel], FieldPolicy | None] = {}
         self._declared: dict[type[BaseModel], _Declared] = {}
         self._families: dict[str, frozenset[str]] = {}
@@ -432,6 +436,7 @@ class _OfFamily:
 
     def __init__(self, policies: FieldPolicies, model: type[BaseModel]) -> None:
         self._policies, self._model = policies, model
+        self.ready = policies.ready
 
     def hidden(self, env: Env) -> frozenset[str]:
         """Return the names of the fields that are left out of what is read."""

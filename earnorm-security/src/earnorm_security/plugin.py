@@ -3,15 +3,16 @@ layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pydantic
 
 from earnorm import App, BaseModel, ConfigurationError, Env, Principal
 from earnorm.plugin import (
+    Call,
     Finding,
     Layer,
     Middleware,
@@ -36,12 +37,23 @@ from earnorm_security.field_access import check_values
 from earnorm_security.field_rights import FIELD_RIGHTS, FieldPolicies
 from earnorm_security.judging import judge
 from earnorm_security.policy import RIGHT_OF, Policy
-from earnorm_security.reporting import ModelReport, models_of, open_models, reported
+from earnorm_security.reporting import (
+    ModelReport,
+    models_of,
+    open_models,
+    reported,
+    stored_policies,
+)
 from earnorm_security.roles import Roles
 from earnorm_security.secrets import attaching as secrets
 from earnorm_security.secrets.encryption import Encryption
 from earnorm_security.settings import SecuritySettings
 from earnorm_security.strict import needs_transaction, steps_of_strict_rules
+
+if TYPE_CHECKING:
+    from earnorm_security.stored.current import CurrentPolicies
+    from earnorm_security.stored.knowing import Knowledge
+    from earnorm_security.stored.policies import StoredPart
 
 _RIGHTS: Final[Mapping[str, Right]] = {**RIGHT_OF, **{right: right for right in RIGHTS}}
 
@@ -53,9 +65,50 @@ class Security:
         self._app = app
         self._settings = settings
         self._roles = Roles(settings.roles)
+        self.knowledge: Knowledge | None = None
+        """Knows the stored roles and policies; None without the settings for them."""
+        self.current: CurrentPolicies | None = None
+        """The policies with the stored ones; None without ``stored_policies``."""
+        if settings.stored_roles or settings.stored_policies:
+            self._open_stored()
         self.fields = FieldPolicies(app, settings.field_rights, self._roles)
         self._policies: dict[type[BaseModel], Policy] = {}
         self._being_read: set[type[BaseModel]] = set()
+
+    def _open_stored(self) -> None:
+        """Load what reads stored roles and policies; an App without them does not."""
+        from earnorm_security.stored.current import CurrentPolicies
+        from earnorm_security.stored.knowing import Knowledge, StoredRoles
+
+        settings = self._settings
+        self.knowledge = Knowledge(
+            self._app,
+            settings.roles,
+            has_roles=settings.stored_roles,
+            has_policies=settings.stored_policies,
+        )
+        self._roles = StoredRoles(settings.roles, self.knowledge)
+        if settings.stored_policies:
+            self.current = CurrentPolicies(self._app, self.knowledge, self._made)
+
+    async def may(
+        self, env: Env, model: type[BaseModel] | str, operation: str, *, field: str | None = None
+    ) -> bool:
+        """Return what ``can()`` returns, by the stored roles and policies of this moment.
+
+        Args:
+            env: As for ``can()``, like the arguments that follow.
+            model: A model's class or name.
+            operation: A right or an operation.
+            field: The name of a field; None asks about the model alone.
+
+        Raises:
+            ConfigurationError: There is no such operation, or no such field.
+        """
+        if self.knowledge is None:
+            return self._can(env, model, operation, field)
+        async with self.knowledge.knowing(env):
+            return self._can(env, model, operation, field)
 
     def can(
         self, env: Env, model: type[BaseModel] | str, operation: str, *, field: str | None = None
@@ -72,8 +125,18 @@ class Security:
             field: The name of a field; None asks about the model alone.
 
         Raises:
-            ConfigurationError: There is no such operation, or no such field.
+            ConfigurationError: There is no such operation, or no such field; or roles or policies are
+                stored, which only ``await may(...)`` knows.
         """
+        if self.knowledge is not None:
+            raise ConfigurationError(
+                "security: can() does not read stored roles and policies; 'await security.may(...)' does"
+            ).coded("stored_unread")
+        return self._can(env, model, operation, field)
+
+    def _can(
+        self, env: Env, model: type[BaseModel] | str, operation: str, field: str | None
+    ) -> bool:
         if field is not None:
             return self._can_use(env, model, operation, field)
         right = _RIGHTS.get(operation)
@@ -90,11 +153,35 @@ class Security:
             *models: Their names; without any, all models of the App, by name.
 
         Raises:
+            ConfigurationError: There is no such model, or one cannot be used; or policies are stored,
+                which only ``await full_report(...)`` knows.
+        """
+        return self._report(models, self.policy)
+
+    async def full_report(self, *models: str) -> list[ModelReport]:
+        """Return what ``report()`` returns, with the stored policies of this moment.
+
+        Args:
+            *models: As for ``report()``.
+
+        Raises:
             ConfigurationError: There is no such model, or one cannot be used.
         """
+        if self.knowledge is None:
+            return self.report(*models)
+        async with self.knowledge.knowing(self._app.env):
+            return self.report(*models)
+
+    def declared_report(self) -> list[ModelReport]:
+        """Return what is granted on all models in Python; the database is not asked."""
+        return self._report((), self.declared)
+
+    def _report(
+        self, models: Iterable[str], policy: Callable[[type[BaseModel]], Policy]
+    ) -> list[ModelReport]:
         app = self._app
         views = [ModelView(app.model(name)) for name in models] or models_of(app)
-        return [reported(view, self.policy(view.cls)) for view in views]
+        return [reported(view, policy(view.cls)) for view in views]
 
     def _can_use(self, env: Env, model: type[BaseModel] | str, operation: str, field: str) -> bool:
         """Return whether the principal may use a field of records that it may read or write."""
@@ -110,20 +197,34 @@ class Security:
             return True
         fields = self.fields.of(cls)
         is_granted = fields is None or field not in fields.of(env).lacking[operation]
-        return is_granted and self.can(env, cls, "write" if operation == "write" else "read")
+        right = "write" if operation == "write" else "read"
+        return is_granted and self._can(env, cls, right, None)
 
     def policy(self, model: type[BaseModel]) -> Policy:
-        """Return the checked declarations of a model in this App."""
+        """Return the policy of a model in effect: what it declares, and what is stored.
+
+        Raises:
+            ConfigurationError: Policies are stored, and this is no part of an operation.
+        """
+        return self.declared(model) if self.current is None else self.current.of(model)
+
+    def declared(self, model: type[BaseModel]) -> Policy:
+        """Return the checked declarations of a model in this App, without what is stored."""
         policy = self._policies.get(model)
         if policy is None:
-            self._being_read.add(model)
-            try:
-                fields = self.fields.of(model)
-                policy = Policy(self._app, model, self._settings, self.policy, self._roles, fields)
-            finally:
-                self._being_read.discard(model)
-            self._policies[model] = policy
+            policy = self._policies[model] = self._made(model)
         return policy
+
+    def _made(
+        self, model: type[BaseModel], stored: Callable[[Collection[str]], StoredPart] | None = None
+    ) -> Policy:
+        app, settings = self._app, self._settings
+        self._being_read.add(model)
+        try:
+            fields = self.fields.of(model)
+            return Policy(app, model, settings, self.policy, self._roles, fields, stored)
+        finally:
+            self._being_read.discard(model)
 
     def unnamed(self, view: ModelView, env: Env) -> frozenset[str]:
         """Return the fields of a model that no error may name to who acts.
@@ -133,6 +234,8 @@ class Security:
         """
         if self._being_read:
             return frozenset()  # the error is about a declaration, which who wrote it reads
+        if self.knowledge is not None and not self.knowledge.is_known(env):
+            return frozenset(view.fields)
         policy = self.policy(view.cls)
         if policy.missing(env, "read") and policy.missing(env, "create"):
             return frozenset(view.fields)
@@ -142,11 +245,15 @@ class Security:
         """Drop what is kept of a model and of the classes made of it."""
         for cls in [cls for cls in self._policies if issubclass(cls, model)]:
             del self._policies[cls]
+        if self.current is not None:
+            self.current.forget(model)
         self.fields.forget()
 
     def forget_all(self) -> None:
         """Drop what is kept of all models, to make it again."""
         self._policies.clear()
+        if self.current is not None:
+            self.current.forget_all()
         self.fields.forget()
 
 
@@ -187,6 +294,21 @@ class SecurityPlugin:
         return principal
 
     @hookimpl
+    def register_models(self) -> Iterable[type[BaseModel]]:
+        """Return the models of stored roles and policies, where the settings ask for them."""
+        settings = self._settings
+        if not (settings.stored_roles or settings.stored_policies):
+            return []
+        from earnorm_security.stored import policies, roles, versions
+
+        brought: list[type[BaseModel]] = [versions.SecurityState]
+        if settings.stored_roles:
+            brought += [roles.StoredRole, roles.RoleAssignment]
+        if settings.stored_policies:
+            brought += [policies.StoredPolicy, policies.PolicyVersion]
+        return brought
+
+    @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
         """Offer ``app.services["security"]``."""
         # Each start makes a new service, because a restarted App may have other extensions. The App
@@ -216,7 +338,8 @@ class SecurityPlugin:
     @hookimpl
     def diagnose(self, app: App) -> Iterable[Finding]:
         """Tell doctor which models are open."""
-        return open_models(_service_of(app).report())
+        service = _service_of(app)
+        return [*open_models(service.declared_report()), *stored_policies(service.current)]
 
     @hookimpl
     def model_registered(self, app: App, model: type[BaseModel]) -> None:
@@ -225,7 +348,7 @@ class SecurityPlugin:
         if service.fields.has_grown(view):
             service.forget_all()
             app.recompose()
-        service.policy(model)
+        service.declared(model)
         secrets.check(app, view)
 
     @hookimpl
@@ -238,16 +361,25 @@ class SecurityPlugin:
         self, app: App, model: type[BaseModel], operation: OperationName
     ) -> Iterable[tuple[int, Middleware]]:
         """Return a layer for the operation; none if the model allows everything to everybody."""
-        policy = _service_of(app).policy(model)
-        own = self._own_layers(policy, operation)
+        service = _service_of(app)
+        own = self._own_layers(service, model, operation)
         return (*own, *secrets.layers(app, model, operation))
 
     @staticmethod
-    def _own_layers(policy: Policy, operation: OperationName) -> Iterable[tuple[int, Middleware]]:
+    def _own_layers(
+        service: Security, model: type[BaseModel], operation: OperationName
+    ) -> Iterable[tuple[int, Middleware]]:
+        policy, is_write = service.declared(model), operation in ("create", "write", "unlink")
+        if service.knowledge is not None:
+            from earnorm_security.stored.attaching import layers
+
+            return layers(service.knowledge, service.current, policy, operation)
         if policy.is_void:
             return ()
+        if is_write and ModelView(model).bookkeeping == "security":
+            return ((Layer.SECURITY, _refuse_uncounted),)
         layer = layer_for(policy, operation)
-        if operation in ("create", "write", "unlink") and policy.has_rules:
+        if is_write and policy.has_rules:
             needs = in_transaction_if(partial(needs_transaction, policy))
             return (Layer.TRANSACTION, needs), (Layer.SECURITY, layer)
         return ((Layer.SECURITY, layer),)
@@ -263,7 +395,12 @@ class SecurityPlugin:
     @hookimpl
     def hides_records(self, app: App, model: ModelView) -> Callable[[Env], bool] | None:
         """Return whether rights or rules hide records; None if everybody may read all of them."""
-        policy = _service_of(app).policy(model.cls)
+        service = _service_of(app)
+        policy = service.declared(model.cls)
+        if service.knowledge is not None:
+            from earnorm_security.stored.attaching import hiding
+
+            return hiding(service.knowledge, service.current, policy)
         return None if policy.hides_nothing else policy.hides
 
     @hookimpl
@@ -274,22 +411,43 @@ class SecurityPlugin:
     @hookimpl
     async def explain_access(self, op: Operation) -> Verdict:
         """Return which rights and rules allow or refuse an operation."""
-        return await explained(_service_of(op.app).policy(op.model), op)
+        service = _service_of(op.app)
+        if service.knowledge is None:
+            return await explained(service.policy(op.model), op)
+        async with service.knowledge.knowing(op.env):
+            return await explained(service.policy(op.model), op)
 
     @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Return the steps that check which values are set, and that judge final values."""
-        policy = _service_of(app).policy(model.cls)
+        service = _service_of(app)
+        policy = service.declared(model.cls)
         steps: list[Step] = []
         if policy.fields is not None:
             check = partial(check_values, policy.fields)
             names = policy.fields.restricted
             steps.append(Step(Stage.CLASS, "field rights", check, names=names, in_parts=True))
-        if policy.has_rules:
+        if service.knowledge is not None:
+            from earnorm_security.stored import attaching
+
+            steps += attaching.steps(service.knowledge, policy)
+        if policy.has_rules or service.current is not None:
             steps += [Step(Stage.JUDGE, "security", judge), *steps_afterwards()]
             if policy.has_strict_rules:
                 steps += steps_of_strict_rules()
         return steps
+
+
+async def _refuse_uncounted(op: Operation, call_next: Call) -> Any:
+    """Refuse a write of stored roles or policies in an App that does not count their edits.
+
+    Raises:
+        ConfigurationError: Processes with the settings would not notice it.
+    """
+    raise ConfigurationError(
+        f"security: {op.name} of {name_of(op.model)!r} needs stored_roles=True or stored_policies=True "
+        f"in this App, too"
+    )
 
 
 def _service_of(app: App) -> Security:

@@ -3,8 +3,8 @@ reaches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from earnorm import (
     AccessDenied,
@@ -26,6 +26,9 @@ from earnorm_security.reading import domain_of, joined, listed, paths_of, read_a
 from earnorm_security.roles import NO_ROLES, Roles
 from earnorm_security.rule_domains import RuleDomains
 from earnorm_security.settings import SecuritySettings
+
+if TYPE_CHECKING:
+    from earnorm_security.stored.policies import StoredPart
 
 RIGHT_OF: Final[dict[str, Right]] = {
     "search": "read",
@@ -56,6 +59,7 @@ class Policy:
         policy_of: Returns the policies of other models, for classes that share a collection.
         roles: Tells the roles of a principal.
         fields: The rights on its fields; None if everybody may do everything with all of them.
+        stored: Makes what stored policies add, from the names of the rules; None if there are none.
 
     Raises:
         ConfigurationError: ``_access`` or ``_rules`` is malformed; the message names the model.
@@ -69,6 +73,7 @@ class Policy:
         policy_of: Callable[[type[BaseModel]], Policy],
         roles: Roles,
         fields: FieldPolicy | None = None,
+        stored: Callable[[Collection[str]], StoredPart] | None = None,
     ) -> None:
         self.model = model
         self.fields = fields
@@ -84,13 +89,19 @@ class Policy:
         # Each class that shares a collection has its own rules; domain() adds those of its bases.
         declared = view.declared("_rules", inherited=not self._shares_collection)
         rules = joined(declared, settings.rules.get(self._name))
-        self._is_declared = access is not None or bool(rules)
+        self._rules, self._templates = ((), {}) if rules is None else read_rules(app, model, rules)
+        self.stored = None if stored is None else stored({rule.name for rule in self._rules})
+        """The rights and rules that stored policies add to the declarations."""
+        if self.stored is not None:
+            access = joined(access, self.stored.access)
+            self._rules = (*self._rules, *self.stored.rules)
+            self._templates = {**self._templates, **self.stored.templates}
+        self._is_declared = access is not None or bool(self._rules)
         is_open = settings.default == "open" and view.bookkeeping is None
         every = frozenset({EVERYBODY}) if is_open else NO_ROLES
         self._granted: dict[Right, frozenset[str]] = (
             dict.fromkeys(RIGHTS, every) if access is None else read_access(self._name, access)
         )
-        self._rules, self._templates = ((), {}) if rules is None else read_rules(app, model, rules)
         self._domains = RuleDomains(app, self._name, self._templates)
         self._has_collation = view.has_collation
         self.may_be_unsure = self._has_collation or not all(
@@ -404,6 +415,9 @@ class Policy:
             holders = self._granted[right]
             has_it = EVERYBODY in holders or not holders.isdisjoint(roles)
             detail = "" if holders else "no role has it"
+            if self.stored is not None:
+                granting = ", ".join(self.stored.granting(right, {EVERYBODY, *roles}))
+                detail = f"by the stored policy {granting}" if granting else detail
             yield Reason(
                 "right",
                 right,
@@ -418,6 +432,8 @@ class Policy:
                 allows, detail = _decided(domain), ""
                 if rule.roles and roles.isdisjoint(rule.roles):
                     allows, detail = rule.restricts, "none of its roles is the principal's"
+                if self.stored is not None:
+                    detail = "; ".join(filter(None, (self.stored.of_rule(rule.name), detail)))
                 yield Reason(
                     "restriction" if rule.restricts else "permission",
                     rule.name,

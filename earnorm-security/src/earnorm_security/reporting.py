@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from earnorm import App
 from earnorm.plugin import Finding, ModelView
 from earnorm_security.declarations import EVERYBODY, RIGHTS, Rule
 from earnorm_security.field_rights import FieldPolicy
 from earnorm_security.policy import Policy
+
+if TYPE_CHECKING:
+    from earnorm_security.stored.current import CurrentPolicies
+    from earnorm_security.stored.policies import StoredPart
 
 NAMED: Final = 20
 """The most models that one finding names."""
@@ -62,6 +66,25 @@ class FieldReport:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredReport:
+    """One stored policy of a model.
+
+    Attributes:
+        name: Its name.
+        kind: ``"right"``, ``"permission"`` or ``"restriction"``.
+        version: The number of its edits.
+        active: It is not switched off.
+        problem: Why it cannot be read, and so allows nothing; empty if it can.
+    """
+
+    name: str
+    kind: str
+    version: object
+    active: bool
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelReport:
     """The rights and rules of one model.
 
@@ -72,6 +95,7 @@ class ModelReport:
         roles: For each role that has a right, its rights; ``"*"`` is everybody.
         rules: Its own rules; those of its bases in a family hold, too.
         fields: Its fields with rights of their own, computed ones that follow from such fields included.
+        stored: The stored policies, whose rights and rules are among the others.
     """
 
     model: str
@@ -80,6 +104,7 @@ class ModelReport:
     roles: dict[str, Sequence[str]]
     rules: Sequence[RuleReport]
     fields: Sequence[FieldReport] = ()
+    stored: Sequence[StoredReport] = ()
 
     def lines(self) -> Iterable[str]:
         """Yield it as lines of text."""
@@ -98,6 +123,10 @@ class ModelReport:
             )
         for field in self.fields:
             yield f"  {field.line()}"
+        for policy in self.stored:
+            state = "" if policy.active else ", switched off"
+            problem = f"; it allows nothing: {policy.problem}" if policy.problem else ""
+            yield f"  stored {policy.kind} {policy.name!r}, version {policy.version}{state}{problem}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -119,6 +148,7 @@ def reported(view: ModelView, policy: Policy) -> ModelReport:
         {role: [right for right in RIGHTS if role in granted[right]] for role in roles},
         [_rule(rule, policy) for rule in policy.rules],
         [] if policy.fields is None else list(_fields(policy.fields)),
+        [] if policy.stored is None else _stored(policy.stored),
     )
 
 
@@ -130,6 +160,13 @@ def _fields(policy: FieldPolicy) -> Iterator[FieldReport]:
             if demands
         }
         yield FieldReport(name, rights, policy.is_masked(name))
+
+
+def _stored(part: StoredPart) -> list[StoredReport]:
+    return [
+        StoredReport(row.name, row.kind, row.version, row.active, part.problems.get(row.name, ""))
+        for row in part.rows
+    ]
 
 
 def _rule(rule: Rule, policy: Policy) -> RuleReport:
@@ -154,3 +191,13 @@ def open_models(reports: Iterable[ModelReport]) -> Iterable[Finding]:
 def models_of(app: App) -> list[ModelView]:
     """Return the models of an App, by name."""
     return sorted(map(ModelView, app.usable_models()), key=lambda view: view.name)
+
+
+def stored_policies(current: CurrentPolicies | None) -> Iterable[Finding]:
+    """Yield what there is to tell of stored policies: doctor itself does not read them."""
+    if current is not None:
+        yield Finding(
+            "ok",
+            "policies are stored in the database, too (stored_policies=True)",
+            "earnorm security report reads them, and names those that allow nothing",
+        )

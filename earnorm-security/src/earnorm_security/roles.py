@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Final, cast
 
@@ -34,12 +34,16 @@ class Roles:
 
     Args:
         declared: The setting ``roles``.
+        stored: Stored roles, each of which adds to what a declared one of its name implies.
 
     Raises:
         ConfigurationError: An item is no ``Role``, two have one name, or a name is none.
     """
 
-    def __init__(self, declared: Collection[object]) -> None:
+    ready: Callable[[Env], Awaitable[None]] | None = None
+    """Makes sure that ``at_least`` knows the roles; None where it always does."""
+
+    def __init__(self, declared: Collection[object], stored: Iterable[Role] = ()) -> None:
         implied: dict[str, frozenset[str]] = {}
         for role in declared:
             if not isinstance(role, Role):
@@ -56,6 +60,8 @@ class Roles:
                 if not isinstance(name, str) or not name.strip() or name == EVERYBODY:
                     raise ConfigurationError(f"{where}: names of roles are texts, and not {name!r}")
             implied[role.name] = frozenset(role.implies)
+        for role in stored:
+            implied[role.name] = implied.get(role.name, NO_ROLES).union(role.implies)
         self._implied: Mapping[str, frozenset[str]] = implied
         self._known: Bounded[frozenset[str], frozenset[str]] = Bounded()
 
@@ -65,6 +71,9 @@ class Roles:
             return NO_ROLES
         own = env.principal.roles
         return self.with_implied(own) if self._implied and own else own
+
+    at_least = of
+    """Return roles of the acting principal, which may lack some where they are not known."""
 
     def with_implied(self, own: frozenset[str]) -> frozenset[str]:
         """Return roles with those that they imply, over any number of steps."""

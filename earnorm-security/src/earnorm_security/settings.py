@@ -22,6 +22,9 @@ class SecuritySettings(pydantic.BaseModel):
         field_rights: Lists of ``FieldRights(...)`` by the model's name, added to its
             ``_field_rights``: a principal then needs both.
         roles: Roles that imply others: ``[Role("manager", implies=["editor"])]``.
+        stored_roles: Roles and who has them from when to when are records, too, which an
+            administrator edits at run time: see ``earnorm_security.stored``.
+        stored_policies: Rights and rules are records, too.
         rules: Lists of ``Rule(...)`` by the model's name, added to its ``_rules``.
         principal_resolver: A function that returns the :class:`Principal` of what ``act_as()`` is
             given, or None to leave it to the object's own ``id`` and ``roles``.
@@ -36,6 +39,8 @@ class SecuritySettings(pydantic.BaseModel):
     access: Mapping[str, Sequence[object]] = {}
     field_rights: Mapping[str, Sequence[object]] = {}
     roles: Sequence[object] = ()
+    stored_roles: bool = False
+    stored_policies: bool = False
     rules: Mapping[str, Sequence[object]] = {}
     principal_resolver: Callable[[object], Principal | None] | None = None
     limits: Limits = Limits()

@@ -26,6 +26,11 @@ class Variable(str):
         return self.removeprefix(_MARK)
 
 
+def variable(name: str) -> Variable:
+    """Return the variable of a source and a name: ``user.id``."""
+    return Variable(f"{_MARK}{name}")
+
+
 class _Source:
     """The variables of one source: ``user.company_ids`` is one of them."""
 
@@ -35,7 +40,7 @@ class _Source:
     def __getattr__(self, name: str) -> Variable:
         if name.startswith("_"):
             raise AttributeError(name)
-        return Variable(f"{_MARK}{self._name}.{name}")
+        return variable(f"{self._name}.{name}")
 
     def __repr__(self) -> str:
         return self._name

@@ -142,6 +142,16 @@ def watching_as_system(guard: Any) -> Any:
     return allowed
 
 
+def kept_only(guard: Any) -> Any:
+    """Judge by what is kept now, and not by what the operation has begun with."""
+
+    def current(self: Any, env: Any) -> Any:
+        who = None if env.principal is None else env.principal.id
+        return self._kept(who, float("-inf"), 0) or guard(self, env)
+
+    return current
+
+
 GUARDS: Final[dict[str, Guard]] = {
     "rights on models": Guard(
         f"{_SECURITY}.policy:Policy.missing",
@@ -292,5 +302,40 @@ GUARDS: Final[dict[str, Guard]] = {
         f"{_SECURITY}.secrets.cipher:Place.associated",
         giving(b""),
         ("test_encrypted.py::test_a_ciphertext_belongs_to_its_record_field_and_model",),
+    ),
+    "the age of what is stored": Guard(
+        f"{_SECURITY}.stored.knowing:Knowledge._is_right",
+        giving(True),
+        (
+            "test_stored_roles.py::test_another_app_knows_within_a_second",
+            "test_stored_policies.py::test_another_app_knows_of_a_policy_within_a_second",
+        ),
+    ),
+    "the count of edits": Guard(
+        f"{_SECURITY}.stored.edits:count_edit",
+        soon_giving(None),
+        (
+            "test_stored_roles.py::test_another_app_knows_within_a_second",
+            "test_stored_policies.py::test_another_app_knows_of_a_policy_within_a_second",
+        ),
+    ),
+    "one state for an operation": Guard(
+        f"{_SECURITY}.stored.knowing:Knowledge.current",
+        kept_only,
+        (
+            "test_stored_roles.py::test_an_operation_is_judged_by_one_state_from_its_begin_to_its_end",
+        ),
+    ),
+    "checks of stored policies": Guard(
+        f"{_SECURITY}.stored.edits:problems_of",
+        giving(()),
+        ("test_stored_policies.py::test_what_is_stored_is_checked_and_named",),
+    ),
+    "the plugin's own records": Guard(
+        f"{_SECURITY}.stored.edits:_only_own",
+        lambda guard: lambda op, call_next: call_next(op),
+        (
+            "test_stored_policies.py::test_each_edit_is_a_version_with_who_and_when_and_can_be_restored",
+        ),
     ),
 }

@@ -324,9 +324,14 @@ class Query(Generic[M]):
 
         bound, op = self._operation("search", current_env(), Stream(BATCH, on_error))
         tree = relations.prefetch.prefetch_tree(self._prefetch)
-        fields = bound.shown(self._reader(op.env), op.options.fields)
+        reader, fields = self._reader(op.env), op.options.fields
+        if bound.withholding is not None:
+            await bound.withholding.ready(reader)
+        fields = bound.shown(reader, fields)
         async with aclosing(batches(op)) as stream:
             async for documents in stream:
+                if bound.withholding is not None:  # what is hidden by now is in no document
+                    fields = bound.withholding.shown(reader, fields)
                 records = hydrate(bound, documents, fields, op.options.inside)
                 if tree:
                     is_demoted = self._domain.is_untrusted and op.env.system

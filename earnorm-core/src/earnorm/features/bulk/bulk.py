@@ -229,6 +229,8 @@ class Bulk(Generic[M]):
     # -- sending ------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if self._bound.withholding is not None:
+            await self._bound.withholding.ready(current_env())
         return self
 
     async def __aexit__(

@@ -95,6 +95,8 @@ async def _load(query: Query[Any]) -> Table:
     need_feature("exporting", _CALLS)
     bound, op = query._operation("search", current_env(), Stream(BATCH))
     op = op.with_note(PURPOSE, "export")
+    if bound.withholding is not None:
+        await bound.withholding.ready(query._reader(op.env))
     table = Table(bound.schema, bound.shown(query._reader(op.env), op.options.fields))
     async with aclosing(batches(op)) as cursor:
         async for documents in cursor:

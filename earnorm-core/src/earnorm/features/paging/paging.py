@@ -265,6 +265,7 @@ async def cursor_page(
     )
     if bound.withholding is not None:
         env = query._reader(op.env)
+        await bound.withholding.ready(env)
         unread = keyset.fields & bound.withholding.altered(env)
         if unread:  # a cursor holds the values of the order
             model, name = bound.model._name, min(unread)

@@ -6,7 +6,7 @@ loaded*, says why where they are read, leaves them out of copies, and hands noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from earnorm.bounded import Bounded
@@ -22,7 +22,9 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 class Withholding(Protocol):
     """The fields of one model that a plugin withholds; the answers depend on who acts.
 
-    Its methods are quick functions. The core asks none of them for ``system``.
+    Its methods are quick functions. The core asks none of them for ``system``. Where they depend on
+    what has to be read first, it has an ``async def ready(env)``, too: the core awaits it wherever it
+    asks the others before an operation. An operation that has just ended has made them know by itself.
     """
 
     def hidden(self, env: Env) -> frozenset[str]:
@@ -50,11 +52,21 @@ class Withholdings:
         parts: What each plugin withholds.
     """
 
-    __slots__ = ("_names", "_parts", "_shown")
+    __slots__ = ("_names", "_parts", "_ready", "_shown")
 
     def __init__(self, names: Callable[[], frozenset[str]], parts: Sequence[Withholding]) -> None:
         self._names, self._parts = names, tuple(parts)
         self._shown: Bounded[tuple[int, frozenset[str]], frozenset[str]] = Bounded()
+        found = [getattr(part, "ready", None) for part in parts]
+        self._ready: Sequence[Callable[[Env], Awaitable[None]]] = [
+            r for r in found if r is not None
+        ]
+
+    async def ready(self, env: Env) -> None:
+        """Make the parts know what they are asked about an Env before an operation."""
+        if not env.system:
+            for ready in self._ready:
+                await ready(env)
 
     def hidden(self, env: Env) -> frozenset[str]:
         """Return the names of the fields that are left out of what is read."""

@@ -492,6 +492,8 @@ async def _load_ghosts(fetch: Fetch, model: type[Any], made_of: Sequence[Any] = 
     }
     if len(waiting) > pauses.EVERY:
         await pause()
+    if bound.withholding is not None:
+        await bound.withholding.ready(current_env())
     loaded = Fetch(fetch.app, bound.shown(current_env()))
     loaded.is_mixed = bound.classes is not None
     notes = {**RELATIONS, RELATION: fetch.origin} if fetch.origin else RELATIONS

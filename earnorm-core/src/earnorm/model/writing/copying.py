@@ -120,6 +120,8 @@ async def _copies_of(records: Sequence[BaseModel], default: Mapping[str, Any]) -
         }
         return [copy_of[id(record)] for record in records]
     bound = env_of(records).app.bind(type(records[0]))
+    if bound.withholding is not None:
+        await bound.withholding.ready(current_env())
     fields = [field for field in _copied_fields(bound) if field.name not in default]
     missing: list[BaseModel] = []
     for part in parts(records):
