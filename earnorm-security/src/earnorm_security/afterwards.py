@@ -70,7 +70,12 @@ async def _judge_stored(batch: DocumentBatch) -> None:
         return
     pks = stored(batch)
     if pks:
-        await at_end_of_call(partial(_refuse_stored, batch.op, demand, pks))
+        await at_end_of_call(partial(_judge_later, batch.op, demand, pks))
+
+
+async def _judge_later(op: Operation, demand: Demand, pks: Sequence[Any]) -> None:
+    async with demand.policy.knowing(op.env):
+        await _refuse_stored(op, demand, pks)
 
 
 async def _refuse_stored(op: Operation, demand: Demand, pks: Sequence[Any]) -> None:

@@ -4,6 +4,7 @@ reaches."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from earnorm import (
@@ -395,6 +396,10 @@ class Policy:
             f"({', '.join(names)}): {detail}{for_roles}"
         )
         return because(error, self._refused(env, right, operation, domain))
+
+    def knowing(self, env: Env) -> AbstractAsyncContextManager[object]:
+        """Make the block in which the policy is asked about an Env after the end of an operation."""
+        return self._roles.knowing(env)
 
     # -- reasons ------------------------------------------------------------------------------
 

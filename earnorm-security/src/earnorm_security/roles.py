@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from typing import Final, cast
 
@@ -29,6 +30,10 @@ class Role:
     implies: Collection[str] = ()
 
 
+def _always(env: Env) -> AbstractAsyncContextManager[object]:
+    return nullcontext()
+
+
 class Roles:
     """The roles of principals, with those that they imply.
 
@@ -42,6 +47,8 @@ class Roles:
 
     ready: Callable[[Env], Awaitable[None]] | None = None
     """Makes sure that ``at_least`` knows the roles; None where it always does."""
+    knowing: Callable[[Env], AbstractAsyncContextManager[object]] = staticmethod(_always)
+    """Makes the block in which ``of`` knows the roles of an Env, and they stay the same."""
 
     def __init__(self, declared: Collection[object], stored: Iterable[Role] = ()) -> None:
         implied: dict[str, frozenset[str]] = {}

@@ -223,6 +223,7 @@ async def test_what_is_stored_is_checked_and_named(opened):
             ({"domain": [["owner", "=", "\0earnorm:user.id"]]}, ""),
             ({"domain": [["size", "=", "big"]]}, ""),
             ({"domain": [["$where", "=", "1"]]}, ""),
+            ({"domain": [["club_id", "child_of", "6b0d9e3c47785a097fa02046"]]}, "is no tree"),
             ({"domain": None}, "is a list of conditions"),
             ({"domain": True}, "is a list of conditions"),
             ({"domain": ["&"]}, ""),

@@ -70,13 +70,13 @@ class Admin(models.BaseModel):
     role_id = Many2one("security.role")
 
 
-def another(app: App, **settings: object) -> App:
+def another(app: App, plugins: tuple[object, ...] = (), **settings: object) -> App:
     """Return an App on the same database, as another process has one."""
     plugin = SecurityPlugin(SecuritySettings.model_validate(settings))
     return App(
         os.environ[URI_VARIABLE],
         database=app.settings.database,
-        plugins=[plugin],
+        plugins=[plugin, *plugins],
         name=f"other_{uuid.uuid4().hex[:6]}",
     )
 
@@ -207,8 +207,34 @@ async def test_a_transaction_that_is_open_for_long_hears_of_what_was_taken_away(
             assert not await reads()
 
 
-async def test_another_app_knows_within_a_second(opened):
-    async with opened(stored_roles=True) as app, another(app, stored_roles=True) as other:
+async def test_the_question_in_a_transaction_waits_for_no_connection(opened):
+    """A pool of one connection, which the transaction needs for its end."""
+    async with opened(stored_roles=True) as app:
+        plugin = SecurityPlugin(SecuritySettings(stored_roles=True))
+        await give("ann", "editor")
+        small = App(
+            os.environ[URI_VARIABLE],
+            database=app.settings.database,
+            plugins=[plugin],
+            max_pool_size=1,
+            name="small",
+        )
+        async with small, asyncio.timeout(20):
+            with small.activate(), act_as("ann"):
+                async with transaction():
+                    with system(reason="test"):
+                        await Paper.create({})
+                    await Paper.create({})
+                    await asyncio.sleep(knowing_module.FRESH)
+                    assert await Paper.count() == 2
+
+
+@pytest.mark.parametrize("plugins", [(), ("cache",)])
+async def test_another_app_knows_within_a_second(opened, plugins):
+    async with (
+        opened(plugins, stored_roles=True) as app,
+        another(app, plugins, stored_roles=True) as other,
+    ):
         with other.activate():
             assert not await reads()
         with app.activate():

@@ -73,6 +73,7 @@ class StoredPolicy(models.BaseModel):
     _bookkeeping = "security"
     _audit = True
     _read_preference = "primary"
+    _cache = False
     _indexes = [Index("model", "name", unique=True)]
 
     name = String(required=True, min_length=1, max_length=200, help="Its name; unique in its model")

@@ -55,6 +55,7 @@ class StoredRole(models.BaseModel):
     _bookkeeping = "security"
     _audit = True
     _read_preference = "primary"
+    _cache = False
 
     name = String(required=True, unique=True, pattern=NAME, help="The name of the role")
     implies = List(
@@ -72,6 +73,7 @@ class RoleAssignment(models.BaseModel):
     _bookkeeping = "security"
     _audit = True
     _read_preference = "primary"
+    _cache = False
     _indexes = [{"principal": 1}]
 
     principal = PrincipalId(required=True, min_length=1, help="The id of who has the role, as text")

@@ -29,6 +29,7 @@ class SecurityState(models.BaseModel):
     _collection = "security_state"
     _bookkeeping = "security"
     _read_preference = "primary"
+    _cache = False
 
     roles = Int(default=0)
     assignments = Int(default=0)

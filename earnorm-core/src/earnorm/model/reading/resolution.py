@@ -36,7 +36,7 @@ from earnorm.kernel.notes import Note
 from earnorm.kernel.operations import ORIGIN, PARENT, PLAIN, REQUEST, Operation, Options
 from earnorm.kernel.serving.requests import PipelineCapture, Stream
 from earnorm.model.relations.ghosts import link_of, target_of
-from earnorm.model.relations.trees import walk
+from earnorm.model.relations.trees import parent_name, walk
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -127,6 +127,7 @@ def check(bound: BoundModel, domain: Domain) -> None:
             if isinstance(reading, Link):
                 check(target, reading.domain)
             else:
+                parent_name(target)
                 reading.ids(target.schema.fields["_id"])
 
 
