@@ -22,9 +22,9 @@ from earnorm import (
     system,
     transaction,
 )
-from earnorm.cli import doctor
 from earnorm_security import Access, Rule
 from earnorm_security.command import security_command
+from earnorm_security.reporting import stored_policies
 from earnorm_security.stored import PolicyVersion, RoleAssignment, StoredPolicy
 from earnorm_security.stored import knowing as knowing_module
 
@@ -436,9 +436,12 @@ async def test_what_was_not_read_is_not_told(opened):
         security = app.services["security"]
         with pytest.raises(ConfigurationError, match="inside of an operation"):
             security.report()
-        assert "policies.note" in [one.model for one in await security.full_report()]
-        findings = [one.what for one in await doctor._models(app)]
-        assert any("policies are stored in the database" in what for what in findings)
+        assert [one.model for one in await security.full_report("policies.note")] == [
+            "policies.note"
+        ]
+        [told] = stored_policies(security.current)
+        assert told.level == "ok" and "earnorm security report" in told.what_to_do
+        assert [*stored_policies(None)] == []
 
 
 async def test_in_memory_edits_count_at_once(opened):
