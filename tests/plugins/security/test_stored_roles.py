@@ -526,6 +526,34 @@ async def test_the_first_operation_of_a_principal_knows_its_roles_whatever_it_is
             await asyncio.create_task(run())  # a context of its own
 
 
+async def test_a_bulk_is_judged_when_it_is_sent_and_not_by_what_held_when_it_was_opened(opened):
+    async with opened(stored_roles=True):
+        with system(reason="test"):
+            paper = await Paper.create({"code": "a"})
+        await give("ann", "editor", "coder")
+
+        async def taken_away() -> None:
+            with system(reason="test"):
+                await RoleAssignment.search([("role", "=", "coder")]).delete()
+
+        with act_as("ann"):
+            with pytest.raises(AccessDenied, match="'code'"):
+                async with Paper.bulk() as bulk:
+                    bulk.write(paper, {"code": "b"})
+                    await taken_away()
+            await give("ann", "coder")
+            with pytest.raises(AccessDenied, match="'code'"):
+                async with Paper.bulk() as bulk:
+                    bulk.create({"code": "c"})
+                    bulk.create({})
+                    await taken_away()
+            async with Paper.bulk() as bulk:
+                bulk.create({"title": "without"})
+                bulk.write(paper, {"title": "b"})
+        with system(reason="test"):
+            assert sorted((await Paper.search()).mapped("code"), key=str) == [None, "a"]
+
+
 async def test_nested_blocks_have_each_their_own_roles(opened):
     async with opened(stored_roles=True):
         await give("ann", "reader", "buyer")

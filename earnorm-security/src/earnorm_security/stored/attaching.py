@@ -20,6 +20,7 @@ from earnorm.plugin import (
     in_transaction_if,
 )
 from earnorm_security.enforcement import layer_for
+from earnorm_security.field_access import check_values
 from earnorm_security.policy import Policy
 from earnorm_security.stored import edits
 from earnorm_security.stored.current import CurrentPolicies
@@ -96,3 +97,14 @@ def steps(knowledge: Knowledge, policy: Policy) -> Iterator[Step]:
 
         # The steps of a bulk that come this early run at once; its block begins with the same.
         yield Step(Stage.ALIAS, "security: stored roles", know_roles, ways=ALL & ~Way.BULK)
+        fields = policy.fields
+
+        async def check_again(batch: ValueBatch) -> None:
+            async with knowledge.knowing(batch.env):
+                check_values(fields, batch)
+
+        # It may be sent long after its values were handed in and checked.
+        names = fields.restricted
+        yield Step(
+            Stage.PLAN, "security: field rights of a bulk", check_again, ways=Way.BULK, names=names
+        )
