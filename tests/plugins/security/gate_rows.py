@@ -7,16 +7,19 @@ no command is sent. A Query that one of these returns is awaited, too, and then 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from bson import ObjectId
 
+import earnorm
 from earnorm import (
     App,
     BaseModel,
     Count,
+    File,
     Int,
     Many2one,
     One2many,
@@ -29,6 +32,7 @@ from earnorm import (
     depends,
     mixins,
     rebuild_parent_paths,
+    sequence,
     transaction,
 )
 from earnorm.domain import Domain
@@ -51,6 +55,13 @@ class Shelf(mixins.SoftDelete, BaseModel):
         return 2 * (self.size or 0)
 
 
+class Binder(BaseModel):
+    """A closed model with a file."""
+
+    _name = "gate.shelf.binder"
+    content = File()
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What the calls are about: records that ``system`` has loaded, of a principal who may read none."""
@@ -59,6 +70,7 @@ class World:
     record: Shelf
     child: Shelf
     records: RecordSet[Shelf]
+    binder: Binder
 
     @property
     def query(self) -> Query[Shelf]:
@@ -76,6 +88,48 @@ async def _watched() -> None:
 async def _in_bulk() -> None:
     async with Shelf.bulk() as bulk:
         bulk.create({"title": "bulk"})
+
+
+async def _bulk_write(world: World) -> None:
+    async with Shelf.bulk() as bulk:
+        bulk.write(world.record, {"size": 2})
+
+
+async def _bulk_unlink(world: World) -> None:
+    async with Shelf.bulk() as bulk:
+        bulk.unlink(world.child)
+
+
+async def _after_commit() -> None:
+    """Count in a callback; its error is logged, and raised here."""
+    errors: list[Exception] = []
+
+    async def count() -> None:
+        try:
+            await Shelf.count()
+        except Exception as error:
+            errors.append(error)
+
+    async with transaction():
+        await earnorm.after_commit(count)
+    for error in errors:
+        raise error
+
+
+async def _advised(world: World) -> None:
+    catalog = world.app.indexes
+    await catalog.advise([catalog.shape(Shelf, [("size", ">", 1)])], verify=True)
+
+
+async def _next_event() -> None:
+    """Begin a watch by its first event; there is none."""
+    watch = Shelf.watch()
+    try:
+        await asyncio.wait_for(anext(watch), 1)
+    except TimeoutError:
+        pass
+    finally:
+        await watch.close()
 
 
 async def _pipeline(query: Query[Shelf]) -> None:
@@ -188,6 +242,21 @@ GATED: Final[Mapping[str, Call]] = {
     "Query.why": lambda w: Shelf.search([("id", "=", w.record.id)]).why("write"),
     "Query.__aiter__": lambda w: _streamed(w.query),
     "Query.__await__": lambda w: w.query,
+    "Bulk.__aexit__": lambda w: _in_bulk(),
+    "Bulk.write": _bulk_write,
+    "Bulk.unlink": _bulk_unlink,
+    "StoredFile.chunks": lambda w: _streamed(w.binder.content.chunks()),
+    "StoredFile.open": lambda w: w.binder.content.open().read(),
+    "StoredFile.read": lambda w: w.binder.content.read(),
+    "StoredFile.write": lambda w: w.binder.content.write(b"new"),
+    "StoredFile.delete": lambda w: w.binder.content.delete(),
+    "StoredFile.__aiter__": lambda w: _streamed(w.binder.content),
+    "Watch.__aenter__": lambda w: _watched(),
+    "Watch.__anext__": lambda w: _next_event(),
+    "IndexCatalog.advise": _advised,
+    "IndexCatalog.drop_unused": lambda w: w.app.indexes.drop_unused([Shelf]),
+    "IndexCatalog.sync": lambda w: w.app.indexes.sync([Shelf]),
+    "earnorm.after_commit": lambda w: _after_commit(),
     "earnorm.rebuild_parent_paths": lambda w: rebuild_parent_paths(Shelf),
     "App.execute": _executed_all,
     "App.hold": _held,
@@ -237,6 +306,17 @@ LOCAL: Final[Mapping[str, Call]] = {
     "Query.where": lambda w: w.query.where([("size", ">", 0)]),
     "Query.with_archived": lambda w: w.query.with_archived(),
     "Query.write_concern": lambda w: w.query.write_concern({"w": 1}) and None,
+    "Bulk.create": lambda w: Shelf.bulk().create({"title": "x"}) and None,
+    "Bulk.__aenter__": lambda w: Shelf.bulk().__aenter__(),
+    "StoredFile.content_type": lambda w: w.binder.content.content_type,
+    "StoredFile.filename": lambda w: w.binder.content.filename,
+    "StoredFile.length": lambda w: w.binder.content.length,
+    "StoredFile.sha256": lambda w: w.binder.content.sha256,
+    "StoredFile.to_dict": lambda w: w.binder.content.to_dict(),
+    "StoredFile.uploaded_at": lambda w: w.binder.content.uploaded_at,
+    "Watch.token": lambda w: Shelf.watch().token,
+    "Watch.__aiter__": lambda w: Shelf.watch().__aiter__() and None,
+    "IndexCatalog.shape": lambda w: w.app.indexes.shape(Shelf, [("size", ">", 1)]),
     "App.activate": lambda w: w.app.activate().__enter__() and None,
     "App.admit": lambda w: w.app.admit(),
     "App.asks_itself": lambda w: w.app.asks_itself(Shelf, [("id", "child_of", w.record.pk)]),
@@ -274,6 +354,9 @@ LOCAL: Final[Mapping[str, Call]] = {
 }
 
 MAINTENANCE: Final[Mapping[str, Call]] = {
+    "NumberSequence.last": lambda w: sequence("gate").last(),
+    "NumberSequence.next": lambda w: sequence("gate").next(),
+    "NumberSequence.take": lambda w: sequence("gate").take(2),
     "App.health": lambda w: w.app.health(),
     "App.metrics": lambda w: w.app.metrics(),
     "App.prepare_models": lambda w: w.app.prepare_models(),
@@ -281,8 +364,11 @@ MAINTENANCE: Final[Mapping[str, Call]] = {
 }
 
 OUTSIDE: Final[Mapping[str, str]] = {
-    "earnorm.after_commit": "asks nothing; as whom its callback acts is held by test_who_acts.py",
-    "earnorm.after_rollback": "the same",
+    "earnorm.after_rollback": "as earnorm.after_commit: the callback is a row there",
+    "IndexCatalog.diff": "tells indexes and options of collections, and asks for no record",
+    "Watch.close": "closes the cursor of who began it",
+    "Watch.cut_off": "the App's own, at its stop",
+    "Watch.__aexit__": "close()",
     "earnorm.init": "start()",
     "earnorm.close": "stop()",
     "App.start": "the walk's App is started before anybody acts",

@@ -26,15 +26,34 @@ from earnorm import (
     hookimpl,
     system,
 )
-from tests.plugins.security.gate_rows import GATED, LOCAL, MAINTENANCE, OUTSIDE, Call, Shelf, World
+from earnorm.features.bulk.bulk import Bulk
+from earnorm.features.files.stored import StoredFile
+from earnorm.features.indexes.catalog import IndexCatalog
+from earnorm.features.sequences.counters import NumberSequence
+from earnorm.features.watching.watching import Watch
+from tests.plugins.security.gate_rows import (
+    GATED,
+    LOCAL,
+    MAINTENANCE,
+    OUTSIDE,
+    Binder,
+    Call,
+    Shelf,
+    World,
+)
 
 CLASSES: Mapping[str, type] = {
     "Model": Shelf,
     "RecordSet": RecordSet,
     "Query": Query,
     "App": App,
+    "Bulk": Bulk,
+    "StoredFile": StoredFile,
+    "NumberSequence": NumberSequence,
+    "IndexCatalog": IndexCatalog,
+    "Watch": Watch,
 }
-PROTOCOLS = ("__await__", "__aiter__", "__aenter__", "__aexit__")
+PROTOCOLS = ("__await__", "__aiter__", "__aenter__", "__aexit__", "__anext__")
 """The methods behind ``await``, ``async for`` and ``async with``."""
 NOBODY = Principal("eve")
 COLLECTION = "gate_shelf"
@@ -81,8 +100,10 @@ class Walk:
             record, _ = await Shelf.create([{"title": "a"}, {"title": "b"}])
             child = await Shelf.create({"title": "child", "parent_id": record})
             records = await Shelf.search(order="title")
+            binder = await Binder.create({})
+            await binder.content.write(b"old")
         self._sent.all.clear()
-        return World(self._app, record, child, records)
+        return World(self._app, record, child, records, binder)
 
     async def gated(self, call: Call) -> str | None:
         """Return what is wrong with a method that reaches the database; None if it is refused."""

@@ -18,6 +18,7 @@ from earnorm.features.indexes.advice import SAMPLE, Advice
 from earnorm.features.indexes.catalog import IndexAction, IndexDiff
 from earnorm.features.indexes.comparison import shown
 from earnorm.features.slow_queries.query_shape import QueryShape
+from earnorm.kernel.acting import system
 
 indexes = typer.Typer(
     name="indexes",
@@ -61,7 +62,12 @@ def sync(
     as_json: AsJson = False,
 ) -> None:
     """Create what is declared and missing; exit 1 where a difference is left as it is."""
-    actions = source.run(lambda app: app.indexes.sync(replace=replace, dry_run=dry_run))
+
+    async def run(app: App) -> list[IndexAction]:
+        with app.activate(), system(reason="earnorm indexes sync"):
+            return await app.indexes.sync(replace=replace, dry_run=dry_run)
+
+    actions = source.run(run)
     _print_actions(actions, dry_run, as_json)
     if any(action.kind == "leave" for action in actions):
         raise typer.Exit(1)
@@ -85,7 +91,8 @@ def drop_unused(
             for action in planned:
                 typer.echo(str(action), err=True)
             typer.confirm(f"drop {_number(len(planned), 'index')}?", abort=True, err=True)
-        return await app.indexes.drop_unused()
+        with app.activate(), system(reason="earnorm indexes drop-unused"):
+            return await app.indexes.drop_unused()
 
     _print_actions(source.run(run), dry_run, as_json)
 
@@ -123,7 +130,8 @@ def advise(
             if shapes is not None
             else [app.indexes.shape(app.model(str(model)), _literal(domain), order)]
         )
-        return await app.indexes.advise(wanted, verify=verify, sample=sample)
+        with app.activate(), system(reason="earnorm indexes advise"):
+            return await app.indexes.advise(wanted, verify=verify, sample=sample)
 
     advices = source.run(run)
     if as_json:

@@ -24,6 +24,7 @@ from earnorm.exceptions import (
     DuplicateKey,
     ErrorDetail,
     LongList,
+    NotFound,
     TransactionError,
     ValidationError,
 )
@@ -42,12 +43,14 @@ from earnorm.kernel.layers import (
     watched,
 )
 from earnorm.kernel.life.preparing import Preparation
+from earnorm.kernel.observing.denials import announce_refusal
 from earnorm.kernel.observing.event_hooks import Observation
 from earnorm.kernel.observing.observers import tell_layer, tell_sent
 from earnorm.kernel.operations import (
     Call,
     Operation,
     OperationName,
+    Options,
     PerRecord,
     Update,
 )
@@ -78,6 +81,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("earnorm")
 
 _NOTHING: Mapping[str, Any] = {}
+_BEFOREHAND = "a change that is asked for beforehand: the record that it is about"
+_ONE = Options(limit=1, fields=frozenset({"_id"}))
 _ASKING = (Layer.ASK, Layer.RESOLVE)  # no layer at these places uses op.after_durable()
 
 
@@ -215,9 +220,38 @@ class BoundModel:
         """
         if not env.system and self.is_restricted:
             raise AccessDenied(
-                f"{call} on model {self.model._name!r} is denied: it works on all records with access "
-                f'rules off, so call it inside earnorm.system(reason="...")'
+                f"{call} on model {self.model._name!r} is denied: it works on the whole collection with "
+                f'access rules off, so call it inside earnorm.system(reason="...")'
             )
+
+    async def ask_beforehand(self, op: Operation) -> None:
+        """Ask the layers that decide on access whether they let a change through; it is not done.
+
+        Work that cannot be undone, an upload say, goes on only if the write behind it is allowed.
+
+        Args:
+            op: The change of one record, which its domain names.
+
+        Raises:
+            AccessDenied: A layer refuses it.
+            NotFound: Who acts does not find the record.
+        """
+        layers = [placed for placed in self.layers(op.name) if placed.layer <= Layer.SECURITY]
+        if all(placed.layer != Layer.SECURITY for placed in layers):
+            return  # nobody is refused anything
+
+        async def found(allowed: Operation) -> int:
+            env = allowed.env.as_system(_BEFOREHAND)
+            search = Operation("search", self.model, env, allowed.domain, None, _ONE, allowed.notes)
+            return len(await self.app.execute(search))
+
+        try:
+            number = await compose(found, layers)(op)
+        except AccessDenied as error:
+            await announce_refusal(op, error)
+            raise
+        if not number:
+            raise NotFound(f"{self.model._name}: the record to write does not exist")
 
     def document_steps(self, name: OperationName) -> list[Step]:
         """Return the document steps of an operation, in order."""

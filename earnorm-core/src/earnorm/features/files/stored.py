@@ -22,7 +22,7 @@ from earnorm.exceptions import ConcurrencyError, NotFound, ValidationError
 from earnorm.fields.files import File
 from earnorm.fields.json_forms import json_form
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import ONE, Operation, Options, made_by
+from earnorm.kernel.operations import ONE, Operation, Options, Update, made_by
 from earnorm.kernel.time import clock
 from earnorm.model.reading.serializing import SelfDescribed
 from earnorm.model.writing.tracking import env_of
@@ -182,6 +182,7 @@ class StoredFile(SelfDescribed):
         env = env_of([record])
         self._check_writable()
         self._check_description(filename, content_type)
+        await self._check_allowed(env)
         id, store = ObjectId(), self._store()
         uploaded = await store.save(
             id,
@@ -223,6 +224,7 @@ class StoredFile(SelfDescribed):
             return
         env = env_of([self._record])
         self._check_writable()
+        await self._check_allowed(env)
         await self._point_at(env, None)
         await discard_when_durable(env, type(self._record), self._field, [old])
 
@@ -232,6 +234,23 @@ class StoredFile(SelfDescribed):
             raise self._refusal("the record is not saved yet; save() it first", "unsaved")
         if field.readonly and self:
             raise self._refusal("can be written only once", "readonly")
+
+    async def _check_allowed(self, env: Env) -> None:
+        """Refuse a change that who acts may not make, before anything is uploaded.
+
+        Raises:
+            AccessDenied: It may not set the field, or not change the record.
+            NotFound: It does not find the record.
+        """
+        from earnorm.model.writing.records import refuse_fixed
+        from earnorm.model.writing.sending import FIRST
+
+        record, name = self._record, self._field.name
+        bound = env.app.bind(type(record))
+        await refuse_fixed(bound, record, name)
+        domain = condition("_id", "=", record.pk)
+        op = Operation("write", bound.model, env, domain, Update({}), FIRST, _NOTES)
+        await bound.ask_beforehand(op)
 
     def _check_description(self, filename: str | None, content_type: str | None) -> None:
         if filename is not None and not (isinstance(filename, str) and 0 < len(filename) <= 255):

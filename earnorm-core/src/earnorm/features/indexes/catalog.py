@@ -34,6 +34,7 @@ from earnorm.features.indexes.comparison import (
 from earnorm.features.indexes.declarations import declared_indexes, declared_search_indexes
 from earnorm.features.slow_queries.query_shape import QueryShape, shape_of
 from earnorm.kernel.contract.left_out import need_feature
+from earnorm.kernel.environment import current_env
 from earnorm.kernel.naming import nearest_field
 from earnorm.model.query import Query
 
@@ -159,6 +160,13 @@ class _CollectionModels:
         return None
 
 
+def _need_system(groups: Iterable[_CollectionModels], call: str) -> None:
+    """Refuse a change of collections of which a model has rights or rules, unless ``system`` makes it."""
+    for group in groups:
+        for bound in group.bound:
+            bound.need_system(current_env(), call)
+
+
 class IndexCatalog:
     """The indexes and collections of one App."""
 
@@ -253,7 +261,10 @@ class IndexCatalog:
             ConfigurationError: The database refuses an index.
         """
         actions: list[IndexAction] = []
-        for group in self._by_collection(models):
+        groups = self._by_collection(models)
+        if not dry_run:
+            _need_system(groups, "indexes.sync()")
+        for group in groups:
             diff, existing = await self._compare(group)
             by_name = {index["name"]: index for index in existing}
             changes = [_change(diff.collection, d, replace, dry_run) for d in diff.different]
@@ -299,7 +310,10 @@ class IndexCatalog:
             dry_run: Only return the actions, without dropping an index.
         """
         actions: list[IndexAction] = []
-        for group in self._by_collection(models):
+        groups = self._by_collection(models)
+        if not dry_run:
+            _need_system(groups, "indexes.drop_unused()")
+        for group in groups:
             diff, _ = await self._compare(group)
             for index in diff.unused:
                 if not dry_run:
@@ -323,6 +337,8 @@ class IndexCatalog:
         result: list[Advice] = []
         for shape in shapes:
             bound = self._app.bind(self._app.model(shape.model))
+            if verify:
+                bound.need_system(current_env(), "indexes.advise(verify=True)")
             advice = advise(bound, shape, await bound._collection.list_indexes())
             if verify:
                 collection = self._app._backend.collection

@@ -24,7 +24,7 @@ from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.notes import NO_NOTES, Note
 from earnorm.kernel.operations import PLAIN, Operation, Options, PerRecord, Update
 from earnorm.kernel.pauses import Finishing, free_later, parts, pause
-from earnorm.kernel.steps import HAND_BACK, HandBack, Way
+from earnorm.kernel.steps import HAND_BACK, HandBack, Stage, Way
 from earnorm.kernel.transactions.blocks import atomic
 from earnorm.kernel.transactions.durable import Waiting, tell
 from earnorm.kernel.value_steps import NOTHING, ValueBatch, ValueRow, ValueSteps, run_value_steps
@@ -648,6 +648,21 @@ async def _update(
         changed = Operation("write", op.model, op.env, part.domain, values, options, notes)
         matched += await op.app.execute(changed)
     return matched
+
+
+async def refuse_fixed(bound: BoundModel, record: BaseModel, name: str) -> None:
+    """Run the steps that say who may set a field, for a value that comes on a way of its own.
+
+    Raises:
+        AccessDenied: Who acts may not set it.
+    """
+    steps = bound.ways.write
+    if steps is not None:
+        deciding = [ready for ready in steps.before if ready.step.stage == Stage.CLASS]
+        batch = ValueBatch(
+            current_env(), Way.WRITE, bound.view, [ValueRow({name: None}, (), record)]
+        )
+        await run_value_steps(deciding, batch)
 
 
 async def write_stored(
