@@ -40,6 +40,7 @@ from earnorm_security.policy import RIGHT_OF, Policy
 from earnorm_security.reporting import (
     ModelReport,
     models_of,
+    of_unknown,
     open_models,
     reported,
     stored_policies,
@@ -162,15 +163,19 @@ class Security:
         """Return what ``report()`` returns, with the stored policies of this moment.
 
         Args:
-            *models: As for ``report()``.
+            *models: As for ``report()``. Without any, stored policies about models that the App
+                does not have are among it, too.
 
         Raises:
             ConfigurationError: There is no such model, or one cannot be used.
         """
         if self.knowledge is None:
             return self.report(*models)
-        async with self.knowledge.knowing(self._app.env):
-            return self.report(*models)
+        async with self.knowledge.knowing(self._app.env) as known:
+            reports = self.report(*models)
+            there = {report.model for report in reports}
+            unknown = [] if models else sorted(known.policies.models() - there)
+            return [*reports, *(of_unknown(name, known.policies.of(name)) for name in unknown)]
 
     def declared_report(self) -> list[ModelReport]:
         """Return what is granted on all models in Python; the database is not asked."""

@@ -14,7 +14,7 @@ from earnorm_security.policy import Policy
 
 if TYPE_CHECKING:
     from earnorm_security.stored.current import CurrentPolicies
-    from earnorm_security.stored.policies import StoredPart
+    from earnorm_security.stored.policies import Row, StoredPart
 
 NAMED: Final = 20
 """The most models that one finding names."""
@@ -167,6 +167,13 @@ def _stored(part: StoredPart) -> list[StoredReport]:
         StoredReport(row.name, row.kind, row.version, row.active, part.problems.get(row.name, ""))
         for row in part.rows
     ]
+
+
+def of_unknown(name: str, rows: Sequence[Row]) -> ModelReport:
+    """Return the stored policies of a model that the App does not have."""
+    problem = "this App has no such model"
+    stored = [StoredReport(row.name, row.kind, row.version, row.active, problem) for row in rows]
+    return ModelReport(name, False, None, {}, [], stored=stored)
 
 
 def _rule(rule: Rule, policy: Policy) -> RuleReport:

@@ -365,6 +365,24 @@ async def test_a_policy_that_cannot_be_read_any_more_allows_nothing_and_is_repor
             assert "version 1 cannot be read, and allows nothing: " in said and "'gone'" in said
 
 
+async def test_a_policy_about_a_model_that_is_gone_is_reported(opened):
+    async with opened(stored_policies=True) as app:
+        security = app.services["security"]
+        security._report = lambda names, policy: []  # the models of other tests
+        made = await policy("policies.note", "restriction", domain=OWN)
+        raw = app.dangerous_raw("the model was renamed since")
+        await raw.security_policies.update_one(
+            {"_id": made.pk}, {"$set": {"model": "policies.gone"}}
+        )
+        await raw.security_state.update_one({}, {"$inc": {"policies": 1}})
+        security.knowledge.forget()
+        [report] = await security.full_report()
+        assert [*report.lines()] == [
+            "policies.gone: closed",
+            "  stored restriction 'p', version 1; it allows nothing: this App has no such model",
+        ]
+
+
 async def test_a_permission_that_is_taken_away_leaves_the_records_closed(opened):
     async with opened(stored_policies=True):
         await fill()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import os
+import random
 import sys
 import threading
 import time
@@ -671,6 +672,53 @@ async def test_edits_at_the_same_time_are_all_counted(opened):
             one.services["security"].knowledge.forget()
             with one.activate():
                 assert [await reads(f"p{n}") for n in range(17)] == [True] * 16 + [False]
+
+
+async def test_while_two_apps_edit_and_read_each_answer_was_right_half_a_second_before_or_since(
+    opened,
+):
+    """Of an own edit, and of what stood before another one's, nothing older is seen."""
+    people, seconds = ["p", "q", "r"], 4.0
+    edits = {who: [(0.0, 0.0, False, "")] for who in people}
+    answers: list[tuple[float, float, str, bool, str]] = []
+    turns = {who: asyncio.Lock() for who in people}
+
+    async def edit(app: App, rnd: random.Random, end: float) -> None:
+        while time.monotonic() < end:
+            who = rnd.choice(people)
+            async with turns[who]:
+                begun, state = time.monotonic(), not edits[who][-1][2]
+                with app.activate(), system(reason="test"):
+                    if state:
+                        await RoleAssignment.create({"principal": who, "role": "reader"})
+                    else:
+                        await RoleAssignment.search([("principal", "=", who)]).delete()
+                edits[who].append((begun, time.monotonic(), state, app.name))
+            await asyncio.sleep(rnd.random() * 0.4)
+
+    async def read(app: App, rnd: random.Random, end: float) -> None:
+        while time.monotonic() < end:
+            who, begun = rnd.choice(people), time.monotonic()
+            with app.activate():
+                answer = await reads(who)
+            answers.append((begun, time.monotonic(), who, answer, app.name))
+            await asyncio.sleep(rnd.random() * 0.02)
+
+    async with opened(stored_roles=True) as app, another(app, stored_roles=True) as other:
+        end = time.monotonic() + seconds
+        both = [(one, random.Random(n)) for n, one in enumerate([app, other])]
+        tasks = [work(one, rnd, end) for one, rnd in both for work in (edit, read, read, read)]
+        await asyncio.gather(*tasks)
+
+    def was_so(begun: float, ended: float, who: str, answer: bool, where: str) -> bool:
+        follows = [*edits[who][1:], (float("inf"), float("inf"), False, "")]
+        for (since, _, state, _), (_, until, _, editor) in zip(edits[who], follows, strict=True):
+            grace = 0.0 if editor == where else knowing_module.FRESH
+            if state is answer and since <= ended and begun <= until + grace:
+                return True
+        return False
+
+    assert len(answers) > 50 and all(was_so(*answer) for answer in answers)
 
 
 async def test_what_only_an_operation_knows_is_not_answered_without_one(opened):

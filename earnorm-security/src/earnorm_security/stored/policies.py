@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -210,7 +210,7 @@ class PolicyRows:
         """Return the policies of a model."""
         return self._by_model.get(model, ())
 
-    def models(self) -> Collection[str]:
+    def models(self) -> Set[str]:
         """Return the names of the models that they are about."""
         return self._by_model.keys()
 
