@@ -91,7 +91,7 @@ def worlds(
             fields[name].setdefault("lines", Field("lines", other, "link"))
         if theirs["links"].to == name:
             fields[name].setdefault("back", Field("back", other, "links"))
-    for name in names:
+    for name in [name for name in names if draw(st.booleans())]:
         paths = [("a",), ("a", "b"), ("a", "link.b")] + [("lines.a",)] * ("lines" in fields[name])
         fields[name]["total"] = Field("sum", paths=draw(st.sampled_from(paths)))
         fields[name]["label"] = Field("related", paths=("link.t",))
@@ -201,6 +201,7 @@ def paths_of(models: dict[str, Model], name: str, kind: str) -> list[str]:
         for n, one in fields.items()
         if one.to
         for theirs in (("a", "total") if kind == "int" else ("t",))
+        if theirs in models[one.to].fields
     ]
 
 
@@ -304,14 +305,10 @@ def calls(draw: Callable[..., Any], world: Any, kind: str, new_ids: Iterator[int
     if kind == "count":
         return Call(kind, draw(st.sampled_from(["count", "exists"])), name, domain)
     if kind == "aggregate":
-        keys = ["a", "t", "total", "label", "link.a", "link.t"]
-        return Call(
-            kind,
-            kind,
-            name,
-            domain,
-            names=(draw(st.sampled_from(keys)), draw(st.sampled_from(["a", "total"]))),
-        )
+        keys = [n for n in ("a", "t", "total", "label") if n in fields]
+        key = draw(st.sampled_from([*keys, "link.a", "link.t"]))
+        added = draw(st.sampled_from([n for n in ("a", "total") if n in fields]))
+        return Call(kind, kind, name, domain, names=(key, added))
     if kind == "follow":
         relation = draw(st.sampled_from([n for n, one in fields.items() if one.to]))
         return Call(

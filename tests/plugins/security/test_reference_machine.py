@@ -55,7 +55,7 @@ from tests.plugins.security.reference_worlds import (
 )
 
 DATABASE: Final = f"refmachine_{os.getpid()}"
-EXAMPLES: Final = min(int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "20")), 3000)
+EXAMPLES: Final = min(int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "15")), 3000)
 STEPS: Final = 15
 
 
