@@ -26,12 +26,13 @@ from earnorm_security.field_access import check_changes, checked_read, cut, with
 from earnorm_security.judging import (
     DEMAND,
     PAUSE_EVERY,
-    UNKNOWN,
+    UNJUDGED,
     Demand,
     document_refusal,
     has_any,
     is_judged_late,
     refusal,
+    unknown,
 )
 from earnorm_security.pipelines import without_words
 from earnorm_security.policy import RIGHT_OF, Policy, right_of
@@ -122,6 +123,8 @@ class Creating:
         Raises:
             AccessDenied: A document cannot become allowed.
         """
+        if self._policy.compares_sealed(allowed):  # and no transaction is running
+            raise self._policy.refusal("create", op.name, UNJUDGED, op.env, allowed)
         matches = op.app.matcher(op.model, allowed)
         residual: Residual | None = None
         for position, document in enumerate(op.values if isinstance(op.values, list) else ()):
@@ -221,7 +224,9 @@ class Changing:
                 await pause()
             rest = residual.after(update)
             if rest is None:
-                raise self._policy.refusal(right, op.name, UNKNOWN, op.env, changeable)
+                raise self._policy.refusal(
+                    right, op.name, unknown(self._policy, changeable), op.env, changeable
+                )
             # The rest of a change of other fields is the rule itself, which is demanded anyway.
             if not residual.is_implied(rest):
                 residuals.setdefault(rest, []).append(pk)

@@ -29,6 +29,10 @@ UNCOMPUTED: Final = (
     "a computed value that they read follows from this change in a way that only the server knows; set "
     "the whole value instead, or use a database with transactions"
 )
+UNJUDGED: Final = (
+    "they compare an encrypted value, which can be judged only when it is stored, in a transaction; a "
+    "server alone has none, and an operation with concerns of its own takes part in none"
+)
 _ONE: Final = Options(limit=1)
 _REASON: Final = "security: are there records that may be read but not changed?"
 _DETAIL: Final[Mapping[str, str]] = {
@@ -85,7 +89,10 @@ def is_judged_late(policy: Policy, op: Operation, allowed: Domain) -> bool:
         return False
     if not policy.is_sure_of(allowed):
         return True
-    if op.name != "write" or not has_unsure_changes(op):
+    is_sealed = policy.compares_sealed(allowed)
+    if op.name != "write":
+        return is_sealed
+    if not is_sealed and not has_unsure_changes(op):
         return False
     residual = Residual(op.app, op.model, allowed)
     return any(residual.after(update) is None for update in op.updates)
@@ -124,7 +131,7 @@ async def judge(batch: DocumentBatch) -> None:
     rest = await _left_open(op, demand)
     if rest is None:
         if op.env.transaction is None:
-            raise _unknown(op, demand, UNKNOWN)
+            raise _unknown(op, demand, unknown(demand.policy, demand.allowed))
         batch.notes[LATE] = True
         return
     if rest is Domain.TRUE:
@@ -166,6 +173,11 @@ async def _left_open(op: Operation, demand: Demand) -> Domain | None:
         if known is None or demand.is_open or rest != residual.after(known):
             residuals.setdefault(rest, []).append(pk)
     return together(residuals)
+
+
+def unknown(policy: Policy, allowed: Domain) -> str:
+    """Return why it is not known, without a transaction, what a change would leave."""
+    return UNJUDGED if policy.compares_sealed(allowed) else UNKNOWN
 
 
 def document_refusal(op: Operation, policy: Policy, position: int, allowed: Domain) -> AccessDenied:

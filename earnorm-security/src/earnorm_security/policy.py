@@ -24,6 +24,7 @@ from earnorm_security.declarations import (
 )
 from earnorm_security.field_rights import FieldPolicy
 from earnorm_security.reading import domain_of, joined, listed, paths_of, read_access, read_rules
+from earnorm_security.residual import is_sealed
 from earnorm_security.roles import NO_ROLES, Roles
 from earnorm_security.rule_domains import RuleDomains
 from earnorm_security.settings import SecuritySettings
@@ -106,7 +107,9 @@ class Policy:
         self._domains = RuleDomains(app, self._name, self._templates)
         self._has_collation = view.has_collation
         self.may_be_unsure = self._has_collation or not all(
-            callable(rule.domain) or self.is_sure_of(domain_of(rule.domain, rule.name))
+            not view.secrets
+            if callable(rule.domain)
+            else self._is_judged_in_memory(domain_of(rule.domain, rule.name))
             for rule in self._rules
         )
         """True if memory may judge documents otherwise than the database does."""
@@ -180,6 +183,15 @@ class Policy:
             return False
         rights: tuple[Right, ...] = (right,) if right == "create" else ("read", right)
         return any(self._app.asks_others(self.model, self.domain(env, r)) for r in rights)
+
+    def _is_judged_in_memory(self, domain: Domain) -> bool:
+        return self.is_sure_of(domain) and not self.compares_sealed(domain)
+
+    def compares_sealed(self, domain: Domain) -> bool:
+        """Return whether a domain compares values whose stored form only the database has: encrypted
+        ones."""
+        schema = self._app.bind(self.model).schema
+        return any(is_sealed(schema, condition) for condition in domain.conditions())
 
     def is_sure_of(self, domain: Domain) -> bool:
         """Return whether memory judges documents by a domain as the database does."""

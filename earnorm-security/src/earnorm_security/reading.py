@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TypeVar, cast
 
 from earnorm import App, BaseModel, ConfigurationError, Domain, DomainError, PluginError
+from earnorm.domain import Schema
 from earnorm.plugin import ModelView
 from earnorm_security.declarations import (
     EVERYBODY,
@@ -17,6 +18,7 @@ from earnorm_security.declarations import (
     Rule,
     RuleDomain,
 )
+from earnorm_security.residual import secret_path
 from earnorm_security.variables import Template
 
 T = TypeVar("T")
@@ -89,6 +91,7 @@ def read_rules(
                 template = Template(domain_of(rule.domain, where))
                 templates[rule.name] = template
                 app.check(model, template.checkable())
+                _refuse_incomparable(app.bind(model).schema, template.domain)
                 for path in paths_of(template.domain):
                     app.rely_on(name, path, f"{where} reads it")
             except PluginError as error:
@@ -96,6 +99,21 @@ def read_rules(
             except DomainError as error:
                 raise ConfigurationError(f"{where}: {error}") from error
     return checked, templates
+
+
+def _refuse_incomparable(schema: Schema, domain: Domain) -> None:
+    """Refuse a condition that no value of its variable makes possible.
+
+    Raises:
+        DomainError: It compares a secret field by what that field does not take.
+    """
+    for condition in domain.conditions():
+        path = secret_path(schema, condition)
+        if path is None or path.limits is None:
+            continue
+        problem = path.limits(condition.operator, condition.value)
+        if problem:
+            raise DomainError(f"({condition.path!r}, {condition.operator!r}): {problem}")
 
 
 def joined(declared: object, added: Sequence[object] | None) -> object:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from earnorm import App, BaseModel, Domain
-from earnorm.domain import And, Condition
+from earnorm import App, BaseModel, Domain, DomainError
+from earnorm.domain import And, Condition, Path, Schema
 from earnorm.plugin import PerRecord, Update, overlap, without_positions
 from earnorm_security.rewriting import rewritten
 
@@ -38,6 +38,7 @@ class Residual:
             node: _ANY_PATH if node.path == _ANY_PATH else schema.resolve(node.path).db_path
             for node in self._domain.conditions()
         }
+        self._sealed = frozenset(node for node in self._paths if is_sealed(schema, node))
         self._keys = frozenset(path.partition(".")[0] for path in self._paths.values())
         self._terms = frozenset(_terms(self._domain))
 
@@ -52,7 +53,8 @@ class Residual:
             if the change does not concern it. It is None if the update changes a value of the
             domain in a way whose result isn't known beforehand: an operator other than ``$set``
             and ``$unset``, a part of the value (``$set`` of ``lines.0`` for a condition about
-            ``lines``), or any change if a condition is about the whole record.
+            ``lines``), any change if a condition is about the whole record, or another value of an
+            encrypted field.
         """
         if _ANY_PATH in self._keys:
             return None
@@ -87,7 +89,7 @@ class Residual:
         path = self._paths[node]
         for changed, value, is_known in effect:
             if path == changed or path.startswith(f"{changed}."):
-                if not is_known:
+                if not is_known or (node in self._sealed and value is not _UNSET):
                     raise _UnknownError
                 document = {} if value is _UNSET else _nested(changed, value)
                 return Domain(self._app.matcher(self._model, node)(document))
@@ -101,6 +103,25 @@ class Residual:
             elif overlap(without_positions(path), without_positions(changed)):
                 raise _UnknownError
         return node
+
+
+def is_sealed(schema: Schema, node: Condition) -> bool:
+    """Return whether a condition compares an encrypted value, of which only the database has the
+    stored form."""
+    path = None if node.value is None else secret_path(schema, node)
+    field: Any = None if path is None else path.field
+    return field is not None and bool(field.is_placed)
+
+
+def secret_path(schema: Schema, node: Condition) -> Path | None:
+    """Return the path of a condition on a secret value of the record itself; None for any other."""
+    if node.path == _ANY_PATH or schema.crossing(node.path) is not None:
+        return None
+    try:
+        path = schema.resolve(node.path)
+    except DomainError:  # it follows from other values, and their conditions take its place
+        return None
+    return path if path.limits is not None else None
 
 
 class _UnknownError(Exception):
