@@ -18,6 +18,7 @@ from earnorm import (
     AccessDenied,
     Decimal,
     Email,
+    FieldWithheld,
     Int,
     Layer,
     List,
@@ -31,7 +32,7 @@ from earnorm import (
     models,
 )
 from earnorm.plugin import name_of
-from earnorm_security import Access, Rule
+from earnorm_security import Access, FieldRights, Rule, last, why
 
 URI = os.environ.get("EARNORM_TEST_MONGO_URI", "mongodb://localhost:27017/?replicaSet=rs0")
 
@@ -40,8 +41,14 @@ class Author(models.BaseModel):
     """Somebody who writes books. Plain enough to be read from the cache."""
 
     _name = "author"
+    _field_rights = [
+        FieldRights("iban", read=["accountant"], mask=last(4)),
+        FieldRights("fee", read=["accountant"]),
+    ]
     name = String(required=True)
     email = Email(required=True, unique=True)
+    iban = String()
+    fee = Int(default=0)
     book_ids = One2many("book", "author_id")
 
 
@@ -105,7 +112,12 @@ async def write_books() -> None:
     heading("1. Models: validated before anything is sent")
     ann, bao = await Author.create(
         [
-            {"name": "Ann Lee", "email": "ann@example.com"},
+            {
+                "name": "Ann Lee",
+                "email": "ann@example.com",
+                "iban": "DE89370400440532013000",
+                "fee": 900,
+            },
             {"name": "Bao Tran", "email": "bao@example.com"},
         ]
     )
@@ -168,6 +180,18 @@ async def protect() -> None:
             await Book.search([("title", "=", "Rivers")]).update({"pages": 1})
         except AccessDenied as error:
             show("rita tries to write", f"AccessDenied: {error}")
+        ann = (await Author.find_one([("name", "=", "Ann Lee")])).ensure_one()
+        show("rita reads Ann's IBAN", ann.iban)
+        try:
+            show("and her fee", ann.fee)
+        except FieldWithheld as error:
+            show("and her fee", f"FieldWithheld: {error}")
+    with earnorm.system(reason="the demo asks why"):
+        markets = (await Book.find_one([("title", "=", "Markets")])).ensure_one()
+        verdict = await why(markets, principal=Principal("rita", roles=["reader"]))
+        show("why not Markets?", f"{verdict.refusing[0].name!r} does not allow it")
+        verdict = await why(ann, principal=Principal("rita", roles=["reader"]))
+        show("why not Ann's fee?", next(r for r in verdict.fields if r.name == "fee"))
 
 
 async def trace(app: earnorm.App) -> None:
@@ -225,6 +249,7 @@ What you just saw
   Domains     one immutable tree, for the database and in memory; misspelt names are errors
   Relations   two queries for any number of records; nothing is loaded behind your back
   Security    rules joined to every operation before it leaves; open a door with earnorm.system(reason=…)
+              fields hidden or masked by role; why() says what stands in the way
   Audit       an entry per changed record, atomic with the change
   Cache       by id, invalidated by writes, transactions included
   Pool        metrics and health from driver events
