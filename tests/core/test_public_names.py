@@ -202,6 +202,8 @@ FOR_PLUGINS = [
     "HandBack",
     "Index",
     "Layer",
+    "Link",
+    "Links",
     "Lock",
     "Middleware",
     "ModelView",
@@ -259,6 +261,7 @@ FOR_PLUGINS = [
     "overlap",
     "pause",
     "slices",
+    "targets_of",
     "to_bson",
     "without_positions",
 ]

@@ -69,6 +69,7 @@ from earnorm.kernel.value_steps import ValueBatch, ValueRow
 from earnorm.kernel.views import ModelView, Scope, name_of
 from earnorm.model.declaring import Declaration
 from earnorm.model.reading.across import ACROSS
+from earnorm.model.relations.handed_links import Link, Links, targets_of
 
 __all__ = [
     "ACROSS",
@@ -100,6 +101,8 @@ __all__ = [
     "Index",
     "KnownFirst",
     "Layer",
+    "Link",
+    "Links",
     "Lock",
     "Middleware",
     "ModelView",
@@ -153,6 +156,7 @@ __all__ = [
     "overlap",
     "pause",
     "slices",
+    "targets_of",
     "to_bson",
     "unbroken",
     "use_env",

@@ -21,6 +21,7 @@ from earnorm.plugin import (
     name_of,
     pause,
 )
+from earnorm_security.asking import has_any
 from earnorm_security.declarations import Right
 from earnorm_security.field_access import check_changes, checked_read, cut, without_hidden
 from earnorm_security.judging import (
@@ -29,7 +30,6 @@ from earnorm_security.judging import (
     UNJUDGED,
     Demand,
     document_refusal,
-    has_any,
     is_judged_late,
     refusal,
     unknown,

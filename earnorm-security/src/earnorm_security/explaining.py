@@ -9,9 +9,9 @@ from typing import Any, Final
 from earnorm import AccessDenied, BaseModel, Domain
 from earnorm.domain import And, Condition
 from earnorm.plugin import Operation, Options, Reason, Verdict, ids_of, name_of, verdict_of
+from earnorm_security.asking import has_any
 from earnorm_security.field_access import check_uses
 from earnorm_security.field_rights import FieldPolicy
-from earnorm_security.judging import has_any
 from earnorm_security.policy import Known, Policy, right_of
 
 MOST: Final = 20

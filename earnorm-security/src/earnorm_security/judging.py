@@ -14,7 +14,8 @@ from operator import attrgetter, methodcaller
 from typing import Any, Final
 
 from earnorm import AccessDenied, Domain
-from earnorm.plugin import KNOWN_FIRST, DocumentBatch, Note, Operation, Options, pause
+from earnorm.plugin import KNOWN_FIRST, DocumentBatch, Note, Operation, pause
+from earnorm_security.asking import has_any
 from earnorm_security.declarations import Right
 from earnorm_security.policy import Policy
 from earnorm_security.residual import Residual, together, updates_of
@@ -33,8 +34,6 @@ UNJUDGED: Final = (
     "they compare an encrypted value, which can be judged only when it is stored, in a transaction; a "
     "server alone has none, and an operation with concerns of its own takes part in none"
 )
-_ONE: Final = Options(limit=1)
-_REASON: Final = "security: are there records that may be read but not changed?"
 _DETAIL: Final[Mapping[str, str]] = {
     "create": "they do not allow every document that was to be created",
     "write": "they do not allow to change every record that was asked for, or to change it so",
@@ -193,14 +192,3 @@ def refusal(op: Operation, policy: Policy, right: Right, allowed: Domain) -> Acc
 
 def _unknown(op: Operation, demand: Demand, detail: str) -> AccessDenied:
     return demand.policy.refusal(demand.right, op.name, detail, op.env, demand.allowed)
-
-
-async def has_any(op: Operation, domain: Domain) -> bool:
-    """Return whether such a record exists, asked in the operation's own transaction."""
-    simple = domain.simplify()
-    if simple is Domain.FALSE:
-        return False
-    env = op.env.as_system(_REASON)
-    count = op.child("count", op.model, simple, options=_ONE, origin="security", env=env)
-    number: int = await op.app.execute(count)
-    return number > 0

@@ -12,6 +12,7 @@ import pydantic
 
 from earnorm import App, BaseModel, ConfigurationError, Env, Principal
 from earnorm.plugin import (
+    Attribute,
     Call,
     Finding,
     Layer,
@@ -50,6 +51,9 @@ from earnorm_security.secrets import attaching as secrets
 from earnorm_security.secrets.encryption import Encryption
 from earnorm_security.settings import SecuritySettings
 from earnorm_security.strict import needs_transaction, steps_of_strict_rules
+from earnorm_security.tenant_findings import findings_about_tenants
+from earnorm_security.tenants import FIELD as TENANT_FIELD
+from earnorm_security.tenants import attributes_of_tenants, tenants_of
 
 if TYPE_CHECKING:
     from earnorm_security.stored.current import CurrentPolicies
@@ -227,7 +231,8 @@ class Security:
         self._being_read.add(model)
         try:
             fields = self.fields.of(model)
-            return Policy(app, model, settings, self.policy, self._roles, fields, stored)
+            tenants = tenants_of(app, ModelView(model))
+            return Policy(app, model, settings, self.policy, self._roles, fields, tenants, stored)
         finally:
             self._being_read.discard(model)
 
@@ -282,6 +287,12 @@ class SecurityPlugin:
         """Return the model of the settings."""
         return SecuritySettings
 
+    @staticmethod
+    @hookimpl
+    def model_attributes() -> Iterable[Attribute]:
+        """Return the class attributes about tenants, which scope unique indexes and sequences."""
+        return attributes_of_tenants()
+
     @hookimpl
     def resolve_principal(self, user: object) -> Principal | None:
         """Ask the setting ``principal_resolver``.
@@ -331,8 +342,10 @@ class SecurityPlugin:
     @staticmethod
     @hookimpl
     def needed_by(model: ModelView) -> str | None:
-        """Return the field that nobody hashes or encrypts without this plugin."""
-        return secrets.needing(model)
+        """Return the field that nobody hashes or encrypts without this plugin, or the tenant's."""
+        return secrets.needing(model) or (
+            TENANT_FIELD if model.attribute("_tenant_field") is not None else None
+        )
 
     @staticmethod
     @hookimpl
@@ -342,9 +355,13 @@ class SecurityPlugin:
 
     @hookimpl
     def diagnose(self, app: App) -> Iterable[Finding]:
-        """Tell doctor which models are open."""
+        """Tell doctor which models are open, and what is missing around tenants."""
         service = _service_of(app)
-        return [*open_models(service.declared_report()), *stored_policies(service.current)]
+        return [
+            *open_models(service.declared_report()),
+            *stored_policies(service.current),
+            *findings_about_tenants(app, models_of(app)),
+        ]
 
     @hookimpl
     def model_registered(self, app: App, model: type[BaseModel]) -> None:
@@ -432,6 +449,8 @@ class SecurityPlugin:
             check = partial(check_values, policy.fields)
             names = policy.fields.restricted
             steps.append(Step(Stage.CLASS, "field rights", check, names=names, in_parts=True))
+        if policy.tenants is not None:
+            steps += policy.tenants.steps()
         if service.knowledge is not None:
             from earnorm_security.stored import attaching
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from earnorm import (
     AccessDenied,
@@ -28,6 +28,7 @@ from earnorm_security.residual import is_sealed
 from earnorm_security.roles import NO_ROLES, Roles
 from earnorm_security.rule_domains import RuleDomains
 from earnorm_security.settings import SecuritySettings
+from earnorm_security.tenants import Tenants
 
 if TYPE_CHECKING:
     from earnorm_security.stored.policies import StoredPart
@@ -61,6 +62,7 @@ class Policy:
         policy_of: Returns the policies of other models, for classes that share a collection.
         roles: Tells the roles of a principal.
         fields: The rights on its fields; None if everybody may do everything with all of them.
+        tenants: The tenants of its records; None if they have none.
         stored: Makes what stored policies add, from the names of the rules; None if there are none.
 
     Raises:
@@ -75,10 +77,12 @@ class Policy:
         policy_of: Callable[[type[BaseModel]], Policy],
         roles: Roles,
         fields: FieldPolicy | None = None,
+        tenants: Tenants | None = None,
         stored: Callable[[Collection[str]], StoredPart] | None = None,
     ) -> None:
         self.model = model
         self.fields = fields
+        self.tenants = tenants
         self.limits = settings.limits
         self._app = app
         self._policy_of = policy_of
@@ -91,6 +95,12 @@ class Policy:
         # Each class that shares a collection has its own rules; domain() adds those of its bases.
         declared = view.declared("_rules", inherited=not self._shares_collection)
         rules = joined(declared, settings.rules.get(self._name))
+        self._of_tenants: tuple[Rule, ...] = ()
+        # The rules of a family's root hold for its subclasses, too.
+        if tenants is not None and (view.root is None or view.root.name == view.name):
+            self._of_tenants = tuple(tenants.rules())
+            if rules is None or isinstance(rules, list | tuple):
+                rules = joined(self._of_tenants, cast("Sequence[object]", rules or ()))
         self._rules, self._templates = ((), {}) if rules is None else read_rules(app, model, rules)
         self.stored = None if stored is None else stored({rule.name for rule in self._rules})
         """The rights and rules that stored policies add to the declarations."""
@@ -117,6 +127,7 @@ class Policy:
         self._may_look_at_others = self._shares_collection or any(
             callable(rule.domain) or app.asks_others(model, self._templates[rule.name].domain)
             for rule in self._rules
+            if rule not in self._of_tenants
         )
         self._restrictions: dict[Right, tuple[Rule, ...]] = {}
         self._permissions: dict[Right, tuple[Rule, ...]] = {}
@@ -158,6 +169,8 @@ class Policy:
 
     def paths_of(self, rule: Rule) -> Sequence[str] | None:
         """Return the paths that a rule looks at; None if a function makes its domain."""
+        if self.tenants is not None and rule in self._of_tenants:
+            return [self.tenants.name]
         template = self._templates.get(rule.name)
         return None if template is None else sorted(set(paths_of(template.domain)))
 

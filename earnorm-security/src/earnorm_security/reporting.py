@@ -96,6 +96,7 @@ class ModelReport:
         rules: Its own rules; those of its bases in a family hold, too.
         fields: Its fields with rights of their own, computed ones that follow from such fields included.
         stored: The stored policies, whose rights and rules are among the others.
+        tenant: The field that tells whose each record is; None if they belong to no tenants.
     """
 
     model: str
@@ -105,12 +106,15 @@ class ModelReport:
     rules: Sequence[RuleReport]
     fields: Sequence[FieldReport] = ()
     stored: Sequence[StoredReport] = ()
+    tenant: str | None = None
 
     def lines(self) -> Iterable[str]:
         """Yield it as lines of text."""
         owner = f" (bookkeeping of {self.bookkeeping})" if self.bookkeeping else ""
         state = ": open to everybody" if self.is_open else "" if self.roles else ": closed"
         yield f"{self.model}{owner}{state}"
+        if self.tenant is not None:
+            yield f"  each record belongs to its {self.tenant}"
         if not self.is_open:
             for role, rights in self.roles.items():
                 yield f"  {_named(role)}: {', '.join(rights)}"
@@ -149,6 +153,7 @@ def reported(view: ModelView, policy: Policy) -> ModelReport:
         [_rule(rule, policy) for rule in policy.rules],
         [] if policy.fields is None else list(_fields(policy.fields)),
         [] if policy.stored is None else _stored(policy.stored),
+        None if policy.tenants is None else policy.tenants.name,
     )
 
 

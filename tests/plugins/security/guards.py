@@ -293,6 +293,43 @@ GUARDS: Final[dict[str, Guard]] = {
             "test_named_fields.py::test_no_error_names_a_field_of_a_closed_model",
         ),
     ),
+    "records of other tenants": Guard(
+        f"{_SECURITY}.tenants:Tenants._own",
+        giving(Domain.TRUE),
+        (
+            "test_tenants.py::test_each_way_of_reading_shows_the_own_tenants_only",
+            "test_tenant_laws.py::test_what_other_tenants_have_cannot_be_told",
+        ),
+    ),
+    "moves to other tenants": Guard(
+        f"{_SECURITY}.tenants:Tenants.keep",
+        soon_giving(None),
+        ("test_tenants.py::test_a_record_keeps_its_tenant",),
+    ),
+    "links to other tenants": Guard(
+        f"{_SECURITY}.tenants:Tenants.agree",
+        soon_giving(None),
+        (
+            "test_tenants.py::test_a_link_leads_to_a_record_of_the_same_tenant",
+            "test_tenant_laws.py::test_no_call_leaves_a_link_from_one_tenant_to_another",
+        ),
+    ),
+    "unique values of other tenants": Guard(
+        f"{_FEATURES}.indexes.declarations:scoped",
+        passing(1),
+        (
+            "test_tenants.py::test_unique_values_are_those_of_the_tenant",
+            "test_tenant_laws.py::test_what_other_tenants_have_cannot_be_told",
+        ),
+    ),
+    "numbers of other tenants": Guard(
+        f"{_FEATURES}.sequences.plugin:scopes_of",
+        giving(()),
+        (
+            "test_tenants.py::test_each_tenant_has_its_own_numbers",
+            "test_tenant_laws.py::test_what_other_tenants_have_cannot_be_told",
+        ),
+    ),
     "limits": Guard(
         f"{_SECURITY}.limits:Limits.check",
         giving(None),

@@ -14,6 +14,7 @@ from earnorm import (
     One2many,
     Principal,
     Sequence,
+    TransactionError,
     ValidationError,
     act_as,
     depends,
@@ -21,6 +22,7 @@ from earnorm import (
     models,
     sequence,
     system,
+    transaction,
 )
 from earnorm.fields import Boolean, Int, String
 from earnorm.plugin import Stage, Step, hookimpl
@@ -468,3 +470,22 @@ async def test_what_a_rule_of_one_class_refuses_leaves_no_part_of_another_class_
                 await change(kitten, hound)
             assert (await Pet.search()).mapped("size") == [0, 0]
             assert (kitten.size, hound.size) == (0, 0)
+
+
+class Slip(models.BaseModel):
+    _name = "filled.slip"
+    _rules = [Rule("no two", [("number", "!=", "2")])]
+    number = Sequence("{number}", gap_free=True)
+
+
+async def test_a_refused_record_leaves_no_gap_in_numbers_that_have_none(opened):
+    async with opened():
+        async with transaction():
+            await Slip.create({})
+        with pytest.raises(TransactionError, match="gap-free"):
+            async with transaction():
+                with pytest.raises(AccessDenied):
+                    await Slip.create({})
+                await Slip.create({})
+        assert (await Slip.search()).mapped("number") == ["1"]
+        assert await sequence("filled.slip.number").last() == 1

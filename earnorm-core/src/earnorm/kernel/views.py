@@ -115,7 +115,7 @@ class ModelView:
     @property
     def scope(self) -> Scope | None:
         """The scope that a plugin's attribute has given it (``Declaration.scope``); else None."""
-        return self.cls._scope
+        return self.cls._unique_scope
 
     @property
     def has_collation(self) -> bool:

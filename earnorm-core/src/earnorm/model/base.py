@@ -186,7 +186,7 @@ class BaseModel(Declared):
     _inherit: ClassVar[str | None] = None
     _base: ClassVar[type[BaseModel] | None] = None
     _overridden: ClassVar[frozenset[str]] = frozenset()
-    _scope: ClassVar[Scope | None] = None
+    _unique_scope: ClassVar[Scope | None] = None
 
     _id = ObjectIdField()
 

@@ -153,10 +153,10 @@ class Declaration:
         problem = scope_problem(self.fields.get(name))
         if problem:
             self.refuse(f"the field {name!r} {problem}")
-        known = self.model._scope
+        known = self.model._unique_scope
         if known is not None and known.field != name:
             self.refuse(f"the model is scoped by {known.field!r} already")
-        self.model._scope = Scope(name, frozenset(across))
+        self.model._unique_scope = Scope(name, frozenset(across))
 
     def refuse(self, text: str) -> NoReturn:
         """Refuse the class.

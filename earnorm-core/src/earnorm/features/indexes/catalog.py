@@ -191,6 +191,15 @@ class IndexCatalog:
                 )
         return [groups[name] for name in sorted(groups)]
 
+    def declared(self, model: type[BaseModel]) -> list[IndexSpec]:
+        """Return the indexes that a model declares, as the database would have them; none is created.
+
+        Raises:
+            ConfigurationError: A declaration is malformed.
+        """
+        bound = self._app.bind(model)
+        return declared_indexes(bound.model, bound.operators)
+
     async def diff(self, models: Models | None = None) -> list[IndexDiff]:
         """Compare each collection with what its models declare; nothing is changed.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.exceptions import ConfigurationError, nearest
 from earnorm.features.sequences.counters import counter_model, sequence
@@ -13,11 +13,14 @@ from earnorm.fields.sequences import Sequence
 from earnorm.kernel.document_steps import DocumentBatch, DocumentRow
 from earnorm.kernel.environment import use_env
 from earnorm.kernel.hookspecs import API, hookimpl
+from earnorm.kernel.layers import Layer, Middleware
+from earnorm.kernel.notes import Note
 from earnorm.kernel.steps import Stage, Step
 from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.kernel.app import App
+    from earnorm.kernel.operations import Call, Operation, OperationName
     from earnorm.model.base import BaseModel
 
 
@@ -61,6 +64,15 @@ class SequencesPlugin:
             counter_model()
 
     @hookimpl
+    def wrap_operation(
+        self, app: App, model: type[BaseModel], operation: OperationName
+    ) -> Iterable[tuple[int, Middleware]]:
+        """Return the layer that keeps numbers of a refused create from being lost."""
+        if operation == "create" and _counts_in_transactions(model):
+            return [(Layer.STEPS - 1, _roll_back_drawn)]
+        return ()
+
+    @hookimpl
     def register_steps(self, app: App, model: ModelView) -> Iterable[Step]:
         """Return the step, for models with Sequence fields only: the others pay nothing for it."""
         fields = _numbered(model)
@@ -68,6 +80,24 @@ class SequencesPlugin:
             counted = [(field, _counted_in(model, field)) for field in fields]
             return [Step(Stage.NUMBER, "sequences", _SetNumbers(model, counted), on="create")]
         return ()
+
+
+_DRAWN: Final[Note[list[str]]] = Note("gap-free numbers")
+"""The fields of a create for which numbers were drawn that no other record may be without."""
+
+
+async def _roll_back_drawn(op: Operation, call_next: Call) -> Any:
+    """Keep a transaction from being committed whose records with numbers were refused.
+
+    The program may catch the error and go on, and its commit would leave a gap.
+    """
+    drawn: list[str] = []
+    try:
+        return await call_next(op.with_note(_DRAWN, drawn))
+    except BaseException:
+        if drawn and op.env.transaction is not None:
+            op.env.transaction.doom("records with numbers of a gap-free sequence were refused")
+        raise
 
 
 def _numbered(model: ModelView) -> list[Sequence]:
@@ -124,6 +154,9 @@ class _SetNumbers:
                 rows = counted[texts]
                 with use_env(batch.env):
                     numbers = await counter.take(len(rows))
+                drawn = batch.op.note(_DRAWN)
+                if field.gap_free and drawn is not None:
+                    drawn.append(field.name)
                 for row, number in zip(rows, numbers, strict=True):
                     row.put(field.name, field.text(number, now))
 

@@ -19,6 +19,9 @@ HOUSE_ATTRIBUTES: Final[Mapping[str, type | UnionType]] = {
     "_audit_hidden": list | tuple | set | frozenset,
     "_cache": bool,
     "_rules": list | tuple,
+    "_tenant_field": str,
+    "_tenant_shared": bool,
+    "_across_tenants": list | tuple,
 }
 """The class attributes that EarnORM's own plugins look at, and the types of their values: a model that
 misspells one is refused also where the plugin is not installed."""

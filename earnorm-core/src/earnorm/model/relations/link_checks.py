@@ -12,26 +12,23 @@ default of a field.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Hashable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from earnorm.domain import Condition, Domain, condition
-from earnorm.domain.paths import is_position
+from earnorm.domain import Condition, Domain
 from earnorm.exceptions import AccessDenied, ConfigurationError, ErrorDetail, ValidationError
-from earnorm.fields.places import places
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import Relation
-from earnorm.kernel import pauses, registry
-from earnorm.kernel.known_values import TOGGLE
-from earnorm.kernel.operations import JUDGED, Operation, Options, PerRecord, Update, made_by
+from earnorm.kernel import pauses
+from earnorm.kernel.operations import JUDGED, Operation, Options, PerRecord, made_by
 from earnorm.kernel.pauses import pause
 from earnorm.kernel.steps import WAY, Loc, Way
 from earnorm.kernel.transactions.units import unit_of_call
 from earnorm.model.reading.by_ids import by_ids
 from earnorm.model.relations.ghosts import bound_of
+from earnorm.model.relations.handed_links import Link, Links
 
 if TYPE_CHECKING:
-    from earnorm.fields.base import Field
     from earnorm.kernel.app import App
     from earnorm.kernel.binding import BoundModel
     from earnorm.kernel.operations import Call
@@ -40,48 +37,13 @@ _ORIGIN: Final = "relations"
 _ID: Final = frozenset({"_id"})
 _ONE: Final = Options(limit=1)
 _REASON: Final = "links: do the written records have a link already?"
-_NO_LINK: Final = frozenset(
-    {"$unset", "$pull", "$pullAll", "$pop", "$inc", "$mul", "$bit", "$currentDate", TOGGLE}
-)
-"""The operators after which a document has no link that it did not have before."""
-_ADDING: Final = frozenset({"$push", "$addToSet"})
-"""The operators that take items of a list."""
-
-
-class Link(NamedTuple):
-    """One link that an operation hands in.
-
-    Attributes:
-        field: The field that holds it.
-        model: The name of the model that it leads to.
-        pk: The id that it leads to.
-        row: The position of its document or change in the operation.
-        loc: The place of the value in the document: names, and positions in lists.
-        path: The path of a condition that finds it; empty where no path leads to it.
-    """
-
-    field: Relation[Any, Any]
-    model: str
-    pk: Any
-    row: int
-    loc: Loc
-    path: str
-
-    @property
-    def condition(self) -> Domain:
-        """The domain of the records that have the link."""
-        is_reference = isinstance(self.field, Reference)
-        value = {"model": self.model, "id": self.pk} if is_reference else self.pk
-        return condition(self.path, "in", [value])
 
 
 def checks_links(app: App, bound: BoundModel) -> bool:
     """Return whether links that are handed in for a model may have to be checked."""
     hide = bool(app.loaded.implementations("hides_records"))
     return any(
-        link.must_exist or (hide and _may_be_hidden(app, link))
-        for field in _fields_with_links(bound).values()
-        for link in _links_inside(field)
+        link.must_exist or (hide and _may_be_hidden(app, link)) for link in Links(bound).declared
     )
 
 
@@ -93,23 +55,6 @@ def _may_be_hidden(app: App, link: Relation[Any, Any]) -> bool:
     return not targets or any(target.hides_records for target in targets)
 
 
-def _fields_with_links(bound: BoundModel) -> dict[str, Field[Any, Any]]:
-    """Return the fields that hold links, in them or inside of them, by stored key."""
-    below = () if bound.classes is None else [other for _, other in bound.classes.below()]
-    fields: dict[str, Field[Any, Any]] = {}
-    for each in (*below, bound):
-        for field in each.model._schema.stored:
-            if any(_links_inside(field)):
-                fields[field.db_name] = field
-    return fields
-
-
-def _links_inside(field: Field[Any, Any]) -> Iterator[Relation[Any, Any]]:
-    for place in places([field]):
-        if isinstance(place.field, Relation) and place.field.stored:
-            yield place.field
-
-
 class LinkLayer:
     """Refuses links to records that who acts may not read, or that must exist and do not.
 
@@ -119,8 +64,7 @@ class LinkLayer:
 
     def __init__(self, bound: BoundModel) -> None:
         self._bound = bound
-        self._fields = _fields_with_links(bound)
-        self._version = registry.version()
+        self._links = Links(bound)
 
     def __call__(self, op: Operation, call_next: Call) -> Awaitable[Any]:
         """Check the operation, or pass it on at once if it hands in no link."""
@@ -140,7 +84,7 @@ class LinkLayer:
         if notes.get(JUDGED) or (op.env.system and notes.get(WAY) is Way.DERIVED):
             return
         hidden: dict[str, bool] = {}
-        for link in self._links(op):
+        for link in self._links.of(op):
             if link.field.must_exist:
                 yield link
                 continue
@@ -148,30 +92,6 @@ class LinkLayer:
                 hidden[link.model] = not op.env.system and _hides(op, link.model)
             if hidden[link.model]:
                 yield link
-
-    def _links(self, op: Operation) -> Iterator[Link]:
-        fields = self._current_fields()
-        values = op.values
-        if isinstance(values, list):
-            for row, document in enumerate(values):
-                for key, value in document.items():
-                    if value is not None and key in fields:
-                        field = fields[key]
-                        yield from _inside(field, value, row, (field.name,), field.name)
-            return
-        updates = values.values() if isinstance(values, PerRecord) else (values,)
-        for row, update in enumerate(updates):
-            assert isinstance(update, Update)
-            for operator, spec in update.operators.items():
-                if operator not in _NO_LINK:
-                    for path, value in spec.items():
-                        yield from _of_change(fields, operator, path, value, row)
-
-    def _current_fields(self) -> Mapping[str, Field[Any, Any]]:
-        if self._bound.classes is not None and self._version != registry.version():
-            self._version = registry.version()
-            self._fields = _fields_with_links(self._bound)
-        return self._fields
 
     # -- the check ----------------------------------------------------------------------------
 
@@ -301,70 +221,3 @@ def _is_default(field: Relation[Any, Any], pk: Any) -> bool:
     if isinstance(field, Reference):
         return isinstance(stored, Mapping) and stored.get("id") == pk
     return pk in stored if isinstance(stored, list) else bool(stored == pk)
-
-
-# -- the links inside of values -------------------------------------------------------------------
-
-
-def _of_change(
-    fields: Mapping[str, Field[Any, Any]], operator: str, path: str, value: Any, row: int
-) -> Iterator[Link]:
-    """Yield the links in the operand of an update operator at a stored path."""
-    key, *rest = path.split(".")
-    field: Any = fields.get(key)
-    if field is None:
-        return
-    loc: Loc = (field.name,)
-    name = field.name
-    for part in rest:
-        contents = field.contents()
-        if contents.items is not None and (is_position(part) or part.startswith("$")):
-            field, loc = contents.items, (*loc, int(part) if is_position(part) else part)
-        elif contents.values is not None:
-            field, loc, name = contents.values, (*loc, part), ""
-        else:
-            inner = None if field.structure is None else _inner(field, part)
-            if inner is None:
-                return
-            field, loc, name = inner, (*loc, inner.name), name and f"{name}.{inner.name}"
-    if operator in _ADDING:
-        is_many = isinstance(value, Mapping) and "$each" in value
-        value = list(value["$each"]) if is_many else [value]
-    yield from _inside(field, value, row, loc, name)
-
-
-def _hashable(pk: Any) -> Any:
-    """Return an id, or where a value cannot be one, something that is no record's id."""
-    return pk if isinstance(pk, Hashable) else repr(pk)
-
-
-def _inner(field: Any, key: str) -> Any:
-    return next((f for f in field.structure._schema.stored if f.db_name == key), None)
-
-
-def _inside(field: Any, value: Any, row: int, loc: Loc, path: str) -> Iterator[Link]:
-    """Yield the links in a stored value."""
-    if value is None:
-        return
-    if isinstance(field, Reference):
-        if isinstance(value, Mapping) and value.get("id") is not None:
-            pk = _hashable(value["id"])
-            yield Link(field, str(value.get("model")), pk, row, loc, path)
-    elif isinstance(field, Relation):
-        for pk in value if isinstance(value, list) else (value,):
-            yield Link(field, field.comodel_name, _hashable(pk), row, loc, path)
-    elif isinstance(value, list):
-        item = field.contents().items
-        if item is not None:
-            for position, each in enumerate(value):
-                yield from _inside(item, each, row, (*loc, position), path)
-    elif isinstance(value, Mapping):
-        contents = field.contents()
-        if contents.values is not None:
-            for key, each in value.items():
-                yield from _inside(contents.values, each, row, (*loc, str(key)), "")
-        elif field.structure is not None:
-            for inner in field.structure._schema.stored:
-                if inner.db_name in value:
-                    below = path and f"{path}.{inner.name}"
-                    yield from _inside(inner, value[inner.db_name], row, (*loc, inner.name), below)
