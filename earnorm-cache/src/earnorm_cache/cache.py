@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from earnorm.plugin import ID_TYPES, StoredId, from_bson, to_bson
+from earnorm_cache.figures import SharedFigures
 
 # A document holds any BSON value, so there is no narrower type.
 Document: TypeAlias = dict[str, Any]
@@ -80,11 +81,18 @@ class Lease:
 
     def keep(self, model: str, documents: Iterable[Document]) -> None:
         """Keep a copy of the documents whose lease was not revoked."""
-        leases = self._shelf.leases
         for document in documents:
             pk = document["_id"]
-            if type(pk) in ID_TYPES and leases.get((model, pk)) is self:
-                self._cache._put(self._shelf, (model, pk), document)
+            if type(pk) in ID_TYPES and self._has((model, pk)):
+                self._cache._put(self._shelf, (model, pk), to_bson(document))
+
+    def keep_bson(self, model: str, pk: StoredId, data: bytes) -> None:
+        """Keep the BSON of a document, if its lease was not revoked."""
+        if self._has((model, pk)):
+            self._cache._put(self._shelf, (model, pk), data)
+
+    def _has(self, key: Key) -> bool:
+        return self._shelf.leases.get(key) is self
 
     def end(self) -> None:
         """Release the leases."""
@@ -124,6 +132,7 @@ class Cache:
         self._misses: Counter[str] = Counter()
         self._invalidations: Counter[str] = Counter()
         self._evictions: Counter[str] = Counter()
+        self._shared: SharedFigures | None = None
 
     # -- for applications ---------------------------------------------------------------------
 
@@ -156,6 +165,11 @@ class Cache:
             shelf.keys.clear()
             shelf.leases.clear()
 
+    @property
+    def shared(self) -> SharedFigures | None:
+        """The figures of the second level, in Redis; None if this App uses none."""
+        return self._shared
+
     def __repr__(self) -> str:
         return f"<Cache {len(self._entries)} of at most {self._max_entries} records>"
 
@@ -166,6 +180,25 @@ class Cache:
         shelf = self._shelves.setdefault(collection, Shelf())
         shelf.models.add(model)
         return shelf
+
+    def is_closed(self, shelf: Shelf, pk: StoredId) -> bool:
+        """Return whether a write of this record has not ended yet."""
+        return bool(shelf.closed_whole) or pk in shelf.closed
+
+    def drop(self, collection: str, ids: Collection[StoredId] | None) -> None:
+        """Forget records that another process has written, also those being loaded; None for all."""
+        shelf = self._shelves.get(collection)
+        if shelf is not None:
+            self.close(shelf, ids)
+            self.reopen(shelf, ids)
+
+    def share(self, figures: SharedFigures | None) -> None:
+        """Show the figures of a second level."""
+        self._shared = figures
+
+    def miss(self, model: str, number: int) -> None:
+        """Count records that were not looked for, because the memory is not trusted now."""
+        self._misses[model] += number
 
     def forget(self, collection: str, model: str) -> None:
         """Forget a model that is dropped: its records, its figures, and its shelf once nobody has it."""
@@ -232,8 +265,7 @@ class Cache:
             else:
                 closed[pk] -= 1
 
-    def _put(self, shelf: Shelf, key: Key, document: Document) -> None:
-        data = to_bson(document)
+    def _put(self, shelf: Shelf, key: Key, data: bytes) -> None:
         self._entries[key] = _Entry(data, self._clock() + self._ttl, shelf)
         self._entries.move_to_end(key)
         shelf.keys.add(key)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from earnorm.domain import Condition
+from earnorm.exceptions import ConfigurationError
 from earnorm.plugin import (
     ID_TYPES,
     Layer,
@@ -28,7 +29,9 @@ from earnorm.plugin import (
 )
 from earnorm_cache.by_id import cacheable_ids, written_ids
 from earnorm_cache.cache import Cache, Document, Shelf
+from earnorm_cache.listening import Listener
 from earnorm_cache.settings import CacheSettings
+from earnorm_cache.shared import Place, Shared
 
 if TYPE_CHECKING:
     import pydantic
@@ -45,8 +48,8 @@ the server late, and the server itself ends a transaction after 60 s (by default
 PAUSE_EVERY: Final = 50
 """The number of records that are copied between two pauses, at 5 µs each."""
 
-Closed = tuple[Shelf, tuple[StoredId, ...] | None]
-"""The ids of one collection that a write closed; None means the whole collection."""
+Closed = tuple[str, Shelf, tuple[StoredId, ...] | None]
+"""A collection with the ids in it that a write closed; None means the whole collection."""
 
 
 @dataclass(slots=True)
@@ -79,6 +82,9 @@ class CachePlugin:
         self._open: WeakKeyDictionary[Transaction, list[Closed]] = WeakKeyDictionary()
         self._unknown: dict[int, tuple[asyncio.TimerHandle, list[Closed]]] = {}
         """The ids that transactions of unknown outcome have closed, with the timer that opens them."""
+        self._shared: Shared | None = None
+        self._listener: Listener | None = None
+        self._late: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<CachePlugin {self.cache!r}>"
@@ -95,23 +101,64 @@ class CachePlugin:
         return {"cache": self.cache}
 
     @hookimpl
-    def shutdown(self, app: App) -> None:
+    async def startup(self, app: App) -> None:
+        """Connect to Redis, if the settings name one.
+
+        Raises:
+            ConfigurationError: It does not answer, and is required.
+        """
+        if self._settings.redis_url is None:
+            return
+        shared = Shared(self._settings, self._settings.namespace or app.settings.database)
+        try:
+            await shared.ping()
+        except shared.errors as error:
+            if self._settings.required:
+                await shared.close()
+                raise ConfigurationError(
+                    f"cache: Redis does not answer ({type(error).__name__}); start it, or leave out required=True"
+                ).coded("no_redis") from None
+            shared.note_failure(error)
+        self._shared = shared
+        self._listener = Listener(shared, self.cache.drop, self._settings.window)
+        self._listener.start()
+        self.cache.share(shared.figures)
+
+    @hookimpl
+    async def shutdown(self, app: App) -> None:
         """Empty the cache, so that the App reads everything anew after its next start."""
         self.cache.clear()
         self._watched.clear()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.stop()
         for key in list(self._unknown):
-            self._reopen_unknown(key)
+            await self._reopen_unknown(key)
+        if self._late:
+            await asyncio.wait(set(self._late))
+        if self._shared is not None:
+            await self._shared.close()
+            self._shared = None
+            self.cache.share(None)
 
     @hookimpl
     def health(self, app: App) -> Mapping[str, object]:
         """Report the number of kept records and the hit rate."""
         figures = self.cache.statistics()
-        return {
+        report: dict[str, object] = {
             "status": "ok",
             "entries": figures.entries,
             "max_entries": self._settings.max_entries,
             "hit_rate": round(figures.hit_rate, 3),
         }
+        if self._shared is not None and self._listener is not None:
+            is_away = self._shared.is_down or self._shared.is_owing
+            report["redis"] = "away" if is_away else "ok"
+            report["heard_seconds_ago"] = round(self._listener.age, 3)
+            report["messages_lost"] = self._listener.lost
+            if is_away:
+                report["status"] = "degraded"
+        return report
 
     @hookimpl
     def model_forgotten(self, model: type[BaseModel]) -> None:
@@ -169,51 +216,106 @@ class CachePlugin:
         return self._settings.models is None or model.name in self._settings.models
 
     def _searching(self, model: ModelView, shelf: Shelf) -> Middleware:
-        cache, name, schema = self.cache, model.name, model.schema
+        cache, name, schema, collection = self.cache, model.name, model.schema, model.collection
         is_root = model.root is not None
+        place: Place | None = None
 
         async def search(op: Operation, call_next: Call, /) -> Any:
+            nonlocal place
             ids = cacheable_ids(op, schema)
             if ids is None or (is_root and op.app.bind(op.model).secret_paths):
                 return await call_next(op)  # a document may be of a subclass with secret fields
+            shared, listener = self._shared, self._listener
+            if shared is not None and listener is not None:
+                listener.add(collection)
+                await pause()  # a program that only hits lets the listener hear
+                is_trusted = listener.is_trusted(collection)
+            else:
+                is_trusted = True
             asked: dict[StoredId, Document | None] = {}
-            for pk in ids:
-                asked[pk] = cache.get(name, pk)
-                if not len(asked) % PAUSE_EVERY:
-                    await pause()
+            if is_trusted:
+                for pk in ids:
+                    asked[pk] = cache.get(name, pk)
+                    if not len(asked) % PAUSE_EVERY:
+                        await pause()
+            else:
+                cache.miss(name, len(ids))
+                asked = dict.fromkeys(ids)
             kept = [document for document in asked.values() if document is not None]
             missing = tuple(pk for pk, document in asked.items() if document is None)
             if not missing:
                 return kept
+
+            def load(wanted: Sequence[StoredId]) -> Awaitable[list[Document]]:
+                rest = op.replace(domain=Condition("_id", "in", wanted))
+                return call_next(op if len(wanted) == len(ids) else rest)
+
             lease = cache.lease(shelf, name, missing)
             try:
-                rest = op.replace(domain=Condition("_id", "in", missing)) if kept else op
-                loaded: list[Document] = await call_next(rest)
-                for part in slices(loaded, PAUSE_EVERY):
-                    lease.keep(name, part)
-                    if len(part) == PAUSE_EVERY:
-                        await pause()
+                # What this process writes is read from the database until the write has ended.
+                loose = [pk for pk in missing if not cache.is_closed(shelf, pk)]
+                if shared is None or not loose:
+                    loaded = await load(missing)
+                    for part in slices(loaded, PAUSE_EVERY):
+                        lease.keep(name, part)
+                        if len(part) == PAUSE_EVERY:
+                            await pause()
+                else:
+                    if place is None:
+                        place = Place.of(
+                            collection, self._read_as(op.app, model), self._settings.ttl
+                        )
+                    loaded = await shared.fetch(place, loose, load, partial(lease.keep_bson, name))
+                    if len(loose) < len(missing):
+                        loaded += await load([pk for pk in missing if pk not in loose])
             finally:
                 lease.end()
             return _in_order(ids, [*kept, *loaded])
 
         return search
 
+    def _read_as(self, app: App, model: ModelView) -> list[str]:
+        """Return names that differ where two programs read the documents of a model differently."""
+        views = [v for v in map(ModelView, app.usable_models()) if v.collection == model.collection]
+        names = {f"{view.name}.{field.db_name}" for view in views for field in view.fields.values()}
+        return [model.name, *sorted(names)]
+
     def _writing(self, model: ModelView, shelf: Shelf) -> Middleware:
-        cache, schema = self.cache, model.schema
+        cache, schema, collection = self.cache, model.schema, model.collection
 
         async def write(op: Operation, call_next: Call, /) -> Any:
             ids, running = written_ids(op, schema), op.env.transaction
             cache.close(shelf, ids)
             if running is not None and not running.outcome.is_over:
-                self._reopen_at_end(running, (shelf, ids))
+                self._reopen_at_end(running, (collection, shelf, ids))
                 return await call_next(op)
+            if self._shared is None or op.name == "create":  # nobody has kept a new record
+                try:
+                    return await call_next(op)
+                finally:
+                    cache.reopen(shelf, ids)
             try:
                 return await call_next(op)
             finally:
-                cache.reopen(shelf, ids)
+                await self._end((collection, shelf, ids))
 
         return write
+
+    async def _end(self, closed: Closed) -> None:
+        """Remove from Redis what was written, and read it from the cache again from then on."""
+        collection, shelf, ids = closed
+        reopen = partial(self.cache.reopen, shelf, ids)
+        if self._shared is None:
+            reopen()
+        else:
+            await self._shared.remove(collection, ids, reopen)
+
+    async def _end_all(self, closed: Iterable[Closed]) -> None:
+        if self._shared is None:
+            for _, shelf, ids in closed:
+                self.cache.reopen(shelf, ids)
+        else:
+            await asyncio.gather(*map(self._end, closed))
 
     def _reopen_at_end(self, running: Transaction, closed: Closed) -> None:
         """Reopen what the transaction wrote, or tried to write, when the transaction has ended."""
@@ -226,28 +328,37 @@ class CachePlugin:
         running.after_commit(reopen)
         running.after_rollback(reopen)
 
-    def _reopen(self, ended: Transaction) -> None:
-        self._reopen_all(self._open.pop(ended))
-
-    def _reopen_all(self, closed: Iterable[Closed]) -> None:
-        for part in closed:
-            self.cache.reopen(*part)
+    async def _reopen(self, ended: Transaction) -> None:
+        await self._end_all(self._open.pop(ended))
 
     @hookimpl
-    def transaction_unknown(self, operations: Sequence[Operation]) -> None:
+    async def transaction_unknown(self, operations: Sequence[Operation]) -> None:
         """Keep the ids closed as long as the commit may still be done."""
         for running in {op.env.transaction for op in operations}:
             closed = None if running is None else self._open.pop(running, None)
-            if closed is not None:
-                timer = asyncio.get_running_loop().call_later(
-                    UNKNOWN_SECONDS, self._reopen_unknown, id(closed)
-                )
-                self._unknown[id(closed)] = timer, closed
+            if closed is None:
+                continue
+            timer = asyncio.get_running_loop().call_later(
+                UNKNOWN_SECONDS, self._reopen_later, id(closed)
+            )
+            self._unknown[id(closed)] = timer, closed
+            if self._shared is not None:  # it may be done already
+                for collection, _, ids in closed:
+                    await self._shared.remove(collection, ids, _nothing)
 
-    def _reopen_unknown(self, key: int) -> None:
+    def _reopen_later(self, key: int) -> None:
+        task = asyncio.ensure_future(self._reopen_unknown(key))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    async def _reopen_unknown(self, key: int) -> None:
         timer, closed = self._unknown.pop(key)
         timer.cancel()
-        self._reopen_all(closed)
+        await self._end_all(closed)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _in_order(ids: tuple[StoredId, ...], documents: list[Document]) -> list[Document]:

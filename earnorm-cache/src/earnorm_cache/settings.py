@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 
 class CacheSettings(BaseModel):
@@ -13,12 +13,37 @@ class CacheSettings(BaseModel):
             longest ago is dropped.
         ttl: Seconds after which a kept record is read from the database again. It limits the age of
             a value that another process has changed.
+        redis_url: The address of a Redis server that all processes of this database share, such as
+            ``redis://localhost:6379/0`` (also ``rediss://`` and ``unix://``); None keeps records in this
+            process alone.
+        required: The App does not start while Redis is away; else it starts with a warning, and works
+            without Redis until that is there.
+        namespace: Tells the keys of this database from those of others in the same Redis; the
+            database's name by default. Several deployments with databases of one name need it.
+        window: Seconds after the last word of Redis for which the memory of this process is trusted.
+        redis_timeout: Seconds that Redis has for an answer; then the database is asked.
         models: Names of the only models that are cached; None means all. A model's own
             ``_cache = True`` or ``_cache = False`` has precedence over this list.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # The address may have a password in it, also a mistyped one.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     max_entries: int = Field(default=10_000, ge=1)
     ttl: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    redis_url: SecretStr | None = None
+    required: bool = False
+    namespace: str | None = Field(default=None, min_length=1, max_length=200)
+    window: float = Field(default=0.25, gt=0.1, le=60, allow_inf_nan=False)
+    redis_timeout: float = Field(default=0.1, gt=0, le=60, allow_inf_nan=False)
     models: list[str] | None = None
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            scheme, colon, _ = url.get_secret_value().partition("://")
+            if not colon or scheme not in ("redis", "rediss", "unix"):
+                # The address may have a password in it, so it is not repeated.
+                raise ValueError("it begins with redis://, rediss:// or unix://")
+        return url

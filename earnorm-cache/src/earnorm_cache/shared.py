@@ -1,0 +1,537 @@
+"""The second level: documents in Redis that all processes share, with leases in the place of the value.
+
+A reader that finds nothing puts a *lease* where the document will be, a random token, in the same script. Its
+document takes that place only while the token is still there. Whoever writes a record removes what is in its place
+once the write is over: a late document finds no token, and is refused. So is one whose token was evicted, or
+lost with the server. (R. Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013, 3.2.1.)
+
+All keys of one collection have one hash tag, so that in a cluster a script keeps to one slot:
+
+- ``{namespace.collection}:<id>``: a hash with the document or the lease of each *variant*: the models and fields
+  by which a process reads the collection. Two releases of a program do not read each other's documents, and what
+  one writes removes those of both.
+- ``{namespace.collection}:g``: the generation, a random token. Documents of another generation are void.
+- ``{namespace.collection}:s``: the stream that tells the other processes what was written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from earnorm.plugin import ID_TYPES, StoredId, from_bson, pause, slices, to_bson
+from earnorm_cache.figures import SharedFigures
+
+if TYPE_CHECKING:
+    from earnorm_cache.cache import Document
+    from earnorm_cache.settings import CacheSettings
+
+log = logging.getLogger("earnorm.cache")
+
+LEASE_SECONDS: Final = 2.0
+"""The time in which a reader must have loaded; after it another one takes the lease over."""
+
+DOWN_SECONDS: Final = 0.25
+"""The time for which Redis is not asked after it did not answer."""
+
+MOST_OWED: Final = 10_000
+"""The most ids whose removal is owed by name; beyond it the whole collection is."""
+
+STREAM_LENGTH: Final = 20_000
+"""About the number of messages that a stream keeps; who misses more forgets all."""
+
+AT_A_TIME: Final = 100
+"""The number of ids in one script: a script keeps the server from all else."""
+
+CONNECTIONS: Final = 32
+"""The most connections of this App; more tasks at once wait for one."""
+
+PAUSE_EVERY: Final = 50
+"""The number of documents that are encoded between two pauses, at 3 µs each."""
+
+_WAITS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12)
+"""The seconds between two looks for what another process loads; after them the database is asked."""
+
+# The head of each place is 23 bytes: L and a lease's token, or V and the generation; then the
+# millisecond, by the clock of the server, after which it is void.
+_TAKE: Final = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local generation = redis.call('GET', KEYS[1])
+if not generation then
+  generation = ARGV[3]
+  redis.call('SET', KEYS[1], generation)
+end
+local lease = tonumber(ARGV[4])
+local answer = {generation}
+for i = 2, #KEYS do
+  local held = redis.call('HGET', KEYS[i], ARGV[1])
+  if held and tonumber(string.sub(held, 10, 23)) > now
+      and (string.sub(held, 1, 1) == 'L' or string.sub(held, 2, 9) == generation) then
+    answer[i] = held
+  else
+    redis.call('HSET', KEYS[i], ARGV[1], 'L' .. ARGV[2] .. string.format('%014.0f', now + lease))
+    if redis.call('PTTL', KEYS[i]) < lease then redis.call('PEXPIRE', KEYS[i], lease) end
+    answer[i] = ''
+  end
+end
+return answer
+"""
+# A document of a generation that is over is put there, too; it is void, and nobody waits for it.
+_FILL: Final = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local ttl = tonumber(ARGV[4])
+local filled = 0
+for i = 1, #KEYS do
+  local held = redis.call('HGET', KEYS[i], ARGV[1])
+  if held and string.sub(held, 1, 9) == 'L' .. ARGV[2] then
+    if ARGV[i + 4] ~= '' then
+      redis.call('HSET', KEYS[i], ARGV[1],
+        'V' .. ARGV[3] .. string.format('%014.0f', now + ttl) .. ARGV[i + 4])
+      if redis.call('PTTL', KEYS[i]) < ttl then redis.call('PEXPIRE', KEYS[i], ttl) end
+      filled = filled + 1
+    else
+      redis.call('HDEL', KEYS[i], ARGV[1])
+    end
+  end
+end
+return filled
+"""
+_REMOVE: Final = """
+if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1]) end
+for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end
+return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'by', ARGV[3], 'ids', ARGV[4])
+"""
+
+Load = Callable[[Sequence[StoredId]], Awaitable[list["Document"]]]
+Kept = Callable[[StoredId, bytes], None]
+"""Is given an id and the BSON of its document."""
+
+Ids = tuple[StoredId, ...] | None
+"""Some records of a collection; None for all of them."""
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """One collection in Redis, as one model of this process reads it.
+
+    Attributes:
+        collection: The collection's name.
+        variant: Tells apart what is read in different ways.
+        ttl: The seconds for which a document is kept.
+    """
+
+    collection: str
+    variant: bytes
+    ttl: float
+
+    @classmethod
+    def of(cls, collection: str, names: Iterable[str], ttl: float) -> Place:
+        """Make the place of a model whose documents depend on these names of models and fields."""
+        digest = hashlib.blake2b("\0".join(names).encode(), digest_size=8)
+        return cls(collection, digest.digest(), ttl)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to put the document of one id in its place, while its token is there."""
+
+    pk: StoredId
+    token: bytes
+    generation: bytes
+
+
+class _Asking:
+    """The ids that tasks ask for together, with what is in the place of each."""
+
+    def __init__(self) -> None:
+        self.ids: dict[StoredId, bytes | Lease | None] = {}
+        self.waiters = 0
+        self.is_answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def claim(self, ids: Iterable[StoredId]) -> list[bytes | Lease]:
+        """Return what is in the place of each id; a lease goes to the first who claims it."""
+        claimed: list[bytes | Lease] = []
+        for pk in ids:
+            held = self.ids[pk]
+            assert held is not None
+            if isinstance(held, Lease):
+                self.ids[pk] = b"L" + held.token
+            claimed.append(held)
+        return claimed
+
+
+@dataclass(slots=True)
+class _Owed:
+    """The records that were written while Redis was away, and must still be removed from it."""
+
+    ids: set[StoredId] | None = field(default_factory=set[StoredId])
+    paid: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+
+    def add(self, ids: Ids, paid: Callable[[], None]) -> None:
+        self.paid.append(paid)
+        if self.ids is not None:
+            if ids is None or len(self.ids) + len(ids) > MOST_OWED:
+                self.ids = None
+            else:
+                self.ids.update(ids)
+
+
+class Shared:
+    """The documents in Redis of one App.
+
+    Args:
+        settings: The settings of the cache, which name the server.
+        namespace: Tells the keys of this App's database from others in the same server.
+    """
+
+    def __init__(self, settings: CacheSettings, namespace: str) -> None:
+        # It is loaded here, since a cache in memory alone needs nothing of it.
+        from redis.asyncio import BlockingConnectionPool, Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+        from redis.exceptions import RedisError
+
+        assert settings.redis_url is not None
+        url = settings.redis_url.get_secret_value()
+        self.name = secrets.token_hex(8)
+        """Names this App among the writers of the streams."""
+        self.figures = SharedFigures()
+        self.errors: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)
+        self._namespace = namespace
+
+        def client(connections: int, timeout: float) -> Any:
+            pool: Any = BlockingConnectionPool.from_url(
+                url,
+                max_connections=connections,
+                timeout=5.0,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+                retry=Retry(NoBackoff(), 0),
+                decode_responses=False,
+            )
+            return Redis.from_pool(pool)
+
+        self._client = client(CONNECTIONS, settings.redis_timeout)
+        self.listening = client(2, max(1.0, settings.redis_timeout))
+        """The connection for the streams, on which an answer may take as long as there is no message."""
+        self._take_script = self._client.register_script(_TAKE)
+        self._fill_script = self._client.register_script(_FILL)
+        self._remove_script = self._client.register_script(_REMOVE)
+        self._down_until = 0.0
+        self._asking: dict[Place, _Asking] = {}
+        """The ids that are asked for in this turn of the loop, by place."""
+        self._flights: dict[tuple[bytes, StoredId], asyncio.Future[None]] = {}
+        """The loads of this process, by the token of their lease and the id."""
+        self._owed: dict[str, _Owed] = {}
+        self._paying: asyncio.Task[None] | None = None
+        self._at_work: set[asyncio.Task[None]] = set()
+
+    # -- keys ---------------------------------------------------------------------------------
+
+    def stream(self, collection: str) -> bytes:
+        """Return the key of a collection's stream."""
+        return self._key(collection, b"s")
+
+    def _key(self, collection: str, rest: bytes) -> bytes:
+        # A brace would end the hash tag, and a percent sign is what it is replaced by.
+        name = f"{self._namespace}.{collection}".replace("%", "%25").replace("}", "%7D")
+        return b"earnorm:{" + name.encode() + b"}:" + rest
+
+    def _keys(self, collection: str, ids: Iterable[StoredId]) -> list[bytes]:
+        return [self._key(collection, b"d" + to_bson({"": pk})[4:]) for pk in ids]
+
+    # -- reading ------------------------------------------------------------------------------
+
+    async def fetch(
+        self, place: Place, ids: Sequence[StoredId], load: Load, kept: Kept
+    ) -> list[Document]:
+        """Return the documents of these ids, from Redis or else from the database.
+
+        Args:
+            place: The collection and how it is read.
+            ids: The ids.
+            load: Loads documents from the database.
+            kept: Is given the id and the BSON of each document.
+        """
+        documents: list[Document] = []
+        wanted = list(ids)
+        for seconds in (*_WAITS, None):
+            taken = await self._take(place, wanted)
+            if taken is None:
+                break
+            mine: list[Lease] = []
+            others: dict[StoredId, bytes] = {}
+            for pk, held in zip(wanted, taken, strict=True):
+                if isinstance(held, Lease):
+                    mine.append(held)
+                elif held[:1] == b"V":
+                    self.figures.hits += 1
+                    self.figures.joined += len(wanted) < len(ids)
+                    documents.append(from_bson(held[23:]))
+                    kept(pk, held[23:])
+                else:
+                    others[pk] = held[1:9]
+            if mine:
+                documents += await self._load(place, mine, load, kept)
+            if not others:
+                return documents
+            wanted = list(others)
+            if seconds is None:
+                break
+            flights = [self._flights.get((token, pk)) for pk, token in others.items()]
+            if all(flights):  # all of them are loads of this process
+                waited = [flight for flight in flights if flight is not None]
+                await asyncio.wait(waited, timeout=LEASE_SECONDS)
+            else:
+                await asyncio.sleep(seconds)
+        late = await load(wanted)  # Redis is away, or whoever loads them takes too long
+        await _encoded(late, kept)
+        return documents + late
+
+    async def _take(self, place: Place, ids: Sequence[StoredId]) -> Sequence[bytes | Lease] | None:
+        """Return what is in the place of each id, or the lease on it; None if Redis is away.
+
+        What tasks ask for in one turn of the loop is asked for together. The first that asks for an id may get
+        the lease; the others find that it has one.
+        """
+        asking = self._asking.get(place)
+        if asking is None:
+            asking = self._asking[place] = _Asking()
+            self._begin(self._take_all(place, asking))
+        for pk in ids:
+            asking.ids.setdefault(pk, None)
+        asking.waiters += 1
+        try:
+            return asking.claim(ids) if await asyncio.shield(asking.is_answered) else None
+        finally:
+            asking.waiters -= 1
+            self._give_back(place, asking)
+
+    async def _take_all(self, place: Place, asking: _Asking) -> None:
+        await asyncio.sleep(0)  # the tasks of this turn join
+        del self._asking[place]
+        is_answered, token = False, secrets.token_bytes(8)
+        try:
+            for part in slices(list(asking.ids), AT_A_TIME):
+                answer = await self._ask(
+                    self._take_script,
+                    [self._key(place.collection, b"g"), *self._keys(place.collection, part)],
+                    [place.variant, token, secrets.token_bytes(8), int(LEASE_SECONDS * 1000)],
+                )
+                if answer is None:
+                    return
+                for pk, held in zip(part, answer[1:], strict=True):
+                    asking.ids[pk] = held or Lease(pk, token, answer[0])
+                    if not held:
+                        self._flights[token, pk] = asyncio.get_running_loop().create_future()
+            is_answered = True
+        finally:
+            asking.is_answered.set_result(is_answered)
+            self._give_back(place, asking)
+
+    def _give_back(self, place: Place, asking: _Asking) -> None:
+        """Give back the leases that nobody uses, when all who asked have gone on or were cancelled."""
+        if asking.waiters == 0 and asking.is_answered.done():
+            unused = [held for held in asking.ids.values() if isinstance(held, Lease)]
+            asking.ids.clear()
+            if unused:
+                self._begin(self._fill_all(place, unused, {}))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin work that a cancellation of the task that needs it does not end."""
+        task = asyncio.ensure_future(work)
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        return task
+
+    async def _load(
+        self, place: Place, leases: Sequence[Lease], load: Load, kept: Kept
+    ) -> list[Document]:
+        """Load with leases, and put the documents in their places."""
+        filled: dict[StoredId, bytes] = {}
+        try:
+            documents = await load([lease.pk for lease in leases])
+            self.figures.loads += len(leases)
+            filled = await _encoded(documents, kept)
+            return documents
+        finally:
+            # A load that failed or was cancelled gives its leases back, so that others need not wait.
+            await asyncio.shield(self._begin(self._fill_all(place, leases, filled)))
+
+    async def _fill_all(
+        self, place: Place, leases: Sequence[Lease], filled: Mapping[StoredId, bytes]
+    ) -> None:
+        try:
+            by_batch: dict[tuple[bytes, bytes], list[StoredId]] = {}
+            for lease in leases:
+                by_batch.setdefault((lease.token, lease.generation), []).append(lease.pk)
+            for (token, generation), ids in by_batch.items():
+                await self._fill(place, ids, token, generation, filled)
+        finally:
+            for lease in leases:
+                self._flights.pop((lease.token, lease.pk)).set_result(None)
+
+    async def _fill(
+        self,
+        place: Place,
+        ids: Sequence[StoredId],
+        token: bytes,
+        generation: bytes,
+        filled: Mapping[StoredId, bytes],
+    ) -> None:
+        for part in slices(list(ids), AT_A_TIME):
+            taken = await self._ask(
+                self._fill_script,
+                self._keys(place.collection, part),
+                [
+                    *(place.variant, token, generation, int(place.ttl * 1000)),
+                    *(filled.get(pk, b"") for pk in part),
+                ],
+            )
+            self.figures.refused += sum(pk in filled for pk in part) - (taken or 0)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    async def remove(self, collection: str, ids: Ids, done: Callable[[], None]) -> None:
+        """Remove what was written, and tell the other processes.
+
+        Args:
+            collection: The collection.
+            ids: The records; None for all.
+            done: Is called once they are removed, later where Redis is away; until then this
+                process must not read them from any level.
+        """
+        # A cancelled write may have been carried out, so this is.
+        await asyncio.shield(self._begin(self._remove(collection, ids, done)))
+
+    async def _remove(self, collection: str, ids: Ids, done: Callable[[], None]) -> None:
+        if collection not in self._owed and await self._removed(collection, ids):
+            done()
+            return
+        self._owed.setdefault(collection, _Owed()).add(ids, done)
+        if self._paying is None or self._paying.done():
+            self._paying = asyncio.ensure_future(self._pay())
+
+    async def _removed(self, collection: str, ids: Ids) -> bool:
+        parts: Iterable[Sequence[StoredId] | None] = (
+            [None] if ids is None else slices(list(ids), AT_A_TIME)
+        )
+        for part in parts:
+            answer = await self._ask(
+                self._remove_script,
+                [
+                    self._key(collection, b"g"),
+                    self.stream(collection),
+                    *self._keys(collection, part or ()),
+                ],
+                [
+                    secrets.token_bytes(8) if part is None else b"",
+                    STREAM_LENGTH,
+                    self.name,
+                    b"" if part is None else to_bson({"ids": list(part)}),
+                ],
+            )
+            if answer is None:
+                return False
+        return True
+
+    async def _pay(self) -> None:
+        """Remove what is owed, as soon as Redis is there again."""
+        while self._owed:
+            await asyncio.sleep(DOWN_SECONDS / 2)
+            for collection, owed in list(self._owed.items()):
+                number = len(owed.paid)
+                ids = None if owed.ids is None else tuple(owed.ids)
+                if not await self._removed(collection, ids):
+                    break
+                if len(owed.paid) > number:  # more was written meanwhile
+                    continue
+                del self._owed[collection]
+                for paid in owed.paid:
+                    paid()
+
+    @property
+    def is_owing(self) -> bool:
+        """True while something that was written could not be removed from Redis yet."""
+        return bool(self._owed)
+
+    # -- the server ---------------------------------------------------------------------------
+
+    @property
+    def is_down(self) -> bool:
+        """True if Redis did not answer a moment ago, and is not asked for now."""
+        return time.monotonic() < self._down_until
+
+    async def _ask(self, script: Any, keys: Sequence[bytes], arguments: Sequence[object]) -> Any:
+        """Run a script; return None if Redis does not answer, and for a moment ask it no more."""
+        if self.is_down:
+            return None
+        try:
+            return await script(keys=keys, args=arguments)
+        except self.errors as error:
+            self.note_failure(error)
+            return None
+
+    def note_failure(self, error: Exception) -> None:
+        """Note that Redis did not answer."""
+        if not self.figures.failures or time.monotonic() >= self._down_until + 60:
+            # Its text may quote the address, which has a password in it.
+            log.warning(
+                "Redis does not answer (%s); reads go to the database", type(error).__name__
+            )
+        self.figures.failures += 1
+        self._down_until = time.monotonic() + DOWN_SECONDS
+
+    async def ping(self) -> None:
+        """Ask the server whether it is there.
+
+        Raises:
+            redis.exceptions.RedisError: It is not.
+        """
+        await self._client.ping()
+
+    async def close(self) -> None:
+        """Finish what is under way, and close the connections."""
+        while self._at_work:
+            await asyncio.wait(set(self._at_work))
+        if self._paying is not None:
+            self._paying.cancel()
+        if self._owed:
+            log.warning(
+                "the cache stops while Redis is away: other processes may read what was written to %s "
+                "from it for as long as its ttl",
+                ", ".join(sorted(self._owed)),
+            )
+        for owed in self._owed.values():
+            for paid in owed.paid:
+                paid()
+        self._owed.clear()
+        await self._client.aclose()
+        await self.listening.aclose()
+
+
+async def _encoded(documents: Sequence[Document], kept: Kept) -> dict[StoredId, bytes]:
+    """Return the BSON of documents by id, and hand it on."""
+    encoded: dict[StoredId, bytes] = {}
+    for part in slices(list(documents), PAUSE_EVERY):
+        for document in part:
+            pk = document["_id"]
+            if type(pk) in ID_TYPES:
+                encoded[pk] = to_bson(document)
+                kept(pk, encoded[pk])
+        if len(part) == PAUSE_EVERY:
+            await pause()
+    return encoded
+
+
+def sent_ids(payload: bytes) -> Collection[StoredId] | None:
+    """Return the ids in a message of a stream; None for a whole collection."""
+    return from_bson(payload)["ids"] if payload else None

@@ -1,0 +1,23 @@
+"""The race of readers and writers in four processes, in short; ``python -m benchmarks.cache_race`` has it whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.cache_race import race
+
+READS = 2_000
+
+
+def test_a_careless_cache_fails_the_race() -> None:
+    careless = race("naive", READS)
+    assert careless.own + careless.other > 0, "a race that nothing fails shows nothing"
+
+
+@pytest.mark.parametrize("mode", ["redis", "both"])
+def test_nobody_reads_an_old_value_where_that_is_promised(mode: str) -> None:
+    result = race(mode, READS)
+    assert result.reads > READS * 0.9 and result.writes > 10 and result.redis > 100
+    assert (result.own, result.at_rest) == (0, 0)
+    if mode == "redis":
+        assert result.other == 0
