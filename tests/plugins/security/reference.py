@@ -24,6 +24,7 @@ from tests.plugins.security.reference_declarations import (
     Call,
     Domain,
     Field,
+    Plus,
     Refused,
     Row,
     Step,
@@ -76,8 +77,9 @@ class World(Data):
         paths = () if own and one.is_stored else one.paths
         return all(own) and all(self.may(who, model, path, right) for path in paths)
 
-    def lacks(self, who: Who, model: str, operation: str, names: Iterable[str] = ()) -> Kinds:
-        may = (self.may(who, model, name, "write") for name in names)
+    def lacks(self, who: Who, model: str, operation: str, values: Row) -> Kinds:
+        may = [self.may(who, model, name, "write") for name in values]
+        may += [self.may(who, model, n, "read") for n, v in values.items() if isinstance(v, Plus)]
         return denied(self.has(who, model, operation) and all(may))
 
     def asks(self, who: Who, model: str, path: str, right: str) -> Kinds:
@@ -203,7 +205,7 @@ class World(Data):
             steps = [Step(operation, model, row["id"], call.values) for row in rows]
             return len(rows), self.changed(who, steps, found)
         if call.kind == "upsert":
-            found |= self.asks(who, model, "key", "filter") | self.lacks(who, model, "write")
+            found |= self.asks(who, model, "key", "filter") | self.lacks(who, model, "write", {})
             operation, pk = ("write", rows[0]["id"]) if rows else ("create", call.id)
             return not rows, self.changed(who, [Step(operation, model, pk, call.values)], found)
         if call.kind == "change":
@@ -215,7 +217,7 @@ class World(Data):
                     is_found = is_found and not self.unseen(who, step.model, step.id)
                 steps += [step] if is_found else []
             for step in [s for s in steps if call.how == "bulk" and s.operation == "unlink"]:
-                found |= self.lacks(who, model, "unlink")
+                found |= self.lacks(who, model, "unlink", {})
                 if self.unseen(who, model, step.id):
                     steps.remove(step)
             return None, self.changed(who, steps, found, call.how in BATCHES)

@@ -13,6 +13,7 @@ from tests.plugins.security.reference_declarations import (
     Call,
     Domain,
     Model,
+    Plus,
     Row,
     Step,
     Variable,
@@ -65,8 +66,10 @@ class Data:
             empty = {name: [] if fields[name].kind == "many" else None for name in names}
             rows[step.id] = {"id": step.id, **empty}
         if step.operation != "unlink":
-            if step.id in rows:
-                rows[step.id].update(copy.deepcopy(step.values))
+            row = rows.get(step.id, {})
+            for name, value in step.values.items():
+                is_sum = isinstance(value, Plus)
+                row[name] = (row.get(name) or 0) + value.amount if is_sum else copy.copy(value)
             return
         rows.pop(step.id, None)
         for name, model in self.models.items():

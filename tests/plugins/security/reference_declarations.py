@@ -96,6 +96,13 @@ class Who(Brief):
     is_system: bool = False
 
 
+@dataclass(frozen=True)
+class Plus:
+    """A change that the server makes: ``Inc``."""
+
+    amount: int
+
+
 @dataclass(frozen=True, repr=False)
 class Step(Brief):
     """A change of one record: create, write or unlink, with the values that are handed in."""

@@ -23,6 +23,7 @@ from earnorm import (
     Command,
     DuplicateKey,
     FieldWithheld,
+    Inc,
     Int,
     Many2many,
     Many2one,
@@ -55,6 +56,7 @@ from tests.plugins.security.reference_declarations import (
     FieldRight,
     Grant,
     Model,
+    Plus,
     Refused,
     Row,
     Rule,
@@ -81,9 +83,9 @@ def pk_of(model: str, number: int) -> str:
 
 @st.composite
 def worlds(
-    draw: Callable[..., Any],
+    draw: Callable[..., Any], simple: bool = True
 ) -> tuple[dict[str, Model], dict[str, list[str]], Any, list[Who]]:
-    """Draw models, implied roles, rows and principals."""
+    """Draw models, implied roles, rows and principals; some models with simple rules alone."""
     names = NAMES[: draw(st.integers(2, 3))]
     fields = {name: draw(plain_fields(names)) for name in names}
     for name, (other, theirs) in itertools.product(names, list(fields.items())):
@@ -98,6 +100,12 @@ def worlds(
         fields[name]["live"] = Field("sum", paths=("a",), is_stored=False)
     models = {name: Model(fields[name]) for name in names}
     for name in names:
+        if simple and draw(
+            st.booleans()
+        ):  # only rules that most records fulfil, so that they decide
+            few = st.lists(mild_rules(models, name), min_size=1, max_size=2)
+            models[name] = Model(fields[name], rules=draw(few))
+            continue
         models[name] = Model(
             fields[name],
             draw(st.none() | st.lists(grants(), min_size=1, max_size=4)),
@@ -129,7 +137,7 @@ def plain_fields(draw: Callable[..., Any], names: tuple[str, ...]) -> dict[str, 
 
 
 def grants() -> st.SearchStrategy[Grant]:
-    yes = st.sampled_from([True, True, True, False])
+    yes = st.sampled_from([True, True, True, True, True, False])
     rights: dict[str, Any] = dict.fromkeys(RIGHTS, yes)
     rights |= {name: st.sampled_from([None, None, True, False]) for name in ("aggregate", "export")}
     return st.builds(Grant, st.sampled_from(["*", "*", *ROLES]), st.fixed_dictionaries(rights))
@@ -140,10 +148,35 @@ def role_lists(least: int = 1) -> st.SearchStrategy[tuple[str, ...]]:
 
 
 @st.composite
-def rules(draw: Callable[..., Any], models: dict[str, Model], name: str) -> Rule:
-    domain = draw(
-        st.just(True) | domains(models, name, in_rule=True) | domains(models, name, in_rule=True)
+def mild(draw: Callable[..., Any], models: dict[str, Model], name: str) -> Domain:
+    """Draw a condition that most records fulfil, so that changes are allowed, and take records out of it."""
+    fields, number = models[name].fields, draw(st.integers(2, 4))
+    text = draw(st.sampled_from(TEXTS))
+    return draw(
+        st.sampled_from(
+            [
+                ("b", "<", number),
+                ("a", "not in", [number]),
+                ("t", "!=", text),
+                ("!", ("link.t", "=", text)),
+                ("links", "not any", ("b", "=", number)),
+                *[("!", ("total", ">=", 2 * number))] * ("total" in fields),
+                *[("label", "!=", text)] * ("label" in fields),
+                *[("lines", "not any", ("a", "=", number))] * ("lines" in fields),
+            ]
+        )
     )
+
+
+def mild_rules(models: dict[str, Model], name: str) -> st.SearchStrategy[Rule]:
+    operations = st.sampled_from([RIGHTS, ("write",), ("write", "create"), ("read",)])
+    return st.builds(Rule, mild(models, name), operations=operations)
+
+
+@st.composite
+def rules(draw: Callable[..., Any], models: dict[str, Model], name: str) -> Rule:
+    rare = domains(models, name, in_rule=True)
+    domain = draw(st.one_of(st.just(True), *[mild(models, name)] * 3, rare, rare))
     operations = draw(
         st.sampled_from(
             [RIGHTS, RIGHTS, ("read",), ("write",), ("write", "create"), ("create",), ("unlink",)]
@@ -268,20 +301,34 @@ def values(models: dict[str, Model], name: str) -> dict[str, st.SearchStrategy[A
     }
 
 
-def some_values(models: dict[str, Model], name: str, *without: str) -> st.SearchStrategy[Row]:
+def some_values(
+    models: dict[str, Model], name: str, *without: str, is_new: bool = False
+) -> st.SearchStrategy[Row]:
     given = {n: s for n, s in values(models, name).items() if n not in without}
+    if not is_new:
+        given["b"] |= st.builds(Plus, st.integers(1, 2))
     chosen = st.lists(st.sampled_from([*given]), min_size=1, max_size=3, unique=True)
     return chosen.flatmap(lambda names: st.fixed_dictionaries({n: given[n] for n in names}))
 
 
+def ids_for(world: Any, name: str, who: Who) -> list[str]:
+    """Return the ids of a model's records; of those that somebody may change, four times."""
+    rows = world.rows[name]
+    seen = [pk for pk, row in rows.items() if world.sees(who, name, row)]
+    right = [pk for pk in seen if world.passes(who, name, "write", rows[pk])]
+    return [*right * 4, *rows, pk_of(name, 0)]
+
+
 @st.composite
-def calls(draw: Callable[..., Any], world: Any, kind: str, new_ids: Iterator[int]) -> Call:
-    """Draw a call of a kind."""
+def calls(
+    draw: Callable[..., Any], world: Any, kind: str, new_ids: Iterator[int], who: Who
+) -> Call:
+    """Draw a call of a kind, mostly about what somebody sees."""
     models = world.models
     name = draw(st.sampled_from([*models]))
     fields = models[name].fields
     domain = draw(st.just(True) | domains(models, name))
-    there = st.sampled_from([*world.rows[name], pk_of(name, 0)])
+    there = st.sampled_from(ids_for(world, name, who))
     read = [n for n, one in fields.items() if one.kind not in ("lines", "back")]
     if kind in ("read", "export"):
         paths = paths_of(models, name, "int") + paths_of(models, name, "text")
@@ -341,7 +388,12 @@ def calls(draw: Callable[..., Any], world: Any, kind: str, new_ids: Iterator[int
         if command == "update" and not by:
             command = "set"
         other = pk_of(to, next(new_ids)) if command == "create" else draw(ids(models, to))
-        more = draw(some_values(models, to, "key", *by)) if command in ("create", "update") else {}
+        is_new = command == "create"
+        more = (
+            draw(some_values(models, to, "key", *by, is_new=is_new))
+            if command in ("create", "update")
+            else {}
+        )
         return Call(
             "change",
             "command",
@@ -350,12 +402,12 @@ def calls(draw: Callable[..., Any], world: Any, kind: str, new_ids: Iterator[int
             id=draw(there),
             commands=((command, other, more),),
         )
-    return Call("change", kind, name, steps=tuple(draw(steps(world, kind, name, new_ids))))
+    return Call("change", kind, name, steps=tuple(draw(steps(world, kind, name, new_ids, who))))
 
 
 @st.composite
 def steps(
-    draw: Callable[..., Any], world: Any, kind: str, name: str, new_ids: Iterator[int]
+    draw: Callable[..., Any], world: Any, kind: str, name: str, new_ids: Iterator[int], who: Who
 ) -> list[Step]:
     models = world.models
 
@@ -363,7 +415,7 @@ def steps(
         if kind in ("create_many", "bulk"):  # a duplicate key leaves what was written before
             without = ("key", *without)
         key = {"key": f"n{next(new_ids)}"} if draw(st.booleans()) else {}
-        given = draw(some_values(models, model, *without))
+        given = draw(some_values(models, model, *without, is_new=True))
         return Step("create", model, pk_of(model, next(new_ids)), {**key, **given})
 
     if kind in ("create", "create_many"):
@@ -382,7 +434,7 @@ def steps(
         return [parent] + [
             Step(c.operation, c.model, c.id, {**c.values, lines.by: parent.id}) for c in children
         ]
-    there = st.sampled_from([*world.rows[name], pk_of(name, 0)])
+    there = st.sampled_from(ids_for(world, name, who))
     if kind == "unlink":
         return [Step("unlink", name, draw(there))]
     if kind in ("write_many", "bulk"):
@@ -752,7 +804,7 @@ def stored_names(model: Model) -> list[str]:
 
 
 def stored_values(values: Row) -> Row:
-    found = copy.deepcopy(values)
+    found = {n: Inc(v.amount) if isinstance(v, Plus) else copy.copy(v) for n, v in values.items()}
     if found.get("link") is not None:
         found["link"] = ObjectId(found["link"])
     if "links" in found:

@@ -118,7 +118,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), kind=st.sampled_from([*READS, *CHANGES]))
     def call(self, data: Any, kind: str) -> None:
         who = data.draw(st.sampled_from(self.who), label="who")
-        call = data.draw(calls(self.world, kind, self.numbers), label="call")
+        call = data.draw(calls(self.world, kind, self.numbers, who), label="call")
         self.server.run(self.compare(who, call))
 
     async def compare(self, who: Who, call: Call) -> None:
