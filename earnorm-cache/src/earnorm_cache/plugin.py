@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from earnorm.domain import Condition
+from earnorm.domain import Condition, Domain
 from earnorm.exceptions import ConfigurationError
 from earnorm.plugin import (
     ID_TYPES,
@@ -27,7 +27,7 @@ from earnorm.plugin import (
     pause,
     slices,
 )
-from earnorm_cache.by_id import cacheable_ids, written_ids
+from earnorm_cache.by_id import cacheable_ids, is_decided_in_memory, written_ids
 from earnorm_cache.cache import Cache, Document, Shelf
 from earnorm_cache.listening import Listener
 from earnorm_cache.settings import CacheSettings
@@ -220,12 +220,55 @@ class CachePlugin:
         is_root = model.root is not None
         place: Place | None = None
 
-        async def search(op: Operation, call_next: Call, /) -> Any:
+        async def fetch(
+            op: Operation,
+            call_next: Call,
+            shared: Shared | None,
+            ids: tuple[StoredId, ...],
+            missing: tuple[StoredId, ...],
+        ) -> list[Document]:
+            """Return the documents that are not in this memory, and keep them."""
             nonlocal place
-            ids = cacheable_ids(op, schema)
-            if ids is None or (is_root and op.app.bind(op.model).secret_paths):
+
+            def load(wanted: Sequence[StoredId]) -> Awaitable[list[Document]]:
+                if len(wanted) == len(ids) and isinstance(op.domain, Condition):
+                    return call_next(op)
+                return call_next(op.replace(domain=Condition("_id", "in", wanted)))
+
+            lease = cache.lease(shelf, name, missing)
+            try:
+                # What this process writes is read from the database until the write has ended.
+                loose = [pk for pk in missing if not cache.is_closed(shelf, pk)]
+                if shared is not None and loose:
+                    if place is None:
+                        names = self._read_as(op.app, model)
+                        place = Place.of(collection, names, self._settings.ttl)
+                    loaded = await shared.fetch(place, loose, load, partial(lease.keep_bson, name))
+                    if len(loose) < len(missing):
+                        loaded += await load([pk for pk in missing if pk not in loose])
+                    return loaded
+                loaded = await load(missing)
+                for part in slices(loaded, PAUSE_EVERY):
+                    lease.keep(name, part)
+                    if len(part) == PAUSE_EVERY:
+                        await pause()
+                return loaded
+            finally:
+                lease.end()
+
+        async def search(op: Operation, call_next: Call, /) -> Any:
+            found = cacheable_ids(op, schema)
+            if found is None or (is_root and op.app.bind(op.model).secret_paths):
                 return await call_next(op)  # a document may be of a subclass with secret fields
             shared, listener = self._shared, self._listener
+            ids, rest = found
+            if rest is not Domain.TRUE:  # an access rule, say
+                # It is judged by what Redis has, which is never old; a memory may be, for a moment.
+                if shared is None or not is_decided_in_memory(rest, model):
+                    return await call_next(op)
+                documents = await fetch(op, call_next, shared, ids, ids)
+                matches = op.app.matcher(op.model, rest)
+                return _in_order(ids, [each for each in documents if matches(each)])
             if shared is not None and listener is not None:
                 listener.add(collection)
                 await pause()  # a program that only hits lets the listener hear
@@ -246,30 +289,7 @@ class CachePlugin:
             if not missing:
                 return kept
 
-            def load(wanted: Sequence[StoredId]) -> Awaitable[list[Document]]:
-                rest = op.replace(domain=Condition("_id", "in", wanted))
-                return call_next(op if len(wanted) == len(ids) else rest)
-
-            lease = cache.lease(shelf, name, missing)
-            try:
-                # What this process writes is read from the database until the write has ended.
-                loose = [pk for pk in missing if not cache.is_closed(shelf, pk)]
-                if shared is None or not loose:
-                    loaded = await load(missing)
-                    for part in slices(loaded, PAUSE_EVERY):
-                        lease.keep(name, part)
-                        if len(part) == PAUSE_EVERY:
-                            await pause()
-                else:
-                    if place is None:
-                        place = Place.of(
-                            collection, self._read_as(op.app, model), self._settings.ttl
-                        )
-                    loaded = await shared.fetch(place, loose, load, partial(lease.keep_bson, name))
-                    if len(loose) < len(missing):
-                        loaded += await load([pk for pk in missing if pk not in loose])
-            finally:
-                lease.end()
+            loaded = await fetch(op, call_next, shared, ids, missing)
             return _in_order(ids, [*kept, *loaded])
 
         return search
