@@ -26,6 +26,10 @@ Key: TypeAlias = tuple[str, StoredId]
 """A model's name and a record's id."""
 
 
+ENTRY_BYTES = 400
+"""The memory that a kept record takes beside its BSON, as tracemalloc tells it of 50,000."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
     """The figures of a cache since the App started.
@@ -36,6 +40,7 @@ class CacheStatistics:
         invalidations: Kept records that were dropped because they were, or may have been, written.
         evictions: Kept records that were dropped to make room.
         entries: Records that are kept now.
+        bytes: The memory that all kept records take, of whichever model.
     """
 
     hits: int = 0
@@ -43,6 +48,7 @@ class CacheStatistics:
     invalidations: int = 0
     evictions: int = 0
     entries: int = 0
+    bytes: int = field(default=0, compare=False)
 
     @property
     def hit_rate(self) -> float:
@@ -118,14 +124,20 @@ class Cache:
 
     Args:
         max_entries: The most records kept; the least recently used one is dropped first.
+        max_bytes: The most memory for them; None for as much as they take.
         ttl: The most seconds that a record is kept.
         clock: Gives seconds that never go back; tests give their own.
     """
 
     def __init__(
-        self, max_entries: int, ttl: float, clock: Callable[[], float] = time.monotonic
+        self,
+        max_entries: int,
+        ttl: float,
+        clock: Callable[[], float] = time.monotonic,
+        max_bytes: int | None = None,
     ) -> None:
         self._max_entries, self._ttl, self._clock = max_entries, ttl, clock
+        self._max_bytes, self._bytes = max_bytes, 0
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._shelves: dict[str, Shelf] = {}
         self._hits: Counter[str] = Counter()
@@ -149,6 +161,7 @@ class Cache:
                 self._invalidations.total(),
                 self._evictions.total(),
                 len(self._entries),
+                self._bytes,
             )
         return CacheStatistics(
             self._hits[model],
@@ -156,11 +169,13 @@ class Cache:
             self._invalidations[model],
             self._evictions[model],
             sum(name == model for name, _ in self._entries),
+            self._bytes,
         )
 
     def clear(self) -> None:
         """Forget every record, also those being loaded; for use after a change outside EarnORM."""
         self._entries.clear()
+        self._bytes = 0
         for shelf in self._shelves.values():
             shelf.keys.clear()
             shelf.leases.clear()
@@ -266,13 +281,22 @@ class Cache:
                 closed[pk] -= 1
 
     def _put(self, shelf: Shelf, key: Key, data: bytes) -> None:
+        if key in self._entries:
+            self._drop(key)
+        size = len(data) + ENTRY_BYTES
+        if self._max_bytes is not None and size > self._max_bytes:
+            return  # it would displace all others
         self._entries[key] = _Entry(data, self._clock() + self._ttl, shelf)
-        self._entries.move_to_end(key)
+        self._bytes += size
         shelf.keys.add(key)
-        if len(self._entries) > self._max_entries:
+        while len(self._entries) > self._max_entries or (
+            self._max_bytes is not None and self._bytes > self._max_bytes
+        ):
             oldest = next(iter(self._entries))
             self._drop(oldest)
             self._evictions[oldest[0]] += 1
 
     def _drop(self, key: Key) -> None:
-        self._entries.pop(key).shelf.keys.discard(key)
+        entry = self._entries.pop(key)
+        entry.shelf.keys.discard(key)
+        self._bytes -= len(entry.data) + ENTRY_BYTES

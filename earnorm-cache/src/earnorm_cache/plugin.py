@@ -76,7 +76,9 @@ class CachePlugin:
         self, settings: CacheSettings | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._settings = settings or CacheSettings()
-        self.cache = Cache(self._settings.max_entries, self._settings.ttl, clock)
+        self.cache = Cache(
+            self._settings.max_entries, self._settings.ttl, clock, self._settings.memory
+        )
         self._watched: dict[str, _Watched] = {}
         """By collection, whether its writes pass the cache."""
         self._open: WeakKeyDictionary[Transaction, list[Closed]] = WeakKeyDictionary()
@@ -149,6 +151,8 @@ class CachePlugin:
             "status": "ok",
             "entries": figures.entries,
             "max_entries": self._settings.max_entries,
+            "bytes": figures.bytes,
+            "max_bytes": int(self._settings.memory),
             "hit_rate": round(figures.hit_rate, 3),
         }
         if self._shared is not None and self._listener is not None:

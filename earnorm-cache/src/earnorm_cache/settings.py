@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator
 
 
 class CacheSettings(BaseModel):
@@ -11,6 +11,7 @@ class CacheSettings(BaseModel):
     Attributes:
         max_entries: The most records kept, over all models; beyond it, the one that was read
             longest ago is dropped.
+        memory: The most memory for the kept records, such as ``"64MiB"``.
         ttl: Seconds after which a kept record is read from the database again. It limits the age of
             a value that another process has changed.
         redis_url: The address of a Redis server that all processes of this database share, such as
@@ -29,7 +30,8 @@ class CacheSettings(BaseModel):
     # The address may have a password in it, also a mistyped one.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    max_entries: int = Field(default=10_000, ge=1)
+    max_entries: int = Field(default=100_000, ge=1)
+    memory: ByteSize = Field(default=ByteSize(64 * 2**20), ge=2**10)
     ttl: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     redis_url: SecretStr | None = None
     required: bool = False

@@ -362,12 +362,34 @@ async def test_ids_of_other_types_than_object_ids_are_kept(app: App, probe: Prob
 
 async def test_the_health_report_says_how_full_it_is(app: App, note: Note) -> None:
     await Note.get(note.id), await Note.get(note.id)
-    assert (await app.health())["cache"] == {
+    report = dict((await app.health())["cache"])
+    assert 400 < report.pop("bytes") < 700  # type: ignore[operator] # a number
+    assert report == {
         "status": "ok",
         "entries": 1,
         "max_entries": 3,
+        "max_bytes": 64 * 2**20,
         "hit_rate": 0.5,
     }
+
+
+async def test_the_memory_of_kept_records_is_bounded(open_app: Open, probe: Probe) -> None:
+    app = await open_app(probe, memory="16KiB")
+    notes = await Note.create([{"title": "x" * n} for n in range(0, 1_000, 20)])
+    too_long = await Note.create({"title": "x" * 20_000})
+    for _ in range(2):
+        for note in (*notes, too_long):
+            await Note.get(note.id)
+            assert cache_of(app).statistics().bytes <= 16 * 1024
+    figures = cache_of(app).statistics()
+    assert figures.entries > 5 and figures.evictions > 50
+    probe.seen.clear()
+    await Note.get(notes[-1].id)
+    assert probe.searches == 0
+    await Note.get(too_long.id)
+    assert probe.searches == 1
+    cache_of(app).clear()
+    assert cache_of(app).statistics().bytes == 0
 
 
 async def test_two_apps_on_one_database_keep_records_for_themselves(
