@@ -366,6 +366,7 @@ MAINTENANCE: Final[Mapping[str, Call]] = {
 OUTSIDE: Final[Mapping[str, str]] = {
     "earnorm.after_rollback": "as earnorm.after_commit: the callback is a row there",
     "IndexCatalog.diff": "tells indexes and options of collections, and asks for no record",
+    "IndexCatalog.declared": "reads declarations alone",
     "Watch.close": "closes the cursor of who began it",
     "Watch.cut_off": "the App's own, at its stop",
     "Watch.__aexit__": "close()",
