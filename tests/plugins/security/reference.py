@@ -181,7 +181,7 @@ class World(Data):
         problems = found.union(*refused)
         there = [s for s, kinds in zip(steps, refused, strict=True) if "NotFound" not in kinds]
         if batch and len(there) < len(steps):  # the others are written, and the error names these
-            raise Refused(problems, self.changed(who, there, found))
+            raise Refused(problems, self.changed(who, there, found | problems & {"AccessDenied"}))
         for step in steps:
             after.apply(step)
         after.recompute()
