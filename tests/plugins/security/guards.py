@@ -285,6 +285,14 @@ GUARDS: Final[dict[str, Guard]] = {
         lambda guard: lambda kind, children: kind(children),
         ("test_untrusted.py::test_reads_see_what_the_principal_sees",),
     ),
+    "uploads of files": Guard(
+        "earnorm.kernel.binding:BoundModel.ask_beforehand",
+        soon_giving(None),
+        (
+            "test_files.py::test_nothing_is_uploaded_to_a_record_that_may_not_be_written",
+            "test_gate.py::test_no_method_reaches_the_database_past_the_gate",
+        ),
+    ),
     "names in errors": Guard(
         "earnorm.kernel.naming:unnamed_fields",
         giving(frozenset()),
