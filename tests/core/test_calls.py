@@ -19,8 +19,8 @@ MOST: dict[str, tuple[int, int]] = {
     "create": (53, 38),
     "save one changed field": (52, 42),
     "write one field": (67, 53),
-    "search": (53, 48),
-    "search across a relation, prefetch two levels": (195, 154),
+    "search": (49, 44),
+    "search across a relation, prefetch two levels": (193, 152),
     # Version 0.1 needed 130 and 90 for the first, 146 and 103 for the second.
     "create, computed and constrained": (80, 62),
     "create, computed, constrained and linked": (93, 75),
