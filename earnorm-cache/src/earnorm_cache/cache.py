@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from earnorm.exceptions import ConfigurationError
 from earnorm.plugin import ID_TYPES, StoredId, from_bson, to_bson
 from earnorm_cache.figures import SharedFigures
 
@@ -145,6 +146,7 @@ class Cache:
         self._invalidations: Counter[str] = Counter()
         self._evictions: Counter[str] = Counter()
         self._shared: SharedFigures | None = None
+        self._clear_shared: Callable[[], Awaitable[None]] | None = None
 
     # -- for applications ---------------------------------------------------------------------
 
@@ -173,12 +175,30 @@ class Cache:
         )
 
     def clear(self) -> None:
-        """Forget every record, also those being loaded; for use after a change outside EarnORM."""
+        """Forget every record of this process, also those being loaded.
+
+        After a change outside of EarnORM, that is enough for an App without Redis.
+        """
         self._entries.clear()
         self._bytes = 0
         for shelf in self._shelves.values():
             shelf.keys.clear()
             shelf.leases.clear()
+
+    async def clear_everywhere(self) -> None:
+        """Forget every record, here, in Redis, and in all processes that share it.
+
+        Raises:
+            ConfigurationError: This App uses no Redis, so the other processes cannot be told.
+            ServerUnavailable: Redis does not answer; it is told once it does, while this App runs.
+        """
+        self.clear()
+        if self._clear_shared is None:
+            raise ConfigurationError(
+                "clear_everywhere() needs redis_url, by which other processes hear of it; clear() empties this "
+                "process"
+            )
+        await self._clear_shared()
 
     @property
     def shared(self) -> SharedFigures | None:
@@ -207,9 +227,13 @@ class Cache:
             self.close(shelf, ids)
             self.reopen(shelf, ids)
 
-    def share(self, figures: SharedFigures | None) -> None:
-        """Show the figures of a second level."""
-        self._shared = figures
+    def share(
+        self,
+        figures: SharedFigures | None = None,
+        clear: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Show the figures of a second level, and how to empty it; nothing where there is none."""
+        self._shared, self._clear_shared = figures, clear
 
     def miss(self, model: str, number: int) -> None:
         """Count records that were not looked for, because the memory is not trusted now."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from earnorm.domain import Condition, Domain
-from earnorm.exceptions import ConfigurationError
+from earnorm.exceptions import ServerUnavailable
 from earnorm.plugin import (
     ID_TYPES,
     Layer,
@@ -29,6 +29,7 @@ from earnorm.plugin import (
 )
 from earnorm_cache.by_id import cacheable_ids, is_decided_in_memory, written_ids
 from earnorm_cache.cache import Cache, Document, Shelf
+from earnorm_cache.command import cache_command
 from earnorm_cache.listening import Listener
 from earnorm_cache.settings import CacheSettings
 from earnorm_cache.shared import Place, Shared
@@ -107,7 +108,7 @@ class CachePlugin:
         """Connect to Redis, if the settings name one.
 
         Raises:
-            ConfigurationError: It does not answer, and is required.
+            ServerUnavailable: It does not answer, and is required.
         """
         if self._settings.redis_url is None:
             return
@@ -117,14 +118,20 @@ class CachePlugin:
         except shared.errors as error:
             if self._settings.required:
                 await shared.close()
-                raise ConfigurationError(
+                raise ServerUnavailable(
                     f"cache: Redis does not answer ({type(error).__name__}); start it, or leave out required=True"
                 ).coded("no_redis") from None
             shared.note_failure(error)
         self._shared = shared
         self._listener = Listener(shared, self.cache.drop, self._settings.window)
         self._listener.start()
-        self.cache.share(shared.figures)
+        self.cache.share(shared.figures, partial(self._clear_shared, app))
+
+    async def _clear_shared(self, app: App) -> None:
+        assert self._shared is not None
+        views = map(ModelView, app.usable_models())
+        collections = sorted({view.collection for view in views if self._is_cached(view)})
+        await self._shared.clear(collections)
 
     @hookimpl
     async def shutdown(self, app: App) -> None:
@@ -141,7 +148,13 @@ class CachePlugin:
         if self._shared is not None:
             await self._shared.close()
             self._shared = None
-            self.cache.share(None)
+            self.cache.share()
+
+    @staticmethod
+    @hookimpl
+    def register_commands() -> Mapping[str, Callable[..., object]]:
+        """Offer ``earnorm cache …``."""
+        return {"cache": cache_command}
 
     @hookimpl
     def health(self, app: App) -> Mapping[str, object]:

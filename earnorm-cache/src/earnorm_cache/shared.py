@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from earnorm.exceptions import ServerUnavailable
 from earnorm.plugin import ID_TYPES, StoredId, from_bson, pause, slices, to_bson
 from earnorm_cache.figures import SharedFigures
 
@@ -442,6 +443,18 @@ class Shared:
             if answer is None:
                 return False
         return True
+
+    async def clear(self, collections: Iterable[str]) -> None:
+        """Remove everything of these collections, and tell the other processes.
+
+        Raises:
+            ServerUnavailable: Redis does not answer; it is removed once it does.
+        """
+        await asyncio.gather(*(self.remove(name, None, lambda: None) for name in collections))
+        if self.is_owing:
+            raise ServerUnavailable(
+                "cache: Redis does not answer, so it is emptied only when it does, while this App runs"
+            ).coded("no_redis")
 
     async def _pay(self) -> None:
         """Remove what is owed, as soon as Redis is there again."""

@@ -19,10 +19,11 @@ from redis import Redis
 
 import earnorm
 from earnorm import App, Int, String, models
-from earnorm.exceptions import ConfigurationError
+from earnorm.exceptions import ConfigurationError, ServerUnavailable
 from earnorm.testing.data_directories import data_directory
 from earnorm.testing.servers import Server, start_redis
 from earnorm_cache import Cache, CachePlugin, CacheSettings
+from earnorm_cache.command import cache_command
 from earnorm_cache.shared import Shared
 from tests.plugins.cache.probes import Probe
 
@@ -436,6 +437,32 @@ async def test_redis_that_lost_everything_has_no_old_document(process: Open) -> 
     assert await one.pieces(pk) == 2
 
 
+async def test_a_change_from_outside_is_seen_when_the_cache_is_cleared_everywhere(
+    process: Open, mongo_uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = await process(), await process()
+    pk = await stock(one, pieces=1)
+    assert await one.pieces(pk) == await two.pieces(pk) == 1
+    await two.trusted()
+    with MongoClient[dict[str, Any]](mongo_uri) as client:
+        collection = client[one.app.settings.database]["cache_stock"]
+        for pieces, clear in (
+            (2, one.plugin.cache.clear_everywhere),
+            (3, lambda: cache_command(one.app, "clear")),
+        ):
+            collection.update_one({"_id": pk}, {"$set": {"pieces": pieces}})
+            await clear()
+            assert await one.pieces(pk) == pieces
+            await reads(two, pk, pieces)
+    await cache_command(one.app, "stats")
+    assert "ok" in capsys.readouterr().out
+    with pytest.raises(ConfigurationError, match="none of"):
+        await cache_command(one.app, "statistics")
+    alone = await process(redis_url=None)
+    with pytest.raises(ConfigurationError, match="needs redis_url"):
+        await alone.plugin.cache.clear_everywhere()
+
+
 async def test_an_app_starts_while_redis_is_away_unless_it_is_required(
     process: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -445,7 +472,9 @@ async def test_an_app_starts_while_redis_is_away_unless_it_is_required(
     await one.write(pk, 2)
     assert await one.pieces(pk) == 2
     assert (await one.app.health())["cache"]["status"] == "degraded"  # type: ignore[index] # a mapping
-    with pytest.raises(ConfigurationError, match="Redis does not answer") as refused:
+    with pytest.raises(ServerUnavailable, match="Redis does not answer"):
+        await one.plugin.cache.clear_everywhere()
+    with pytest.raises(ServerUnavailable, match="Redis does not answer") as refused:
         await process(redis_url=away, required=True)
     assert refused.value.code == "no_redis"
     assert "Redis does not answer" in caplog.text
