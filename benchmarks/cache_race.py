@@ -7,7 +7,9 @@ stale one. Loads take a random time, which is what makes a careless cache keep o
 - ``naive``: what most caches do, a read puts its value into Redis whatever was written meanwhile. It must fail here,
   or the run shows nothing;
 - ``redis``: every read asks Redis: 0 stale;
-- ``both``: with the memory of each process: 0 stale in the writer's process, elsewhere at most the window old.
+- ``both``: with the memory of each process: 0 stale in the writer's process, elsewhere at most the window old;
+- ``outage``: as ``both``, while Redis stands still for half a second in every second: no read and no write fails,
+  0 stale in the writer's process, and nothing old is left when all is over.
 
 It needs EARNORM_TEST_MONGO_URI and EARNORM_TEST_REDIS_URL, fills a database of its own and drops it.
 """
@@ -20,16 +22,21 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import SecretStr
 from pymongo import MongoClient
 
 from earnorm import App, Int, Layer, hookimpl, models
+from earnorm.testing.data_directories import data_directory
+from earnorm.testing.servers import Server, start_redis
 from earnorm_cache import CachePlugin, CacheSettings, shared
 
 READS = 100_000
@@ -75,6 +82,7 @@ class Result:
         at_rest: Records that the cache has otherwise than the database when all is over.
         memory: Reads that were answered from memory.
         redis: Reads that were answered from Redis.
+        failures: Commands that Redis did not answer.
     """
 
     mode: str
@@ -86,6 +94,7 @@ class Result:
     at_rest: int = 0
     memory: int = 0
     redis: int = 0
+    failures: int = 0
 
     def add(self, other: Result) -> None:
         """Add the figures of one more process."""
@@ -126,8 +135,7 @@ class Process:
 
     async def run(self) -> Result:
         """Read and write; return the figures."""
-        settings = {"redis_url": os.environ["EARNORM_TEST_REDIS_URL"], "redis_timeout": 5.0}
-        plugin = CachePlugin(CacheSettings(**settings))  # type: ignore[arg-type] # pydantic converts
+        plugin = CachePlugin(_settings(self.mode))
         async with App(
             os.environ["EARNORM_TEST_MONGO_URI"],
             database=self.database,
@@ -142,14 +150,14 @@ class Process:
                 await asyncio.wait([writer])
             figures = self.cache.shared
             assert figures is not None
-            self.result.redis = figures.hits
+            self.result.redis, self.result.failures = figures.hits, figures.failures
             self.result.memory = self.cache.statistics().hits
         return self.result
 
     async def _read(self) -> None:
         for _ in range(self.reads // READERS):
             key = random.randrange(KEYS)
-            if self.mode != "both":
+            if self.mode in ("naive", "redis"):
                 self.cache.clear()
             least, begun = self.acked[key], time.time()
             version: int = (await Raced.get(key)).version
@@ -177,6 +185,12 @@ class Process:
             await asyncio.sleep(random.random() * 0.01)
 
 
+def _settings(mode: str) -> CacheSettings:
+    url = os.environ["EARNORM_TEST_REDIS_URL"]
+    timeout = 0.1 if mode == "outage" else 5.0
+    return CacheSettings(redis_url=SecretStr(url), redis_timeout=timeout)
+
+
 def _process(
     number: int, mode: str, database: str, reads: int, acked: Any, times: Any, results: Any
 ) -> None:
@@ -194,8 +208,7 @@ async def _make(database: str) -> None:
 
 async def _at_rest(database: str) -> int:
     """Return the number of records that Redis has otherwise than the database."""
-    settings = {"redis_url": os.environ["EARNORM_TEST_REDIS_URL"], "redis_timeout": 5.0}
-    plugin = CachePlugin(CacheSettings(**settings))  # type: ignore[arg-type] # pydantic converts
+    plugin = CachePlugin(_settings("redis"))
     uri = os.environ["EARNORM_TEST_MONGO_URI"]
     async with App(uri, database=database, plugins=[plugin]):
         wrong = 0
@@ -210,9 +223,41 @@ def race(mode: str, reads: int) -> Result:
     """Run one mode in processes of its own.
 
     Args:
-        mode: ``naive``, ``redis`` or ``both``.
+        mode: ``naive``, ``redis``, ``both`` or ``outage``.
         reads: The reads of all processes together.
     """
+    if mode != "outage":
+        return _race(mode, reads)
+    named = os.environ.get("EARNORM_TEST_REDIS_URL")
+    with data_directory() as directory:
+        server = start_redis(directory)
+        os.environ["EARNORM_TEST_REDIS_URL"] = server.uri
+        over = threading.Event()
+        halting = threading.Thread(target=_halt, args=(server, over))
+        try:
+            return _race(mode, reads, [halting.start], [over.set, halting.join])
+        finally:
+            over.set()
+            server.stop()
+            if named is not None:
+                os.environ["EARNORM_TEST_REDIS_URL"] = named
+
+
+def _halt(server: Server, over: threading.Event) -> None:
+    """Let the server stand still in every second half of a second, until all is over."""
+    assert server.process is not None
+    while not over.wait(0.5):
+        server.process.send_signal(signal.SIGSTOP)
+        over.wait(0.5)
+        server.process.send_signal(signal.SIGCONT)
+
+
+def _race(
+    mode: str,
+    reads: int,
+    begin: Sequence[Callable[[], object]] = (),
+    end: Sequence[Callable[[], object]] = (),
+) -> Result:
     spawn = multiprocessing.get_context("spawn")
     database = f"cache_race_{uuid.uuid4().hex[:8]}"
     total = Result(mode)
@@ -230,8 +275,12 @@ def race(mode: str, reads: int) -> Result:
         ]
         for process in processes:
             process.start()
+        for call in begin:
+            call()
         for _ in processes:
             total.add(Result(**json.loads(results.get(timeout=600))))
+        for call in end:
+            call()
         for process in processes:
             process.join()
         total.at_rest = asyncio.run(_at_rest(database))
@@ -248,11 +297,11 @@ def main() -> None:
         "| mode | reads | writes | stale, own | stale, other | oldest ms | at rest | memory | Redis |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    for mode in ("naive", "redis", "both"):
+    for mode in ("naive", "redis", "both", "outage"):
         r = race(mode, reads)
         print(
             f"| {mode} | {r.reads:,} | {r.writes:,} | {r.own} | {r.other} | {r.oldest * 1000:.1f} "
-            f"| {r.at_rest} | {r.memory / r.reads:.0%} | {r.redis / r.reads:.0%} |",
+            f"| {r.at_rest} | {r.memory / r.reads:.0%} | {r.redis / r.reads:.0%} | {r.failures} |",
             flush=True,
         )
 

@@ -14,10 +14,12 @@ def test_a_careless_cache_fails_the_race() -> None:
     assert careless.own + careless.other > 0, "a race that nothing fails shows nothing"
 
 
-@pytest.mark.parametrize("mode", ["redis", "both"])
+@pytest.mark.parametrize("mode", ["redis", "both", "outage"])
 def test_nobody_reads_an_old_value_where_that_is_promised(mode: str) -> None:
     result = race(mode, READS)
     assert result.reads > READS * 0.9 and result.writes > 10 and result.redis > 100
     assert (result.own, result.at_rest) == (0, 0)
     if mode == "redis":
         assert result.other == 0
+    if mode == "outage":
+        assert result.failures > 0

@@ -41,6 +41,12 @@ LEASE_SECONDS: Final = 2.0
 DOWN_SECONDS: Final = 0.25
 """The time for which Redis is not asked after it did not answer."""
 
+PAY_SECONDS: Final = 0.05
+"""The time between two tries to remove from Redis what was written while it did not answer."""
+
+STOP_SECONDS: Final = 2.0
+"""The time for which a stop waits for such a try to succeed."""
+
 MOST_OWED: Final = 10_000
 """The most ids whose removal is owed by name; beyond it the whole collection is."""
 
@@ -263,28 +269,31 @@ class Shared:
             kept: Is given the id and the BSON of each document.
         """
         documents: list[Document] = []
-        wanted = list(ids)
+        wanted, has_waited = list(ids), False
         for seconds in (*_WAITS, None):
             taken = await self._take(place, wanted)
             if taken is None:
                 break
             mine: list[Lease] = []
             others: dict[StoredId, bytes] = {}
-            for pk, held in zip(wanted, taken, strict=True):
-                if isinstance(held, Lease):
-                    mine.append(held)
-                elif held[:1] == b"V":
-                    self.figures.hits += 1
-                    self.figures.joined += len(wanted) < len(ids)
-                    documents.append(from_bson(held[23:]))
-                    kept(pk, held[23:])
-                else:
-                    others[pk] = held[1:9]
+            for part in slices([*zip(wanted, taken, strict=True)], PAUSE_EVERY):
+                for pk, held in part:
+                    if isinstance(held, Lease):
+                        mine.append(held)
+                    elif held[:1] == b"V":
+                        self.figures.hits += 1
+                        self.figures.joined += has_waited
+                        documents.append(from_bson(held[23:]))
+                        kept(pk, held[23:])
+                    else:
+                        others[pk] = held[1:9]
+                if len(part) == PAUSE_EVERY:
+                    await pause()
             if mine:
                 documents += await self._load(place, mine, load, kept)
             if not others:
                 return documents
-            wanted = list(others)
+            wanted, has_waited = list(others), True
             if seconds is None:
                 break
             flights = [self._flights.get((token, pk)) for pk, token in others.items()]
@@ -421,7 +430,7 @@ class Shared:
         if self._paying is None or self._paying.done():
             self._paying = asyncio.ensure_future(self._pay())
 
-    async def _removed(self, collection: str, ids: Ids) -> bool:
+    async def _removed(self, collection: str, ids: Ids, *, is_owed: bool = False) -> bool:
         parts: Iterable[Sequence[StoredId] | None] = (
             [None] if ids is None else slices(list(ids), AT_A_TIME)
         )
@@ -439,6 +448,7 @@ class Shared:
                     self.name,
                     b"" if part is None else to_bson({"ids": list(part)}),
                 ],
+                is_owed=is_owed,
             )
             if answer is None:
                 return False
@@ -459,11 +469,11 @@ class Shared:
     async def _pay(self) -> None:
         """Remove what is owed, as soon as Redis is there again."""
         while self._owed:
-            await asyncio.sleep(DOWN_SECONDS / 2)
+            await asyncio.sleep(PAY_SECONDS)
             for collection, owed in list(self._owed.items()):
                 number = len(owed.paid)
                 ids = None if owed.ids is None else tuple(owed.ids)
-                if not await self._removed(collection, ids):
+                if not await self._removed(collection, ids, is_owed=True):
                     break
                 if len(owed.paid) > number:  # more was written meanwhile
                     continue
@@ -483,9 +493,16 @@ class Shared:
         """True if Redis did not answer a moment ago, and is not asked for now."""
         return time.monotonic() < self._down_until
 
-    async def _ask(self, script: Any, keys: Sequence[bytes], arguments: Sequence[object]) -> Any:
+    async def _ask(
+        self,
+        script: Any,
+        keys: Sequence[bytes],
+        arguments: Sequence[object],
+        *,
+        is_owed: bool = False,
+    ) -> Any:
         """Run a script; return None if Redis does not answer, and for a moment ask it no more."""
-        if self.is_down:
+        if self.is_down and not is_owed:
             return None
         try:
             return await script(keys=keys, args=arguments)
@@ -516,7 +533,9 @@ class Shared:
         while self._at_work:
             await asyncio.wait(set(self._at_work))
         if self._paying is not None:
+            await asyncio.wait([self._paying], timeout=STOP_SECONDS)
             self._paying.cancel()
+            await asyncio.wait([self._paying])
         if self._owed:
             log.warning(
                 "the cache stops while Redis is away: other processes may read what was written to %s "

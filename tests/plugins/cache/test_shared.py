@@ -222,6 +222,9 @@ async def test_many_readers_at_once_load_once(process: Open) -> None:
     read = await asyncio.gather(*(each.pieces(pk) for each in processes for _ in range(50)))
     assert set(read) == {3}
     assert sum(each.probe.searches for each in processes) == 1
+    figures = [each.shared.figures for each in processes]
+    assert sum(each.loads for each in figures) == 1
+    assert sum(each.joined for each in figures) > 100
 
 
 async def test_of_many_ids_only_those_that_nobody_has_are_loaded(process: Open) -> None:
