@@ -232,7 +232,8 @@ class Security:
         try:
             fields = self.fields.of(model)
             tenants = tenants_of(app, ModelView(model))
-            return Policy(app, model, settings, self.policy, self._roles, fields, tenants, stored)
+            others = self.declared if stored is None else self.policy
+            return Policy(app, model, settings, others, self._roles, fields, tenants, stored)
         finally:
             self._being_read.discard(model)
 

@@ -90,8 +90,6 @@ class Policy:
         view = ModelView(model)
         self._name = view.name
         self._shares_collection = app.bind(model).classes is not None
-        # The declarations of an extension are added to those of the model.
-        access = joined(view.declared("_access"), settings.access.get(self._name))
         # Each class that shares a collection has its own rules; domain() adds those of its bases.
         declared = view.declared("_rules", inherited=not self._shares_collection)
         rules = joined(declared, settings.rules.get(self._name))
@@ -104,10 +102,13 @@ class Policy:
         self._rules, self._templates = ((), {}) if rules is None else read_rules(app, model, rules)
         self.stored = None if stored is None else stored({rule.name for rule in self._rules})
         """The rights and rules that stored policies add to the declarations."""
+        self._added: Sequence[object] = settings.access.get(self._name) or ()
         if self.stored is not None:
-            access = joined(access, self.stored.access)
+            self._added = [*self._added, *self.stored.access]
             self._rules = (*self._rules, *self.stored.rules)
             self._templates = {**self._templates, **self.stored.templates}
+        # The declarations of an extension are added to those of the model.
+        access = joined(view.declared("_access"), list(self._added_rights()))
         self._is_declared = access is not None or bool(self._rules)
         is_open = settings.default == "open" and view.bookkeeping is None
         every = frozenset({EVERYBODY}) if is_open else NO_ROLES
@@ -141,6 +142,24 @@ class Policy:
             for right in RIGHTS
             if any(rule.roles for rule in (*self._restrictions[right], *self._permissions[right]))
         )
+
+    def _added_rights(self) -> Iterator[object]:
+        """Yield the rights that settings and stored policies add to the declared ones.
+
+        A class that shares a collection has its base's rights unless it declares its own, so it has
+        what is added to these, too.
+        """
+        classes = self._app.bind(self.model).classes
+        if classes is None:
+            yield from self._added
+            return
+        models = [base.model for base in classes.bases()]
+        for position, model in enumerate(models):
+            yield from (self if model is self.model else self._policy_of(model))._added
+            others = {cls for base in models[position + 1 :] for cls in base.__mro__}
+            own = [vars(cls) for cls in model.__mro__ if cls not in others]
+            if any("_access" in part and part.get("_inherit") is None for part in own):
+                return
 
     @property
     def is_void(self) -> bool:
