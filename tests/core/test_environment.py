@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -33,6 +34,25 @@ async def test_system_needs_a_reason_keeps_who_acts_and_ends_with_act_as(memory_
         with earnorm.act_as("bob"):
             assert not current_env().system and current_env().reason == ""
     assert not current_env().system
+
+
+async def test_each_block_of_system_is_in_the_log_with_its_reason_and_who_acts(
+    memory_app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="earnorm"):
+        with earnorm.system(reason="import"):
+            await Person.count()
+        with earnorm.act_as("ann"), earnorm.system(reason="repair"):
+            pass
+    name = memory_app.name
+    assert [(record.levelno, record.message) for record in caplog.records] == [
+        (logging.INFO, f"App {name}: access rules are off, nobody acts: import"),
+        (logging.INFO, f"App {name}: access rules are off, ann acts: repair"),
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="earnorm"), earnorm.system(reason="quiet"):
+        pass
+    assert not caplog.records
 
 
 async def test_tasks_do_not_see_each_other(memory_app: App) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,10 +29,13 @@ from earnorm.kernel.environment import (
     leave,
     left_elsewhere,
     use_env,
+    who_acts,
 )
 
 if TYPE_CHECKING:
     from earnorm.kernel.operations import Operation
+
+log = logging.getLogger("earnorm")
 
 _GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _EVERYBODY_S: Final = ("tz", "lang")  # what of a context tells nothing of who acts
@@ -214,7 +218,8 @@ def system(*, reason: str) -> Iterator[Env]:
     A task that is begun inside the block and goes on after it loses these rights with it.
 
     Args:
-        reason: The reason; plugins can read it, and an audit trail records it.
+        reason: The reason. It is logged at the level INFO; plugins can read it, and an audit trail
+            records it.
 
     Raises:
         ConfigurationError: No App has been started, the reason is empty, or as for :func:`act_as`.
@@ -223,6 +228,9 @@ def system(*, reason: str) -> Iterator[Env]:
     if not reason.strip():
         raise ConfigurationError('earnorm.system(reason="...") needs a reason: it is recorded')
     env = current_env()
+    if log.isEnabledFor(logging.INFO):
+        who = who_acts(env.as_principal())
+        log.info("App %s: access rules are off, %s acts: %s", env.app.name, who, reason)
     generator = _find_generator()
     block = Block() if generator is None else Block(env, generator)
     with _block_of(env.as_system(reason).replace(_block=block)) as new:
