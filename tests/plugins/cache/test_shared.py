@@ -329,9 +329,9 @@ async def test_no_order_of_the_steps_leaves_an_old_document_in_redis(
     def stepped(who: str, each: Process) -> None:
         ask, shared = each.shared._ask, each.shared
 
-        async def in_steps(*arguments: Any) -> Any:
+        async def in_steps(*arguments: Any, **options: Any) -> Any:
             await steps(who)
-            return await ask(*arguments)
+            return await ask(*arguments, **options)
 
         async def before(op: Any) -> None:
             await steps(who)
