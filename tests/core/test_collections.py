@@ -11,9 +11,21 @@ from typing import Any
 
 import pytest
 
-from earnorm import App, BaseModel, CollectionOptions, ConfigurationError, DateTime, Float, String
+from earnorm import (
+    App,
+    BaseModel,
+    CollectionOptions,
+    ConfigurationError,
+    DateTime,
+    Float,
+    Many2one,
+    One2many,
+    String,
+    hookimpl,
+)
+from earnorm.plugin import Layer, in_transaction_if
 
-from .conftest import DRIVERS, Commands, drop
+from .conftest import DRIVERS, Commands, default_app, drop
 
 
 class Reading(BaseModel):
@@ -138,6 +150,42 @@ async def test_a_difference_is_told_and_nothing_is_changed(
     actions = await server_app.indexes.sync([Reading], replace=True)
     assert [(action.kind, action.is_done) for action in actions] == [("leave", False)]
     assert await options_of(server_app) == was
+
+
+class Place(BaseModel):
+    _name = "core.place"
+
+    station_ids = One2many("core.station", "place_id")
+
+
+class Station(BaseModel):
+    _name = "core.station"
+
+    place_id = Many2one(Place)
+
+
+class InTransactions:
+    """Runs each create in a transaction of its own, as an audit does."""
+
+    api = 1
+    name = "in_transactions"
+
+    @hookimpl
+    def wrap_operation(self, operation: str) -> list[tuple[int, Any]]:
+        needs = in_transaction_if(lambda op: True)
+        return [(Layer.TRANSACTION, needs)] if operation == "create" else []
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_a_transaction_that_begins_with_another_model_creates_it_as_declared(
+    driver: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Station, "_options", CollectionOptions(collation="fr"))
+    async with default_app(driver, database, plugins=[InTransactions]) as app:
+        await Place.create({})
+        await Station.create({})
+        found = await app._backend.collection("core_station").describe()
+        assert found is not None and found["options"]["collation"]["locale"] == "fr"
 
 
 async def test_sync_creates_the_collection_and_a_dry_run_does_not(server_app: App) -> None:

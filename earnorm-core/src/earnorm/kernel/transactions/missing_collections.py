@@ -32,9 +32,18 @@ async def make_missing(bound: BoundModel) -> None:
             existing = frozenset(await bound.app._backend.list_collections())
             for each in models:
                 if each._collection.name not in existing:
-                    await each._collection.create({})
+                    await _make(each)
         for each in models:
             each.has_collection = True
+
+
+async def _make(bound: BoundModel) -> None:
+    if bound.model._options is None:
+        await bound._collection.create({})
+        return
+    # Its declaration makes it as it has to be; what is made without can mostly not be changed.
+    with suppress(EarnORMError):  # its own first use raises it
+        await bound.prepare()
 
 
 def _linked(bound: BoundModel) -> Iterator[BoundModel]:
