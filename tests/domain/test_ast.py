@@ -11,7 +11,7 @@ from bson import Decimal128, ObjectId
 
 from earnorm.domain import FALSE, TRUE, And, Condition, Domain, Not, Or, condition
 from earnorm.domain.ast import MAX_DEPTH
-from earnorm.exceptions import DomainError
+from earnorm.exceptions import DomainError, LimitExceeded
 
 A, B, C = condition("a", "=", 1), condition("b", ">", 2), condition("c.d", "in", [1, 2])
 
@@ -160,7 +160,7 @@ def test_conditions_come_from_left_to_right() -> None:
 
 def test_depth_is_bounded_whichever_way_a_domain_grows() -> None:
     domain = A
-    with pytest.raises(DomainError, match=f"deeper than {MAX_DEPTH} levels"):
+    with pytest.raises(LimitExceeded, match=f"deeper than {MAX_DEPTH} levels"):
         for _ in range(MAX_DEPTH + 1):
             domain = ~(domain & B)
     value: object = 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from earnorm.domain import FALSE, TRUE, And, Domain, Not, Or, condition
-from earnorm.exceptions import DomainError
+from earnorm.exceptions import DomainError, LimitExceeded
 
 A, B, C, D = (condition(name, "=", 1) for name in "abcd")
 a, b, c, d = (tuple(x.to_list()[0]) for x in (A, B, C, D))  # type: ignore[arg-type]  # conditions
@@ -100,7 +100,7 @@ def test_a_long_chain_of_signs_is_flat(sign: str) -> None:
 
 
 def test_alternating_signs_are_bounded_in_depth() -> None:
-    with pytest.raises(DomainError, match="nested deeper"):
+    with pytest.raises(LimitExceeded, match="nested deeper"):
         Domain([part for _ in range(5_000) for part in ("&", a, "|", b)] + [c])
 
 
@@ -108,12 +108,12 @@ def test_nested_lists_are_bounded_in_depth() -> None:
     source: list[Any] = [a]
     for _ in range(10_000):
         source = [source]
-    with pytest.raises(DomainError, match="nested deeper"):
+    with pytest.raises(LimitExceeded, match="nested deeper"):
         Domain(source)
 
 
 def test_a_list_that_contains_itself_is_bounded_too() -> None:
     source: list[Any] = [a]
     source.append(source)
-    with pytest.raises(DomainError, match="nested deeper"):
+    with pytest.raises(LimitExceeded, match="nested deeper"):
         Domain(source)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import ClassVar, Final, NoReturn, TypeAlias
 
 from earnorm.domain.values import PLAIN, freeze, hashable, identity, shorten, thaw
-from earnorm.exceptions import DomainError
+from earnorm.exceptions import DomainError, LimitExceeded
 
 __all__ = ["FALSE", "TRUE", "And", "Condition", "Domain", "Or", "condition"]
 
@@ -438,7 +438,7 @@ def _checked_domain(child: object) -> Domain:
 
 def _checked_depth(depth: int) -> int:
     if depth > MAX_DEPTH:
-        raise DomainError(f"the domain is nested deeper than {MAX_DEPTH} levels; simplify it")
+        raise LimitExceeded(f"the domain is nested deeper than {MAX_DEPTH} levels; simplify it")
     return depth
 
 

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 from earnorm.domain.ast import FALSE, MAX_DEPTH, TRUE, And, Condition, Domain, DomainSource, Or
 from earnorm.domain.values import is_list, is_tuple, shorten
-from earnorm.exceptions import DomainError
+from earnorm.exceptions import DomainError, LimitExceeded
 
 __all__ = ["parse"]
 
@@ -85,7 +85,7 @@ def parse(source: DomainSource) -> Domain:
 
 def _domain(items: Sequence[object], level: int) -> Domain:
     if level > MAX_DEPTH:
-        raise DomainError(f"the domain is nested deeper than {MAX_DEPTH} levels; simplify it")
+        raise LimitExceeded(f"the domain is nested deeper than {MAX_DEPTH} levels; simplify it")
     stack: list[_Term] = []
     for item in reversed(items):
         if is_tuple(item) or is_list(item):
