@@ -35,6 +35,7 @@ from earnorm.fields import Int, Many2one, String
 from earnorm.testing import count_queries
 from earnorm_security import FieldRights, last
 from earnorm_security.field_rights import FieldPolicy, FieldView
+from tests.plugins.security.generated import examples
 
 HR = ["hr"]
 
@@ -290,7 +291,7 @@ def test_hidden_values_interfere_with_nothing(opened) -> None:
     runner = asyncio.Runner()
     loop_run = runner.run
 
-    @settings(deadline=None, phases=(Phase.explicit, Phase.generate))
+    @settings(deadline=None, max_examples=examples(100), phases=(Phase.explicit, Phase.generate))
     @given(WORLDS, st.lists(CALLS, min_size=1, max_size=6))
     def law(world: Any, calls: list[Any]) -> None:
         one, two = loop_run(both(pair, world, calls, CLERK))

@@ -31,6 +31,7 @@ from earnorm import (
 from earnorm.fields import Int, List, String
 from earnorm.plugin import DocumentBatch, Stage, Step
 from earnorm_security import Rule
+from tests.plugins.security.generated import examples
 
 ROLES = ("a", "b")
 
@@ -119,7 +120,7 @@ CHANGES = (
     )
     .filter(bool)
 )
-LAW = settings(deadline=None, max_examples=120)
+LAW = settings(deadline=None, max_examples=examples(120))
 
 
 class World:
@@ -206,6 +207,7 @@ def keys(documents: Any) -> list[Any]:
     return sorted(document["_id"] for document in documents)
 
 
+@pytest.mark.fuzz
 def test_search_and_count_give_what_domain_and_rules_leave(world):
     @LAW
     @given(DOCUMENTS, WIDE, RULES, PRINCIPALS)
@@ -272,6 +274,7 @@ def expect(rows, rules, principal, world, domain, after):
     return [row for row in new if row], len(hit)
 
 
+@pytest.mark.fuzz
 def test_a_write_reaches_exactly_the_readable_records_or_is_refused_as_a_whole(
     written_world, filled
 ):
@@ -298,6 +301,7 @@ def test_a_write_reaches_exactly_the_readable_records_or_is_refused_as_a_whole(
     assert {None, True, False} <= seen, "the cases were not all generated"
 
 
+@pytest.mark.fuzz
 def test_changes_for_each_record_obey_the_same_law(written_world, filled):
     world = written_world
 
@@ -327,6 +331,7 @@ def test_changes_for_each_record_obey_the_same_law(written_world, filled):
     law()
 
 
+@pytest.mark.fuzz
 def test_unlink_obeys_the_same_law(world):
     @LAW
     @given(DOCUMENTS, WIDE, RULES, PRINCIPALS)
@@ -344,6 +349,7 @@ def test_unlink_obeys_the_same_law(world):
     law()
 
 
+@pytest.mark.fuzz
 def test_create_stores_all_documents_or_none(written_world, filled):
     world = written_world
 
@@ -367,6 +373,7 @@ def test_create_stores_all_documents_or_none(written_world, filled):
     law()
 
 
+@pytest.mark.fuzz
 def test_what_is_hidden_changes_no_answer(written_world, filled):
     """Two databases that differ only in hidden records cannot be told apart."""
     world = written_world

@@ -36,6 +36,7 @@ from earnorm import (
     system,
 )
 from earnorm_security import Rule
+from tests.plugins.security.generated import examples
 
 EVE = Principal("eve")
 TARGETS = [ObjectId(f"65b0000000000000000000{n:02x}") for n in range(4)]
@@ -360,8 +361,9 @@ def lab(opened) -> Iterator[Lab]:
         runner.run(opening.__aexit__(None, None, None))
 
 
+@pytest.mark.fuzz
 def test_nothing_is_stored_against_a_rule_or_linked_unseen_and_nothing_rightful_refused(lab):
-    @settings(deadline=None, max_examples=80)
+    @settings(deadline=None, max_examples=examples(80))
     @given(
         st.builds(Rules, TARGET_RULES, st.just(ALL) | RULES, st.just(ALL) | RULES),
         st.tuples(TARGET_ROWS, ITEM_ROWS),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from earnorm.testing import count_queries
 from earnorm_cache import CachePlugin
+from tests.plugins.security.generated import examples
 from tests.plugins.security.guards import GUARDS
 from tests.plugins.security.reference import World
 from tests.plugins.security.reference_declarations import Call, Refused, Row, Who
@@ -27,7 +28,7 @@ from tests.plugins.security.test_reference_machine import Server, server
 __all__ = ["server"]
 
 DATABASES: Final = [f"refmachine_twin_{os.getpid()}_{side}" for side in "ab"]
-EXAMPLES: Final = min(int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "12")), 3000)
+EXAMPLES: Final = examples(12)
 STEPS: Final = 10
 
 

@@ -30,6 +30,7 @@ from earnorm import (
 )
 from earnorm.fields import Int, List, Many2one, String
 from earnorm_security import Access, Rule
+from tests.plugins.security.generated import examples
 
 EVE = Principal("eve", roles=["user"])
 
@@ -259,7 +260,7 @@ STAGES = SIMPLE | st.recursive(SIMPLE, joins, max_leaves=4)
 PIPELINES = st.lists(STAGES, min_size=1, max_size=4)
 LAW = settings(
     deadline=None,
-    max_examples=250,
+    max_examples=examples(250),
     suppress_health_check=list(HealthCheck),
     database=None,
 )
@@ -285,6 +286,7 @@ def law_of(worlds: Worlds, seen: set[str]) -> Any:
     return law
 
 
+@pytest.mark.fuzz
 def test_hidden_records_change_nothing_that_a_pipeline_answers(worlds):
     seen: set[str] = set()
     LAW(law_of(worlds, seen))()

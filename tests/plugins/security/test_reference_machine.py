@@ -42,6 +42,7 @@ from earnorm import (
 )
 from earnorm_security import FieldRights, Rule, context
 from tests.plugins.security import reference
+from tests.plugins.security.generated import examples
 from tests.plugins.security.reference import BATCHES, World
 from tests.plugins.security.reference_declarations import Call, Refused, Who
 from tests.plugins.security.reference_worlds import (
@@ -55,7 +56,7 @@ from tests.plugins.security.reference_worlds import (
 )
 
 DATABASE: Final = f"refmachine_{os.getpid()}"
-EXAMPLES: Final = min(int(os.environ.get("EARNORM_FUZZ_EXAMPLES", "15")), 3000)
+EXAMPLES: Final = examples(15)
 STEPS: Final = 15
 
 

@@ -29,6 +29,7 @@ from earnorm import (
 from earnorm_security import Access, Role, Rule, SecurityPlugin, SecuritySettings, context, user
 from earnorm_security.declarations import RECORD_RIGHTS, RIGHTS
 from earnorm_security.stored import RoleAssignment, StoredPolicy, StoredRole
+from tests.plugins.security.generated import examples
 
 from .conftest import URI_VARIABLE
 
@@ -272,9 +273,10 @@ def world() -> Iterator[World]:
         yield made
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("model", [Thing, Given])
 def test_stored_policies_answer_as_the_same_ones_in_python(world: World, model: Any) -> None:
-    @settings(max_examples=25)
+    @settings(deadline=None, max_examples=examples(25))
     @given(declarations, st.lists(st.tuples(principals, contexts), min_size=2, max_size=3))
     def agree(declared: Any, actors: Any) -> None:
         world.run(check(declared, actors))

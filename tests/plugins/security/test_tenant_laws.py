@@ -35,6 +35,7 @@ from earnorm import (
     models,
     system,
 )
+from tests.plugins.security.generated import examples
 
 from .conftest import Opener
 
@@ -297,11 +298,12 @@ def both(own: dict[str, Any], hidden: dict[str, Any]) -> dict[str, Any]:
     return {name: [*own[name], *hidden[name]] for name in own}
 
 
+@pytest.mark.fuzz
 def test_what_other_tenants_have_cannot_be_told(world: World) -> None:
     kinds: set[tuple[str, bool]] = set()
     differing = 0
 
-    @settings(deadline=None, max_examples=50)
+    @settings(deadline=None, max_examples=examples(50))
     @given(OWN_DATA, HIDDEN_DATA, HIDDEN_DATA, st.lists(CALLS, min_size=2, max_size=12))
     def law(own: Any, one: Any, other: Any, calls: list[Any]) -> None:
         async def check() -> None:
@@ -387,10 +389,11 @@ def acting(who: Any) -> Iterator[None]:
         yield
 
 
+@pytest.mark.fuzz
 def test_no_call_leaves_a_link_from_one_tenant_to_another(world: World) -> None:
     seen: set[tuple[str, bool]] = set()
 
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=examples(60))
     @given(ACTIONS)
     def law(actions: list[Any]) -> None:
         async def check() -> None:
