@@ -23,6 +23,7 @@ from bson import ObjectId
 from earnorm import (
     AccessDenied,
     App,
+    AppStopping,
     Boolean,
     DateTime,
     Domain,
@@ -206,6 +207,8 @@ class Denials:
             left = self._since + self.window - time.monotonic()
             try:
                 await self._store(only_new=left > 0)
+            except AppStopping:
+                return  # close() stores them
             except Exception as error:  # also what a layer of another plugin raises
                 # The minute goes on, so that no more rows than these wait in memory.
                 if not is_logged:

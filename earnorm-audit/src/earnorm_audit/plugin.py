@@ -52,8 +52,8 @@ class AuditSettings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     models: list[str] | None = None
-    """Names of the models to record; None means all. ``_audit = False`` excludes a model in any
-    case."""
+    """Names of the models to record, with the classes below them; None means all. ``_audit = False``
+    excludes a model in any case."""
     denials: bool = True
     """Refused attempts are recorded."""
     denials_per_minute: pydantic.PositiveInt = 60
@@ -160,8 +160,7 @@ class AuditPlugin:
     def access_denied(self, op: Operation, error: AccessDenied, why: Verdict | None) -> None:
         """Note a refused attempt, in a transaction too, which may be rolled back."""
         view = ModelView(op.model)
-        named = self._settings.models is None or view.name in self._settings.models
-        if self._settings.denials and named and view.attribute("_audit", True):
+        if self._settings.denials and self._is_named(view) and view.attribute("_audit", True):
             op.app.services.of_type(AuditLog).denials.note(op, error, why)
 
     @hookimpl
@@ -172,9 +171,13 @@ class AuditPlugin:
     # -- what is recorded -----------------------------------------------------------------------
 
     def _takes_part(self, model: ModelView) -> bool:
-        named = self._settings.models is None or model.name in self._settings.models
         # What a plugin keeps for itself follows from what is recorded anyway.
-        return named and bool(model.attribute("_audit", model.bookkeeping is None))
+        return self._is_named(model) and bool(model.attribute("_audit", model.bookkeeping is None))
+
+    def _is_named(self, model: ModelView) -> bool:
+        """Return whether the settings name the model, or a base whose records include its own."""
+        named = self._settings.models
+        return named is None or not set(named).isdisjoint(model.names)
 
     def _recorded(self, model: ModelView) -> Recorded:
         hidden: Iterable[str] = model.attribute("_audit_hidden", ())
@@ -183,7 +186,7 @@ class AuditPlugin:
                 f"{model.name}: _audit_hidden is a tuple of field names: ({hidden!r},)"
             )
         names = frozenset(hidden)
-        excluded = self._excluded(model.name)
+        excluded = self._excluded(model.names)
         known = model.fields
         for name in (*names, *excluded["here"]):
             if name not in known:
@@ -194,7 +197,7 @@ class AuditPlugin:
         fields = {n: f.db_name for n, f in known.items() if f.stored and n not in out}
         return Recorded(fields, names | model.secrets)
 
-    def _excluded(self, model: str) -> Mapping[str, Sequence[str]]:
+    def _excluded(self, models: Sequence[str]) -> Mapping[str, Sequence[str]]:
         here: list[str] = []
         everywhere: list[str] = []
         for name in self._settings.exclude_fields:
@@ -202,7 +205,7 @@ class AuditPlugin:
             owner, _, field = name.rpartition(".")
             if not owner:
                 everywhere.append(field)
-            elif owner == model:
+            elif owner in models:
                 here.append(field)
         return {"here": here, "everywhere": everywhere}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from earnorm import App, Boolean, DateTime, Json, NotFound, RecordSet, Selection, String, models
-from earnorm.plugin import find_env, name_of, use_env
+from earnorm.plugin import ModelView, find_env, name_of, use_env
 from earnorm_audit.changes import id_text
 from earnorm_audit.denials import Denials
 
@@ -62,19 +62,28 @@ class AuditLog:
         one = record.ensure_one()
         if one.pk is None:
             raise NotFound(f"this {name_of(one)} is not stored yet, so it has no history")
-        of_record: list[object] = [
-            ("model", "=", name_of(one)),
-            ("record_id", "=", id_text(one.pk)),
-        ]
         env = find_env()
         env = env if env is not None and env.app is self._app else self._app.env
         with use_env(env):
-            is_seen = await type(one).search([("id", "=", one.pk)]).count() > 0
+            seen = await type(one).search([("id", "=", one.pk)]).only("id").with_archived()
+        is_seen = bool(seen)
+        # Its entries are those of its own class, which who knows its id alone does not know.
+        cls = type(seen[0]) if is_seen else type(one)
+        of_record: list[object] = [
+            ("model", "in", [name_of(cls)] if is_seen else self._names_of(one)),
+            ("record_id", "=", id_text(one.pk)),
+        ]
         with use_env(env.as_system(_HISTORY) if is_seen else env):
             entries = await AuditEntry.search(of_record, order="at, id")
-        withholding = self._app.bind(type(one)).withholding
+        withholding = self._app.bind(cls).withholding
         withheld = frozenset() if withholding is None else withholding.altered(env)
         return _without(entries, withheld) if is_seen and withheld else entries
+
+    def _names_of(self, record: models.BaseModel) -> list[str]:
+        """Return the names of its class and of those below it."""
+        name = name_of(record)
+        views = map(ModelView, self._app.usable_models())
+        return [view.name for view in views if name in view.names]
 
     def __repr__(self) -> str:
         return f"<AuditLog of {self._app.name}>"

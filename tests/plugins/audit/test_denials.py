@@ -144,6 +144,17 @@ async def test_a_flood_is_a_bounded_number_of_rows(caplog):
     assert len([r for r in caplog.records if "refused to" in r.getMessage()]) == 4
 
 
+async def test_what_is_noted_at_a_stop_is_no_error(caplog):
+    app = earnorm.App(server_uri(), database="audit_denials_stop", plugins=BOTH)
+    async with app:
+        with act_as(EVE):
+            await refused(Pay.create({}))
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+    async with app:
+        assert await rows(app)
+        await app.dangerous_raw("the end").client.drop_database("audit_denials_stop")
+
+
 async def test_what_is_noted_at_a_stop_is_stored():
     async with opened(server_uri(), plugins=BOTH) as app:
         again = earnorm.App(
