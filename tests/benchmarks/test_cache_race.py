@@ -17,7 +17,7 @@ def test_a_careless_cache_fails_the_race() -> None:
 @pytest.mark.parametrize("mode", ["redis", "both", "outage"])
 def test_nobody_reads_an_old_value_where_that_is_promised(mode: str) -> None:
     result = race(mode, READS)
-    assert result.reads > READS * 0.9 and result.writes > 10 and result.redis > 100
+    assert result.reads > READS * 0.9 and result.writes > 0 and result.redis > 0
     assert (result.own, result.at_rest) == (0, 0)
     if mode == "redis":
         assert result.other == 0
