@@ -408,6 +408,54 @@ async def test_what_no_record_points_at_is_found_and_removed(app: App) -> None:
     assert await raw(app) == (1, 1) and await record.report.read() == b"used"
 
 
+class Paper(BaseModel):
+    _name = "core.file_paper"
+    _discriminator = "kind"
+
+    scan = File()
+    logo = File(bucket="core_logos")
+
+
+class Letter(Paper):
+    _name = "core.file_letter"
+
+    seal = File()
+
+
+class Deed(Paper):
+    _name = "core.file_deed"
+
+    seal = File()
+
+
+class Brand(BaseModel):
+    _name = "core.file_brand"
+
+    sign = File(bucket="core_logos")
+
+
+@pytest.mark.parametrize("asked", [Deed, Letter, Paper, Brand])
+async def test_what_another_model_points_at_is_no_orphan(app: App, asked: type[BaseModel]) -> None:
+    used: list[Any] = []
+    for model in (Paper, Letter, Deed, Brand):
+        record = await model.create({})
+        for name in {"scan", "logo", "seal", "sign"} & set(model._schema.fields):
+            await getattr(record, name).write(name.encode())
+            used.append((record, name))
+    # A class of the family that this App does not have.
+    paper = app.dangerous_raw("the test writes what another program would")["core_file_paper"]
+    deed = next(record for record, _ in used if isinstance(record, Deed))
+    await paper.update_one({"_id": deed.pk}, {"$set": {"kind": "unknown"}})
+    for bucket in ("core_file_paper.scan", "core_file_paper.seal", "core_logos"):
+        store = app._backend.files(bucket)
+        await store.save(ObjectId(), parts(b"left over"), filename=None, metadata={})
+    deleted = await remove_orphans(asked, older_than=datetime.timedelta(seconds=-60))
+    assert deleted == {Paper: 2, Brand: 1}.get(asked, 3)
+    await paper.update_one({"_id": deed.pk}, {"$set": {"kind": deed._name}})
+    for record, name in used:
+        assert await getattr(record, name).read() == name.encode()
+
+
 async def test_a_copy_has_no_file_of_its_own_yet(app: App) -> None:
     record = await owner()
     await record.report.write(b"x")

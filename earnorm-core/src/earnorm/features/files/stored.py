@@ -11,14 +11,14 @@ import asyncio
 import datetime
 import fnmatch
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from bson import ObjectId
 
 from earnorm.concerns import Concerns
 from earnorm.domain import Domain, condition
-from earnorm.exceptions import ConcurrencyError, NotFound, ValidationError
+from earnorm.exceptions import ConcurrencyError, EarnORMError, NotFound, ValidationError
 from earnorm.fields.files import File
 from earnorm.fields.json_forms import json_form
 from earnorm.kernel.environment import Env, current_env
@@ -385,7 +385,11 @@ async def _file_object_pieces(source: Readable) -> AsyncIterator[bytes]:
 
 def store_of(app: App, model: type[BaseModel], field: File) -> FileStore:
     """Return the bucket of a field."""
-    return app._backend.files(field.bucket or f"{model._collection}.{field.db_name}")
+    return app._backend.files(_bucket_of(model, field))
+
+
+def _bucket_of(model: type[BaseModel], field: File) -> str:
+    return field.bucket or f"{model._collection}.{field.db_name}"
 
 
 async def discard(
@@ -420,20 +424,49 @@ async def _delete_unused(
 ) -> int:
     if not ids:
         return 0
+    unused = set(ids) - await _used(app, model, field, ids)
+    await store_of(app, model, field).delete([id for id in ids if id in unused])
+    return len(unused)
+
+
+async def _used(
+    app: App, model: type[BaseModel], field: File, ids: Collection[ObjectId]
+) -> set[ObjectId]:
+    """Return those files at which records of a model point in a field."""
     env = app.env.as_system(_REASON)
     domain = Domain([(f"{field.name}.id", "in", list(ids))])
     options = Options(fields=frozenset({"_id", field.name}), concerns=_PRIMARY)
     search = Operation("search", model, env, domain, None, options, _NOTES)
-    used = {document[field.db_name]["_id"] for document in await app.execute(search)}
-    unused = [id for id in ids if id not in used]
-    await store_of(app, model, field).delete(unused)
-    return len(unused)
+    return {document[field.db_name]["_id"] for document in await app.execute(search)}
+
+
+def _keepers(app: App, bucket: str) -> Iterable[tuple[type[BaseModel], File]]:
+    """Return all models and fields of the App that keep their content in a bucket.
+
+    Classes that share a collection share its buckets, too; their root finds the records of all.
+    """
+    found: dict[tuple[str, str], tuple[type[BaseModel], File]] = {}
+    for defined in app.known_models():
+        try:
+            model = app.extended(defined)
+        except EarnORMError:
+            if any(_bucket_of(defined, each) == bucket for each in _files(defined)):
+                raise  # what its records point at is not known
+            continue
+        for field in _files(model):
+            if _bucket_of(model, field) == bucket:
+                found[model._collection, field.db_name] = (model._root or model, field)
+    return found.values()
+
+
+def _files(model: type[BaseModel]) -> tuple[File, ...]:
+    return file_fields(model._schema.fields)
 
 
 async def remove_orphans(
     model: type[BaseModel], *, older_than: datetime.timedelta = datetime.timedelta(hours=1)
 ) -> int:
-    """Delete the content of a model's File fields that no record points at.
+    """Delete the content of a model's File fields that no record points at, whatever its model is.
 
     Such content is left over when a process dies between storing a file and writing its record, and
     when documents are deleted without this library.
@@ -455,8 +488,15 @@ async def remove_orphans(
     moment = clock() - older_than
     deleted = 0
     for field in file_fields(bound.schema.fields):
-        async for ids in store_of(app, bound.model, field).ids_before(moment):
-            deleted += await _delete_unused(app, bound.model, field, ids)
+        store = store_of(app, bound.model, field)
+        keepers = _keepers(app, _bucket_of(bound.model, field))
+        async for ids in store.ids_before(moment):
+            unused = dict.fromkeys(ids)
+            for keeper, each in keepers:
+                for used in await _used(app, keeper, each, unused):
+                    unused.pop(used, None)
+            await store.delete(list(unused))
+            deleted += len(unused)
     return deleted
 
 
