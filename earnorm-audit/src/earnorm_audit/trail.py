@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from earnorm import App, Boolean, DateTime, Json, NotFound, RecordSet, Selection, String, models
+from earnorm import (
+    AccessDenied,
+    App,
+    Boolean,
+    DateTime,
+    Json,
+    NotFound,
+    RecordSet,
+    Selection,
+    String,
+    models,
+)
 from earnorm.plugin import ModelView, find_env, name_of, use_env
 from earnorm_audit.changes import id_text
 from earnorm_audit.denials import Denials
@@ -65,10 +76,14 @@ class AuditLog:
         env = find_env()
         env = env if env is not None and env.app is self._app else self._app.env
         with use_env(env):
-            seen = await type(one).search([("id", "=", one.pk)]).only("id").with_archived()
+            query = type(one).search([("id", "=", one.pk)]).only("id").with_archived()
+            try:
+                seen = await query
+            except AccessDenied:  # hidden by rights, as others are by rules
+                seen = None
         is_seen = bool(seen)
         # Its entries are those of its own class, which who knows its id alone does not know.
-        cls = type(seen[0]) if is_seen else type(one)
+        cls = type(seen[0]) if seen else type(one)
         of_record: list[object] = [
             ("model", "in", [name_of(cls)] if is_seen else self._names_of(one)),
             ("record_id", "=", id_text(one.pk)),

@@ -430,7 +430,10 @@ class Policy:
             domain: The records that the right reaches; it is not for the message.
         """
         permissions = self._permissions[right]
-        names = [rule.name for rule in (*self._restrictions[right], *permissions)]
+        bases, subclasses = self.family()
+        policies = [*bases, *(policy for _, policy in subclasses)]
+        of_all = [r for p in policies for r in (*p._restrictions[right], *p._permissions[right])]
+        names = dict.fromkeys(rule.name for rule in of_all)
         roles = sorted({role for rule in permissions for role in rule.roles})
         if any(not rule.roles for rule in permissions):
             roles = []

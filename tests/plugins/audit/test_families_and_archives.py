@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from earnorm import AccessDenied, act_as, mixins, models, system
+from earnorm import AccessDenied, Principal, act_as, mixins, models, system
 from earnorm.fields import String
 from earnorm_audit import AuditEntry, AuditLog
 from earnorm_security import Access, FieldRights
@@ -26,6 +26,11 @@ class Debit(Card):
 
 class Gift(Debit):
     _name = "auditfamily.gift"
+
+
+class Will(Card):
+    _name = "auditfamily.will"
+    _access = [Access("notary", read=True)]
 
 
 class Shelf(mixins.SoftDelete, models.BaseModel):
@@ -82,3 +87,15 @@ async def test_who_may_read_an_archived_record_may_read_its_history(either):
         with act_as("eve"):
             await shelf.archive()
             assert len(await app.services.of_type(AuditLog).history(shelf)) == 2
+
+
+async def test_who_reads_the_trail_reads_the_history_of_what_rights_hide(either):
+    settings = {"access": {"audit.entry": [Access("auditor", read=True)]}}
+    async with either(plugins=["audit", "security"], security=settings) as app:
+        with system(reason="test"):
+            will = await Will.create({"pin": "1"})
+        for cls in (Card, Will):
+            with act_as(Principal("otto", ["auditor"])):
+                assert len(await app.services.of_type(AuditLog).history(cls.browse([will.id]))) == 1
+            with act_as("eve"), pytest.raises(AccessDenied):
+                await app.services.of_type(AuditLog).history(cls.browse([will.id]))

@@ -127,8 +127,9 @@ async def test_what_leaves_a_rule_of_its_class_is_refused_through_the_root(opene
         await fill()
         with act_as(STAFF):
             mine = await Letter.find_one([("title", "=", "mine")])
-            with pytest.raises(AccessDenied):
-                await mine.ensure_one().write({"owner": "bob"})
+            for asked in (mine, Paper.browse([mine.ensure_one().id])):
+                with pytest.raises(AccessDenied, match=r"record rules \((mine, )?shown(, mine)?\)"):
+                    await asked.ensure_one().write({"owner": "bob"})
             with pytest.raises(AccessDenied):
                 await Paper.search([("title", "=", "mine")]).update({"hidden": True})
             with pytest.raises(AccessDenied):
