@@ -191,7 +191,7 @@ ELSEWHERE = {
     "File": {"content_types", "max_size", "bucket"},  # a content comes by write() only
     "Many2many": {"inverse", "through", "near", "far", "order", "exists"},
     "One2many": {"inverse", "order"},
-    "Sequence": {"format", "gap_free", "sequence"},
+    "Sequence": {"format", "gap_free", "scope", "sequence"},
 }
 OF_ALL = {"required", "default", "validators", "on_delete", "comodel", "comodels"}
 """The options in test_option_law.py, and the other model of a link."""

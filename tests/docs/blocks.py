@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 PLUGIN_PAGES = frozenset(f"docs/{name}.md" for name in ("security", "audit", "cache", "pool"))
 PLUGIN_PACKAGES = re.compile(r"earnorm_(security|audit|cache|pool)|plugins=\[\"|earnorm\.pool")
 SERVER = "mongodb://localhost:27017"
-SECONDS = 60
+SECONDS = 180
 AT_ONCE = 2
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

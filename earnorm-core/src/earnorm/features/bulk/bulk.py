@@ -242,7 +242,7 @@ class Bulk(Generic[M]):
         if error is None:
             await self._send()
         elif isinstance(error, AccessDenied):
-            op = Operation("write", self._bound.model, current_env())
+            op = Operation("write", self._bound.model, current_env(), notes=_NOTES)
             await announce_refusal(op, error)  # no step of a bulk can wait, so nobody is told yet
 
     async def _send(self) -> None:
