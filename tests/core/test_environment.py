@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+import threading
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 
 import earnorm
 from earnorm import App, ConfigurationError, Principal, current_app, current_env
+from earnorm.kernel import environment
+from earnorm.kernel.environment import Env, find_env
 
 from .conftest import drop
 from .shop import Person
@@ -145,3 +150,44 @@ async def test_an_app_can_be_started_again_after_it_was_stopped(database: str) -
 async def test_close_is_harmless_twice() -> None:
     await earnorm.close()
     await earnorm.close()
+
+
+def test_apps_that_start_and_stop_in_other_threads_do_not_disturb_who_asks_for_the_current_one() -> (
+    None
+):
+    envs = [Env(cast("Any", None)) for _ in range(40)]
+    over = threading.Event()
+    problems: list[BaseException] = []
+
+    def start_and_stop() -> None:
+        loop = asyncio.new_event_loop()
+        try:
+            while not over.is_set():
+                for env in envs:
+                    environment.started(env, loop)
+                for env in envs:
+                    environment.stopped(env)
+        except BaseException as error:
+            problems.append(error)
+        finally:
+            loop.close()
+
+    async def ask() -> None:
+        for _ in range(3_000):
+            find_env()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=start_and_stop) for _ in range(2)]
+    try:
+        for thread in threads:
+            thread.start()
+        asyncio.run(ask())
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+        for env in envs:
+            environment.stopped(env)
+    assert problems == []

@@ -258,7 +258,8 @@ def _of_this_loop() -> Env | None:
         here = asyncio.get_running_loop()
     except RuntimeError:
         return None
-    found = [env for env, loop in _started.items() if loop is here]
+    # Apps start and stop in other threads meanwhile, so copies are walked here and below.
+    found = [env for env, loop in tuple(_started.items()) if loop is here]
     return found[0] if len(found) == 1 else None
 
 
@@ -268,7 +269,7 @@ def _no_env() -> ConfigurationError:
             "no App is started: await earnorm.init(mongo_uri=..., database=...) first, "
             "or work inside 'async with earnorm.App(...)'"
         )
-    names = " and ".join(sorted(repr(env.app.name) for env in _started))
+    names = " and ".join(sorted(repr(env.app.name) for env in tuple(_started)))
     return ConfigurationError(
         f"this task is inside of no App, and more than one is started: {names}; work inside "
         f"'with app.activate():' of one, or start the one that is meant here with earnorm.init()"
@@ -277,8 +278,9 @@ def _no_env() -> ConfigurationError:
 
 def started(env: Env, loop: asyncio.AbstractEventLoop) -> None:
     """Note an App that has been started."""
-    for each in [each for each, where in _started.items() if where.is_closed()]:
-        del _started[each]  # nobody can stop it any more
+    for each, where in tuple(_started.items()):
+        if where.is_closed():
+            _started.pop(each, None)  # nobody can stop it any more
     _started[env] = loop
     _choose()
 
@@ -297,7 +299,8 @@ def forget_started() -> None:
 
 def _choose() -> None:
     global _sole
-    _sole = next(iter(_started)) if len(_started) == 1 else None
+    envs = tuple(_started)
+    _sole = envs[0] if len(envs) == 1 else None
 
 
 def _find_context() -> Mapping[str, object] | None:
