@@ -9,6 +9,7 @@ from earnorm import AccessDenied, Principal, act_as, models, system
 from earnorm.fields import String
 from earnorm_security import Access, Security
 from earnorm_security.stored import StoredPolicy
+from tests.plugins.security.vault import KEYS
 
 CLERK, EVE = Principal("ann", ["clerk"]), Principal("eve", ["guest"])
 
@@ -95,6 +96,7 @@ async def test_so_are_stored_rights(opened, default):
 
 
 async def test_a_report_without_what_is_stored_knows_families_too(opened):
-    async with opened(stored_policies=True) as app:
+    # It is about all models that the process knows, those of the vault among them, which need keys.
+    async with opened(stored_policies=True, keys=KEYS) as app:
         reports = {one.model: one for one in app.services.of_type(Security).declared_report()}
         assert reports["addedrights.file"].is_open and not reports["addedrights.will"].is_open
