@@ -1,6 +1,6 @@
 """The documents kept by id, and the loads and writes in progress, which decide what may be kept.
 
-Nothing here awaits, so on one event loop every method is atomic. Three rules make a stale read
+Nothing here awaits but ``clear_everywhere``, so on one event loop every other method is atomic. Three rules make a stale read
 after an acknowledged write impossible:
 
 - a write removes its records and *closes* their ids until it has ended, also if it fails;
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from earnorm.exceptions import ConfigurationError
-from earnorm.plugin import ID_TYPES, StoredId, from_bson, to_bson
+from earnorm.plugin import StoredId, from_bson
 from earnorm_cache.figures import SharedFigures
 
 # A document holds any BSON value, so there is no narrower type.
@@ -86,20 +86,11 @@ class Lease:
                 # A later load of the same id takes over; its value is at least as new.
                 shelf.leases[key] = self
 
-    def keep(self, model: str, documents: Iterable[Document]) -> None:
-        """Keep a copy of the documents whose lease was not revoked."""
-        for document in documents:
-            pk = document["_id"]
-            if type(pk) in ID_TYPES and self._has((model, pk)):
-                self._cache._put(self._shelf, (model, pk), to_bson(document))
-
-    def keep_bson(self, model: str, pk: StoredId, data: bytes) -> None:
+    def keep(self, model: str, pk: StoredId, data: bytes) -> None:
         """Keep the BSON of a document, if its lease was not revoked."""
-        if self._has((model, pk)):
-            self._cache._put(self._shelf, (model, pk), data)
-
-    def _has(self, key: Key) -> bool:
-        return self._shelf.leases.get(key) is self
+        key = (model, pk)
+        if self._shelf.leases.get(key) is self:
+            self._cache._put(self._shelf, key, data)
 
     def end(self) -> None:
         """Release the leases."""

@@ -25,11 +25,11 @@ from earnorm.plugin import (
     StoredId,
     hookimpl,
     pause,
-    slices,
 )
 from earnorm_cache.by_id import cacheable_ids, is_decided_in_memory, written_ids
 from earnorm_cache.cache import Cache, Document, Shelf
 from earnorm_cache.command import cache_command
+from earnorm_cache.encoding import PAUSE_EVERY, encoded
 from earnorm_cache.listening import Listener
 from earnorm_cache.settings import CacheSettings
 from earnorm_cache.shared import Place, Shared
@@ -45,9 +45,6 @@ log = logging.getLogger("earnorm.cache")
 UNKNOWN_SECONDS: Final = 120.0
 """The time for which the ids of a transaction of unknown outcome stay closed: its commit may arrive at
 the server late, and the server itself ends a transaction after 60 s (by default)."""
-
-PAUSE_EVERY: Final = 50
-"""The number of records that are copied between two pauses, at 5 µs each."""
 
 Closed = tuple[str, Shelf, tuple[StoredId, ...] | None]
 """A collection with the ids in it that a write closed; None means the whole collection."""
@@ -260,15 +257,12 @@ class CachePlugin:
                     if place is None:
                         names = self._read_as(op.app, model)
                         place = Place.of(collection, names, self._settings.ttl)
-                    loaded = await shared.fetch(place, loose, load, partial(lease.keep_bson, name))
+                    loaded = await shared.fetch(place, loose, load, partial(lease.keep, name))
                     if len(loose) < len(missing):
                         loaded += await load([pk for pk in missing if pk not in loose])
                     return loaded
                 loaded = await load(missing)
-                for part in slices(loaded, PAUSE_EVERY):
-                    lease.keep(name, part)
-                    if len(part) == PAUSE_EVERY:
-                        await pause()
+                await encoded(loaded, partial(lease.keep, name))
                 return loaded
             finally:
                 lease.end()
@@ -326,15 +320,13 @@ class CachePlugin:
             if running is not None and not running.outcome.is_over:
                 self._reopen_at_end(running, (collection, shelf, ids))
                 return await call_next(op)
-            if self._shared is None or op.name == "create":  # nobody has kept a new record
-                try:
-                    return await call_next(op)
-                finally:
-                    cache.reopen(shelf, ids)
             try:
                 return await call_next(op)
             finally:
-                await self._end((collection, shelf, ids))
+                if op.name == "create":  # nobody has kept a new record
+                    cache.reopen(shelf, ids)
+                else:
+                    await self._end((collection, shelf, ids))
 
         return write
 
@@ -349,8 +341,8 @@ class CachePlugin:
 
     async def _end_all(self, closed: Iterable[Closed]) -> None:
         if self._shared is None:
-            for _, shelf, ids in closed:
-                self.cache.reopen(shelf, ids)
+            for each in closed:
+                await self._end(each)
         else:
             await asyncio.gather(*map(self._end, closed))
 

@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.exceptions import ServerUnavailable
-from earnorm.plugin import ID_TYPES, StoredId, from_bson, pause, slices, to_bson
+from earnorm.plugin import StoredId, from_bson, pause, slices, to_bson
+from earnorm_cache.encoding import PAUSE_EVERY, Kept, encoded
 from earnorm_cache.figures import SharedFigures
 
 if TYPE_CHECKING:
@@ -58,9 +59,6 @@ AT_A_TIME: Final = 100
 
 CONNECTIONS: Final = 32
 """The most connections of this App; more tasks at once wait for one."""
-
-PAUSE_EVERY: Final = 50
-"""The number of documents that are encoded between two pauses, at 3 µs each."""
 
 _WAITS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12)
 """The seconds between two looks for what another process loads; after them the database is asked."""
@@ -118,9 +116,6 @@ return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'by', ARGV[3], '
 """
 
 Load = Callable[[Sequence[StoredId]], Awaitable[list["Document"]]]
-Kept = Callable[[StoredId, bytes], None]
-"""Is given an id and the BSON of its document."""
-
 Ids = tuple[StoredId, ...] | None
 """Some records of a collection; None for all of them."""
 
@@ -303,7 +298,7 @@ class Shared:
             else:
                 await asyncio.sleep(seconds)
         late = await load(wanted)  # Redis is away, or whoever loads them takes too long
-        await _encoded(late, kept)
+        await encoded(late, kept)
         return documents + late
 
     async def _take(self, place: Place, ids: Sequence[StoredId]) -> Sequence[bytes | Lease] | None:
@@ -370,7 +365,7 @@ class Shared:
         try:
             documents = await load([lease.pk for lease in leases])
             self.figures.loads += len(leases)
-            filled = await _encoded(documents, kept)
+            filled = await encoded(documents, kept)
             return documents
         finally:
             # A load that failed or was cancelled gives its leases back, so that others need not wait.
@@ -548,20 +543,6 @@ class Shared:
         self._owed.clear()
         await self._client.aclose()
         await self.listening.aclose()
-
-
-async def _encoded(documents: Sequence[Document], kept: Kept) -> dict[StoredId, bytes]:
-    """Return the BSON of documents by id, and hand it on."""
-    encoded: dict[StoredId, bytes] = {}
-    for part in slices(list(documents), PAUSE_EVERY):
-        for document in part:
-            pk = document["_id"]
-            if type(pk) in ID_TYPES:
-                encoded[pk] = to_bson(document)
-                kept(pk, encoded[pk])
-        if len(part) == PAUSE_EVERY:
-            await pause()
-    return encoded
 
 
 def sent_ids(payload: bytes) -> Collection[StoredId] | None:

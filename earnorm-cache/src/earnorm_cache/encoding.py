@@ -1,0 +1,31 @@
+"""Makes the BSON of loaded documents, which is what every level keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from earnorm.plugin import ID_TYPES, StoredId, pause, slices, to_bson
+
+if TYPE_CHECKING:
+    from earnorm_cache.cache import Document
+
+PAUSE_EVERY: Final = 50
+"""The number of documents that are copied between two pauses, at 5 µs each."""
+
+Kept: TypeAlias = Callable[[StoredId, bytes], None]
+"""Is given an id and the BSON of its document."""
+
+
+async def encoded(documents: Sequence[Document], kept: Kept) -> dict[StoredId, bytes]:
+    """Return the BSON of documents by id, and hand it on; those with ids of other types are left out."""
+    by_id: dict[StoredId, bytes] = {}
+    for part in slices(documents, PAUSE_EVERY):
+        for document in part:
+            pk = document["_id"]
+            if type(pk) in ID_TYPES:
+                by_id[pk] = to_bson(document)
+                kept(pk, by_id[pk])
+        if len(part) == PAUSE_EVERY:
+            await pause()
+    return by_id
