@@ -83,6 +83,11 @@ class StoredReport:
     active: bool
     problem: str
 
+    @classmethod
+    def of(cls, row: Row, problem: str) -> StoredReport:
+        """Return what there is to tell of a policy as it was read."""
+        return cls(row.name, row.kind, row.version, row.active, problem)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
@@ -168,16 +173,13 @@ def _fields(policy: FieldPolicy) -> Iterator[FieldReport]:
 
 
 def _stored(part: StoredPart) -> list[StoredReport]:
-    return [
-        StoredReport(row.name, row.kind, row.version, row.active, part.problems.get(row.name, ""))
-        for row in part.rows
-    ]
+    return [StoredReport.of(row, part.problems.get(row.name, "")) for row in part.rows]
 
 
 def of_unknown(name: str, rows: Sequence[Row]) -> ModelReport:
     """Return the stored policies of a model that the App does not have."""
     problem = "this App has no such model"
-    stored = [StoredReport(row.name, row.kind, row.version, row.active, problem) for row in rows]
+    stored = [StoredReport.of(row, problem) for row in rows]
     return ModelReport(name, False, None, {}, [], stored=stored)
 
 
@@ -191,13 +193,18 @@ def open_models(reports: Iterable[ModelReport]) -> Iterable[Finding]:
     """Yield the finding that names the open models, if there are any."""
     names = [report.model for report in reports if report.is_open]
     if names:
-        more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
         count = "1 model is" if len(names) == 1 else f"{len(names)} models are"
         yield Finding(
             "warning",
-            f"{count} open, with neither rights nor rules: {', '.join(names[:NAMED])}{more}",
+            f"{count} open, with neither rights nor rules: {listed(names)}",
             'give them _access or _rules, or say security={"default": "closed"}',
         )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the names of models for a finding; of very many, the first ones and how many follow."""
+    more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def models_of(app: App) -> list[ModelView]:

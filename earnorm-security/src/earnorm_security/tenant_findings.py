@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
 
 from earnorm import App, EarnORMError
 from earnorm.plugin import Finding, Links, ModelView
+from earnorm_security.reporting import listed
 from earnorm_security.tenants import FIELD
-
-NAMED: Final = 20
-"""The most models that one finding names."""
 
 
 def findings_about_tenants(app: App, views: Sequence[ModelView]) -> Iterator[Finding]:
@@ -29,7 +26,7 @@ def findings_about_tenants(app: App, views: Sequence[ModelView]) -> Iterator[Fin
     if slow:
         yield Finding(
             "warning",
-            f"no index begins with the tenant of {_listed(slow)}, and each search of a user is by it",
+            f"no index begins with the tenant of {listed(slow)}, and each search of a user is by it",
             f"give the field of {FIELD} index=True, or begin an index of _indexes with it",
         )
     others = [v for v in views if v.name not in with_tenants and v.bookkeeping is None]
@@ -37,7 +34,7 @@ def findings_about_tenants(app: App, views: Sequence[ModelView]) -> Iterator[Fin
     if linking:
         yield Finding(
             "warning",
-            f"records of {_listed(linking)} link to records of tenants and belong to none themselves",
+            f"records of {listed(linking)} link to records of tenants and belong to none themselves",
             f"give these models {FIELD}, or rules: who reads them learns of other tenants' records",
         )
 
@@ -54,8 +51,3 @@ def _links_to(app: App, view: ModelView, models: Iterable[str]) -> bool:
     return any(
         not set(models).isdisjoint(link.names()) for link in Links(app.bind(view.cls)).declared
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"

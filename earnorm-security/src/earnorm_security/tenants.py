@@ -190,6 +190,7 @@ class Tenants:
     def steps(self) -> Iterator[Step]:
         """Yield the steps in the write path of the model."""
         yield Step(Stage.DEFAULT, "tenants", self.fill, _FILLED, in_parts=True)
+        # The steps of an upsert are not repeated for the record that it creates, so this one is another.
         yield Step(Stage.DEFAULT, "tenants of upserts", self.fill, Way.UPSERT, in_parts=True)
         yield Step(Stage.STAMP, "tenants", self.stamp, on="create", in_parts=True)
         # Before a number is drawn, since what is refused takes none.

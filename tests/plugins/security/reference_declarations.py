@@ -15,7 +15,7 @@ class Brief:
     """Shows what is not the default, so that a failing case can be read."""
 
     def __repr__(self) -> str:
-        own = [(one.name, getattr(self, one.name)) for one in fields(self)]  # type: ignore[arg-type]
+        own = [(one.name, getattr(self, one.name)) for one in fields(self)]
         shown = [
             f"{name}={value!r}" for name, value in own if value not in NOTHING or value is True
         ]

@@ -672,7 +672,7 @@ class WithRights(models.BaseModel):
 
 async def test_it_is_a_restriction_beside_rights_and_permissions(world: World) -> None:
     def boss(who: str, company: Company, *roles: str) -> Env:
-        return Principal(who, roles, {"company_id": company.pk})  # type: ignore[return-value]
+        return Principal(who, roles, {"company_id": company.pk})
 
     with act_as(boss("ann", world.a)), refused(AccessDenied, "right to create"):
         await WithRights.create({"name": "ann"})

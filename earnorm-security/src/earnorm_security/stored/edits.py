@@ -14,7 +14,6 @@ from earnorm.plugin import (
     DocumentBatch,
     Layer,
     Middleware,
-    Note,
     Operation,
     OperationName,
     PerRecord,
@@ -27,10 +26,8 @@ from earnorm.plugin import (
 )
 from earnorm_security.stored.policies import CONTENT, POLICY, VERSION, problems_of
 from earnorm_security.stored.roles import ASSIGNMENT, ROLE
-from earnorm_security.stored.versions import STATE, count_edit, queues_for
+from earnorm_security.stored.versions import OWN, STATE, count_edit, queues_for
 
-OWN: Final[Note[bool]] = Note("security: its own write")
-"""On writes of the plugin itself, to what nobody else writes."""
 COUNTER: Final[Mapping[str, str]] = {
     ROLE: "roles",
     ASSIGNMENT: "assignments",

@@ -12,12 +12,14 @@ from typing import Any, Final
 from bson import ObjectId
 
 from earnorm import Domain, Int, Operation, models
-from earnorm.plugin import Update, now
+from earnorm.plugin import Note, Update, now
 
 STATE: Final = "security.state"
 KEY: Final = ObjectId("000000000000000000000001")
 """The id of the only document."""
 BY_ID: Final = Domain([("_id", "=", KEY)])
+OWN: Final[Note[bool]] = Note("security: its own write")
+"""On writes of the plugin itself, to what nobody else writes."""
 COUNTERS: Final = ("roles", "assignments", "policies")
 _REASON: Final = "security: note an edit of stored roles and policies"
 
@@ -55,24 +57,16 @@ async def count_edit(op: Operation, counter: str) -> None:
     app, env = op.app, op.env.as_system(_REASON)
     model = app.model(STATE)
     increase = Update({"$inc": {counter: 1}})
-    if await app.execute(
-        _own(op.child("write", model, BY_ID, increase, origin="security", env=env))
-    ):
+    write = op.child("write", model, BY_ID, increase, origin="security", env=env)
+    if await app.execute(write.with_note(OWN, True)):
         return
     # A number that no process has seen: the document may have been there before, and be lost.
     begin = int(now().timestamp() * 1000)
     document = {"_id": KEY, **dict.fromkeys(COUNTERS, begin)}
-    await app.execute(
-        _own(op.child("create", model, values=[document], origin="security", env=env))
-    )
+    create = op.child("create", model, values=[document], origin="security", env=env)
+    await app.execute(create.with_note(OWN, True))
 
 
 def queues_for(op: Operation) -> list[tuple[str, ObjectId]]:
     """Return the document that an edit will write, so that edits of one process wait in line for it."""
     return [(STATE, KEY)]
-
-
-def _own(op: Operation) -> Operation:
-    from earnorm_security.stored.edits import OWN  # it imports this module
-
-    return op.with_note(OWN, True)
