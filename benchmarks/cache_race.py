@@ -294,9 +294,10 @@ def main() -> None:
     """Print a line for each mode."""
     reads = int(sys.argv[1]) if len(sys.argv) > 1 else READS
     print(
-        "| mode | reads | writes | stale, own | stale, other | oldest ms | at rest | memory | Redis |"
+        "| mode | reads | writes | stale, own | stale, other | oldest ms | at rest | memory | Redis "
+        "| unanswered |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for mode in ("naive", "redis", "both", "outage"):
         r = race(mode, reads)
         print(

@@ -7,16 +7,12 @@ and by the processor's time, which other programs on the machine disturb less.
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import os
-import sys
-import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import earnorm
+from benchmarks.in_turns import lowest, run
 from earnorm import BaseModel, Int, Principal, String, act_as, system
 from earnorm_security import FieldRights, last
 
@@ -110,32 +106,18 @@ async def main(uri: str) -> None:
         assert first is not None
         with act_as(Principal("carl", ["clerk"])):
             for name, (times, ways) in searches(first.pk).items():
-                clock: dict[str, list[float]] = {way: [] for way in ways}
-                busy: dict[str, list[float]] = {way: [] for way in ways}
-                for _ in range(ROUNDS + 1):
-                    for way, search in ways.items():
-                        gc.collect()
-                        begin, begin_cpu = time.perf_counter(), time.process_time()
-                        for _ in range(times):
-                            await search()
-                        clock[way].append((time.perf_counter() - begin) / times)
-                        busy[way].append((time.process_time() - begin_cpu) / times)
-                hand, hand_busy = min(clock["by hand"][1:]), min(busy["by hand"][1:])
+                taken = await lowest(ways, times, ROUNDS)
+                hand = taken["by hand"]
                 print(
-                    f"{name}, by hand: {hand * 1e6:.0f} µs, of the processor {hand_busy * 1e6:.0f}"
+                    f"{name}, by hand: {hand.clock * 1e6:.0f} µs, of the processor {hand.busy * 1e6:.0f}"
                 )
                 for way in ("hidden", "masked"):
                     print(
-                        f"  {way}: {min(clock[way][1:]) / hand:.2f} ×, "
-                        f"of the processor {min(busy[way][1:]) / hand_busy:.2f} ×"
+                        f"  {way}: {taken[way].clock / hand.clock:.2f} ×, "
+                        f"of the processor {taken[way].busy / hand.busy:.2f} ×"
                     )
         await app.dangerous_raw("the benchmark is over").client.drop_database(database)
 
 
 if __name__ == "__main__":
-    uri = os.environ.get("EARNORM_TEST_MONGO_URI")
-    if not uri:
-        sys.exit(
-            "EARNORM_TEST_MONGO_URI is not set: python -m tests.servers -- python -m benchmarks.field_rights"
-        )
-    asyncio.run(main(uri))
+    run(main, "field_rights")

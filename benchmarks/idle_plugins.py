@@ -7,15 +7,13 @@ processor's time that an observer takes, which other programs on the machine dis
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import os
-import sys
 import time
 import uuid
 from typing import Any
 
 import earnorm
+from benchmarks.in_turns import run
 from earnorm import App, BaseModel, Int, String, hookimpl
 
 NUMBER, ROUNDS, CREATES = 100, 15, 200
@@ -105,9 +103,4 @@ async def main(uri: str) -> None:
 
 
 if __name__ == "__main__":
-    uri = os.environ.get("EARNORM_TEST_MONGO_URI")
-    if not uri:
-        sys.exit(
-            "EARNORM_TEST_MONGO_URI is not set: python -m tests.servers -- python -m benchmarks.idle_plugins"
-        )
-    asyncio.run(main(uri))
+    run(main, "idle_plugins")

@@ -8,16 +8,13 @@ programs on the machine disturb less; and the calls of Python functions, which n
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import os
 import sys
-import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import earnorm
+from benchmarks.in_turns import Work, lowest, run
 from earnorm import BaseModel, Env, Int, Principal, String, act_as, system
 from earnorm_security import Access, Rule, context, user
 
@@ -87,7 +84,6 @@ class Roles(ByHand):
 
 MODELS: dict[str, Any] = {"variables": Variables, "functions": Functions, "roles": Roles}
 HAND = ["&", ("tenant", "=", "a"), "|", ("seller", "=", "carl"), ("state", "=", "open")]
-Search = Callable[[], Awaitable[Any]]
 
 
 def searches(pk: Any) -> dict[str, tuple[int, Callable[[Any, list[Any]], Awaitable[Any]]]]:
@@ -103,7 +99,7 @@ def searches(pk: Any) -> dict[str, tuple[int, Callable[[Any, list[Any]], Awaitab
     }
 
 
-async def _calls(search: Search) -> int:
+async def _calls(search: Work) -> int:
     """Return the number of calls of Python functions that a search makes."""
     number = 0
 
@@ -142,41 +138,27 @@ async def main(uri: str) -> None:
         assert first is not None
         with act_as(Principal("carl", ["clerk"]), tenant="a"):
             for name, (times, ask) in searches(first.pk).items():
-                ways: dict[str, Search] = {"by hand": lambda ask=ask: ask(ByHand, HAND)}
+                ways: dict[str, Work] = {"by hand": lambda ask=ask: ask(ByHand, HAND)}
                 for way, model in MODELS.items():
                     ways[way] = lambda ask=ask, model=model: ask(model, [])
                 await _measure(name, times, ways)
         await app.dangerous_raw("the benchmark is over").client.drop_database(database)
 
 
-async def _measure(name: str, times: int, ways: dict[str, Search]) -> None:
-    clock: dict[str, list[float]] = {way: [] for way in ways}
-    busy: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(ROUNDS + 1):
-        for way, search in ways.items():
-            gc.collect()
-            begin, begin_cpu = time.perf_counter(), time.process_time()
-            for _ in range(times):
-                await search()
-            clock[way].append((time.perf_counter() - begin) / times)
-            busy[way].append((time.process_time() - begin_cpu) / times)
+async def _measure(name: str, times: int, ways: dict[str, Work]) -> None:
+    taken = await lowest(ways, times, ROUNDS)
     calls = {way: await _calls(search) for way, search in ways.items()}
-    hand, hand_busy = min(clock["by hand"][1:]), min(busy["by hand"][1:])
+    hand = taken["by hand"]
     print(
-        f"{name}, by hand: {hand * 1e6:.0f} µs, of the processor {hand_busy * 1e6:.0f}, "
+        f"{name}, by hand: {hand.clock * 1e6:.0f} µs, of the processor {hand.busy * 1e6:.0f}, "
         f"{calls['by hand']} calls"
     )
     for way in MODELS:
         print(
-            f"  {way}: {min(clock[way][1:]) / hand:.2f} ×, of the processor "
-            f"{min(busy[way][1:]) / hand_busy:.2f} ×, {calls[way] - calls['by hand']:+} calls"
+            f"  {way}: {taken[way].clock / hand.clock:.2f} ×, of the processor "
+            f"{taken[way].busy / hand.busy:.2f} ×, {calls[way] - calls['by hand']:+} calls"
         )
 
 
 if __name__ == "__main__":
-    uri = os.environ.get("EARNORM_TEST_MONGO_URI")
-    if not uri:
-        sys.exit(
-            "EARNORM_TEST_MONGO_URI is not set: python -m tests.servers -- python -m benchmarks.record_rules"
-        )
-    asyncio.run(main(uri))
+    run(main, "record_rules")
