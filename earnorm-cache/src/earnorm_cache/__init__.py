@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from earnorm_cache.cache import Cache, CacheStatistics
-from earnorm_cache.figures import SharedFigures
+from earnorm_cache.figures import CacheStatistics, SharedFigures
 from earnorm_cache.plugin import CachePlugin
+from earnorm_cache.service import CacheService
 from earnorm_cache.settings import CacheSettings
 
 __version__ = "0.1.0"
 
-__all__ = ["Cache", "CachePlugin", "CacheSettings", "CacheStatistics", "SharedFigures"]
+__all__ = ["CachePlugin", "CacheService", "CacheSettings", "CacheStatistics", "SharedFigures"]

@@ -1,17 +1,16 @@
-"""The ids in operations: of searches that can be cached, and of writes that name their records.
+"""The searches by id that can be cached, and the conditions that memory judges as the server does.
 
 This module knows domains and operations, but not the cache. Records with ids of other types than
-``ID_TYPES`` (1.0 is 1 to the server, True is 1 to Python) are never cached, and a write by such an
-id counts as one of the collection.
+``ID_TYPES`` (1.0 is 1 to the server, True is 1 to Python) are never cached.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from earnorm.domain import And, Condition, Domain, Schema
-from earnorm.plugin import ID_TYPES, ModelView, Operation, PerRecord, StoredId, fields, ids_of
+from earnorm.plugin import ModelView, Operation, StoredId, fields, ids_of
 
 MAX_IDS: Final = 1_000
 """A search by more ids is a bulk load; its records would displace those that are read often."""
@@ -93,21 +92,3 @@ def _split(domain: Condition | And, schema: Schema) -> tuple[Sequence[StoredId] 
         else:
             found = ids
     return found, And(rest).simplify()
-
-
-def written_ids(op: Operation, schema: Schema) -> tuple[StoredId, ...] | None:
-    """Return the ids of all records that a create, write or unlink can change; None if unknown.
-
-    A PerRecord changes only the records of its keys, whatever the domain says.
-    """
-    if isinstance(op.values, PerRecord):
-        return _distinct_ids(op.values)
-    if isinstance(op.values, list):
-        return _distinct_ids([document["_id"] for document in op.values])
-    ids = ids_of(op.domain, schema)
-    return None if ids is None else tuple(ids)
-
-
-def _distinct_ids(values: Iterable[Any]) -> tuple[StoredId, ...] | None:
-    ids = tuple(dict.fromkeys(value for value in values if type(value) in ID_TYPES))
-    return ids if all(type(value) in ID_TYPES for value in values) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from earnorm import App, ConfigurationError
-from earnorm_cache.cache import Cache
+from earnorm_cache.service import CacheService
 
 
 async def cache_command(app: App, action: str) -> None:
@@ -12,7 +12,7 @@ async def cache_command(app: App, action: str) -> None:
     stats prints the state of this deployment's cache. clear empties Redis and the memory of each process that uses
     it, after a change that did not go through EarnORM (a script in the shell of the database, say).
     """
-    cache = app.services.of_type(Cache)
+    cache = app.services.of_type(CacheService)
     if action == "clear":
         await cache.clear_everywhere()
         print("The cache is empty, in Redis and in all processes.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from earnorm.plugin import ID_TYPES, StoredId, pause, slices, to_bson
 
-if TYPE_CHECKING:
-    from earnorm_cache.cache import Document
+# A document holds any BSON value, so there is no narrower type.
+Document: TypeAlias = dict[str, Any]
 
 PAUSE_EVERY: Final = 50
 """The number of documents that are copied between two pauses, at 5 µs each."""

@@ -1,8 +1,55 @@
-"""The figures of the second level."""
+"""The figures of both levels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """The figures of a cache since the App started.
+
+    Attributes:
+        hits: Records that were answered without the database.
+        misses: Records that were not found in the cache and had to be loaded.
+        invalidations: Kept records that were dropped because they were, or may have been, written.
+        evictions: Kept records that were dropped to make room.
+        entries: Records that are kept now.
+        bytes: The memory that all kept records take, of whichever model.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    invalidations: int = 0
+    evictions: int = 0
+    entries: int = 0
+    bytes: int = field(default=0, compare=False)
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of hits among all records searched for, from 0 to 1; 0 before the first."""
+        asked = self.hits + self.misses
+        return self.hits / asked if asked else 0.0
+
+
+def _none_yet() -> Counter[str]:
+    return Counter()
+
+
+@dataclass(slots=True)
+class Counts:
+    """The numbers of this process by the name of the model; see :class:`CacheStatistics`."""
+
+    hits: Counter[str] = field(default_factory=_none_yet)
+    misses: Counter[str] = field(default_factory=_none_yet)
+    invalidations: Counter[str] = field(default_factory=_none_yet)
+    evictions: Counter[str] = field(default_factory=_none_yet)
+
+    def forget(self, model: str) -> None:
+        """Forget the figures of a model that is dropped."""
+        for figures in (self.hits, self.misses, self.invalidations, self.evictions):
+            figures.pop(model, None)
 
 
 @dataclass(slots=True)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, Final
 
-from earnorm.plugin import StoredId
-from earnorm_cache.shared import Shared, sent_ids
+from earnorm_cache.change import EVERYTHING, Change, change_in
+from earnorm_cache.shared import Shared
 
 log = logging.getLogger("earnorm.cache")
 
@@ -24,8 +24,8 @@ BEAT: Final = 0.08
 MESSAGES: Final = 500
 """The most messages of one stream in one answer."""
 
-Hear = Callable[[str, Collection[StoredId] | None], None]
-"""Is given a collection and the ids that were written in it; None for all."""
+Hear = Callable[[str, Change], None]
+"""Is given a collection and what was written in it."""
 
 
 class Listener:
@@ -33,7 +33,7 @@ class Listener:
 
     Args:
         shared: The second level.
-        hear: Is called with what others have written, and with None when messages may have been lost.
+        hear: Is called with what others have written, and with EVERYTHING when messages may have been lost.
         window: The seconds after the last reading for which the memory is trusted.
     """
 
@@ -116,7 +116,7 @@ class Listener:
             return
         if last is not None and (last != b"0-0" or first):
             self.lost += 1
-        self._hear(collection, None)
+        self._hear(collection, EVERYTHING)
         self._last[collection] = newest[0][0] if newest else b"0-0"
 
     async def _read(self) -> None:
@@ -131,7 +131,7 @@ class Listener:
             name = names[stream]
             for number, message in _flat(messages):
                 if message[b"by"] != self._shared.name.encode():
-                    self._hear(name, sent_ids(message[b"ids"]))
+                    self._hear(name, change_in(message.get(b"change", b"")))
                 self._last[name] = number
             if len(_flat(messages)) == MESSAGES:
                 await self._look(name)  # who is so far behind may have missed some

@@ -21,17 +21,17 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.exceptions import ServerUnavailable
 from earnorm.plugin import StoredId, from_bson, pause, slices, to_bson
-from earnorm_cache.encoding import PAUSE_EVERY, Kept, encoded
+from earnorm_cache.change import EVERYTHING, Change
+from earnorm_cache.encoding import PAUSE_EVERY, Document, Kept, encoded
 from earnorm_cache.figures import SharedFigures
 
 if TYPE_CHECKING:
-    from earnorm_cache.cache import Document
     from earnorm_cache.settings import CacheSettings
 
 log = logging.getLogger("earnorm.cache")
@@ -112,12 +112,10 @@ return filled
 _REMOVE: Final = """
 if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1]) end
 for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end
-return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'by', ARGV[3], 'ids', ARGV[4])
+return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'by', ARGV[3], 'change', ARGV[4])
 """
 
-Load = Callable[[Sequence[StoredId]], Awaitable[list["Document"]]]
-Ids = tuple[StoredId, ...] | None
-"""Some records of a collection; None for all of them."""
+Load = Callable[[Sequence[StoredId]], Awaitable[list[Document]]]
 
 
 @dataclass(eq=False, slots=True)
@@ -172,18 +170,34 @@ class _Asking:
 
 @dataclass(slots=True)
 class _Owed:
-    """The records that were written while Redis was away, and must still be removed from it."""
+    """The changes made while Redis was away, which must still be removed from it."""
 
     ids: set[StoredId] | None = field(default_factory=set[StoredId])
+    names: set[str] | None = field(default_factory=set[str])
+    is_membership: bool = False
     paid: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
 
-    def add(self, ids: Ids, paid: Callable[[], None]) -> None:
+    def add(self, change: Change, paid: Callable[[], None]) -> None:
         self.paid.append(paid)
+        self.is_membership |= change.is_membership
+        if change.names is None:
+            self.names = None
+        elif self.names is not None:
+            self.names.update(change.names)
         if self.ids is not None:
-            if ids is None or len(self.ids) + len(ids) > MOST_OWED:
+            if change.ids is None or len(self.ids) + len(change.ids) > MOST_OWED:
                 self.ids = None
             else:
-                self.ids.update(ids)
+                self.ids.update(change.ids)
+
+    @property
+    def change(self) -> Change:
+        """All that is owed now."""
+        return Change(
+            None if self.ids is None else tuple(self.ids),
+            None if self.names is None else frozenset(self.names),
+            self.is_membership,
+        )
 
 
 class Shared:
@@ -405,43 +419,42 @@ class Shared:
 
     # -- writing ------------------------------------------------------------------------------
 
-    async def remove(self, collection: str, ids: Ids, done: Callable[[], None]) -> None:
+    async def remove(self, collection: str, change: Change, done: Callable[[], None]) -> None:
         """Remove what was written, and tell the other processes.
 
         Args:
             collection: The collection.
-            ids: The records; None for all.
-            done: Is called once they are removed, later where Redis is away; until then this
-                process must not read them from any level.
+            change: What was written.
+            done: Is called once it is removed, later where Redis is away; until then this
+                process must not read it from any level.
         """
         # A cancelled write may have been carried out, so this is.
-        await asyncio.shield(self._begin(self._remove(collection, ids, done)))
+        await asyncio.shield(self._begin(self._remove(collection, change, done)))
 
-    async def _remove(self, collection: str, ids: Ids, done: Callable[[], None]) -> None:
-        if collection not in self._owed and await self._removed(collection, ids):
+    async def _remove(self, collection: str, change: Change, done: Callable[[], None]) -> None:
+        if collection not in self._owed and await self._removed(collection, change):
             done()
             return
-        self._owed.setdefault(collection, _Owed()).add(ids, done)
+        self._owed.setdefault(collection, _Owed()).add(change, done)
         if self._paying is None or self._paying.done():
             self._paying = asyncio.ensure_future(self._pay())
 
-    async def _removed(self, collection: str, ids: Ids, *, is_owed: bool = False) -> bool:
-        parts: Iterable[Sequence[StoredId] | None] = (
-            [None] if ids is None else slices(list(ids), AT_A_TIME)
-        )
+    async def _removed(self, collection: str, change: Change, *, is_owed: bool = False) -> bool:
+        ids = change.ids
+        parts = [change] if ids is None else map(change.of, slices(list(ids), AT_A_TIME))
         for part in parts:
             answer = await self._ask(
                 self._remove_script,
                 [
                     self._key(collection, b"g"),
                     self.stream(collection),
-                    *self._keys(collection, part or ()),
+                    *self._keys(collection, part.ids or ()),
                 ],
                 [
-                    secrets.token_bytes(8) if part is None else b"",
+                    secrets.token_bytes(8) if part.ids is None else b"",
                     STREAM_LENGTH,
                     self.name,
-                    b"" if part is None else to_bson({"ids": list(part)}),
+                    part.to_message(),
                 ],
                 is_owed=is_owed,
             )
@@ -455,7 +468,7 @@ class Shared:
         Raises:
             ServerUnavailable: Redis does not answer; it is removed once it does.
         """
-        await asyncio.gather(*(self.remove(name, None, lambda: None) for name in collections))
+        await asyncio.gather(*(self.remove(name, EVERYTHING, lambda: None) for name in collections))
         if self.is_owing:
             raise ServerUnavailable(
                 "cache: Redis does not answer, so it is emptied only when it does, while this App runs"
@@ -467,8 +480,7 @@ class Shared:
             await asyncio.sleep(PAY_SECONDS)
             for collection, owed in list(self._owed.items()):
                 number = len(owed.paid)
-                ids = None if owed.ids is None else tuple(owed.ids)
-                if not await self._removed(collection, ids, is_owed=True):
+                if not await self._removed(collection, owed.change, is_owed=True):
                     break
                 if len(owed.paid) > number:  # more was written meanwhile
                     continue
@@ -543,8 +555,3 @@ class Shared:
         self._owed.clear()
         await self._client.aclose()
         await self.listening.aclose()
-
-
-def sent_ids(payload: bytes) -> Collection[StoredId] | None:
-    """Return the ids in a message of a stream; None for a whole collection."""
-    return from_bson(payload)["ids"] if payload else None

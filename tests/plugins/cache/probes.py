@@ -7,7 +7,7 @@ from typing import Any
 
 import earnorm
 from earnorm import App, Layer, Operation, hookimpl
-from earnorm_cache import Cache
+from earnorm_cache import CacheService
 
 
 class Clock:
@@ -49,5 +49,5 @@ class Probe:
         return result
 
 
-def cache_of(app: App | None = None) -> Cache:
+def cache_of(app: App | None = None) -> CacheService:
     return (app or earnorm.current_app()).services["cache"]  # type: ignore[return-value]

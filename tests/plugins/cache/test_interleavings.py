@@ -19,6 +19,7 @@ from earnorm.domain import Condition, Domain
 from earnorm.kernel.environment import Env
 from earnorm.kernel.operations import ONE
 from earnorm.kernel.transactions.blocks import Transaction
+from earnorm.plugin import from_bson
 from earnorm_cache import CachePlugin, CacheSettings
 
 IDS = (1, 2, 3)
@@ -190,16 +191,17 @@ async def follow(actors: list[tuple[Any, ...]], max_entries: int, data: st.DataO
     finally:
         for coroutine in waiting:
             coroutine.close()
-    cache, (shelf,) = world.plugin.cache, world.plugin.cache._shelves.values()
+    shelves = world.plugin._levels.shelves
+    memory, (shelf,) = shelves.memory, shelves._shelves.values()
     assert not shelf.leases, "a lease outlived its load"
     assert not shelf.closed, "an id stayed closed"
     assert not shelf.closed_whole
-    assert shelf.keys == set(cache._entries)
+    assert shelf.keys == set(memory._entries)
     assert len(shelf.keys) <= max_entries
-    for (_, pk), _entry in list(cache._entries.items()):
-        kept = cache.get("cache_cell", pk)
+    for key in list(memory._entries):
+        kept = memory.get(key)
         assert kept is not None
-        assert kept["version"] == world.stored[cast("int", pk)]
+        assert from_bson(kept)["version"] == world.stored[cast("int", key[1])]
 
 
 def test_the_schedules_do_lead_to_hits() -> None:

@@ -299,7 +299,7 @@ async def test_a_load_that_failed_leaves_no_lease_behind(note: Note, probe: Prob
     probe.after = fail
     with pytest.raises(ConnectionError):
         await Note.get(note.id)
-    assert not cache_of().shelf("cache_note", "cache_note").leases
+    assert not cache_of()._shelves.shelf("cache_note", "cache_note").leases
 
 
 async def test_the_record_read_longest_ago_makes_room(app: App, probe: Probe) -> None:

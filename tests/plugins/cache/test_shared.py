@@ -22,7 +22,7 @@ from earnorm import App, Int, String, models
 from earnorm.exceptions import ConfigurationError, ServerUnavailable
 from earnorm.testing.data_directories import data_directory
 from earnorm.testing.servers import Server, start_redis
-from earnorm_cache import Cache, CachePlugin, CacheSettings
+from earnorm_cache import CachePlugin, CacheService, CacheSettings
 from earnorm_cache.command import cache_command
 from earnorm_cache.shared import Shared
 from tests.plugins.cache.probes import Probe
@@ -43,8 +43,8 @@ class Process:
 
     @property
     def shared(self) -> Shared:
-        assert self.plugin._shared is not None
-        return self.plugin._shared
+        assert self.plugin._levels.shared is not None
+        return self.plugin._levels.shared
 
     async def run(self, work: Callable[[], Awaitable[Any]]) -> Any:
         with self.app.activate():
@@ -62,7 +62,7 @@ class Process:
 
     async def trusted(self) -> None:
         """Wait until it trusts its memory."""
-        listener = self.plugin._listener
+        listener = self.plugin._levels.listener
         assert listener is not None
         for _ in range(500):
             if listener.is_trusted("cache_stock"):
@@ -130,7 +130,7 @@ async def test_what_one_has_read_the_other_gets_from_redis(process: Open) -> Non
     assert await two.pieces(pk) == 3
     assert (one.probe.searches, two.probe.searches) == (1, 0)
     assert two.shared.figures.hits == 1
-    cache = two.app.services.of_type(Cache)
+    cache = two.app.services.of_type(CacheService)
     assert cache.shared is two.shared.figures
 
 
@@ -417,7 +417,7 @@ async def test_what_the_memory_missed_is_forgotten(process: Open) -> None:
     await two.pieces(pk)
     await two.trusted()
     await two.pieces(pk)
-    listener = two.plugin._listener
+    listener = two.plugin._levels.listener
     assert listener is not None
     await listener.stop()
     await one.write(pk, 2)

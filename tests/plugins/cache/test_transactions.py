@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import earnorm_cache.plugin as cache_plugin
+import earnorm_cache.writing as cache_writing
 from earnorm import App, Int, TransactionOutcomeUnknown, hookimpl, models, transaction
 from earnorm.backends import transacting
 from tests.plugins.cache.conftest import Open
@@ -71,7 +72,7 @@ async def test_after_an_unknown_outcome_an_id_stays_closed_while_the_commit_may_
         raise transacting._unknown("nobody confirmed it")
 
     monkeypatch.setattr(transacting.DriverTransaction, "_commit", unconfirmed)
-    monkeypatch.setattr(cache_plugin, "UNKNOWN_SECONDS", 0.1 if end == "in time" else 60)
+    monkeypatch.setattr(cache_writing, "UNKNOWN_SECONDS", 0.1 if end == "in time" else 60)
     with pytest.raises(TransactionOutcomeUnknown):
         async with transaction():
             await account.write({"balance": 2})
@@ -109,7 +110,7 @@ async def test_every_end_of_a_transaction_leaves_the_books_empty(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not plugin._open
+    assert not plugin._writer._open
     await _balance(app, account)
     await _balance(app, account)
     assert cache_of().statistics().hits == before + 1

@@ -1,0 +1,147 @@
+"""The loads and writes in progress, which decide which documents this process may keep.
+
+Nothing here awaits, so on one event loop every method is atomic. Three rules make a stale read after an
+acknowledged write impossible:
+
+- a write removes its records and *closes* their ids until it has ended, also if it fails;
+- a load takes a *lease* on each id before it asks the database, and keeps a document only if it
+  still holds the lease (R. Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013, 3.2.1);
+- closing an id revokes its leases, and a closed id gives none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from earnorm.plugin import StoredId
+from earnorm_cache.change import Change
+from earnorm_cache.memory import Key, Memory
+
+
+@dataclass(slots=True)
+class Shelf:
+    """The kept keys, leases and running writes of one collection, for all models stored in it."""
+
+    models: set[str] = field(default_factory=set[str])
+    keys: set[Key] = field(default_factory=set[Key])
+    """The keys of the kept records."""
+    leases: dict[Key, Lease] = field(default_factory=dict["Key", "Lease"])
+    closed: dict[StoredId, int] = field(default_factory=dict["StoredId", int])
+    """The number of running writes for each id."""
+    closed_whole: int = 0
+    """The number of running writes that may change any record."""
+
+    def is_closed(self, pk: StoredId) -> bool:
+        """Return whether a write of this record has not ended yet."""
+        return bool(self.closed_whole) or pk in self.closed
+
+
+class Lease:
+    """The right of one load to keep its documents. Call ``end``, even if the load failed."""
+
+    __slots__ = ("_keys", "_memory", "_shelf")
+
+    def __init__(self, memory: Memory, shelf: Shelf, keys: list[Key]) -> None:
+        self._memory, self._shelf, self._keys = memory, shelf, keys
+        if shelf.closed_whole:
+            return
+        for key in keys:
+            if key[1] not in shelf.closed:
+                # A later load of the same id takes over; its value is at least as new.
+                shelf.leases[key] = self
+
+    def keep(self, model: str, pk: StoredId, data: bytes) -> None:
+        """Keep the BSON of a document, if its lease was not revoked."""
+        key = (model, pk)
+        if self._shelf.leases.get(key) is self:
+            self._memory.put(key, data, self._shelf.keys)
+
+    def end(self) -> None:
+        """Release the leases."""
+        leases = self._shelf.leases
+        for key in self._keys:
+            if leases.get(key) is self:
+                del leases[key]
+
+
+class Shelves:
+    """The shelves of one App, by collection.
+
+    Args:
+        memory: Holds what is kept.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory, self.counts = memory, memory.counts
+        self._shelves: dict[str, Shelf] = {}
+
+    def shelf(self, collection: str, model: str) -> Shelf:
+        """Return the shelf of a collection; from now on it knows that it stores this model."""
+        shelf = self._shelves.setdefault(collection, Shelf())
+        shelf.models.add(model)
+        return shelf
+
+    def hear(self, collection: str, change: Change) -> None:
+        """Forget what another process has written, also what is being loaded."""
+        shelf = self._shelves.get(collection)
+        if shelf is not None:
+            self.close(shelf, change)
+            self.reopen(shelf, change)
+
+    def forget(self, collection: str, model: str) -> None:
+        """Forget a model that is dropped: its records, its figures, and its shelf once nobody has it."""
+        self.counts.forget(model)
+        shelf = self._shelves.get(collection)
+        if shelf is None:
+            return
+        for key in [key for key in shelf.keys if key[0] == model]:
+            self.memory.drop(key)
+        shelf.models.discard(model)
+        # A write or load that is in progress goes on with its shelf, and a model that comes in the
+        # meantime has to know of it.
+        if not (shelf.models or shelf.leases or shelf.closed or shelf.closed_whole):
+            del self._shelves[collection]
+
+    def clear(self) -> None:
+        """Forget every record, also those being loaded."""
+        self.memory.clear()
+        for shelf in self._shelves.values():
+            shelf.keys.clear()
+            shelf.leases.clear()
+
+    def lease(self, shelf: Shelf, model: str, ids: Iterable[StoredId]) -> Lease:
+        """Take a lease on these ids; a load does so before it asks the database for them."""
+        return Lease(self.memory, shelf, [(model, pk) for pk in ids])
+
+    def close(self, shelf: Shelf, change: Change) -> None:
+        """Forget what is about to change, and keep nothing of it until ``reopen``.
+
+        Of several ``close``, each needs its own ``reopen``.
+        """
+        touched: Iterable[Key]
+        if change.ids is None:
+            shelf.closed_whole += 1
+            shelf.leases.clear()
+            touched = list(shelf.keys)
+        else:
+            closed = shelf.closed
+            for pk in change.ids:
+                closed[pk] = closed.get(pk, 0) + 1
+            touched = [(model, pk) for model in shelf.models for pk in change.ids]
+        for key in touched:
+            shelf.leases.pop(key, None)
+            if self.memory.drop(key):
+                self.counts.invalidations[key[0]] += 1
+
+    def reopen(self, shelf: Shelf, change: Change) -> None:
+        """End one ``close``, because its write has ended."""
+        if change.ids is None:
+            shelf.closed_whole -= 1
+            return
+        closed = shelf.closed
+        for pk in change.ids:
+            if closed[pk] == 1:
+                del closed[pk]
+            else:
+                closed[pk] -= 1

@@ -1,0 +1,43 @@
+"""The things that the layers of one App share: the settings, the memory of this process, and Redis where it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from earnorm_cache.closing import Shelves
+
+if TYPE_CHECKING:
+    from earnorm_cache.change import Change
+    from earnorm_cache.closing import Shelf
+    from earnorm_cache.listening import Listener
+    from earnorm_cache.settings import CacheSettings
+    from earnorm_cache.shared import Shared
+
+
+@dataclass(slots=True)
+class Levels:
+    """The levels of one App.
+
+    Attributes:
+        settings: The settings of the cache.
+        shelves: The memory of this process.
+        shared: Redis; None while the App does not run, or uses none.
+        listener: Hears what other processes write; None where ``shared`` is.
+    """
+
+    settings: CacheSettings
+    shelves: Shelves
+    shared: Shared | None = None
+    listener: Listener | None = None
+
+    async def end(self, collection: str, shelf: Shelf, change: Change) -> None:
+        """Remove from Redis what was written, and read it from the cache again from then on."""
+
+        def reopen() -> None:
+            self.shelves.reopen(shelf, change)
+
+        if self.shared is None:
+            reopen()
+        else:
+            await self.shared.remove(collection, change, reopen)

@@ -1,0 +1,154 @@
+"""The layer of searches by id: from the memory of this process, from Redis, or else from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from earnorm.domain import Condition, Domain
+from earnorm.plugin import ID_TYPES, ModelView, Operation, StoredId, from_bson, pause
+from earnorm_cache.by_id import cacheable_ids, is_decided_in_memory
+from earnorm_cache.encoding import PAUSE_EVERY, Document, encoded
+from earnorm_cache.shared import Place
+
+if TYPE_CHECKING:
+    from earnorm import App
+    from earnorm.plugin import Call
+    from earnorm_cache.closing import Shelf
+    from earnorm_cache.levels import Levels
+
+
+class RecordReader:
+    """Reads the records of one model by their ids.
+
+    Args:
+        levels: The levels of the App.
+        model: The model.
+        shelf: The shelf of its collection.
+    """
+
+    def __init__(self, levels: Levels, model: ModelView, shelf: Shelf) -> None:
+        self._levels, self._model, self._shelf = levels, model, shelf
+        self._place: Place | None = None
+
+    async def search(self, op: Operation, call_next: Call, /) -> Any:
+        """Answer a search, from the database where it is not one by ids."""
+        model, levels = self._model, self._levels
+        found = cacheable_ids(op, model.schema)
+        if found is None or (model.root is not None and op.app.bind(op.model).secret_paths):
+            return await call_next(op)  # a document may be of a subclass with secret fields
+        ids, rest = found
+        if rest is Domain.TRUE:
+            return in_order(ids, await self.documents(op, call_next, ids))
+        # An access rule, say: it is judged by what Redis has, which is never old; a memory may be, for a moment.
+        if levels.shared is None or not is_decided_in_memory(rest, model):
+            return await call_next(op)
+        documents = await self.documents(op, call_next, ids, from_memory=False)
+        matches = op.app.matcher(op.model, rest)
+        return in_order(ids, [each for each in documents if matches(each)])
+
+    async def documents(
+        self,
+        op: Operation,
+        call_next: Call,
+        ids: tuple[StoredId, ...],
+        *,
+        from_memory: bool = True,
+    ) -> list[Document]:
+        """Return the whole documents of these ids, in no order.
+
+        Args:
+            op: The search that needs them.
+            call_next: Asks the database.
+            ids: The ids.
+            from_memory: The memory of this process is looked in, too.
+        """
+        if not from_memory:
+            return await self._fetch(op, call_next, ids, ids)
+        kept: list[Document] = []
+        missing: list[StoredId] = []
+        shelves, name = self._levels.shelves, self._model.name
+        if await self._is_memory_trusted():
+            memory, counts = shelves.memory, shelves.counts
+            for number, pk in enumerate(dict.fromkeys(ids), 1):
+                data = memory.get((name, pk))
+                if data is None:
+                    missing.append(pk)
+                else:
+                    kept.append(from_bson(data))
+                if not number % PAUSE_EVERY:
+                    await pause()
+            counts.hits[name] += len(kept)
+            counts.misses[name] += len(missing)
+        else:
+            shelves.counts.misses[name] += len(ids)
+            missing.extend(dict.fromkeys(ids))
+        if not missing:
+            return kept
+        return kept + await self._fetch(op, call_next, ids, tuple(missing))
+
+    async def _is_memory_trusted(self) -> bool:
+        shared, listener = self._levels.shared, self._levels.listener
+        if shared is None or listener is None:
+            return True
+        collection = self._model.collection
+        listener.add(collection)
+        await pause()  # a program that only hits lets the listener hear
+        return listener.is_trusted(collection)
+
+    async def _fetch(
+        self,
+        op: Operation,
+        call_next: Call,
+        ids: tuple[StoredId, ...],
+        missing: tuple[StoredId, ...],
+    ) -> list[Document]:
+        """Return the documents that are not in this memory, and keep them."""
+        levels, shelf, name = self._levels, self._shelf, self._model.name
+        shared = levels.shared
+
+        def load(wanted: Sequence[StoredId]) -> Awaitable[list[Document]]:
+            if len(wanted) == len(ids) and isinstance(op.domain, Condition):
+                return call_next(op)
+            return call_next(op.replace(domain=Condition("_id", "in", wanted)))
+
+        lease = levels.shelves.lease(shelf, name, missing)
+        try:
+            # What this process writes is read from the database until the write has ended.
+            loose = [pk for pk in missing if not shelf.is_closed(pk)]
+            if shared is not None and loose:
+                place = self._place
+                if place is None:
+                    names = _read_as(op.app, self._model)
+                    place = Place.of(self._model.collection, names, levels.settings.ttl)
+                    self._place = place
+                loaded = await shared.fetch(place, loose, load, partial(lease.keep, name))
+                if len(loose) < len(missing):
+                    loaded += await load([pk for pk in missing if pk not in loose])
+                return loaded
+            loaded = await load(missing)
+            await encoded(loaded, partial(lease.keep, name))
+            return loaded
+        finally:
+            lease.end()
+
+
+def _read_as(app: App, model: ModelView) -> list[str]:
+    """Return names that differ where two programs read the documents of a model differently."""
+    views = [v for v in map(ModelView, app.usable_models()) if v.collection == model.collection]
+    names = {f"{view.name}.{field.db_name}" for view in views for field in view.fields.values()}
+    return [model.name, *sorted(names)]
+
+
+def in_order(ids: Sequence[StoredId], documents: list[Document]) -> list[Document]:
+    """Sort documents in the order of the ids, so that it doesn't depend on which were kept."""
+    if len(documents) < 2:
+        return documents
+    place = {pk: number for number, pk in enumerate(ids)}
+
+    def rank(document: Document) -> int:
+        pk = document["_id"]
+        return place.get(pk, len(ids)) if type(pk) in ID_TYPES else len(ids)
+
+    return sorted(documents, key=rank)

@@ -1,0 +1,116 @@
+"""The layer of writes. A write closes its records until it has ended, then removes them from every level."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from earnorm.plugin import ModelView, Operation
+from earnorm_cache.change import Change, change_of
+
+if TYPE_CHECKING:
+    from earnorm.plugin import Call, Middleware, Transaction
+    from earnorm_cache.closing import Shelf
+    from earnorm_cache.levels import Levels
+
+UNKNOWN_SECONDS: Final = 120.0
+"""The time for which the ids of a transaction of unknown outcome stay closed: its commit may arrive at
+the server late, and the server itself ends a transaction after 60 s (by default)."""
+
+Closed = tuple[str, "Shelf", Change]
+"""A collection with a change that closed a part of it."""
+
+
+class Writer:
+    """Closes what the writes of one App change, in and out of transactions.
+
+    Args:
+        levels: The levels of the App.
+    """
+
+    def __init__(self, levels: Levels) -> None:
+        self._levels = levels
+        self._open: WeakKeyDictionary[Transaction, list[Closed]] = WeakKeyDictionary()
+        self._unknown: dict[int, tuple[asyncio.TimerHandle, list[Closed]]] = {}
+        """The changes that transactions of unknown outcome have closed, with the timer that opens them."""
+        self._late: set[asyncio.Task[None]] = set()
+
+    def layer(self, model: ModelView, shelf: Shelf) -> Middleware:
+        """Return the layer of the writes of one model."""
+        shelves, schema, collection = self._levels.shelves, model.schema, model.collection
+
+        async def write(op: Operation, call_next: Call, /) -> Any:
+            change, running = change_of(op, schema), op.env.transaction
+            shelves.close(shelf, change)
+            if running is not None and not running.outcome.is_over:
+                self._reopen_at_end(running, (collection, shelf, change))
+                return await call_next(op)
+            try:
+                return await call_next(op)
+            finally:
+                if op.name == "create":  # nobody has kept a new record
+                    shelves.reopen(shelf, change)
+                else:
+                    await self._levels.end(collection, shelf, change)
+
+        return write
+
+    async def _end_all(self, closed: Iterable[Closed]) -> None:
+        if self._levels.shared is None:
+            for each in closed:
+                await self._levels.end(*each)
+        else:
+            await asyncio.gather(*(self._levels.end(*each) for each in closed))
+
+    def _reopen_at_end(self, running: Transaction, closed: Closed) -> None:
+        """Reopen what the transaction wrote, or tried to write, when the transaction has ended."""
+        earlier = self._open.get(running)
+        if earlier is not None:
+            earlier.append(closed)
+            return
+        self._open[running] = [closed]
+        reopen = partial(self._reopen, running)
+        running.after_commit(reopen)
+        running.after_rollback(reopen)
+
+    async def _reopen(self, ended: Transaction) -> None:
+        await self._end_all(self._open.pop(ended))
+
+    async def keep_closed(self, operations: Sequence[Operation]) -> None:
+        """Keep closed what a transaction of unknown outcome wrote, as long as its commit may still be done."""
+        for running in {op.env.transaction for op in operations}:
+            closed = None if running is None else self._open.pop(running, None)
+            if closed is None:
+                continue
+            timer = asyncio.get_running_loop().call_later(
+                UNKNOWN_SECONDS, self._reopen_later, id(closed)
+            )
+            self._unknown[id(closed)] = timer, closed
+            shared = self._levels.shared
+            if shared is not None:  # it may be done already
+                for collection, _, change in closed:
+                    await shared.remove(collection, change, _nothing)
+
+    def _reopen_later(self, key: int) -> None:
+        task = asyncio.ensure_future(self._reopen_unknown(key))
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    async def _reopen_unknown(self, key: int) -> None:
+        timer, closed = self._unknown.pop(key)
+        timer.cancel()
+        await self._end_all(closed)
+
+    async def stop(self) -> None:
+        """End everything that is closed for later."""
+        for key in list(self._unknown):
+            await self._reopen_unknown(key)
+        if self._late:
+            await asyncio.wait(set(self._late))
+
+
+def _nothing() -> None:
+    """Do nothing."""
