@@ -13,6 +13,17 @@ from typing import Any, Final
 from earnorm.domain import Schema
 from earnorm.plugin import ID_TYPES, Operation, PerRecord, StoredId, from_bson, ids_of, to_bson
 
+MEMBERS: Final = "m"
+"""The token of a collection's membership: which records are in it."""
+
+ANYTHING: Final = "a"
+"""The token that every change of a collection renews."""
+
+
+def field_token(key: str) -> str:
+    """Return the name of the token of a stored key."""
+    return "f:" + key
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -22,15 +33,27 @@ class Change:
         ids: The records that may have changed; None if that may be all of the collection.
         names: The stored keys that were written, the first part of each path; None if that is unknown.
         is_membership: Records may have come into the collection, or have left it.
+        is_new: The records are new ones.
     """
 
     ids: tuple[StoredId, ...] | None
     names: frozenset[str] | None
     is_membership: bool
+    is_new: bool = False
 
     def of(self, ids: Iterable[StoredId]) -> Change:
         """Return the same change of some of the records."""
-        return Change(tuple(ids), self.names, self.is_membership)
+        return Change(tuple(ids), self.names, self.is_membership, self.is_new)
+
+    @property
+    def tokens(self) -> frozenset[str] | None:
+        """The names of the tokens that it renews; None for all that a collection has."""
+        if self.names is None:
+            return None
+        tokens = {ANYTHING, *map(field_token, self.names)}
+        if self.is_membership:
+            tokens.add(MEMBERS)
+        return frozenset(tokens)
 
     def to_message(self) -> bytes:
         """Return the change in the form in which a stream carries it."""
@@ -62,9 +85,14 @@ def change_in(message: bytes) -> Change:
 def change_of(op: Operation, schema: Schema) -> Change:
     """Return the extent of a create, write or unlink."""
     ids = written_ids(op, schema)
-    if op.name == "write":
-        return Change(ids, op.written, False)
-    return Change(ids, frozenset(), True)
+    if op.name != "write":
+        return Change(ids, frozenset(), True, op.name == "create")
+    names = op.written
+    for update in op.updates:
+        renamed = update.operators.get("$rename")
+        if renamed:  # the values are keys, too
+            names = names.union(str(path).partition(".")[0] for path in renamed.values())
+    return Change(ids, names, False)
 
 
 def written_ids(op: Operation, schema: Schema) -> tuple[StoredId, ...] | None:

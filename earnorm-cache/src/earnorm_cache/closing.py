@@ -1,4 +1,4 @@
-"""The loads and writes in progress, which decide which documents this process may keep.
+"""The loads and writes in progress, which decide what this process may keep.
 
 Nothing here awaits, so on one event loop every method is atomic. Three rules make a stale read after an
 acknowledged write impossible:
@@ -7,16 +7,31 @@ acknowledged write impossible:
 - a load takes a *lease* on each id before it asks the database, and keeps a document only if it
   still holds the lease (R. Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013, 3.2.1);
 - closing an id revokes its leases, and a closed id gives none.
+
+The result of a query depends on no ids that are known beforehand. It is kept with the *vector* of the tokens that it
+depends on, read before the database was asked: those of the fields that it looks at, and of the collection's
+membership. A change renews the tokens of what it wrote when it begins and when it has ended, and a result with an
+old vector is void.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
+from typing import Final
 
 from earnorm.plugin import StoredId
 from earnorm_cache.change import Change
 from earnorm_cache.memory import Key, Memory
+
+_numbers: Final = count(1)
+"""No two tokens of this process are equal, also of two shelves of one collection."""
+
+
+def _no_writes() -> Counter[str]:
+    return Counter()
 
 
 @dataclass(slots=True)
@@ -31,6 +46,70 @@ class Shelf:
     """The number of running writes for each id."""
     closed_whole: int = 0
     """The number of running writes that may change any record."""
+    results: set[Key] = field(default_factory=set[Key])
+    """The keys of the kept results of queries."""
+    tokens: dict[str, int] = field(default_factory=dict[str, int])
+    """The tokens that were renewed since all were."""
+    all_renewed: int = field(default_factory=lambda: next(_numbers))
+    """The token of each name that is not in ``tokens``."""
+    writing: Counter[str] = field(default_factory=_no_writes)
+    """The number of running writes for each token."""
+    writing_all: int = 0
+    """The number of running writes of which nobody knows what they change."""
+
+    def vector(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Return the tokens of these names."""
+        tokens, other = self.tokens, self.all_renewed
+        return tuple([tokens.get(name, other) for name in names])
+
+    def is_written(self, names: Iterable[str]) -> bool:
+        """Return whether a write that renews one of these tokens has not ended yet."""
+        if self.writing_all:
+            return True
+        writing = self.writing
+        return bool(writing) and any(name in writing for name in names)
+
+    def renew(self, tokens: Iterable[str] | None) -> None:
+        """Renew tokens; None for all."""
+        number = next(_numbers)
+        if tokens is None:
+            self.tokens.clear()
+            self.all_renewed = number
+        else:
+            self.tokens.update(dict.fromkeys(tokens, number))
+
+    def begin(self, tokens: Iterable[str] | None) -> None:
+        """Note a write that renews these tokens."""
+        self.renew(tokens)
+        if tokens is None:
+            self.writing_all += 1
+        else:
+            self.writing.update(tokens)
+
+    def end(self, tokens: Iterable[str] | None) -> None:
+        """Note the end of such a write."""
+        # What was loaded meanwhile may be from before it.
+        self.renew(tokens)
+        if tokens is None:
+            self.writing_all -= 1
+            return
+        for name in tokens:
+            if self.writing[name] == 1:
+                del self.writing[name]
+            else:
+                self.writing[name] -= 1
+
+    @property
+    def is_in_use(self) -> bool:
+        """True while a model, a load or a write needs it."""
+        return bool(
+            self.models
+            or self.leases
+            or self.closed
+            or self.closed_whole
+            or self.writing
+            or self.writing_all
+        )
 
     def is_closed(self, pk: StoredId) -> bool:
         """Return whether a write of this record has not ended yet."""
@@ -95,12 +174,12 @@ class Shelves:
         shelf = self._shelves.get(collection)
         if shelf is None:
             return
-        for key in [key for key in shelf.keys if key[0] == model]:
+        for key in [key for keys in (shelf.keys, shelf.results) for key in keys if key[0] == model]:
             self.memory.drop(key)
         shelf.models.discard(model)
         # A write or load that is in progress goes on with its shelf, and a model that comes in the
         # meantime has to know of it.
-        if not (shelf.models or shelf.leases or shelf.closed or shelf.closed_whole):
+        if not shelf.is_in_use:
             del self._shelves[collection]
 
     def clear(self) -> None:
@@ -109,6 +188,7 @@ class Shelves:
         for shelf in self._shelves.values():
             shelf.keys.clear()
             shelf.leases.clear()
+            shelf.renew(None)
 
     def lease(self, shelf: Shelf, model: str, ids: Iterable[StoredId]) -> Lease:
         """Take a lease on these ids; a load does so before it asks the database for them."""
@@ -119,6 +199,7 @@ class Shelves:
 
         Of several ``close``, each needs its own ``reopen``.
         """
+        shelf.begin(change.tokens)
         touched: Iterable[Key]
         if change.ids is None:
             shelf.closed_whole += 1
@@ -136,6 +217,7 @@ class Shelves:
 
     def reopen(self, shelf: Shelf, change: Change) -> None:
         """End one ``close``, because its write has ended."""
+        shelf.end(change.tokens)
         if change.ids is None:
             shelf.closed_whole -= 1
             return

@@ -39,5 +39,7 @@ class Levels:
 
         if self.shared is None:
             reopen()
-        else:
-            await self.shared.remove(collection, change, reopen)
+            return
+        # Nobody has kept a new record, but perhaps results in which it is missing.
+        told = change.of(()) if change.is_new else change
+        await self.shared.remove(collection, told, reopen)

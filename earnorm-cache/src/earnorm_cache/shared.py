@@ -11,6 +11,8 @@ All keys of one collection have one hash tag, so that in a cluster a script keep
   by which a process reads the collection. Two releases of a program do not read each other's documents, and what
   one writes removes those of both.
 - ``{namespace.collection}:g``: the generation, a random token. Documents of another generation are void.
+- ``{namespace.collection}:t``: a hash with the tokens of the queries: one of the membership, one of any change at all,
+  one of each field. A change deletes those that it renews; who needs one that is not there makes it, at random.
 - ``{namespace.collection}:s``: the stream that tells the other processes what was written.
 """
 
@@ -111,7 +113,12 @@ return filled
 """
 _REMOVE: Final = """
 if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1]) end
-for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end
+if ARGV[5] == 'all' then
+  redis.call('DEL', KEYS[3])
+else
+  redis.call('HDEL', KEYS[3], unpack(ARGV, 6))
+end
+for i = 4, #KEYS do redis.call('DEL', KEYS[i]) end
 return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'by', ARGV[3], 'change', ARGV[4])
 """
 
@@ -440,14 +447,15 @@ class Shared:
             self._paying = asyncio.ensure_future(self._pay())
 
     async def _removed(self, collection: str, change: Change, *, is_owed: bool = False) -> bool:
-        ids = change.ids
-        parts = [change] if ids is None else map(change.of, slices(list(ids), AT_A_TIME))
+        ids, tokens = change.ids, change.tokens
+        parts = [change] if not ids else map(change.of, slices(list(ids), AT_A_TIME))
         for part in parts:
             answer = await self._ask(
                 self._remove_script,
                 [
                     self._key(collection, b"g"),
                     self.stream(collection),
+                    self._key(collection, b"t"),
                     *self._keys(collection, part.ids or ()),
                 ],
                 [
@@ -455,6 +463,7 @@ class Shared:
                     STREAM_LENGTH,
                     self.name,
                     part.to_message(),
+                    *(("all",) if tokens is None else ("some", *sorted(tokens))),
                 ],
                 is_owed=is_owed,
             )

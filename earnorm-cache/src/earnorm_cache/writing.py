@@ -51,10 +51,7 @@ class Writer:
             try:
                 return await call_next(op)
             finally:
-                if op.name == "create":  # nobody has kept a new record
-                    shelves.reopen(shelf, change)
-                else:
-                    await self._levels.end(collection, shelf, change)
+                await self._levels.end(collection, shelf, change)
 
         return write
 
