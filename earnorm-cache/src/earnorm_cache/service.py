@@ -40,7 +40,7 @@ class CacheService:
             _number(counts.invalidations, model),
             _number(counts.evictions, model),
             len(memory) if model is None else memory.number(model),
-            memory.bytes,
+            memory.size,
         )
 
     def clear(self) -> None:

@@ -9,8 +9,8 @@ class CacheSettings(BaseModel):
     """The settings of the cache of one App.
 
     Attributes:
-        max_entries: The most records kept, over all models; beyond it, the one that was read
-            longest ago is dropped.
+        max_entries: The most records kept, over all models; beyond it, one that is seldom asked for
+            is dropped.
         memory: The most memory for the kept records, such as ``"64MiB"``.
         ttl: Seconds after which a kept record is read from the database again. It limits the age of
             a value that another process has changed.
