@@ -97,7 +97,9 @@ def _free_port() -> int:
     raise ServerUnavailable("there is no free port")
 
 
-def _start(stack: contextlib.ExitStack, root: Path, arguments: Sequence[str], kind: str = "") -> Node:
+def _start(
+    stack: contextlib.ExitStack, root: Path, arguments: Sequence[str], kind: str = ""
+) -> Node:
     port = _free_port()
     data = root / f"redis-{port}"
     data.mkdir()
@@ -124,8 +126,12 @@ def redis_cluster(replicas: int = 0) -> Iterator[Nodes]:
     Args:
         replicas: The number of primaries that have a replica.
     """
-    options = ["save \"\"", "cluster-enabled yes", "cluster-node-timeout 1000"]
-    options += ["cluster-replica-validity-factor 0", "repl-diskless-sync yes", "repl-diskless-sync-delay 0"]
+    options = ['save ""', "cluster-enabled yes", "cluster-node-timeout 1000"]
+    options += [
+        "cluster-replica-validity-factor 0",
+        "repl-diskless-sync yes",
+        "repl-diskless-sync-delay 0",
+    ]
     with data_directory() as root, contextlib.ExitStack() as stack:
         nodes = Nodes(_start(stack, root, options) for _ in range(3 + replicas))
         for number, node in enumerate(nodes[:3]):
@@ -157,7 +163,11 @@ def _has_replica(node: Node) -> bool:
 def _replicas(node: Node) -> list[dict[str, Any]]:
     with Redis(port=node.port, socket_timeout=5) as client:
         information: dict[str, Any] = client.info("replication")  # type: ignore[assignment] # not awaited
-    return [value for name, value in information.items() if name.startswith("slave") and isinstance(value, dict)]
+    return [
+        value
+        for name, value in information.items()
+        if name.startswith("slave") and isinstance(value, dict)
+    ]
 
 
 @contextlib.contextmanager
@@ -166,7 +176,7 @@ def sentinel() -> Iterator[Nodes]:
 
     The first node is the primary, the second the replica, the third the Sentinel.
     """
-    options = ["save \"\"", "repl-diskless-sync yes", "repl-diskless-sync-delay 0"]
+    options = ['save ""', "repl-diskless-sync yes", "repl-diskless-sync-delay 0"]
     with data_directory() as root, contextlib.ExitStack() as stack:
         primary = _start(stack, root, options)
         replica = _start(stack, root, [*options, f"replicaof 127.0.0.1 {primary.port}"])

@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+
+Kind = Literal["alone", "cluster", "sentinel"]
 
 CONNECTIONS: Final = 32
 """The most connections of this App to one server; more tasks at once wait for one."""
@@ -20,10 +21,20 @@ CONNECTIONS: Final = 32
 READERS: Final = 10_000
 """The most connections to one server that wait for messages."""
 
-_SCHEMES: Final[Mapping[str, tuple[str, Literal["alone", "cluster", "sentinel"]]]] = {
+_SUFFIXES: Final[Mapping[str, Kind]] = {
+    "": "alone",
+    "+cluster": "cluster",
+    "+sentinel": "sentinel",
+}
+_SCHEMES: Final[Mapping[str, tuple[str, Kind]]] = {
     f"{own}{suffix}": (redis, kind)
-    for own, redis in (("redis", "redis"), ("rediss", "rediss"), ("valkey", "redis"), ("valkeys", "rediss"))
-    for suffix, kind in (("", "alone"), ("+cluster", "cluster"), ("+sentinel", "sentinel"))
+    for own, redis in (
+        ("redis", "redis"),
+        ("rediss", "rediss"),
+        ("valkey", "redis"),
+        ("valkeys", "rediss"),
+    )
+    for suffix, kind in _SUFFIXES.items()
 } | {"unix": ("unix", "alone")}
 
 SCHEMES: Final = "redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://"
@@ -42,7 +53,7 @@ class Address:
         sentinel: Name and password for the Sentinels themselves, which are often others or none.
     """
 
-    kind: Literal["alone", "cluster", "sentinel"]
+    kind: Kind
     url: str
     hosts: tuple[tuple[str, int], ...] = ()
     service: str = ""
@@ -137,12 +148,11 @@ class Connection:
         # Its answer may take as long as there is no message.
         self._waiting = self._made(address, READERS, max(1.0, timeout))
         # A pool of one server lets a task wait for a connection; the others raise.
-        self._turn: AbstractAsyncContextManager[object] = (
-            contextlib.nullcontext() if self._kind == "alone" else asyncio.Semaphore(CONNECTIONS)
-        )
+        self._turn = asyncio.Semaphore(CONNECTIONS)
 
     def _made(self, address: Address, connections: int, timeout: float) -> Any:
-        from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+        from redis import asyncio as asyncio_redis
+        from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
         from redis.asyncio.cluster import ClusterNode
         from redis.asyncio.connection import SSLConnection, parse_url
         from redis.asyncio.retry import Retry
@@ -171,7 +181,8 @@ class Connection:
                 user, password = address.sentinel
                 own = {**secure, "username": user, "password": password, "socket_timeout": timeout}
                 own["socket_connect_timeout"] = timeout
-                sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own)
+                make: Any = asyncio_redis.Sentinel  # it has no annotations
+                sentinel = make(list(address.hosts), sentinel_kwargs=own)
                 self._to_close.append(sentinel)
                 client = sentinel.master_for(address.service, **said, **options)
         self._to_close.append(client)
@@ -185,7 +196,12 @@ class Connection:
         return slot
 
     async def run(
-        self, script: Script, keys: Sequence[bytes], arguments: Sequence[object], *, wait: bool = False
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        arguments: Sequence[object],
+        *,
+        wait: bool = False,
     ) -> Any:
         """Run a script, and return its answer.
 
@@ -198,14 +214,19 @@ class Connection:
         Raises:
             Exception: One of ``errors``.
         """
-        client = self._waiting if wait else self._client
-        async with self._turn, asyncio.timeout(None if wait else 5.0 + 4 * self._timeout):
-            try:
-                return await client.execute_command(
-                    "EVALSHA", script.sha, len(keys), *keys, *arguments
-                )
-            except self._no_script:
-                return await client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
+        if wait or self._kind == "alone":
+            return await self._run(self._waiting if wait else self._client, script, keys, arguments)
+        # A node that is gone, and those that are asked where its slots are now, take their time together.
+        async with self._turn, asyncio.timeout(4 * self._timeout):
+            return await self._run(self._client, script, keys, arguments)
+
+    async def _run(
+        self, client: Any, script: Script, keys: Sequence[bytes], arguments: Sequence[object]
+    ) -> Any:
+        try:
+            return await client.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except self._no_script:
+            return await client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
 
     async def read(self, last: Mapping[bytes, bytes], count: int, seconds: float) -> Any:
         """Return the messages of the streams of one group that follow those which were seen last.
@@ -249,3 +270,6 @@ class Connection:
         for client in reversed(self._to_close):
             with contextlib.suppress(*self.errors):
                 await client.aclose()
+            if self._kind == "cluster":  # one that looks for its nodes closes none of them
+                await client.nodes_manager.aclose()
+                await client.nodes_manager.aclose("startup_nodes")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator
 
+from earnorm_cache.connecting import Address
+
 
 class CacheSettings(BaseModel):
     """The settings of the cache of one App.
@@ -14,9 +16,9 @@ class CacheSettings(BaseModel):
         memory: The most memory for the kept records, such as ``"64MiB"``.
         ttl: Seconds after which a kept record is read from the database again. It limits the age of
             a value that another process has changed.
-        redis_url: The address of a Redis server that all processes of this database share, such as
-            ``redis://localhost:6379/0`` (also ``rediss://`` and ``unix://``); None keeps records in this
-            process alone.
+        redis_url: The address of the Redis that all processes of this database share, such as
+            ``redis://localhost:6379/0`` (also ``rediss://``, ``unix://``, ``redis+cluster://`` and
+            ``redis+sentinel://``); None keeps records in this process alone.
         required: The App does not start while Redis is away; else it starts with a warning, and works
             without Redis until that is there.
         namespace: Tells the keys of this database from those of others in the same Redis; the
@@ -44,8 +46,5 @@ class CacheSettings(BaseModel):
     @classmethod
     def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:
-            scheme, colon, _ = url.get_secret_value().partition("://")
-            if not colon or scheme not in ("redis", "rediss", "unix"):
-                # The address may have a password in it, so it is not repeated.
-                raise ValueError("it begins with redis://, rediss:// or unix://")
+            Address.parse(url.get_secret_value())
         return url

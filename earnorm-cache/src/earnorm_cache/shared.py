@@ -10,7 +10,9 @@ All keys of one collection have one hash tag, so that in a cluster a script keep
 - ``{namespace.collection}:<id>``: a hash with the document or the lease of each *variant*: the models and fields
   by which a process reads the collection. Two releases of a program do not read each other's documents, and what
   one writes removes those of both.
-- ``{namespace.collection}:g``: the generation, a random token. Documents of another generation are void.
+- ``{namespace.collection}:g``: the generation, a random token with the server that it was drawn on. Documents of
+  another generation are void. A server that was started again, from an old file, say, or a replica that became the
+  primary and may not have heard of the last removals, is another server: its first script draws a new one.
 - ``{namespace.collection}:t``: a hash with the tokens of the queries: one of the membership, one of any change at all,
   one of each field. A change deletes those that it renews; who needs one that is not there makes it, at random.
 - ``{namespace.collection}:s``: the stream that tells the other processes what was written.
@@ -30,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 from earnorm.exceptions import ServerUnavailable
 from earnorm.plugin import StoredId, from_bson, pause, slices, to_bson
 from earnorm_cache.change import EVERYTHING, Change
+from earnorm_cache.connecting import Address, Connection, Script
 from earnorm_cache.encoding import PAUSE_EVERY, Document, Kept, encoded
 from earnorm_cache.figures import SharedFigures
 
@@ -59,22 +62,37 @@ STREAM_LENGTH: Final = 20_000
 AT_A_TIME: Final = 100
 """The number of ids in one script: a script keeps the server from all else."""
 
-CONNECTIONS: Final = 32
-"""The most connections of this App; more tasks at once wait for one."""
-
 _WAITS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12)
 """The seconds between two looks for what another process loads; after them the database is asked."""
 
+_SERVER: Final = """
+local function server()
+  local said = redis.pcall('INFO', 'server')
+  return type(said) == 'string' and string.sub(string.match(said, 'run_id:(%x+)') or '', 1, 16) or ''
+end
+"""
+# It takes 5 µs of the server (Redis 6.2).
+_GENERATION: Final = (
+    _SERVER
+    + """
+local function generation(fresh)
+  local held, here = redis.call('GET', KEYS[1]), server()
+  if not held or string.sub(held, 9) ~= here then
+    held = fresh .. here
+    redis.call('SET', KEYS[1], held)
+  end
+  return string.sub(held, 1, 8)
+end
+"""
+)
 # The head of each place is 23 bytes: L and a lease's token, or V and the generation; then the
 # millisecond, by the clock of the server, after which it is void.
-_TAKE: Final = """
+_TAKE: Final = Script(
+    _GENERATION
+    + """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local generation = redis.call('GET', KEYS[1])
-if not generation then
-  generation = ARGV[3]
-  redis.call('SET', KEYS[1], generation)
-end
+local generation = generation(ARGV[3])
 local lease = tonumber(ARGV[4])
 local answer = {generation}
 for i = 2, #KEYS do
@@ -90,8 +108,9 @@ for i = 2, #KEYS do
 end
 return answer
 """
+)
 # A document of a generation that is over is put there, too; it is void, and nobody waits for it.
-_FILL: Final = """
+_FILL: Final = Script("""
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local ttl = tonumber(ARGV[4])
@@ -110,9 +129,11 @@ for i = 1, #KEYS do
   end
 end
 return filled
-"""
-_REMOVE: Final = """
-if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1]) end
+""")
+_REMOVE: Final = Script(
+    _SERVER
+    + """
+if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1] .. server()) end
 if ARGV[5] == 'all' then
   redis.call('DEL', KEYS[3])
 else
@@ -121,6 +142,21 @@ end
 for i = 4, #KEYS do redis.call('DEL', KEYS[i]) end
 return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'by', ARGV[3], 'change', ARGV[4])
 """
+)
+LOOK: Final = Script(
+    _SERVER
+    + """
+local answer = {server()}
+for i = 1, #KEYS do
+  local first = redis.call('XRANGE', KEYS[i], '-', '+', 'COUNT', 1)
+  local last = redis.call('XREVRANGE', KEYS[i], '+', '-', 'COUNT', 1)
+  answer[2 * i] = first[1] and first[1][1] or ''
+  answer[2 * i + 1] = last[1] and last[1][1] or ''
+end
+return answer
+"""
+)
+"""Returns which server this is, and the first and the last number of each stream."""
 
 Load = Callable[[Sequence[StoredId]], Awaitable[list[Document]]]
 
@@ -216,39 +252,16 @@ class Shared:
     """
 
     def __init__(self, settings: CacheSettings, namespace: str) -> None:
-        # It is loaded here, since a cache in memory alone needs nothing of it.
-        from redis.asyncio import BlockingConnectionPool, Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-        from redis.exceptions import RedisError
-
         assert settings.redis_url is not None
-        url = settings.redis_url.get_secret_value()
         self.name = secrets.token_hex(8)
         """Names this App among the writers of the streams."""
         self.figures = SharedFigures()
-        self.errors: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)
+        address = Address.parse(settings.redis_url.get_secret_value())
+        self.connection = Connection(address, settings.redis_timeout)
+        self.errors = self.connection.errors
         self._namespace = namespace
-
-        def client(connections: int, timeout: float) -> Any:
-            pool: Any = BlockingConnectionPool.from_url(
-                url,
-                max_connections=connections,
-                timeout=5.0,
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-                decode_responses=False,
-            )
-            return Redis.from_pool(pool)
-
-        self._client = client(CONNECTIONS, settings.redis_timeout)
-        self.listening = client(2, max(1.0, settings.redis_timeout))
-        """The connection for the streams, on which an answer may take as long as there is no message."""
-        self._take_script = self._client.register_script(_TAKE)
-        self._fill_script = self._client.register_script(_FILL)
-        self._remove_script = self._client.register_script(_REMOVE)
-        self._down_until = 0.0
+        self._down_until: dict[int, float] = {}
+        """By the node of a cluster, the time until which it is not asked."""
         self._asking: dict[Place, _Asking] = {}
         """The ids that are asked for in this turn of the loop, by place."""
         self._flights: dict[tuple[bytes, StoredId], asyncio.Future[None]] = {}
@@ -348,7 +361,7 @@ class Shared:
         try:
             for part in slices(list(asking.ids), AT_A_TIME):
                 answer = await self._ask(
-                    self._take_script,
+                    _TAKE,
                     [self._key(place.collection, b"g"), *self._keys(place.collection, part)],
                     [place.variant, token, secrets.token_bytes(8), int(LEASE_SECONDS * 1000)],
                 )
@@ -415,7 +428,7 @@ class Shared:
     ) -> None:
         for part in slices(list(ids), AT_A_TIME):
             taken = await self._ask(
-                self._fill_script,
+                _FILL,
                 self._keys(place.collection, part),
                 [
                     *(place.variant, token, generation, int(place.ttl * 1000)),
@@ -451,7 +464,7 @@ class Shared:
         parts = [change] if not ids else map(change.of, slices(list(ids), AT_A_TIME))
         for part in parts:
             answer = await self._ask(
-                self._remove_script,
+                _REMOVE,
                 [
                     self._key(collection, b"g"),
                     self.stream(collection),
@@ -506,43 +519,52 @@ class Shared:
 
     @property
     def is_down(self) -> bool:
-        """True if Redis did not answer a moment ago, and is not asked for now."""
-        return time.monotonic() < self._down_until
+        """True if Redis, or a node of it, did not answer a moment ago, and is not asked for now."""
+        return any(map(self.is_down_for, self._down_until))
+
+    def is_down_for(self, group: int) -> bool:
+        """Return whether the node of a group did not answer a moment ago."""
+        until = self._down_until.get(group)
+        return until is not None and time.monotonic() < until
 
     async def _ask(
         self,
-        script: Any,
+        script: Script,
         keys: Sequence[bytes],
         arguments: Sequence[object],
         *,
         is_owed: bool = False,
     ) -> Any:
         """Run a script; return None if Redis does not answer, and for a moment ask it no more."""
-        if self.is_down and not is_owed:
+        group = self.connection.group(keys[0])
+        if not is_owed and self.is_down_for(group):
             return None
         try:
-            return await script(keys=keys, args=arguments)
+            return await self.connection.run(script, keys, arguments)
         except self.errors as error:
-            self.note_failure(error)
+            self.note_failure(error, group)
             return None
 
-    def note_failure(self, error: Exception) -> None:
+    def note_failure(self, error: Exception, group: int = 0) -> None:
         """Note that Redis did not answer."""
-        if not self.figures.failures or time.monotonic() >= self._down_until + 60:
+        now = time.monotonic()
+        if not self.figures.failures or now >= max(self._down_until.values(), default=0.0) + 60:
             # Its text may quote the address, which has a password in it.
             log.warning(
-                "Redis does not answer (%s); reads go to the database", type(error).__name__
+                "Redis does not answer (%s); reads go to the database%s",
+                type(error).__name__,
+                self.connection.hint(error),
             )
         self.figures.failures += 1
-        self._down_until = time.monotonic() + DOWN_SECONDS
+        self._down_until[group] = now + DOWN_SECONDS
 
     async def ping(self) -> None:
         """Ask the server whether it is there.
 
         Raises:
-            redis.exceptions.RedisError: It is not.
+            Exception: It is not: one of ``errors``.
         """
-        await self._client.ping()
+        await self.connection.ping()
 
     async def close(self) -> None:
         """Finish what is under way, and close the connections."""
@@ -562,5 +584,4 @@ class Shared:
             for paid in owed.paid:
                 paid()
         self._owed.clear()
-        await self._client.aclose()
-        await self.listening.aclose()
+        await self.connection.close()
