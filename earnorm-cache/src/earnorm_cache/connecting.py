@@ -26,24 +26,19 @@ _SUFFIXES: Final[Mapping[str, Kind]] = {
     "+cluster": "cluster",
     "+sentinel": "sentinel",
 }
-_SCHEMES: Final[Mapping[str, tuple[str, Kind]]] = {
-    f"{own}{suffix}": (redis, kind)
-    for own, redis in (
-        ("redis", "redis"),
-        ("rediss", "rediss"),
-        ("valkey", "redis"),
-        ("valkeys", "rediss"),
-    )
-    for suffix, kind in _SUFFIXES.items()
-} | {"unix": ("unix", "alone")}
+_NAMES: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
+_SCHEMES: Final[dict[str, tuple[str, Kind]]] = {"unix": ("unix", "alone")}
+for _name, _known in _NAMES.items():
+    for _suffix, _kind in _SUFFIXES.items():
+        _SCHEMES[_name + _suffix] = _known, _kind
 
 SCHEMES: Final = "redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://"
-"""How an address begins, for messages."""
+"""The beginnings of an address, for messages."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """What an address says; its text and password are in no message of an error.
+    """The parts of an address; its text and password are in no message of an error.
 
     Attributes:
         kind: ``alone`` for one server, ``cluster``, or ``sentinel``.
@@ -134,7 +129,7 @@ class Connection:
     """
 
     errors: tuple[type[Exception], ...]
-    """What a call raises if Redis does not answer, or cannot now."""
+    """The errors of a call if Redis does not answer, or cannot now."""
 
     def __init__(self, address: Address, timeout: float) -> None:
         # It is loaded here, since a cache in memory alone needs nothing of it.
@@ -170,7 +165,7 @@ class Connection:
             client: Any = Redis.from_pool(pool)
         else:
             said: dict[str, Any] = dict(parse_url(address.url))
-            said.pop("host"), said.pop("port")
+            del said["host"], said["port"]
             if said.pop("connection_class", None) is SSLConnection:
                 said["ssl"] = True
             if address.kind == "cluster":
