@@ -1,0 +1,51 @@
+"""Faults of the cache that the workload must find, each planted in a process by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from earnorm_cache import by_id, cache, plugin, shared
+
+
+def _no_removal() -> None:
+    """What is written is not removed from Redis, and no other process hears of it."""
+
+    async def removed(self: Any, *arguments: Any, **more: Any) -> bool:
+        return True
+
+    shared.Shared._removed = removed  # type: ignore[method-assign]
+
+
+def _no_message() -> None:
+    """No other process hears of what is written."""
+    head, _, _ = shared._REMOVE.partition("return redis.call('XADD'")
+    shared._REMOVE = f"{head}return 'untold'"  # type: ignore[misc]
+
+
+def _no_closing() -> None:
+    """The process that writes does not forget what it keeps."""
+
+    def close(self: Any, *arguments: Any) -> None:
+        pass
+
+    cache.Cache.close = close  # type: ignore[method-assign]
+    cache.Cache.reopen = close  # type: ignore[method-assign]
+
+
+def _no_conditions() -> None:
+    """A write by a condition forgets nothing."""
+    real = by_id.written_ids
+
+    def written_ids(*arguments: Any) -> Any:
+        return real(*arguments) or ()
+
+    plugin.written_ids = written_ids
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "no removal": _no_removal,
+    "no message": _no_message,
+    "no closing": _no_closing,
+    "no conditions": _no_conditions,
+}
