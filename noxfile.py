@@ -272,6 +272,14 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session
+def workload(session: nox.Session) -> None:
+    """Compare the reads of two processes with the database while they write in every way; `-- --seed N --storms N`."""
+    session.install("-r", "requirements-dev.txt")
+    module = ("python", "-m", "tests.plugins.cache.workload")
+    run_with_servers(session, *module, *(session.posargs or ("--storms", "100")))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style (ruff) and the direction of imports (import-linter)."""
     session.install(*tools("ruff", "import-linter"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from earnorm_cache import by_id, cache, plugin, shared
+from earnorm_cache import change, closing, shared
+from earnorm_cache.connecting import Script
 
 
 def _no_removal() -> None:
@@ -19,28 +20,28 @@ def _no_removal() -> None:
 
 def _no_message() -> None:
     """No other process hears of what is written."""
-    head, _, _ = shared._REMOVE.partition("return redis.call('XADD'")
-    shared._REMOVE = f"{head}return 'untold'"  # type: ignore[misc]
+    head, _, _ = shared._REMOVE.text.partition("return redis.call('XADD'")
+    shared._REMOVE = Script(f"{head}return 'untold'")  # type: ignore[misc]
 
 
 def _no_closing() -> None:
     """The process that writes does not forget what it keeps."""
 
-    def close(self: Any, *arguments: Any) -> None:
+    def nothing(self: Any, *arguments: Any) -> None:
         pass
 
-    cache.Cache.close = close  # type: ignore[method-assign]
-    cache.Cache.reopen = close  # type: ignore[method-assign]
+    closing.Shelves.close = nothing  # type: ignore[method-assign]
+    closing.Shelves.reopen = nothing  # type: ignore[method-assign]
 
 
 def _no_conditions() -> None:
-    """A write by a condition forgets nothing."""
-    real = by_id.written_ids
+    """A write by a condition forgets no record."""
+    real = change.written_ids
 
     def written_ids(*arguments: Any) -> Any:
         return real(*arguments) or ()
 
-    plugin.written_ids = written_ids
+    change.written_ids = written_ids
 
 
 FAULTS: dict[str, Callable[[], None]] = {

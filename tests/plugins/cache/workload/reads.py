@@ -24,7 +24,7 @@ def reads_of(model: Any, pks: Iterable[Any]) -> dict[str, Read]:
         pks: Ids of records, some of which may be gone.
     """
     shown = [*pks][-MOST_IDS:]
-    found = {
+    found: dict[str, Read] = {
         f"get {n}": (lambda pk=pk: _get(model, pk)) for n, pk in enumerate(shown)
     }
     among = [("id", "in", shown)]

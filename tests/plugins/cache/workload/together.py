@@ -44,7 +44,9 @@ class Rollback(Exception):
 async def fill(r: Random) -> None:
     """Create what the actions are about."""
     lands = await Land.create([{"name": word(r), "vat": n} for n in range(2)])
-    customers = await Customer.create([{"name": word(r), "land_id": lands[n % 2]} for n in range(3)])
+    customers = await Customer.create(
+        [{"name": word(r), "land_id": lands[n % 2]} for n in range(3)]
+    )
     labels = await Label.create([{"name": word(r), "weight": n} for n in range(3)])
     sales = await Sale.create(
         [

@@ -20,9 +20,9 @@ from earnorm import App, act_as
 from earnorm.plugin import ModelView
 from earnorm_cache import CachePlugin, CacheSettings
 from tests.core import golden_writes
+from tests.plugins.cache.workload import together
 from tests.plugins.cache.workload.faults import FAULTS
 from tests.plugins.cache.workload.reads import MOST, reads_of
-from tests.plugins.cache.workload import together
 
 Told = dict[str, Any]
 WAYS = {way.name: way for way in golden_writes.WAYS}
