@@ -195,6 +195,8 @@ FOR_PLUGINS = [
     "WHOLE",
     "Call",
     "DatabaseCall",
+    "DatabaseChange",
+    "DatabaseChanges",
     "DocumentBatch",
     "DocumentRow",
     "DryRun",

@@ -18,6 +18,7 @@ from earnorm.domain.paths import overlap, without_positions
 from earnorm.exceptions import nearest
 from earnorm.features.indexes.declarations import Index
 from earnorm.features.locking.locking import Lock
+from earnorm.features.watching.database import DatabaseChange, DatabaseChanges
 from earnorm.fields.base import MISSING
 from earnorm.kernel.acting import use_origin
 from earnorm.kernel.contract.attributes import Attribute
@@ -92,6 +93,8 @@ __all__ = [
     "Bounded",
     "Call",
     "DatabaseCall",
+    "DatabaseChange",
+    "DatabaseChanges",
     "Declaration",
     "DocumentBatch",
     "DocumentRow",

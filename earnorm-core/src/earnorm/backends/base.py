@@ -575,6 +575,26 @@ class Backend(Protocol):
         """
         ...
 
+    async def watch(
+        self,
+        pipeline: Sequence[Mapping[str, Any]],
+        *,
+        resume_after: Mapping[str, Any] | None = None,
+        max_await: float = 1.0,
+    ) -> ChangeCursor:
+        """Open the change stream of the whole database; every write after this returns arrives in it.
+
+        Args:
+            pipeline: The stages that the server applies to each change.
+            resume_after: A token of an earlier stream.
+            max_await: The seconds that ``next`` waits on the server.
+
+        Raises:
+            NotSupported: The backend or the server has no change streams.
+            ValidationError: The token cannot be used any more.
+        """
+        ...
+
     async def ping(self) -> Mapping[str, Any]:
         """Return the server's answer to a hello: version, replica set, hosts (no credentials)."""
         ...

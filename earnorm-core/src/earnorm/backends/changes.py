@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from inspect import isawaitable
 from typing import Any, Final
 
 from bson.raw_bson import RawBSONDocument
@@ -11,7 +12,8 @@ from pymongo.errors import PyMongoError
 from typing_extensions import override
 
 from earnorm.backends.base import ChangeCursor, Document
-from earnorm.backends.broken import decoded
+from earnorm.backends.broken import RAW, decoded
+from earnorm.backends.conversions import settled
 from earnorm.backends.errors import Translating, said
 from earnorm.backends.left_reads import LeftReads
 from earnorm.exceptions import ErrorDetail, ServerUnavailable, UnreadableDocument
@@ -23,6 +25,39 @@ https://github.com/mongodb/specifications/blob/master/source/change-streams/chan
 
 _READ_SECONDS: Final = 5.0
 """The time for which a close waits for a read that is under way."""
+
+
+async def open_changes(
+    native: Any,
+    translating: Translating,
+    left: LeftReads,
+    pipeline: Sequence[Mapping[str, Any]],
+    options: Mapping[str, Any],
+) -> DriverChangeCursor:
+    """Open the change stream of a driver's collection or database.
+
+    Args:
+        native: The collection or the database.
+        translating: Translates the driver's exceptions.
+        left: Closes the stream if this task is cancelled meanwhile.
+        pipeline: The stages that the server applies to each change.
+        options: The options of the driver's ``watch``.
+    """
+
+    async def open_stream() -> DriverChangeCursor:
+        raw = native.with_options(codec_options=RAW)
+        opening = raw.watch(list(pipeline), **options)
+        cursor = DriverChangeCursor(await settled(opening), translating, left)
+        await cursor.open(lazily=not isawaitable(opening))
+        return cursor
+
+    async def close(cursor: DriverChangeCursor | None) -> None:
+        if cursor is not None:
+            await cursor.close()
+
+    with translating:
+        # Motor opens it with its first read, which waits for a change.
+        return await left.read(open_stream(), close, options["max_await_time_ms"] / 1000)
 
 
 class DriverChangeCursor(ChangeCursor):

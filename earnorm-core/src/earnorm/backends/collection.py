@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from inspect import isawaitable
 from typing import Any, Final, Literal
 
 from bson.errors import InvalidBSON
@@ -32,7 +31,7 @@ from earnorm.backends.base import (
 )
 from earnorm.backends.broken import RAW, OnBroken, decoded, find_broken
 from earnorm.backends.bson_form import CODEC, from_bson, to_bson
-from earnorm.backends.changes import DriverChangeCursor
+from earnorm.backends.changes import DriverChangeCursor, open_changes
 from earnorm.backends.conversions import milliseconds, settled
 from earnorm.backends.errors import (
     INDEX_CODES,
@@ -590,18 +589,8 @@ class DriverCollection(Collection):
             options["full_document_before_change"] = "whenAvailable"
         if resume_after is not None:
             options["resume_after"] = resume_after
-
-        async def open_stream() -> DriverChangeCursor:
-            raw = self._native.with_options(codec_options=RAW)
-            opening = raw.watch(list(pipeline), **options)
-            left = self._server.left_reads
-            cursor = DriverChangeCursor(await settled(opening), self._translating, left)
-            await cursor.open(lazily=not isawaitable(opening))
-            return cursor
-
-        with self._translating:
-            # Motor opens it with its first read, which waits for a change.
-            return await self._server.left_reads.read(open_stream(), _closed, max_await)
+        left = self._server.left_reads
+        return await open_changes(self._native, self._translating, left, pipeline, options)
 
     @override
     async def drop_index(self, name: str) -> None:

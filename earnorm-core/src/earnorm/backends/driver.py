@@ -21,8 +21,9 @@ from earnorm.backends.base import (
     Session,
 )
 from earnorm.backends.bson_form import CODEC
+from earnorm.backends.changes import DriverChangeCursor, open_changes
 from earnorm.backends.collection import DriverCollection
-from earnorm.backends.conversions import settled
+from earnorm.backends.conversions import milliseconds, settled
 from earnorm.backends.errors import (
     Translating,
 )
@@ -222,6 +223,24 @@ class DriverBackend(Backend):
     @override
     def raw_database(self) -> Any:
         return self._database
+
+    @override
+    async def watch(
+        self,
+        pipeline: Sequence[Mapping[str, Any]],
+        *,
+        resume_after: Mapping[str, Any] | None = None,
+        max_await: float = 1.0,
+    ) -> DriverChangeCursor:
+        missing = self.lacks("change_streams")
+        if missing:
+            raise NotSupported(missing)
+        options: dict[str, Any] = {"max_await_time_ms": milliseconds(max_await)}
+        if resume_after is not None:
+            options["resume_after"] = resume_after
+        return await open_changes(
+            self._database, self._translating, self.left_reads, pipeline, options
+        )
 
     @override
     async def ping(self) -> Mapping[str, Any]:

@@ -119,7 +119,7 @@ class Watch(Generic[M]):
         self._domain = domain
         self._token: Mapping[str, Any] | None = None
         if resume_token is not None:
-            self._token = _decoded(model, resume_token)
+            self._token = _decoded(model._name, resume_token)
         self._full_document = full_document
         self._before = before
         self._patience = patience
@@ -422,7 +422,7 @@ def _encoded(token: Mapping[str, Any]) -> str:
     return base64.urlsafe_b64encode(bson.encode(token)).decode("ascii")
 
 
-def _decoded(model: type[BaseModel], token: str) -> dict[str, Any]:
+def _decoded(subject: str, token: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = bson.decode(base64.urlsafe_b64decode(token))
         if "_data" not in content:
@@ -430,6 +430,6 @@ def _decoded(model: type[BaseModel], token: str) -> dict[str, Any]:
     except (binascii.Error, BSONError, ValueError, TypeError):
         message = "it is no token that an event of watch() or the watch itself has given"
         raise ValidationError(
-            model._name, [{"loc": ("resume_token",), "msg": message, "type": "resume_token"}]
+            subject, [{"loc": ("resume_token",), "msg": message, "type": "resume_token"}]
         ) from None
     return content
