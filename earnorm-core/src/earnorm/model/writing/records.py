@@ -213,16 +213,16 @@ def _changes_of(
     bound: BoundModel, record: BaseModel, names: Sequence[str], loc: tuple[int, ...]
 ) -> ValueRow:
     """Return a record's own changes as a row of values to write."""
-    schema, state = bound.schema, record.__dict__
+    schema = bound.schema
     values: dict[str, Any] = {}
     row = ValueRow(values, loc, record)
     held = row.held = Snapshot(record, names, deep=True)
     if not schema.readonly.isdisjoint(names):
         row.add_problems(readonly_changes(schema.readonly, names))
     is_plain = schema.rechecked.isdisjoint(names)
-    for name in names:
-        if isinstance(state.get(name), ServerChange):
-            assigned = [n for n in names if isinstance(state.get(n), ServerChange)]
+    for name, value in held.held.items():
+        if isinstance(value, ServerChange):
+            assigned = [n for n, v in held.held.items() if isinstance(v, ServerChange)]
             row.add_problems(map(changes_are_written, assigned))
             values.clear()
             return row

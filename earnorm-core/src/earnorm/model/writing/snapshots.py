@@ -172,20 +172,27 @@ def settle_sent(sent: Snapshot, values: Mapping[str, Any]) -> None:
     structure, held = sent.structure, sent.held
     if HOLDERS:
         note_settled(structure)
-    fields, state = type(structure)._schema.fields, structure.__dict__
+    state = structure.__dict__
     pending: Pending = getattr(structure, "_pending", UNTOUCHED)  # without a call of a function
     changes, forms = pending.changes, sent.forms  # all of its parts have forms
     names = held.keys()
     if (
         not forms
         and names <= values.keys()
-        and names <= state.keys()
-        and all(map(is_, map(state.get, held), held.values()))
+        and all(map(is_, map(state.get, held, repeat(MISSING)), held.values()))
     ):  # the program has changed nothing meanwhile, so nothing is to be looked at one by one
-        state.update(zip(names, map(values.__getitem__, names), strict=True))
-        if changes:
+        own = values if len(values) == len(names) else {name: values[name] for name in names}
+        state.update(own)
+        if changes.keys() <= names:
+            changes.clear()
+        else:
             deque(map(changes.pop, names, repeat(None)), maxlen=0)
-        values = {} if len(values) == len(names) else {n: values[n] for n in values.keys() - names}
+        if own is values:
+            if pending.refused:
+                pending.keep_refused(changes)
+            return
+        values = {name: values[name] for name in values.keys() - names}
+    fields = type(structure)._schema.fields
     for name, fresh in values.items():
         if name not in held:
             arrive(structure, name, fresh)
