@@ -147,7 +147,7 @@ class EarnORM(System):
         if self._active:
             self._declare()
             if "cache" in self._plugins:
-                keywords["cache"] = {"ttl": 3600.0}
+                keywords["cache"] = {"default_ttl": 3600.0}
         else:
             for model in MODELS:
                 type.__setattr__(model, "_audit", False)

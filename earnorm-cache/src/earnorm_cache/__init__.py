@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from earnorm_cache.figures import CacheStatistics, SharedFigures
+from earnorm_cache.options import Cache
 from earnorm_cache.plugin import CachePlugin
 from earnorm_cache.service import CacheService
 from earnorm_cache.settings import CacheSettings
 
 __version__ = "0.1.0"
 
-__all__ = ["CachePlugin", "CacheService", "CacheSettings", "CacheStatistics", "SharedFigures"]
+__all__ = [
+    "Cache",
+    "CachePlugin",
+    "CacheService",
+    "CacheSettings",
+    "CacheStatistics",
+    "SharedFigures",
+]

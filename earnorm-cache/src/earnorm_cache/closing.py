@@ -119,10 +119,10 @@ class Shelf:
 class Lease:
     """The right of one load to keep its documents. Call ``end``, even if the load failed."""
 
-    __slots__ = ("_keys", "_memory", "_shelf")
+    __slots__ = ("_keys", "_memory", "_shelf", "_ttl")
 
-    def __init__(self, memory: Memory, shelf: Shelf, keys: list[Key]) -> None:
-        self._memory, self._shelf, self._keys = memory, shelf, keys
+    def __init__(self, memory: Memory, shelf: Shelf, keys: list[Key], ttl: float) -> None:
+        self._memory, self._shelf, self._keys, self._ttl = memory, shelf, keys, ttl
         if shelf.closed_whole:
             return
         for key in keys:
@@ -134,7 +134,7 @@ class Lease:
         """Keep the BSON of a document, if its lease was not revoked."""
         key = (model, pk)
         if self._shelf.leases.get(key) is self:
-            self._memory.put(key, data, self._shelf.keys)
+            self._memory.put(key, data, self._shelf.keys, self._ttl)
 
     def end(self) -> None:
         """Release the leases."""
@@ -190,9 +190,16 @@ class Shelves:
             shelf.leases.clear()
             shelf.renew(None)
 
-    def lease(self, shelf: Shelf, model: str, ids: Iterable[StoredId]) -> Lease:
-        """Take a lease on these ids; a load does so before it asks the database for them."""
-        return Lease(self.memory, shelf, [(model, pk) for pk in ids])
+    def lease(self, shelf: Shelf, model: str, ids: Iterable[StoredId], ttl: float) -> Lease:
+        """Take a lease on these ids; a load does so before it asks the database for them.
+
+        Args:
+            shelf: The shelf of the collection.
+            model: The name of the model.
+            ids: The ids.
+            ttl: The most seconds that a document is kept.
+        """
+        return Lease(self.memory, shelf, [(model, pk) for pk in ids], ttl)
 
     def close(self, shelf: Shelf, change: Change) -> None:
         """Forget what is about to change, and keep nothing of it until ``reopen``.

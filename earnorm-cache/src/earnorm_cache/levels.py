@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from earnorm_cache.closing import Shelves
+from earnorm_cache.options import expires
 
 if TYPE_CHECKING:
+    from earnorm.plugin import ModelView
     from earnorm_cache.change import Change
     from earnorm_cache.closing import Shelf
     from earnorm_cache.listening import Listener
@@ -24,12 +26,19 @@ class Levels:
         shelves: The memory of this process.
         shared: Redis; None while the App does not run, or uses none.
         listener: Hears what other processes write; None where ``shared`` is.
+        expiring: The collections of which nothing is cached, because the database deletes records by itself.
     """
 
     settings: CacheSettings
     shelves: Shelves
     shared: Shared | None = None
     listener: Listener | None = None
+    expiring: set[str] = field(default_factory=set[str])
+
+    def note_expiry(self, model: ModelView) -> None:
+        """Cache nothing of the collection of a model whose records expire."""
+        if expires(model):
+            self.expiring.add(model.collection)
 
     async def end(self, collection: str, shelf: Shelf, change: Change) -> None:
         """Remove from Redis what was written, and read it from the cache again from then on."""

@@ -39,7 +39,7 @@ CHANCES: Final = 64
 
 
 class Entry:
-    """What is kept under one key.
+    """A value that is kept under one key.
 
     Attributes:
         key: The key.

@@ -14,12 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from earnorm.exceptions import ServerUnavailable
-from earnorm.plugin import Layer, ModelView, Operation, hookimpl
+from earnorm.plugin import Attribute, Layer, ModelView, Operation, hookimpl
 from earnorm_cache.closing import Shelves
 from earnorm_cache.command import cache_command
 from earnorm_cache.levels import Levels
 from earnorm_cache.listening import Listener
 from earnorm_cache.memory import Memory
+from earnorm_cache.options import ATTRIBUTE, kept_as
 from earnorm_cache.reading import RecordReader
 from earnorm_cache.service import CacheService
 from earnorm_cache.settings import CacheSettings
@@ -60,7 +61,7 @@ class CachePlugin:
     ) -> None:
         self._settings = settings or CacheSettings()
         memory = Memory(
-            self._settings.max_entries, self._settings.ttl, clock, self._settings.memory
+            self._settings.max_entries, self._settings.default_ttl, clock, self._settings.memory
         )
         self._levels = Levels(self._settings, Shelves(memory))
         self._writer = Writer(self._levels)
@@ -76,6 +77,18 @@ class CachePlugin:
     def settings() -> type[pydantic.BaseModel]:
         """Return the type of the settings, :class:`CacheSettings`."""
         return CacheSettings
+
+    @staticmethod
+    @hookimpl
+    def model_attributes() -> Iterable[Attribute]:
+        """Bring the attribute by which models say how they are cached: ``_cache``."""
+        return [ATTRIBUTE]
+
+    @hookimpl
+    def models_changed(self, app: App, models: Sequence[type[BaseModel]]) -> None:
+        """Note the collections in which records expire by themselves."""
+        for model in models:
+            self._levels.note_expiry(ModelView(model))
 
     @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
@@ -109,7 +122,8 @@ class CachePlugin:
     async def _clear_shared(self, app: App) -> None:
         assert self._levels.shared is not None
         views = map(ModelView, app.usable_models())
-        collections = sorted({view.collection for view in views if self._is_cached(view)})
+        settings = self._settings
+        collections = sorted({v.collection for v in views if kept_as(v, settings) is not None})
         await self._levels.shared.clear(collections)
 
     @hookimpl
@@ -176,7 +190,8 @@ class CachePlugin:
         """
         is_write = operation in ("create", "write", "unlink")
         view = ModelView(model)
-        if not is_write and (operation != "search" or not self._is_cached(view)):
+        kept = kept_as(view, self._settings)
+        if not is_write and (operation != "search" or kept is None):
             return ()
         if not self._is_watched(app, view):
             if not is_write:
@@ -186,32 +201,27 @@ class CachePlugin:
                 )
             return ()
         levels = self._levels
+        levels.note_expiry(view)
         shelf = levels.shelves.shelf(view.collection, view.name)
         if is_write:
             return [(Layer.CACHE, self._writer.layer(view, shelf))]
-        return [(Layer.CACHE, RecordReader(levels, view, shelf).search)]
+        if kept is None or app.reads_from(model) != "primary":
+            return ()  # what another member gives may be old
+        return [(Layer.CACHE, RecordReader(levels, view, shelf, kept).search)]
 
     def _is_watched(self, app: App, model: ModelView) -> bool:
         """Decide once for each collection, as a write that has begun can't be watched later."""
-        collection = model.collection
+        collection, settings = model.collection, self._settings
         watched = self._watched.get(collection)
         if watched is None:
-            is_watched = self._is_cached(model) or any(
-                self._is_cached(other)
+            is_watched = kept_as(model, settings) is not None or any(
+                kept_as(other, settings) is not None
                 for other in map(ModelView, app.usable_models())
                 if other.collection == collection
             )
             watched = self._watched[collection] = _Watched(is_watched)
         watched.models.add(model.name)
         return watched.is_watched
-
-    def _is_cached(self, model: ModelView) -> bool:
-        if model.secrets:
-            return False  # whole documents are kept, and no secret is
-        chosen: object = model.attribute("_cache")
-        if isinstance(chosen, bool):
-            return chosen
-        return self._settings.models is None or model.name in self._settings.models
 
     @hookimpl
     async def transaction_unknown(self, operations: Sequence[Operation]) -> None:

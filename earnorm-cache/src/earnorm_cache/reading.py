@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from earnorm.plugin import Call
     from earnorm_cache.closing import Shelf
     from earnorm_cache.levels import Levels
+    from earnorm_cache.options import Kept
+    from earnorm_cache.shared import Shared
 
 
 class RecordReader:
@@ -26,23 +28,26 @@ class RecordReader:
         levels: The levels of the App.
         model: The model.
         shelf: The shelf of its collection.
+        kept: How its records are kept.
     """
 
-    def __init__(self, levels: Levels, model: ModelView, shelf: Shelf) -> None:
-        self._levels, self._model, self._shelf = levels, model, shelf
+    def __init__(self, levels: Levels, model: ModelView, shelf: Shelf, kept: Kept) -> None:
+        self._levels, self._model, self._shelf, self._kept = levels, model, shelf, kept
         self._place: Place | None = None
 
     async def search(self, op: Operation, call_next: Call, /) -> Any:
         """Answer a search, from the database where it is not one by ids."""
         model, levels = self._model, self._levels
         found = cacheable_ids(op, model.schema)
-        if found is None or (model.root is not None and op.app.bind(op.model).secret_paths):
+        if found is None or model.collection in levels.expiring:
+            return await call_next(op)
+        if model.root is not None and op.app.bind(op.model).secret_paths:
             return await call_next(op)  # a document may be of a subclass with secret fields
         ids, rest = found
         if rest is Domain.TRUE:
             return in_order(ids, await self.documents(op, call_next, ids))
         # An access rule, say: it is judged by what Redis has, which is never old; a memory may be, for a moment.
-        if levels.shared is None or not is_decided_in_memory(rest, model):
+        if self._redis is None or not is_decided_in_memory(rest, model):
             return await call_next(op)
         documents = await self.documents(op, call_next, ids, from_memory=False)
         matches = op.app.matcher(op.model, rest)
@@ -64,7 +69,7 @@ class RecordReader:
             ids: The ids.
             from_memory: The memory of this process is looked in, too.
         """
-        if not from_memory:
+        if not (from_memory and self._kept.in_memory):
             return await self._fetch(op, call_next, ids, ids)
         kept: list[Document] = []
         missing: list[StoredId] = []
@@ -88,6 +93,10 @@ class RecordReader:
             return kept
         return kept + await self._fetch(op, call_next, ids, tuple(missing))
 
+    @property
+    def _redis(self) -> Shared | None:
+        return self._levels.shared if self._kept.in_redis else None
+
     async def _is_memory_trusted(self) -> bool:
         shared, listener = self._levels.shared, self._levels.listener
         if shared is None or listener is None:
@@ -106,14 +115,15 @@ class RecordReader:
     ) -> list[Document]:
         """Return the documents that are not in this memory, and keep them."""
         levels, shelf, name = self._levels, self._shelf, self._model.name
-        shared = levels.shared
+        shared = self._redis
 
         def load(wanted: Sequence[StoredId]) -> Awaitable[list[Document]]:
             if len(wanted) == len(ids) and isinstance(op.domain, Condition):
                 return call_next(op)
             return call_next(op.replace(domain=Condition("_id", "in", wanted)))
 
-        lease = levels.shelves.lease(shelf, name, missing)
+        kept_here = missing if self._kept.in_memory else ()
+        lease = levels.shelves.lease(shelf, name, kept_here, self._kept.ttl)
         try:
             # What this process writes is read from the database until the write has ended.
             loose = [pk for pk in missing if not shelf.is_closed(pk)]
@@ -121,7 +131,7 @@ class RecordReader:
                 place = self._place
                 if place is None:
                     names = _read_as(op.app, self._model)
-                    place = Place.of(self._model.collection, names, levels.settings.ttl)
+                    place = Place.of(self._model.collection, names, self._kept.ttl)
                     self._place = place
                 loaded = await shared.fetch(place, loose, load, partial(lease.keep, name))
                 if len(loose) < len(missing):

@@ -14,7 +14,7 @@ class CacheSettings(BaseModel):
         max_entries: The most records kept, over all models; beyond it, one that is seldom asked for
             is dropped.
         memory: The most memory for the kept records, such as ``"64MiB"``.
-        ttl: Seconds after which a kept record is read from the database again. It limits the age of
+        default_ttl: Seconds after which a kept record is read from the database again. It limits the age of
             a value that another process has changed.
         redis_url: The address of the Redis that all processes of this database share, such as
             ``redis://localhost:6379/0`` (also ``rediss://``, ``unix://``, ``redis+cluster://`` and
@@ -26,7 +26,8 @@ class CacheSettings(BaseModel):
         window: Seconds after the last word of Redis for which the memory of this process is trusted.
         redis_timeout: Seconds that Redis has for an answer; then the database is asked.
         models: Names of the only models that are cached; None means all. A model's own
-            ``_cache = True`` or ``_cache = False`` has precedence over this list.
+            ``_cache`` has precedence over this list, and over ``default_ttl``, ``queries`` and
+            ``negative_ttl``.
     """
 
     # The address may have a password in it, also a mistyped one.
@@ -34,7 +35,9 @@ class CacheSettings(BaseModel):
 
     max_entries: int = Field(default=100_000, ge=1)
     memory: ByteSize = Field(default=ByteSize(64 * 2**20), ge=2**10)
-    ttl: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    default_ttl: float = Field(default=60.0, ge=0.001, allow_inf_nan=False)
+    queries: bool = False
+    negative_ttl: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     redis_url: SecretStr | None = None
     required: bool = False
     namespace: str | None = Field(default=None, min_length=1, max_length=200)

@@ -43,6 +43,14 @@ class Lost(Exception):
     """The server did it or didn't, and the answer never came."""
 
 
+class Primary:
+    """An App whose searches ask the primary."""
+
+    @staticmethod
+    def reads_from(model: object) -> str:
+        return "primary"
+
+
 class World:
     """One cache over a database of versions, and what has been promised about each."""
 
@@ -53,7 +61,7 @@ class World:
         self.promised = dict.fromkeys(IDS, 0)
         self.clock = 0
         search, write = (
-            next(iter(self.plugin.wrap_operation(cast("Any", None), Cell, name)))[1]
+            next(iter(self.plugin.wrap_operation(cast("Any", Primary), Cell, name)))[1]
             for name in ("search", "write")
         )
         self.search_layer, self.write_layer = search, write

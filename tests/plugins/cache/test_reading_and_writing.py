@@ -66,7 +66,7 @@ class Numbered(models.BaseModel):
 
 @pytest.fixture
 async def app(open_app: Open, probe: Probe) -> App:
-    return await open_app(probe, max_entries=3, ttl=60.0)
+    return await open_app(probe, max_entries=3, default_ttl=60.0)
 
 
 @pytest.fixture

@@ -534,6 +534,11 @@ class Backend(Protocol):
         """Return the driver's own database object, for ``App.dangerous_raw`` only."""
         ...
 
+    @property
+    def read_preference(self) -> str:
+        """The members that a read asks if nothing closer to it says so: a mode such as ``"primary"``."""
+        ...
+
     def traffic(self) -> Traffic:
         """Return the numbers of operations that are under way, and that wait for a connection."""
         ...

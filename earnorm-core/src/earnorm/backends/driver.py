@@ -224,6 +224,12 @@ class DriverBackend(Backend):
     def raw_database(self) -> Any:
         return self._database
 
+    @property
+    @override
+    def read_preference(self) -> str:
+        mode: str = self._database.read_preference.mongos_mode
+        return mode
+
     @override
     async def watch(
         self,

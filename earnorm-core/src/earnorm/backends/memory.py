@@ -124,6 +124,11 @@ class MemoryBackend(DriverBackend):
 
     @property
     @override
+    def read_preference(self) -> str:
+        return "primary"
+
+    @property
+    @override
     def capabilities(self) -> frozenset[str]:
         return frozenset({"aggregation"})
 

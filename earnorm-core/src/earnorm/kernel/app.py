@@ -291,6 +291,15 @@ class App:
         """
         return ModelView(self.extended(self.catalog.named(name)))
 
+    def reads_from(self, model: type[BaseModel]) -> str:
+        """Return the members that a search of a model asks, unless it says so itself; it binds nothing.
+
+        That is a mode such as ``"primary"`` or ``"secondaryPreferred"``, whether the model, the App, the URI or the
+        driver's client says so.
+        """
+        own = model._read_preference
+        return self._backend.read_preference if own is None else own
+
     def known_models(self) -> list[type[BaseModel]]:
         """Return the App's own models: all except those of plugins that it did not select."""
         return self.catalog.known()
