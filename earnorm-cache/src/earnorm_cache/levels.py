@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from earnorm_cache.closing import Shelves
-from earnorm_cache.options import expires
 from earnorm_cache.feed import Feed
+from earnorm_cache.options import expires
 
 if TYPE_CHECKING:
     from earnorm.plugin import ModelView

@@ -92,7 +92,8 @@ class CachePlugin:
 
     @hookimpl
     def models_changed(self, app: App, models: Sequence[type[BaseModel]]) -> None:
-        """Note the collections in which records expire by themselves."""
+        """Note the collections in which records expire by themselves, and plan functions anew."""
+        self._forget_plans()
         for model in models:
             self._levels.note_expiry(ModelView(model))
 
@@ -186,11 +187,6 @@ class CachePlugin:
                 report["status"] = "degraded"
         return report
 
-    @hookimpl
-    def models_changed(self) -> None:
-        """Plan anew what functions depend on: a model may have been extended."""
-        self._forget_plans()
-
     def _forget_plans(self) -> None:
         if self.cache.functions is not None:
             self.cache.functions.forget()
@@ -254,7 +250,6 @@ class CachePlugin:
         """Return the shelf of a model's collection, if it is known when what is read of it changes."""
         if not self._is_watched(app, model) or app.reads_from(model.cls) != "primary":
             return None
-        self._levels.note_expiry(model)
         if model.collection in self._levels.expiring:
             return None
         return self._levels.shelves.shelf(model.collection, model.name)
