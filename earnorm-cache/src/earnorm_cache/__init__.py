@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from earnorm_cache.figures import CacheStatistics, SharedFigures
-from earnorm_cache.functions import cached
 from earnorm_cache.options import Cache
 from earnorm_cache.plugin import CachePlugin
 from earnorm_cache.service import CacheService
@@ -18,5 +17,4 @@ __all__ = [
     "CacheSettings",
     "CacheStatistics",
     "SharedFigures",
-    "cached",
 ]

@@ -19,7 +19,7 @@ MAX_IDS: Final = 1_000
 _COMPARED: Final = frozenset({"=", "!=", "in", "not in", "<", "<=", ">", ">="})
 """The operators of which memory and the server mean the same without a collation."""
 
-_PLAIN: Final = (
+PLAIN: Final = (
     fields.String,
     fields.Int,
     fields.Boolean,
@@ -44,7 +44,7 @@ def is_decided_in_memory(rest: Domain, model: ModelView) -> bool:
         field = model.fields.get(condition.path)
         if condition.operator not in _COMPARED or field is None or not field.stored:
             return False
-        if type(field) not in _PLAIN:  # a subclass may compare otherwise
+        if type(field) not in PLAIN:  # a subclass may compare otherwise
             return False
     return True
 

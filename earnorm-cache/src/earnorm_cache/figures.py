@@ -17,6 +17,8 @@ class CacheStatistics:
         evictions: Kept records that were dropped to make room.
         entries: Records that are kept now.
         bytes: The memory that all kept records take, of whichever model.
+        query_hits: Searches, counts and groups whose kept result was used.
+        query_misses: Those whose result was not kept, or not any more.
     """
 
     hits: int = 0
@@ -25,6 +27,8 @@ class CacheStatistics:
     evictions: int = 0
     entries: int = 0
     bytes: int = field(default=0, compare=False)
+    query_hits: int = 0
+    query_misses: int = 0
 
     @property
     def hit_rate(self) -> float:
@@ -45,10 +49,15 @@ class Counts:
     misses: Counter[str] = field(default_factory=_none_yet)
     invalidations: Counter[str] = field(default_factory=_none_yet)
     evictions: Counter[str] = field(default_factory=_none_yet)
+    query_hits: Counter[str] = field(default_factory=_none_yet)
+    query_misses: Counter[str] = field(default_factory=_none_yet)
 
     def forget(self, model: str) -> None:
         """Forget the figures of a model that is dropped."""
-        for figures in (self.hits, self.misses, self.invalidations, self.evictions):
+        for figures in (
+            *(self.hits, self.misses, self.invalidations, self.evictions),
+            *(self.query_hits, self.query_misses),
+        ):
             figures.pop(model, None)
 
 
@@ -58,9 +67,11 @@ class SharedFigures:
 
     Attributes:
         hits: Records that Redis had.
-        joined: Records that another task or process was loading, and that were waited for.
+        query_hits: Results of queries that Redis had.
+        query_loads: Results that were loaded from the database with a lease.
+        joined: Records and results that another task or process was loading, and that were waited for.
         loads: Records that were loaded from the database with a lease.
-        refused: Loaded records that Redis did not take, because they were written meanwhile.
+        refused: Loaded records and results that Redis did not take, because they were written meanwhile.
         failures: Commands that Redis did not answer.
     """
 
@@ -69,3 +80,5 @@ class SharedFigures:
     loads: int = 0
     refused: int = 0
     failures: int = 0
+    query_hits: int = 0
+    query_loads: int = 0

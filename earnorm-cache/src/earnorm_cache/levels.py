@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from earnorm_cache.closing import Shelves
-from earnorm_cache.feed import Feed
 from earnorm_cache.options import expires
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from earnorm_cache.change import Change
     from earnorm_cache.closing import Shelf
     from earnorm_cache.listening import Listener
+    from earnorm_cache.results import SharedResults
     from earnorm_cache.settings import CacheSettings
     from earnorm_cache.shared import Shared
 
@@ -26,7 +26,7 @@ class Levels:
         settings: The settings of the cache.
         shelves: The memory of this process.
         shared: Redis; None while the App does not run, or uses none.
-        feed: Tells whoever asked of what was written.
+        results: The results of queries in Redis; None where ``shared`` is.
         listener: Hears what other processes write; None where ``shared`` is.
         expiring: The collections of which nothing is cached, because the database deletes records by itself.
     """
@@ -34,8 +34,8 @@ class Levels:
     settings: CacheSettings
     shelves: Shelves
     shared: Shared | None = None
+    results: SharedResults | None = None
     listener: Listener | None = None
-    feed: Feed = field(default_factory=Feed)
     expiring: set[str] = field(default_factory=set[str])
 
     def note_expiry(self, model: ModelView) -> None:
@@ -49,12 +49,9 @@ class Levels:
         def reopen() -> None:
             self.shelves.reopen(shelf, change)
 
-        try:
-            if self.shared is None:
-                reopen()
-                return
-            # Nobody has kept a new record, but perhaps results in which it is missing.
-            told = change.of(()) if change.is_new else change
-            await self.shared.remove(collection, told, reopen)
-        finally:
-            self.feed.tell(collection, change)
+        if self.shared is None:
+            reopen()
+            return
+        # Nobody has kept a new record, but perhaps results in which it is missing.
+        told = change.of(()) if change.is_new else change
+        await self.shared.remove(collection, told, reopen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from earnorm.domain import Condition, Domain
 from earnorm.plugin import ID_TYPES, ModelView, Operation, StoredId, from_bson, pause
@@ -34,21 +34,22 @@ class RecordReader:
     def __init__(self, levels: Levels, model: ModelView, shelf: Shelf, kept: Kept) -> None:
         self._levels, self._model, self._shelf, self._kept = levels, model, shelf, kept
         self._place: Place | None = None
+        self._names: Sequence[str] | None = None
 
-    async def search(self, op: Operation, call_next: Call, /) -> Any:
-        """Answer a search, from the database where it is not one by ids."""
-        model, levels = self._model, self._levels
+    async def find(self, op: Operation, call_next: Call, /) -> list[Document] | None:
+        """Answer a search by ids; None if it is none, or one that only the database can answer."""
+        model = self._model
         found = cacheable_ids(op, model.schema)
-        if found is None or model.collection in levels.expiring:
-            return await call_next(op)
+        if found is None or model.collection in self._levels.expiring:
+            return None
         if model.root is not None and op.app.bind(op.model).secret_paths:
-            return await call_next(op)  # a document may be of a subclass with secret fields
+            return None  # a document may be of a subclass with secret fields
         ids, rest = found
         if rest is Domain.TRUE:
             return in_order(ids, await self.documents(op, call_next, ids))
         # An access rule, say: it is judged by what Redis has, which is never old; a memory may be, for a moment.
         if self._redis is None or not is_decided_in_memory(rest, model):
-            return await call_next(op)
+            return None
         documents = await self.documents(op, call_next, ids, from_memory=False)
         matches = op.app.matcher(op.model, rest)
         return in_order(ids, [each for each in documents if matches(each)])
@@ -74,7 +75,7 @@ class RecordReader:
         kept: list[Document] = []
         missing: list[StoredId] = []
         shelves, name = self._levels.shelves, self._model.name
-        if await self._is_memory_trusted():
+        if await self.is_memory_trusted():
             memory, counts = shelves.memory, shelves.counts
             for number, pk in enumerate(dict.fromkeys(ids), 1):
                 data = memory.get((name, pk))
@@ -97,7 +98,8 @@ class RecordReader:
     def _redis(self) -> Shared | None:
         return self._levels.shared if self._kept.in_redis else None
 
-    async def _is_memory_trusted(self) -> bool:
+    async def is_memory_trusted(self) -> bool:
+        """Return whether this process has heard of what others wrote."""
         shared, listener = self._levels.shared, self._levels.listener
         if shared is None or listener is None:
             return True
@@ -130,7 +132,7 @@ class RecordReader:
             if shared is not None and loose:
                 place = self._place
                 if place is None:
-                    names = _read_as(op.app, self._model)
+                    names = self.read_as(op.app)
                     place = Place.of(self._model.collection, names, self._kept.ttl)
                     self._place = place
                 loaded = await shared.fetch(place, loose, load, partial(lease.keep, name))
@@ -143,12 +145,19 @@ class RecordReader:
         finally:
             lease.end()
 
-
-def _read_as(app: App, model: ModelView) -> list[str]:
-    """Return names that differ where two programs read the documents of a model differently."""
-    views = [v for v in map(ModelView, app.usable_models()) if v.collection == model.collection]
-    names = {f"{view.name}.{field.db_name}" for view in views for field in view.fields.values()}
-    return [model.name, *sorted(names)]
+    def read_as(self, app: App) -> Sequence[str]:
+        """Return names that differ where two programs read the documents of a model differently."""
+        if self._names is None:
+            model = self._model
+            views = map(ModelView, app.usable_models())
+            names = {
+                f"{view.name}.{field.db_name}"
+                for view in views
+                if view.collection == model.collection
+                for field in view.fields.values()
+            }
+            self._names = [model.name, *sorted(names)]
+        return self._names
 
 
 def in_order(ids: Sequence[StoredId], documents: list[Document]) -> list[Document]:

@@ -25,6 +25,8 @@ class CacheSettings(BaseModel):
             database's name by default. Several deployments with databases of one name need it.
         window: Seconds after the last word of Redis for which the memory of this process is trusted.
         redis_timeout: Seconds that Redis has for an answer; then the database is asked.
+        queries: The results of searches by other conditions, of counts and of groups are kept as well; a
+            query says otherwise with ``uncached()``, and without this setting with ``cached()``.
         models: Names of the only models that are cached; None means all. A model's own
             ``_cache`` has precedence over this list, and over ``default_ttl``, ``queries`` and
             ``negative_ttl``.

@@ -62,10 +62,11 @@ STREAM_LENGTH: Final = 20_000
 AT_A_TIME: Final = 100
 """The number of ids in one script: a script keeps the server from all else."""
 
-_WAITS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12)
+
+WAITS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12)
 """The seconds between two looks for what another process loads; after them the database is asked."""
 
-_SERVER: Final = """
+SERVER: Final = """
 local function server()
   local said = redis.pcall('INFO', 'server')
   return type(said) == 'string' and string.sub(string.match(said, 'run_id:(%x+)') or '', 1, 16) or ''
@@ -73,7 +74,7 @@ end
 """
 # It takes 5 µs of the server (Redis 6.2).
 _GENERATION: Final = (
-    _SERVER
+    SERVER
     + """
 local function generation(fresh)
   local held, here = redis.call('GET', KEYS[1]), server()
@@ -131,7 +132,7 @@ end
 return filled
 """)
 _REMOVE: Final = Script(
-    _SERVER
+    SERVER
     + """
 if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1] .. server()) end
 if ARGV[5] == 'all' then
@@ -144,7 +145,7 @@ return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'by', ARGV[3], '
 """
 )
 LOOK: Final = Script(
-    _SERVER
+    SERVER
     + """
 local answer = {server()}
 for i = 1, #KEYS do
@@ -274,15 +275,16 @@ class Shared:
 
     def stream(self, collection: str) -> bytes:
         """Return the key of a collection's stream."""
-        return self._key(collection, b"s")
+        return self.key(collection, b"s")
 
-    def _key(self, collection: str, rest: bytes) -> bytes:
+    def key(self, collection: str, rest: bytes) -> bytes:
+        """Return a key of a collection, which all have one hash tag."""
         # A brace would end the hash tag, and a percent sign is what it is replaced by.
         name = f"{self._namespace}.{collection}".replace("%", "%25").replace("}", "%7D")
         return b"earnorm:{" + name.encode() + b"}:" + rest
 
     def _keys(self, collection: str, ids: Iterable[StoredId]) -> list[bytes]:
-        return [self._key(collection, b"d" + to_bson({"": pk})[4:]) for pk in ids]
+        return [self.key(collection, b"d" + to_bson({"": pk})[4:]) for pk in ids]
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -299,7 +301,7 @@ class Shared:
         """
         documents: list[Document] = []
         wanted, has_waited = list(ids), False
-        for seconds in (*_WAITS, None):
+        for seconds in (*WAITS, None):
             taken = await self._take(place, wanted)
             if taken is None:
                 break
@@ -362,7 +364,7 @@ class Shared:
             for part in slices(list(asking.ids), AT_A_TIME):
                 answer = await self._ask(
                     _TAKE,
-                    [self._key(place.collection, b"g"), *self._keys(place.collection, part)],
+                    [self.key(place.collection, b"g"), *self._keys(place.collection, part)],
                     [place.variant, token, secrets.token_bytes(8), int(LEASE_SECONDS * 1000)],
                 )
                 if answer is None:
@@ -466,9 +468,9 @@ class Shared:
             answer = await self._ask(
                 _REMOVE,
                 [
-                    self._key(collection, b"g"),
+                    self.key(collection, b"g"),
                     self.stream(collection),
-                    self._key(collection, b"t"),
+                    self.key(collection, b"t"),
                     *self._keys(collection, part.ids or ()),
                 ],
                 [

@@ -31,12 +31,14 @@ from earnorm.kernel.notes import Note
 from earnorm.kernel.observing.observers import DatabaseCall, Observer, RunningOperation
 from earnorm.kernel.observing.verdicts import Reason, Verdict, because, verdict_of
 from earnorm.kernel.operations import (
+    CACHING,
     EXTENT,
     JUDGED,
     PURPOSE,
     RELATION,
     REQUEST,
     WHOLE,
+    Caching,
     Call,
     Operation,
     OperationName,
@@ -76,6 +78,7 @@ __all__ = [
     "ACROSS",
     "ALL",
     "API",
+    "CACHING",
     "CHANGES",
     "EXTENT",
     "HAND_BACK",
@@ -91,6 +94,7 @@ __all__ = [
     "WHOLE",
     "Attribute",
     "Bounded",
+    "Caching",
     "Call",
     "DatabaseCall",
     "DatabaseChange",

@@ -219,6 +219,23 @@ class Extent(NamedTuple):
 
 EXTENT: Note[Extent] = Note("extent")
 """On the search and the count of a query that is for a page, prefetches or makes nested dicts."""
+
+
+class Caching(NamedTuple):
+    """The wish of a query about its answer being kept.
+
+    Attributes:
+        is_wanted: True for ``cached()``, False for ``uncached()``.
+        ttl: The most seconds that it is kept; None leaves that to the plugin that keeps it.
+    """
+
+    is_wanted: bool
+    ttl: float | None = None
+
+
+CACHING: Note[Caching] = Note("caching")
+"""On the search, count or group of a query that was marked with ``cached()`` or ``uncached()``. Any plugin that
+keeps answers reads it."""
 JUDGED: Note[bool] = Note("judged")
 """Access rules have checked the whole operation of which this one is a part."""
 

@@ -15,7 +15,16 @@ from earnorm.exceptions import DomainError, NotSupported
 from earnorm.fields.relational import Relation
 from earnorm.kernel.environment import Env, Principal, current_env, use_env
 from earnorm.kernel.naming import nearest_field
-from earnorm.kernel.operations import EXTENT, REQUEST, Extent, Operation, OperationName, Options
+from earnorm.kernel.operations import (
+    CACHING,
+    EXTENT,
+    REQUEST,
+    Caching,
+    Extent,
+    Operation,
+    OperationName,
+    Options,
+)
 from earnorm.kernel.serving.projecting import head_of
 from earnorm.model import relations, writing
 from earnorm.model.reading.across import ACROSS, Across
@@ -65,6 +74,8 @@ class Query(Generic[M]):
     """The paths of ``only()`` into embedded objects."""
     _extent: Extent = _PLAIN
     """The page that it is for, and the depth of its dicts."""
+    _caching: Caching | None = None
+    """The wish of ``cached()`` or ``uncached()``; None without them."""
 
     def __init__(
         self,
@@ -196,6 +207,24 @@ class Query(Generic[M]):
     def _with_concerns(self, concerns: Concerns | None) -> Self:
         return self if concerns is None else self._with(_concerns=concerns.over(self._concerns))
 
+    def cached(self, ttl: float | None = None) -> Self:
+        """Allow a plugin that caches to keep the answer: the records, their number, or the rows of a group.
+
+        It does nothing where no such plugin is installed, or where the plugin cannot keep this answer.
+
+        Args:
+            ttl: The most seconds that it is kept; None means the plugin's own limit.
+        """
+        seconds = None if ttl is None else checked_seconds("ttl", ttl)
+        return self._with(_caching=Caching(True, seconds))
+
+    def uncached(self) -> Self:
+        """Ask the database, whatever a plugin has kept; the answer is not kept either.
+
+        What it prefetches is not concerned.
+        """
+        return self._with(_caching=Caching(False))
+
     def lock(self) -> Self:
         """Lock the records, so that no other transaction writes them before this one ends.
 
@@ -246,6 +275,8 @@ class Query(Generic[M]):
         if self._prefetch or self._extent is not _PLAIN:
             page, shown, _ = self._extent
             op = op.with_note(EXTENT, Extent(page, shown, self._prefetch))
+        if self._caching is not None:
+            op = op.with_note(CACHING, self._caching)
         if paths:
             op = op.with_note(ACROSS, paths)
         if self._request is not None:
