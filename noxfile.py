@@ -290,10 +290,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict and pyright, on the packages and on tests/typing; what they cover is in pyproject.toml."""
+    """mypy --strict and pyright, on the packages and on tests/typing, and what they see of planned mistakes.
+
+    What they cover is in pyproject.toml.
+    """
     session.install("-r", "requirements-dev.txt")
     session.run("mypy")
     session.run("pyright")
+    session.run("python", "-m", "tests.mistakes")
 
 
 @nox.session

@@ -56,6 +56,7 @@ COLLECTIONS = {
     "earnorm.model.writing.creating._MADE": "records, weakly",
     "earnorm.model.writing.in_doubt._IN_DOUBT": "records, weakly",
     "earnorm_security.secrets.hashing._turns": "event loops, weakly",
+    "earnorm_cache.functions._DEPENDED": "names of models, which decorators of functions name",
     "earnorm_audit.plugin.exclude_fields": "a default of pydantic, which copies it",
 }
 READ_ONLY = re.compile(r"\b(Mapping|Sequence|Iterable)\b")

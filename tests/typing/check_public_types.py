@@ -113,7 +113,7 @@ def values(post: Post) -> None:
     assert_type(post.reader_ids, RecordSet[Author])
     assert_type(post.about, BaseModel | None)
     assert_type(post.origin, BaseModel)
-    assert_type(post.id, str | None)
+    assert_type(post.id, str)
     if post.address is not None:
         assert_type(post.address, Address)
         assert_type(post.address.city, str)

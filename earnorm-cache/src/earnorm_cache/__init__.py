@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from earnorm_cache.figures import CacheStatistics, SharedFigures
+from earnorm_cache.functions import cached
 from earnorm_cache.options import Cache
 from earnorm_cache.plugin import CachePlugin
 from earnorm_cache.service import CacheService
@@ -17,4 +18,5 @@ __all__ = [
     "CacheSettings",
     "CacheStatistics",
     "SharedFigures",
+    "cached",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from earnorm_cache.closing import Shelves
+from earnorm_cache.feed import Feed
 from earnorm_cache.options import expires
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Levels:
         settings: The settings of the cache.
         shelves: The memory of this process.
         shared: Redis; None while the App does not run, or uses none.
+        feed: Tells whoever asked of what was written.
         results: The results of queries in Redis; None where ``shared`` is.
         listener: Hears what other processes write; None where ``shared`` is.
         expiring: The collections of which nothing is cached, because the database deletes records by itself.
@@ -36,6 +38,7 @@ class Levels:
     shared: Shared | None = None
     results: SharedResults | None = None
     listener: Listener | None = None
+    feed: Feed = field(default_factory=Feed)
     expiring: set[str] = field(default_factory=set[str])
 
     def note_expiry(self, model: ModelView) -> None:
@@ -49,9 +52,12 @@ class Levels:
         def reopen() -> None:
             self.shelves.reopen(shelf, change)
 
-        if self.shared is None:
-            reopen()
-            return
-        # Nobody has kept a new record, but perhaps results in which it is missing.
-        told = change.of(()) if change.is_new else change
-        await self.shared.remove(collection, told, reopen)
+        try:
+            if self.shared is None:
+                reopen()
+                return
+            # Nobody has kept a new record, but perhaps results in which it is missing.
+            told = change.of(()) if change.is_new else change
+            await self.shared.remove(collection, told, reopen)
+        finally:
+            self.feed.tell(collection, change)

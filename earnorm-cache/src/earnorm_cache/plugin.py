@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from earnorm.exceptions import ServerUnavailable
+from earnorm.exceptions import ConfigurationError, ServerUnavailable
 from earnorm.plugin import Attribute, Layer, ModelView, Operation, hookimpl
 from earnorm_cache.closing import Shelves
 from earnorm_cache.command import cache_command
+from earnorm_cache.functions import Functions, is_depended_on
 from earnorm_cache.levels import Levels
 from earnorm_cache.listening import Listener
 from earnorm_cache.memory import Memory
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
     from earnorm import App, BaseModel
     from earnorm.plugin import Middleware, OperationName
+    from earnorm_cache.change import Change
+    from earnorm_cache.closing import Shelf
+    from earnorm_cache.feed import Callback
 
 log = logging.getLogger("earnorm.cache")
 
@@ -70,6 +74,8 @@ class CachePlugin:
         self.cache = CacheService(self._levels.shelves)
         self._watched: dict[str, _Watched] = {}
         """By collection, whether its writes pass the cache."""
+        self._heard: set[str] = set()
+        """The models of which somebody hears, so that their writes pass the cache."""
 
     def __repr__(self) -> str:
         return f"<CachePlugin {self.cache!r}>"
@@ -88,13 +94,16 @@ class CachePlugin:
 
     @hookimpl
     def models_changed(self, app: App, models: Sequence[type[BaseModel]]) -> None:
-        """Note the collections in which records expire by themselves."""
+        """Note the collections in which records expire by themselves, and plan functions anew."""
+        self._forget_plans()
         for model in models:
             self._levels.note_expiry(ModelView(model))
 
     @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
         """Provide the :class:`CacheService` as ``app.services["cache"]``."""
+        self.cache.listen = partial(self._on_change, app)
+        self.cache.functions = Functions(app, self._levels, partial(self._shelf_of, app))
         return {"cache": self.cache}
 
     @hookimpl
@@ -116,17 +125,23 @@ class CachePlugin:
                     f"cache: Redis does not answer ({type(error).__name__}); start it, or leave out required=True"
                 ).coded("no_redis") from None
             shared.note_failure(error)
-        listener = Listener(shared, self._levels.shelves.hear, self._settings.window)
+        listener = Listener(shared, self._hear, self._settings.window)
+        for collection in self._levels.feed.collections:
+            listener.add(collection)
         listener.start()
         levels = self._levels
         levels.shared, levels.results, levels.listener = shared, SharedResults(shared), listener
         self.cache.share(shared.figures, partial(self._clear_shared, app))
 
+    def _hear(self, collection: str, change: Change) -> None:
+        """Hear what another process has written."""
+        self._levels.shelves.hear(collection, change)
+        self._levels.feed.tell(collection, change)
+
     async def _clear_shared(self, app: App) -> None:
         assert self._levels.shared is not None
         views = map(ModelView, app.usable_models())
-        settings = self._settings
-        collections = sorted({v.collection for v in views if kept_as(v, settings) is not None})
+        collections = sorted({view.collection for view in views if self._is_needed(view)})
         await self._levels.shared.clear(collections)
 
     @hookimpl
@@ -134,6 +149,9 @@ class CachePlugin:
         """Empty the cache, so that the App reads everything anew after its next start."""
         self.cache.clear()
         self._watched.clear()
+        self._heard.clear()
+        self._levels.feed.clear()
+        self.cache.functions = self.cache.listen = None
         levels = self._levels
         listener, levels.listener = levels.listener, None
         if listener is not None:
@@ -172,10 +190,15 @@ class CachePlugin:
                 report["status"] = "degraded"
         return report
 
+    def _forget_plans(self) -> None:
+        if self.cache.functions is not None:
+            self.cache.functions.forget()
+
     @hookimpl
     def model_forgotten(self, model: type[BaseModel]) -> None:
         """Drop the records of the model, and its collection where no other model lies in it."""
         view = ModelView(model)
+        self._forget_plans()
         self._levels.shelves.forget(view.collection, view.name)
         watched = self._watched.get(view.collection)
         if watched is not None:
@@ -214,19 +237,45 @@ class CachePlugin:
         queries = QueryReader(levels, view, shelf, kept, records)
         return [(Layer.CACHE, queries.search if operation == "search" else queries.answer)]
 
+    def _on_change(
+        self, app: App, model: type[BaseModel], callback: Callback
+    ) -> Callable[[], None]:
+        view = ModelView(app.bind(model).model)
+        self._heard.add(view.name)
+        if not self._is_watched(app, view):
+            raise ConfigurationError(
+                f"on_change(): {view.name} is in use already, and its writes do not pass the cache; ask before its first "
+                f"operation, in the hook startup, say"
+            )
+        if self._levels.listener is not None:
+            self._levels.listener.add(view.collection)
+        return self._levels.feed.add(view.collection, callback)
+
+    def _shelf_of(self, app: App, model: ModelView) -> Shelf | None:
+        """Return the shelf of a model's collection, if it is known when what is read of it changes."""
+        if not self._is_watched(app, model) or app.reads_from(model.cls) != "primary":
+            return None
+        if model.collection in self._levels.expiring:
+            return None
+        return self._levels.shelves.shelf(model.collection, model.name)
+
     def _is_watched(self, app: App, model: ModelView) -> bool:
         """Decide once for each collection, as a write that has begun can't be watched later."""
-        collection, settings = model.collection, self._settings
+        collection = model.collection
         watched = self._watched.get(collection)
         if watched is None:
-            is_watched = kept_as(model, settings) is not None or any(
-                kept_as(other, settings) is not None
+            is_watched = self._is_needed(model) or any(
+                self._is_needed(other)
                 for other in map(ModelView, app.usable_models())
                 if other.collection == collection
             )
             watched = self._watched[collection] = _Watched(is_watched)
         watched.models.add(model.name)
         return watched.is_watched
+
+    def _is_needed(self, model: ModelView) -> bool:
+        is_kept = kept_as(model, self._settings) is not None
+        return is_kept or is_depended_on(model) or model.name in self._heard
 
     @hookimpl
     async def transaction_unknown(self, operations: Sequence[Operation]) -> None:

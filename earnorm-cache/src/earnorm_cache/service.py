@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from earnorm.exceptions import ConfigurationError
 from earnorm_cache.closing import Shelves
 from earnorm_cache.figures import CacheStatistics, SharedFigures
+
+if TYPE_CHECKING:
+    from earnorm import BaseModel
+    from earnorm.plugin import StoredId
+    from earnorm_cache.feed import Callback
+    from earnorm_cache.functions import Functions
 
 
 class CacheService:
@@ -21,6 +28,10 @@ class CacheService:
         self._shelves, self._memory = shelves, shelves.memory
         self._shared: SharedFigures | None = None
         self._clear_shared: Callable[[], Awaitable[None]] | None = None
+        self.functions: Functions | None = None
+        """For ``@cached``; the plugin provides it."""
+        self.listen: Callable[[type[BaseModel], Callback], Callable[[], None]] | None = None
+        """For ``on_change``; the plugin provides it."""
 
     def __repr__(self) -> str:
         return f"<CacheService {self._memory!r}>"
@@ -66,6 +77,30 @@ class CacheService:
                 "process"
             )
         await self._clear_shared()
+
+    def on_change(
+        self,
+        model: type[BaseModel],
+        callback: Callable[[tuple[StoredId, ...] | None], object],
+    ) -> Callable[[], None]:
+        """Call a function whenever records of a model were written, in any process that shares the Redis.
+
+        It is called on the event loop once the write is over (of a transaction, once it is committed or rolled
+        back), with the ids that may have changed; with None for all, also where messages may have been lost.
+        Without Redis it hears of this App's writes alone. It must not wait; what it raises is logged.
+
+        Args:
+            model: The model. The whole collection counts, whichever of its models was written.
+            callback: The function.
+
+        Returns:
+            A function that ends it.
+
+        Raises:
+            ConfigurationError: The model is in use already, and its writes do not pass the cache.
+        """
+        assert self.listen is not None
+        return self.listen(model, callback)
 
     @property
     def shared(self) -> SharedFigures | None:

@@ -96,6 +96,13 @@ class Security:
         if settings.stored_policies:
             self.current = CurrentPolicies(self._app, self.knowledge, self._made)
 
+    def hear_edits(self) -> None:
+        """Hear at once of what other processes edit, where a plugin of this App tells it."""
+        if self.knowledge is not None:
+            from earnorm_security.stored.hearing import hear_edits
+
+            hear_edits(self._app, self.knowledge.forget)
+
     async def may(
         self, env: Env, model: type[BaseModel] | str, operation: str, *, field: str | None = None
     ) -> bool:
@@ -337,8 +344,12 @@ class SecurityPlugin:
 
     @hookimpl
     async def startup(self, app: App) -> None:
-        """Fetch the keys of encrypted fields; where they cannot be had, these fields are refused."""
+        """Fetch the keys of encrypted fields, and begin to hear of edits of stored roles and policies.
+
+        Where the keys cannot be had, these fields are refused.
+        """
         await secrets.start(app)
+        app.services.of_type(Security).hear_edits()
 
     @staticmethod
     @hookimpl

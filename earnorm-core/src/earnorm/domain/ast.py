@@ -7,7 +7,7 @@ A domain knows paths and operators by name only. ``operators`` says what they me
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import ClassVar, Final, NoReturn, TypeAlias
+from typing import Any, ClassVar, Final, NoReturn, TypeAlias
 
 from earnorm.domain.values import PLAIN, freeze, hashable, identity, shorten, thaw
 from earnorm.exceptions import DomainError, LimitExceeded
@@ -18,7 +18,7 @@ MAX_DEPTH: Final = 60
 """The most levels of alternating ``&``, ``|`` and ``!``. A server accepts about 99 (BSON nests 200
 levels)."""
 
-DomainSource: TypeAlias = "Domain | list[object] | tuple[object, ...] | bool | None"
+DomainSource: TypeAlias = "Domain | list[Any] | tuple[Any, ...] | None"
 
 
 class Domain:
@@ -46,7 +46,7 @@ class Domain:
     """True if a part of it came from a client, by :meth:`untrusted`. What uses it has the rights of
     the principal, also inside of ``system()``."""
 
-    def __new__(cls, source: DomainSource = None) -> Domain:  # noqa: D102  see the class
+    def __new__(cls, source: DomainSource | bool = None) -> Domain:  # noqa: D102  see the class
         return parse(source)
 
     @staticmethod

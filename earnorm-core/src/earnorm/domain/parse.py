@@ -45,7 +45,7 @@ class _Group:
 _Term: TypeAlias = Domain | _Group
 
 
-def parse(source: DomainSource) -> Domain:
+def parse(source: DomainSource | bool) -> Domain:
     """Read ``source`` into a domain.
 
     Args:

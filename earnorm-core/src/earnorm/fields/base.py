@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     # Defaults of type parameters came with Python 3.13 (PEP 696); type checkers always know them.
     from typing_extensions import TypeVar as _TypeVar
 
+    from earnorm.domain import Domain
     from earnorm.fields.kinds_inside import KindsInside
     from earnorm.model.embedded import EmbeddedModel
 
@@ -569,7 +570,11 @@ class Field(Expressions[V], Generic[V, N]):
     if TYPE_CHECKING:
         # At run time a plain field must have no __set__, or reading it would cost ten times as
         # much; BaseModel.__setattr__ catches assignments.
-        def __set__(self, record: object, value: V | None) -> None: ...
+        @overload
+        def __set__(self: Field[V, Literal[True]], record: object, value: V) -> None: ...
+        @overload
+        def __set__(self: Field[V, Literal[False]], record: object, value: V | None) -> None: ...
+        def __set__(self, record: object, value: Any) -> None: ...
 
     # -- conditions ---------------------------------------------------------------------------
 
@@ -613,6 +618,13 @@ class ConvertingField(Field[V, N]):
     converts: ClassVar[bool] = True
     lossy: ClassVar[bool] = False
     """Another program's values may change when they are converted; see ``is_exact``."""
+
+    if TYPE_CHECKING:
+        # A condition takes other forms of a value, too: an id, an item of a list, a text of an enum.
+        def __eq__(self, value: object) -> Domain: ...  # type: ignore[override] # see Expressions
+        def __ne__(self, value: object) -> Domain: ...  # type: ignore[override] # see Expressions
+
+        __hash__ = Field.__hash__
 
     if not TYPE_CHECKING:
 

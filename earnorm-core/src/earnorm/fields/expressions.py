@@ -6,7 +6,7 @@ Each method makes the same condition as the list notation; docs/domains.md says 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from earnorm.domain import Domain, DomainSource, condition
 from earnorm.domain.schema import ID_PATHS
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from earnorm.fields.base import Field
     from earnorm.fields.geo import Geometry
 
-V = TypeVar("V")
+V = TypeVar("V", covariant=True)
 
 
 class Expressions(Generic[V]):
@@ -27,24 +27,26 @@ class Expressions(Generic[V]):
         @property
         def _condition_path(self) -> str: ...
 
-    def __eq__(self, value: object) -> Domain:  # type: ignore[override] # a condition, as in SQLAlchemy
+    # Two rules of checkers do not fit conditions: that == takes any object and says a bool, and that the type of a value
+    # that is read (a text or None) is no type of what it is compared with.
+    def __eq__(self, value: V | None) -> Domain:  # type: ignore[override] # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleMethodOverride]
         return condition(self._condition_path, "=", value)
 
-    def __ne__(self, value: object) -> Domain:  # type: ignore[override] # a condition, as in SQLAlchemy
+    def __ne__(self, value: V | None) -> Domain:  # type: ignore[override] # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleMethodOverride]
         return condition(self._condition_path, "!=", value)
 
     __hash__ = object.__hash__
 
-    def __gt__(self, value: V) -> Domain:
+    def __gt__(self, value: V) -> Domain:  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues]
         return condition(self._condition_path, ">", value)
 
-    def __ge__(self, value: V) -> Domain:
+    def __ge__(self, value: V) -> Domain:  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues]
         return condition(self._condition_path, ">=", value)
 
-    def __lt__(self, value: V) -> Domain:
+    def __lt__(self, value: V) -> Domain:  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues]
         return condition(self._condition_path, "<", value)
 
-    def __le__(self, value: V) -> Domain:
+    def __le__(self, value: V) -> Domain:  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues]
         return condition(self._condition_path, "<=", value)
 
     def in_(self, values: Iterable[V]) -> Domain:
@@ -55,31 +57,31 @@ class Expressions(Generic[V]):
         """Match a value that is none of these, or unset."""
         return condition(self._condition_path, "not in", list(values))
 
-    def like(self, pattern: str) -> Domain:
+    def like(self: Texts, pattern: str) -> Domain:
         """Match a text that contains the pattern; ``%`` and ``_`` are wildcards."""
         return condition(self._condition_path, "like", pattern)
 
-    def not_like(self, pattern: str) -> Domain:
+    def not_like(self: Texts, pattern: str) -> Domain:
         """Match a text that doesn't contain the pattern, or is unset."""
         return condition(self._condition_path, "not like", pattern)
 
-    def ilike(self, pattern: str) -> Domain:
+    def ilike(self: Texts, pattern: str) -> Domain:
         """Match like ``like``, ignoring case."""
         return condition(self._condition_path, "ilike", pattern)
 
-    def not_ilike(self, pattern: str) -> Domain:
+    def not_ilike(self: Texts, pattern: str) -> Domain:
         """Match like ``not_like``, ignoring case."""
         return condition(self._condition_path, "not ilike", pattern)
 
-    def eq_like(self, pattern: str) -> Domain:
+    def eq_like(self: Texts, pattern: str) -> Domain:
         """Match a text that fits the pattern as a whole (``=like``)."""
         return condition(self._condition_path, "=like", pattern)
 
-    def eq_ilike(self, pattern: str) -> Domain:
+    def eq_ilike(self: Texts, pattern: str) -> Domain:
         """Match like ``eq_like``, ignoring case."""
         return condition(self._condition_path, "=ilike", pattern)
 
-    def regex(self, pattern: str) -> Domain:
+    def regex(self: Texts, pattern: str) -> Domain:
         """Match a text that fits a regular expression, which must never come from a stranger."""
         return condition(self._condition_path, "regex", pattern)
 
@@ -114,6 +116,10 @@ class Expressions(Generic[V]):
     def parent_of(self, records: object) -> Domain:
         """Match one of these records (or ids), or a value above one of them in their tree."""
         return condition(self._condition_path, "parent_of", records)
+
+
+Texts: TypeAlias = "Expressions[str | None] | Expressions[list[str]] | Expressions[set[str]]"
+"""The fields and paths that hold texts."""
 
 
 class Places:

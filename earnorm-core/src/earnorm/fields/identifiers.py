@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Unpack
 
 import pydantic
 from bson import Binary as BsonBinary
@@ -14,6 +14,9 @@ from pydantic_core import PydanticCustomError
 
 from earnorm.domain.schema import keeps
 from earnorm.fields.base import Field, FieldOptions, N, Validator
+
+if TYPE_CHECKING:
+    from earnorm.domain import Domain
 
 
 def _object_id(value: Any) -> ObjectId:
@@ -33,6 +36,13 @@ class ObjectIdField(Field[ObjectId, N]):
 
     reads_id_text: ClassVar[bool] = True
     python_type: ClassVar[Any] = ObjectId
+
+    if TYPE_CHECKING:
+        # A condition takes its text, too, and a record that has it.
+        def __eq__(self, value: object) -> Domain: ...  # type: ignore[override] # see Expressions
+        def __ne__(self, value: object) -> Domain: ...  # type: ignore[override] # see Expressions
+
+        __hash__ = Field.__hash__
 
     def annotation(self) -> Any:
         return Annotated[Any, pydantic.PlainValidator(_object_id)]
@@ -69,6 +79,13 @@ class UUID(Field[uuid.UUID, N]):
     """A UUID, stored as BSON binary subtype 4; its text is accepted and converted."""
 
     python_type: ClassVar[Any] = uuid.UUID
+
+    if TYPE_CHECKING:
+        # A condition takes its text, too.
+        def __eq__(self, value: object) -> Domain: ...  # type: ignore[override] # see Expressions
+        def __ne__(self, value: object) -> Domain: ...  # type: ignore[override] # see Expressions
+
+        __hash__ = Field.__hash__
 
     def bson_schema(self) -> Mapping[str, Any]:
         return {"bsonType": "binData"}

@@ -33,7 +33,8 @@ class Many2many(ToMany[C], Generic[C]):
       has a Many2one to each side and may have fields of its own.
 
     Args:
-        comodel: The other model: its class, or its ``_name``.
+        comodel: The other model: its class, a function that returns it (``lambda: Tag``), for a class that
+            comes later, or its ``_name``.
         inverse: The name of the other model's Many2many that stores the ids.
         through: The link model: its class, or its ``_name``.
         near: The link model's Many2one to this model; not needed if there is only one.
@@ -51,7 +52,7 @@ class Many2many(ToMany[C], Generic[C]):
 
     def __init__(
         self,
-        comodel: type[C] | str,
+        comodel: type[C] | Callable[[], type[C]] | str,
         *,
         inverse: str | None = None,
         through: type[BaseModel] | str | None = None,
@@ -64,7 +65,7 @@ class Many2many(ToMany[C], Generic[C]):
         **options: Unpack[CommonOptions],
     ) -> None:
         self._bind(False, default, None, (), options)
-        self.comodel = comodel
+        self._point_at(comodel)
         self.inverse = inverse
         self.through = through
         self.near = near

@@ -19,13 +19,14 @@ from typing import (
     Unpack,
     cast,
     get_args,
+    overload,
 )
 
 import pydantic
 from bson import ObjectId
 from pydantic_core import PydanticCustomError
 
-from earnorm.exceptions import ErrorDetail, ValidationError, located
+from earnorm.exceptions import ConfigurationError, ErrorDetail, ValidationError, located
 from earnorm.fields.base import (
     CommonOptions,
     ConvertingField,
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
     C = _TypeVar("C", bound=BaseModel, default=Any)
 else:
     C = TypeVar("C", bound="BaseModel")
+
+
+RecordId: TypeAlias = str | int | ObjectId | uuid.UUID
+"""An id of a record that is linked, as :class:`Many2one` takes it."""
 
 
 class Join(NamedTuple):
@@ -115,6 +120,36 @@ def checked_exists(field: Relation[Any, Any], exists: bool, options: CommonOptio
     return exists
 
 
+class _LaterModel:
+    """The model of a relation to which it is given as a function; what is in the field's ``__dict__`` goes before it."""
+
+    def __get__(self, field: Relation[Any, Any] | None, owner: type[Any]) -> type[Any]:
+        if field is None or "_comodel_later" not in vars(field):
+            raise AttributeError("comodel")
+        model = field.comodel = _asked(field, vars(field)["_comodel_later"])
+        return model
+
+
+def _asked(field: Relation[Any, Any], later: Callable[[], object]) -> type[Any]:
+    """Return the model that a function given to a relation returns.
+
+    Raises:
+        ConfigurationError: It returns none, or the class is not defined yet.
+    """
+    where = f"{field.model_name}.{field.name}"
+    try:
+        comodel = later()
+    except NameError as error:
+        raise ConfigurationError(
+            f"{where}: {error}; the function is called when the relation is first used, so define the model before that"
+        ) from error
+    if not (
+        isinstance(comodel, type) and hasattr(comodel, "_schema") and hasattr(comodel, "_name")
+    ):
+        raise ConfigurationError(f"{where}: the function returns {comodel!r}, which is no model")
+    return comodel
+
+
 class Relation(ConvertingField[V, N]):
     """The base of the relational fields: it knows the other model, by class or by name."""
 
@@ -124,7 +159,22 @@ class Relation(ConvertingField[V, N]):
     """True if a link that somebody hands in must lead to a record that exists (``exists=True``)."""
     copies_target: bool = False
     """True if a copy of the record gets a copy of the linked record, not the same one."""
-    comodel: type[Any] | str
+    if TYPE_CHECKING:
+        comodel: type[Any] | str
+        """The other model. One that was given as a function is asked for when it is first needed."""
+    else:
+        comodel = _LaterModel()
+
+    def _point_at(self, comodel: type[Any] | str | Callable[[], type[Any]]) -> None:
+        """Take the other model as it is given to the field."""
+        if isinstance(comodel, str | type):
+            self.comodel = comodel
+        elif callable(comodel):
+            self._comodel_later = comodel
+        else:
+            raise TypeError(
+                f"{type(self).__name__}() takes a model, its name or a function that returns it, not {comodel!r}"
+            )
 
     @property
     def comodel_name(self) -> str:
@@ -271,7 +321,8 @@ class Many2one(Relation[C, N], Generic[C, N]):
     name the field in ``search(...).prefetch()``.
 
     Args:
-        comodel: The other model: its class, or its ``_name``.
+        comodel: The other model: its class, a function that returns it (``lambda: Post``), for a class that
+            comes later, or its ``_name``.
         required: The record cannot be stored without a value.
         default: The value of a new record, or a callable that gives it.
         on_delete: What happens to this record when the other one is deleted: ``"restrict"`` refuses
@@ -284,7 +335,7 @@ class Many2one(Relation[C, N], Generic[C, N]):
 
     def __init__(
         self,
-        comodel: type[C] | str,
+        comodel: type[C] | Callable[[], type[C]] | str,
         *,
         required: N = False,  # type: ignore[assignment] # see Field.__init__
         default: C | Callable[[], C] | None = None,
@@ -293,7 +344,7 @@ class Many2one(Relation[C, N], Generic[C, N]):
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, (), options)
-        self.comodel = comodel
+        self._point_at(comodel)
         self.on_delete = checked_on_delete(self, on_delete, options)
         self.must_exist = checked_exists(self, exists, options)
 
@@ -308,7 +359,19 @@ class Many2one(Relation[C, N], Generic[C, N]):
     def encode(self, value: Any) -> Any:
         return self._pk(value)
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+
+        @overload
+        def __set__(
+            self: Many2one[C, Literal[True]], record: object, value: C | RecordId
+        ) -> None: ...
+        @overload
+        def __set__(
+            self: Many2one[C, Literal[False]], record: object, value: C | RecordId | None
+        ) -> None: ...
+        def __set__(self, record: object, value: Any) -> None: ...
+
+    else:
 
         def __get__(self, record, owner=None):
             if record is None:
@@ -441,14 +504,15 @@ class One2many(ToMany[C], Generic[C]):
     """The records of another model that point here with a Many2one; nothing is stored.
 
     Args:
-        comodel: The other model: its class, or its ``_name``.
+        comodel: The other model: its class, a function that returns it (``lambda: Post``), for a class that
+            comes later, or its ``_name``.
         inverse: The name of its Many2one field.
         order: How the records are sorted, e.g. ``"sequence,-date"``.
     """
 
     def __init__(
         self,
-        comodel: type[C] | str,
+        comodel: type[C] | Callable[[], type[C]] | str,
         inverse: str,
         *,
         order: str | None = None,
@@ -456,7 +520,7 @@ class One2many(ToMany[C], Generic[C]):
     ) -> None:
         self._bind(False, None, None, (), options)
         self.stored = False
-        self.comodel = comodel
+        self._point_at(comodel)
         self.inverse = inverse
         self.order = order
 

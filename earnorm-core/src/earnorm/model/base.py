@@ -240,11 +240,11 @@ class BaseModel(Declared):
     # -- one record ---------------------------------------------------------------------------
 
     @property
-    def id(self) -> str | None:
-        """The id as text; None before the record is stored."""
+    def id(self) -> str:
+        """The id as text. Before the record is stored it is None, which no type says: nearly all records are."""
         pk = self.__dict__.get("_id")
         if pk is None or not self.is_stored:
-            return None
+            return None  # type: ignore[return-value]  # see above
         return str(pk) if type(pk) is ObjectId else id_text(type(self)._schema.fields["_id"], pk)
 
     @property

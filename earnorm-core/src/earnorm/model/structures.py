@@ -54,19 +54,22 @@ class Structure(Slots):
         if schema.derived is not None:
             schema.derived.settle_new(self)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        cls = type(self)
-        field = cls._schema.fields.get(name)
-        if field is None:
-            if name in SLOTS:
-                object.__setattr__(self, name, value)
-                return
-            if isinstance(getattr(cls, name, None), property):
-                raise AttributeError(f"{cls.__name__}.{name} cannot be assigned")
-            raise AttributeError(
-                f"{cls.__name__} has no field {name!r}{nearest_field(cls._schema, name)}"
-            )
-        self._assign(field, value)
+    if not TYPE_CHECKING:
+        # For a checker each field has a __set__ of its own, and a misspelt name is an error.
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            cls = type(self)
+            field = cls._schema.fields.get(name)
+            if field is None:
+                if name in SLOTS:
+                    object.__setattr__(self, name, value)
+                    return
+                if isinstance(getattr(cls, name, None), property):
+                    raise AttributeError(f"{cls.__name__}.{name} cannot be assigned")
+                raise AttributeError(
+                    f"{cls.__name__} has no field {name!r}{nearest_field(cls._schema, name)}"
+                )
+            self._assign(field, value)
 
     def _assign(self, field: Field[Any, Any], value: Any, when: When = "create") -> None:
         """Take a value that is handed in: the field's own validated copy of it.
