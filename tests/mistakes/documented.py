@@ -8,7 +8,7 @@ what it is are those of a mistake that both flag, with "unseen" of one that neit
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import earnorm
 from earnorm import (
@@ -23,6 +23,9 @@ from earnorm import (
     String,
 )
 from earnorm.fields.base import N
+
+
+State = Literal["new", "done"]
 
 
 class Percent(Field[float, N]):
@@ -40,7 +43,7 @@ class Ticket(BaseModel):
     title = String(required=True, max_length=80)
     body = String()
     state = Selection(["new", "done"], required=True, default="new")
-    kind = Selection(["new", "done"])
+    kind: Selection[State] = Selection(["new", "done"])
     number = Int(required=True, default=0)
     share = Percent()
     urgent = Boolean(default=False)
@@ -90,7 +93,7 @@ async def mistakes_a(t: Ticket, q: Query[Ticket], team: Team, p: Person) -> None
     t.titel = "x"  # M02 assign to a misspelt field
     t.title = 5  # M03 assign a value of the wrong type
     t.title = None  # M04 assign None to a required field
-    t.kind = "lost"  # M05 unseen: assign what is no choice (Literal)
+    t.kind = "lost"  # M05 assign what is no choice (Literal)
     t.state = "lost"  # M06 unseen: assign what is no choice (documented Selection)
     t.size = 3  # M07 unseen: assign to a computed field
     Ticket(titel="x", owner_id=team)  # M08 unseen: constructor: a misspelt keyword
@@ -111,7 +114,7 @@ async def mistakes_a(t: Ticket, q: Query[Ticket], team: Team, p: Person) -> None
     Ticket.search((Ticket.number == "x") & (Ticket.title == "x"))  # M25 the same, combined
     Ticket.search(Ticket.number > "x")  # M26 expression: greater than a wrong type
     Ticket.search(Ticket.number.ilike("x"))  # M27 expression: a text's operator on a number
-    Ticket.search(Ticket.kind.in_([3]))  # M28 expression: in, a wrong type
+    Ticket.search(Ticket.kind.in_(["lost"]))  # M28 expression: in, no choice
     Ticket.search(
         Ticket.team_id.nmae == "x"
     )  # M29 unseen: path: a misspelt field behind a relation

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar, Unpack
 
 import pydantic
 from pydantic_core import PydanticCustomError, core_schema
@@ -217,8 +217,25 @@ class Url(String[N]):
         return Annotated[super().annotation(), pydantic.AfterValidator(_url)]
 
 
-class Selection(String[N]):
+if TYPE_CHECKING:
+    # For a checker its value may be a Literal, which the value of no String is.
+    from typing_extensions import TypeVar as _TypeVar
+
+    S = _TypeVar("S", bound=str, default=str)
+
+    class _Choices(Field[S, N], Generic[S, N]): ...
+else:
+    S = TypeVar("S", bound=str)
+
+    class _Choices(String[N], Generic[S, N]):
+        """A String, of which type checkers know the texts."""
+
+
+class Selection(_Choices[S, N], Generic[S, N]):
     """One of a fixed list of texts.
+
+    ``kind: Selection[Kind] = Selection(get_args(Kind))`` with ``Kind = Literal["new", "done"]`` lets a type checker
+    know the texts.
 
     Args:
         choices: The texts allowed; at least one.
@@ -226,11 +243,11 @@ class Selection(String[N]):
 
     def __init__(
         self,
-        choices: Sequence[str],
+        choices: Sequence[S],
         *,
         required: N = False,  # type: ignore[assignment] # see Field.__init__
-        default: str | Callable[[], str] | None = None,
-        validators: Iterable[Validator[str]] = (),
+        default: S | Callable[[], S] | None = None,
+        validators: Iterable[Validator[S]] = (),
         **options: Unpack[FieldOptions],
     ) -> None:
         if not choices or isinstance(choices, str):
