@@ -41,7 +41,7 @@ def value_of(attribute: Attribute, model: type[BaseModel]) -> Any:
     """
     value, kind = getattr(model, attribute.name, attribute.default), attribute.type
     if value is not attribute.default and not is_of(value, kind):
-        wanted = " | ".join(k.__name__ for k in get_args(kind) or (kind,))
+        wanted = " | ".join(getattr(k, "__name__", str(k)) for k in get_args(kind) or (kind,))
         raise ConfigurationError(
             f"{model.__name__}.{attribute.name} is of the type {wanted}, which {value!r} is not"
         ).coded("attribute_value")
