@@ -24,7 +24,6 @@ from earnorm import (
 )
 from earnorm.fields.base import N
 
-
 State = Literal["new", "done"]
 
 
