@@ -7,7 +7,7 @@ message to the other processes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from earnorm.domain import Schema
@@ -18,6 +18,10 @@ MEMBERS: Final = "m"
 
 ANYTHING: Final = "a"
 """The token that every change of a collection renews."""
+
+
+MOST_IDS: Final = 10_000
+"""The most ids that are named of several writes together; beyond it the whole collection is."""
 
 
 def field_token(key: str) -> str:
@@ -63,6 +67,37 @@ class Change:
         if self.names is not None:
             said["names"] = sorted(self.names)
         return to_bson(said)
+
+
+@dataclass(slots=True)
+class Changes:
+    """Several changes of one collection, which are told as one."""
+
+    ids: set[StoredId] | None = field(default_factory=set[StoredId])
+    names: set[str] | None = field(default_factory=set[str])
+    is_membership: bool = False
+
+    def add(self, change: Change) -> None:
+        """Take one more."""
+        self.is_membership |= change.is_membership
+        if change.names is None:
+            self.names = None
+        elif self.names is not None:
+            self.names.update(change.names)
+        if self.ids is not None:
+            if change.ids is None or len(self.ids) + len(change.ids) > MOST_IDS:
+                self.ids = None
+            else:
+                self.ids.update(change.ids)
+
+    @property
+    def together(self) -> Change:
+        """All of them."""
+        return Change(
+            None if self.ids is None else tuple(self.ids),
+            None if self.names is None else frozenset(self.names),
+            self.is_membership,
+        )
 
 
 EVERYTHING: Final = Change(None, None, True)

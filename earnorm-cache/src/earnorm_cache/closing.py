@@ -17,7 +17,7 @@ old vector is void.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, KeysView
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
@@ -160,6 +160,15 @@ class Shelves:
         shelf = self._shelves.setdefault(collection, Shelf())
         shelf.models.add(model)
         return shelf
+
+    @property
+    def collections(self) -> KeysView[str]:
+        """The names of the collections of which something may be kept."""
+        return self._shelves.keys()
+
+    def any_shelf(self, collection: str) -> Shelf:
+        """Return the shelf of a collection, also of one of which no model is known yet."""
+        return self._shelves.setdefault(collection, Shelf())
 
     def hear(self, collection: str, change: Change) -> None:
         """Forget what another process has written, also what is being loaded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -59,5 +60,28 @@ class Levels:
             # Nobody has kept a new record, but perhaps results in which it is missing.
             told = change.of(()) if change.is_new else change
             await self.shared.remove(collection, told, reopen)
+        finally:
+            self.feed.tell(collection, change)
+
+    async def void(self, collection: str, change: Change, done: Callable[[], None]) -> None:
+        """Remove from every level of every process what somebody else has written.
+
+        Args:
+            collection: The collection.
+            change: What was written.
+            done: Is called once it is removed, later where Redis is away.
+        """
+        shelf = self.shelves.any_shelf(collection)
+
+        def removed() -> None:
+            self.shelves.reopen(shelf, change)
+            done()
+
+        self.shelves.close(shelf, change)
+        try:
+            if self.shared is None:
+                removed()
+            else:
+                await self.shared.remove(collection, change, removed)
         finally:
             self.feed.tell(collection, change)

@@ -23,6 +23,7 @@ from earnorm_cache.listening import Listener
 from earnorm_cache.memory import Memory
 from earnorm_cache.options import ATTRIBUTE, kept_as
 from earnorm_cache.queries import QueryReader
+from earnorm_cache.outside import Outside
 from earnorm_cache.reading import RecordReader
 from earnorm_cache.results import SharedResults
 from earnorm_cache.service import CacheService
@@ -76,6 +77,9 @@ class CachePlugin:
         """By collection, whether its writes pass the cache."""
         self._heard: set[str] = set()
         """The models of which somebody hears, so that their writes pass the cache."""
+        self._outside: Outside | None = None
+        self._keeps_something = False
+        """Something is kept, so that what others write has to be known."""
 
     def __repr__(self) -> str:
         return f"<CachePlugin {self.cache!r}>"
@@ -108,13 +112,27 @@ class CachePlugin:
 
     @hookimpl
     async def startup(self, app: App) -> None:
-        """Connect to Redis, if the settings name one.
+        """Connect to Redis, if the settings name one, and follow what others write to the database.
 
         Raises:
             ServerUnavailable: It does not answer, and is required.
         """
-        if self._settings.redis_url is None:
+        if self._settings.redis_url is not None:
+            await self._connect(app)
+        if not self._settings.outside_writes:
             return
+        if "change_streams" not in app.capabilities:
+            log.warning(
+                "App %s: the cache does not hear of writes from outside, which are seen after their ttl: a change "
+                "stream needs a replica set. outside_writes=False says that nobody else writes",
+                app.name,
+            )
+            return
+        self._outside = Outside(app, self._levels)
+        if self._keeps_something:
+            self._outside.begin()
+
+    async def _connect(self, app: App) -> None:
         shared = Shared(self._settings, self._settings.namespace or app.settings.database)
         try:
             await shared.ping()
@@ -147,6 +165,9 @@ class CachePlugin:
     @hookimpl
     async def shutdown(self, app: App) -> None:
         """Empty the cache, so that the App reads everything anew after its next start."""
+        outside, self._outside = self._outside, None
+        if outside is not None:
+            await outside.stop()
         self.cache.clear()
         self._watched.clear()
         self._heard.clear()
@@ -233,9 +254,16 @@ class CachePlugin:
             return [(Layer.CACHE, self._writer.layer(view, shelf))]
         if kept is None or app.reads_from(model) != "primary":
             return ()  # what another member gives may be old
+        self._follow()
         records = RecordReader(levels, view, shelf, kept)
         queries = QueryReader(levels, view, shelf, kept, records)
         return [(Layer.CACHE, queries.search if operation == "search" else queries.answer)]
+
+    def _follow(self) -> None:
+        """Follow what others write, since something is kept from now on."""
+        self._keeps_something = True
+        if self._outside is not None:
+            self._outside.begin()
 
     def _on_change(
         self, app: App, model: type[BaseModel], callback: Callback
@@ -249,6 +277,7 @@ class CachePlugin:
             )
         if self._levels.listener is not None:
             self._levels.listener.add(view.collection)
+        self._follow()
         return self._levels.feed.add(view.collection, callback)
 
     def _shelf_of(self, app: App, model: ModelView) -> Shelf | None:
@@ -257,6 +286,7 @@ class CachePlugin:
             return None
         if model.collection in self._levels.expiring:
             return None
+        self._follow()
         return self._levels.shelves.shelf(model.collection, model.name)
 
     def _is_watched(self, app: App, model: ModelView) -> bool:

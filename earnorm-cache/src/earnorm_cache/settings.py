@@ -27,6 +27,8 @@ class CacheSettings(BaseModel):
         redis_timeout: Seconds that Redis has for an answer; then the database is asked.
         queries: The results of searches by other conditions, of counts and of groups are kept as well; a
             query says otherwise with ``uncached()``, and without this setting with ``cached()``.
+        outside_writes: Others write to the database, too (the shell, programs that are not EarnORM's), so its
+            change stream is followed; False says that nobody does.
         models: Names of the only models that are cached; None means all. A model's own
             ``_cache`` has precedence over this list, and over ``default_ttl``, ``queries`` and
             ``negative_ttl``.
@@ -45,6 +47,7 @@ class CacheSettings(BaseModel):
     namespace: str | None = Field(default=None, min_length=1, max_length=200)
     window: float = Field(default=0.25, gt=0.1, le=60, allow_inf_nan=False)
     redis_timeout: float = Field(default=0.1, gt=0, le=60, allow_inf_nan=False)
+    outside_writes: bool = True
     models: list[str] | None = None
 
     @field_validator("redis_url")

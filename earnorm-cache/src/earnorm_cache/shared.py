@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.exceptions import ServerUnavailable
 from earnorm.plugin import StoredId, from_bson, pause, slices, to_bson
-from earnorm_cache.change import EVERYTHING, Change
+from earnorm_cache.change import EVERYTHING, Change, Changes
 from earnorm_cache.connecting import Address, Connection, Script
 from earnorm_cache.encoding import PAUSE_EVERY, Document, Kept, encoded
 from earnorm_cache.figures import SharedFigures
@@ -52,9 +52,6 @@ PAY_SECONDS: Final = 0.05
 
 STOP_SECONDS: Final = 2.0
 """The time for which a stop waits for such a try to succeed."""
-
-MOST_OWED: Final = 10_000
-"""The most ids whose removal is owed by name; beyond it the whole collection is."""
 
 STREAM_LENGTH: Final = 20_000
 """About the number of messages that a stream keeps; who misses more forgets all."""
@@ -216,32 +213,12 @@ class _Asking:
 class _Owed:
     """The changes made while Redis was away, which must still be removed from it."""
 
-    ids: set[StoredId] | None = field(default_factory=set[StoredId])
-    names: set[str] | None = field(default_factory=set[str])
-    is_membership: bool = False
+    changes: Changes = field(default_factory=Changes)
     paid: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
 
     def add(self, change: Change, paid: Callable[[], None]) -> None:
         self.paid.append(paid)
-        self.is_membership |= change.is_membership
-        if change.names is None:
-            self.names = None
-        elif self.names is not None:
-            self.names.update(change.names)
-        if self.ids is not None:
-            if change.ids is None or len(self.ids) + len(change.ids) > MOST_OWED:
-                self.ids = None
-            else:
-                self.ids.update(change.ids)
-
-    @property
-    def change(self) -> Change:
-        """All that is owed now."""
-        return Change(
-            None if self.ids is None else tuple(self.ids),
-            None if self.names is None else frozenset(self.names),
-            self.is_membership,
-        )
+        self.changes.add(change)
 
 
 class Shared:
@@ -282,6 +259,11 @@ class Shared:
         # A brace would end the hash tag, and a percent sign is what it is replaced by.
         name = f"{self._namespace}.{collection}".replace("%", "%25").replace("}", "%7D")
         return b"earnorm:{" + name.encode() + b"}:" + rest
+
+    def own_keys(self, *names: bytes) -> list[bytes]:
+        """Return keys of the whole deployment, in one slot."""
+        namespace = self._namespace.replace("%", "%25").replace("}", "%7D").encode()
+        return [b"earnorm:{" + namespace + b"}:" + name for name in names]
 
     def _keys(self, collection: str, ids: Iterable[StoredId]) -> list[bytes]:
         return [self.key(collection, b"d" + to_bson({"": pk})[4:]) for pk in ids]
@@ -504,7 +486,7 @@ class Shared:
             await asyncio.sleep(PAY_SECONDS)
             for collection, owed in list(self._owed.items()):
                 number = len(owed.paid)
-                if not await self._removed(collection, owed.change, is_owed=True):
+                if not await self._removed(collection, owed.changes.together, is_owed=True):
                     break
                 if len(owed.paid) > number:  # more was written meanwhile
                     continue

@@ -46,6 +46,7 @@ async def _opener(uri: str, clock: Clock) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def open_app(*plugins: object, **settings: Any) -> App:
+            settings.setdefault("outside_writes", False)  # own writes come back
             cache = CachePlugin(CacheSettings(**settings), clock=clock)
             app = App(uri, database=database, plugins=[cache, *plugins])
             # Not "async with": a fixture's set-up and tear-down run in contexts of their own.

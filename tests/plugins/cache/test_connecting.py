@@ -101,6 +101,7 @@ async def open_at(mongo_uri: str) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def start(url: str, **settings: Any) -> Process:
+            settings.setdefault("outside_writes", False)  # own writes come back
             settings.setdefault("redis_timeout", 0.3)
             plugin, probe = CachePlugin(CacheSettings(redis_url=url, **settings)), Probe()  # type: ignore[arg-type] # pydantic makes a secret of it
             app = App(mongo_uri, database=database, plugins=[plugin, probe])

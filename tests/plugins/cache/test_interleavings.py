@@ -55,7 +55,7 @@ class World:
     """One cache over a database of versions, and what has been promised about each."""
 
     def __init__(self, max_entries: int) -> None:
-        self.plugin = CachePlugin(CacheSettings(max_entries=max_entries))
+        self.plugin = CachePlugin(CacheSettings(max_entries=max_entries, outside_writes=False))
         self.env = Env(cast("Any", None))
         self.stored = dict.fromkeys(IDS, 0)
         self.promised = dict.fromkeys(IDS, 0)

@@ -84,6 +84,7 @@ async def process(mongo_uri: str) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def start(**settings: Any) -> Process:
+            settings.setdefault("outside_writes", False)  # own writes come back
             settings.setdefault("redis_url", os.environ["EARNORM_TEST_REDIS_URL"])
             settings.setdefault("redis_timeout", 2.0)  # it is busy with the other tests, not away
             plugin, probe = CachePlugin(CacheSettings(**settings)), Probe()

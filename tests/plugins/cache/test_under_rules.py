@@ -69,7 +69,9 @@ async def start(mongo_uri: str) -> AsyncIterator[Callable[[], Awaitable[tuple[Ap
 
         async def start() -> tuple[App, Probe]:
             url = os.environ["EARNORM_TEST_REDIS_URL"]
-            cache = CachePlugin(CacheSettings(redis_url=url, redis_timeout=2.0))  # type: ignore[arg-type] # pydantic makes a secret of it
+            cache = CachePlugin(
+                CacheSettings(redis_url=url, redis_timeout=2.0, outside_writes=False)
+            )  # type: ignore[arg-type] # pydantic makes a secret of it
             probe = Probe()
             app = App(mongo_uri, database=database, plugins=[cache, SecurityPlugin(), probe])
             await app.start()

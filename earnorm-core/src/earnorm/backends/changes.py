@@ -164,6 +164,8 @@ class DriverChangeCursor(ChangeCursor):
     async def _close(self) -> None:
         reading, self._broken = self._reading, True
         if reading is not None:
+            if self._is_left and self._left.ends_cancelled:  # nobody takes what it would wait for
+                reading.cancel()
             await asyncio.wait({reading}, timeout=_READ_SECONDS)
             if reading.done() and not reading.cancelled():
                 reading.exception()  # asyncio would log an error that nobody has retrieved

@@ -50,7 +50,7 @@ class LeftReads:
 
     def __init__(self, leftovers: Leftovers, *, ends_cancelled: bool) -> None:
         self._leftovers = leftovers
-        self._ends_cancelled = ends_cancelled
+        self.ends_cancelled = ends_cancelled
 
     async def read(
         self,
@@ -79,7 +79,7 @@ class LeftReads:
         also: float = 0.0,
     ) -> None:
         """Close the cursor of a read when it has come back; nobody waits for it any longer."""
-        seconds = LEFT_SECONDS + also if self._ends_cancelled else None
+        seconds = LEFT_SECONDS + also if self.ends_cancelled else None
         self.begin(_close_later(reading, close, seconds))
 
     async def close(self, work: Coroutine[Any, Any, None]) -> None:

@@ -42,7 +42,9 @@ class Worker:
 
     def __init__(self, database: str, driver: str) -> None:
         uri, redis_url = os.environ["EARNORM_TEST_MONGO_URI"], os.environ["EARNORM_TEST_REDIS_URL"]
-        settings = CacheSettings.model_validate({"redis_url": redis_url, "redis_timeout": 5.0})
+        # The change stream would repair what a fault leaves.
+        options = {"redis_url": redis_url, "redis_timeout": 5.0, "outside_writes": False}
+        settings = CacheSettings.model_validate(options)
         self.plugin = CachePlugin(settings)
         common: Any = {"database": database, "driver": driver, "recompute_interval": None}
         self.app = App(uri, plugins=[self.plugin], name="cached", **common)
