@@ -22,8 +22,8 @@ from earnorm_cache.levels import Levels
 from earnorm_cache.listening import Listener
 from earnorm_cache.memory import Memory
 from earnorm_cache.options import ATTRIBUTE, kept_as
-from earnorm_cache.queries import QueryReader
 from earnorm_cache.outside import Outside
+from earnorm_cache.queries import QueryReader
 from earnorm_cache.reading import RecordReader
 from earnorm_cache.results import SharedResults
 from earnorm_cache.service import CacheService
