@@ -39,7 +39,8 @@ async def start(mongo_uri: str) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def start(*plugins: object, has_redis: bool = True) -> App:
-            settings: dict[str, Any] = {"redis_timeout": 5.0}
+            # The change stream would tell the own changes again.
+            settings: dict[str, Any] = {"redis_timeout": 5.0, "outside_writes": False}
             if has_redis:
                 settings["redis_url"] = os.environ["EARNORM_TEST_REDIS_URL"]
             cache = CachePlugin(CacheSettings.model_validate(settings))

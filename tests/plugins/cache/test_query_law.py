@@ -286,7 +286,11 @@ def two_processes(mongo_uri: str) -> Iterator[tuple[asyncio.Runner, World]]:
         async def start() -> None:
             for _ in range(2):
                 url = os.environ["EARNORM_TEST_REDIS_URL"]
-                plugin = CachePlugin(CacheSettings(redis_url=url, redis_timeout=5.0, queries=True))  # type: ignore[arg-type] # pydantic makes a secret of it
+                plugin = CachePlugin(
+                    CacheSettings(
+                        redis_url=url, redis_timeout=5.0, queries=True, outside_writes=False
+                    )
+                )  # type: ignore[arg-type] # pydantic makes a secret of it
                 probe = Probe()
                 app = App(mongo_uri, database=database, plugins=[plugin, probe])
                 await app.start()
