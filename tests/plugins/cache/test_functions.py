@@ -149,6 +149,7 @@ async def start(mongo_uri: str, kind: str) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def start(*, has_cache: bool = True, **settings: Any) -> App:
+            settings.setdefault("outside_writes", False)  # own writes come back on the stream
             if kind == "redis":
                 settings |= {
                     "redis_url": os.environ["EARNORM_TEST_REDIS_URL"],
