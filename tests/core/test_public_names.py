@@ -199,6 +199,7 @@ FOR_PLUGINS = [
     "DatabaseCall",
     "DatabaseChange",
     "DatabaseChanges",
+    "Declared",
     "DocumentBatch",
     "DocumentRow",
     "DryRun",

@@ -69,7 +69,7 @@ from earnorm.kernel.transactions.blocks import Transaction, atomic
 from earnorm.kernel.transactions.layer import in_transaction, in_transaction_if
 from earnorm.kernel.transactions.units import alone_at, at_end_of_call, is_in_unit, unbroken
 from earnorm.kernel.value_steps import ValueBatch, ValueRow
-from earnorm.kernel.views import ModelView, Scope, name_of
+from earnorm.kernel.views import Declared, ModelView, Scope, name_of
 from earnorm.model.declaring import Declaration
 from earnorm.model.reading.across import ACROSS
 from earnorm.model.relations.handed_links import Link, Links, targets_of
@@ -100,6 +100,7 @@ __all__ = [
     "DatabaseChange",
     "DatabaseChanges",
     "Declaration",
+    "Declared",
     "DocumentBatch",
     "DocumentRow",
     "DryRun",

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 from earnorm import AccessDenied, App, BaseModel, ConfigurationError, Env, FieldWithheld, String
 from earnorm.plugin import Bounded, ModelView, Reason, Verdict, Withholding, because, nearest
 from earnorm_security.declarations import EVERYBODY
+from earnorm_security.inheriting import added_up
 from earnorm_security.roles import Roles
 
 FieldRight: TypeAlias = Literal["read", "write", "filter", "order", "aggregate"]
@@ -461,18 +462,15 @@ class _OfFamily:
 
 
 class _Declared:
-    """The checked declarations of one model; in a family, those of its bases are among them."""
+    """The checked declarations of one model, and of its bases."""
 
     def __init__(self, view: ModelView, added: Sequence[object]) -> None:
         self._view = view
         self._where = f"model {view.name!r}: _field_rights"
         self.rights: dict[str, list[FieldRights]] = {}
         self.masks: dict[str, Mask] = {}
-        declared = [view.declared("_field_rights")]
-        if view.root is not None:  # a class adds to what its bases say, and cannot take it back
-            declared = [vars(cls).get("_field_rights") for cls in reversed(view.cls.__mro__)]
-        lists = [self._items([] if given is None else given) for given in declared]
-        for item in chain(*lists, self._items(added)):
+        declared = added_up(view, "_field_rights")
+        for item in chain(self._items([] if declared is None else declared), self._items(added)):
             for name in item.fields:
                 self._check_field(name, item)
                 self.rights.setdefault(name, []).append(item)

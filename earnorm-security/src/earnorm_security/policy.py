@@ -23,6 +23,7 @@ from earnorm_security.declarations import (
     Rule,
 )
 from earnorm_security.field_rights import FieldPolicy
+from earnorm_security.inheriting import added_up, with_extensions
 from earnorm_security.reading import domain_of, joined, listed, paths_of, read_access, read_rules
 from earnorm_security.residual import is_sealed
 from earnorm_security.roles import NO_ROLES, Roles
@@ -90,8 +91,8 @@ class Policy:
         view = ModelView(model)
         self._name = view.name
         self._shares_collection = app.bind(model).classes is not None
-        # Each class that shares a collection has its own rules; domain() adds those of its bases.
-        declared = view.declared("_rules", inherited=not self._shares_collection)
+        # domain() adds the rules of the bases in the same collection.
+        declared = added_up(view, "_rules", without=self._of_bases())
         rules = joined(declared, settings.rules.get(self._name))
         self._of_tenants: tuple[Rule, ...] = ()
         # The rules of a family's root hold for its subclasses, too.
@@ -108,7 +109,7 @@ class Policy:
             self._rules = (*self._rules, *self.stored.rules)
             self._templates = {**self._templates, **self.stored.templates}
         # The declarations of an extension are added to those of the model.
-        access = joined(view.declared("_access"), list(self._added_rights()))
+        access = joined(with_extensions(view, "_access"), list(self._added_rights()))
         self._is_declared = access is not None or bool(self._rules)
         is_open = settings.default == "open" and view.bookkeeping is None
         every = frozenset({EVERYBODY}) if is_open else NO_ROLES
@@ -142,6 +143,14 @@ class Policy:
             for right in RIGHTS
             if any(rule.roles for rule in (*self._restrictions[right], *self._permissions[right]))
         )
+
+    def _of_bases(self) -> set[type]:
+        """Return the classes of which the model's bases in its collection are made."""
+        classes = self._app.bind(self.model).classes
+        if classes is None:
+            return set()
+        bases = (base.model for base in classes.bases() if base.model is not self.model)
+        return {cls for base in bases for cls in base.__mro__}
 
     def _added_rights(self) -> Iterator[object]:
         """Yield the rights that settings and stored policies add to the declared ones.
@@ -371,11 +380,18 @@ class Policy:
         result = Domain.TRUE
         for policy in bases:
             result &= policy._own_domain(env, right, known)
+        granted = [policy for _, policy in subclasses if policy.missing(env, right) is None]
         for concerned, policy in subclasses:
-            granted = policy.missing(env, right) is None
-            allowed = policy._own_domain(env, right, known) if granted else Domain.FALSE
+            if not any(policy._name in ModelView(each.model).names for each in granted):
+                result &= ~concerned
+                continue
+            allowed = policy._own_domain(env, right, known)
             if allowed is not Domain.TRUE:
                 result &= ~concerned | allowed
+            if policy not in granted:  # and a class below it is
+                classes = self._app.bind(policy.model).classes
+                assert classes is not None
+                result &= ~classes.own()
         return result.simplify()
 
     async def reached(self, env: Env, right: Right) -> Domain:

@@ -32,6 +32,7 @@ from earnorm.plugin import (
 )
 from earnorm_security.asking import has_any
 from earnorm_security.declarations import Rule
+from earnorm_security.inheriting import added_up, nearest_said, same_of_all
 from earnorm_security.residual import together
 
 FIELD: Final = "_tenant_field"
@@ -68,7 +69,8 @@ def _need_field(declaration: Declaration) -> None:
 
 def _across(view: ModelView) -> list[tuple[str, ...]]:
     """Return the unique indexes and links that go across tenants, each by its paths."""
-    entries: Sequence[Any] = view.attribute("_across_tenants", ())
+    declared = added_up(view, ACROSS)
+    entries: Sequence[Any] = declared if isinstance(declared, list | tuple) else ()
     return [tuple(entry) if isinstance(entry, list | tuple) else (entry,) for entry in entries]
 
 
@@ -372,6 +374,8 @@ def tenants_of(app: App, model: ModelView) -> Tenants | None:
         ConfigurationError: The declarations do not fit the model, or the classes of its collection have
             different ones.
     """
+    same_of_all(model, FIELD)
+    nearest_said(model, SHARED)
     name = model.attribute("_tenant_field")
     if model.root is not None and model.root.name != model.name:
         root = app.view(model.root.name)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from earnorm import App, ConfigurationError, DateTime, PluginError, String, models
-from earnorm.plugin import Attribute, Declaration, hookimpl, name_of
+from earnorm.plugin import Attribute, Declaration, Declared, hookimpl, name_of
 
 
 class Letter(models.BaseModel):
@@ -251,3 +251,41 @@ async def test_an_attribute_without_declare_is_only_checked() -> None:
     async with opened(stamped) as app:
         assert await Parcel.count() == 0
         assert app.model("attributes.letter") is Letter
+
+
+class Waxed(models.BaseModel):
+    _abstract = True
+    _sealed = True
+
+
+class Taped(Waxed):
+    _abstract = True
+    _sealed = None
+
+
+class Coffer(Taped):
+    _name = "attributes.coffer"
+    _sealed = False
+
+
+class SealedCoffer(Waxed):
+    _inherit = "attributes.coffer"
+
+
+class Doubling(Extending):
+    name = "doubling"
+
+    @hookimpl
+    def register_models(self) -> Iterable[type[models.BaseModel]]:
+        return [SealedCoffer, SealedPostcard]
+
+
+async def test_a_view_tells_what_each_class_of_a_model_says() -> None:
+    async with opened(Sealing, Doubling) as app:
+        coffer, postcard = app.view("attributes.coffer"), app.view("attributes.postcard")
+        assert coffer.declarations("_sealed") == [
+            Declared(Waxed, True, False),  # a base of the extension, too, and told once
+            Declared(Coffer, False, False),
+        ]
+        assert postcard.declarations("_sealed") == [Declared(SealedPostcard, True, True)]
+        assert postcard.declarations("_other") == []

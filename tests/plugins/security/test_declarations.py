@@ -15,7 +15,7 @@ from earnorm import (
     models,
     system,
 )
-from earnorm.fields import String
+from earnorm.fields import Int, String
 from earnorm.kernel import registry
 from earnorm_security import Access, Rule, SecurityPlugin
 
@@ -25,10 +25,10 @@ def model():
     """Makes a model; it is forgotten afterwards, since a transaction looks at every model."""
     made = []
 
-    def make(**attributes):
+    def make(bases=(models.BaseModel,), **attributes):
         name = f"security.declared{len(made)}"
         body = {"_name": name, "title": String(), "__module__": __name__, **attributes}
-        made.append(type("Declared", (models.BaseModel,), body))
+        made.append(type("Declared", bases, body))
         return made[-1]
 
     yield make
@@ -158,3 +158,105 @@ async def test_what_an_extension_grants_and_restricts_joins_what_the_model_says(
 async def _create_as_system(effective, extra):
     with system(reason="set-up"):
         await effective.create({"extra": extra})
+
+
+# -- what bases say -------------------------------------------------------------------------------
+
+
+class _Shops(models.BaseModel):
+    _abstract = True
+    _tenant_field = "shop"
+    _rules = [Rule("shown", [("title", "!=", "hidden")])]
+    _access = [Access("clerk", read=True)]
+    shop = Int()
+
+
+class _Chiefs(models.BaseModel):
+    _abstract = True
+    _access = [Access("chief", read=True)]
+
+
+class _Others(models.BaseModel):
+    _abstract = True
+    _rules = [Rule("shown", [("title", "!=", "other")])]
+
+
+class _Companies(models.BaseModel):
+    _abstract = True
+    _tenant_field = "company"
+    company = Int()
+
+
+class _Shared(models.BaseModel):
+    _abstract = True
+    _tenant_field = "shop"
+    _tenant_shared = True
+    shop = Int()
+
+
+@pytest.mark.parametrize(
+    ("bases", "attributes", "says"),
+    [
+        ((_Shops,), {"_tenant_field": None}, "_tenant_field is None, and _Shops says 'shop'"),
+        ((_Shops,), {"_tenant_field": "till"}, "_tenant_field of _Shops and of Declared differ"),
+        ((_Shops, _Chiefs), {}, "_access of _Chiefs and of _Shops differ: the model says"),
+        ((_Shops, _Others), {}, "another rule of the model has this name"),
+        (
+            (_Companies, _Shared),
+            {},
+            "_tenant_field of _Shared and of _Companies differ: a class keeps",
+        ),
+        ((_Shops,), {"_rules": [Rule("shown", [])]}, "'shown'.*another rule of the model"),
+    ],
+)
+async def test_bases_that_contradict_each_other_are_refused(opened, model, bases, attributes, says):
+    declared = model(bases=bases, till=Int(), **attributes)
+    async with opened():
+        with pytest.raises(ConfigurationError, match=says):
+            await declared.count()
+
+
+async def test_a_rule_that_a_class_repeats_is_one(opened, model):
+    rules = [*_Shops._rules, Rule("more", [("shop", "<", 3)])]
+    declared = model(bases=(_Shops,), _rules=rules)
+    async with opened() as app:
+        found = [rule.name for rule in app.services["security"].policy(declared).rules]
+        assert found == ["_tenant_field", "shown", "more"]
+
+
+async def test_what_goes_across_tenants_adds_up(opened, model):
+    class Login(_Shops):
+        _abstract = True
+        _across_tenants = ["login"]
+        login = String(unique=True)
+
+    declared = model(bases=(Login,), _across_tenants=["code"], code=String(unique=True))
+    async with opened() as app:
+        (diff,) = await app.indexes.diff([declared])
+        names = [spec.name for spec in (*diff.ok, *diff.missing)]
+        assert "login_1" in names and "code_1" in names
+
+
+async def test_the_bases_of_an_extension_have_their_say(opened, model):
+    declared = model()
+
+    class Hiding(models.BaseModel):
+        _abstract = True
+        _rules = [Rule("shown", [("title", "!=", "hidden")])]
+
+    class More(Hiding):
+        _inherit = declared._name
+
+    class Brings:
+        api = 1
+        name = "brings"
+
+        @hookimpl
+        def register_models(self, app):
+            return [More]
+
+    async with opened(plugins=(Brings(),)) as app:
+        effective = app.model(declared._name)
+        with system(reason="test"):
+            await effective.create([{"title": "hidden"}, {"title": "seen"}])
+        assert (await effective.search()).mapped("title") == ["seen"]

@@ -23,6 +23,20 @@ class Scope(NamedTuple):
     across: frozenset[tuple[str, ...]]
 
 
+class Declared(NamedTuple):
+    """One class and its own value of an attribute.
+
+    Attributes:
+        cls: The class: a base of a model, the model itself, or an extension.
+        value: The value.
+        is_added: True if an extension brings it, itself or by one of its bases.
+    """
+
+    cls: type
+    value: Any
+    is_added: bool
+
+
 class ModelView:
     """A model's declarations in one App.
 
@@ -132,36 +146,20 @@ class ModelView:
         """Return a class attribute such as ``_versioned``, its own or a base's."""
         return getattr(self.cls, name, default)
 
-    def declared(self, attribute: str, *, inherited: bool = True) -> Any:
-        """Return the model's declarations in a class attribute, and what extensions add to them.
+    def declarations(self, attribute: str) -> list[Declared]:
+        """Return what each class says of an attribute in its own body; None says nothing.
 
-        Lists and tuples are joined, the model's own part first; None means that there are none.
+        The bases of the model come first, the furthest one before the others, abstract or not; then
+        the model, and then the extensions and their bases.
 
         Args:
             attribute: The attribute's name.
-            inherited: Include the declarations of Python base classes.
-
-        Returns:
-            The joined list. A value that is no list is returned unchanged; its reader refuses it.
         """
-        base = self.cls._base or self.cls
-        joined: Any = getattr(base, attribute, None) if inherited else vars(base).get(attribute)
-        for extension in self._extensions():
-            added = vars(extension).get(attribute)
-            if added is None:
-                continue
-            if not isinstance(added, list | tuple):
-                return added
-            joined = (
-                [*(joined or ()), *added] if isinstance(joined, list | tuple | None) else joined
-            )
-        return joined
-
-    def _extensions(self) -> list[type[BaseModel]]:
-        """Return the extensions in one App's class of the model, in the reverse order of lookup."""
-        if self.cls._base is None:
-            return []
-        return [c for c in reversed(self.cls.__mro__) if vars(c).get("_inherit") is not None]
+        own = (self.cls._base or self.cls).__mro__
+        extensions = (cls for cls in reversed(self.cls.__mro__) if cls not in own)
+        classes = [*((cls, False) for cls in reversed(own)), *((cls, True) for cls in extensions)]
+        said = ((cls, vars(cls).get(attribute), is_added) for cls, is_added in classes)
+        return [Declared(*each) for each in said if each[1] is not None]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModelView) and other.cls is self.cls

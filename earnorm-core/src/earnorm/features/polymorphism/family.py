@@ -117,6 +117,10 @@ class Family:
         """Return the member itself and its bases in the family."""
         return [self._app.bind(cls) for cls in self._model.__mro__ if vars(cls).get("_kind")]
 
+    def own(self) -> Domain:
+        """Return the domain of the records of the member itself."""
+        return self.of_kinds([self.kind])
+
     def below(self) -> list[tuple[Domain, BoundModel]]:
         """Return each subclass with the domain of its records and of those of its subclasses."""
         return [

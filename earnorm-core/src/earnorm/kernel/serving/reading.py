@@ -48,6 +48,10 @@ class RecordClasses(Protocol):
         """Return the model itself and its base models, whose records include the model's own."""
         ...
 
+    def own(self) -> Domain:
+        """Return the domain of the records of the model itself, without those of its subclasses."""
+        ...
+
     def below(self) -> Sequence[tuple[Domain, BoundModel]]:
         """Return each subclass with the domain of its records, its own subclasses' included."""
         ...
