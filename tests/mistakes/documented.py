@@ -75,6 +75,9 @@ async def right(t: Ticket, q: Query[Ticket], team: Team, p: Person) -> None:
     t.share = 0.5
     t.urgent = None
     team.tickets = [t, "7", {"title": "new"}]
+    (await t.load(Ticket.owner_id)).name
+    for each in await (await q).load(Ticket.team_id):
+        each.name.upper()
     domain = [("number", ">", 3)]
     Ticket.search(domain)
     mixed = [("number", ">", 3), Ticket.title == "x"]
@@ -122,6 +125,7 @@ async def mistakes_a(t: Ticket, q: Query[Ticket], team: Team, p: Person) -> None
     (await q).mapped("titel").upper()  # M32 unseen: mapped: a misspelt name in a text
     print(t.team_id.name)  # M36 an unset relation isn't handled
     await t.team_id  # M37 await what may be None
+    (await t.load(Ticket.team_id)).name  # M38 load: None isn't handled
     t.team_id = p  # M39 a record of another model
     q.first().title  # M40 await forgotten
     earnorm.App("mongodb://", database="x", min_pol_size=3)  # M41 App: a misspelt setting

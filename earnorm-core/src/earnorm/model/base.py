@@ -34,7 +34,8 @@ from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.option_rules import check_options
 from earnorm.fields.record_ids import id_text
-from earnorm.fields.relational import ToMany
+from earnorm.fields.reference import Reference
+from earnorm.fields.relational import C, Many2one, ToMany
 from earnorm.kernel import registry
 from earnorm.kernel.environment import current_env, find_env
 from earnorm.kernel.operations import ONE, Operation
@@ -416,6 +417,36 @@ class BaseModel(Declared):
         """
         await RecordSet(type(self), [self]).refresh(*fields)
         return self
+
+    @overload
+    async def load(self, relation: Many2one[C, Literal[True]]) -> C: ...
+    @overload
+    async def load(self, relation: Many2one[C, Literal[False]]) -> C | None: ...
+    @overload
+    async def load(self, relation: ToMany[C]) -> RecordSet[C]: ...
+    @overload
+    async def load(self, relation: Reference[Any]) -> BaseModel | None: ...
+    @overload
+    async def load(self, relation: str) -> Any: ...
+    @yields_to_fields
+    async def load(self, relation: object) -> Any:
+        """Return what a relation leads to, loaded: ``await post.load(Post.author_id)``.
+
+        It is loaded for all records that were fetched together, with one query.
+
+        Args:
+            relation: A relation of the model: the field, or its name.
+
+        Returns:
+            The record, or None if the relation is unset; the RecordSet of a to-many field.
+
+        Raises:
+            DomainError: The model has no such relation.
+            NotFound: The other record does not exist any more (or not for the acting principal).
+        """
+        from earnorm.model.relations.loading import load_of
+
+        return await load_of(self, relation)
 
     def __await__(self) -> Generator[Any, None, Self]:
         """Load a ghost, and with it the ghosts of all records that were fetched together."""

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
+    from earnorm.fields.reference import Reference
+    from earnorm.fields.relational import C, Many2one, ToMany
     from earnorm.model.base import BaseModel
     from earnorm.model.reading.fetch import Fetch
 
@@ -632,6 +634,45 @@ class RecordSet(Generic[M]):
         finally:
             writing.turns.end(turn)
         return self
+
+    if TYPE_CHECKING:
+
+        @overload
+        async def load(self, relation: Many2one[C, Any] | ToMany[C]) -> RecordSet[C]: ...
+        @overload
+        async def load(self, relation: Reference[Any]) -> RecordSet[Any]: ...
+        @overload
+        async def load(self, relation: str) -> RecordSet[Any]: ...
+        async def load(self, relation: object) -> Any:
+            """See ``_load_relation``."""
+
+    else:
+
+        @property
+        @yields_to_fields
+        def load(self):  # noqa: D102  see _load_relation
+            return self._load_relation
+
+    async def _load_relation(self, relation: object) -> RecordSet[Any]:
+        """Load a relation of all records: ``await posts.load(Post.author_id)``.
+
+        It is one query for all records that were fetched together.
+
+        Args:
+            relation: A relation of the model: the field, or its name.
+
+        Returns:
+            What it leads to, without duplicates; what is gone is left out.
+
+        Raises:
+            DomainError: The model has no such relation.
+        """
+        from earnorm.model.relations.loading import load_each, name_of
+
+        name = name_of(self._model, relation)
+        await load_each(self._loaded, name)
+        loaded: RecordSet[Any] = map_path(self, name)
+        return loaded
 
     async def still_exists(self) -> RecordSet[M]:
         """Return the records that the database still has (and shows to the acting principal)."""
