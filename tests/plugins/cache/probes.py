@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -47,6 +48,33 @@ class Probe:
         if self.after is not None:
             await self.after(op)
         return result
+
+
+class Steps:
+    """Holds tasks up before each of their steps, and lets one go on at a time."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, asyncio.Future[None]] = {}
+
+    async def __call__(self, who: str) -> None:
+        self.waiting[who] = asyncio.get_running_loop().create_future()
+        await self.waiting[who]
+
+    async def let(self, who: str, task: asyncio.Task[Any]) -> None:
+        """Let one do its next step, and wait for its end."""
+        for _ in range(2_000):
+            if task.done() or who in self.waiting:
+                break
+            await asyncio.sleep(0.001)
+        gate = self.waiting.pop(who, None)
+        if gate is None:
+            return
+        gate.set_result(None)
+        for _ in range(2_000):
+            if task.done() or who in self.waiting:
+                return
+            await asyncio.sleep(0.001)
+        raise TimeoutError(f"the step of the {who} did not end")
 
 
 def cache_of(app: App | None = None) -> CacheService:

@@ -25,7 +25,7 @@ from earnorm.testing.servers import Server, start_redis
 from earnorm_cache import CachePlugin, CacheService, CacheSettings
 from earnorm_cache.command import cache_command
 from earnorm_cache.shared import Shared
-from tests.plugins.cache.probes import Probe
+from tests.plugins.cache.probes import Probe, Steps
 
 
 class Stock(models.BaseModel):
@@ -284,33 +284,6 @@ async def test_a_cancelled_reader_leaves_nothing_that_others_wait_for(
 
 
 # -- every order of a reader's and a writer's steps -----------------------------------------------
-
-
-class Steps:
-    """Holds tasks up before each of their steps, and lets one go on at a time."""
-
-    def __init__(self) -> None:
-        self.waiting: dict[str, asyncio.Future[None]] = {}
-
-    async def __call__(self, who: str) -> None:
-        self.waiting[who] = asyncio.get_running_loop().create_future()
-        await self.waiting[who]
-
-    async def let(self, who: str, task: asyncio.Task[Any]) -> None:
-        """Let one do its next step, and wait for its end."""
-        for _ in range(2_000):
-            if task.done() or who in self.waiting:
-                break
-            await asyncio.sleep(0.001)
-        gate = self.waiting.pop(who, None)
-        if gate is None:
-            return
-        gate.set_result(None)
-        for _ in range(2_000):
-            if task.done() or who in self.waiting:
-                return
-            await asyncio.sleep(0.001)
-        raise TimeoutError(f"the step of the {who} did not end")
 
 
 READER = ("take the lease", "load", "fill")
