@@ -20,28 +20,38 @@ from .shop import Person
 
 LINE = re.compile(
     r'(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)\{app="(?P<app>(?:[^"\\\n]|\\[\\"n])*)"'
-    r'(?:,part="(?P<part>(?:[^"\\\n]|\\[\\"n])*)")?\} (?P<value>\S+)'
+    r'(?:,part="(?P<part>(?:[^"\\\n]|\\[\\"n])*)")?'
+    r'(?P<labels>(?:,[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\[\\"n])*")*)\} (?P<value>\S+)'
 )
 """A line as the format defines it."""
 
 
 def read(text: str) -> dict[tuple[str, str | None], float]:
+    """Read the text; the numbers with labels of their own have those behind the name."""
+    return {(name + labels, part): value for (name, part, labels), value in lines(text).items()}
+
+
+def lines(text: str) -> dict[tuple[str, str | None, str], float]:
     """Read the text as Prometheus does; a line that is none, or comes twice, is an error."""
-    found: dict[tuple[str, str | None], float] = {}
+    found: dict[tuple[str, str | None, str], float] = {}
+    names: list[str] = []
     assert text.endswith("\n") or not text
     for line in text.split("\n")[:-1]:
         match = LINE.fullmatch(line)
         assert match is not None, line
-        key = match["name"], match["part"]
+        key = match["name"], match["part"], match["labels"]
         assert key not in found, line
+        assert match["name"] not in names[:-1], "the lines of a name stand together"
+        names += [match["name"]] * (match["name"] not in names)
         found[key] = float(match["value"])
     return found
 
 
 NUMBERS = st.integers() | st.floats() | st.booleans()
+KEYS = st.text(max_size=5) | st.sampled_from(["by_model", "by_level", "by_app", "by_", "by_a b"])
 VALUES = st.recursive(
     NUMBERS | st.text() | st.none() | st.lists(NUMBERS),
-    lambda inner: st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=8,
 )
 
@@ -120,3 +130,24 @@ async def test_plugins_have_metrics_and_a_stopped_app_says_that_it_failed() -> N
         found = read(await app.metrics())
         assert found["earnorm_told_heard", None] == 3 and found["earnorm_status", "told"] == 0
     assert read(await app.metrics())["earnorm_status", "database"] == 2
+
+
+def test_a_mapping_by_something_gives_labels() -> None:
+    levels = {"memory": {"hits": 3}, "redis": {"hits": 2}}
+    report = {
+        "cache": {
+            "hits": 9,
+            "records": {"by_model": {'a."b"': {"entries": 1, "by_level": levels}}},
+            "by_app": {"x": 1},
+        }
+    }
+    found = read(metrics_text("shop", report))
+    label = ',model="a.\\"b\\""'
+    assert found == {
+        ("earnorm_status", "cache"): 2,
+        ("earnorm_cache_hits", None): 9,
+        (f"earnorm_cache_records_entries{label}", None): 1,
+        (f'earnorm_cache_records_hits,level="memory"{label}', None): 3,
+        (f'earnorm_cache_records_hits,level="redis"{label}', None): 2,
+        ("earnorm_cache_by_app_x", None): 1,
+    }

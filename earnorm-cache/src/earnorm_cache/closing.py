@@ -191,6 +191,16 @@ class Shelves:
         if not shelf.is_in_use:
             del self._shelves[collection]
 
+    def entries(self) -> dict[str, int]:
+        """Return the number of kept records of each model."""
+        found: Counter[str] = Counter()
+        for shelf in self._shelves.values():
+            if len(shelf.models) == 1:
+                found[next(iter(shelf.models))] += len(shelf.keys)
+            else:
+                found.update(name for name, _ in shelf.keys)
+        return found
+
     def clear(self) -> None:
         """Forget every record, also those being loaded."""
         self.memory.clear()

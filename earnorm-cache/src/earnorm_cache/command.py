@@ -1,24 +1,62 @@
-"""``earnorm cache …``: what the cache holds, and how to empty it."""
+"""``earnorm cache …``: what the cache holds, what is written, and how to empty it."""
 
 from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
 
 from earnorm import App, ConfigurationError
 from earnorm_cache.service import CacheService
 
 
-async def cache_command(app: App, action: str) -> None:
-    """Say what Redis answers, or empty the cache of all processes.
+async def cache_command(
+    app: App, action: str, model: str | None = None, id: str | None = None
+) -> None:
+    """Say what the cache holds, or empty it for all processes.
 
-    stats prints the state of this deployment's cache. clear empties Redis and the memory of each process that uses
-    it, after a change that did not go through EarnORM (a script in the shell of the database, say).
+    stats prints the figures of all processes that run now, together: hits by model and level, bytes, loads that others waited for.
+
+    clear empties Redis and the memory of each process that uses it, after a change that did not go through EarnORM
+    (a script in the shell of the database, say).
+
+    inspect --model M [--id X] says what each level has of a record, or of a model; never the content.
+
+    watch [--model M] prints what is written, until Ctrl-C.
     """
     cache = app.services.of_type(CacheService)
     if action == "clear":
         await cache.clear_everywhere()
         print("The cache is empty, in Redis and in all processes.")
     elif action == "stats":
-        report = (await app.health())["cache"]
-        for name, value in report.items():
-            print(f"{name:>18}  {value}")
+        number, figures = await cache.everywhere()
+        print(f"processes  {number}")
+        for line in _lines("", figures):
+            print(line)
+    elif action == "inspect":
+        if model is None:
+            raise ConfigurationError("cache inspect: name a model with --model, and a record with --id")
+        for row in await cache.inspect(app.model(model), id):
+            print("  ".join(f"{name}={value}" for name, value in row.items()))
+    elif action == "watch":
+        models = [app.model(model)] if model is not None else []
+        async for write in cache.watch(*models):
+            said = "all records" if write.ids is None else ", ".join(map(str, write.ids)) or "new records"
+            names = "" if write.fields is None else f"  {', '.join(sorted(write.fields))}"
+            moment = datetime.datetime.now().astimezone()
+            print(f"{moment:%H:%M:%S}  {write.collection}  {said}{names}", flush=True)
     else:
-        raise ConfigurationError(f"cache: {action!r} is none of 'stats' and 'clear'")
+        raise ConfigurationError(
+            f"cache: {action!r} is none of 'stats', 'clear', 'inspect' and 'watch'"
+        )
+
+
+def _lines(name: str, value: object) -> list[str]:
+    """Return a line for each figure."""
+    if not isinstance(value, Mapping):
+        shown = round(value, 3) if isinstance(value, float) else value
+        return [f"{name}  {shown}"]
+    lines: list[str] = []
+    for key, inner in value.items():
+        key = str(key)
+        lines += _lines(name if key.startswith("by_") else f"{name} {key}".strip(), inner)
+    return lines

@@ -51,12 +51,17 @@ class Counts:
     evictions: Counter[str] = field(default_factory=_none_yet)
     query_hits: Counter[str] = field(default_factory=_none_yet)
     query_misses: Counter[str] = field(default_factory=_none_yet)
+    redis_hits: Counter[str] = field(default_factory=_none_yet)
+    """Records that the memory did not have, and Redis had."""
+    loads: Counter[str] = field(default_factory=_none_yet)
+    """Records that the database was asked for."""
 
     def forget(self, model: str) -> None:
         """Forget the figures of a model that is dropped."""
         for figures in (
             *(self.hits, self.misses, self.invalidations, self.evictions),
             *(self.query_hits, self.query_misses),
+            *(self.redis_hits, self.loads),
         ):
             figures.pop(model, None)
 

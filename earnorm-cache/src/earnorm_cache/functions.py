@@ -11,6 +11,7 @@ import asyncio
 import functools
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar
@@ -173,6 +174,10 @@ class Functions:
         self._app, self._levels, self._shelf_of = app, levels, shelf_of
         self._plans: dict[_Wanted, Plan | None] = {}
         self._kept: dict[str, set[Any]] = {}
+        self.hits: Counter[str] = Counter()
+        """The calls that were answered with a kept result, by the name of the function."""
+        self.calls: Counter[str] = Counter()
+        """The times that it was called."""
         self._flights: dict[tuple[bytes, object], asyncio.Future[bytes | None]] = {}
         """The calls of this process that others may join, by key and vector."""
 
@@ -241,13 +246,12 @@ class Functions:
             or env.system
             or not any(self._app.bind(model).is_restricted for model in plan.models)
         )
-        counts = levels.shelves.counts
         while not plan.is_written and (is_open or levels.shared is not None):
             flight = None
             if is_open and await self._is_trusted(plan):
                 data = self._in_memory(plan, key)
                 if data is not None:
-                    counts.hits[plan.name] += 1
+                    self.hits[plan.name] += 1
                     return from_bson(data)[""]
                 # A write that this process knows of has changed the vector: such a call is not joined.
                 flight = self._flights.get((key, plan.vector()))
@@ -255,9 +259,9 @@ class Functions:
                 return await self._called(plan, key, load, seconds, is_open=is_open)
             data = await asyncio.shield(flight)
             if data is not None:  # else it failed, was cancelled, or is too large
-                counts.hits[plan.name] += 1
+                self.hits[plan.name] += 1
                 return from_bson(data)[""]
-        counts.misses[plan.name] += 1
+        self.calls[plan.name] += 1
         return await load()
 
     async def _called(
@@ -294,12 +298,11 @@ class Functions:
                 del self._flights[key, vector]
             if not flight.done():
                 flight.set_result(None)
-        counts = self._levels.shelves.counts
         if given:
-            counts.misses[plan.name] += 1
+            self.calls[plan.name] += 1
             return given[0]
         assert data is not None
-        counts.hits[plan.name] += 1
+        self.hits[plan.name] += 1
         return from_bson(data)[""]
 
     async def _fetch(

@@ -26,6 +26,7 @@ from earnorm_cache.outside import Outside
 from earnorm_cache.queries import QueryReader
 from earnorm_cache.reading import RecordReader
 from earnorm_cache.results import SharedResults
+from earnorm_cache.reporting import report
 from earnorm_cache.service import CacheService
 from earnorm_cache.settings import CacheSettings
 from earnorm_cache.shared import Shared
@@ -191,25 +192,8 @@ class CachePlugin:
 
     @hookimpl
     def health(self, app: App) -> Mapping[str, object]:
-        """Report the number of kept records and the hit rate."""
-        figures = self.cache.statistics()
-        report: dict[str, object] = {
-            "status": "ok",
-            "entries": figures.entries,
-            "max_entries": self._settings.max_entries,
-            "bytes": figures.bytes,
-            "max_bytes": int(self._settings.memory),
-            "hit_rate": round(figures.hit_rate, 3),
-        }
-        shared, listener = self._levels.shared, self._levels.listener
-        if shared is not None and listener is not None:
-            is_away = shared.is_down or shared.is_owing
-            report["redis"] = "away" if is_away else "ok"
-            report["heard_seconds_ago"] = round(listener.age, 3)
-            report["messages_lost"] = listener.lost
-            if is_away:
-                report["status"] = "degraded"
-        return report
+        """Report what is kept, and how often it was asked for, by model and level."""
+        return report(self._levels, self.cache.functions)
 
     def _forget_plans(self) -> None:
         if self.cache.functions is not None:

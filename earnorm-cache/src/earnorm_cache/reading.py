@@ -117,9 +117,12 @@ class RecordReader:
     ) -> list[Document]:
         """Return the documents that are not in this memory, and keep them."""
         levels, shelf, name = self._levels, self._shelf, self._model.name
-        shared = self._redis
+        shared, counts = self._redis, levels.shelves.counts
+        asked = 0
 
         def load(wanted: Sequence[StoredId]) -> Awaitable[list[Document]]:
+            nonlocal asked
+            asked += len(wanted)
             if len(wanted) == len(ids) and isinstance(op.domain, Condition):
                 return call_next(op)
             return call_next(op.replace(domain=Condition("_id", "in", wanted)))
@@ -144,6 +147,8 @@ class RecordReader:
             return loaded
         finally:
             lease.end()
+            counts.loads[name] += asked
+            counts.redis_hits[name] += max(0, len(missing) - asked)
 
     def read_as(self, app: App) -> Sequence[str]:
         """Return names that differ where two programs read the documents of a model differently."""
