@@ -170,6 +170,10 @@ class Shelves:
         """Return the shelf of a collection, also of one of which no model is known yet."""
         return self._shelves.setdefault(collection, Shelf())
 
+    def find(self, collection: str) -> Shelf | None:
+        """Return the shelf of a collection, if it has one."""
+        return self._shelves.get(collection)
+
     def hear(self, collection: str, change: Change) -> None:
         """Forget what another process has written, also what is being loaded."""
         shelf = self._shelves.get(collection)

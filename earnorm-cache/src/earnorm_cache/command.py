@@ -29,7 +29,7 @@ async def cache_command(
         print("The cache is empty, in Redis and in all processes.")
     elif action == "stats":
         number, figures = await cache.everywhere()
-        print(f"processes  {number}")
+        print(f"other processes  {number}")
         for line in _lines("", figures):
             print(line)
     elif action == "inspect":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.plugin import ModelView, StoredId
-from earnorm_cache.change import Change, change_in
+from earnorm_cache.change import change_in
 from earnorm_cache.connecting import Script
 
 if TYPE_CHECKING:
@@ -90,10 +92,25 @@ async def of_model(levels: Levels, model: ModelView) -> dict[str, object]:
     return told
 
 
-async def watch(
-    shared: Shared, collections: list[str], seconds: float
-) -> AsyncIterator[tuple[str, bytes, Change]]:
-    """Yield the collection, the writer's name and the extent of each write from now on.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The extent of a write, as processes tell it to each other.
+
+    Attributes:
+        collection: The collection.
+        ids: The records that may have changed; None if that may be all, empty for new ones.
+        fields: The stored keys that were written; None if that is unknown.
+        is_membership: Records may have come or gone.
+    """
+
+    collection: str
+    ids: tuple[StoredId, ...] | None
+    fields: frozenset[str] | None
+    is_membership: bool
+
+
+async def watch(shared: Shared, collections: list[str], seconds: float) -> AsyncIterator[Written]:
+    """Yield the extent of each write from now on.
 
     Args:
         shared: The second level.
@@ -115,11 +132,16 @@ async def watch(
         for streams in groups.values():
             known = {stream: last[stream] for stream in streams}
             answer: Any = await connection.read(known, 100, share)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError  # a client may take it for a timeout
             for stream, messages in dict(answer or ()).items():
                 for number, message in flat(messages):
                     last[stream] = number
                     change = change_in(message.get(b"change", b""))
-                    yield streams[stream], message.get(b"by", b""), change
+                    yield Written(
+                        streams[stream], change.ids, change.names, change.is_membership
+                    )
 
 
 def flat(messages: Any) -> list[Any]:

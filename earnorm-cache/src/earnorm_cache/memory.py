@@ -175,6 +175,11 @@ class Memory:
         entry.hits += 1
         return entry.data
 
+    def peek(self, key: Key) -> tuple[int, float] | None:
+        """Return the bytes of what is kept and the seconds left to it, without a look at it; None for nothing."""
+        entry = self._entries.get(key)
+        return None if entry is None else (len(entry.data), entry.expires - self._clock())
+
     def put(self, key: Key, data: bytes, among: set[Key], ttl: float | None = None) -> None:
         """Keep an entry, in place of what was there; others may make room for it, or it for them.
 

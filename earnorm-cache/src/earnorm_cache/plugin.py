@@ -24,6 +24,7 @@ from earnorm_cache.memory import Memory
 from earnorm_cache.options import ATTRIBUTE, kept_as
 from earnorm_cache.outside import Outside
 from earnorm_cache.queries import QueryReader
+from earnorm_cache.publishing import Publisher
 from earnorm_cache.reading import RecordReader
 from earnorm_cache.results import SharedResults
 from earnorm_cache.reporting import report
@@ -108,6 +109,8 @@ class CachePlugin:
     def register_services(self, app: App) -> Mapping[str, object]:
         """Provide the :class:`CacheService` as ``app.services["cache"]``."""
         self.cache.listen = partial(self._on_change, app)
+        self.cache.levels = self._levels
+        self.cache.collections = partial(self._collections, app)
         self.cache.functions = Functions(app, self._levels, partial(self._shelf_of, app))
         return {"cache": self.cache}
 
@@ -151,17 +154,22 @@ class CachePlugin:
         levels = self._levels
         levels.shared, levels.results, levels.listener = shared, SharedResults(shared), listener
         self.cache.share(shared.figures, partial(self._clear_shared, app))
+        self.cache.publisher = Publisher(shared, partial(self.health, app))
+        self.cache.publisher.start()
 
     def _hear(self, collection: str, change: Change) -> None:
         """Hear what another process has written."""
         self._levels.shelves.hear(collection, change)
         self._levels.feed.tell(collection, change)
 
+    def _collections(self, app: App) -> list[str]:
+        """Return the collections whose writes pass the cache."""
+        views = map(ModelView, app.usable_models())
+        return sorted({view.collection for view in views if self._is_needed(view)})
+
     async def _clear_shared(self, app: App) -> None:
         assert self._levels.shared is not None
-        views = map(ModelView, app.usable_models())
-        collections = sorted({view.collection for view in views if self._is_needed(view)})
-        await self._levels.shared.clear(collections)
+        await self._levels.shared.clear(self._collections(app))
 
     @hookimpl
     async def shutdown(self, app: App) -> None:
@@ -173,7 +181,10 @@ class CachePlugin:
         self._watched.clear()
         self._heard.clear()
         self._levels.feed.clear()
-        self.cache.functions = self.cache.listen = None
+        self.cache.functions = self.cache.listen = self.cache.collections = None
+        publisher, self.cache.publisher = self.cache.publisher, None
+        if publisher is not None:
+            await publisher.stop()
         levels = self._levels
         listener, levels.listener = levels.listener, None
         if listener is not None:

@@ -82,8 +82,14 @@ class Publisher:
         return [from_bson(each[14:]) for each in await self._tell(b"")]
 
 
+_MOST: Final = frozenset(["heard_seconds_ago", "window_seconds"])
+"""Of these the largest counts."""
+_OWN: Final = frozenset(["hit_rate"])
+"""These say nothing of several processes."""
+
+
 def together(told: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the sums of what several processes told; what is no number is left out."""
+    """Return the figures of several processes together; what is no number is left out."""
     sums: dict[str, Any] = {}
     for figures in told:
         _add(sums, figures)
@@ -95,5 +101,5 @@ def _add(sums: dict[str, Any], figures: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             inner: dict[str, Any] = sums.setdefault(name, {})
             _add(inner, value)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            sums[name] = sums.get(name, 0) + value
+        elif isinstance(value, int | float) and not isinstance(value, bool) and name not in _OWN:
+            sums[name] = max(sums.get(name, 0), value) if name in _MOST else sums.get(name, 0) + value

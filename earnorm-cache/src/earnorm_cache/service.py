@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from earnorm.exceptions import ConfigurationError
+from earnorm.domain import Condition, DomainSource
+from earnorm.exceptions import ConfigurationError, ServerUnavailable
+from earnorm.plugin import ModelView, fields, ids_of
+from earnorm_cache import inspecting
 from earnorm_cache.closing import Shelves
 from earnorm_cache.figures import CacheStatistics, SharedFigures
+from earnorm_cache.publishing import Publisher, together
+from earnorm_cache.reporting import report
+from earnorm_cache.warming import warm
 
 if TYPE_CHECKING:
     from earnorm import BaseModel
     from earnorm.plugin import StoredId
     from earnorm_cache.feed import Callback
     from earnorm_cache.functions import Functions
+    from earnorm_cache.inspecting import Written
+    from earnorm_cache.levels import Levels
 
 
 class CacheService:
@@ -29,9 +38,11 @@ class CacheService:
         self._shared: SharedFigures | None = None
         self._clear_shared: Callable[[], Awaitable[None]] | None = None
         self.functions: Functions | None = None
-        """For ``@cached``; the plugin provides it."""
+        """For ``@cached``; the plugin provides it, and what follows."""
         self.listen: Callable[[type[BaseModel], Callback], Callable[[], None]] | None = None
-        """For ``on_change``; the plugin provides it."""
+        self.levels: Levels | None = None
+        self.publisher: Publisher | None = None
+        self.collections: Callable[[], list[str]] | None = None
 
     def __repr__(self) -> str:
         return f"<CacheService {self._memory!r}>"
@@ -102,6 +113,85 @@ class CacheService:
         assert self.listen is not None
         return self.listen(model, callback)
 
+    async def warm(
+        self,
+        model: type[BaseModel],
+        domain: DomainSource = (),
+        limit: int = 10_000,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Read records into the cache before somebody asks for them, 500 at a time.
+
+        Args:
+            model: The model.
+            domain: The condition of the records.
+            limit: The most records.
+            progress: Is called with the number of records that were read so far.
+
+        Returns:
+            The number of records that were read.
+        """
+        return await warm(model, domain, limit, progress)
+
+    async def everywhere(self) -> tuple[int, dict[str, Any]]:
+        """Return how many other processes of this Redis run, and the figures of all, this one's included.
+
+        Numbers of several processes are added up. A process tells its own each 5 s.
+        """
+        assert self.levels is not None
+        told = [] if self.publisher is None else await self.publisher.told()
+        return len(told), together([*told, report(self.levels, self.functions)])
+
+    async def inspect(
+        self, model: type[BaseModel], id: object = None
+    ) -> list[dict[str, object]]:
+        """Return what each level has of a record, or of a model: its state, size and age, never its content.
+
+        Args:
+            model: The model.
+            id: The id of a record, or its text; None asks about the model.
+
+        Raises:
+            ServerUnavailable: Redis does not answer.
+        """
+        assert self.levels is not None
+        view = ModelView(model)
+        with self._said_away():
+            if id is None:
+                return [await inspecting.of_model(self.levels, view)]
+            ids = _stored(view, id)
+            return [] if not ids else await inspecting.of_record(self.levels, view, ids[0])
+
+    async def watch(self, *models: type[BaseModel]) -> AsyncIterator[Written]:
+        """Yield what is written from now on by any process, as it is told to the others.
+
+        Args:
+            *models: The models; all that are cached, if none is named.
+
+        Raises:
+            ConfigurationError: This App uses no Redis.
+            ServerUnavailable: Redis does not answer.
+        """
+        levels = self.levels
+        if levels is None or levels.shared is None or self.collections is None:
+            raise ConfigurationError("watch() needs redis_url, by which processes hear of each other")
+        names = [ModelView(model).collection for model in models] or self.collections()
+        with self._said_away():
+            async for written in inspecting.watch(levels.shared, sorted(set(names)), 0.5):
+                yield written
+
+    @contextmanager
+    def _said_away(self) -> Iterator[None]:
+        shared = None if self.levels is None else self.levels.shared
+        errors = () if shared is None else shared.errors
+        try:
+            yield
+        except errors as error:
+            # Its text may quote the address, which has a password in it.
+            raise ServerUnavailable(f"cache: Redis does not answer ({type(error).__name__})").coded(
+                "no_redis"
+            ) from None
+
     @property
     def shared(self) -> SharedFigures | None:
         """The figures of the second level, in Redis; None if this App uses none."""
@@ -120,3 +210,13 @@ class CacheService:
 
 def _number(counter: Counter[str], model: str | None) -> int:
     return counter.total() if model is None else counter[model]
+
+
+def _stored(model: ModelView, id: object) -> list[Any]:
+    """Return an id in the form in which it is stored, also where its text was given; else nothing."""
+    is_number = isinstance(model.fields.get("_id"), fields.Int) and isinstance(id, str)
+    try:
+        value = int(id) if is_number and isinstance(id, str) else id
+    except ValueError:
+        return []
+    return ids_of(Condition("_id", "=", value), model.schema) or []

@@ -254,6 +254,19 @@ class Shared:
         """Return the key of a collection's stream."""
         return self.key(collection, b"s")
 
+    def keys_of(self, collection: str) -> list[bytes]:
+        """Return the keys of a collection's generation, tokens and stream."""
+        return [self.key(collection, rest) for rest in (b"g", b"t", b"s")]
+
+    def places(self, collection: str, pk: StoredId) -> list[bytes]:
+        """Return the keys of a collection's generation and of the place of a record."""
+        return [self.key(collection, b"g"), *self._keys(collection, [pk])]
+
+    @property
+    def figures_key(self) -> bytes:
+        """The key of the figures of all processes; no name of a collection begins with a dot."""
+        return self.key("", b"p")
+
     def key(self, collection: str, rest: bytes) -> bytes:
         """Return a key of a collection, which all have one hash tag."""
         # A brace would end the hash tag, and a percent sign is what it is replaced by.
