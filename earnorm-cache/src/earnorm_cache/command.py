@@ -29,18 +29,27 @@ async def cache_command(
         print("The cache is empty, in Redis and in all processes.")
     elif action == "stats":
         number, figures = await cache.everywhere()
+        own = (await app.health())["cache"]
+        print(f"status  {own['status']}")
+        print(f"redis  {own.get('redis', 'none')}")
         print(f"other processes  {number}")
         for line in _lines("", figures):
             print(line)
     elif action == "inspect":
         if model is None:
-            raise ConfigurationError("cache inspect: name a model with --model, and a record with --id")
+            raise ConfigurationError(
+                "cache inspect: name a model with --model, and a record with --id"
+            )
         for row in await cache.inspect(app.model(model), id):
             print("  ".join(f"{name}={value}" for name, value in row.items()))
     elif action == "watch":
         models = [app.model(model)] if model is not None else []
         async for write in cache.watch(*models):
-            said = "all records" if write.ids is None else ", ".join(map(str, write.ids)) or "new records"
+            said = (
+                "all records"
+                if write.ids is None
+                else ", ".join(map(str, write.ids)) or "new records"
+            )
             names = "" if write.fields is None else f"  {', '.join(sorted(write.fields))}"
             moment = datetime.datetime.now().astimezone()
             print(f"{moment:%H:%M:%S}  {write.collection}  {said}{names}", flush=True)

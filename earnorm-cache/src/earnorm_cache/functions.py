@@ -181,10 +181,6 @@ class Functions:
         self._flights: dict[tuple[bytes, object], asyncio.Future[bytes | None]] = {}
         """The calls of this process that others may join, by key and vector."""
 
-    @property
-    def _results(self) -> Any:
-        return getattr(self._levels, "results", None)
-
     def forget(self) -> None:
         """Forget what functions depend on, since models came or went."""
         self._plans.clear()
@@ -274,7 +270,7 @@ class Functions:
         is_open: bool,
     ) -> Any:
         """Take what Redis has, or call the function; others of this process join."""
-        vector, results = plan.vector(), self._results
+        vector, results = plan.vector(), self._levels.results
         flight: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         if is_open:
             self._flights[key, vector] = flight
@@ -308,7 +304,7 @@ class Functions:
     async def _fetch(
         self, plan: Plan, key: bytes, loaded: Callable[[], Awaitable[bytes | None]], ttl: float
     ) -> bytes | None:
-        results = self._results
+        results = self._levels.results
         assert results is not None
         first, *others = plan.parts
         vectors = await asyncio.gather(
@@ -317,10 +313,7 @@ class Functions:
         if None in vectors:  # Redis is away
             return await loaded()
         more = b"".join(vector for vector in vectors if vector is not None)
-        data: bytes | None = await results.fetch(
-            first.collection, b"f" + key, first.names, loaded, ttl, more
-        )
-        return data
+        return await results.fetch(first.collection, b"f" + key, first.names, loaded, ttl, more)
 
     async def _is_trusted(self, plan: Plan) -> bool:
         shared, listener = self._levels.shared, self._levels.listener

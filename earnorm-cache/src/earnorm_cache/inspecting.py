@@ -139,9 +139,7 @@ async def watch(shared: Shared, collections: list[str], seconds: float) -> Async
                 for number, message in flat(messages):
                     last[stream] = number
                     change = change_in(message.get(b"change", b""))
-                    yield Written(
-                        streams[stream], change.ids, change.names, change.is_membership
-                    )
+                    yield Written(streams[stream], change.ids, change.names, change.is_membership)
 
 
 def flat(messages: Any) -> list[Any]:

@@ -23,11 +23,11 @@ from earnorm_cache.listening import Listener
 from earnorm_cache.memory import Memory
 from earnorm_cache.options import ATTRIBUTE, kept_as
 from earnorm_cache.outside import Outside
-from earnorm_cache.queries import QueryReader
 from earnorm_cache.publishing import Publisher
+from earnorm_cache.queries import QueryReader
 from earnorm_cache.reading import RecordReader
-from earnorm_cache.results import SharedResults
 from earnorm_cache.reporting import report
+from earnorm_cache.results import SharedResults
 from earnorm_cache.service import CacheService
 from earnorm_cache.settings import CacheSettings
 from earnorm_cache.shared import Shared

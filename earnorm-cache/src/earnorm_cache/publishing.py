@@ -102,4 +102,6 @@ def _add(sums: dict[str, Any], figures: Mapping[str, Any]) -> None:
             inner: dict[str, Any] = sums.setdefault(name, {})
             _add(inner, value)
         elif isinstance(value, int | float) and not isinstance(value, bool) and name not in _OWN:
-            sums[name] = max(sums.get(name, 0), value) if name in _MOST else sums.get(name, 0) + value
+            sums[name] = (
+                max(sums.get(name, 0), value) if name in _MOST else sums.get(name, 0) + value
+            )

@@ -39,6 +39,7 @@ def report(levels: Levels, functions: Functions | None) -> Numbers:
         "hit_rate": round(hits / asked, 3) if asked else 0.0,
         "records": {"by_model": _by_model(levels)},
     }
+    told["queries"] = {"by_model": _queries(levels)}
     if functions is not None:
         told["functions"] = {"by_function": _by_function(functions)}
     shared, listener = levels.shared, levels.listener
@@ -78,6 +79,17 @@ def _by_model(levels: Levels) -> dict[str, Numbers]:
             },
         }
         for name, of in names.items()
+    }
+
+
+def _queries(levels: Levels) -> dict[str, Numbers]:
+    counts = levels.shelves.counts
+    return {
+        name: {
+            "hits": sum(counts.query_hits[each] for each in of),
+            "misses": sum(counts.query_misses[each] for each in of),
+        }
+        for name, of in _busiest(counts.query_hits, counts.query_misses).items()
     }
 
 

@@ -119,8 +119,8 @@ class SharedResults:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._taking: dict[bytes, _Taking] = {}
-        """The questions of this turn of the loop, by the key of the place."""
+        self._taking: dict[tuple[bytes, bytes], _Taking] = {}
+        """The questions of this turn of the loop, by the key of the place and the vector of other collections."""
         self._flights: dict[bytes, asyncio.Future[None]] = {}
         """The loads of this process, by the token of their lease."""
 
@@ -193,11 +193,11 @@ class SharedResults:
 
         Tasks that ask for one result in the same turn of the loop ask together.
         """
-        taking = self._taking.get(place.key)
+        taking = self._taking.get((place.key, place.more))
         if taking is None:
             answered = asyncio.get_running_loop().create_future()
             taking = _Taking(secrets.token_bytes(TOKEN_BYTES), answered)
-            self._taking[place.key] = taking
+            self._taking[place.key, place.more] = taking
             self._shared._begin(self._ask_for(place, taking))
         taking.waiters += 1
         try:
@@ -208,7 +208,7 @@ class SharedResults:
 
     async def _ask_for(self, place: _Place, taking: _Taking) -> None:
         await asyncio.sleep(0)  # the tasks of this turn join
-        del self._taking[place.key]
+        del self._taking[place.key, place.more]
         answer = None
         try:
             answer = await self._shared._ask(

@@ -142,9 +142,7 @@ class CacheService:
         told = [] if self.publisher is None else await self.publisher.told()
         return len(told), together([*told, report(self.levels, self.functions)])
 
-    async def inspect(
-        self, model: type[BaseModel], id: object = None
-    ) -> list[dict[str, object]]:
+    async def inspect(self, model: type[BaseModel], id: object = None) -> list[dict[str, object]]:
         """Return what each level has of a record, or of a model: its state, size and age, never its content.
 
         Args:
@@ -174,7 +172,9 @@ class CacheService:
         """
         levels = self.levels
         if levels is None or levels.shared is None or self.collections is None:
-            raise ConfigurationError("watch() needs redis_url, by which processes hear of each other")
+            raise ConfigurationError(
+                "watch() needs redis_url, by which processes hear of each other"
+            )
         names = [ModelView(model).collection for model in models] or self.collections()
         with self._said_away():
             async for written in inspecting.watch(levels.shared, sorted(set(names)), 0.5):

@@ -48,6 +48,7 @@ async def start(mongo_uri: str) -> AsyncIterator[Start]:
         async def start(**settings: Any) -> App:
             settings.setdefault("redis_url", os.environ["EARNORM_TEST_REDIS_URL"])
             settings.setdefault("redis_timeout", 5.0)
+            settings.setdefault("outside_writes", False)  # by which each write comes back later
             cache = CachePlugin(CacheSettings.model_validate(settings))
             app = App(mongo_uri, database=database, plugins=[cache])
             await app.start()
@@ -161,7 +162,11 @@ async def test_inspect_says_what_each_level_has_and_never_what_is_in_it(
             *("memory", "kept"),
             "cache_cmd.lamp",
         )
-        assert (redis["level"], redis["state"], redis["bytes"]) == ("redis", "kept", memory["bytes"])
+        assert (redis["level"], redis["state"], redis["bytes"]) == (
+            "redis",
+            "kept",
+            memory["bytes"],
+        )
         assert 0 < memory["seconds_left"] <= 60 and 0 < redis["seconds_left"] <= 60
         await service(app).clear_everywhere()
         (row,) = await service(app).inspect(Lamp, lamp.pk)

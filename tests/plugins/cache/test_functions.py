@@ -137,7 +137,7 @@ def nothing_was_called() -> None:
     gate = None
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "redis"])
 def kind(request: pytest.FixtureRequest) -> str:
     value: str = request.param
     return value
@@ -444,3 +444,31 @@ async def test_a_field_that_is_not_there_is_named(start: Start, name: str) -> No
     with app.activate(), pytest.raises(ConfigurationError, match=f"no field '{name}'") as refused:
         await wrong()
     assert refused.value.code == "cached_field"
+
+
+async def test_who_knows_newer_tokens_of_another_collection_asks_for_himself(
+    start: Start, kind: str
+) -> None:
+    if kind == "memory":
+        pytest.skip("it is about Redis")
+    app = await start()
+    results: Any = app.services["cache"].levels.results  # type: ignore[attr-defined] # it is the service
+
+    def load(value: bytes) -> Callable[[], Awaitable[bytes]]:
+        async def load() -> bytes:
+            CALLS["load"] += 1
+            return value
+
+        return load
+
+    key = uuid.uuid4().bytes
+    # In one turn of the loop: what the second knows was written after the first had asked.
+    await asyncio.gather(
+        results.fetch("cache_fn_sale", key, ("a",), load(b"old"), 9.0, b"tokens 1"),
+        results.fetch("cache_fn_sale", key, ("a",), load(b"new"), 9.0, b"tokens 2"),
+    )
+    assert CALLS["load"] == 2
+    assert await results.fetch("cache_fn_sale", key, ("a",), load(b"newer"), 9.0, b"tokens 2") in (
+        b"new",
+        None,
+    )

@@ -373,10 +373,13 @@ async def test_the_health_report_says_how_full_it_is(app: App, note: Note) -> No
         "max_bytes": 64 * 2**20,
         "hit_rate": 0.5,
         "functions": {"by_function": {}},
+        "queries": {"by_model": {}},
         "records": {
             "by_model": {
                 "cache_note": {
-                    **{"entries": 1, "invalidations": 0, "evictions": 0},
+                    "entries": 1,
+                    "invalidations": 0,
+                    "evictions": 0,
                     "by_level": {
                         "memory": {"hits": 1},
                         "redis": {"hits": 0},
