@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from earnorm_cache.levels import Levels
     from earnorm_cache.options import Kept
     from earnorm_cache.reading import RecordReader
-    from earnorm_cache.results import SharedResults
+    from earnorm_cache.results import LoadResult, SharedResults
 
 MOST_ROWS: Final = 1_000
 MOST_BYTES: Final = 2**20
@@ -58,6 +59,8 @@ class QueryReader:
     ) -> None:
         self._levels, self._model, self._shelf, self._how = levels, model, shelf, kept
         self._records = records
+        self._flights: dict[tuple[bytes, tuple[int, ...]], asyncio.Future[bytes | None]] = {}
+        """The loads of this process where it uses no Redis, by key and vector."""
 
     async def search(self, op: Operation, call_next: Call, /) -> Any:
         """Answer a search, by its ids if it has some."""
@@ -72,6 +75,10 @@ class QueryReader:
         """Answer a search, count or group."""
         levels, shelf, how = self._levels, self._shelf, self._how
         if not is_wanted(op, how.queries) or self._model.collection in levels.expiring:
+            return await call_next(op)
+        if (
+            how.strict
+        ):  # a barrier names records, and nobody knows which of them a result would have
             return await call_next(op)
         # A right that was taken away must not last as long as the memory may be old: then only Redis is asked.
         is_open = op.env.system or not op.app.bind(op.model).is_restricted
@@ -91,7 +98,7 @@ class QueryReader:
 
     async def _fetch(self, plan: Plan, op: Operation, call_next: Call, is_open: bool) -> Any:
         """Answer from Redis, or else from the database."""
-        levels, counts, name = self._levels, self._levels.shelves.counts, self._model.name
+        counts, name, results = self._levels.shelves.counts, self._model.name, self._results
         vector, loaded, data = self._shelf.vector(plan.names), _UNKNOWN, None
         caching = op.note(CACHING)
         ttl = self._how.ttl
@@ -104,13 +111,11 @@ class QueryReader:
             data = await _packed(plan, loaded)
             return data
 
-        if levels.results is None:
-            await load()
+        if results is None:
+            data = await self._joined(plan, vector, load) or data
         else:
-            data = (
-                await levels.results.fetch(self._model.collection, plan.key, plan.names, load, ttl)
-                or data
-            )
+            where = self._model.collection
+            data = await results.fetch(where, plan.key, plan.names, load, ttl) or data
         if data is not None and is_open:
             self._keep(plan, vector, data, ttl)
         if loaded is not _UNKNOWN:
@@ -119,6 +124,24 @@ class QueryReader:
         assert data is not None
         given = await self._given(plan, data, op, call_next, is_open)
         return await call_next(op) if given is _UNKNOWN else given
+
+    async def _joined(self, plan: Plan, vector: tuple[int, ...], load: LoadResult) -> bytes | None:
+        """Return the result that another task of this process is loading, or else load it."""
+        place = (plan.key, vector)  # a write that has ended since then has changed the vector
+        flight = self._flights.get(place)
+        if flight is not None:
+            data = await asyncio.shield(flight)
+            if data is None:  # it failed, or is too large
+                await load()
+            return data
+        flight = self._flights[place] = asyncio.get_running_loop().create_future()
+        data = None
+        try:
+            data = await load()
+            return None
+        finally:
+            del self._flights[place]
+            flight.set_result(data)
 
     @property
     def _results(self) -> SharedResults | None:

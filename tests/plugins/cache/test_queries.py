@@ -202,6 +202,50 @@ async def test_of_many_who_ask_one_loads(process: Open) -> None:
     assert sum(each.shared.figures.query_loads for each in processes) == 1
 
 
+async def test_without_redis_one_task_loads_for_those_of_this_process(process: Open) -> None:
+    one = await process(redis_url=None)
+    made = await books(one)
+    one.probe.seen.clear()
+    begun = asyncio.Event()
+
+    async def slow(op: Any) -> None:
+        begun.set()
+        await asyncio.sleep(0.05)
+
+    one.probe.before = slow
+    with one.app.activate():
+        first = [asyncio.ensure_future(long().count()) for _ in range(20)]
+        await begun.wait()
+        one.probe.before = None
+        await made[0].write({"pages": 9})
+        # Whoever asks after the write does not get what was loaded before it.
+        assert await long().count() == 4
+        assert set(await asyncio.gather(*first)) <= {3, 4}
+    assert len([op for op in one.probe.seen if op.name == "count"]) == 2
+
+
+async def test_a_load_that_fails_fails_for_itself_alone(process: Open) -> None:
+    for settings in ({}, {"redis_url": None}):
+        one = await process(**settings)
+        await books(one)
+        calls = 0
+
+        async def fail(op: Any) -> None:
+            nonlocal calls
+            calls += 1
+            await asyncio.sleep(0.02)
+            if calls == 1:
+                raise ConnectionError
+
+        one.probe.before = fail
+        with one.app.activate():
+            answers = await asyncio.gather(
+                *(long().only("title").count() for _ in range(5)), return_exceptions=True
+            )
+        assert sum(isinstance(each, ConnectionError) for each in answers) == 1
+        await one.run(lambda: Book.search().delete())
+
+
 async def test_a_query_says_for_itself_whether_it_is_kept(process: Open) -> None:
     one = await process()
     with one.app.activate():
