@@ -157,6 +157,50 @@ async def test_a_result_is_kept_until_what_it_depends_on_is_written(
         assert one.hits == hits + 1
 
 
+async def test_what_is_kept_whole_is_void_after_any_change(process: Open) -> None:
+    one = await process()
+    made = await books(one)
+    with one.app.activate():
+        like = Book.search([("title", "like", "b%")]).order("id")
+        tagged = Book.search([("tags", "=", "new")])
+        for genre in ("x", "y"):
+            for _ in range(2):
+                assert len(await like) == 6
+            await made[0].write({"genre": genre})
+            assert (await like)[0].genre == genre
+        assert not await tagged
+        await made[1].write({"tags": ["new"]})
+        assert await titles(tagged) == ["b1"]
+
+
+async def test_the_parts_and_the_rows_that_are_kept_know_their_fields(process: Open) -> None:
+    one = await process()
+    made = await books(one)
+    with one.app.activate():
+        parts = Book.search().order("id").only("genre")
+        for _ in range(2):
+            assert (await parts)[0].genre == "a"
+        hits = one.hits
+        await made[0].write({"pages": 50})
+        assert (await parts)[0].genre == "a"
+        assert one.hits == hits + 1
+        await made[0].write({"genre": "x"})
+        assert (await parts)[0].genre == "x"
+
+        async def rows() -> Any:
+            return await Book.search([("title", "!=", "z")]).group("genre", pages=Sum("pages"))
+
+        assert (await rows())[-1] == {"genre": "x", "pages": 50}
+        hits = one.hits
+        await made[0].write({"tags": ["t"]})
+        assert (await rows())[-1]["pages"] == 50
+        assert one.hits == hits + 1
+        await made[0].write({"pages": 60})
+        assert (await rows())[-1]["pages"] == 60
+        await made[0].write({"genre": "y"})
+        assert (await rows())[-1]["genre"] == "y"
+
+
 async def test_what_one_has_asked_the_other_gets_from_redis(process: Open) -> None:
     one, two = await process(), await process()
     await books(one)

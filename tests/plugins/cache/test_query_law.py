@@ -87,7 +87,7 @@ DOMAINS: tuple[list[Any], ...] = (
     [("code", "<", 4)],
 )
 ORDERS = ("id", "-size,id", "colour,-id", "code", "label,id", "-maker_name,id")
-ONLY = (None, ("colour",), ("size", "label"), ("note",))
+ONLY = (("colour",), ("size", "label"), ("note",), ("maker_name", "active"))
 
 
 class Process:
@@ -101,15 +101,21 @@ class Process:
         return self.plugin.cache.statistics().query_hits
 
 
-def _query(choice: tuple[int, ...]) -> tuple[type[Thing], Query[Any], str]:
-    model, domain, order, window, only, kind = choice
+LIKE = (6, 7)
+"""The domains that memory does not judge."""
+
+
+def _query(choice: tuple[Any, ...]) -> tuple[Query[Any], str]:
+    shape, model, domain, order, window, only = choice
+    if shape == "whole by the server":
+        domain = LIKE[domain % 2]
     of: type[Thing] = (Thing, Thing, Tool)[model % 3]
-    query = of.search(DOMAINS[domain % len(DOMAINS)]).order(ORDERS[order % len(ORDERS)])
-    query = query.limit((0, 0, 2, 1)[window % 4]).offset((0, 0, 1)[window % 3])
-    fields = ONLY[only % len(ONLY)]
-    if fields is not None:
-        query = query.only(*fields)
-    return of, query, ("records", "records", "count", "group", "exists", "first")[kind % 6]
+    query = of.search(DOMAINS[domain]).order(ORDERS[order])
+    if shape in ("whole", "whole by the server", "parts", "count"):
+        query = query.limit((0, 0, 2, 1)[window]).offset((0, 0, 1, 0)[window])
+    if shape == "parts":
+        query = query.only(*ONLY[only])
+    return query, "records" if shape in ("whole", "whole by the server", "parts") else shape
 
 
 async def _answer(query: Query[Any], kind: str) -> Any:
@@ -141,9 +147,9 @@ class World:
         self.processes = processes
         self.asked = 0
 
-    async def ask(self, process: Process, choice: tuple[int, ...]) -> None:
+    async def ask(self, process: Process, choice: tuple[Any, ...]) -> None:
         with process.app.activate():
-            _, query, kind = _query(choice)
+            query, kind = _query(choice)
             kept = await _answer(query, kind)
             stored = await _answer(query.uncached(), kind)
             assert kept == stored, f"{kind} of {query!r}"
@@ -237,8 +243,14 @@ WAYS = (
     *("note", "delete", "upsert", "upsert_many", "bulk", "maker", "move", "commit", "rollback"),
 )
 small = st.integers(0, 5)
+SHAPES = ("whole", "whole by the server", "parts", "count", "group", "exists", "first")
 choices = st.tuples(
-    small, st.integers(0, 12), small, st.integers(0, 3), st.integers(0, 3), st.integers(0, 5)
+    st.sampled_from(SHAPES),
+    small,
+    st.integers(0, len(DOMAINS) - 1),
+    st.integers(0, len(ORDERS) - 1),
+    st.integers(0, 3),
+    st.integers(0, len(ONLY) - 1),
 )
 asks = st.tuples(st.just("ask"), st.integers(0, 1), st.integers(0, 2))
 writes = st.tuples(
@@ -253,7 +265,7 @@ relations = st.tuples(st.just("relations"), st.integers(0, 1))
 steps = st.lists(st.one_of(asks, asks, asks, writes, writes, relations), min_size=8, max_size=40)
 
 
-async def follow(world: World, asked: list[tuple[int, ...]], script: list[Any]) -> None:
+async def follow(world: World, asked: list[tuple[Any, ...]], script: list[Any]) -> None:
     one = world.processes[0]
     with one.app.activate():
         await Thing.search().with_archived().delete()
@@ -318,7 +330,7 @@ def test_every_answer_is_the_databases(mongo_uri: str) -> None:
             deadline=None,
             suppress_health_check=list(HealthCheck),
         )
-        def law(asked: list[tuple[int, ...]], script: list[Any]) -> None:
+        def law(asked: list[tuple[Any, ...]], script: list[Any]) -> None:
             runner.run(follow(world, asked, script))
 
         law()
