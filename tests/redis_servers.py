@@ -31,7 +31,26 @@ class Node:
     """One redis-server."""
 
     port: int
+    command: list[str]
+    log: Path
     process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        """The address of this server alone."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @classmethod
+    def start(cls, port: int, command: list[str], log: Path) -> Node:
+        """Start a server, and wait until it answers."""
+        node = cls(port, command, log, _process(command, log))
+        wait(lambda: bool(node.ask("PING")))
+        return node
+
+    def restart(self) -> None:
+        """Start it again after it was killed, without any data."""
+        self.process = _process(self.command, self.log)
+        wait(lambda: bool(self.ask("PING")))
 
     def ask(self, *command: object) -> Any:
         """Send a command, and return the answer."""
@@ -108,15 +127,23 @@ def _start(
         "\n".join([f"port {port}", "bind 127.0.0.1", f"dir {data}", *arguments]), encoding="utf-8"
     )
     command = [str(REDIS_SERVER.find()), str(file), *([kind] if kind else [])]
-    with (data / "log").open("wb") as output:
-        process = subprocess.Popen(
+    node = Node.start(port, command, data / "log")
+    stack.callback(node.kill)
+    return node
+
+
+def _process(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
-    node = Node(port, process)
-    stack.callback(process.wait)
-    stack.callback(process.kill)
-    wait(lambda: bool(node.ask("PING")))
-    return node
+
+
+@contextlib.contextmanager
+def lone_redis() -> Iterator[Node]:
+    """Give one server, which may be stopped and started again, for the length of a ``with`` block."""
+    with data_directory() as root, contextlib.ExitStack() as stack:
+        yield _start(stack, root, ['save ""'])
 
 
 @contextlib.contextmanager

@@ -103,6 +103,9 @@ class Changes:
 EVERYTHING: Final = Change(None, None, True)
 """The change of a write of which nothing is known."""
 
+NOTHING: Final = Change((), frozenset(), False)
+"""The change of a write that was refused."""
+
 
 def change_in(message: bytes) -> Change:
     """Return the change in a message of a stream. What a message does not say may be anything."""

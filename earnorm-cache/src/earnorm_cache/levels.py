@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from earnorm_cache.closing import Shelves
 from earnorm_cache.feed import Feed
-from earnorm_cache.options import expires
+from earnorm_cache.options import expires, kept_as
+from earnorm_cache.shared import LEASE_SECONDS
 
 if TYPE_CHECKING:
     from earnorm.plugin import ModelView
@@ -31,6 +34,7 @@ class Levels:
         feed: Tells whoever asked of what was written.
         results: The results of queries in Redis; None where ``shared`` is.
         listener: Hears what other processes write; None where ``shared`` is.
+        strict: The collections of strict models, with the longest time for which these are kept.
         expiring: The collections of which nothing is cached, because the database deletes records by itself.
     """
 
@@ -40,6 +44,7 @@ class Levels:
     results: SharedResults | None = None
     listener: Listener | None = None
     feed: Feed = field(default_factory=Feed)
+    strict: dict[str, float] = field(default_factory=dict[str, float])
     expiring: set[str] = field(default_factory=set[str])
 
     def note_expiry(self, model: ModelView) -> None:
@@ -47,11 +52,37 @@ class Levels:
         if expires(model):
             self.expiring.add(model.collection)
 
-    async def end(self, collection: str, shelf: Shelf, change: Change) -> None:
-        """Remove from Redis what was written, and read it from the cache again from then on."""
+    def note_strictness(self, model: ModelView) -> None:
+        """Note the collection of a strict model: the writes of all models in it raise barriers."""
+        kept = kept_as(model, self.settings)
+        if kept is not None and kept.strict:
+            known = self.strict.get(model.collection, 0.0)
+            self.strict[model.collection] = max(known, kept.ttl)
+
+    async def end(
+        self,
+        collection: str,
+        shelf: Shelf,
+        change: Change,
+        barrier: bytes = b"",
+        *,
+        is_acknowledged: bool = True,
+    ) -> None:
+        """Remove from Redis what was written, and read it from the cache again from then on.
+
+        Args:
+            collection: The collection.
+            shelf: Its shelf.
+            change: What was written.
+            barrier: The token of the barrier that the write has raised.
+            is_acknowledged: Whoever wrote is told of a success: after a barrier this waits until it is removed, or
+                until nothing from before the write can be kept any more.
+        """
+        is_removed = asyncio.Event()
 
         def reopen() -> None:
             self.shelves.reopen(shelf, change)
+            is_removed.set()
 
         try:
             if self.shared is None:
@@ -59,7 +90,12 @@ class Levels:
                 return
             # Nobody has kept a new record, but perhaps results in which it is missing.
             told = change.of(()) if change.is_new else change
-            await self.shared.remove(collection, told, reopen)
+            await self.shared.remove(collection, told, reopen, barrier)
+            if barrier and is_acknowledged and not is_removed.is_set():
+                # A lease from before the write that Redis gave after it had lost the barrier.
+                seconds = LEASE_SECONDS + self.strict.get(collection, 0.0)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(is_removed.wait(), seconds)
         finally:
             self.feed.tell(collection, change)
 

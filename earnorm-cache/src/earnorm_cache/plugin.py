@@ -104,6 +104,7 @@ class CachePlugin:
         self._forget_plans()
         for model in models:
             self._levels.note_expiry(ModelView(model))
+            self._levels.note_strictness(ModelView(model))
 
     @hookimpl
     def register_services(self, app: App) -> Mapping[str, object]:
@@ -244,6 +245,7 @@ class CachePlugin:
             return ()
         levels = self._levels
         levels.note_expiry(view)
+        levels.note_strictness(view)
         shelf = levels.shelves.shelf(view.collection, view.name)
         if is_write:
             return [(Layer.CACHE, self._writer.layer(view, shelf))]

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from earnorm_cache.barriers import BARRED
 from earnorm_cache.connecting import Script
 from earnorm_cache.shared import LEASE_SECONDS, SERVER, WAITS
 
@@ -29,6 +30,7 @@ MINE: Final = b""
 # Which server it is comes first: one that was started again from an old file has old tokens, too.
 _VECTOR: Final = (
     SERVER
+    + BARRED
     + """
 local function vector_of(key, fresh, first)
   local names = {unpack(ARGV, first)}
@@ -39,7 +41,8 @@ local function vector_of(key, fresh, first)
       vector[i] = fresh
     end
   end
-  return server() .. table.concat(vector)
+  -- While a strict write is under way, no two vectors are equal.
+  return server() .. table.concat(vector) .. (barred(KEYS[#KEYS]) and fresh or '')
 end
 """
 )
@@ -75,6 +78,7 @@ class _Place(NamedTuple):
 
     key: bytes
     tokens: bytes
+    barriers: bytes
     names: tuple[str, ...]
     more: bytes
     ttl: float
@@ -133,7 +137,7 @@ class SharedResults:
         """
         answer: bytes | None = await self._shared._ask(
             _READ_VECTOR,
-            [self._shared.key(collection, b"t")],
+            [self._shared.key(collection, b"t"), self._shared.key(collection, b"b")],
             [secrets.token_bytes(TOKEN_BYTES), *names],
         )
         return answer
@@ -162,7 +166,12 @@ class SharedResults:
         """
         shared = self._shared
         place = _Place(
-            shared.key(collection, b"q" + key), shared.key(collection, b"t"), names, more, ttl
+            shared.key(collection, b"q" + key),
+            shared.key(collection, b"t"),
+            shared.key(collection, b"b"),
+            names,
+            more,
+            ttl,
         )
         has_waited = False
         for seconds in (*WAITS, None):
@@ -213,7 +222,7 @@ class SharedResults:
         try:
             answer = await self._shared._ask(
                 _TAKE,
-                [place.tokens, place.key],
+                [place.tokens, place.key, place.barriers],
                 [taking.token, int(LEASE_SECONDS * 1000), place.more, *place.names],
             )
             if answer is not None:

@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.exceptions import ServerUnavailable
 from earnorm.plugin import StoredId, from_bson, pause, slices, to_bson
-from earnorm_cache.change import EVERYTHING, Change, Changes
+from earnorm_cache.barriers import BARRED, Barriers
+from earnorm_cache.change import EVERYTHING, NOTHING, Change, Changes
 from earnorm_cache.connecting import Address, Connection, Script
 from earnorm_cache.encoding import PAUSE_EVERY, Document, Kept, encoded
 from earnorm_cache.figures import SharedFigures
@@ -87,21 +88,25 @@ end
 # millisecond, by the clock of the server, after which it is void.
 _TAKE: Final = Script(
     _GENERATION
+    + BARRED
     + """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local generation = generation(ARGV[3])
 local lease = tonumber(ARGV[4])
 local answer = {generation}
-for i = 2, #KEYS do
+local barred = barred(KEYS[2])
+for i = 3, #KEYS do
   local held = redis.call('HGET', KEYS[i], ARGV[1])
-  if held and tonumber(string.sub(held, 10, 23)) > now
+  if barred and (barred.whole or barred[KEYS[i]]) then
+    answer[i - 1] = 'B'
+  elseif held and tonumber(string.sub(held, 10, 23)) > now
       and (string.sub(held, 1, 1) == 'L' or string.sub(held, 2, 9) == generation) then
-    answer[i] = held
+    answer[i - 1] = held
   else
     redis.call('HSET', KEYS[i], ARGV[1], 'L' .. ARGV[2] .. string.format('%014.0f', now + lease))
     if redis.call('PTTL', KEYS[i]) < lease then redis.call('PEXPIRE', KEYS[i], lease) end
-    answer[i] = ''
+    answer[i - 1] = ''
   end
 end
 return answer
@@ -115,7 +120,7 @@ local ttl = tonumber(ARGV[4])
 local filled = 0
 for i = 1, #KEYS do
   local held = redis.call('HGET', KEYS[i], ARGV[1])
-  if held and string.sub(held, 1, 9) == 'L' .. ARGV[2] then
+  if held and string.sub(held, 1, 9) == 'L' .. ARGV[2] and tonumber(string.sub(held, 10, 23)) > now then
     if ARGV[i + 4] ~= '' then
       redis.call('HSET', KEYS[i], ARGV[1],
         'V' .. ARGV[3] .. string.format('%014.0f', now + ttl) .. ARGV[i + 4])
@@ -215,10 +220,13 @@ class _Owed:
 
     changes: Changes = field(default_factory=Changes)
     paid: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+    barriers: list[bytes] = field(default_factory=list[bytes])
 
-    def add(self, change: Change, paid: Callable[[], None]) -> None:
+    def add(self, change: Change, paid: Callable[[], None], barrier: bytes) -> None:
         self.paid.append(paid)
         self.changes.add(change)
+        if barrier:
+            self.barriers.append(barrier)
 
 
 class Shared:
@@ -247,6 +255,7 @@ class Shared:
         self._owed: dict[str, _Owed] = {}
         self._paying: asyncio.Task[None] | None = None
         self._at_work: set[asyncio.Task[None]] = set()
+        self.barriers = Barriers(self)
 
     # -- keys ---------------------------------------------------------------------------------
 
@@ -301,6 +310,7 @@ class Shared:
             if taken is None:
                 break
             mine: list[Lease] = []
+            barred: list[StoredId] = []
             others: dict[StoredId, bytes] = {}
             for part in slices([*zip(wanted, taken, strict=True)], PAUSE_EVERY):
                 for pk, held in part:
@@ -311,12 +321,16 @@ class Shared:
                         self.figures.joined += has_waited
                         documents.append(from_bson(held[23:]))
                         kept(pk, held[23:])
+                    elif held == b"B":
+                        barred.append(pk)
                     else:
                         others[pk] = held[1:9]
                 if len(part) == PAUSE_EVERY:
                     await pause()
             if mine:
                 documents += await self._load(place, mine, load, kept)
+            if barred:  # a write is under way, which no level may miss
+                documents += await load(barred)
             if not others:
                 return documents
             wanted, has_waited = list(others), True
@@ -359,7 +373,11 @@ class Shared:
             for part in slices(list(asking.ids), AT_A_TIME):
                 answer = await self._ask(
                     _TAKE,
-                    [self.key(place.collection, b"g"), *self._keys(place.collection, part)],
+                    [
+                        self.key(place.collection, b"g"),
+                        self.key(place.collection, b"b"),
+                        *self._keys(place.collection, part),
+                    ],
                     [place.variant, token, secrets.token_bytes(8), int(LEASE_SECONDS * 1000)],
                 )
                 if answer is None:
@@ -436,7 +454,9 @@ class Shared:
 
     # -- writing ------------------------------------------------------------------------------
 
-    async def remove(self, collection: str, change: Change, done: Callable[[], None]) -> None:
+    async def remove(
+        self, collection: str, change: Change, done: Callable[[], None], barrier: bytes = b""
+    ) -> None:
         """Remove what was written, and tell the other processes.
 
         Args:
@@ -444,17 +464,56 @@ class Shared:
             change: What was written.
             done: Is called once it is removed, later where Redis is away; until then this
                 process must not read it from any level.
+            barrier: The token of the barrier that the write has raised.
         """
         # A cancelled write may have been carried out, so this is.
-        await asyncio.shield(self._begin(self._remove(collection, change, done)))
+        await asyncio.shield(self._begin(self._remove(collection, change, done, barrier)))
 
-    async def _remove(self, collection: str, change: Change, done: Callable[[], None]) -> None:
+    async def _remove(
+        self, collection: str, change: Change, done: Callable[[], None], barrier: bytes
+    ) -> None:
         if collection not in self._owed and await self._removed(collection, change):
+            if barrier:
+                await self.barriers.lower(collection, [barrier])
             done()
             return
-        self._owed.setdefault(collection, _Owed()).add(change, done)
+        self._owe(collection, change, done, barrier)
+
+    def _owe(
+        self, collection: str, change: Change, done: Callable[[], None], barrier: bytes
+    ) -> None:
+        self._owed.setdefault(collection, _Owed()).add(change, done, barrier)
         if self._paying is None or self._paying.done():
             self._paying = asyncio.ensure_future(self._pay())
+
+    async def bar(self, collection: str, change: Change) -> bytes:
+        """Raise the barrier of a write; return its token.
+
+        Raises:
+            ServerUnavailable: Redis does not answer.
+        """
+        token = secrets.token_bytes(8)
+        if self.is_down_for(self.connection.group(self.stream(collection))):
+            raise _refused()
+        raising = asyncio.ensure_future(self.barriers.raise_(collection, change, token))
+        try:
+            is_raised = await asyncio.shield(raising)
+        except asyncio.CancelledError:
+            self._begin(self._lower_later(collection, raising, token))
+            raise
+        if not is_raised:
+            self._owe(collection, NOTHING, _nothing, token)  # the command may arrive late
+            raise _refused()
+        return token
+
+    async def _lower_later(
+        self, collection: str, raising: asyncio.Task[bool], token: bytes
+    ) -> None:
+        """Take away the barrier of a write that was cancelled while it was raised."""
+        if await raising:
+            await self.barriers.lower(collection, [token])
+        else:
+            self._owe(collection, NOTHING, _nothing, token)
 
     async def _removed(self, collection: str, change: Change, *, is_owed: bool = False) -> bool:
         ids, tokens = change.ids, change.tokens
@@ -500,10 +559,12 @@ class Shared:
             for collection, owed in list(self._owed.items()):
                 number = len(owed.paid)
                 if not await self._removed(collection, owed.changes.together, is_owed=True):
-                    break
+                    continue  # the node of another collection may be there
                 if len(owed.paid) > number:  # more was written meanwhile
                     continue
                 del self._owed[collection]
+                if owed.barriers:
+                    await self.barriers.lower(collection, owed.barriers)
                 for paid in owed.paid:
                     paid()
 
@@ -582,3 +643,13 @@ class Shared:
                 paid()
         self._owed.clear()
         await self.connection.close()
+
+
+def _refused() -> ServerUnavailable:
+    return ServerUnavailable(
+        "cache: Redis does not answer, so that a write of a strict model is refused: nothing was written"
+    ).coded("no_redis")
+
+
+def _nothing() -> None:
+    """Do nothing."""

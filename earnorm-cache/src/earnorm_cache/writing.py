@@ -20,8 +20,8 @@ UNKNOWN_SECONDS: Final = 120.0
 """The time for which the ids of a transaction of unknown outcome stay closed: its commit may arrive at
 the server late, and the server itself ends a transaction after 60 s (by default)."""
 
-Closed = tuple[str, "Shelf", Change]
-"""A collection with a change that closed a part of it."""
+Closed = tuple[str, "Shelf", Change, bytes]
+"""A collection with a change that closed a part of it, and the token of its barrier, if it has one."""
 
 
 class Writer:
@@ -40,13 +40,38 @@ class Writer:
 
     def layer(self, model: ModelView, shelf: Shelf) -> Middleware:
         """Return the layer of the writes of one model."""
-        shelves, schema, collection = self._levels.shelves, model.schema, model.collection
+        levels, schema, collection = self._levels, model.schema, model.collection
+        shelves = levels.shelves
+
+        async def strict(op: Operation, call_next: Call, change: Change) -> Any:
+            running, shared = op.env.transaction, levels.shared
+            assert shared is not None
+            try:
+                barrier = await shared.bar(collection, change)
+            except BaseException as error:
+                shelves.reopen(shelf, change)
+                if running is not None and not running.outcome.is_over:
+                    running.doom(f"a write of a strict model was refused ({type(error).__name__})")
+                raise
+            closed = (collection, shelf, change, barrier)
+            if running is not None and not running.outcome.is_over:
+                self._reopen_at_end(running, closed)
+                return await call_next(op)
+            is_acknowledged = False
+            try:
+                result = await call_next(op)
+                is_acknowledged = True
+                return result
+            finally:
+                await levels.end(*closed, is_acknowledged=is_acknowledged)
 
         async def write(op: Operation, call_next: Call, /) -> Any:
             change, running = change_of(op, schema), op.env.transaction
             shelves.close(shelf, change)
+            if collection in levels.strict and levels.shared is not None:
+                return await strict(op, call_next, change)
             if running is not None and not running.outcome.is_over:
-                self._reopen_at_end(running, (collection, shelf, change))
+                self._reopen_at_end(running, (collection, shelf, change, b""))
                 return await call_next(op)
             try:
                 return await call_next(op)
@@ -55,12 +80,13 @@ class Writer:
 
         return write
 
-    async def _end_all(self, closed: Iterable[Closed]) -> None:
+    async def _end_all(self, closed: Iterable[Closed], *, is_acknowledged: bool = False) -> None:
+        end = self._levels.end
         if self._levels.shared is None:
             for each in closed:
-                await self._levels.end(*each)
+                await end(*each)
         else:
-            await asyncio.gather(*(self._levels.end(*each) for each in closed))
+            await asyncio.gather(*(end(*each, is_acknowledged=is_acknowledged) for each in closed))
 
     def _reopen_at_end(self, running: Transaction, closed: Closed) -> None:
         """Reopen what the transaction wrote, or tried to write, when the transaction has ended."""
@@ -69,12 +95,11 @@ class Writer:
             earlier.append(closed)
             return
         self._open[running] = [closed]
-        reopen = partial(self._reopen, running)
-        running.after_commit(reopen)
-        running.after_rollback(reopen)
+        running.after_commit(partial(self._reopen, running))
+        running.after_rollback(partial(self._reopen, running, is_acknowledged=False))
 
-    async def _reopen(self, ended: Transaction) -> None:
-        await self._end_all(self._open.pop(ended))
+    async def _reopen(self, ended: Transaction, *, is_acknowledged: bool = True) -> None:
+        await self._end_all(self._open.pop(ended), is_acknowledged=is_acknowledged)
 
     async def keep_closed(self, operations: Sequence[Operation]) -> None:
         """Keep closed what a transaction of unknown outcome wrote, as long as its commit may still be done."""
@@ -88,7 +113,7 @@ class Writer:
             self._unknown[id(closed)] = timer, closed
             shared = self._levels.shared
             if shared is not None:  # it may be done already
-                for collection, _, change in closed:
+                for collection, _, change, _ in closed:
                     await shared.remove(collection, change, _nothing)
 
     def _reopen_later(self, key: int) -> None:
