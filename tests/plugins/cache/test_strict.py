@@ -325,6 +325,8 @@ async def test_a_writer_that_died_leaves_a_barrier_that_ends_by_itself(
     await pieces(two, pk)
     # It has raised its barrier, has written, and is not there any more.
     await one.shared.bar("cache_vault", Change((pk,), frozenset({"pieces"}), False))
+    assert await pieces(two, pk) == 1
+    assert await counted(two, 2) == 0  # before it has written: neither is kept
     with MongoClient[dict[str, Any]](mongo_uri) as client:
         client[one.app.settings.database]["cache_vault"].update_one(
             {"_id": pk}, {"$set": {"pieces": 2}}
