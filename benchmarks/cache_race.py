@@ -1,4 +1,4 @@
-"""Stale reads after acknowledged writes: ``python -m benchmarks.cache_race [reads]``.
+"""Stale reads after acknowledged writes: ``python -m benchmarks.cache_race [reads] [mode …]``.
 
 Four processes read and write the same few records through the cache. Each record has one writer, which notes a
 version once its write was acknowledged; who reads an earlier version than the one noted before the read began has a
@@ -7,11 +7,18 @@ stale one. Loads take a random time, which is what makes a careless cache keep o
 - ``naive``: what most caches do, a read puts its value into Redis whatever was written meanwhile. It must fail here,
   or the run shows nothing;
 - ``redis``: every read asks Redis: 0 stale;
-- ``both``: with the memory of each process: 0 stale in the writer's process, elsewhere at most the window old;
-- ``outage``: as ``both``, while Redis stands still for half a second in every second: no read and no write fails,
-  0 stale in the writer's process, and nothing old is left when all is over.
+- ``both``: with the memory of each process: 0 stale in the writer's process, elsewhere milliseconds, at most the window;
+- ``queries``: as ``both``, by searches on another field, whose results are kept, as ids and as rows;
+- ``queries redis``: the same without the memory: 0 stale;
+- ``outage``: as ``both``, while Redis stands still for a part of every second: no read and no write fails,
+  0 stale in the writer's process, and nothing old is left when all is over;
+- ``restart``: as ``outage``, while Redis is killed and started empty;
+- ``strict``: a strict model, while Redis stands still and is killed in turn: 0 stale everywhere; writes may be refused.
 
-It needs EARNORM_TEST_MONGO_URI and EARNORM_TEST_REDIS_URL, fills a database of its own and drops it.
+Then the loads of a stampede: 50 tasks of each of the 4 processes ask for one record at once that nobody has.
+
+The change stream of the database is not followed, so that it mends nothing. It needs EARNORM_TEST_MONGO_URI and
+EARNORM_TEST_REDIS_URL, fills a database of its own and drops it.
 """
 
 from __future__ import annotations
@@ -22,22 +29,21 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import SecretStr
 from pymongo import MongoClient
 
-from earnorm import App, Int, Layer, hookimpl, models
-from earnorm.testing.data_directories import data_directory
-from earnorm.testing.servers import Server, start_redis
-from earnorm_cache import CachePlugin, CacheSettings, shared
+from benchmarks.cache_stampede import STAMPEDES, stampedes
+from benchmarks.redis_outages import both_in_turn, outages, stand_still, start_empty
+from earnorm import App, Int, Layer, ServerUnavailable, hookimpl, models
+from earnorm_cache import Cache, CachePlugin, CacheSettings, shared
+from earnorm_cache.connecting import Script
 
 READS = 100_000
 PROCESSES = 4
@@ -66,6 +72,18 @@ class Raced(models.BaseModel):
 
     _id = Int()
     version = Int(default=0)
+    number = Int()
+
+
+class StrictlyRaced(models.BaseModel):
+    """The same, of which no process may ever read an old value."""
+
+    _name = "benchmark.strictly_raced"
+    _cache = Cache(strict=True)
+
+    _id = Int()
+    version = Int(default=0)
+    number = Int()
 
 
 @dataclass
@@ -78,7 +96,9 @@ class Result:
         writes: Acknowledged writes.
         own: Stale reads in the process that wrote.
         other: Stale reads in other processes.
-        oldest: The seconds between the acknowledgement of what a stale read should have seen, and its begin.
+        ages: The seconds between the acknowledgement of what a stale read should have seen, and its begin.
+        failed: Reads that raised an error.
+        refused: Writes that were refused, because Redis could not be told of them before.
         at_rest: Records that the cache has otherwise than the database when all is over.
         memory: Reads that were answered from memory.
         redis: Reads that were answered from Redis.
@@ -90,7 +110,9 @@ class Result:
     writes: int = 0
     own: int = 0
     other: int = 0
-    oldest: float = 0.0
+    ages: list[float] = field(default_factory=list[float])
+    failed: int = 0
+    refused: int = 0
     at_rest: int = 0
     memory: int = 0
     redis: int = 0
@@ -99,10 +121,13 @@ class Result:
     def add(self, other: Result) -> None:
         """Add the figures of one more process."""
         for name, value in asdict(other).items():
-            if name == "oldest":
-                self.oldest = max(self.oldest, value)
-            elif name != "mode":
+            if name != "mode":
                 setattr(self, name, getattr(self, name) + value)
+
+    def age(self, share: float) -> float:
+        """Return the age that a share of the stale reads do not exceed, in seconds; 0 if there are none."""
+        ages = sorted(self.ages)
+        return ages[min(len(ages) - 1, int(share * len(ages)))] if ages else 0.0
 
 
 class Slow:
@@ -133,9 +158,24 @@ class Process:
         self.acked, self.times, self.database = acked, times, database
         self.result = Result(mode)
 
+    @property
+    def is_query(self) -> bool:
+        """True where the records are found by another field."""
+        return self.mode.startswith("queries")
+
+    async def _version(self, key: int) -> int:
+        if not self.is_query:
+            version: int = (await self.model.get(key)).version
+            return version
+        query = self.model.search([("number", "=", key)])
+        (record,) = await (query.only("version") if random.random() < 0.5 else query)
+        found: int = record.version
+        return found
+
     async def run(self) -> Result:
         """Read and write; return the figures."""
         plugin = CachePlugin(_settings(self.mode))
+        self.model: Any = StrictlyRaced if self.mode == "strict" else Raced
         async with App(
             os.environ["EARNORM_TEST_MONGO_URI"],
             database=self.database,
@@ -150,17 +190,25 @@ class Process:
                 await asyncio.wait([writer])
             figures = self.cache.shared
             assert figures is not None
-            self.result.redis, self.result.failures = figures.hits, figures.failures
-            self.result.memory = self.cache.statistics().hits
+            known = self.cache.statistics()
+            self.result.redis = figures.query_hits if self.is_query else figures.hits
+            self.result.failures = figures.failures
+            self.result.memory = known.hits
+            if self.is_query:  # in memory, or else in Redis
+                self.result.memory = known.query_hits - figures.query_hits
         return self.result
 
     async def _read(self) -> None:
         for _ in range(self.reads // READERS):
             key = random.randrange(KEYS)
-            if self.mode in ("naive", "redis"):
+            if self.mode in ("naive", "redis", "queries redis"):
                 self.cache.clear()
             least, begun = self.acked[key], time.time()
-            version: int = (await Raced.get(key)).version
+            try:
+                version = await self._version(key)
+            except Exception:
+                self.result.failed += 1
+                continue
             self.result.reads += 1
             if version < least:
                 is_own = key % PROCESSES == self.number
@@ -168,7 +216,7 @@ class Process:
                 self.result.other += not is_own
                 if least - version < TIMES:
                     since = self.times[key * TIMES + (version + 1) % TIMES]
-                    self.result.oldest = max(self.result.oldest, begun - since)
+                    self.result.ages.append(begun - since)
             if random.random() < 0.1:
                 await asyncio.sleep(random.random() * 0.005)
 
@@ -177,18 +225,32 @@ class Process:
         while True:
             key = random.choice(own)
             version = self.acked[key] + 1
-            writing = Raced.search([("_id", "=", key)]).update({"version": version})
-            await asyncio.shield(asyncio.ensure_future(writing))
+            writing = self.model.search([("_id", "=", key)]).update({"version": version})
+            try:
+                await asyncio.shield(asyncio.ensure_future(writing))
+            except ServerUnavailable:
+                self.result.refused += 1
+                await asyncio.sleep(0.02)
+                continue
             self.times[key * TIMES + version % TIMES] = time.time()
             self.acked[key] = version
             self.result.writes += 1
             await asyncio.sleep(random.random() * 0.01)
 
 
+AWAY = {"outage": stand_still, "restart": start_empty, "strict": both_in_turn()}
+"""The modes in which Redis is away from time to time."""
+MODES = ("naive", "redis", "both", "queries", "queries redis", *AWAY)
+
+
 def _settings(mode: str) -> CacheSettings:
     url = os.environ["EARNORM_TEST_REDIS_URL"]
-    timeout = 0.1 if mode == "outage" else 5.0
-    return CacheSettings(redis_url=SecretStr(url), redis_timeout=timeout)
+    return CacheSettings(
+        redis_url=SecretStr(url),
+        redis_timeout=0.1 if mode in AWAY else 5.0,
+        queries=mode.startswith("queries"),
+        outside_writes=False,
+    )
 
 
 def _process(
@@ -196,26 +258,34 @@ def _process(
 ) -> None:
     random.seed(number)
     if mode == "naive":
-        shared._FILL = NAIVE_FILL  # type: ignore[misc] # what a careless cache does
+        shared._FILL = Script(NAIVE_FILL)  # type: ignore[misc] # what a careless cache does
     result = asyncio.run(Process(number, mode, database, reads, acked, times).run())
     results.put(json.dumps(asdict(result)))
 
 
 async def _make(database: str) -> None:
     async with App(os.environ["EARNORM_TEST_MONGO_URI"], database=database, plugins=[]):
-        await Raced.create([{"_id": key} for key in range(KEYS)])
+        for model in (Raced, StrictlyRaced):
+            await model.create([{"_id": key, "number": key} for key in range(KEYS)])
 
 
-async def _at_rest(database: str) -> int:
+async def _at_rest(database: str, mode: str) -> int:
     """Return the number of records that Redis has otherwise than the database."""
-    plugin = CachePlugin(_settings("redis"))
+    plugin = CachePlugin(_settings(mode))
     uri = os.environ["EARNORM_TEST_MONGO_URI"]
-    async with App(uri, database=database, plugins=[plugin]):
+    process = Process(0, mode, database, 0, None, None)
+    process.model = StrictlyRaced if mode == "strict" else Raced
+    async with (
+        App(uri, database=database, plugins=[plugin], name="kept") as kept,
+        App(uri, database=database, plugins=[], name="stored") as stored,
+    ):
         wrong = 0
         for key in range(KEYS):
-            kept = (await Raced.get(key)).version
-            stored = (await Raced.search([("_id", "=", key), ("version", ">=", 0)]))[0].version
-            wrong += kept != stored
+            for _ in range(4 if process.is_query else 1):  # as ids and as rows
+                with kept.activate():
+                    found = await process._version(key)
+                with stored.activate():
+                    wrong += found != (await process.model.get(key)).version
         return wrong
 
 
@@ -223,33 +293,13 @@ def race(mode: str, reads: int) -> Result:
     """Run one mode in processes of its own.
 
     Args:
-        mode: ``naive``, ``redis``, ``both`` or ``outage``.
+        mode: One of ``MODES``.
         reads: The reads of all processes together.
     """
-    if mode != "outage":
+    if mode not in AWAY:
         return _race(mode, reads)
-    named = os.environ.get("EARNORM_TEST_REDIS_URL")
-    with data_directory() as directory:
-        server = start_redis(directory)
-        os.environ["EARNORM_TEST_REDIS_URL"] = server.uri
-        over = threading.Event()
-        halting = threading.Thread(target=_halt, args=(server, over))
-        try:
-            return _race(mode, reads, [halting.start], [over.set, halting.join])
-        finally:
-            over.set()
-            server.stop()
-            if named is not None:
-                os.environ["EARNORM_TEST_REDIS_URL"] = named
-
-
-def _halt(server: Server, over: threading.Event) -> None:
-    """Let the server stand still in every second half of a second, until all is over."""
-    assert server.process is not None
-    while not over.wait(0.5):
-        server.process.send_signal(signal.SIGSTOP)
-        over.wait(0.5)
-        server.process.send_signal(signal.SIGCONT)
+    with outages(AWAY[mode]) as server:
+        return _race(mode, reads, [server.begin], [server.end])
 
 
 def _race(
@@ -283,7 +333,7 @@ def _race(
             call()
         for process in processes:
             process.join()
-        total.at_rest = asyncio.run(_at_rest(database))
+        total.at_rest = asyncio.run(_at_rest(database, mode))
     finally:
         with MongoClient[dict[str, Any]](os.environ["EARNORM_TEST_MONGO_URI"]) as client:
             client.drop_database(database)
@@ -291,20 +341,27 @@ def _race(
 
 
 def main() -> None:
-    """Print a line for each mode."""
+    """Print a line for each mode, and one for the stampedes."""
     reads = int(sys.argv[1]) if len(sys.argv) > 1 else READS
+    modes = sys.argv[2:] or [*MODES, "stampede"]
     print(
-        "| mode | reads | writes | stale, own | stale, other | oldest ms | at rest | memory | Redis "
-        "| unanswered |"
+        "| mode | reads | writes | stale, own | stale, other | p50 ms | p99 ms | max ms | failed | refused | at rest "
+        "| memory | Redis | unanswered |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for mode in ("naive", "redis", "both", "outage"):
+    print("|---" * 14 + "|")
+    for mode in modes:
+        if mode == "stampede":
+            continue
         r = race(mode, reads)
+        ages = " | ".join(f"{r.age(share) * 1000:.1f}" for share in (0.5, 0.99, 1.0))
         print(
-            f"| {mode} | {r.reads:,} | {r.writes:,} | {r.own} | {r.other} | {r.oldest * 1000:.1f} "
+            f"| {mode} | {r.reads:,} | {r.writes:,} | {r.own} | {r.other} | {ages} | {r.failed} | {r.refused} "
             f"| {r.at_rest} | {r.memory / r.reads:.0%} | {r.redis / r.reads:.0%} | {r.failures} |",
             flush=True,
         )
+    if "stampede" in modes:
+        loads = stampedes(STAMPEDES)
+        print(f"\nloads of {len(loads)} stampedes of {PROCESSES} × 50 tasks: at most {max(loads)}")
 
 
 if __name__ == "__main__":

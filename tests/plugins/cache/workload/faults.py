@@ -44,9 +44,31 @@ def _no_conditions() -> None:
     change.written_ids = written_ids
 
 
+def _no_fields() -> None:
+    """A write renews no token of a field."""
+
+    def tokens(self: Any) -> frozenset[str]:
+        return frozenset({change.MEMBERS} if self.is_membership else {change.ANYTHING})
+
+    change.Change.tokens = property(tokens)  # type: ignore[assignment,method-assign]
+
+
+def _no_members() -> None:
+    """A record that comes or goes renews no token of the membership."""
+    real = change.Change.tokens.fget  # type: ignore[attr-defined]
+
+    def tokens(self: Any) -> Any:
+        found = real(self)
+        return None if found is None else found - {change.MEMBERS, change.ANYTHING} | {"none"}
+
+    change.Change.tokens = property(tokens)  # type: ignore[assignment,method-assign]
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "no removal": _no_removal,
     "no message": _no_message,
     "no closing": _no_closing,
     "no conditions": _no_conditions,
+    "no fields": _no_fields,
+    "no members": _no_members,
 }

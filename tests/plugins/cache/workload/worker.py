@@ -43,7 +43,12 @@ class Worker:
     def __init__(self, database: str, driver: str) -> None:
         uri, redis_url = os.environ["EARNORM_TEST_MONGO_URI"], os.environ["EARNORM_TEST_REDIS_URL"]
         # The change stream would repair what a fault leaves.
-        options = {"redis_url": redis_url, "redis_timeout": 5.0, "outside_writes": False}
+        options = {
+            "redis_url": redis_url,
+            "redis_timeout": 5.0,
+            "outside_writes": False,
+            "queries": True,
+        }
         settings = CacheSettings.model_validate(options)
         self.plugin = CachePlugin(settings)
         common: Any = {"database": database, "driver": driver, "recompute_interval": None}
@@ -167,7 +172,13 @@ class Worker:
         """Tell what was answered by which level."""
         cache = self.plugin.cache
         assert cache.shared is not None
-        return {"memory": cache.statistics().hits, "redis": cache.shared.hits}
+        figures, shared = cache.statistics(), cache.shared
+        return {
+            "records in memory": figures.hits,
+            "records in redis": shared.hits,
+            "results": figures.query_hits,
+            "results in redis": shared.query_hits,
+        }
 
 
 async def main() -> None:
