@@ -55,7 +55,7 @@ def _no_fields() -> None:
 
 def _no_members() -> None:
     """A record that comes or goes renews no token of the membership."""
-    real = change.Change.tokens.fget  # type: ignore[attr-defined]
+    real: Callable[[Any], Any] = vars(change.Change)["tokens"].fget
 
     def tokens(self: Any) -> Any:
         found = real(self)
