@@ -20,6 +20,7 @@ from earnorm import BaseModel, ConfigurationError
 from earnorm.plugin import ModelView, find_env, from_bson, name_of, nearest, pause, to_bson
 from earnorm_cache.calls import Calls
 from earnorm_cache.change import ANYTHING, MEMBERS, field_token
+from earnorm_cache.options import levels_of
 
 if TYPE_CHECKING:
     from earnorm import App, Env
@@ -142,12 +143,16 @@ class Plan:
         parts: The tokens by collection.
         models: The models.
         shape: Differs where two programs read these models differently.
+        in_memory: All of the models may be kept in the memory of the process, or say nothing of it.
+        in_redis: They may be kept in Redis, likewise.
     """
 
     name: str
     parts: tuple[_Part, ...]
     models: tuple[type[BaseModel], ...]
     shape: list[object]
+    in_memory: bool
+    in_redis: bool
 
     def vector(self) -> tuple[tuple[int, ...], ...]:
         """Return the tokens in this process."""
@@ -221,7 +226,15 @@ class Functions:
             _Part(collection, shelves[collection], tuple(sorted(names)))
             for collection, names in sorted(tokens.items())
         )
-        return Plan(name, parts, tuple(models), shape)
+        levels = [levels_of(ModelView(model)) for model in models]
+        return Plan(
+            name,
+            parts,
+            tuple(models),
+            shape,
+            in_memory="redis" not in levels,
+            in_redis="memory" not in levels,
+        )
 
     async def give(
         self,
@@ -237,7 +250,7 @@ class Functions:
         levels = self._levels
         seconds = levels.settings.default_ttl if ttl is None else ttl
         # A right that was taken away must not last as long as the memory may be old: then only Redis is asked.
-        is_open = (
+        is_open = plan.in_memory and (
             is_shared
             or env.system
             or not any(self._app.bind(model).is_restricted for model in plan.models)
@@ -270,7 +283,7 @@ class Functions:
         is_open: bool,
     ) -> Any:
         """Take what Redis has, or call the function; others of this process join."""
-        vector, results = plan.vector(), self._levels.results
+        vector, results = plan.vector(), self._levels.results if plan.in_redis else None
         flight: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         if is_open:
             self._flights[key, vector] = flight

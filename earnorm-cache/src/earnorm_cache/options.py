@@ -99,6 +99,14 @@ def expires(model: ModelView) -> bool:
     return getattr(options, "expire_after", None) is not None
 
 
+def levels_of(model: ModelView) -> Level:
+    """Return the levels in which a model says that it may be kept."""
+    chosen: object = model.attribute("_cache")
+    if not isinstance(chosen, Cache):
+        return "both"
+    return "redis" if chosen.strict else chosen.level or "both"
+
+
 def kept_as(model: ModelView, settings: CacheSettings) -> Kept | None:
     """Return how a model says its records are kept; None for a model that is not cached."""
     chosen: object = model.attribute("_cache")
@@ -108,7 +116,7 @@ def kept_as(model: ModelView, settings: CacheSettings) -> Kept | None:
         if chosen is not True and settings.models is not None and model.name not in settings.models:
             return None
         chosen = Cache()
-    level = "redis" if chosen.strict else chosen.level or "both"
+    level = levels_of(model)
     if level == "redis" and settings.redis_url is None:
         return None
     return Kept(

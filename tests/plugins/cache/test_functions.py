@@ -17,7 +17,7 @@ from pymongo import MongoClient
 import earnorm
 from earnorm import App, DateTime, Index, Int, Many2one, String, models
 from earnorm.exceptions import ConfigurationError
-from earnorm_cache import CachePlugin, CacheSettings, cached
+from earnorm_cache import Cache, CachePlugin, CacheSettings, cached
 from earnorm_security import Access, Rule, SecurityPlugin
 
 CALLS: Counter[str] = Counter()
@@ -65,6 +65,22 @@ class Reading(models.BaseModel):
     _read_preference = "secondaryPreferred"
 
 
+class Price(models.BaseModel):
+    """No process may read an old one."""
+
+    _name = "cache_fn_price"
+    _cache = Cache(strict=True)
+
+    cents = Int(default=0)
+
+
+class Draft(models.BaseModel):
+    """It does not leave the process."""
+
+    _name = "cache_fn_draft"
+    _cache = Cache(level="memory")
+
+
 class Secretary(models.BaseModel):
     """A model under rules."""
 
@@ -104,6 +120,18 @@ async def visits() -> int:
 async def readings() -> int:
     CALLS["readings"] += 1
     return await Reading.count()
+
+
+@cached(Price, shared=True)
+async def prices() -> int:
+    CALLS["prices"] += 1
+    return sum([price.cents or 0 async for price in Price.search()])
+
+
+@cached(Draft)
+async def drafts() -> int:
+    CALLS["drafts"] += 1
+    return await Draft.count()
 
 
 @cached(Secretary)
@@ -472,3 +500,36 @@ async def test_who_knows_newer_tokens_of_another_collection_asks_for_himself(
         b"new",
         None,
     )
+
+
+async def test_what_follows_from_strict_models_is_kept_in_redis_alone(
+    start: Start, kind: str
+) -> None:
+    one, two = await start(), await start()
+    with one.activate():
+        price = await Price.create({"cents": 1})
+    for app in (one, two, one, two):
+        with app.activate():
+            assert await prices() == 1
+    assert CALLS["prices"] == (1 if kind == "redis" else 4)
+    for cents in range(2, 12):
+        with one.activate():
+            await price.write({"cents": cents})
+        if kind == "redis":
+            with two.activate():
+                assert await prices() == cents
+    memory: Any = two.services["cache"].levels.shelves.memory  # type: ignore[attr-defined] # it is the service
+    assert len(memory) == 0
+
+
+async def test_what_follows_from_models_of_the_memory_alone_does_not_reach_redis(
+    start: Start, kind: str
+) -> None:
+    one, two = await start(), await start()
+    for app in (one, two):
+        with app.activate():
+            assert await drafts() == 0
+    assert CALLS["drafts"] == 2
+    if kind == "redis":
+        assert one.services["cache"].shared.query_hits == 0  # type: ignore[attr-defined] # it is the service
+        assert two.services["cache"].shared.query_hits == 0  # type: ignore[attr-defined] # it is the service
