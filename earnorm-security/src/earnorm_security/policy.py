@@ -415,14 +415,20 @@ class Policy:
     def _own_domain(self, env: Env, right: Right, known: Known | None = None) -> Domain:
         if known is not None:
             return self._made_domain(env, right, known)
-        rules = (*self._restrictions[right], *self._permissions[right])
-        if not rules:
+        if not (self._restrictions[right] or self._permissions[right]):
             return Domain.TRUE
         roles = self._roles.of(env) if right in self._for_roles else NO_ROLES
-        key = (right, roles)
-        return self._domains.joined(key, rules, env, lambda: self._made_domain(env, right, None))
 
-    def _made_domain(self, env: Env, right: Right, known: Known | None) -> Domain:
+        def rules() -> list[Rule]:
+            return [*self._restricting(env, right), *self._permitting(env, right)]
+
+        def make(functions: Mapping[str, Domain]) -> Domain:
+            known = {(self.model, name): domain for name, domain in functions.items()}
+            return self._made_domain(env, right, known)
+
+        return self._domains.joined((right, roles), rules, env, make)
+
+    def _made_domain(self, env: Env, right: Right, known: Known) -> Domain:
         result = Domain.TRUE
         for rule in self._restricting(env, right):
             result &= self._domain_of(rule, env, known)
