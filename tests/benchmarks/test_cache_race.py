@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.cache_hearing import LISTENERS, delays
 from benchmarks.cache_race import AWAY, MODES, race
 from benchmarks.cache_stampede import stampedes
 
@@ -28,3 +29,7 @@ def test_nobody_reads_an_old_value_where_that_is_promised(mode: str) -> None:
 
 def test_of_all_who_ask_at_once_one_loads() -> None:
     assert set(stampedes(5)) == {1}
+
+
+def test_every_other_process_hears_of_every_write() -> None:
+    assert len(delays(100)) == 100 * LISTENERS

@@ -205,7 +205,12 @@ class CachePlugin:
     @hookimpl
     def health(self, app: App) -> Mapping[str, object]:
         """Report what is kept, and how often it was asked for, by model and level."""
-        return report(self._levels, self.cache.functions)
+        told = report(self._levels, self.cache.functions)
+        if self._outside is not None:
+            # With Redis one process follows for all; the sum over all of them is 1.
+            told["outside_followed"] = self._outside.is_following
+            told["outside_heard"] = self._outside.heard
+        return told
 
     def _forget_plans(self) -> None:
         if self.cache.functions is not None:
