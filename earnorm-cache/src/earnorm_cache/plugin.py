@@ -6,6 +6,7 @@ an added access rule is no longer a search by id alone, and goes to the database
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -141,6 +142,9 @@ class CachePlugin:
         shared = Shared(self._settings, self._settings.namespace or app.settings.database)
         try:
             await shared.ping()
+        except asyncio.CancelledError:
+            await shared.close()
+            raise
         except shared.errors as error:
             if self._settings.required:
                 await shared.close()
@@ -175,6 +179,17 @@ class CachePlugin:
     @hookimpl
     async def shutdown(self, app: App) -> None:
         """Empty the cache, so that the App reads everything anew after its next start."""
+        stopping, cancellation = asyncio.ensure_future(self._stop()), None
+        while not stopping.done():
+            try:
+                await asyncio.wait([stopping])
+            except asyncio.CancelledError as error:
+                cancellation = error
+        if cancellation is not None:
+            raise cancellation
+        stopping.result()
+
+    async def _stop(self) -> None:
         outside, self._outside = self._outside, None
         if outside is not None:
             await outside.stop()

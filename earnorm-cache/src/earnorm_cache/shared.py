@@ -309,24 +309,29 @@ class Shared:
             taken = await self._take(place, wanted)
             if taken is None:
                 break
-            mine: list[Lease] = []
+            mine = [held for held in taken if isinstance(held, Lease)]
             barred: list[StoredId] = []
             others: dict[StoredId, bytes] = {}
-            for part in slices([*zip(wanted, taken, strict=True)], PAUSE_EVERY):
-                for pk, held in part:
-                    if isinstance(held, Lease):
-                        mine.append(held)
-                    elif held[:1] == b"V":
-                        self.figures.hits += 1
-                        self.figures.joined += has_waited
-                        documents.append(from_bson(held[23:]))
-                        kept(pk, held[23:])
-                    elif held == b"B":
-                        barred.append(pk)
-                    else:
-                        others[pk] = held[1:9]
-                if len(part) == PAUSE_EVERY:
-                    await pause()
+            try:
+                for part in slices([*zip(wanted, taken, strict=True)], PAUSE_EVERY):
+                    for pk, held in part:
+                        if isinstance(held, Lease):
+                            continue
+                        if held[:1] == b"V":
+                            self.figures.hits += 1
+                            self.figures.joined += has_waited
+                            documents.append(from_bson(held[23:]))
+                            kept(pk, held[23:])
+                        elif held == b"B":
+                            barred.append(pk)
+                        else:
+                            others[pk] = held[1:9]
+                    if len(part) == PAUSE_EVERY:
+                        await pause()
+            except BaseException:  # before the load has begun, which gives them back itself
+                if mine:
+                    self._begin(self._fill_all(place, mine, {}))
+                raise
             if mine:
                 documents += await self._load(place, mine, load, kept)
             if barred:  # a write is under way, which no level may miss

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from earnorm.plugin import ModelView, Operation
 from earnorm_cache.change import Change, change_of
+from earnorm_cache.shared import STOP_SECONDS
 
 if TYPE_CHECKING:
     from earnorm.plugin import Call, Middleware, Transaction
@@ -80,13 +81,26 @@ class Writer:
 
         return write
 
-    async def _end_all(self, closed: Iterable[Closed], *, is_acknowledged: bool = False) -> None:
+    async def _end_all(self, closed: Sequence[Closed], *, is_acknowledged: bool = False) -> None:
         end = self._levels.end
         if self._levels.shared is None:
             for each in closed:
                 await end(*each)
-        else:
-            await asyncio.gather(*(end(*each, is_acknowledged=is_acknowledged) for each in closed))
+            return
+        # A task that is cancelled before its first step does nothing, so none of these may be.
+        ends = [end(*each, is_acknowledged=is_acknowledged) for each in closed]
+        await asyncio.shield(self._begin(asyncio.gather(*ends)))
+
+    def _begin(self, work: Awaitable[object]) -> asyncio.Task[None]:
+        """Begin work that a cancellation of the task that needs it does not end."""
+
+        async def to_its_end() -> None:
+            await work
+
+        task = asyncio.ensure_future(to_its_end())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+        return task
 
     def _reopen_at_end(self, running: Transaction, closed: Closed) -> None:
         """Reopen what the transaction wrote, or tried to write, when the transaction has ended."""
@@ -113,13 +127,11 @@ class Writer:
             self._unknown[id(closed)] = timer, closed
             shared = self._levels.shared
             if shared is not None:  # it may be done already
-                for collection, _, change, _ in closed:
-                    await shared.remove(collection, change, _nothing)
+                removing = [shared.remove(name, change, _nothing) for name, _, change, _ in closed]
+                await asyncio.shield(self._begin(asyncio.gather(*removing)))
 
     def _reopen_later(self, key: int) -> None:
-        task = asyncio.ensure_future(self._reopen_unknown(key))
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
+        self._begin(self._reopen_unknown(key))
 
     async def _reopen_unknown(self, key: int) -> None:
         timer, closed = self._unknown.pop(key)
@@ -131,7 +143,8 @@ class Writer:
         for key in list(self._unknown):
             await self._reopen_unknown(key)
         if self._late:
-            await asyncio.wait(set(self._late))
+            # What waits for a Redis that is away ends when the connection to it is closed.
+            await asyncio.wait(set(self._late), timeout=STOP_SECONDS)
 
 
 def _nothing() -> None:
