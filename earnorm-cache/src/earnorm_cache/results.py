@@ -251,8 +251,9 @@ class SharedResults:
             vector = lease[1:-TOKEN_BYTES]
             filled = b"N" + vector if data is None else b"V" + vector + data
         finally:
-            # A load that failed or was cancelled gives its lease back, so that others need not wait.
-            await asyncio.shield(self._shared._begin(self._fill(place, lease, filled)))
+            # A load that failed or was cancelled gives its lease back, so that others need not wait. Nobody here
+            # waits for that: it would be a third round trip of each miss.
+            self._shared._begin(self._fill(place, lease, filled))
 
     async def _fill(self, place: _Place, lease: bytes, filled: bytes) -> None:
         try:
