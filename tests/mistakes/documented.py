@@ -8,17 +8,20 @@ what it is are those of a mistake that both flag, with "unseen" of one that neit
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import earnorm
 from earnorm import (
     BaseModel,
     Boolean,
+    Count,
     Field,
+    Inc,
     Int,
     Many2one,
     One2many,
     Query,
+    RecordSet,
     Selection,
     String,
 )
@@ -61,6 +64,10 @@ class Person(BaseModel):
     team_id = Many2one(Team, required=True)
 
 
+class TicketValues(TypedDict, total=False):
+    title: str
+
+
 class ByState(NamedTuple):
     state: str
     n: int
@@ -84,6 +91,20 @@ async def right(t: Ticket, q: Query[Ticket], team: Team, p: Person) -> None:
     Ticket.search(mixed)
     Ticket.search(domain if mixed else None)
     Ticket.search(Ticket.body == None)
+    Ticket.search(Ticket.team_id._.name == "x")
+    Ticket.search(
+        order=[-Ticket.number, Ticket.title], only=[Ticket.title], prefetch=[Ticket.team_id]
+    )
+    titles: list[str] = (await q.order(-Ticket.number, "body").only(Ticket.title)).mapped(
+        Ticket.title
+    )
+    bodies: list[str | None] = (await q.prefetch(Ticket.team_id)).mapped(Ticket.body)
+    names: list[str] = (await q).mapped(Ticket.team_id).mapped(Team.name)
+    states: dict[str, RecordSet[Ticket]] = (await q).grouped(Ticket.state)
+    await t.write(Ticket.title.to("x") | Ticket.team_id.to(team) | Ticket.number.to(Inc(1)))
+    rows: list[ByState] = await q.group(Ticket.state, n=Count(), into=ByState)
+    await Ticket.create(TicketValues(title="x"))
+    print(titles, bodies, names, states, rows)
     Ticket.search(Ticket.team_id == "7")
     Ticket.search(Ticket.team_id == team)
     Ticket.search(Ticket.title.ilike("x"))
@@ -106,6 +127,8 @@ async def mistakes_a(t: Ticket, q: Query[Ticket], team: Team, p: Person) -> None
     Ticket(title="x", owner_id=team, size=3)  # M13 unseen: constructor: a computed field
     await t.write({"titel": "x"})  # M14 unseen: write: a misspelt key in a dict
     await t.write({"title": 5})  # M15 unseen: write: a wrong value in a dict
+    await t.write(Ticket.titel.to("x"))  # M16 write: a misspelt field object
+    await t.write(Ticket.title.to(5))  # M17 write: a wrong value for a field object
     await Ticket.create({"titel": "x"})  # M18 unseen: create: a misspelt key in a dict
     await Ticket.create(Ticket(titel="x"))  # M19 unseen: create: a misspelt keyword of a new record
     Ticket.search([("titel", "=", "x")])  # M20 unseen: domain: a misspelt name in a text
@@ -117,11 +140,12 @@ async def mistakes_a(t: Ticket, q: Query[Ticket], team: Team, p: Person) -> None
     Ticket.search(Ticket.number > "x")  # M26 expression: greater than a wrong type
     Ticket.search(Ticket.number.ilike("x"))  # M27 expression: a text's operator on a number
     Ticket.search(Ticket.kind.in_(["lost"]))  # M28 expression: in, no choice
-    Ticket.search(
-        Ticket.team_id.nmae == "x"
-    )  # M29 unseen: path: a misspelt field behind a relation
+    Ticket.search(Ticket.team_id._.nmae == "x")  # M29 path: a misspelt field behind a relation
     q.order("titel")  # M30 unseen: order: a misspelt name in a text
     q.order(Ticket.titel)  # M31 order: a misspelt field object
+    (await q).mapped(Ticket.title).upper()  # M33 mapped by a field object: the result's type
+    (await q.group(Ticket.state, n=Count()))[0]["m"]  # M34 unseen: group: a wrong key of a dict row
+    (await q.group(Ticket.state, n=Count(), into=ByState))[0].m  # M35 group: a wrong name of a row
     (await q).mapped("titel").upper()  # M32 unseen: mapped: a misspelt name in a text
     print(t.team_id.name)  # M36 an unset relation isn't handled
     await t.team_id  # M37 await what may be None
@@ -134,3 +158,4 @@ async def mistakes_a(t: Ticket, q: Query[Ticket], team: Team, p: Person) -> None
         m.nmae for m in team.members
     ]  # M43 unseen: One2many by name: a misspelt field of the other model
     [m.titel for m in team.tickets]  # M44 One2many by lambda: the same
+    await Ticket.create(TicketValues(titel="x"))  # M45 create: a misspelt key of a TypedDict

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from earnorm.domain import Domain
     from earnorm.fields.kinds_inside import KindsInside
     from earnorm.model.embedded import EmbeddedModel
+    from earnorm.model.writing.updates import Change
 
     N = _TypeVar("N", Literal[True], Literal[False], default=Literal[False])
 else:
@@ -575,6 +576,12 @@ class Field(Expressions[V], Generic[V, N]):
         @overload
         def __set__(self: Field[V, Literal[False]], record: object, value: V | None) -> None: ...
         def __set__(self, record: object, value: Any) -> None: ...
+
+        @overload
+        def to(self: Field[V, Literal[True]], value: V | Change) -> dict[str, Any]: ...
+        @overload
+        def to(self: Field[V, Literal[False]], value: V | Change | None) -> dict[str, Any]: ...
+        def to(self, value: Any) -> dict[str, Any]: ...
 
     # -- conditions ---------------------------------------------------------------------------
 

@@ -37,6 +37,14 @@ class Expressions(Generic[V]):
 
     __hash__ = object.__hash__
 
+    def __neg__(self) -> str:
+        """Return the descending order by this field: ``order(-Ticket.number)``."""
+        return f"-{self._condition_path}"
+
+    def to(self, value: Any) -> dict[str, Any]:
+        """Return the values that set this field: ``ticket.write(Ticket.title.to("x") | Ticket.state.to("new"))``."""
+        return {self._condition_path: value}
+
     def __gt__(self, value: V) -> Domain:  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues]
         return condition(self._condition_path, ">", value)
 
@@ -147,6 +155,11 @@ class Places:
         return condition(self._condition_path, "within", area)
 
 
+def path_of(value: str | Expressions[Any]) -> str:
+    """Return the path of a field or of a path that is read from a class; a text as it is."""
+    return value._condition_path if isinstance(value, Expressions) else value
+
+
 class _Leaf(Expressions[Any], Places):
     """The end of a path."""
 
@@ -177,7 +190,7 @@ class FieldPath(_Leaf):
 
         def __getattribute__(self, name):
             if name.startswith("_") and name not in ID_PATHS:
-                return object.__getattribute__(self, name)
+                return self if name == "_" else object.__getattribute__(self, name)
             field, path = self._field, self._condition_path
             inside = field.fields_inside()
             if inside is not None and (name in inside or name in ID_PATHS):

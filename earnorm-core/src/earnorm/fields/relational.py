@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from earnorm.fields.expressions import FieldPath
     from earnorm.model.base import BaseModel
     from earnorm.model.recordset import RecordSet  # noqa: F401 - named in the base of One2many
+    from earnorm.model.writing.updates import Change
 
     # A field that names its model by text has records of any class, unless it is annotated.
     C = _TypeVar("C", bound=BaseModel, default=Any)
@@ -371,6 +372,21 @@ class Many2one(Relation[C, N], Generic[C, N]):
         ) -> None: ...
         def __set__(self, record: object, value: Any) -> None: ...
 
+        @overload
+        def to(
+            self: Many2one[C, Literal[True]], value: C | RecordId | Change
+        ) -> dict[str, Any]: ...
+        @overload
+        def to(
+            self: Many2one[C, Literal[False]], value: C | RecordId | Change | None
+        ) -> dict[str, Any]: ...
+        def to(self, value: Any) -> dict[str, Any]: ...
+
+        @property
+        def _(self) -> type[C]:
+            """The other model, whose fields are paths behind the relation: ``Ticket.team_id._.name``."""
+            raise NotImplementedError
+
     else:
 
         def __get__(self, record, owner=None):
@@ -488,6 +504,14 @@ class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):
             record: object,
             value: Iterable[C | Command | ObjectId | str | Mapping[str, Any]] | None,
         ) -> None: ...
+        def to(
+            self, value: Iterable[C | Command | ObjectId | str | Mapping[str, Any]] | Change | None
+        ) -> dict[str, Any]: ...
+
+        @property
+        def _(self) -> type[C]:
+            """The other model, whose fields are paths behind the relation: ``Team.tickets._.title``."""
+            raise NotImplementedError
 
     else:
 

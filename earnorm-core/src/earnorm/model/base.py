@@ -30,6 +30,7 @@ from earnorm.exceptions import (
     ValidationError,
 )
 from earnorm.fields.base import INTERNAL, Field
+from earnorm.fields.expressions import Expressions
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.option_rules import check_options
@@ -567,8 +568,8 @@ class BaseModel(Declared):
         order: Order = None,
         limit: int = 0,
         offset: int = 0,
-        only: Iterable[str] | None = None,
-        prefetch: Iterable[str] = (),
+        only: Iterable[str | Expressions[Any]] | None = None,
+        prefetch: Iterable[str | Expressions[Any]] = (),
         timeout: float | None = None,
         read_concern: ReadConcern | None = None,
         read_preference: ReadPreference | None = None,

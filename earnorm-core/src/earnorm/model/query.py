@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, overload
 
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
@@ -12,6 +12,7 @@ from earnorm.domain.ast import by_client
 from earnorm.domain.client_text import ClientOrder, ClientText
 from earnorm.domain.values import shorten
 from earnorm.exceptions import DomainError, NotSupported
+from earnorm.fields.expressions import Expressions, path_of
 from earnorm.fields.relational import Relation
 from earnorm.kernel.environment import Env, Principal, current_env, use_env
 from earnorm.kernel.naming import nearest_field
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from earnorm.model.relations.prefetch import Wanted
 
 M = TypeVar("M", bound="BaseModel")
+R = TypeVar("R")
 
 
 _PLAIN: Final = Extent()
@@ -85,8 +87,8 @@ class Query(Generic[M]):
         order: Order = None,
         limit: int = 0,
         offset: int = 0,
-        only: Iterable[str] | None = None,
-        prefetch: Iterable[str] = (),
+        only: Iterable[str | Expressions[Any]] | None = None,
+        prefetch: Iterable[str | Expressions[Any]] = (),
         timeout: float | None = None,
         concerns: Concerns | None = None,
     ) -> None:
@@ -104,7 +106,9 @@ class Query(Generic[M]):
             self._only, self._only_inside, are_clients = _wanted(only)
             is_client = is_client or are_clients
         self._prefetch: tuple[Wanted, ...] = (
-            tuple(prefetch) if type(prefetch) in _LISTS else _paths(prefetch)
+            tuple(cast("Iterable[str]", prefetch))
+            if type(prefetch) in _LISTS and _PATHS.issuperset(map(type, prefetch))
+            else _paths(prefetch)
         )
         if is_client or (self._prefetch and ClientText in map(type, self._prefetch)):
             self._domain = by_client(domain)
@@ -149,7 +153,7 @@ class Query(Generic[M]):
         """Leave out this number of records at the beginning."""
         return self._with(_offset=checked_size("offset", offset))
 
-    def only(self, *fields: str) -> Self:
+    def only(self, *fields: str | Expressions[Any]) -> Self:
         """Fetch only these fields (and the id); reading another raises ``FieldNotLoaded``.
 
         A path fetches only that field of an embedded object, or of each object in a list:
@@ -158,11 +162,11 @@ class Query(Generic[M]):
         names, inside, is_client = _wanted(fields, 'names: only("name", "age")')
         return self._with(_only=names, _only_inside=inside)._by_client(is_client)
 
-    def prefetch(self, *paths: str, limit: int = 0, order: Order = None) -> Self:
+    def prefetch(self, *paths: str | Expressions[Any], limit: int = 0, order: Order = None) -> Self:
         """Load relations with the records: ``prefetch("author_id", "comment_ids.author_id")``.
 
         Args:
-            *paths: Paths of relations.
+            *paths: Paths of relations, or relations: ``prefetch(Post.author_id)``.
             limit: The most records of each parent that the last relation of each path loads; 0
                 means all. ``prefetch("comment_ids", limit=3)`` is still one query.
             order: The order of these records, by their own fields; the default is the relation's.
@@ -170,15 +174,16 @@ class Query(Generic[M]):
         Raises (when it runs):
             DomainError: No such relation; a limit or an order of a relation to one record.
         """
-        wanted: tuple[Wanted, ...] = paths
-        is_client = ClientText in map(type, paths)
+        named = tuple(map(path_of, paths))
+        wanted: tuple[Wanted, ...] = named
+        is_client = ClientText in map(type, named)
         if limit or order:
             from earnorm.model.relations.windows import Window
 
             parsed = parse_order(order)
             is_client = is_client or type(parsed) is ClientOrder
             window = Window(checked_size("limit", limit), parsed)
-            wanted = tuple([(path, window) for path in paths])
+            wanted = tuple([(path, window) for path in named])
         return self._with(_prefetch=(*self._prefetch, *wanted))._by_client(is_client)
 
     def timeout(self, seconds: float) -> Self:
@@ -419,14 +424,35 @@ class Query(Generic[M]):
 
         return await cursor_page(self, size, after, before)
 
+    @overload
     async def group(
         self,
         *keys: GroupKey,
         having: DomainSource = None,
         order: Order = None,
         limit: int = 0,
+        into: None = None,
         **aggregates: Aggregate,
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, Any]]: ...
+    @overload
+    async def group(
+        self,
+        *keys: GroupKey,
+        having: DomainSource = None,
+        order: Order = None,
+        limit: int = 0,
+        into: Callable[..., R],
+        **aggregates: Aggregate,
+    ) -> list[R]: ...
+    async def group(
+        self,
+        *keys: GroupKey,
+        having: DomainSource = None,
+        order: Order = None,
+        limit: int = 0,
+        into: Callable[..., Any] | None = None,
+        **aggregates: Aggregate,
+    ) -> list[Any]:
         """Return a row for each combination of the keys' values, in their order.
 
         Args:
@@ -437,6 +463,8 @@ class Query(Generic[M]):
             having: A domain over the result names: ``[("total", ">", 100)]``.
             order: Result names, ``"-total"``; rows that are equal in it are ordered by the keys.
             limit: The most rows to return; 0 means all.
+            into: What to make of each row, a NamedTuple or a dataclass say; it is called with the result names. None
+                makes dicts.
             **aggregates: Result names, e.g. ``total=Sum("price")``, ``number=Count()``.
 
         Raises:
@@ -446,7 +474,7 @@ class Query(Generic[M]):
         """
         from earnorm.features.grouping.grouping import group
 
-        return await group(self, keys, aggregates, having, order, limit)
+        return await group(self, keys, aggregates, having, order, limit, into)
 
     def aggregate(self, pipeline: Sequence[Stage]) -> Aggregation:
         """Return MongoDB's own pipeline over the matching records: ``await`` it, or ``async for``.
@@ -606,6 +634,7 @@ _WINDOW = {
 
 _ALL = (0, None)  # no limit, and no offset
 _LISTS = frozenset({tuple, list})  # prefetch_tree() looks at each path in them
+_PATHS = frozenset({str, ClientText})
 
 
 def concerns_of(**concern: object) -> Concerns | None:
@@ -618,7 +647,7 @@ def concerns_of(**concern: object) -> Concerns | None:
 
 
 def _wanted(
-    fields: Iterable[str], example: str = '"name" or ["name", "age"]'
+    fields: Iterable[str | Expressions[Any]], example: str = '"name" or ["name", "age"]'
 ) -> tuple[frozenset[str], frozenset[str], bool]:
     """Return the names of ``only()``, its paths into embedded objects, and if a client sent one."""
     listed = texts("only", fields, example)
@@ -627,5 +656,7 @@ def _wanted(
     return names - inside | {"_id"}, inside, ClientText in map(type, listed)
 
 
-def _paths(paths: Iterable[str]) -> tuple[str, ...]:
+def _paths(paths: Iterable[str | Expressions[Any]]) -> tuple[str, ...]:
+    if type(paths) in _LISTS:
+        return tuple(map(path_of, paths))
     return tuple(texts("prefetch", paths, '"author_id" or ["author_id", "tag_ids"]'))

@@ -13,7 +13,7 @@ from collections.abc import (
     Sequence,
 )
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast, overload
 
 from earnorm.domain import OPERATORS, Domain, DomainSource
 from earnorm.exceptions import (
@@ -21,6 +21,7 @@ from earnorm.exceptions import (
     MultipleRecords,
     NotFound,
 )
+from earnorm.fields.expressions import Expressions, path_of
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.record_ids import id_text
 from earnorm.fields.relational import is_record
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
+    from earnorm.fields.base import Field
     from earnorm.fields.reference import Reference
     from earnorm.fields.relational import C, Many2one, ToMany
     from earnorm.model.base import BaseModel
@@ -380,18 +382,26 @@ class RecordSet(Generic[M]):
         return self._of([record for record in self._loaded if matches(record)])
 
     @overload
-    def mapped(self, key: str) -> Any: ...
+    def mapped(self, key: Many2one[C, Any] | ToMany[C]) -> RecordSet[C]: ...  # type: ignore[overload-overlap]  # the first that fits is meant
+    @overload
+    def mapped(self, key: Field[T, Literal[True]]) -> list[T]: ...
+    @overload
+    def mapped(self, key: Field[T, Literal[False]]) -> list[T | None]: ...
+    @overload
+    def mapped(self, key: str | Expressions[Any]) -> Any: ...
     @overload
     def mapped(self, key: Callable[[M], T]) -> list[T]: ...
-    def mapped(self, key: str | Callable[[M], Any]) -> Any:
+    def mapped(self, key: str | Expressions[Any] | Callable[[M], Any]) -> Any:
         """Return each record's value, with duplicates; a relation gives a RecordSet without them.
+
+        ``mapped("title")`` and ``mapped(Ticket.title)`` are the same; of the latter, type checkers know the result.
 
         On the way through a relation each record counts once, as in Odoo, and lists of embedded
         objects are flattened. It is synchronous, as :meth:`filtered` is.
         """
         if callable(key):
             return [key(record) for record in self._loaded]
-        return map_path(self, key)
+        return map_path(self, path_of(key))
 
     def sorted(
         self,
@@ -418,16 +428,21 @@ class RecordSet(Generic[M]):
         return self._of(by_fields(self._loaded, order, reverse, nulls))
 
     @overload
-    def grouped(self, key: str) -> dict[Any, RecordSet[M]]: ...
+    def grouped(self, key: Field[T, Literal[True]]) -> dict[T, RecordSet[M]]: ...
+    @overload
+    def grouped(self, key: Field[T, Literal[False]]) -> dict[T | None, RecordSet[M]]: ...
+    @overload
+    def grouped(self, key: str | Expressions[Any]) -> dict[Any, RecordSet[M]]: ...
     @overload
     def grouped(self, key: Callable[[M], T]) -> dict[T, RecordSet[M]]: ...
-    def grouped(self, key: str | Callable[[M], Any]) -> dict[Any, RecordSet[M]]:
+    def grouped(self, key: str | Expressions[Any] | Callable[[M], Any]) -> dict[Any, RecordSet[M]]:
         """Return RecordSets by the value of a callable or of the field at a dotted path.
 
         A relation loaded in one of them is loaded in all, because the records stay fetched
         together. It is synchronous, as :meth:`filtered` is.
         """
-        return {value: self._of(records) for value, records in group(self._loaded, key).items()}
+        groups = group(self._loaded, key if callable(key) else path_of(key))
+        return {value: self._of(records) for value, records in groups.items()}
 
     # -- algebra ------------------------------------------------------------------------------
 

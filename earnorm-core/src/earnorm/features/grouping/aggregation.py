@@ -7,11 +7,12 @@ that makes its result of them, and the field that decodes the result. ``grouping
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from earnorm.domain.bson_order import key as bson_key
 from earnorm.exceptions import ValidationError
 from earnorm.fields.base import Field
+from earnorm.fields.expressions import Expressions
 from earnorm.fields.geo import Geo
 from earnorm.fields.identifiers import UUID, Binary, ObjectIdField
 from earnorm.fields.money import Money
@@ -26,16 +27,7 @@ Accumulators = Mapping[str, Mapping[str, Any]]
 """MongoDB accumulators by a suffix of the result's column."""
 
 
-class HasPath(Protocol):
-    """A field of a model, as an expression: ``Sale.amount``."""
-
-    @property
-    def path(self) -> str:
-        """The field's path from the model."""
-        ...
-
-
-PathLike = str | HasPath
+PathLike = str | Expressions[Any]
 """``"amount"``, ``"address.city"`` or ``Sale.amount``."""
 
 
@@ -43,8 +35,7 @@ def path_of(value: object) -> str | None:
     """Return the path that a text or a field means; None for anything else."""
     if isinstance(value, str):
         return value
-    path = getattr(value, "path", None)
-    return path if isinstance(path, str) else None
+    return value._condition_path if isinstance(value, Expressions) else None
 
 
 # The database silently ignores values that are no numbers; fields of these classes never hold

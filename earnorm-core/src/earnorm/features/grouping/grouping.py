@@ -292,6 +292,20 @@ def _error(name: str, message: str) -> ValidationError:
     return ValidationError("group", [detail])
 
 
+def _made_of(rows: Sequence[Mapping[str, Any]], into: Callable[..., Any]) -> list[Any]:
+    """Make an object of each row.
+
+    Raises:
+        ValidationError: The object takes other names than those of the results.
+    """
+    try:
+        return [into(**row) for row in rows]
+    except TypeError as error:
+        raise _error(
+            "into", f"{getattr(into, '__name__', into)} does not take a row: {error}"
+        ) from error
+
+
 async def group(
     query: Query[Any],
     keys: Sequence[GroupKey],
@@ -299,7 +313,8 @@ async def group(
     having: DomainSource,
     order: Order,
     limit: int,
-) -> list[dict[str, Any]]:
+    into: Callable[..., Any] | None = None,
+) -> list[Any]:
     """Group the records of a query; see ``Query.group``."""
     need_feature("grouping", "group()")
     if ClientGroup in map(type, keys):
@@ -342,4 +357,4 @@ async def group(
         rows += grouping.rows(part)
         if part is not stored_rows:
             await pause()
-    return rows
+    return rows if into is None else _made_of(rows, into)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from earnorm.domain.client_text import ClientOrder, ClientText
 from earnorm.domain.values import shorten
 from earnorm.exceptions import ConfigurationError, DomainError, ValidationError
+from earnorm.fields.expressions import Expressions
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
     from earnorm.model.declaring import Declaration
     from earnorm.model.schema import Schema
 
-Order = str | Sequence[str] | None
-"""``"-age,name"`` or ``["-age", "name"]``: field paths, descending with a minus sign."""
+Order = str | Expressions[Any] | Sequence[str | Expressions[Any]] | None
+"""``"-age,name"``, ``["-age", "name"]`` or ``[-User.age, User.name]``: field paths, descending with a minus sign."""
 
 _ORDERS: Final = '"-age,name" or ["-age", "name"]'
 # The server adds an offset to a limit, and the sum must fit in 64 bits.
@@ -38,6 +39,8 @@ def parse_order(*order: Order) -> tuple[tuple[str, int], ...]:
     for one_order in order:
         if isinstance(one_order, Set):
             refuse("order", f"takes {_ORDERS}; a set has no order")
+        if isinstance(one_order, Expressions):
+            one_order = one_order._condition_path
         parts = (
             (one_order or "").split(",")
             if isinstance(one_order, str) or one_order is None
@@ -114,18 +117,22 @@ def check_order(schema: Schema, order: Sequence[tuple[str, int]], where: str) ->
 
 
 def texts(name: str, value: object, example: str) -> list[str]:
-    """Return the texts of a list of texts; a text alone is a list of one.
+    """Return the texts of a list of texts; a text alone is a list of one, and a field means its path.
 
     Raises:
         ValidationError: It is no text, nor a list of texts.
     """
     if isinstance(value, str):
         return [value]
+    if isinstance(value, Expressions):
+        return [value._condition_path]
     # The keys of a mapping are no list of texts: its values would be left out in silence.
     is_list = isinstance(value, Iterable) and not isinstance(value, Mapping | bytes)
     items: list[object] = list(value) if is_list else [value]  # type: ignore[call-overload] # as seen
-    for item in items:
-        if not isinstance(item, str):
+    for position, item in enumerate(items):
+        if isinstance(item, Expressions):
+            items[position] = item._condition_path
+        elif not isinstance(item, str):
             refuse(name, f"takes {example}, not {shorten(item)}")
     return items  # type: ignore[return-value] # the loop has seen that all are texts
 
