@@ -140,10 +140,10 @@ def test_it_gives_what_was_put_last_or_nothing_and_its_counts_are_right(
         parts = (memory._window, memory._probation, memory._protected)
         assert sum(part.number for part in parts) == len(keys)
         for part in parts:
-            held, entry = list[Entry](), part._end._after
+            held, entry = list[Entry](), part._end.after
             while entry is not part._end:
                 held.append(entry)
-                entry = entry._after
+                entry = entry.after
             assert all(each._part is part and each.key in keys for each in held)
             assert part.number == len(held)
             assert part.bytes == sum(each.size for each in held)
