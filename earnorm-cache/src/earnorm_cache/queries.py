@@ -74,12 +74,7 @@ class QueryReader:
     async def answer(self, op: Operation, call_next: Call, /) -> Any:
         """Answer a search, count or group."""
         levels, shelf, how = self._levels, self._shelf, self._how
-        # Of strict models nothing is kept: a barrier names records, and who knows which a result would have?
-        if (
-            not is_wanted(op, how.queries)
-            or how.strict
-            or self._model.collection in levels.expiring
-        ):
+        if not is_wanted(op, how.queries) or self._model.collection in levels.expiring:
             return await call_next(op)
         # A right that was taken away must not last as long as the memory may be old: then only Redis is asked.
         is_open = op.env.system or not op.app.bind(op.model).is_restricted

@@ -41,8 +41,8 @@ local function vector_of(key, fresh, first)
       vector[i] = fresh
     end
   end
-  -- While a strict write is under way, no two vectors are equal.
-  return server() .. table.concat(vector) .. (barred(KEYS[#KEYS]) and fresh or '')
+  -- While a strict write is under way, no two vectors are equal, and none is the beginning of another.
+  return server() .. table.concat(vector) .. (barred(KEYS[#KEYS]) and 'b' .. fresh or 'o')
 end
 """
 )

@@ -17,7 +17,7 @@ import earnorm
 from earnorm import App, Count, Int, List, Many2one, One2many, String, Sum, models
 from earnorm.domain import Domain
 from earnorm.exceptions import ValidationError
-from earnorm_cache import Cache, CachePlugin, CacheSettings
+from earnorm_cache import Cache, CachePlugin, CacheSettings, barriers
 from earnorm_security import Access, FieldRights, Rule, SecurityPlugin
 from tests.plugins.cache.probes import Clock, Probe, Steps
 
@@ -47,6 +47,13 @@ class Leaflet(models.BaseModel):
     _name = "cache_query_leaflet"
 
     title = String()
+
+
+class Ledger(models.BaseModel):
+    _name = "cache_query_ledger"
+    _cache = Cache(queries=True, strict=True)
+
+    amount = Int(default=0)
 
 
 EVERYTHING = [Access("user", read=True, write=True, create=True, unlink=True)]
@@ -402,7 +409,14 @@ async def test_a_transaction_neither_reads_nor_fills(process: Open) -> None:
     made = await books(one)
     with one.app.activate():
         assert await long().count() == 3
+        hits = one.hits
         async with earnorm.transaction():
+            for _ in range(
+                2
+            ):  # a snapshot, which others must not read, and which has no part in what they keep
+                assert await long().count() == 3
+                assert await Book.search([("pages", "=", 5)]).count() == 1
+            assert one.hits == hits
             await made[0].write({"pages": 9})
             assert await long().count() == 4
             two.forget()
@@ -647,3 +661,42 @@ async def test_a_model_with_rules_is_not_answered_from_memory(process: Open) -> 
         for _ in range(2):
             assert await Letter.search().count() == 1
         assert one.hits == 1
+
+
+@pytest.mark.parametrize("is_dead", [False, True], ids=["lives", "dies"])
+async def test_while_a_strict_write_is_under_way_no_result_is_given_or_kept(
+    process: Open, monkeypatch: pytest.MonkeyPatch, is_dead: bool
+) -> None:
+    if is_dead:  # a writer that is gone leaves its barrier until its time is over
+        monkeypatch.setattr(barriers, "BARRIER_SECONDS", 0.5)
+    reader, writer = await process(), await process()
+    with reader.app.activate():
+        made = await Ledger.create([{"amount": 1}, {"amount": 2}])
+        asked = Ledger.search([("amount", ">", 1)])
+        for _ in range(2):
+            assert await asked.count() == 1
+        assert reader.shared.figures.query_hits == 1
+    gate, is_held = asyncio.Event(), asyncio.Event()
+
+    async def hold(op: Any) -> None:
+        is_held.set()
+        await gate.wait()
+
+    writer.probe.before = hold
+
+    async def write() -> None:
+        await Ledger.search([("id", "=", made[0].pk)]).update({"amount": 5})
+
+    task = asyncio.ensure_future(writer.run(write))
+    await is_held.wait()
+    with reader.app.activate():
+        for _ in range(3):
+            assert await asked.count() == 1
+        assert reader.shared.figures.query_hits == 1
+        if is_dead:
+            await asyncio.sleep(0.6)
+            for _ in range(2):
+                assert await asked.count() == 1
+        gate.set()
+        await task
+        assert await asked.count() == 2
