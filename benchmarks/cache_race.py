@@ -54,11 +54,11 @@ TIMES = 4_096
 
 NAIVE_FILL = """
 for i = 1, #KEYS do
-  if ARGV[i + 4] ~= '' then
+  if ARGV[i + 5] ~= '' then
     local t = redis.call('TIME')
     local expires = t[1] * 1000 + tonumber(ARGV[4])
     redis.call('HSET', KEYS[i], ARGV[1],
-      'V' .. ARGV[3] .. string.format('%014.0f', expires) .. ARGV[i + 4])
+      'V' .. ARGV[3] .. string.format('%014.0f', expires) .. ARGV[i + 5])
   end
 end
 return 0

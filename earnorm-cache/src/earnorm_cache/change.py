@@ -37,17 +37,15 @@ class Change:
         ids: The records that may have changed; None if that may be all of the collection.
         names: The stored keys that were written, the first part of each path; None if that is unknown.
         is_membership: Records may have come into the collection, or have left it.
-        is_new: The records are new ones.
     """
 
     ids: tuple[StoredId, ...] | None
     names: frozenset[str] | None
     is_membership: bool
-    is_new: bool = False
 
     def of(self, ids: Iterable[StoredId]) -> Change:
         """Return the same change of some of the records."""
-        return Change(tuple(ids), self.names, self.is_membership, self.is_new)
+        return Change(tuple(ids), self.names, self.is_membership)
 
     @property
     def tokens(self) -> frozenset[str] | None:
@@ -124,7 +122,7 @@ def change_of(op: Operation, schema: Schema) -> Change:
     """Return the extent of a create, write or unlink."""
     ids = written_ids(op, schema)
     if op.name != "write":
-        return Change(ids, frozenset(), True, op.name == "create")
+        return Change(ids, frozenset(), True)
     names = op.written
     for update in op.updates:
         renamed = update.operators.get("$rename")

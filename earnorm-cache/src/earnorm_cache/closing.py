@@ -24,7 +24,9 @@ from typing import Final
 
 from earnorm.plugin import StoredId
 from earnorm_cache.change import Change
+from earnorm_cache.encoding import ABSENT
 from earnorm_cache.memory import Key, Memory
+from earnorm_cache.options import Kept
 
 _numbers: Final = count(1)
 """No two tokens of this process are equal, also of two shelves of one collection."""
@@ -119,10 +121,10 @@ class Shelf:
 class Lease:
     """The right of one load to keep its documents. Call ``end``, even if the load failed."""
 
-    __slots__ = ("_keys", "_memory", "_shelf", "_ttl")
+    __slots__ = ("_kept", "_keys", "_memory", "_shelf")
 
-    def __init__(self, memory: Memory, shelf: Shelf, keys: list[Key], ttl: float) -> None:
-        self._memory, self._shelf, self._keys, self._ttl = memory, shelf, keys, ttl
+    def __init__(self, memory: Memory, shelf: Shelf, keys: list[Key], kept: Kept) -> None:
+        self._memory, self._shelf, self._keys, self._kept = memory, shelf, keys, kept
         if shelf.closed_whole:
             return
         for key in keys:
@@ -131,10 +133,11 @@ class Lease:
                 shelf.leases[key] = self
 
     def keep(self, model: str, pk: StoredId, data: bytes) -> None:
-        """Keep the BSON of a document, if its lease was not revoked."""
+        """Keep the BSON of a document, or its absence, if its lease was not revoked."""
         key = (model, pk)
-        if self._shelf.leases.get(key) is self:
-            self._memory.put(key, data, self._shelf.keys, self._ttl)
+        ttl = self._kept.negative_ttl if data == ABSENT else self._kept.ttl
+        if self._shelf.leases.get(key) is self and ttl > 0:
+            self._memory.put(key, data, self._shelf.keys, ttl)
 
     def end(self) -> None:
         """Release the leases."""
@@ -213,16 +216,16 @@ class Shelves:
             shelf.leases.clear()
             shelf.renew(None)
 
-    def lease(self, shelf: Shelf, model: str, ids: Iterable[StoredId], ttl: float) -> Lease:
+    def lease(self, shelf: Shelf, model: str, ids: Iterable[StoredId], kept: Kept) -> Lease:
         """Take a lease on these ids; a load does so before it asks the database for them.
 
         Args:
             shelf: The shelf of the collection.
             model: The name of the model.
             ids: The ids.
-            ttl: The most seconds that a document is kept.
+            kept: How the records of the model are kept.
         """
-        return Lease(self.memory, shelf, [(model, pk) for pk in ids], ttl)
+        return Lease(self.memory, shelf, [(model, pk) for pk in ids], kept)
 
     def close(self, shelf: Shelf, change: Change) -> None:
         """Forget what is about to change, and keep nothing of it until ``reopen``.

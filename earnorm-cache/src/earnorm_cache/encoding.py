@@ -13,8 +13,11 @@ Document: TypeAlias = dict[str, Any]
 PAUSE_EVERY: Final = 50
 """The number of documents that are copied between two pauses, at 5 µs each."""
 
+ABSENT: Final = b"-"
+"""The value that is kept of an id that has no record; no BSON is as short."""
+
 Kept: TypeAlias = Callable[[StoredId, bytes], None]
-"""Is given an id and the BSON of its document."""
+"""Is given an id and the BSON of its document, or ``ABSENT``."""
 
 
 async def encoded(documents: Sequence[Document], kept: Kept) -> dict[StoredId, bytes]:
@@ -29,3 +32,22 @@ async def encoded(documents: Sequence[Document], kept: Kept) -> dict[StoredId, b
         if len(part) == PAUSE_EVERY:
             await pause()
     return by_id
+
+
+def note_absent(
+    ids: Sequence[StoredId], documents: Sequence[Document], by_id: dict[StoredId, bytes], kept: Kept
+) -> None:
+    """Note the ids of which no document was loaded, and hand that on.
+
+    Args:
+        ids: The ids that were asked for.
+        documents: All documents that were loaded.
+        by_id: Their BSON; the other ids are added.
+        kept: As of ``encoded``.
+    """
+    if len(by_id) < len(documents):
+        return  # one has an id of another type, which to the server may be equal: 1.0 is 1
+    for pk in ids:
+        if pk not in by_id:
+            by_id[pk] = ABSENT
+            kept(pk, ABSENT)

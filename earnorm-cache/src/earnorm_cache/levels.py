@@ -88,9 +88,8 @@ class Levels:
             if self.shared is None:
                 reopen()
                 return
-            # Nobody has kept a new record, but perhaps results in which it is missing.
-            told = change.of(()) if change.is_new else change
-            await self.shared.remove(collection, told, reopen, barrier)
+            # Of a new record somebody may have kept that there was none.
+            await self.shared.remove(collection, change, reopen, barrier)
             if barrier and is_acknowledged and not is_removed.is_set():
                 # A lease from before the write that Redis gave after it had lost the barrier.
                 seconds = LEASE_SECONDS + self.strict.get(collection, 0.0)

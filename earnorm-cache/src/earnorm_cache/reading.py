@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from earnorm.domain import Condition, Domain
 from earnorm.plugin import ID_TYPES, ModelView, Operation, StoredId, from_bson, pause
 from earnorm_cache.by_id import cacheable_ids, is_decided_in_memory
-from earnorm_cache.encoding import PAUSE_EVERY, Document, encoded
+from earnorm_cache.encoding import ABSENT, PAUSE_EVERY, Document, encoded, note_absent
 from earnorm_cache.shared import Place
 
 if TYPE_CHECKING:
@@ -77,15 +77,16 @@ class RecordReader:
         shelves, name = self._levels.shelves, self._model.name
         if await self.is_memory_trusted():
             memory, counts = shelves.memory, shelves.counts
+            number = 0
             for number, pk in enumerate(dict.fromkeys(ids), 1):
                 data = memory.get((name, pk))
                 if data is None:
                     missing.append(pk)
-                else:
+                elif data != ABSENT:
                     kept.append(from_bson(data))
                 if not number % PAUSE_EVERY:
                     await pause()
-            counts.hits[name] += len(kept)
+            counts.hits[name] += number - len(missing)
             counts.misses[name] += len(missing)
         else:
             shelves.counts.misses[name] += len(ids)
@@ -128,7 +129,7 @@ class RecordReader:
             return call_next(op.replace(domain=Condition("_id", "in", wanted)))
 
         kept_here = missing if self._kept.in_memory else ()
-        lease = levels.shelves.lease(shelf, name, kept_here, self._kept.ttl)
+        lease = levels.shelves.lease(shelf, name, kept_here, self._kept)
         try:
             # What this process writes is read from the database until the write has ended.
             loose = [pk for pk in missing if not shelf.is_closed(pk)]
@@ -136,14 +137,17 @@ class RecordReader:
                 place = self._place
                 if place is None:
                     names = self.read_as(op.app)
-                    place = Place.of(self._model.collection, names, self._kept.ttl)
+                    place = Place.of(self._model.collection, names, self._kept)
                     self._place = place
                 loaded = await shared.fetch(place, loose, load, partial(lease.keep, name))
                 if len(loose) < len(missing):
                     loaded += await load([pk for pk in missing if pk not in loose])
                 return loaded
             loaded = await load(missing)
-            await encoded(loaded, partial(lease.keep, name))
+            keep = partial(lease.keep, name)
+            by_id = await encoded(loaded, keep)
+            if self._kept.negative_ttl:
+                note_absent(missing, loaded, by_id, keep)
             return loaded
         finally:
             lease.end()

@@ -34,10 +34,11 @@ from earnorm.plugin import StoredId, from_bson, pause, slices, to_bson
 from earnorm_cache.barriers import BARRED, Barriers
 from earnorm_cache.change import EVERYTHING, NOTHING, Change, Changes
 from earnorm_cache.connecting import Address, Connection, Script
-from earnorm_cache.encoding import PAUSE_EVERY, Document, Kept, encoded
+from earnorm_cache.encoding import ABSENT, PAUSE_EVERY, Document, Kept, encoded, note_absent
 from earnorm_cache.figures import SharedFigures
 
 if TYPE_CHECKING:
+    from earnorm_cache.options import Kept as ModelKept
     from earnorm_cache.settings import CacheSettings
 
 log = logging.getLogger("earnorm.cache")
@@ -116,14 +117,14 @@ return answer
 _FILL: Final = Script("""
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local ttl = tonumber(ARGV[4])
 local filled = 0
 for i = 1, #KEYS do
   local held = redis.call('HGET', KEYS[i], ARGV[1])
   if held and string.sub(held, 1, 9) == 'L' .. ARGV[2] and tonumber(string.sub(held, 10, 23)) > now then
-    if ARGV[i + 4] ~= '' then
+    if ARGV[i + 5] ~= '' then
+      local ttl = tonumber(ARGV[ARGV[i + 5] == '-' and 5 or 4])
       redis.call('HSET', KEYS[i], ARGV[1],
-        'V' .. ARGV[3] .. string.format('%014.0f', now + ttl) .. ARGV[i + 4])
+        'V' .. ARGV[3] .. string.format('%014.0f', now + ttl) .. ARGV[i + 5])
       if redis.call('PTTL', KEYS[i]) < ttl then redis.call('PEXPIRE', KEYS[i], ttl) end
       filled = filled + 1
     else
@@ -172,17 +173,19 @@ class Place:
         collection: The collection's name.
         variant: Tells apart what is read in different ways.
         ttl: The seconds for which a document is kept.
+        negative_ttl: The seconds for which an absence is kept; 0 for not at all.
     """
 
     collection: str
     variant: bytes
     ttl: float
+    negative_ttl: float = 0.0
 
     @classmethod
-    def of(cls, collection: str, names: Iterable[str], ttl: float) -> Place:
+    def of(cls, collection: str, names: Iterable[str], kept: ModelKept) -> Place:
         """Make the place of a model whose documents depend on these names of models and fields."""
         digest = hashlib.blake2b("\0".join(names).encode(), digest_size=8)
-        return cls(collection, digest.digest(), ttl)
+        return cls(collection, digest.digest(), kept.ttl, kept.negative_ttl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +323,8 @@ class Shared:
                         if held[:1] == b"V":
                             self.figures.hits += 1
                             self.figures.joined += has_waited
-                            documents.append(from_bson(held[23:]))
+                            if held[23:] != ABSENT:
+                                documents.append(from_bson(held[23:]))
                             kept(pk, held[23:])
                         elif held == b"B":
                             barred.append(pk)
@@ -420,6 +424,8 @@ class Shared:
             documents = await load([lease.pk for lease in leases])
             self.figures.loads += len(leases)
             filled = await encoded(documents, kept)
+            if place.negative_ttl:
+                note_absent([lease.pk for lease in leases], documents, filled, kept)
             return documents
         finally:
             # A load that failed or was cancelled gives its leases back, so that others need not wait.
@@ -451,7 +457,8 @@ class Shared:
                 _FILL,
                 self._keys(place.collection, part),
                 [
-                    *(place.variant, token, generation, int(place.ttl * 1000)),
+                    *(place.variant, token, generation),
+                    *(int(place.ttl * 1000), int(place.negative_ttl * 1000)),
                     *(filled.get(pk, b"") for pk in part),
                 ],
             )
