@@ -196,6 +196,7 @@ FOR_PLUGINS = [
     "WHOLE",
     "Caching",
     "Call",
+    "Concerns",
     "DatabaseCall",
     "DatabaseChange",
     "DatabaseChanges",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from earnorm.plugin import ModelView, Operation
+from earnorm_cache.by_domain import among, is_by_domain, matching_ids
 from earnorm_cache.change import Change, change_of
 from earnorm_cache.shared import STOP_SECONDS
 
@@ -66,8 +67,8 @@ class Writer:
             finally:
                 await levels.end(*closed, is_acknowledged=is_acknowledged)
 
-        async def write(op: Operation, call_next: Call, /) -> Any:
-            change, running = change_of(op, schema), op.env.transaction
+        async def closed(op: Operation, call_next: Call, change: Change) -> Any:
+            running = op.env.transaction
             shelves.close(shelf, change)
             if collection in levels.strict and levels.shared is not None:
                 return await strict(op, call_next, change)
@@ -77,9 +78,28 @@ class Writer:
             try:
                 return await call_next(op)
             finally:
-                await self._levels.end(collection, shelf, change)
+                await levels.end(collection, shelf, change)
+
+        async def write(op: Operation, call_next: Call, /) -> Any:
+            change = change_of(op, schema)
+            if change.ids is not None or not is_by_domain(op) or not self._is_worth_it(shelf):
+                return await closed(op, call_next, change)
+            matching = await matching_ids(op)
+            if matching is None:
+                return await closed(op, call_next, change)
+            done = 0
+            if matching:
+                done = await closed(among(op, matching), call_next, change.of(matching))
+            if done == 0 and matching and not op.options.many:
+                # Others have changed all of these few; there may be new ones, of which one is wanted.
+                done = await closed(op, call_next, change)
+            return done
 
         return write
+
+    def _is_worth_it(self, shelf: Shelf) -> bool:
+        """Return whether something may be kept, here or in Redis, that a write need not drop."""
+        return self._levels.shared is not None or bool(shelf.keys or shelf.leases)
 
     async def _end_all(self, closed: Sequence[Closed], *, is_acknowledged: bool = False) -> None:
         end = self._levels.end

@@ -12,6 +12,7 @@ module::
 from earnorm import domain, exceptions, fields, models
 from earnorm.backends.bson_form import from_bson, to_bson
 from earnorm.bounded import Bounded
+from earnorm.concerns import Concerns
 from earnorm.domain import ID_TYPES, StoredId, ids_of
 from earnorm.domain.long_lists import chunks, slices
 from earnorm.domain.paths import overlap, without_positions
@@ -96,6 +97,7 @@ __all__ = [
     "Bounded",
     "Caching",
     "Call",
+    "Concerns",
     "DatabaseCall",
     "DatabaseChange",
     "DatabaseChanges",

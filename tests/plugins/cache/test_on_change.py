@@ -92,7 +92,7 @@ async def test_a_change_is_heard_in_other_processes(start: Start) -> None:
     await eventually(lambda: heard == [None])  # it may have missed something before
     with one.activate():
         pump = await Pump.create({})
-        await eventually(lambda: heard[1:] == [()])
+        await eventually(lambda: heard[1:] == [(pump.pk,)])
         await pump.write({"level": 1})
         await eventually(lambda: heard[2:] == [(pump.pk,)])
 

@@ -288,11 +288,15 @@ async def test_a_cancelled_reader_leaves_nothing_that_others_wait_for(
 
 READER = ("take the lease", "load", "fill")
 WRITER = ("write", "remove")
-ORDERS = sorted(set(itertools.permutations("rrrww")))
+BY_CONDITION = ("look for the ids", *WRITER)
+ORDERS = [
+    (by, order)
+    for by, writer in (("id", WRITER), ("condition", BY_CONDITION))
+    for order in sorted(set(itertools.permutations("r" * len(READER) + "w" * len(writer))))
+]
 
 
-@pytest.mark.parametrize("order", ORDERS, ids="".join)
-@pytest.mark.parametrize("by", ["id", "condition"])
+@pytest.mark.parametrize(("by", "order"), ORDERS, ids=lambda part: "".join(part))
 async def test_no_order_of_the_steps_leaves_an_old_document_in_redis(
     process: Open, order: tuple[str, ...], by: str
 ) -> None:

@@ -410,6 +410,21 @@ class App:
             UNIT.set(outer)
             self._at_work.pop(key, None)
 
+    async def execute_beneath(self, op: Operation, layer: int) -> Any:
+        """Send a search, count or group through the layers inside of a place only, for a layer at that place.
+
+        The layer decides from it about the operation that it has in its hands, whose rights were checked further
+        out. A write is an operation of its own: ``execute``.
+
+        Args:
+            op: The operation, in the Env of the one that the layer has.
+            layer: The place of the layer.
+
+        Returns:
+            The result that :class:`Operation` lists for its name.
+        """
+        return await self.bind(op.model).beneath(op.name, layer)(op)
+
     async def _execute_inside(self, op: Operation, bound: BoundModel, watch: Watch | None) -> Any:
         """Execute an operation in the transaction or the session of its Env."""
         running = op.env.transaction

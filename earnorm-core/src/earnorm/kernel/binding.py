@@ -25,6 +25,7 @@ from earnorm.exceptions import (
     ErrorDetail,
     LongList,
     NotFound,
+    PluginError,
     TransactionError,
     ValidationError,
 )
@@ -128,6 +129,7 @@ class BoundModel:
         )
         self._preparation = Preparation(app, self.view)
         self.composed: dict[OperationName, Call] = {}
+        self._beneath: dict[tuple[OperationName, int], Call] = {}
         self._opening: dict[OperationName, Sequence[PlacedLayer]] = {}
         self._queueing: dict[OperationName, Sequence[PlacedLayer]] = {}
         self.unheard: set[OperationName] = set()
@@ -190,6 +192,20 @@ class BoundModel:
                 steps = self.document_steps(name)
                 tracing.tell_layers(self.app, self.model._name, name, layers, steps)
         return operation_call
+
+    def beneath(self, name: OperationName, layer: int) -> Call:
+        """Return the function that runs a search, a count or a group from inside of a place on.
+
+        Raises:
+            PluginError: It is another operation.
+        """
+        if name in _OBSERVED:
+            raise PluginError(f"a {name} passes all layers: app.execute()")
+        call = self._beneath.get((name, layer))
+        if call is None:
+            inside = [placed for placed in self.layers(name) if placed.layer > layer]
+            call = self._beneath[name, layer] = self._composed(name, inside)
+        return call
 
     def _telling(self, placed: PlacedLayer) -> PlacedLayer:
         """Return a layer right outside of another one that tells of it."""
@@ -384,6 +400,7 @@ class BoundModel:
     def recompose(self) -> None:
         """Discard the composed layers and steps; the next use composes them again."""
         self.composed.clear()
+        self._beneath.clear()
         self.unheard.clear()
         self._steps = None
         for name in (
