@@ -49,6 +49,18 @@ def is_decided_in_memory(rest: Domain, model: ModelView) -> bool:
     return True
 
 
+def is_plain_search(op: Operation) -> bool:
+    """Return whether a search is for whole records as they are now, from the first one on."""
+    options = op.options
+    return not (
+        op.env.is_in_session
+        or options.concerns is not None
+        or options.fields is not None
+        or op.request is not None
+        or options.offset
+    )
+
+
 def cacheable_ids(op: Operation, schema: Schema) -> tuple[tuple[StoredId, ...], Domain] | None:
     """Return the ids of a search for whole records by their ids, and its other conditions.
 
@@ -61,14 +73,7 @@ def cacheable_ids(op: Operation, schema: Schema) -> tuple[tuple[StoredId, ...], 
     options = op.options
     # A layer without a restriction may have added a domain that is always true.
     domain = op.domain.simplify() if isinstance(op.domain, And) else op.domain
-    if (
-        not isinstance(domain, Condition | And)
-        or op.env.is_in_session
-        or options.concerns is not None
-        or options.fields is not None
-        or op.request is not None
-        or options.offset
-    ):
+    if not isinstance(domain, Condition | And) or not is_plain_search(op):
         return None
     ids, rest = _split(domain, schema)
     if ids is None or len(ids) > MAX_IDS:

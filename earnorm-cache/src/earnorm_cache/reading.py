@@ -11,6 +11,7 @@ from earnorm.plugin import ID_TYPES, ModelView, Operation, StoredId, from_bson, 
 from earnorm_cache.by_id import cacheable_ids, is_decided_in_memory
 from earnorm_cache.encoding import ABSENT, PAUSE_EVERY, Document, encoded, note_absent
 from earnorm_cache.shared import Place
+from earnorm_cache.unique import UniqueReader
 
 if TYPE_CHECKING:
     from earnorm import App
@@ -34,16 +35,19 @@ class RecordReader:
     def __init__(self, levels: Levels, model: ModelView, shelf: Shelf, kept: Kept) -> None:
         self._levels, self._model, self._shelf, self._kept = levels, model, shelf, kept
         self._place: Place | None = None
+        self._unique = UniqueReader(model, levels.shelves.memory, shelf, self)
         self._names: Sequence[str] | None = None
 
     async def find(self, op: Operation, call_next: Call, /) -> list[Document] | None:
-        """Answer a search by ids; None if it is none, or one that only the database can answer."""
+        """Answer a search by ids or by a unique field; None if only the database can answer it."""
         model = self._model
-        found = cacheable_ids(op, model.schema)
-        if found is None or model.collection in self._levels.expiring:
+        if model.collection in self._levels.expiring:
             return None
         if model.root is not None and op.app.bind(op.model).secret_paths:
             return None  # a document may be of a subclass with secret fields
+        found = cacheable_ids(op, model.schema)
+        if found is None:
+            return await self._unique.find(op, call_next)
         ids, rest = found
         if rest is Domain.TRUE:
             return in_order(ids, await self.documents(op, call_next, ids))
@@ -53,6 +57,22 @@ class RecordReader:
         documents = await self.documents(op, call_next, ids, from_memory=False)
         matches = op.app.matcher(op.model, rest)
         return in_order(ids, [each for each in documents if matches(each)])
+
+    async def whole(
+        self, op: Operation, call_next: Call, pk: StoredId, *, is_alone: bool
+    ) -> list[Document] | None:
+        """Return the document of an id if there is one; None if only the database may be asked.
+
+        Args:
+            op: The search by the id.
+            call_next: Asks the database.
+            pk: The id.
+            is_alone: There is no other condition, a rule say, by which a memory that is old for a moment must not
+                judge.
+        """
+        if not is_alone and self._redis is None:
+            return None
+        return await self.documents(op, call_next, (pk,), from_memory=is_alone)
 
     async def documents(
         self,

@@ -56,7 +56,7 @@ class World:
 
     def __init__(self, max_entries: int) -> None:
         self.plugin = CachePlugin(CacheSettings(max_entries=max_entries, outside_writes=False))
-        self.env = Env(cast("Any", None))
+        self.env = Env(cast("Any", self))
         self.stored = dict.fromkeys(IDS, 0)
         self.promised = dict.fromkeys(IDS, 0)
         self.clock = 0
@@ -65,6 +65,11 @@ class World:
             for name in ("search", "write")
         )
         self.search_layer, self.write_layer = search, write
+
+    async def execute_beneath(self, op: Operation, layer: int) -> list[dict[str, Any]]:
+        """Answer, as an App, which records a write by a condition will change: all."""
+        await Wait()
+        return [{"_id": pk} for pk in IDS]
 
     async def read(self, ids: tuple[int, ...]) -> None:
         one = len(ids) == 1
