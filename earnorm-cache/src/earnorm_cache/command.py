@@ -40,7 +40,10 @@ async def cache_command(
             raise ConfigurationError(
                 "cache inspect: name a model with --model, and a record with --id"
             )
-        for row in await cache.inspect(app.model(model), id):
+        rows = await cache.inspect(app.model(model), id)
+        if not rows:
+            print("Nothing is kept.")
+        for row in rows:
             print("  ".join(f"{name}={value}" for name, value in row.items()))
     elif action == "watch":
         models = [app.model(model)] if model is not None else []

@@ -113,6 +113,7 @@ class CachePlugin:
         self.cache.listen = partial(self._on_change, app)
         self.cache.levels = self._levels
         self.cache.collections = partial(self._collections, app)
+        self.cache.figures = partial(self.health, app)
         self.cache.functions = Functions(app, self._levels, partial(self._shelf_of, app))
         return {"cache": self.cache}
 
@@ -198,6 +199,7 @@ class CachePlugin:
         self._heard.clear()
         self._levels.feed.clear()
         self.cache.functions = self.cache.listen = self.cache.collections = None
+        self.cache.figures = None
         publisher, self.cache.publisher = self.cache.publisher, None
         if publisher is not None:
             await publisher.stop()

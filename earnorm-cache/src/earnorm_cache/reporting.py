@@ -6,6 +6,7 @@ A mapping under ``by_model`` or ``by_level`` becomes labels of the lines. There 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -52,9 +53,10 @@ def report(levels: Levels, functions: Functions | None) -> Numbers:
             "joined": figures.joined,
             "refused": figures.refused,
             "window_seconds": settings.window,
-            "heard_seconds_ago": round(listener.age, 3),
             "messages_lost": listener.lost,
         }
+        if math.isfinite(listener.age):  # it listens from the first read on
+            told["heard_seconds_ago"] = round(listener.age, 3)
         if is_away:
             told["status"] = "degraded"
     return told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from earnorm_cache import inspecting
 from earnorm_cache.closing import Shelves
 from earnorm_cache.figures import CacheStatistics, SharedFigures
 from earnorm_cache.publishing import Publisher, together
-from earnorm_cache.reporting import report
 from earnorm_cache.warming import warm
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ class CacheService:
         self.listen: Callable[[type[BaseModel], Callback], Callable[[], None]] | None = None
         self.levels: Levels | None = None
         self.publisher: Publisher | None = None
+        self.figures: Callable[[], Mapping[str, object]] | None = None
         self.collections: Callable[[], list[str]] | None = None
 
     def __repr__(self) -> str:
@@ -138,9 +138,9 @@ class CacheService:
 
         Numbers of several processes are added up. A process tells its own each 5 s.
         """
-        assert self.levels is not None
         told = [] if self.publisher is None else await self.publisher.told()
-        return len(told), together([*told, report(self.levels, self.functions)])
+        own = {} if self.figures is None else dict(self.figures())
+        return len(told), together([*told, own])
 
     async def inspect(self, model: type[BaseModel], id: object = None) -> list[dict[str, object]]:
         """Return what each level has of a record, or of a model: its state, size and age, never its content.

@@ -183,8 +183,10 @@ async def test_inspect_says_what_each_level_has_and_never_what_is_in_it(
         assert await service(app).inspect(Bulb, "seven") == []
     await cache_command(app, "inspect", "cache_cmd.lamp", str(lamp.pk))
     await cache_command(app, "inspect", "cache_cmd.lamp")
+    await cache_command(app, "inspect", "cache_cmd.lamp", str(ObjectId()))
     said = capsys.readouterr().out
-    assert "level=redis" in said and "collection=cache_cmd_lamp" in said and SECRET not in said
+    assert "level=redis" in said and "collection=cache_cmd_lamp" in said
+    assert "Nothing is kept" in said and SECRET not in said
     with pytest.raises(ConfigurationError, match="--model"):
         await cache_command(app, "inspect")
 
