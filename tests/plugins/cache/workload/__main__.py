@@ -94,14 +94,16 @@ class Workload:
             told = await worker.do({"do": "compare", "patience": patience})
             self.told["reads"] += told["reads"]
             self.slowest = max(self.slowest, told["slowest"])
-            self.differ += [f"after {what}: {each}" for each in told["differ"]]
+            where = "here" if worker is self._here else "there"
+            self.differ += [f"{where} after {what}: {each}" for each in told["differ"]]
             if len(self.differ) >= ENOUGH:
                 raise Enough
 
-    async def writes(self, every: int, first: int = 0) -> None:
-        """Do each so manieth of the generated writes."""
-        listed = [(way.name, n) for way in WAYS.values() for n in range(way.count)]
-        for number, (way, n) in enumerate(listed[first::every]):
+    async def writes(self, every: int, only: str = "") -> None:
+        """Do each so manieth of the generated writes, of one way if it is named."""
+        named = [way for way in WAYS.values() if only in ("", way.name)]
+        listed = [(way.name, n) for way in named for n in range(way.count)]
+        for number, (way, n) in enumerate(listed[::every]):
             is_here = number % 2 == 0
             writer = self._here if is_here else self._there
             await self._there.do({"do": "clear", "everywhere": False})
@@ -148,7 +150,7 @@ async def run(asked: argparse.Namespace) -> Told:
         work = Workload(here, there, asked.seed)
         try:
             with suppress(Enough):
-                await work.writes(asked.every)
+                await work.writes(asked.every, asked.way)
                 await work.storms(asked.storms, asked.actions, asked.tasks)
             hits = await work.hits()
         finally:
@@ -169,6 +171,9 @@ def main() -> None:
     """Print what was seen."""
     parser = argparse.ArgumentParser(prog="python -m tests.plugins.cache.workload")
     parser.add_argument("--every", type=int, default=1, help="do each so manieth write")
+    parser.add_argument(
+        "--way", choices=("", *WAYS), default="", help="do the writes of one way alone"
+    )
     parser.add_argument("--storms", type=int, default=20)
     parser.add_argument("--actions", type=int, default=200, help="of each process in a storm")
     parser.add_argument("--tasks", type=int, default=8, help="of each process")
