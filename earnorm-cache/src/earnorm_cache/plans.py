@@ -61,6 +61,10 @@ class Plan(NamedTuple):
     order: tuple[str, ...] = ()
 
 
+_WHOLE: Final = ""
+"""Stands for all of a document among stored keys, none of which is empty."""
+
+
 def is_wanted(op: Operation, by_default: bool) -> bool:
     """Return whether the result of an operation is to be kept.
 
@@ -109,8 +113,8 @@ def plan_of(op: Operation, model: ModelView, read_as: Iterable[str]) -> Plan | N
         return None
     kind = _kind(op, model)
     if kind is Kind.IDS:
-        names.discard(ANYTHING)
-    tokens = (ANYTHING,) if ANYTHING in names else (MEMBERS, *map(field_token, sorted(names)))
+        names.discard(_WHOLE)
+    tokens = (ANYTHING,) if _WHOLE in names else (MEMBERS, *map(field_token, sorted(names)))
     digest = hashlib.blake2b(shape, digest_size=16)
     for name in (kind.value, *tokens, *read_as):
         digest.update(name.encode() + b"\0")
@@ -134,7 +138,7 @@ def _kind(op: Operation, model: ModelView) -> Kind:
 
 
 def _names(op: Operation) -> set[str] | None:
-    """Return the stored keys that a result depends on, with ``ANYTHING`` for all; None if nobody knows."""
+    """Return the stored keys that a result depends on, with ``_WHOLE`` for all; None if nobody knows."""
     options, schema = op.options, op.app.bind(op.model).schema
     names = _keys_of(op.domain, op)
     if names is None:
@@ -147,11 +151,11 @@ def _names(op: Operation) -> set[str] | None:
         names |= {path.partition(".")[0] for path in spec.paths}
     elif op.name == "search":
         if options.fields is None:
-            names.add(ANYTHING)
+            names.add(_WHOLE)
         for name in options.fields or ():
             field = schema.fields.get(name)
             if field is None:  # of a class below the model
-                names.add(ANYTHING)
+                names.add(_WHOLE)
             elif field.stored:
                 names.add(field.db_name)
     names.discard("_id")  # it never changes
@@ -167,7 +171,7 @@ def _keys_of(domain: Domain, op: Operation) -> set[str] | None:
         if operator is None or operators.get(condition.operator) is not operator:
             return None  # an operator of a plugin may look at the time
         if operator.pathless:
-            names.add(ANYTHING)
+            names.add(_WHOLE)
             continue
         if schema.substitute(condition.path) is not None:
             return None
