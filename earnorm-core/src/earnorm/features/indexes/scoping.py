@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from earnorm.backends.base import IndexSpec
-from earnorm.exceptions import ConfigurationError, DomainError
-from earnorm.fields.sequences import Sequence
-from earnorm.kernel.views import ModelView, Scope
+from earnorm.exceptions import ConfigurationError
+from earnorm.kernel.scoping import scopes_of
+from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.model.base import BaseModel
@@ -24,8 +24,9 @@ def scoped(model: type[BaseModel], spec: IndexSpec) -> IndexSpec:
     """
     if not spec.options.get("unique"):
         return spec
-    keys = [key for key, _ in spec.keys]
-    added = [key for key in _scopes(model, keys) if key not in keys]
+    keys, fields = [key for key, _ in spec.keys], model._schema.fields
+    scopes = (fields[name].db_name for name in scopes_of(ModelView(model), keys))
+    added = [key for key in scopes if key not in keys]
     if not added:
         return spec
     if "expireAfterSeconds" in spec.options:
@@ -38,27 +39,6 @@ def scoped(model: type[BaseModel], spec: IndexSpec) -> IndexSpec:
         # The scope is there in each document, so a sparse index would have all of them.
         options["partialFilterExpression"] = _any_is_there(keys)
     return IndexSpec((*((key, 1) for key in added), *spec.keys), options)
-
-
-def _scopes(model: type[BaseModel], keys: list[str]) -> list[str]:
-    schema, scope = model._schema, ModelView(model).scope
-    names = [] if scope is None or frozenset(keys) in _across(model, scope) else [scope.field]
-    if len(keys) == 1:
-        field = schema.fields.get(schema.renamed.get(keys[0], keys[0]))
-        if isinstance(field, Sequence) and field.scope and field.scope not in names:
-            names.append(field.scope)
-    return [schema.fields[name].db_name for name in names]
-
-
-def _across(model: type[BaseModel], scope: Scope) -> set[frozenset[str]]:
-    return {frozenset(_stored_path(model, path) for path in paths) for paths in scope.across}
-
-
-def _stored_path(model: type[BaseModel], path: str) -> str:
-    try:
-        return model._schema.path_of(path)
-    except DomainError:
-        return path  # it is no field of the model, and so no key of its indexes
 
 
 def _any_is_there(keys: list[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from earnorm.kernel.environment import use_env
 from earnorm.kernel.hookspecs import API, hookimpl
 from earnorm.kernel.layers import Layer, Middleware
 from earnorm.kernel.notes import Note
+from earnorm.kernel.scoping import scopes_of
 from earnorm.kernel.steps import Stage, Step
 from earnorm.kernel.views import ModelView
 
@@ -129,16 +130,11 @@ def _counted_in(model: ModelView, field: Sequence) -> str:
     return model.name
 
 
-def scopes_of(model: ModelView, field: Sequence) -> list[str]:
-    """Return the fields whose values say by which counter a record is numbered."""
-    scope = model.scope
-    outer = [scope.field] if scope is not None and (field.name,) not in scope.across else []
-    return [*outer, field.scope] if field.scope and field.scope not in outer else outer
-
-
 class _SetNumbers:
     def __init__(self, model: ModelView, fields: list[tuple[Sequence, str]]) -> None:
-        self._fields = [(field, counted, scopes_of(model, field)) for field, counted in fields]
+        self._fields = [
+            (field, counted, scopes_of(model, [field.db_name])) for field, counted in fields
+        ]
 
     async def __call__(self, batch: DocumentBatch) -> None:
         now = batch.now
