@@ -34,9 +34,9 @@ from earnorm_security.judging import (
     refusal,
     unknown,
 )
-from earnorm_security.pipelines import without_words
 from earnorm_security.policy import RIGHT_OF, Policy, right_of
 from earnorm_security.residual import Residual, together, updates_of
+from earnorm_security.server_words import without_words
 from earnorm_security.strict import held
 
 
@@ -115,6 +115,7 @@ class Creating:
                     policy, "create", allowed, op.values, is_open, computed, is_late, asks_itself
                 )
                 op = op.with_note(DEMAND, demand)
+            return await without_words(call_next(op))
         return await call_next(op)
 
     async def _is_open(self, op: Operation, allowed: Domain) -> bool:
@@ -152,7 +153,7 @@ class Changing:
         read: dict[Any, Any] | None = None
         while True:
             restricted = await self._restricted(op)
-            result = await call_next(restricted)
+            result = await without_words(call_next(restricted))
             known = restricted.note(KNOWN_FIRST)
             if known is None or result >= len(known.read) or op.env.transaction is not None:
                 return result

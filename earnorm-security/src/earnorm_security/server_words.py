@@ -1,7 +1,9 @@
-"""Errors of a pipeline's evaluation, as a principal hears of them.
+"""Errors of the server, as a principal hears of them.
 
-The core says that the server did not evaluate a pipeline, and with which code. The server's own
-words, which may quote a record, are the cause of that error: for programs and for ``system``.
+The core says what was wrong: a pipeline was not evaluated, a value is taken, a document is not what the
+collection demands. The server's own words, which may quote a record, are the cause of that error: for
+programs and for ``system``. (A unique index over two fields quotes both, also the one that who writes the
+other may not read.)
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from earnorm import ValidationError
 
 T = TypeVar("T")
 
-_CODE: Final = "evaluation"
+_TYPES: Final = frozenset({"evaluation", "duplicate_key", "document_validation"})
+"""The types of problems of which the server has told."""
 
 
 async def without_words(answer: Awaitable[T]) -> T:
-    """Await an answer, and take the server's words out of an error of its evaluation.
+    """Await an answer, and take the server's words out of an error that it caused.
 
     Neither the cause nor the traceback remains, because a log of errors shows both, with the local
     variables of each frame.
@@ -25,7 +28,8 @@ async def without_words(answer: Awaitable[T]) -> T:
     try:
         return await answer
     except ValidationError as error:
-        if error.code != _CODE:
+        types = {error.code, *(detail["type"] for detail in error.errors())}
+        if types.isdisjoint(_TYPES):
             raise
         refused = error
     refused.__cause__ = refused.__context__ = None
