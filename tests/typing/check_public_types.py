@@ -176,6 +176,8 @@ async def reading() -> None:
     assert_type(Post.search([("stars", ">", 3)]), Query[Post])
     assert_type(Post.search().prefetch("author_id", limit=3, order=["-name"]), Query[Post])
     assert_type(Post.search(prefetch=["author_id"]), Query[Post])
+    assert_type(Post.search().cached(ttl=5).uncached(), Query[Post])
+    Post.search().cached(ttl="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Post.search().prefetch("author_id", limit="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     found = await Post.search(Post.stars > 3).order("-stars").limit(3)
     assert_type(found, RecordSet[Post])

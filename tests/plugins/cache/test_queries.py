@@ -594,6 +594,56 @@ async def test_no_order_of_the_steps_leaves_an_old_result(
                 assert await third.run(read) == after
 
 
+async def test_a_record_that_moves_after_the_ids_were_found_is_given_at_its_place(
+    process: Open,
+) -> None:
+    one, two = await process(), await process()
+    made = await books(one)
+    asked = Book.search([("pages", ">", 2)]).order("-pages")
+
+    async def ask() -> list[int]:
+        return [book.pages for book in await asked]
+
+    for _ in range(3):
+        assert await one.run(ask) == [5, 4, 3]  # ids and documents are in Redis
+    one.forget()
+    steps = Steps()
+    step_through(steps, "r", one)
+    task = asyncio.ensure_future(one.run(ask))
+    await steps.let("r", task)
+    await two.run(lambda: Book.search([("id", "=", made[3].pk)]).update({"pages": 9}))
+    steps.open()
+    assert await task == [9, 5, 4]
+
+
+async def test_what_redis_was_not_told_of_is_read_from_the_database(
+    process: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await process()
+    made = await books(one)
+
+    async def away(*_: object, **__: object) -> bool:
+        return False
+
+    with one.app.activate():
+        assert await long().count() == 3
+        one.forget()
+        with monkeypatch.context() as patched:
+            patched.setattr(one.shared, "_removed", away)
+            await made[0].write({"pages": 9})
+            for _ in range(3):
+                assert await long().count() == 4
+            assert (
+                await Book.search([("genre", "=", "a")]).count() == 2
+            )  # no field that was written
+        for _ in range(500):
+            if not one.shared.is_owing:
+                break
+            await asyncio.sleep(0.01)
+        for _ in range(2):
+            assert await long().count() == 4
+
+
 # -- rules ----------------------------------------------------------------------------------------
 
 
