@@ -1,4 +1,4 @@
-"""What each level has of a record or of a model: never the content, which may be a secret of somebody."""
+"""Tells what each level has of a record or of a model: never the content, which may be a secret of somebody."""
 
 from __future__ import annotations
 
