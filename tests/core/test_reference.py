@@ -135,3 +135,9 @@ async def test_a_reference_to_nowhere_stops_the_start() -> None:
             await earnorm.App("mongomock://", database="r", plugins=[]).start()
     finally:
         registry._definitions.pop("ref.lost")
+
+
+@pytest.mark.parametrize("comodel", [["post"], None, 3, lambda: None, dict])
+def test_what_is_no_model_and_no_name_is_refused_where_it_is_declared(comodel: object) -> None:
+    with pytest.raises(TypeError, match=r"takes models or their names"):
+        Reference(comodel)  # type: ignore[arg-type]

@@ -77,6 +77,9 @@ class Reference(Relation["BaseModel", N]):
 
     The value's static type is that of any record; ``isinstance`` tells the model. A value is given
     as a record, as ``(model, id)``, or as the text ``"model,id"``.
+
+    Raises:
+        TypeError: A comodel is neither a model nor a name.
     """
 
     comodel = ""
@@ -91,6 +94,11 @@ class Reference(Relation["BaseModel", N]):
         **options: Unpack[FieldOptions],
     ) -> None:
         self._bind(required, default, None, (), options)
+        for comodel in comodels:
+            if not isinstance(comodel, str) and not hasattr(comodel, "_name"):
+                raise TypeError(
+                    f"Reference() takes models or their names, one after the other, not {comodel!r}"
+                )
         self.comodels = comodels
         self.on_delete = checked_on_delete(self, on_delete, options)
         self.must_exist = checked_exists(self, exists, options)
