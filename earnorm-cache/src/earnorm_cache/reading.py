@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bson import ObjectId
+
 from earnorm.domain import Condition, Domain
-from earnorm.plugin import ID_TYPES, ModelView, Operation, StoredId, from_bson, pause
-from earnorm_cache.by_id import cacheable_ids, is_decided_in_memory
+from earnorm.plugin import ID_TYPES, ModelView, Operation, StoredId, fields, from_bson, pause
+from earnorm_cache.by_id import cacheable_ids, is_decided_in_memory, is_plain_search
 from earnorm_cache.encoding import ABSENT, PAUSE_EVERY, Document, encoded, note_absent
 from earnorm_cache.shared import Place
 from earnorm_cache.unique import UniqueReader
@@ -34,6 +36,8 @@ class RecordReader:
 
     def __init__(self, levels: Levels, model: ModelView, shelf: Shelf, kept: Kept) -> None:
         self._levels, self._model, self._shelf, self._kept = levels, model, shelf, kept
+        self._name = model.name
+        self._has_object_ids = type(model.fields["_id"]) is fields.ObjectIdField
         self._place: Place | None = None
         self._unique = UniqueReader(model, levels.shelves.memory, shelf, self)
         self._names: Sequence[str] | None = None
@@ -45,6 +49,16 @@ class RecordReader:
             return None
         if model.root is not None and op.app.bind(op.model).secret_paths:
             return None  # a document may be of a subclass with secret fields
+        domain = op.domain
+        if (  # of each get(), which needs none of the general way
+            type(domain) is Condition
+            and domain.path == "_id"
+            and type(domain.value) is ObjectId
+            and domain.operator == "="
+            and self._has_object_ids
+            and is_plain_search(op)
+        ):
+            return await self.documents(op, call_next, (domain.value,))
         found = cacheable_ids(op, model.schema)
         if found is None:
             return await self._unique.find(op, call_next)
@@ -94,8 +108,16 @@ class RecordReader:
             return await self._fetch(op, call_next, ids, ids)
         kept: list[Document] = []
         missing: list[StoredId] = []
-        shelves, name = self._levels.shelves, self._model.name
-        if await self.is_memory_trusted():
+        shelves, name = self._levels.shelves, self._name
+        is_trusted = self._levels.shared is None or await self.is_memory_trusted()
+        if is_trusted and len(ids) == 1:
+            data = shelves.memory.get((name, ids[0]))
+            if data is not None:
+                shelves.counts.hits[name] += 1
+                return [from_bson(data)] if data != ABSENT else []
+            shelves.counts.misses[name] += 1
+            missing.append(ids[0])
+        elif is_trusted:
             memory, counts = shelves.memory, shelves.counts
             number = 0
             for number, pk in enumerate(dict.fromkeys(ids), 1):

@@ -53,12 +53,12 @@ class UniqueReader:
 
     async def find(self, op: Operation, call_next: Call) -> list[Document] | None:
         """Answer a search by a unique field; None if it is none."""
-        domain = op.domain.simplify() if type(op.domain) is And else op.domain
-        children = domain.children if isinstance(domain, And) else (domain,)
         if self._fields is None:
             self._fields = unique_fields(op.app, op.model)
         if not self._fields or not is_plain_search(op):
             return None
+        domain = op.domain.simplify() if type(op.domain) is And else op.domain
+        children = domain.children if isinstance(domain, And) else (domain,)
         named = next((each for each in children if self._is_by_value(each)), None)
         if named is None or not is_decided_in_memory(domain, self._model):
             return None
