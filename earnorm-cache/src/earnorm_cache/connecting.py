@@ -136,6 +136,9 @@ class Connection:
         from redis.exceptions import MovedError, NoScriptError, RedisClusterException, RedisError
 
         self.errors = (RedisError, RedisClusterException, OSError, TimeoutError)
+        if address.kind == "cluster":
+            # redis-py 5 uses a connection that it has closed, while it looks for the nodes anew.
+            self.errors += (AttributeError,)
         self._moved, self._no_script = MovedError, NoScriptError
         self._kind, self._timeout = address.kind, timeout
         self._to_close: list[Any] = []
@@ -178,7 +181,7 @@ class Connection:
                 own["socket_connect_timeout"] = timeout
                 make: Any = asyncio_redis.Sentinel  # it has no annotations
                 sentinel = make(list(address.hosts), sentinel_kwargs=own)
-                self._to_close.append(sentinel)
+                self._to_close.extend(sentinel.sentinels)
                 client = sentinel.master_for(address.service, **said, **options)
         self._to_close.append(client)
         return client
@@ -256,7 +259,9 @@ class Connection:
 
     def hint(self, error: Exception) -> str:
         """Return what to do about an error, for the log; nothing where that isn't known."""
-        if self._kind == "alone" and isinstance(error, self._moved):
+        # redis-py 5 has no class for it where it does not look for a cluster.
+        is_moved = isinstance(error, self._moved) or str(error).startswith("MOVED ")
+        if self._kind == "alone" and is_moved:
             return "; it is a node of a cluster, whose address begins with redis+cluster://"
         return ""
 
