@@ -89,7 +89,8 @@ async def _explain(
         if user is not None:
             who = Principal(user, role or ())
         if user_model is not None:
-            who = (await app.model(user_model).search([("id", "=", user)])).ensure_one()
+            found = app.model(user_model).search([("id", "=", user)]).with_archived()
+            who = (await found).ensure_one()
         if who is None:
             print(await query.why(op))
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from earnorm import App, Int, List, Principal, String, models
+from earnorm import App, Int, List, Principal, String, mixins, models
 from earnorm_security import Access, Role, Rule, context, user
 
 calls: list[str] = []
@@ -50,6 +50,12 @@ class Sheet(models.BaseModel):
 
 class Account(Sheet):
     _name = "reported.account"
+
+
+class Leaver(mixins.SoftDelete, models.BaseModel):
+    _name = "reported.leaver"
+    _access: list[Access] = []
+    roles = List(String())
 
 
 class Person(models.BaseModel):

@@ -18,7 +18,7 @@ from earnorm_security.reporting import NAMED, ModelReport, open_models
 from tests.core.conftest import definitions
 
 from . import reported
-from .reported import ANN, ROLES, Bill, Person, calls
+from .reported import ANN, ROLES, Bill, Leaver, Person, calls
 
 NAMES = [f"reported.{name}" for name in ("bill", "forgotten", "closed", "sheet", "account")]
 
@@ -94,6 +94,17 @@ async def test_explain_takes_a_user_its_roles_and_a_context(opened, capsys):
             assert await Bill.count() == 1
         with act_as(ANN):
             assert await Bill.count() == 0
+
+
+async def test_explain_finds_an_archived_user(opened, capsys):
+    async with opened(roles=ROLES) as app:
+        with system(reason="fill"):
+            gone = await Leaver.create({"roles": ["clerk"]})
+            await gone.archive()
+        await security_command(
+            app, "explain", "reported.bill", gone.id, user_model="reported.leaver", op="export"
+        )
+        assert f"by {gone.id}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
