@@ -53,9 +53,10 @@ async def cache_command(
                 if write.ids is None
                 else ", ".join(map(str, write.ids)) or "new records"
             )
-            names = "" if write.fields is None else f"  {', '.join(sorted(write.fields))}"
+            names = ["came or went"] if write.is_membership else []
+            names += ["any field"] if write.fields is None else sorted(write.fields)
             moment = datetime.datetime.now().astimezone()
-            print(f"{moment:%H:%M:%S}  {write.collection}  {said}{names}", flush=True)
+            print(f"{moment:%H:%M:%S}  {write.collection}  {said}  {', '.join(names)}", flush=True)
     else:
         raise ConfigurationError(
             f"cache: {action!r} is none of 'stats', 'clear', 'inspect' and 'watch'"

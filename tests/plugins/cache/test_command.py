@@ -227,7 +227,7 @@ async def test_watch_tells_what_any_process_writes(
         seen += capsys.readouterr().out
         if task.done():
             task.result()
-        return "watts" in seen and "new records" in seen
+        return "watts" in seen and "came or went" in seen
 
     try:
         await eventually(is_seen)
