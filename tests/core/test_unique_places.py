@@ -6,6 +6,7 @@ import datetime
 import decimal
 import enum
 import ipaddress
+import sys
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -125,8 +126,10 @@ LISTS: dict[str, tuple[Make, Any]] = {
 
 
 def a_class(name: str, base: type[Any], fields: dict[str, Any]) -> type[Any]:
+    # It is a model of the file that asks for it; other files that take this function do not know it.
+    module = sys._getframe(1).f_globals["__name__"]
     metaclass: Any = type(base)
-    made: type[Any] = metaclass(name, (base,), {"__module__": __name__, "__slots__": (), **fields})
+    made: type[Any] = metaclass(name, (base,), {"__module__": module, "__slots__": (), **fields})
     return made
 
 

@@ -164,8 +164,8 @@ class Outside:
         tries = 0
         try:
             while True:
+                begun = time.monotonic()
                 try:
-                    begun = time.monotonic()
                     await self._follow_once()
                 except (NotSupported, ConfigurationError) as error:
                     log.warning("%s", _unfollowed(error))

@@ -636,10 +636,14 @@ class Shared:
         """
         await self.connection.ping()
 
-    async def close(self) -> None:
-        """Finish what is under way, and close the connections."""
+    async def idle(self) -> None:
+        """Wait until nothing is under way that nobody waits for, such as putting a document in its place."""
         while self._at_work:
             await asyncio.wait(set(self._at_work))
+
+    async def close(self) -> None:
+        """Finish what is under way, and close the connections."""
+        await self.idle()
         if self._paying is not None:
             await asyncio.wait([self._paying], timeout=STOP_SECONDS)
             self._paying.cancel()

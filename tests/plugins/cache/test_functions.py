@@ -492,6 +492,7 @@ async def test_who_knows_newer_tokens_of_another_collection_asks_for_himself(
 
     key = uuid.uuid4().bytes
     await results.fetch("cache_fn_sale", key, ("a",), load(b"old"), 9.0, b"tokens 1")
+    await results._shared.idle()
     # In one turn of the loop: what the second knows was written after the first had asked.
     first, second = await asyncio.gather(
         results.fetch("cache_fn_sale", key, ("a",), load(b"old"), 9.0, b"tokens 1"),
