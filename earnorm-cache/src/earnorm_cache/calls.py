@@ -13,7 +13,7 @@ import inspect
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from types import CodeType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, Final
 
 from bson import Decimal128, ObjectId
@@ -89,6 +89,7 @@ class Calls:
         self._signature = inspect.signature(function)
         self._is_shared = is_shared
         self._release = _release(function)
+        self._function = function
 
     def key(
         self, env: Env, arguments: tuple[Any, ...], named: Mapping[str, Any], more: object
@@ -111,6 +112,8 @@ class Calls:
         what = "context"
         try:
             parts.append(key_of_value(env.context))
+            what = "surroundings, a variable of the function around it,"
+            parts.append(_captured(self._function, set()))
             what = "principal"
             parts.append(None if self._is_shared else who(env))
             for name, value in bound.arguments.items():
@@ -123,6 +126,36 @@ class Calls:
                 f"numbers, dates, ids, stored records, and lists and dicts of them"
             ).coded("cached_call") from None
         return hashlib.blake2b(said, digest_size=16).digest()
+
+
+def _captured(function: Callable[..., object], seen: set[int]) -> list[object]:
+    """Return the values that a function has of the functions around it, in the form in which they stand in a key.
+
+    Raises:
+        Unnamed: Nobody can tell by one of them which value it is.
+    """
+    if id(function) in seen:
+        return []
+    seen.add(id(function))
+    parts: list[object] = []
+    code = getattr(function, "__code__", None)
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, type):
+        parts.append(f"{owner.__module__}.{owner.__qualname__}")
+    cells = getattr(function, "__closure__", None) or ()
+    for name, cell in zip(getattr(code, "co_freevars", ()), cells, strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:  # it has no value yet
+            continue
+        if isinstance(value, type) and not issubclass(value, BaseModel):
+            parts.append([name, f"{value.__module__}.{value.__qualname__}"])
+        elif isinstance(value, FunctionType | MethodType):
+            called = f"{value.__module__}.{value.__qualname__}"
+            parts.append([name, called, _release(value), _captured(value, seen)])
+        else:
+            parts.append([name, key_of_value(value)])
+    return parts
 
 
 def _release(function: Callable[..., object]) -> str:

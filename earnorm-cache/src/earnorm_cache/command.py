@@ -51,7 +51,7 @@ async def cache_command(
             said = (
                 "all records"
                 if write.ids is None
-                else ", ".join(map(str, write.ids)) or "new records"
+                else ", ".join(map(_shown, write.ids)) or "new records"
             )
             names = ["came or went"] if write.is_membership else []
             names += ["any field"] if write.fields is None else sorted(write.fields)
@@ -73,3 +73,9 @@ def _lines(name: str, value: object) -> list[str]:
         key = str(key)
         lines += _lines(name if key.startswith("by_") else f"{name} {key}".strip(), inner)
     return lines
+
+
+def _shown(pk: object) -> str:
+    """Return an id as a terminal may show it: what a client has chosen writes no lines and no controls."""
+    text = str(pk)
+    return text if text.isprintable() else ascii(text)

@@ -20,6 +20,7 @@ from earnorm import BaseModel, ConfigurationError
 from earnorm.plugin import ModelView, find_env, from_bson, name_of, nearest, pause, to_bson
 from earnorm_cache.calls import Calls
 from earnorm_cache.change import ANYTHING, MEMBERS, field_token
+from earnorm_cache.in_progress import IN_FUNCTION, Reads
 from earnorm_cache.options import levels_of
 
 if TYPE_CHECKING:
@@ -65,9 +66,14 @@ def cached(
         raise ConfigurationError(f"cached(ttl={ttl}): a ttl is a number of seconds above 0")
 
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        if not inspect.iscoroutinefunction(function):
+        if not inspect.iscoroutinefunction(function) or isinstance(function, functools.partial):
             raise ConfigurationError(
                 f"cached(): {function!r} is no async function; write @cached below @classmethod"
+            )
+        if inspect.ismethod(function) and not isinstance(function.__self__, type):
+            raise ConfigurationError(
+                f"cached(): {function!r} is a method of an object, which no key tells from others; write a function that "
+                f"takes as arguments what it needs of the object"
             )
         calls = Calls(function, shared)
 
@@ -99,6 +105,11 @@ class _Wanted:
 
 _DEPENDED: Final[set[str]] = set()
 """The names of the models that functions depend on. Their writes pass the cache, also if they are not cached."""
+
+
+def are_used() -> bool:
+    """Return whether this program has cached functions."""
+    return bool(_DEPENDED)
 
 
 def is_depended_on(model: ModelView) -> bool:
@@ -178,6 +189,7 @@ class Functions:
     ) -> None:
         self._app, self._levels, self._shelf_of = app, levels, shelf_of
         self._plans: dict[_Wanted, Plan | None] = {}
+        self._said: set[str] = set()
         self._kept: dict[str, set[Any]] = {}
         self.hits: Counter[str] = Counter()
         """The calls that were answered with a kept result, by the name of the function."""
@@ -255,7 +267,7 @@ class Functions:
             or env.system
             or not any(self._app.bind(model).is_restricted for model in plan.models)
         )
-        while not plan.is_written and (is_open or levels.shared is not None):
+        while not plan.is_written and (is_open or (levels.shared is not None and plan.in_redis)):
             flight = None
             if is_open and await self._is_trusted(plan):
                 data = self._in_memory(plan, key)
@@ -270,6 +282,11 @@ class Functions:
             if data is not None:  # else it failed, was cancelled, or is too large
                 self.hits[plan.name] += 1
                 return from_bson(data)[""]
+        if not is_open and (levels.shared is None or not plan.in_redis):
+            self._say(
+                plan.name,
+                "is not kept for who acts under access rules: that takes Redis, and models that may be there",
+            )
         self.calls[plan.name] += 1
         return await load()
 
@@ -292,8 +309,20 @@ class Functions:
 
         async def loaded() -> bytes | None:
             nonlocal packed
-            given.append(await load())
+            reads = Reads(frozenset(part.collection for part in plan.parts))
+            token = IN_FUNCTION.set(reads)
+            try:
+                given.append(await load())
+            finally:
+                IN_FUNCTION.reset(token)
             packed = _packed(plan.name, given[0])
+            if reads.unknown is not None:
+                packed = None
+                self._say(
+                    plan.name,
+                    f"is not kept, because it also depends on {reads.unknown}: a relation or an access rule leads there; "
+                    f"name that model, too",
+                )
             return packed
 
         try:
@@ -313,6 +342,12 @@ class Functions:
         assert data is not None
         self.hits[plan.name] += 1
         return from_bson(data)[""]
+
+    def _say(self, name: str, what: str) -> None:
+        """Warn once why the results of a function are not kept."""
+        if name not in self._said:
+            self._said.add(name)
+            log.warning("@cached %s: what it gives %s", name, what)
 
     async def _fetch(
         self, plan: Plan, key: bytes, loaded: Callable[[], Awaitable[bytes | None]], ttl: float

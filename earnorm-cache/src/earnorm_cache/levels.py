@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from earnorm_cache.closing import Shelves
 from earnorm_cache.feed import Feed
@@ -18,9 +19,14 @@ if TYPE_CHECKING:
     from earnorm_cache.change import Change
     from earnorm_cache.closing import Shelf
     from earnorm_cache.listening import Listener
+    from earnorm_cache.outside import Outside
     from earnorm_cache.results import SharedResults
     from earnorm_cache.settings import CacheSettings
     from earnorm_cache.shared import Shared
+
+
+HEARD_SECONDS: Final = 3.0
+"""The most seconds for which a warm-up waits until what it reads stays."""
 
 
 @dataclass(slots=True)
@@ -36,6 +42,7 @@ class Levels:
         listener: Hears what other processes write; None where ``shared`` is.
         strict: The collections of strict models, with the longest time for which these are kept.
         expiring: The collections of which nothing is cached, because the database deletes records by itself.
+        outside: Hears of writes past the product; None where it does not run.
     """
 
     settings: CacheSettings
@@ -46,6 +53,24 @@ class Levels:
     feed: Feed = field(default_factory=Feed)
     strict: dict[str, float] = field(default_factory=dict[str, float])
     expiring: set[str] = field(default_factory=set[str])
+    outside: Outside | None = None
+
+    async def wait_until_heard(self, collection: str) -> None:
+        """Wait, some seconds at the most, until the memory of this process is trusted and nothing more voids it.
+
+        A process that has just begun does not know what was written before it listened, to Redis or to the database.
+        """
+        end = time.monotonic() + HEARD_SECONDS
+        listener, outside = self.listener, self.outside
+        if listener is not None:
+            listener.add(collection)
+        if outside is not None:
+            outside.begin()
+        while time.monotonic() < end:
+            is_heard = listener is None or listener.is_trusted(collection)
+            if is_heard and (outside is None or outside.is_settled):
+                return
+            await asyncio.sleep(0.01)
 
     def note_expiry(self, model: ModelView) -> None:
         """Cache nothing of the collection of a model whose records expire."""

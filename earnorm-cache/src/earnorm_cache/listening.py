@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from earnorm_cache.change import EVERYTHING, Change, change_in
+from earnorm_cache.ending import end
 from earnorm_cache.shared import LOOK, Shared
 
 log = logging.getLogger("earnorm.cache")
@@ -118,10 +119,8 @@ class _Reader:
         """Read no more."""
         task, self._task = self._task, None
         self.beat = float("-inf")
-        while task is not None and not task.done():
-            task.cancel()
-            # A client may take a cancellation for a timeout.
-            await asyncio.wait([task], timeout=1.0)
+        if task is not None:
+            await end(task)
 
     async def _run(self) -> None:
         is_new = True  # after a failure the streams may have been cut

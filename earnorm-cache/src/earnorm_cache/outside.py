@@ -31,6 +31,7 @@ from earnorm.exceptions import (
 from earnorm.plugin import ID_TYPES, DatabaseChange, DatabaseChanges
 from earnorm_cache.change import EVERYTHING, Change, Changes
 from earnorm_cache.connecting import Script
+from earnorm_cache.ending import end
 
 if TYPE_CHECKING:
     from earnorm import App
@@ -91,10 +92,19 @@ class Outside:
         self._heard_to: str | None = None
         self._place: str | None = None
         """The place up to which everything was removed."""
+        self._is_held_elsewhere = False
         self.is_following = False
         """True while the stream is open, and everything before it is known."""
         self.heard = 0
         """The number of changes heard, of whoever."""
+
+    @property
+    def is_settled(self) -> bool:
+        """True once the changes are followed, by this process or another one, or cannot be."""
+        task = self._task
+        if task is None or task.done():
+            return True
+        return self.is_following or self._is_held_elsewhere
 
     def begin(self) -> None:
         """Begin in the background; a second call does nothing."""
@@ -117,7 +127,7 @@ class Outside:
         assert shared is not None
         keys = shared.own_keys(b"lease", b"place", b"collections")
         try:
-            while True:
+            while self._task is not None:
                 place = self._place if self._following is not None else None
                 arguments = [
                     self._name,
@@ -134,6 +144,7 @@ class Outside:
                         self._follow_with(rest[0].decode() or None, {n.decode() for n in rest[1:]})
                     else:
                         await self._follow_no_more()
+                    self._is_held_elsewhere = not is_mine
                 await asyncio.sleep(RENEW_SECONDS)
         finally:
             await self._follow_no_more()
@@ -263,8 +274,7 @@ def _unfollowed(error: EarnORMError) -> str:
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task, and wait for its end."""
-    task.cancel()
-    await asyncio.wait([task])
+    """Cancel a task, and wait for its end, which may take the close of a stream."""
+    await end(task, 5.0)
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("the cache stopped to hear of writes from outside", exc_info=error)

@@ -116,6 +116,11 @@ def plan_of(op: Operation, model: ModelView, read_as: Iterable[str]) -> Plan | N
         names.discard(_WHOLE)
     tokens = (ANYTHING,) if _WHOLE in names else (MEMBERS, *map(field_token, sorted(names)))
     digest = hashlib.blake2b(shape, digest_size=16)
+    caching = op.note(CACHING)
+    if (
+        caching is not None and caching.ttl is not None
+    ):  # who wants it for a second is given none of an hour
+        digest.update(repr(float(caching.ttl)).encode() + b"\0")
     for name in (kind.value, *tokens, *read_as):
         digest.update(name.encode() + b"\0")
     order = tuple(path for path, _ in options.order if path != "_id") if kind is Kind.IDS else ()

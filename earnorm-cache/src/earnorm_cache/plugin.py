@@ -18,7 +18,8 @@ from earnorm.exceptions import ConfigurationError, ServerUnavailable
 from earnorm.plugin import Attribute, Layer, ModelView, Operation, hookimpl
 from earnorm_cache.closing import Shelves
 from earnorm_cache.command import cache_command
-from earnorm_cache.functions import Functions, is_depended_on
+from earnorm_cache.functions import Functions, are_used, is_depended_on
+from earnorm_cache.in_progress import note_write, noting
 from earnorm_cache.levels import Levels
 from earnorm_cache.listening import Listener
 from earnorm_cache.memory import Memory
@@ -135,7 +136,7 @@ class CachePlugin:
                 app.name,
             )
             return
-        self._outside = Outside(app, self._levels)
+        self._outside = self._levels.outside = Outside(app, self._levels)
         if self._keeps_something:
             self._outside.begin()
 
@@ -191,7 +192,7 @@ class CachePlugin:
         stopping.result()
 
     async def _stop(self) -> None:
-        outside, self._outside = self._outside, None
+        outside, self._outside, self._levels.outside = self._outside, None, None
         if outside is not None:
             await outside.stop()
         self.cache.clear()
@@ -256,23 +257,25 @@ class CachePlugin:
         is_write = operation in ("create", "write", "unlink")
         view = ModelView(model)
         kept = kept_as(view, self._settings)
+        outer = [(Layer.STEPS - 1, note_write)] if is_write else []
         if not is_write and kept is None:
-            return ()
+            return [(Layer.CACHE, noting)] if are_used() else ()
         if not self._is_watched(app, view):
             if not is_write:
                 log.info(
                     "%s is not cached: before it was defined, another model wrote to its collection",
                     view.name,
                 )
-            return ()
+            return outer
         levels = self._levels
         levels.note_expiry(view)
         levels.note_strictness(view)
         shelf = levels.shelves.shelf(view.collection, view.name)
         if is_write:
-            return [(Layer.CACHE, self._writer.layer(view, shelf))]
+            return [*outer, (Layer.CACHE, self._writer.layer(view, shelf))]
         if kept is None or app.reads_from(model) != "primary":
-            return ()  # what another member gives may be old
+            # What another member gives may be old.
+            return [(Layer.CACHE, noting)] if are_used() else ()
         self._follow()
         records = RecordReader(levels, view, shelf, kept)
         queries = QueryReader(levels, view, shelf, kept, records)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.plugin import from_bson, to_bson
 from earnorm_cache.connecting import Script
+from earnorm_cache.ending import end
 
 if TYPE_CHECKING:
     from earnorm_cache.shared import Shared
@@ -57,12 +58,11 @@ class Publisher:
         """End, and be one of the running processes no more."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            await end(task)
             await self._tell(b"")
 
     async def _run(self) -> None:
-        while True:
+        while self._task is not None:
             await asyncio.sleep(EVERY)
             await self._tell(to_bson(self._figures()))
 

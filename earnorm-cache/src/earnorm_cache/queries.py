@@ -19,6 +19,7 @@ from earnorm.plugin import (
     to_bson,
 )
 from earnorm_cache.encoding import PAUSE_EVERY, Document
+from earnorm_cache.in_progress import IN_FUNCTION, IN_WRITE, note_read
 from earnorm_cache.plans import Kind, Plan, is_wanted, plan_of
 from earnorm_cache.reading import in_order
 
@@ -64,6 +65,8 @@ class QueryReader:
 
     async def search(self, op: Operation, call_next: Call, /) -> Any:
         """Answer a search, by its ids if it has some."""
+        if IN_FUNCTION.get() is not None:
+            note_read(op)
         if op.notes:
             caching = op.note(CACHING)
             if caching is not None and not caching.is_wanted:
@@ -73,12 +76,14 @@ class QueryReader:
 
     async def answer(self, op: Operation, call_next: Call, /) -> Any:
         """Answer a search, count or group."""
+        if IN_FUNCTION.get() is not None:
+            note_read(op)
         levels, shelf, how = self._levels, self._shelf, self._how
         if not is_wanted(op, how.queries) or self._model.collection in levels.expiring:
             return await call_next(op)
         # A right that was taken away must not last as long as the memory may be old: then only Redis is asked.
         is_open = op.env.system or not op.app.bind(op.model).is_restricted
-        is_open = is_open and how.in_memory
+        is_open = is_open and how.in_memory and not IN_WRITE.get()
         if not is_open and self._results is None:
             return await call_next(op)
         plan = plan_of(op, self._model, self._records.read_as(op.app))

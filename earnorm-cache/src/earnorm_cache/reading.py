@@ -12,6 +12,7 @@ from earnorm.domain import Condition, Domain
 from earnorm.plugin import ID_TYPES, ModelView, Operation, StoredId, fields, from_bson, pause
 from earnorm_cache.by_id import cacheable_ids, is_decided_in_memory, is_plain_search
 from earnorm_cache.encoding import ABSENT, PAUSE_EVERY, Document, encoded, note_absent
+from earnorm_cache.in_progress import IN_WRITE
 from earnorm_cache.shared import Place
 from earnorm_cache.unique import UniqueReader
 
@@ -104,7 +105,16 @@ class RecordReader:
             ids: The ids.
             from_memory: The memory of this process is looked in, too.
         """
-        if not (from_memory and self._kept.in_memory):
+        if (
+            IN_WRITE.get()
+            or not (from_memory and self._kept.in_memory)
+            or (
+                # Who may see a field can depend on the record, and this memory may not have heard yet what was written.
+                self._levels.shared is not None
+                and not op.env.system
+                and op.app.bind(op.model).withholding is not None
+            )
+        ):
             return await self._fetch(op, call_next, ids, ids)
         kept: list[Document] = []
         missing: list[StoredId] = []

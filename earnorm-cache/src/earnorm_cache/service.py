@@ -120,7 +120,9 @@ class CacheService:
         limit: int = 10_000,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Read records into the cache before somebody asks for them, 500 at a time.
+        """Read records into the cache before somebody asks for them, 500 at a time, as who is acting.
+
+        In a process that has just started it first waits, 3 s at the most, until what it reads stays in its memory.
 
         Args:
             model: The model.
@@ -131,6 +133,8 @@ class CacheService:
         Returns:
             The number of records that were read.
         """
+        if self.levels is not None:
+            await self.levels.wait_until_heard(ModelView(model).collection)
         return await warm(model, domain, limit, progress)
 
     async def everywhere(self) -> tuple[int, dict[str, Any]]:

@@ -24,7 +24,7 @@ from pymongo.errors import PyMongoError
 from redis import Redis
 
 import earnorm
-from earnorm import App
+from earnorm import App, Int, Many2one, models
 from earnorm.testing import count_queries
 from earnorm.testing.data_directories import data_directory
 from earnorm.testing.servers import start_mongod, start_redis
@@ -322,7 +322,7 @@ async def test_a_database_without_change_streams_is_warned_of_once(
 
 SCRIPT = """
 import asyncio, sys
-from earnorm import App
+from earnorm import App, Int, Many2one, models
 from tests.plugins.cache.test_shared import Stock
 from bson import ObjectId
 
@@ -411,3 +411,61 @@ async def steps_down(uri: str) -> None:
                     except PyMongoError:
                         await asyncio.sleep(0.1)
                 await sees(one, pk, pieces, 20)
+
+
+async def test_a_client_that_takes_a_cancellation_for_a_timeout_keeps_no_stop(
+    process: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await process()
+    await one.run(lambda: Stock.search([("pieces", "=", 1)]))
+    await follows(one)
+    connection, taken = one.shared.connection, 0
+    run = connection.run
+
+    async def asked(*arguments: Any) -> Any:
+        nonlocal taken
+        try:
+            await asyncio.sleep(1.0)  # so that a cancellation comes while it is asked
+        except asyncio.CancelledError:
+            taken += 1
+            raise TimeoutError from None
+        return await run(*arguments)
+
+    monkeypatch.setattr(connection, "run", asked)
+    await asyncio.sleep(0.7)  # the next renewal of the lease is under way
+    await asyncio.wait_for(one.app.stop(), 30)
+    assert taken
+
+
+async def test_what_a_new_process_warms_stays_in_its_memory(process: Open) -> None:
+    first = await process()
+    with first.app.activate():
+        made = await Stock.create([{"pieces": n} for n in range(5)])
+        await Stock.search()
+    await follows(first)
+    await asyncio.sleep(0.5)  # until the own writes have come back on the stream
+    other = await process()
+    with other.app.activate():
+        assert await other.app.services["cache"].warm(Stock) == 5
+        await asyncio.sleep(1.0)
+        before = other.app.services["cache"].statistics().hits
+        for pk in made.pks:
+            await Stock.get(pk)
+        assert other.app.services["cache"].statistics().hits == before + 5
+
+
+async def test_what_is_computed_from_an_old_memory_is_not_stored(process: Open) -> None:
+    one, two = await process(redis=False), await process(redis=False)
+    pk = await one.run(lambda: stock(one, pieces=0))
+    for pieces in range(1, 11):
+        await two.pieces(pk)  # it is in its memory
+        await one.write(pk, pieces)
+        made = await two.run(lambda: Shelved.create({"stock_id": pk}))
+        assert made.pieces == pieces
+
+
+class Shelved(models.BaseModel):
+    _name = "cache_outside_shelved"
+
+    stock_id = Many2one(Stock)
+    pieces = Int(related="stock_id.pieces", store=True)

@@ -17,7 +17,7 @@ import earnorm
 from earnorm import App, Boolean, DateTime, Int, Many2one, String, models
 from earnorm.domain import Domain
 from earnorm_cache import CachePlugin, CacheSettings
-from earnorm_security import Access, Rule, SecurityPlugin
+from earnorm_security import Access, FieldRights, Rule, SecurityPlugin
 from tests.plugins.cache.probes import Probe
 
 EVERYTHING = [Access("user", read=True, write=True, create=True, unlink=True)]
@@ -113,6 +113,38 @@ async def test_a_rule_is_judged_by_what_was_written_last_in_any_process(start: A
                 await Parcel.get(pk)
             with user(owner):
                 assert (await Parcel.get(pk)).owner == owner
+
+
+class Purse(models.BaseModel):
+    _name = "cache_rule_purse"
+    _access = EVERYTHING
+    _field_rights = [FieldRights("code", read=["owner"])]
+
+    cents = Int(default=1)
+    code = String()
+
+
+async def test_a_record_with_field_rights_is_what_was_written_last_in_any_process(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one, _), (two, probe) = await start(), await start()
+    with one.activate(), earnorm.system(reason="set-up"):
+        pk = (await Purse.create({"code": "c"})).pk
+    with two.activate(), user("ann"):
+        for _ in range(3):
+            await Purse.get(pk)
+    probe.seen.clear()
+    listener = two.services["cache"].levels.listener
+    monkeypatch.setattr(listener, "_hear", lambda *_: None)  # its memory hears of nothing
+    for reader in listener._readers.values():
+        monkeypatch.setattr(reader, "_hear", lambda *_: None)
+    for cents in range(2, 6):
+        with one.activate(), earnorm.system(reason="more"):
+            await Purse.search([("_id", "=", pk)]).update({"cents": cents})
+        with two.activate(), user("ann"):
+            assert (await Purse.get(pk)).cents == cents
+            assert (await Purse.get(pk)).cents == cents
+    assert probe.searches == 4  # the others came from Redis
 
 
 @pytest.mark.parametrize("model", [Letter, Folded])

@@ -44,7 +44,7 @@ class Officer(Member):
 
 
 class Account(models.BaseModel):
-    _name = "cache_account"
+    _name = "cache_unique_account"
     _access = [Access("user", read=True, write=True, create=True, unlink=True)]
     _rules = [
         Rule("own", lambda env: [("owner", "=", str(env.principal.id if env.principal else ""))])

@@ -141,7 +141,9 @@ def test_the_tables_have_every_attribute_that_somebody_looks_at() -> None:
     assert set(CORE_ATTRIBUTES) == Base.__annotations__.keys() - internal
     house = [file.read_text() for file in ROOT.glob("earnorm-*/src/**/*.py")]
     core = [file.read_text() for file in ROOT.glob("earnorm-core/src/**/*.py")]
-    read = re.compile(r'\.(?:attribute|declared)\(\s*"(_\w+)"')
+    read = re.compile(
+        r'(?:\.attribute\(|\b(?:added_up|with_extensions)\(view,|\bACROSS: Final =)\s*"(_\w+)"'
+    )
     names = {name for text in house if text not in core for name in read.findall(text)}
     assert names - CORE_ATTRIBUTES.keys() == set(HOUSE_ATTRIBUTES)
 
