@@ -70,7 +70,8 @@ def cached(
             raise ConfigurationError(
                 f"cached(): {function!r} is no async function; write @cached below @classmethod"
             )
-        if inspect.ismethod(function) and not isinstance(function.__self__, type):
+        owner: object = getattr(function, "__self__", None)
+        if owner is not None and not isinstance(owner, type):
             raise ConfigurationError(
                 f"cached(): {function!r} is a method of an object, which no key tells from others; write a function that "
                 f"takes as arguments what it needs of the object"
@@ -107,9 +108,9 @@ _DEPENDED: Final[set[str]] = set()
 """The names of the models that functions depend on. Their writes pass the cache, also if they are not cached."""
 
 
-def are_used() -> bool:
-    """Return whether this program has cached functions."""
-    return bool(_DEPENDED)
+def are_used(app: App) -> bool:
+    """Return whether functions of this program depend on a model of an App."""
+    return bool(_DEPENDED) and any(name_of(model) in _DEPENDED for model in app.usable_models())
 
 
 def is_depended_on(model: ModelView) -> bool:

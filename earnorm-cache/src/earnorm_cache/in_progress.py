@@ -1,4 +1,4 @@
-"""What the task is doing while it reads: a write that stores what it reads, or a function whose result is kept."""
+"""Notes for what is read: in a write that stores what it computes of that, or in a function whose result is kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def note_write(op: Operation, call_next: Call, /) -> Any:
 
 @dataclass(slots=True)
 class Reads:
-    """What a function reads whose result is to be kept.
+    """The reads of a function whose result is to be kept.
 
     Attributes:
         known: The collections that it says it depends on.
@@ -40,7 +40,7 @@ class Reads:
 
 
 IN_FUNCTION: Final[ContextVar[Reads | None]] = ContextVar("earnorm_cache_function", default=None)
-"""What the cached function that runs has read; None outside of one."""
+"""The reads of the cached function that runs; None outside of one."""
 
 
 def note_read(op: Operation) -> None:

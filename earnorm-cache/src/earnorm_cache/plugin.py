@@ -257,9 +257,9 @@ class CachePlugin:
         is_write = operation in ("create", "write", "unlink")
         view = ModelView(model)
         kept = kept_as(view, self._settings)
-        outer = [(Layer.STEPS - 1, note_write)] if is_write else []
+        outer = [(Layer.STEPS - 1, note_write)] if is_write and _computes(view) else []
         if not is_write and kept is None:
-            return [(Layer.CACHE, noting)] if are_used() else ()
+            return [(Layer.CACHE, noting)] if are_used(app) else ()
         if not self._is_watched(app, view):
             if not is_write:
                 log.info(
@@ -275,7 +275,7 @@ class CachePlugin:
             return [*outer, (Layer.CACHE, self._writer.layer(view, shelf))]
         if kept is None or app.reads_from(model) != "primary":
             # What another member gives may be old.
-            return [(Layer.CACHE, noting)] if are_used() else ()
+            return [(Layer.CACHE, noting)] if are_used(app) else ()
         self._follow()
         records = RecordReader(levels, view, shelf, kept)
         queries = QueryReader(levels, view, shelf, kept, records)
@@ -333,3 +333,13 @@ class CachePlugin:
     async def transaction_unknown(self, operations: Sequence[Operation]) -> None:
         """Keep closed what was written, as long as the commit may still be done."""
         await self._writer.keep_closed(operations)
+
+
+def _computes(model: ModelView) -> bool:
+    """Return whether a write of the model stores what it computes of other records."""
+    return any(
+        field.stored
+        and field.computed is not None
+        and any("." in path for path in model.depends_on(name))
+        for name, field in model.fields.items()
+    )
