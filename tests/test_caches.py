@@ -37,7 +37,6 @@ COLLECTIONS = {
     "earnorm.kernel.observing.verdicts._of_errors": "errors that are being raised, weakly",
     "earnorm.kernel.plugins.manager._NO_HOOKS": "classes of plugins and features, weakly",
     "earnorm.features.grouping.probing._known": "the Apps, weakly",
-    "earnorm.kernel.environment._started": "the started Apps; a stop takes one out, and so does a closed loop",
     "earnorm.kernel.transactions.held_records.HOLDERS": "running transactions",
     "earnorm.model.writing.creating._BEING_STORED": "records of running calls",
     "earnorm.fields.refused.REFUSED": "living sets of names; the end of one takes it out",

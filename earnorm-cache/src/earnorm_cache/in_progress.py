@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from earnorm.plugin import name_of
+from earnorm.plugin import ModelView, name_of
 
 if TYPE_CHECKING:
     from earnorm.plugin import Call, Operation
@@ -48,7 +48,7 @@ def note_read(op: Operation) -> None:
     reads = IN_FUNCTION.get()
     if reads is None or reads.unknown is not None:
         return
-    if op.model._collection not in reads.known and not op.is_asked_for:
+    if ModelView(op.model).collection not in reads.known and not op.is_asked_for:
         reads.unknown = name_of(op.model)
     elif (
         not op.env.system

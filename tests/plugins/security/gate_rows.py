@@ -370,6 +370,7 @@ MAINTENANCE: Final[Mapping[str, Call]] = {
 
 OUTSIDE: Final[Mapping[str, str]] = {
     "earnorm.after_rollback": "as earnorm.after_commit: the callback is a row there",
+    "App.execute_beneath": "for a layer, about the operation in its hands, whose rights were checked further out",
     "IndexCatalog.diff": "tells indexes and options of collections, and asks for no record",
     "IndexCatalog.declared": "reads declarations alone",
     "Watch.close": "closes the cursor of who began it",

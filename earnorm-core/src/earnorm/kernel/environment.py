@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
@@ -165,7 +166,10 @@ class Env:
 
 _current: ContextVar[Env | None] = ContextVar("earnorm_env", default=None)
 _default: Env | None = None
-_started: dict[Env, asyncio.AbstractEventLoop] = {}
+_started: Mapping[Env, asyncio.AbstractEventLoop] = MappingProxyType({})
+"""The loop of each App that is started. Apps start and stop in several threads, so it is never changed: each change is
+another mapping, and who walks one may go on."""
+_changing = threading.Lock()
 _sole: Env | None = None  # of the only App that is started
 
 
@@ -258,8 +262,7 @@ def _of_this_loop() -> Env | None:
         here = asyncio.get_running_loop()
     except RuntimeError:
         return None
-    # Apps start and stop in other threads meanwhile, so copies are walked here and below.
-    found = [env for env, loop in tuple(_started.items()) if loop is here]
+    found = [env for env, loop in _started.items() if loop is here]
     return found[0] if len(found) == 1 else None
 
 
@@ -269,7 +272,7 @@ def _no_env() -> ConfigurationError:
             "no App is started: await earnorm.init(mongo_uri=..., database=...) first, "
             "or work inside 'async with earnorm.App(...)'"
         )
-    names = " and ".join(sorted(repr(env.app.name) for env in tuple(_started)))
+    names = " and ".join(sorted(repr(env.app.name) for env in _started))
     return ConfigurationError(
         f"this task is inside of no App, and more than one is started: {names}; work inside "
         f"'with app.activate():' of one, or start the one that is meant here with earnorm.init()"
@@ -278,29 +281,29 @@ def _no_env() -> ConfigurationError:
 
 def started(env: Env, loop: asyncio.AbstractEventLoop) -> None:
     """Note an App that has been started."""
-    for each, where in tuple(_started.items()):
-        if where.is_closed():
-            _started.pop(each, None)  # nobody can stop it any more
-    _started[env] = loop
-    _choose()
+    with _changing:
+        # One whose loop is closed can be stopped by nobody any more.
+        open_ones = {each: where for each, where in _started.items() if not where.is_closed()}
+        _change({**open_ones, env: loop})
 
 
 def stopped(env: Env) -> None:
     """Forget an App that was stopped."""
-    _started.pop(env, None)
-    _choose()
+    with _changing:
+        _change({each: where for each, where in _started.items() if each is not env})
 
 
 def forget_started() -> None:
     """Forget all Apps, in a forked child, which has none."""
-    _started.clear()
-    _choose()
+    global _changing
+    _changing = threading.Lock()  # a thread that the child does not have may have held the other
+    _change({})
 
 
-def _choose() -> None:
-    global _sole
-    envs = tuple(_started)
-    _sole = envs[0] if len(envs) == 1 else None
+def _change(apps: dict[Env, asyncio.AbstractEventLoop]) -> None:
+    global _started, _sole
+    _started = MappingProxyType(apps)
+    _sole = next(iter(apps)) if len(apps) == 1 else None
 
 
 def _find_context() -> Mapping[str, object] | None:
