@@ -6,6 +6,7 @@ import ast
 import copy
 import functools
 import importlib
+import importlib.util
 import pickle
 import re
 from pathlib import Path
@@ -99,11 +100,13 @@ CLASS = re.compile(r"^class (\w+)\(([\w, .]+)\)", re.MULTILINE)
 
 
 def classes_of_errors() -> list[type[exceptions.EarnORMError]]:
-    """Every class of the whole library, also those of other modules."""
+    """Every class of the whole library, also those of other modules and of the installed plugins."""
     classes = dict(ERRORS)
     declared = [
         (file, name, {base.strip().rpartition(".")[2] for base in bases.split(",")})
-        for file in sorted(ROOT.glob("earnorm-*/src/**/*.py"))
+        for package in sorted(ROOT.glob("earnorm-*/src/*"))
+        if importlib.util.find_spec(package.name) is not None
+        for file in sorted(package.glob("**/*.py"))
         for name, bases in CLASS.findall(file.read_text())
     ]
     while True:
