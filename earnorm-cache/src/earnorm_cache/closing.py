@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, KeysView
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, product
 from typing import Final
 
 from earnorm.plugin import StoredId
@@ -242,7 +242,9 @@ class Shelves:
             closed = shelf.closed
             for pk in change.ids:
                 closed[pk] = closed.get(pk, 0) + 1
-            touched = [(model, pk) for model in shelf.models for pk in change.ids]
+            keys, leases = shelf.keys, shelf.leases
+            pairs = product(shelf.models, change.ids) if keys or leases else ()
+            touched = [key for key in pairs if key in keys or key in leases]
         for key in touched:
             shelf.leases.pop(key, None)
             if self.memory.drop(key):
