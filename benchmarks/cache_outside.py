@@ -52,7 +52,7 @@ async def process(database: str, **settings: Any) -> AsyncIterator[tuple[App, Ca
 
 
 async def _follows(plugin: CachePlugin) -> bool:
-    outside = plugin._outside
+    outside = plugin._levels.outside
     for _ in range(1_000):
         if outside is not None and outside.is_following:
             return True

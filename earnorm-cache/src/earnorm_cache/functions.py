@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypeVar
 
 from earnorm import BaseModel, ConfigurationError
-from earnorm.plugin import ModelView, find_env, from_bson, name_of, nearest, pause, to_bson
+from earnorm.plugin import ModelView, find_env, from_bson, name_of, nearest, to_bson
 from earnorm_cache.calls import Calls
 from earnorm_cache.change import ANYTHING, MEMBERS, field_token
 from earnorm_cache.in_progress import IN_FUNCTION, Reads
@@ -268,9 +268,10 @@ class Functions:
             or env.system
             or not any(self._app.bind(model).is_restricted for model in plan.models)
         )
-        while not plan.is_written and (is_open or (levels.shared is not None and plan.in_redis)):
+        in_redis = levels.shared is not None and plan.in_redis
+        while not plan.is_written and (is_open or in_redis):
             flight = None
-            if is_open and await self._is_trusted(plan):
+            if is_open and await levels.are_heard(part.collection for part in plan.parts):
                 data = self._in_memory(plan, key)
                 if data is not None:
                     self.hits[plan.name] += 1
@@ -283,7 +284,7 @@ class Functions:
             if data is not None:  # else it failed, was cancelled, or is too large
                 self.hits[plan.name] += 1
                 return from_bson(data)[""]
-        if not is_open and (levels.shared is None or not plan.in_redis):
+        if not (is_open or in_redis):
             self._say(
                 plan.name,
                 "is not kept for who acts under access rules: that takes Redis, and models that may be there",
@@ -363,15 +364,6 @@ class Functions:
             return await loaded()
         more = b"".join(vector for vector in vectors if vector is not None)
         return await results.fetch(first.collection, b"f" + key, first.names, loaded, ttl, more)
-
-    async def _is_trusted(self, plan: Plan) -> bool:
-        shared, listener = self._levels.shared, self._levels.listener
-        if shared is None or listener is None:
-            return True
-        for part in plan.parts:
-            listener.add(part.collection)
-        await pause()  # a program that only hits lets the listener hear
-        return all(listener.is_trusted(part.collection) for part in plan.parts)
 
     def _in_memory(self, plan: Plan, key: bytes) -> bytes | None:
         kept = self._levels.shelves.memory.get((plan.name, key))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from earnorm.plugin import pause
 from earnorm_cache.closing import Shelves
 from earnorm_cache.feed import Feed
 from earnorm_cache.options import expires, kept_as
@@ -55,20 +56,28 @@ class Levels:
     expiring: set[str] = field(default_factory=set[str])
     outside: Outside | None = None
 
+    async def are_heard(self, collections: Iterable[str]) -> bool:
+        """Return whether this process has heard of what others wrote to collections, so that its memory is trusted."""
+        listener = self.listener
+        if listener is None:
+            return True
+        wanted = tuple(collections)
+        for collection in wanted:
+            listener.add(collection)
+        await pause()  # a program that only hits lets the listener hear
+        return all(map(listener.is_trusted, wanted))
+
     async def wait_until_heard(self, collection: str) -> None:
         """Wait, some seconds at the most, until the memory of this process is trusted and nothing more voids it.
 
         A process that has just begun does not know what was written before it listened, to Redis or to the database.
         """
         end = time.monotonic() + HEARD_SECONDS
-        listener, outside = self.listener, self.outside
-        if listener is not None:
-            listener.add(collection)
+        outside = self.outside
         if outside is not None:
             outside.begin()
         while time.monotonic() < end:
-            is_heard = listener is None or listener.is_trusted(collection)
-            if is_heard and (outside is None or outside.is_settled):
+            if await self.are_heard((collection,)) and (outside is None or outside.is_settled):
                 return
             await asyncio.sleep(0.01)
 

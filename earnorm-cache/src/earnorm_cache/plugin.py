@@ -1,7 +1,7 @@
 """CachePlugin: the hooks, which wrap operations with the cache at ``Layer.CACHE``.
 
-It is the innermost layer, so security has restricted a search before it arrives here. A search with
-an added access rule is no longer a search by id alone, and goes to the database.
+It is an inner layer, so security has restricted a search before it arrives here: an added access rule is a part of the
+question, by which results are told apart and whole records are judged.
 """
 
 from __future__ import annotations
@@ -81,7 +81,6 @@ class CachePlugin:
         """By collection, whether its writes pass the cache."""
         self._heard: set[str] = set()
         """The models of which somebody hears, so that their writes pass the cache."""
-        self._outside: Outside | None = None
         self._keeps_something = False
         """Something is kept, so that what others write has to be known."""
 
@@ -136,9 +135,9 @@ class CachePlugin:
                 app.name,
             )
             return
-        self._outside = self._levels.outside = Outside(app, self._levels)
+        self._levels.outside = outside = Outside(app, self._levels)
         if self._keeps_something:
-            self._outside.begin()
+            outside.begin()
 
     async def _connect(self, app: App) -> None:
         shared = Shared(self._settings, self._settings.namespace or app.settings.database)
@@ -192,7 +191,8 @@ class CachePlugin:
         stopping.result()
 
     async def _stop(self) -> None:
-        outside, self._outside, self._levels.outside = self._outside, None, None
+        levels = self._levels
+        outside, levels.outside = levels.outside, None
         if outside is not None:
             await outside.stop()
         self.cache.clear()
@@ -204,7 +204,6 @@ class CachePlugin:
         publisher, self.cache.publisher = self.cache.publisher, None
         if publisher is not None:
             await publisher.stop()
-        levels = self._levels
         listener, levels.listener = levels.listener, None
         if listener is not None:
             await listener.stop()
@@ -224,10 +223,11 @@ class CachePlugin:
     def health(self, app: App) -> Mapping[str, object]:
         """Report what is kept, and how often it was asked for, by model and level."""
         told = report(self._levels, self.cache.functions)
-        if self._outside is not None:
+        outside = self._levels.outside
+        if outside is not None:
             # With Redis one process follows for all; the sum over all of them is 1.
-            told["outside_followed"] = self._outside.is_following
-            told["outside_heard"] = self._outside.heard
+            told["outside_followed"] = outside.is_following
+            told["outside_heard"] = outside.heard
         return told
 
     def _forget_plans(self) -> None:
@@ -284,8 +284,8 @@ class CachePlugin:
     def _follow(self) -> None:
         """Follow what others write, since something is kept from now on."""
         self._keeps_something = True
-        if self._outside is not None:
-            self._outside.begin()
+        if self._levels.outside is not None:
+            self._levels.outside.begin()
 
     def _on_change(
         self, app: App, model: type[BaseModel], callback: Callback

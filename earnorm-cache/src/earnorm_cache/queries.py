@@ -72,12 +72,15 @@ class QueryReader:
             if caching is not None and not caching.is_wanted:
                 return await call_next(op)
         found = await self._records.find(op, call_next)
-        return await self.answer(op, call_next) if found is None else found
+        return await self._answer(op, call_next) if found is None else found
 
     async def answer(self, op: Operation, call_next: Call, /) -> Any:
-        """Answer a search, count or group."""
+        """Answer a count or group."""
         if IN_FUNCTION.get() is not None:
             note_read(op)
+        return await self._answer(op, call_next)
+
+    async def _answer(self, op: Operation, call_next: Call) -> Any:
         levels, shelf, how = self._levels, self._shelf, self._how
         if not is_wanted(op, how.queries) or self._model.collection in levels.expiring:
             return await call_next(op)
@@ -89,7 +92,7 @@ class QueryReader:
         plan = plan_of(op, self._model, self._records.read_as(op.app))
         if plan is None or shelf.is_written(plan.names):
             return await call_next(op)
-        if is_open and await self._records.is_memory_trusted():
+        if is_open and await levels.are_heard((self._model.collection,)):
             data = self._kept(plan)
             if data is not None:
                 given = await self._given(plan, data, op, call_next, is_open)

@@ -119,7 +119,8 @@ class RecordReader:
         kept: list[Document] = []
         missing: list[StoredId] = []
         shelves, name = self._levels.shelves, self._name
-        is_trusted = self._levels.shared is None or await self.is_memory_trusted()
+        levels = self._levels
+        is_trusted = levels.shared is None or await levels.are_heard((self._model.collection,))
         if is_trusted and len(ids) == 1:
             data = shelves.memory.get((name, ids[0]))
             if data is not None:
@@ -150,16 +151,6 @@ class RecordReader:
     @property
     def _redis(self) -> Shared | None:
         return self._levels.shared if self._kept.in_redis else None
-
-    async def is_memory_trusted(self) -> bool:
-        """Return whether this process has heard of what others wrote."""
-        shared, listener = self._levels.shared, self._levels.listener
-        if shared is None or listener is None:
-            return True
-        collection = self._model.collection
-        listener.add(collection)
-        await pause()  # a program that only hits lets the listener hear
-        return listener.is_trusted(collection)
 
     async def _fetch(
         self,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+
+from pymongo import MongoClient
 
 import earnorm
 from earnorm import App, Layer, Operation, hookimpl
-from earnorm_cache import CacheService
+from earnorm_cache import CachePlugin, CacheService, CacheSettings
 
 
 class Clock:
@@ -85,6 +89,60 @@ class Steps:
                 return
             await asyncio.sleep(0.001)
         raise TimeoutError(f"the step of the {who} did not end")
+
+    def hold(self, who: str, each: Any) -> Callable[[], None]:
+        """Hold up each command to Redis and each operation of a process; return the function that ends that."""
+        ask, shared = each.shared._ask, each.shared
+
+        async def in_steps(*arguments: Any, **options: Any) -> Any:
+            await self(who)
+            return await ask(*arguments, **options)
+
+        async def before(op: Any) -> None:
+            await self(who)
+
+        shared._ask, each.probe.before = in_steps, before
+
+        def end() -> None:
+            del shared._ask
+            each.probe.before = None
+
+        return end
+
+
+Started = tuple[App, CachePlugin, Probe]
+
+
+@asynccontextmanager
+async def starting(
+    mongo_uri: str, **defaults: Any
+) -> AsyncIterator[Callable[..., Awaitable[Started]]]:
+    """Give a function that starts Apps on one database, each as a process of its own has one.
+
+    Args:
+        mongo_uri: The server; the database is dropped at the end.
+        defaults: Settings of the cache that a start may say otherwise.
+    """
+    database = f"cache_{uuid.uuid4().hex[:12]}"
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            *plugins: object, clock: Any = None, driver: str | None = None, **settings: Any
+        ) -> Started:
+            # What a process wrote itself comes back on the change stream some time later.
+            given = {"outside_writes": False, **defaults, **settings}
+            more = {} if clock is None else {"clock": clock}
+            plugin, probe = CachePlugin(CacheSettings.model_validate(given), **more), Probe()
+            app = App(
+                mongo_uri, database=database, driver=driver, plugins=[plugin, probe, *plugins]
+            )
+            await app.start()
+            stack.push_async_callback(app.stop)
+            return app, plugin, probe
+
+        yield start
+    with MongoClient[dict[str, Any]](mongo_uri) as client:
+        client.drop_database(database)
 
 
 def cache_of(app: App | None = None) -> CacheService:

@@ -9,18 +9,16 @@ import os
 import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 from redis import Redis
 
 import earnorm
 from earnorm import App, Int, String, models
 from earnorm.exceptions import EarnORMError
 from earnorm_cache import Cache, CachePlugin, CacheSettings
-from tests.plugins.cache.probes import Probe
+from tests.plugins.cache.probes import starting
 from tests.plugins.cache.test_shared import Process, eventually
 
 RECORDS = 120
@@ -48,25 +46,13 @@ Open = Callable[..., Awaitable[Process]]
 
 @pytest.fixture
 async def process(mongo_uri: str) -> AsyncIterator[Open]:
-    database = f"cache_{uuid.uuid4().hex[:12]}"
-    async with AsyncExitStack() as stack:
+    shared = {"redis_url": os.environ["EARNORM_TEST_REDIS_URL"], "redis_timeout": 5.0}
+    async with starting(mongo_uri) as start:
 
-        async def start(*, redis: bool = True, driver: str = "pymongo") -> Process:
-            settings: dict[str, Any] = {"outside_writes": False}
-            if redis:
-                settings |= {
-                    "redis_url": os.environ["EARNORM_TEST_REDIS_URL"],
-                    "redis_timeout": 5.0,
-                }
-            plugin, probe = CachePlugin(CacheSettings.model_validate(settings)), Probe()
-            app = App(mongo_uri, database=database, driver=driver, plugins=[plugin, probe])
-            await app.start()
-            stack.push_async_callback(app.stop)
-            return Process(app, plugin, probe)
+        async def process(*, redis: bool = True, driver: str = "pymongo") -> Process:
+            return Process(*await start(driver=driver, **(shared if redis else {})))
 
-        yield start
-    with MongoClient[dict[str, Any]](mongo_uri) as client:
-        client.drop_database(database)
+        yield process
 
 
 class CancelledAt:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 from redis import Redis
 from redis.exceptions import RedisError
 
-from earnorm import App, Int, models
-from earnorm_cache import CachePlugin, CacheSettings
+from earnorm import Int, models
+from earnorm_cache import CacheSettings
 from earnorm_cache.connecting import Address
-from tests.plugins.cache.probes import Probe
+from tests.plugins.cache.probes import starting
 from tests.plugins.cache.test_shared import Process, Stock, eventually, reads, stock
 from tests.redis_servers import Node, Nodes, redis_cluster, sentinel
 
@@ -97,21 +94,12 @@ def test_a_wrong_address_is_refused_without_repeating_it(text: str) -> None:
 
 @pytest.fixture
 async def open_at(mongo_uri: str) -> AsyncIterator[Open]:
-    database = f"cache_{uuid.uuid4().hex[:12]}"
-    async with AsyncExitStack() as stack:
+    async with starting(mongo_uri, redis_timeout=0.3) as start:
 
-        async def start(url: str, **settings: Any) -> Process:
-            settings.setdefault("outside_writes", False)  # own writes come back
-            settings.setdefault("redis_timeout", 0.3)
-            plugin, probe = CachePlugin(CacheSettings(redis_url=url, **settings)), Probe()  # type: ignore[arg-type] # pydantic makes a secret of it
-            app = App(mongo_uri, database=database, plugins=[plugin, probe])
-            await app.start()
-            stack.push_async_callback(app.stop)
-            return Process(app, plugin, probe)
+        async def open_at(url: str, **settings: Any) -> Process:
+            return Process(*await start(redis_url=url, **settings))
 
-        yield start
-    with MongoClient[dict[str, Any]](mongo_uri) as client:
-        client.drop_database(database)
+        yield open_at
 
 
 @pytest.fixture

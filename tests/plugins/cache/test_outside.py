@@ -65,7 +65,7 @@ async def process(mongo_uri: str, database: Any) -> AsyncIterator[Open]:
 
 
 def outside(process: Process) -> Outside:
-    found = process.plugin._outside
+    found = process.plugin._levels.outside
     assert found is not None
     return found
 
@@ -304,7 +304,7 @@ async def test_who_says_that_nobody_else_writes_follows_nothing(process: Open) -
     one = await process(outside_writes=False)
     pk = await stock(one, pieces=1)
     await one.pieces(pk)
-    assert one.plugin._outside is None
+    assert one.plugin._levels.outside is None
 
 
 async def test_a_database_without_change_streams_is_warned_of_once(
@@ -332,7 +332,7 @@ async def main():
     async with app:
         await Stock.get(ObjectId(pk))
         plugin = next(p for p in [app.loaded.manager.get_plugin("cache")])
-        while not plugin._outside.is_following:
+        while not plugin._levels.outside.is_following:
             await asyncio.sleep(0.01)
         print("follows", flush=True)
         await asyncio.sleep(600)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 import earnorm
 from earnorm import App, Count, Int, List, Many2one, One2many, String, Sum, models
 from earnorm.domain import Domain
 from earnorm.exceptions import ValidationError
-from earnorm_cache import Cache, CachePlugin, CacheSettings, barriers
+from earnorm_cache import Cache, CachePlugin, barriers
 from earnorm_security import Access, FieldRights, Rule, SecurityPlugin
-from tests.plugins.cache.probes import Clock, Probe, Steps
+from tests.plugins.cache.probes import Clock, Probe, Steps, starting
 
 
 class Shelf(models.BaseModel):
@@ -100,24 +97,13 @@ Open = Callable[..., Awaitable[Process]]
 
 @pytest.fixture
 async def process(mongo_uri: str) -> AsyncIterator[Open]:
-    database = f"cache_{uuid.uuid4().hex[:12]}"
-    async with AsyncExitStack() as stack:
+    url = os.environ["EARNORM_TEST_REDIS_URL"]
+    async with starting(mongo_uri, redis_url=url, redis_timeout=2.0) as start:
 
-        async def start(*plugins: object, clock: Any = None, **settings: Any) -> Process:
-            settings.setdefault("redis_url", os.environ["EARNORM_TEST_REDIS_URL"])
-            settings.setdefault("redis_timeout", 2.0)
-            # What a process wrote itself comes back on the change stream some time later.
-            settings.setdefault("outside_writes", False)
-            more = {} if clock is None else {"clock": clock}
-            plugin, probe = CachePlugin(CacheSettings(**settings), **more), Probe()
-            app = App(mongo_uri, database=database, plugins=[plugin, probe, *plugins])
-            await app.start()
-            stack.push_async_callback(app.stop)
-            return Process(app, plugin, probe)
+        async def process(*plugins: object, **settings: Any) -> Process:
+            return Process(*await start(*plugins, **settings))
 
-        yield start
-    with MongoClient[dict[str, Any]](mongo_uri) as client:
-        client.drop_database(database)
+        yield process
 
 
 async def books(process: Process) -> list[Any]:
@@ -503,26 +489,6 @@ async def test_a_reader_that_is_cancelled_leaves_nothing_that_others_wait_for(
 # -- every order of a reader's and a writer's steps -----------------------------------------------
 
 
-def step_through(steps: Steps, who: str, each: Process) -> Callable[[], None]:
-    """Hold each command of a process up; return the function that ends that."""
-    ask, shared = each.shared._ask, each.shared
-
-    async def in_steps(*arguments: Any, **options: Any) -> Any:
-        await steps(who)
-        return await ask(*arguments, **options)
-
-    async def before(op: Any) -> None:
-        await steps(who)
-
-    shared._ask, each.probe.before = in_steps, before
-
-    def end() -> None:
-        del shared._ask
-        each.probe.before = None
-
-    return end
-
-
 ASKS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "records": titles,
     "parts": lambda query: titles(query.only("title")),
@@ -565,7 +531,7 @@ async def test_no_order_of_the_steps_leaves_an_old_result(
             if is_kept:  # the ids, that is, and not the documents
                 await third.run(read)
             steps = Steps()
-            ends = [step_through(steps, "r", reader), step_through(steps, "w", writer)]
+            ends = [steps.hold("r", reader), steps.hold("w", writer)]
             reader.forget()
             tasks = {
                 "r": asyncio.ensure_future(reader.run(read)),
@@ -608,7 +574,7 @@ async def test_a_record_that_moves_after_the_ids_were_found_is_given_at_its_plac
         assert await one.run(ask) == [5, 4, 3]  # ids and documents are in Redis
     one.forget()
     steps = Steps()
-    step_through(steps, "r", one)
+    steps.hold("r", one)
     task = asyncio.ensure_future(one.run(ask))
     await steps.let("r", task)
     await two.run(lambda: Book.search([("id", "=", made[3].pk)]).update({"pages": 9}))
@@ -689,7 +655,7 @@ async def test_a_record_that_a_rule_closes_after_the_ids_were_found_is_not_given
     for _ in range(3):
         assert await one.run(ask) == ["ann", "ann"]  # ids and documents are in Redis
     steps = Steps()
-    step_through(steps, "r", one)
+    steps.hold("r", one)
     task = asyncio.ensure_future(one.run(ask))
     for _ in range(moment):
         await steps.let("r", task)

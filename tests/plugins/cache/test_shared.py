@@ -7,9 +7,7 @@ import itertools
 import os
 import signal
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from earnorm.testing.servers import Server, start_redis
 from earnorm_cache import CachePlugin, CacheService, CacheSettings
 from earnorm_cache.command import cache_command
 from earnorm_cache.shared import Shared
-from tests.plugins.cache.probes import Probe, Steps
+from tests.plugins.cache.probes import Probe, Steps, starting
 
 
 class Stock(models.BaseModel):
@@ -80,22 +78,14 @@ Open = Callable[..., Awaitable[Process]]
 
 @pytest.fixture
 async def process(mongo_uri: str) -> AsyncIterator[Open]:
-    database = f"cache_{uuid.uuid4().hex[:12]}"
-    async with AsyncExitStack() as stack:
+    url = os.environ["EARNORM_TEST_REDIS_URL"]
+    # It is busy with the other tests, not away.
+    async with starting(mongo_uri, redis_url=url, redis_timeout=2.0) as start:
 
-        async def start(**settings: Any) -> Process:
-            settings.setdefault("outside_writes", False)  # own writes come back
-            settings.setdefault("redis_url", os.environ["EARNORM_TEST_REDIS_URL"])
-            settings.setdefault("redis_timeout", 2.0)  # it is busy with the other tests, not away
-            plugin, probe = CachePlugin(CacheSettings(**settings)), Probe()
-            app = App(mongo_uri, database=database, plugins=[plugin, probe])
-            await app.start()
-            stack.push_async_callback(app.stop)
-            return Process(app, plugin, probe)
+        async def process(**settings: Any) -> Process:
+            return Process(*await start(**settings))
 
-        yield start
-    with MongoClient[dict[str, Any]](mongo_uri) as client:
-        client.drop_database(database)
+        yield process
 
 
 @pytest.fixture
@@ -304,21 +294,8 @@ async def test_no_order_of_the_steps_leaves_an_old_document_in_redis(
     pk = await stock(reader, pieces=1)
     steps = Steps()
 
-    def stepped(who: str, each: Process) -> None:
-        ask, shared = each.shared._ask, each.shared
-
-        async def in_steps(*arguments: Any, **options: Any) -> Any:
-            await steps(who)
-            return await ask(*arguments, **options)
-
-        async def before(op: Any) -> None:
-            await steps(who)
-
-        shared._ask = in_steps  # type: ignore[method-assign] # the test steps through them
-        each.probe.before = before
-
-    stepped("reader", reader)
-    stepped("writer", writer)
+    steps.hold("reader", reader)
+    steps.hold("writer", writer)
 
     async def write() -> None:
         condition = ("_id", "=", pk) if by == "id" else ("title", "=", "pen")

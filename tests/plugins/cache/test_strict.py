@@ -245,21 +245,8 @@ async def test_no_order_of_the_steps_gives_an_old_document(
     pk = await vault(reader, pieces=number)
     steps = Steps()
 
-    def stepped(who: str, each: Process) -> None:
-        ask, shared = each.shared._ask, each.shared
-
-        async def in_steps(*arguments: Any, **options: Any) -> Any:
-            await steps(who)
-            return await ask(*arguments, **options)
-
-        async def before(op: Any) -> None:
-            await steps(who)
-
-        shared._ask = in_steps  # type: ignore[method-assign] # the test steps through them
-        each.probe.before = before
-
-    stepped("reader", reader)
-    stepped("writer", writer)
+    steps.hold("reader", reader)
+    steps.hold("writer", writer)
     for order in ORDERS:
         number += 1
         redis.ask("FLUSHALL")

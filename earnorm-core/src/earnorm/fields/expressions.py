@@ -160,6 +160,11 @@ def path_of(value: str | Expressions[Any]) -> str:
     return value._condition_path if isinstance(value, Expressions) else value
 
 
+def find_path(value: object) -> str | None:
+    """Return the path that a text, a field or a path that is read from a class means; None for anything else."""
+    return path_of(value) if isinstance(value, str | Expressions) else None
+
+
 class _Leaf(Expressions[Any], Places):
     """The end of a path."""
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from earnorm.domain.bson_order import key as bson_key
 from earnorm.exceptions import ValidationError
 from earnorm.fields.base import Field
-from earnorm.fields.expressions import Expressions
+from earnorm.fields.expressions import Expressions, find_path
 from earnorm.fields.geo import Geo
 from earnorm.fields.identifiers import UUID, Binary, ObjectIdField
 from earnorm.fields.money import Money
@@ -29,13 +29,6 @@ Accumulators = Mapping[str, Mapping[str, Any]]
 
 PathLike = str | Expressions[Any]
 """``"amount"``, ``"address.city"`` or ``Sale.amount``."""
-
-
-def path_of(value: object) -> str | None:
-    """Return the path that a text or a field means; None for anything else."""
-    if isinstance(value, str):
-        return value
-    return value._condition_path if isinstance(value, Expressions) else None
 
 
 # The database silently ignores values that are no numbers; fields of these classes never hold
@@ -86,7 +79,7 @@ class Aggregate:
         Raises:
             ValidationError: The argument is no path.
         """
-        text = path_of(self.argument)
+        text = find_path(self.argument)
         if text is None:
             message = f'{type(self).__name__}() takes a field\'s path here, e.g. "amount"'
             raise ValidationError("group", [{"loc": (), "msg": message, "type": "group"}])
@@ -120,7 +113,7 @@ class Aggregate:
         return None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({path_of(self.argument)!r})"
+        return f"{type(self).__name__}({find_path(self.argument)!r})"
 
 
 def _with_name(field: Field[Any, Any], name: str) -> Field[Any, Any]:

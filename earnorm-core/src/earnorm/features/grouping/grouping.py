@@ -12,8 +12,9 @@ from earnorm.domain import Domain, DomainSource, Operator, matcher, to_filter
 from earnorm.domain.client_text import ClientOrder, ClientText
 from earnorm.domain.schema import Path
 from earnorm.exceptions import DomainError, ErrorDetail, ValidationError, nearest
-from earnorm.features.grouping.aggregation import Aggregate, Count, PathLike, Stats, path_of
+from earnorm.features.grouping.aggregation import Aggregate, Count, PathLike, Stats
 from earnorm.features.grouping.client_groups import ClientGroup
+from earnorm.fields.expressions import find_path
 from earnorm.fields.structured import List
 from earnorm.fields.temporal import Date, DateTime
 from earnorm.fields.zones import time_zone
@@ -278,9 +279,9 @@ class Grouping:
 
 def _names_and_paths(keys: Sequence[GroupKey]) -> Iterator[tuple[str, str]]:
     for key in keys:
-        pairs: Mapping[Any, Any] = key if isinstance(key, Mapping) else {path_of(key): key}
+        pairs: Mapping[Any, Any] = key if isinstance(key, Mapping) else {find_path(key): key}
         for name, value in pairs.items():
-            path = path_of(value)
+            path = find_path(value)
             if path is None or not isinstance(name, str):
                 raise _error("group", f"{type(value).__name__} is no field's path to group by")
             yield name, path

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from earnorm.exceptions import DomainError, NotFound
+from earnorm.fields.expressions import find_path
 from earnorm.fields.relational import Relation
 from earnorm.kernel.naming import nearest_field
 from earnorm.kernel.pauses import parts, pause
@@ -21,11 +22,10 @@ def name_of(model: type[BaseModel], relation: object) -> str:
     Raises:
         DomainError: It is no relation of the model.
     """
-    name = relation if isinstance(relation, str) else getattr(relation, "_condition_path", None)
-    schema = model._schema
-    if not isinstance(name, str) or not isinstance(schema.fields.get(name), Relation):
+    name, schema = find_path(relation), model._schema
+    if name is None or not isinstance(schema.fields.get(name), Relation):
         relations = [each.name for each in schema.relations if isinstance(each, Relation)]
-        hint = nearest_field(schema, name, relations) if isinstance(name, str) else ""
+        hint = "" if name is None else nearest_field(schema, name, relations)
         raise DomainError(
             f"load: {schema.name} has no relation {name!r}{hint}; give a relation of the model itself, and "
             f"prefetch(...) a path"
