@@ -35,7 +35,7 @@ PLUGINS = ("earnorm-cache", "earnorm-security", "earnorm-audit", "earnorm-pool")
 SOURCES = tuple(f"{package}/src" for package in (CORE, *PLUGINS))
 COMPAT_VERSIONS = ("3.11", "3.12", "3.13")
 # What needs a plugin or all five packages, and so isn't part of a session with the core alone.
-NOT_CORE = ("tests/plugins", "tests/packaging", "tests/benchmarks")
+NOT_CORE = ("tests/plugins", "tests/packaging", "tests/benchmarks", "tests/integrations")
 FUZZ_EXAMPLES = "20000"
 REQUIREMENT = re.compile(
     r"^(?P<requirement>(?P<name>[\w-]+)(?:\[\w+\])?[<>=~!][^;\n]*)", re.MULTILINE
