@@ -129,7 +129,7 @@ DETAILS: list[exceptions.ErrorDetail] = [
 ]
 ARGUMENTS: dict[str, tuple[tuple[object, ...], dict[str, object]]] = {
     "ValidationError": (("thing", DETAILS), {}),
-    "ParameterRefused": (("request", DETAILS), {}),
+    "ParameterRefused": ((DETAILS,), {}),
     "DomainError": (("in words",), {"loc": (0, "age")}),
     "DuplicateKey": (("thing", ["email", "name"]), {}),
     "UnreadableDocument": (("thing", DETAILS), {"ids": [5]}),

@@ -72,7 +72,7 @@ async def test_pages_go_forth_and_back_by_their_links(app: earnorm.App) -> None:
             assert all(set(row) == {"id", "hours"} for row in page.rows)
             links = {
                 part.split('rel="')[1].rstrip('"'): part.split("<?")[1].split(">")[0]
-                for part in page.link(sent).split(", ")
+                for part in page.link(sent.items()).split(", ")
             }
             assert parse_qs(links["first"])["key"] == ["kept"]
             if "next" not in links:

@@ -62,7 +62,7 @@ class Listing:
         )
         asked = tickets.read(request.query_params)
         page = await asked.page(Ticket)
-        # page.rows, and as a header page.link(request.query_params)
+        # page.rows, and as a header page.link(request.query_params.items())
     """
 
     fields: Sequence[str]
@@ -93,8 +93,8 @@ class Listing:
         """
         sent = {name: parameters.get(name) for name in PARAMETERS}
         fields = None
+        name = "filter"
         try:
-            name = "filter"
             domain = Domain.untrusted(self._read_json(sent[name]), fields=self.filter)
             name = "order"
             order = untrusted.order(sent[name] or "", fields=self.order)
@@ -190,7 +190,7 @@ class Asked:
         except ValidationError as error:
             details = error.errors()
             if details and all(d["type"] == "cursor" for d in details):
-                raise ParameterRefused(error.subject, details).coded(error.code) from error
+                raise ParameterRefused(details).coded(error.code) from error
             raise
         return ListPage(page, names)
 
@@ -217,18 +217,17 @@ class ListPage(Generic[M]):
         """The records as JSON values. A field that the principal may not read is left out."""
         return [row_of(record, self.fields) for record in self.page.records]
 
-    def link(self, parameters: Mapping[str, object] | Iterable[tuple[str, str]] = ()) -> str:
+    def link(self, parameters: Iterable[tuple[str, object]] = ()) -> str:
         """Return the value of a ``Link`` header (RFC 8288): the first, the next, and the page before.
 
         The addresses are relative to the request's own, so that they are right behind any proxy.
 
         Args:
-            parameters: Those of the request, which the other pages have, too.
+            parameters: Those of the request, as pairs, which the other pages have, too.
         """
-        pairs = parameters.items() if isinstance(parameters, Mapping) else parameters
         kept = [
             (name, str(value))
-            for name, value in pairs
+            for name, value in parameters
             if name not in _CURSORS and value is not None
         ]
         links = {"first": kept}
@@ -236,7 +235,7 @@ class ListPage(Generic[M]):
             links["next"] = [*kept, ("after", self.page.next)]
         if self.page.previous is not None:
             links["prev"] = [*kept, ("before", self.page.previous)]
-        return ", ".join(f'<?{urlencode(pairs)}>; rel="{rel}"' for rel, pairs in links.items())
+        return ", ".join(f'<?{urlencode(each)}>; rel="{rel}"' for rel, each in links.items())
 
 
 async def readable(model: type[BaseModel], names: Iterable[str]) -> tuple[str, ...]:
@@ -267,4 +266,4 @@ def refuse(parameter: str, why: str) -> NoReturn:
         ParameterRefused: Always, with the code ``untrusted``.
     """
     detail = ErrorDetail(loc=(parameter,), msg=f"this is not taken: {why}", type="untrusted")
-    raise ParameterRefused("request", [detail]).coded("untrusted") from None
+    raise ParameterRefused([detail]).coded("untrusted") from None

@@ -93,14 +93,17 @@ class Place:
 class ParameterRefused(ValidationError):
     """A parameter of the request's query is not acceptable.
 
-    The place of each problem begins with the parameter's name.
+    Args:
+        details: Every problem; the place of each begins with the parameter's name.
     """
+
+    def __init__(self, details: Sequence[ErrorDetail]) -> None:
+        super().__init__("query", details)
 
     @classmethod
     def of(cls, parameter: str, error: ValidationError) -> ParameterRefused:
         """Return the refusal of a parameter, made from the error about its value."""
-        details: list[ErrorDetail] = located(error.errors(), parameter)
-        return cls(error.subject, details).coded(error.code)
+        return cls(located(error.errors(), parameter)).coded(error.code)
 
 
 @dataclass(frozen=True, slots=True)
