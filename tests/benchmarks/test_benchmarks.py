@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import CHART_TITLE, FIRST_SHOWN
 from benchmarks.report import chart, interval_of_median, ratio
 from benchmarks.runner import MANY, Measured, Series, _agree, how_often
-from benchmarks.systems import SYSTEMS
+from benchmarks.systems import PEERS, SYSTEMS
 from benchmarks.workloads import BY_NAME
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,27 @@ def test_a_short_run_measures_and_writes(tmp_path: Path) -> None:
     assert {("find_two", "EarnORM"), ("save", "+ pool"), ("three_levels", "EarnORM")} <= measured
     assert "| find, two fields read" in (tmp_path / "benchmarks.md").read_text()
     assert (tmp_path / "benchmarks.svg").read_text().startswith("<svg")
+    assert (tmp_path / "first.svg").read_text() == ""  # it shows others than were measured here
+
+
+def test_the_first_figures_of_the_readme_are_those_that_were_measured() -> None:
+    written = json.loads((ROOT / "docs/benchmarks/benchmarks.json").read_text())["rows"]
+    measured: Measured = {}
+    for row in written:
+        series = Series(row["wall_seconds"], row["cpu_seconds"], row["problem"])
+        measured.setdefault(row["workload"], {})[row["system"]] = series
+    shown = ["EarnORM", *(system for system in PEERS if system in measured["find_flat"])]
+    first = {name: series for name, series in measured.items() if name in FIRST_SHOWN}
+    assert (ROOT / "docs/benchmarks/first.svg").read_text() == chart(first, shown, CHART_TITLE)
+    found = {system: ratio("find_flat", system, measured) for system in shown}
+    ours, *peers = (each.median for each in found.values() if each)
+    said = re.search(
+        r"takes ([\d.]+) × the raw driver's time, where its peers take (\d+) to (\d+) ×",
+        (ROOT / "README.md").read_text(),
+    )
+    assert said is not None
+    rounded = (f"{ours:.1f}", f"{min(peers):.0f}", f"{max(peers):.0f}")
+    assert said.groups() == rounded
 
 
 def test_whoever_skips_work_stops_the_run() -> None:

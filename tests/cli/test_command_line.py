@@ -407,11 +407,29 @@ def test_pins_agree_with_packaging(version: str, specifier: str) -> None:
 # -- the command itself ---------------------------------------------------------------------------
 
 
-def test_version_names_the_core_and_its_drivers() -> None:
-    printed = run("version").stdout
-    assert f"earnorm-core {earnorm.__version__}\n" in printed
-    assert "pymongo " in printed
-    assert "motor " in printed
+@pytest.mark.parametrize("asked", ["version", "--version"])
+def test_version_names_the_core_its_drivers_and_plugins(asked: str, install: Install) -> None:
+    install("broken", "raise RuntimeError")  # it is asked for its metadata alone
+    printed = run(asked).stdout.splitlines()
+    assert printed[0] == f"earnorm-core {earnorm.__version__}"
+    assert [line.split()[0] for line in printed[1:3]] == ["pymongo", "motor"]
+    assert "earnorm-broken 1.2" in printed
+    assert printed[-1].startswith("Python 3.")
+
+
+def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    def completed(words: str) -> list[str]:
+        variables = {"_EARNORM_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        position = {"COMP_CWORD": str(len(words.split()) - 1)}
+        command = (sys.executable, "-m", "earnorm.cli")
+        environment = {**os.environ, **variables, **position}
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        return done.stdout.split()
+
+    assert completed("earnorm ind") == ["indexes"]
+    assert completed("earnorm models --with") == ["--with", "--without"]
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
@@ -481,6 +499,49 @@ def test_models_tells_which_distribution_each_part_is_of(
     }
     assert "field phone (String), of earnorm-phone 1.2" in run("models", "-m", user_module).stdout
     assert run("models", "cli.usr", "-m", user_module).exit_code == 1
+
+
+LINKED = """
+from earnorm import BaseModel, List, Many2many, Many2one, Reference, String
+
+
+class Other(BaseModel):
+    _name = "cli.other"
+
+
+class Part(BaseModel):
+    _name = "cli.part"
+    label = String(required=True, max_length=9, choices=["a", "b"], string="Label")
+    tags = List(String(max_length=3), default=list)
+    whole_id = Many2one(lambda: Part, on_delete="cascade")
+    other_ids = Many2many("cli.part", exists=True)
+    about = Reference("cli.part", "cli.other")
+    anything = Reference()
+"""
+
+
+def test_models_tells_options_of_fields_and_targets_of_relations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cli_linked.py").write_text(LINKED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with definitions(alone=True):
+        told = run("models", "cli.part", "-m", "cli_linked").output.splitlines()
+        listed = json.loads(run("models", "cli.part", "-m", "cli_linked", "--json").stdout)
+    assert [line for line in told if " field " in line and "_id (Obj" not in line] == [
+        f"cli.part: field {said}, of cli_linked"
+        for said in (
+            "label (String, required, max_length=9, choices=['a', 'b'])",
+            "tags (List, item=String(max_length=3), default=list)",
+            "whole_id (Many2one to cli.part, on_delete='cascade')",
+            "other_ids (Many2many to cli.part, exists)",
+            "about (Reference to cli.part or cli.other)",
+            "anything (Reference)",
+        )
+    ]
+    parts = {part["name"]: part for part in listed}
+    assert parts["about"]["targets"] == ["cli.part", "cli.other"]
+    assert parts["label"]["options"][:2] == ["required", "max_length=9"]
 
 
 def test_models_tells_what_installing_or_removing_a_plugin_changes(

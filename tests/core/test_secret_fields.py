@@ -29,6 +29,7 @@ from earnorm import (
     ValidationError,
     models,
 )
+from earnorm.features.provenance.declared import options_of
 from tests.core.conftest import default_app, definitions
 from tests.core.secret_kinds import CANARY, Holder, Pin, Profile, full
 
@@ -274,3 +275,9 @@ def test_a_list_of_objects_that_hold_one_is_no_secret_itself() -> None:
     assert Holder._schema.fields["pins"].secret
     assert json.dumps(Holder(**full()).to_dict())
     assert List(Embedded(Profile)).secret is False
+
+
+def test_the_description_of_a_field_shows_no_secret_default_or_choice() -> None:
+    for field in (Pin(default=CANARY, required=True), List(Pin(), default=lambda: [CANARY])):
+        assert CANARY not in str(options_of(field))
+    assert options_of(Pin(default=CANARY, required=True)) == ("default=…", "required")

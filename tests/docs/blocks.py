@@ -59,15 +59,19 @@ class Block:
         return f"{self.page}:{self.line}"
 
 
+SHOWN_BY_PACKAGES = ("earnorm-core/README.md", "earnorm-audit/README.md")
+"""The READMEs of packages whose blocks are whole programs."""
+
+
 def pages() -> list[Path]:
     """The pages that are held to the code."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks() -> list[Block]:
-    """Every ``python`` block of every page."""
+    """Every ``python`` block of every page, and of the READMEs of packages."""
     found: list[Block] = []
-    for page in pages():
+    for page in [*pages(), *(ROOT / name for name in SHOWN_BY_PACKAGES)]:
         text = page.read_text()
         name = page.relative_to(ROOT).as_posix()
         for match in _BLOCK.finditer(text):

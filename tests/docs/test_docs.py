@@ -64,6 +64,27 @@ def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
     assert missing == []
 
 
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+WITH_ANCHOR = re.compile(r"\]\((?!https?://)([^)#\s]*)#([^)\s]+)\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which links name the headings of a page, as GitHub makes them."""
+    headings = HEADING.findall(FENCE.sub("", page.read_text()))
+    texts = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", text).replace(" ", "-") for text in texts}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_every_link_to_a_heading_leads_to_one(page: Path) -> None:
+    missing = [
+        f"{target}#{anchor}"
+        for target, anchor in WITH_ANCHOR.findall(FENCE.sub("", page.read_text()))
+        if anchor not in anchors((page.parent / target) if target else page)
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("front", ["README.md", "docs/index.md"])
 def test_every_page_is_reached_from_the_front(front: str) -> None:
     page = ROOT / front

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from packaging.requirements import Requirement
@@ -23,6 +25,10 @@ PLUGINS = {
 }
 PACKAGES = {CORE: "earnorm"} | {f"earnorm-{name}": f"earnorm_{name}" for name in PLUGINS}
 VERSION = "0.1.0"
+LICENCE = "https://creativecommons.org/licenses/by-nc/4.0/"
+KNOWN_HOSTS = {"creativecommons.org"}
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 # Import names whose distribution is named otherwise, or comes as an exactly pinned part of another.
 DISTRIBUTIONS = {
     "bson": "pymongo",
@@ -77,6 +83,36 @@ def test_every_package_carries_the_whole_licence_a_readme_and_its_types(package:
     assert (ROOT / package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert (ROOT / package / "README.md").read_text().startswith(f"# {package}\n")
     assert (source(package) / "py.typed").is_file()
+
+
+@each_package
+def test_every_package_has_the_same_links_and_none_to_a_place_that_nobody_named(
+    package: str,
+) -> None:
+    urls = project(package)["urls"]
+    assert urls == project(CORE)["urls"]
+    assert urls["License"] == LICENCE
+    # The owner has named no address of the project; one goes here and into KNOWN_HOSTS once there is.
+    assert {urlsplit(url).hostname for url in urls.values()} <= KNOWN_HOSTS
+
+
+@each_package
+def test_every_link_of_a_package_readme_works_outside_of_the_repository(package: str) -> None:
+    text = (ROOT / package / "README.md").read_text()
+    targets = LINK.findall(FENCE.sub("", text))
+    assert LICENCE in targets
+    places = [urlsplit(target) for target in targets]
+    assert {place.scheme for place in places} == {"https"}
+    assert {place.hostname for place in places} <= KNOWN_HOSTS
+
+
+def test_every_extra_of_a_package_is_in_its_readme() -> None:
+    for package in PACKAGES:
+        text = (ROOT / package / "README.md").read_text()
+        for extra in project(package).get("optional-dependencies", {}):
+            assert re.search(rf"`{extra}`|\[[\w,]*\b{extra}\b[\w,]*\]", text), (package, extra)
+    front = (ROOT / "README.md").read_text()
+    assert {e for e in project(CORE)["optional-dependencies"] if f"`{e}`" not in front} == set()
 
 
 def test_the_licence_is_the_complete_legal_code() -> None:

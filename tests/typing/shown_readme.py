@@ -3,19 +3,35 @@
 import asyncio
 
 import earnorm
-from earnorm import Int, String, models
+from earnorm import DomainError, Int, Many2one, String, models
 
 
-class User(models.BaseModel):
+class Author(models.BaseModel):
     name = String(required=True)
-    age = Int(required=True, min_value=0)
+
+
+class Post(models.BaseModel):
+    title = String(required=True)
+    votes = Int(default=0, min_value=0)
+    author_id = Many2one(Author)
 
 
 async def main() -> None:
     async with earnorm.App("mongodb://localhost:27017", database="readme"):
-        await User.create([{"name": "Ann", "age": 31}, {"name": "Bao", "age": 19}])
-        for user in await User.search([("age", ">", 20)]):
-            print(user.id, user.name)
+        ann = await Author.create({"name": "Ann"})
+        await Post.create([{"title": "Rivers", "author_id": ann}, {"title": "Lakes"}])
+
+        # Two queries, whatever the number of posts; then the author is a plain attribute.
+        for post in await Post.search(Post.votes >= 0).prefetch("author_id"):
+            print(post.title, post.author_id.name if post.author_id else "nobody")
+
+        # One update of the posts whose author's name matches.
+        await Post.search([("author_id.name", "ilike", "an")]).update({"votes": 5})
+
+        try:
+            await Post.search([("author_id.nmae", "=", "Ann")])
+        except DomainError as error:  # before anything is sent
+            print(error)  # domain: author has no field 'nmae'; did you mean 'name'?
 
 
 asyncio.run(main())

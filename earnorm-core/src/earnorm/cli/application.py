@@ -12,7 +12,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -79,7 +79,6 @@ application = typer.Typer(
     help="Look at an EarnORM deployment: its plugins, its server, what is wrong with it.",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -89,17 +88,39 @@ application.command()(models)
 application.command()(recompute)
 
 
+def _print_versions() -> None:
+    for name, number in {**checks.versions(), **checks.plugin_versions()}.items():
+        typer.echo(f"{name} {number}")
+    typer.echo(f"Python {platform.python_version()}")
+
+
+def _version_asked(is_asked: bool) -> None:
+    if is_asked:
+        _print_versions()
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        help="Print the versions of EarnORM, its drivers, the installed plugins and Python.",
+        callback=_version_asked,
+        is_eager=True,
+        show_default=False,
+    ),
+]
+
+
 @application.callback()
-def earnorm(traceback: TracebackOption = False) -> None:
+def earnorm(traceback: TracebackOption = False, version: VersionOption = False) -> None:
     """Look at an EarnORM deployment: its plugins, its server, what is wrong with it."""
 
 
 @application.command()
 def version() -> None:
-    """Print the versions of EarnORM, its drivers and Python."""
-    for name, number in checks.versions().items():
-        typer.echo(f"{name} {number}")
-    typer.echo(f"Python {platform.python_version()}")
+    """Print the versions of EarnORM, its drivers, the installed plugins and Python."""
+    _print_versions()
 
 
 application.command()(plugins)

@@ -52,6 +52,12 @@ def versions() -> dict[str, str]:
     }
 
 
+def plugin_versions() -> dict[str, str]:
+    """Return the versions of the distributions that register plugins; no plugin is imported."""
+    rows = survey(Selection())
+    return {row.distribution: row.version for row in rows if row.distribution}
+
+
 async def examine(environ: Mapping[str, str], source: AppSource) -> list[Finding]:
     """Run every check.
 

@@ -280,6 +280,16 @@ class Field(Expressions[V], Generic[V, N]):
     """The names of the common options that the declaration gives."""
     generated: bool = False
     """The value is filled in when the record is stored, so nobody has to give it."""
+    arguments: tuple[tuple[Any, ...], Mapping[str, Any]] = ((), {})
+    """The positional and the named arguments of the declaration as they stand there, to describe it."""
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *values, **named):
+            # Here and not in __init__, because a kind has its own __init__ and hands on what it likes.
+            field = super().__new__(cls)
+            field.arguments = (values, named)
+            return field
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ This needs no database, so that the effect of installing or removing a plugin is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from earnorm.features.indexes.declarations import (
@@ -14,6 +14,7 @@ from earnorm.features.indexes.declarations import (
     declared_search_indexes,
     entry_name,
 )
+from earnorm.features.provenance.declared import options_of, targets_of
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.model.extension import owners
 from earnorm.model.validation.constraints import declared_rules
@@ -36,6 +37,8 @@ class Part:
             ``declaration`` (a class attribute that a plugin reads, such as ``_rules``).
         name: The part's name.
         detail: A description, e.g. the class of a field.
+        targets: The names of the models to which a relation leads; empty for one to any model.
+        options: The options of a field as they are declared, each as text: ``min_length=3``.
         origin: The package of the part; of an overridden field, the one that wins.
         overrides: The packages whose parts it replaces.
     """
@@ -46,10 +49,14 @@ class Part:
     detail: str
     origin: str
     overrides: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         over = f", in the place of {' and '.join(self.overrides)}" if self.overrides else ""
-        return f"{self.model}: {self.kind} {self.name} ({self.detail}), of {self.origin}{over}"
+        to = f" to {' or '.join(self.targets)}" if self.targets else ""
+        detail = ", ".join((f"{self.detail}{to}", *self.options))
+        return f"{self.model}: {self.kind} {self.name} ({detail}), of {self.origin}{over}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,8 @@ def _part(
 def _fields(model: type[BaseModel], origins: Origins) -> Iterator[Part]:
     for name, field in model._schema.fields.items():
         classes = list(owners(model, name))
-        yield _part(model, "field", name, type(field).__name__, classes, origins)
+        part = _part(model, "field", name, type(field).__name__, classes, origins)
+        yield replace(part, targets=targets_of(field), options=options_of(field))
 
 
 def _indexes(model: type[BaseModel], origins: Origins) -> Iterator[Part]:
