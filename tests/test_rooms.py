@@ -20,7 +20,7 @@ ROOMS: tuple[frozenset[str], ...] = (
     frozenset({"kernel"}),
     frozenset({"model"}),
     frozenset({"features"}),
-    frozenset({"application", "files", "mixins", "models", "moved", "plugin", "untrusted"}),
+    frozenset({"application", "files", "mixins", "models", "moved", "plugin", "sync", "untrusted"}),
     frozenset({"", "cli", "testing", "integrations"}),
 )
 # Their methods may hand over to a feature, in one line each.

@@ -82,6 +82,7 @@ DOCUMENTED: dict[str, list[str]] = {
         "to_filter",
     ],
     "earnorm.plugin": FOR_PLUGINS,
+    "earnorm.sync": ["App", "entered", "iterate", "run", "session", "shutdown", "transaction"],
     "earnorm.testing": KIT,
     "earnorm.exceptions": [
         "AccessDenied",

@@ -144,6 +144,7 @@ PUBLIC = [
     "rebuild_parent_paths",
     "sequence",
     "session",
+    "sync",
     "system",
     "transaction",
     "transactional",

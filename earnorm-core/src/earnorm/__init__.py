@@ -87,7 +87,7 @@ from earnorm.model.writing.updates import (
 )
 
 if TYPE_CHECKING:
-    from earnorm import untrusted
+    from earnorm import sync, untrusted
     from earnorm.application import App, AppSettings, close, init
     from earnorm.features.bulk.batches import BatchResult
     from earnorm.features.bulk.bulk import Bulk
@@ -279,6 +279,7 @@ __all__ = [
     "rebuild_parent_paths",
     "sequence",
     "session",
+    "sync",
     "system",
     "transaction",
     "transactional",
@@ -319,8 +320,8 @@ else:
     def __getattr__(name):
         """Return a name of ``_LATER``, or a service: ``earnorm.pool`` is
         ``app.services["pool"]``."""
-        if name == "untrusted":
-            return import_module("earnorm.untrusted")
+        if name in ("sync", "untrusted"):
+            return import_module(f"earnorm.{name}")
         if name in _MODULES:
             module = import_module(f"earnorm.{_MODULES[name]}")
             value = globals()[name] = getattr(module, name)

@@ -170,6 +170,7 @@ _started: Mapping[Env, asyncio.AbstractEventLoop] = MappingProxyType({})
 """The loop of each App that is started. Apps start and stop in several threads, so it is never changed: each change is
 another mapping, and who walks one may go on."""
 _changing = threading.Lock()
+_left_to_parent: tuple[str, ...] = ()  # the names of the Apps that were started when it was forked
 _sole: Env | None = None  # of the only App that is started
 
 
@@ -267,6 +268,11 @@ def _of_this_loop() -> Env | None:
 
 
 def _no_env() -> ConfigurationError:
+    if not _started and _left_to_parent:
+        return ConfigurationError(
+            f"this process was forked after {' and '.join(_left_to_parent)} had been started in its "
+            f"parent, whose connections it cannot use; start an App in this process"
+        ).coded("app_of_parent")
     if not _started:
         return ConfigurationError(
             "no App is started: await earnorm.init(mongo_uri=..., database=...) first, "
@@ -293,9 +299,15 @@ def stopped(env: Env) -> None:
         _change({each: where for each, where in _started.items() if each is not env})
 
 
+def started_on(loop: asyncio.AbstractEventLoop) -> list[Env]:
+    """Return the Env of each App that was started on a loop."""
+    return [env for env, where in _started.items() if where is loop]
+
+
 def forget_started() -> None:
     """Forget all Apps, in a forked child, which has none."""
-    global _changing
+    global _changing, _left_to_parent
+    _left_to_parent = tuple(sorted(repr(env.app.name) for env in _started)) or _left_to_parent
     _changing = threading.Lock()  # a thread that the child does not have may have held the other
     _change({})
 
