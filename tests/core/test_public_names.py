@@ -22,6 +22,7 @@ PUBLIC = [
     "BatchRefused",
     "BatchResult",
     "Binary",
+    "Body",
     "Boolean",
     "Bulk",
     "Change",

@@ -89,6 +89,7 @@ from earnorm.model.writing.updates import (
 if TYPE_CHECKING:
     from earnorm import sync, untrusted
     from earnorm.application import App, AppSettings, close, init
+    from earnorm.features.bodies.body import Body
     from earnorm.features.bulk.batches import BatchResult
     from earnorm.features.bulk.bulk import Bulk
     from earnorm.features.coalescing.plugin import coalescing
@@ -158,6 +159,7 @@ __all__ = [
     "BatchRefused",
     "BatchResult",
     "Binary",
+    "Body",
     "Boolean",
     "Bulk",
     "Change",
@@ -295,6 +297,7 @@ else:
     # models is quick.
     _LATER = {
         "application": "App AppSettings close init",
+        "features.bodies.body": "Body",
         "features.coalescing.plugin": "coalescing",
         "fields": """Command Enum Geo Geometry IPAddress LineString Money MoneyValue MultiPolygon Point Polygon
             Reference Set Vector""",
