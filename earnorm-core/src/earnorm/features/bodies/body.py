@@ -333,8 +333,9 @@ class _Declaration:
         own = value if isinstance(value, FieldInfo) else None
         named, described_by = split_info(named)
         kind, has_none = split_optional(named)
-        if own is not None and own.metadata:
-            kind = Annotated[(kind, *own.metadata)]
+        bounds = () if own is None else tuple(own.metadata)
+        if bounds:
+            kind = Annotated[(kind, *bounds)]
         is_optional = self._may_be_left_out(name)
         may_be_none = name == "id" or not field.required or is_read_only(field)
         if has_none and not (may_be_none or is_optional):
