@@ -42,6 +42,10 @@ PLACES = (
 """The modules in which each of these errors has a narrower code."""
 BROAD = {"ConfigurationError", "NotSupported", "PluginError"}
 CODED = re.compile(r"""\.coded\(\s*["'](\w+)["']""")
+OF_PLUGINS = re.compile(r"""^    code(?:: str)? = ["'](\w+)["']""", re.MULTILINE)
+TREE = re.compile(
+    r"^([│ ]*[├└]── )(\w+)(?: \((?:also )?an? (\w+)\))?(?: .*?(?:\(([a-z_.]+)\))?)?$", re.MULTILINE
+)
 
 
 def test_each_class_has_a_code_of_its_own_and_a_row() -> None:
@@ -58,7 +62,12 @@ def test_each_narrower_code_has_a_row_and_no_row_is_left_over() -> None:
         for file in ROOT.glob("earnorm-*/src/**/*.py")
         for code in CODED.findall(file.read_text())
     }
-    assert {error.code for error in ERRORS.values()} | narrower == {"error", *ROWS}
+    of_plugins = {
+        code
+        for file in ROOT.glob("earnorm-*/src/earnorm_*/**/*.py")
+        for code in OF_PLUGINS.findall(file.read_text())
+    }
+    assert {error.code for error in ERRORS.values()} | narrower | of_plugins == {"error", *ROWS}
     for code in narrower:
         name, status = ROWS[code]
         assert ERRORS[name].status == status
@@ -121,6 +130,54 @@ def classes_of_errors() -> list[type[exceptions.EarnORMError]]:
             path = file.relative_to(next(p for p in file.parents if p.name == "src"))
             module = importlib.import_module(".".join(path.with_suffix("").parts))
             classes[name] = getattr(module, name)
+
+
+def tree_of(text: str) -> dict[str, tuple[str, str, str]]:
+    """The parent, the built-in base and the package of each class in a drawn tree, by its name."""
+    branch = ["EarnORMError"]
+    drawn: dict[str, tuple[str, str, str]] = {}
+    for indent, name, built_in, package in TREE.findall(text):
+        level = len(indent) // 4
+        assert name not in drawn
+        drawn[name] = (branch[level - 1], built_in, package)
+        branch[level:] = [name]
+    return drawn
+
+
+def public_errors() -> dict[str, type[exceptions.EarnORMError]]:
+    """The classes that programs can name; another one is caught by the name of its base."""
+    public: dict[str, type[exceptions.EarnORMError]] = {}
+    for cls in classes_of_errors():
+        package = cls.__module__.partition(".")[0]
+        places = (package, cls.__module__ if ".integrations." in cls.__module__ else package)
+        if any(hasattr(importlib.import_module(place), cls.__name__) for place in places):
+            public[cls.__name__] = cls
+    del public["EarnORMError"]
+    return public
+
+
+def test_the_tree_of_the_page_is_that_of_the_classes() -> None:
+    drawn = tree_of((ROOT / "docs/errors.md").read_text())
+    public = public_errors()
+    installed = {
+        name
+        for name, (*_, package) in drawn.items()
+        if not package or importlib.util.find_spec(package.partition(".")[0]) is not None
+    }
+    assert installed == public.keys()
+    for name, cls in public.items():
+        parent, built_in, package = drawn[name]
+        bases = {base.__name__ for base in cls.__bases__}
+        own = {base for base in bases if base in {*public, "EarnORMError"}}
+        assert parent in own and {*filter(None, [built_in])} == bases - own, name
+        face = importlib.import_module(package or "earnorm")
+        assert getattr(face, name) is cls
+
+
+def test_the_tree_of_the_module_is_that_of_the_page() -> None:
+    drawn = tree_of((ROOT / "docs/errors.md").read_text())
+    of_core = {name: drawn for name, drawn in drawn.items() if not drawn[2]}
+    assert tree_of(exceptions.__doc__ or "") == of_core
 
 
 DETAILS: list[exceptions.ErrorDetail] = [

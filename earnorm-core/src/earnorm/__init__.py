@@ -11,6 +11,7 @@ from earnorm.domain import Domain, Operator
 from earnorm.exceptions import (
     AccessDenied,
     AppStopping,
+    BatchDuplicateKey,
     BatchRefused,
     ConcurrencyError,
     ConfigurationError,
@@ -20,6 +21,7 @@ from earnorm.exceptions import (
     FieldNotLoaded,
     FieldWithheld,
     LimitExceeded,
+    LongList,
     MultipleRecords,
     NotFound,
     NotSupported,
@@ -30,6 +32,7 @@ from earnorm.exceptions import (
     TransactionError,
     TransactionOutcomeUnknown,
     UnreadableDocument,
+    UnresolvedDomain,
     ValidationError,
 )
 from earnorm.features.computed.computing import depends
@@ -156,6 +159,7 @@ __all__ = [
     "AppStopping",
     "Avg",
     "BaseModel",
+    "BatchDuplicateKey",
     "BatchRefused",
     "BatchResult",
     "Binary",
@@ -206,6 +210,7 @@ __all__ = [
     "LimitExceeded",
     "LineString",
     "List",
+    "LongList",
     "Many2many",
     "Many2one",
     "Max",
@@ -253,6 +258,7 @@ __all__ = [
     "TransactionError",
     "TransactionOutcomeUnknown",
     "UnreadableDocument",
+    "UnresolvedDomain",
     "Unset",
     "Update",
     "UpdateItems",
