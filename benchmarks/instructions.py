@@ -23,6 +23,7 @@ from typing import Any
 import pymongo
 
 from benchmarks.data import Sizes, fill
+from benchmarks.real import fill_real
 from benchmarks.systems import SYSTEMS
 from benchmarks.systems.base import System
 
@@ -30,6 +31,8 @@ SIZES = Sizes(people=1_000, stream=1_000, posts=500, calls=50, inserts=100)
 WORKLOADS = (
     *("insert_one", "insert_many", "find_two", "find_flat", "find_embedded", "get"),
     *("filtered", "save", "save_many", "update", "posts_eager", "three_levels", "construct"),
+    *("real_insert", "real_find", "real_construct", "tasks", "sheets", "sheets_only"),
+    *("create_computed", "follow", "move", "set_null", "some_refused"),
 )
 FEW, MANY = 2, 5
 """The numbers of runs of two processes; their difference has no imports and no first time in it."""
@@ -44,6 +47,7 @@ async def work(name: str, workload: str, runs: int) -> None:
     uri, database = os.environ["EARNORM_TEST_MONGO_URI"], f"instructions_{uuid.uuid4().hex[:8]}"
     with pymongo.MongoClient[dict[str, Any]](uri) as client:
         fill(client[database], SIZES, dbref=False)
+        fill_real(client[database], SIZES)
         system = make(uri, database, SIZES, **entry.options)
         await system.open()
         gc.disable()

@@ -19,6 +19,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from benchmarks.data import SIZES, fill
+from benchmarks.real import fill_real
 from benchmarks.systems import SYSTEMS, Entry
 from benchmarks.workloads import Workload
 
@@ -141,6 +142,7 @@ def started(uri: str, names: Sequence[str], size: str) -> Iterator[dict[str, Wor
             database = f"{tag}_{number}"
             stack.callback(client.drop_database, database)
             fill(client[database], SIZES[size], dbref=SYSTEMS[name].dbref)
+            fill_real(client[database], SIZES[size])
             workers[name] = Worker(name, uri, database, size)
             stack.callback(workers[name].close)
             workers[name].ready["database"] = database

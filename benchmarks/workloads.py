@@ -55,6 +55,20 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("three_levels", "comments, their posts, authors, countries", lambda s: s.posts),
     Workload("group", "group and sum", lambda s: max(5, s.calls // 25), 1.05),
     Workload("construct", "construct without a database", lambda s: s.people, 8.0),
+    # Documents as people have them (benchmarks.real).
+    Workload("real_insert", "bulk insert, real documents", lambda s: s.people, 1.30, empties=True),
+    Workload("real_find", "find, every field of real documents", lambda s: s.people, 1.35),
+    Workload("real_construct", "construct a real document", lambda s: s.people, 10.0),
+    Workload("tasks", "tasks with four relations, three computed", lambda s: s.posts * 2, 1.40),
+    Workload("sheets", "fifty fields, lists of embedded read", lambda s: s.posts, 1.40),
+    Workload("sheets_only", "the same with only=", lambda s: s.posts, 1.30),
+    Workload(
+        "create_computed", "create, computed and checked", lambda s: s.posts, 1.40, empties=True
+    ),
+    Workload("follow", "a name that its orders repeat", lambda s: s.posts, 1.60),
+    Workload("move", "another partner for its orders", lambda s: s.posts, 1.60),
+    Workload("set_null", "delete a partner, its orders stay", lambda s: s.posts, 1.60),
+    Workload("some_refused", "create, a fifth refused", lambda s: s.posts * 2, 1.20, empties=True),
     Workload("invalid", "refuse an invalid value", lambda s: s.inserts, compared=False),
     Workload("compile", "a condition of five parts", lambda s: s.inserts, compared=False),
 )

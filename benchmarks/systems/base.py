@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from bson import ObjectId
+from pymongo import MongoClient
 
 from benchmarks.data import PEOPLE, Sizes, oid, person
+from benchmarks.real import fill_orders, member, priced, refused
 
 Seen = Any
 """Plain values: numbers, texts, booleans, lists of them."""
@@ -53,6 +55,15 @@ class System:
             self.values = [person(n) for n in range(self.sizes.people)]
         elif workload == "insert_one":
             self.values = [person(n) for n in range(self.sizes.inserts)]
+        elif workload in ("real_insert", "real_construct"):
+            self.values = [member(n) for n in range(self.sizes.people)]
+        elif workload == "create_computed":
+            self.values = [priced(n) for n in range(self.sizes.posts)]
+        elif workload == "some_refused":
+            self.values = [refused(n) for n in range(self.sizes.posts * 2)]
+        elif workload in ("follow", "move", "set_null"):
+            with MongoClient[dict[str, Any]](self.uri) as client:
+                fill_orders(client[self.database], self.sizes)
 
     def seen_by_tasks(self) -> list[list[ObjectId]]:
         """The ids that each of the 50 tasks asks for."""

@@ -11,7 +11,8 @@ from bson import ObjectId
 
 import earnorm
 from benchmarks.data import Sizes
-from benchmarks.systems.base import Seen, System, flat
+from benchmarks.systems.base import Seen, flat
+from benchmarks.systems.earnorm_real import REAL_MODELS, RealEarnORM
 from earnorm import (
     BaseModel,
     Boolean,
@@ -112,10 +113,10 @@ class Comment(BaseModel):
     post = Many2one(Post, required=True)
 
 
-MODELS = (Person, Streamed, Inserted, Customer, Country, Author, Post, Comment)
+MODELS = (Person, Streamed, Inserted, Customer, Country, Author, Post, Comment, *REAL_MODELS)
 
 
-class EarnORM(System):
+class EarnORM(RealEarnORM):
     """The system that this repository is about.
 
     Args:

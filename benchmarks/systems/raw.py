@@ -8,10 +8,11 @@ from typing import Any
 from bson import ObjectId
 from pymongo import UpdateOne
 
-from benchmarks.systems.base import Seen, System, flat_of
+from benchmarks.systems.base import Seen, flat_of
+from benchmarks.systems.raw_real import RealRaw
 
 
-class RawDriver(System):
+class RawDriver(RealRaw):
     """Both drivers have the same methods, but for the way to a cursor of an aggregation."""
 
     def client(self) -> Any:
@@ -119,10 +120,6 @@ class RawDriver(System):
         countries = await self._by_id("countries", {a["country"] for a in authors.values()})
         return [countries[authors[posts[c["post"]]["author"]]["country"]]["name"] for c in comments]
 
-    async def _by_id(self, name: str, ids: set[ObjectId]) -> dict[ObjectId, Any]:
-        found = await self.db[name].find({"_id": {"$in": list(ids)}}).to_list(None)
-        return {document["_id"]: document for document in found}
-
     async def group(self) -> Seen:
         rows: list[Any] = []
         for _ in range(max(5, self.sizes.calls // 25)):
@@ -159,6 +156,10 @@ class PyMongo(RawDriver):
     async def _aggregate(self, pipeline: list[dict[str, Any]]) -> list[Any]:
         return await (await self.db["people"].aggregate(pipeline)).to_list(None)
 
+    async def _in_transaction(self, work: Any) -> Any:
+        async with self._client.start_session() as session:
+            return await session.with_transaction(work)
+
 
 class Motor(RawDriver):
     """Motor."""
@@ -175,3 +176,7 @@ class Motor(RawDriver):
 
     async def _aggregate(self, pipeline: list[dict[str, Any]]) -> list[Any]:
         return await self.db["people"].aggregate(pipeline).to_list(None)
+
+    async def _in_transaction(self, work: Any) -> Any:
+        async with await self._client.start_session() as session:
+            return await session.with_transaction(work)

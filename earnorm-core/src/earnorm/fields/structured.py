@@ -297,7 +297,7 @@ class List(MutableField[list[T], N], Generic[T, N]):
         item = self._item
         if not item.converts or type(value) is not list:
             return value
-        return [item.decode(entry) for entry in value]
+        return item.decode_each(value)
 
     def operand(self, value: Any) -> Any:
         if isinstance(value, list | tuple):
@@ -394,6 +394,10 @@ class Embedded(ConvertingField[E, N], Generic[E, N]):
 
     def decode(self, value: Any) -> Any:
         return self._adopt(value) if type(value) is dict else value
+
+    def decode_each(self, values: list[Any]) -> list[Any]:
+        adopt = self._adopt  # ``decode`` without a call of it
+        return [adopt(value) if type(value) is dict else value for value in values]
 
     def operand(self, value: Any) -> Any:
         if value is None:

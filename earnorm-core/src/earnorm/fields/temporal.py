@@ -5,19 +5,23 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, TypeVar, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, Unpack
 
 import pydantic
 from bson import Int64
 from pydantic_core import PydanticCustomError
 
 from earnorm.domain.days import Day
-from earnorm.fields.base import ConvertingField, FieldOptions, N, Validator
+from earnorm.fields.base import ConvertingField, FieldOptions, N, Validator, is_refused
+from earnorm.fields.refused import REFUSED
 from earnorm.fields.zones import current_time_zone
 
 D = TypeVar("D", bound=datetime.date)
 
 _UTC = datetime.UTC
+_combined = datetime.datetime.combine
+"""Puts a time zone in, or leaves it out, in a fifth of the time of ``replace(tzinfo=…)``."""
+_read = ConvertingField.__get__
 _MIDNIGHT = datetime.time()
 
 
@@ -33,7 +37,7 @@ def _in_utc(value: datetime.datetime) -> datetime.datetime:
 def _to_stored_precision(value: datetime.datetime) -> datetime.datetime:
     """Convert to UTC and milliseconds, as BSON does; so a saved value equals the one read back."""
     if value.tzinfo is None:
-        value = value.replace(tzinfo=_UTC)
+        value = _combined(value.date(), value.time(), _UTC)
     elif value.tzinfo is not _UTC:
         value = _in_utc(value)
     extra = value.microsecond % 1000
@@ -94,20 +98,38 @@ class DateTime(Moment[datetime.datetime, N]):
     def bson_schema(self) -> Mapping[str, Any]:
         return {"bsonType": "date"}
 
+    if not TYPE_CHECKING:
+
+        def __get__(self, record, owner=None):
+            # Each read of a stored moment converts it, or finds it converted: without a call for that
+            # it takes half of the time.
+            if record is None:
+                return self._on_class()
+            value = record.__dict__.get(self.name)
+            if type(value) is not datetime.datetime or (REFUSED and is_refused(record, self.name)):
+                return _read(self, record, owner)
+            if value.tzinfo is None:
+                value = _combined(value.date(), value.time(), _UTC)
+                if self.name != "_id":
+                    record.__dict__[self.name] = value
+            return value
+
     def is_decoded(self, value: Any) -> bool:
         return getattr(value, "tzinfo", self) is not None
 
     def encode(self, value: Any) -> Any:
         if not isinstance(value, datetime.datetime):
             return value
-        if value.tzinfo is not None:
-            value = value.astimezone(_UTC).replace(tzinfo=None)
+        zone = value.tzinfo
+        if zone is not None:
+            value = value if zone is _UTC else value.astimezone(_UTC)
+            value = _combined(value.date(), value.time())
         extra = value.microsecond % 1000
         return value.replace(microsecond=value.microsecond - extra) if extra else value
 
     def decode(self, value: Any) -> Any:
         if isinstance(value, datetime.datetime) and value.tzinfo is None:
-            return value.replace(tzinfo=_UTC)
+            return _combined(value.date(), value.time(), _UTC)
         return value
 
     def operand(self, value: Any) -> Any:

@@ -99,6 +99,8 @@ class EmbeddedModel(Declared):
         Raises:
             ValueError: It is neither, or an object of a subclass.
         """
+        if type(value) is dict and cls.__init__ is EmbeddedModel.__init__:
+            return cls._made(value)
         if type(value) is cls:
             part = part_of(value)
             if part is None or part.kept is not None:
@@ -114,6 +116,17 @@ class EmbeddedModel(Declared):
                 raise ValueError("the keys are names of fields, and texts")
             return cls(**value)
         raise ValueError(f"not a {cls.__name__}, nor a mapping of its fields")
+
+    @classmethod
+    def _made(cls, values: dict[str, Any]) -> Self:
+        """Return what the constructor makes, without a call of it."""
+        schema, made = cls._schema, object.__new__(cls)
+        set_state(made, schema.validate(values))
+        if schema.derived is not None:
+            schema.derived.settle_new(made)
+        if schema.rules is not None:
+            check_embedded(made, schema.rules)
+        return made
 
     @classmethod
     def _checked(cls, value: Self, part: Part | None = None) -> Self:

@@ -185,15 +185,14 @@ class Structure(Slots):
     def _stored(self, without: Collection[str] = ()) -> State:
         """Return the stored form of the state, without some fields."""
         schema, state = type(self)._schema, self.__dict__
-        unwritten = unwritten_defaults(self)
-        if without:
-            unwritten = unwritten.union(without)
-        if schema.to_many:
+        if without or schema.to_many or getattr(self, "_pending", None) is not None:
+            unwritten = unwritten_defaults(self).union(without)
             unread = [f.name for f in schema.to_many if is_default(state.get(f.name))]
             unwritten = unwritten.union(unread)
-        if unwritten:  # a default that was only read is not a change
-            state = {name: value for name, value in state.items() if name not in unwritten}
-        return self._with_undeclared(dict(schema.document(state)))
+            if unwritten:  # a default that was only read is not a change
+                state = {name: value for name, value in state.items() if name not in unwritten}
+        document = schema.document(state)
+        return self._with_undeclared(dict(document) if document is state else document)
 
     def _stored_links(self, document: State, fields: Iterable[ToMany[Any]]) -> None:
         """Put the links of to-many fields into a stored form, in the place of commands.

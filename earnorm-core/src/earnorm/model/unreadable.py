@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from earnorm.domain.ids import ID_TYPES
 from earnorm.exceptions import ErrorDetail, UnreadableDocument
 from earnorm.fields.base import Field
 from earnorm.fields.relational import Relation, is_record
 from earnorm.model.slots import pending_of
+
+are_plain_ids = ID_TYPES.issuperset
+"""Takes the types of stored values, and returns whether all are ids: one call for a whole list."""
 
 
 def _is_id(value: object) -> bool:
@@ -61,6 +65,8 @@ def refuse_no_links(structure: Any, field: Field[Any, Any], value: Any) -> None:
     if not isinstance(value, list | tuple | set | frozenset):
         kind = type(value).__name__
         raise unreadable(structure, field, f"a {kind} is stored, which is no list of ids")
+    if are_plain_ids(map(type, value)):
+        return
     if structure.is_stored and field.name not in pending_of(structure).changes:
         for item in value:
             if not (_is_id(item) or is_record(item)):

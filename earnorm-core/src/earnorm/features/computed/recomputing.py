@@ -493,7 +493,9 @@ class Recomputation:
         if updates:
             domain = condition("_id", "in", list(updates))
             notes = {**self._notes, WAY: Way.DERIVED}
-            op = Operation("write", bound.model, env, domain, updates, notes=notes)
+            # Records that repeat one value of another record all get the same.
+            values = (_shared(updates) if len(updates) > 1 else None) or updates
+            op = Operation("write", bound.model, env, domain, values, notes=notes)
             await env.app.execute(op)
         if unchanged and env.transaction is not None:
             # If two transactions change fields that one record depends on, the second must see the
@@ -528,6 +530,15 @@ class Recomputation:
             if part is not changed:
                 await pause()
         await self.mark(triggers, pks, held)
+
+
+def _shared(updates: PerRecord) -> Update | None:
+    """Return the update that all records get; None if they get different ones."""
+    each = iter(updates.values())
+    first = next(each)
+    values = first.operators["$set"]
+    alike = all(same(values, update.operators["$set"]) for update in each)
+    return first if alike else None
 
 
 def _is_same(old: Any, new: Any) -> bool:

@@ -9,6 +9,7 @@ from earnorm.exceptions import EarnORMError, FieldNotLoaded, ValidationError
 from earnorm.fields.base import MISSING, ConvertingField, Field, MutableField
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import ToMany, is_record, is_recordset
+from earnorm.fields.temporal import DateTime
 from earnorm.kernel.naming import nearest_field
 from earnorm.model.unreadable import unreadable
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 Names: TypeAlias = Iterable[str] | None
 
 _SCALARS = (str, int, bool)  # these types are their own JSON form, and cannot change in place
-_GETTERS = frozenset(vars(kind)["__get__"] for kind in (Field, ConvertingField, MutableField))
+_GETTERS = frozenset(
+    vars(kind)["__get__"] for kind in (Field, ConvertingField, MutableField, DateTime)
+)
 
 
 class SelfDescribed:

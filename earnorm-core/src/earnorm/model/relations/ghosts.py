@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from bson import ObjectId
@@ -40,7 +41,7 @@ from earnorm.model.reading.parts import embedded_in, inside
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.assigned import assigned_members
 from earnorm.model.slots import pending_of, set_fetch, set_state
-from earnorm.model.unreadable import refuse_no_links
+from earnorm.model.unreadable import are_plain_ids, refuse_no_links
 from earnorm.model.writing.tracking import touch_older
 
 if TYPE_CHECKING:
@@ -287,7 +288,7 @@ def ghosts_of(record: Any, field: ToMany[Any], value: Any) -> RecordSet[Any]:
 
 
 def _read(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> RecordSet[Any]:
-    if not record.is_stored or (value is not None and not all(map(_is_id, value))):
+    if not record.is_stored or (value is not None and not _are_ids(value)):
         return _assigned(record, field, model, value)
     records: RecordSet[Any] = RecordSet(
         model,
@@ -299,6 +300,10 @@ def _read(record: Any, field: ToMany[Any], model: type[Any], value: Any) -> Reco
     )
     record.__dict__[field.name] = records
     return records
+
+
+def _are_ids(value: Sequence[Any]) -> bool:
+    return are_plain_ids(map(type, value)) or all(map(_is_id, value))
 
 
 def _is_id(item: Any) -> bool:
@@ -342,7 +347,7 @@ def _members_before(record: Any, field: ToMany[Any]) -> Sequence[Any] | None:
         return None
     if before is MISSING or before is None:
         return () if field.default is None else None
-    return before if all(map(_is_id, before)) else None
+    return before if _are_ids(before) else None
 
 
 def _unknown(field: ToMany[Any], value: Any) -> str:
@@ -591,21 +596,22 @@ async def load_listed(
     fetch = record._fetch
     bound = target_of(fetch.app, field)
     group = fetch.related.get(field.name) or _group(record, fetch, field, field.name)
-    members: list[list[Any]] = []
-    is_waiting = False
+    wanted: dict[Any, None] = {}
+    listed: list[Sequence[Any]] = []
     for part in parts(waiting):
-        for value in part:
-            joined = _join(group, bound, value._pks or ())
-            members.append(joined)
-            is_waiting = is_waiting or any(ghost._fetch.is_waiting for ghost in joined)
+        of_part = [value._pks or () for value in part]
+        wanted.update(dict.fromkeys(chain.from_iterable(of_part)))
+        listed += of_part
         if part is not waiting:
             await pause()
-    if is_waiting:
+    joined = dict(zip(wanted, _join(group, bound, wanted), strict=True))
+    if any(ghost._fetch.is_waiting for ghost in joined.values()):
         await _load_ghosts(group, bound.model)
-    for part, members_of_part in zip(parts(waiting), parts(members), strict=True):
-        for value, joined in zip(part, members_of_part, strict=True):
-            # A record that is gone is left out; the field goes on to store its id.
-            value._become([ghost for ghost in joined if not ghost._fetch.is_ghost])
+    # A record that is gone is left out; the field goes on to store its id.
+    found = {pk: record for pk, record in joined.items() if not record._fetch.is_ghost}
+    for part, pks_of_part in zip(parts(waiting), parts(listed), strict=True):
+        for value, pks in zip(part, pks_of_part, strict=True):
+            value._become([one for pk in pks if (one := found.get(pk)) is not None])
         if part is not waiting:
             await pause()
 

@@ -207,8 +207,18 @@ async def _prefetch_relation(
     below: Mapping[str, Any],
     window: Window | None,
 ) -> None:
-    targets = list(await _load_relation(structures, field, window))
-    if not below or not targets:
+    pointed = await _load_relation(structures, field, window)
+    if not below:
+        return
+    if isinstance(field, ToMany):
+        pointed = await _members(structures, field)
+    # Those that were looked for and not found stay unloaded.
+    targets = []
+    for target in pointed:
+        fetch: Fetch | None = getattr(target, "_fetch", None)
+        if fetch is None or fetch.loaded is not ID_ONLY:
+            targets.append(target)
+    if not targets:
         return
     if field.comodel:
         bound = target_of(app, field)
@@ -226,36 +236,31 @@ async def _prefetch_relation(
 
 async def _load_relation(
     records: Sequence[Any], field: Relation[Any, Any], window: Window | None
-) -> Iterator[Any]:
+) -> list[Any]:
+    """Load a relation; return what a Many2one or a Reference points at, and of others nothing."""
     if isinstance(field, ToMany):
         if window is not None:
             await load_window(records, field, window)
-        else:
-            for part in parts(records):
-                for record in part:
-                    if getattr(record, field.name)._records is None:
-                        await load_many(record, field)
-                if part is not records:
-                    await pause()
-        children: dict[int, Any] = {}
+            return []
         for part in parts(records):
             for record in part:
-                for child in getattr(record, field.name):
-                    children[id(child)] = child
+                if getattr(record, field.name)._records is None:
+                    await load_many(record, field)
             if part is not records:
                 await pause()
-        return iter(children.values())
+        return []
     if isinstance(field, Many2one):
         pointed = await make_ghosts(records, field)
     else:
-        pointed = []
+        found: dict[int, Any] = {}
         for part in parts(records):
             for record in part:
                 target = getattr(record, field.name)
                 if target is not None:
-                    pointed.append(target)
+                    found[id(target)] = target
             if part is not records:
                 await pause()
+        pointed = list(found.values())
     waiting: dict[int, Any] = {}
     for target in pointed:
         fetch: Fetch | None = getattr(target, "_fetch", None)
@@ -265,9 +270,16 @@ async def _load_relation(
     for one in waiting.values():
         if one._fetch.is_waiting:
             await load_group(one, made_of)
-    unique: dict[int, Any] = {}
-    for target in pointed:
-        fetch = getattr(target, "_fetch", None)
-        if fetch is None or fetch.loaded is not ID_ONLY:
-            unique[id(target)] = target
-    return iter(unique.values())
+    return pointed
+
+
+async def _members(records: Sequence[Any], field: ToMany[Any]) -> list[Any]:
+    """Return the members of a loaded to-many relation of all records, each once."""
+    members: dict[int, Any] = {}
+    for part in parts(records):
+        for record in part:
+            for member in getattr(record, field.name):
+                members[id(member)] = member
+        if part is not records:
+            await pause()
+    return list(members.values())

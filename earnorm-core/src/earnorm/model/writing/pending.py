@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from earnorm.fields.base import MISSING, Field, Marks, is_embedded, map_inside, marked
+from earnorm.fields.base import MISSING, Field, Marks, freeze, is_embedded, map_inside
 from earnorm.fields.refused import NO_NAMES
 from earnorm.model.reading.fetch import part_of
 from earnorm.model.slots import (
@@ -282,7 +282,7 @@ def settle_inside(value: Any) -> None:
 def baseline_of(field: Field[Any, Any], value: Any) -> Any:
     """Return the baseline of a stored value that can change in place, for ``originals``."""
     if field.holds_objects:
-        return Marks(marked(value))
+        return Marks(freeze(value))
     # The copy must be new, because the value may be changed in place later.
     return field.freeze(field.encode(value))
 
