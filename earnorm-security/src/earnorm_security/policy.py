@@ -305,11 +305,13 @@ class Policy:
         lacking = self.missing(env, right)
         if lacking is not None:
             holders = sorted(self._granted[lacking])
-            needs = f"needs the role {listed(holders)}" if holders else "no role has it"
+            why = (
+                f"the right to {lacking} needs the role {listed(holders)}"
+                if holders
+                else f"no role has the right to {lacking}"
+            )
             raise because(
-                AccessDenied(
-                    f"{operation} on model {self._name!r} is denied: the right to {lacking} {needs}"
-                ),
+                AccessDenied(f"{operation} on model {self._name!r} is denied: {why}"),
                 self._refused(env, right, operation, None),
             )
 

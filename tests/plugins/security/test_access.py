@@ -140,7 +140,7 @@ async def test_a_model_without_declarations_is_open_by_default_and_has_no_layer(
 
 async def test_a_model_without_declarations_is_closed_where_the_settings_say_so(opened):
     async with opened(default="closed"):
-        with act_as(EDITOR), pytest.raises(AccessDenied, match="no role has it"):
+        with act_as(EDITOR), pytest.raises(AccessDenied, match="no role has the right to read"):
             await Plain.count()
         with system(reason="look"):
             assert await Plain.count() == 0
