@@ -100,7 +100,9 @@ class Node:
     def validated(self) -> Callable[[Any], Any]:
         """The function that validates a computed value by the field's type."""
         computed_field = self.formula.field
-        return adapter(computed_field, not computed_field.required).validate_python
+        made = adapter(computed_field, not computed_field.required)
+        # Its own method is a Python function around that of its validator.
+        return getattr(made.validator, "validate_python", made.validate_python)
 
 
 Recursion: TypeAlias = frozenset[tuple[Step, ...]]

@@ -29,7 +29,7 @@ from earnorm.model.reading.fetch import Fetch
 from earnorm.model.recordset import RecordSet
 from earnorm.model.relations.ghosts import target_of
 from earnorm.model.relations.prefetch import prefetch
-from earnorm.model.slots import pending_of, set_fetch, set_state
+from earnorm.model.slots import Pending, set_fetch, set_state
 
 if TYPE_CHECKING:
     from earnorm.kernel.binding import BoundModel
@@ -234,7 +234,8 @@ def _cause(error: Exception) -> Exception | None:
 def _stored_form(node: Node, record: Any, value: Any) -> Any:
     """Validate a computed value by the field's type, and return its stored form."""
     formula = node.formula
-    if pending_of(record).changes:
+    pending: Pending | None = getattr(record, "_pending", None)
+    if pending is not None and pending.changes:
         raise TypeError(
             f"{node.key[0]}.{formula.method}: a compute method returns the value and changes nothing"
         )

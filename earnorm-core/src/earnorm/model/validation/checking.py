@@ -412,7 +412,7 @@ async def _call(
             except (ValueError, AssertionError, FieldNotLoaded) as error:
                 refused(error, subject, rule)
                 continue
-            if inspect.isawaitable(result):
+            if result is not None and inspect.isawaitable(result):
                 yield wait(subject, rule, result)
             elif hasattr(subject.preview, "_pending"):
                 _refuse_changes(subject, rule)
