@@ -690,6 +690,8 @@ class MutableField(ConvertingField[V, N]):
     """A field whose value can change in place: the first read keeps a copy for ``save()``."""
 
     mutable: ClassVar[bool] = True
+    is_as_stored: bool = False
+    """True if the read form of a value is its stored form, so that the first read converts nothing."""
 
     if not TYPE_CHECKING:
 
@@ -705,6 +707,9 @@ class MutableField(ConvertingField[V, N]):
             pending = getattr(record, "_pending", None) or record._pending_or_new()
             originals = pending.originals
             if name not in originals and name not in pending.refused:
+                if self.is_as_stored:
+                    originals[name] = freeze(value)
+                    return value
                 try:
                     decoded = None if value is None else self.decode(value)
                     if self.holds_objects:  # they note their own changes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Generic, TypeVar, Unpack
 
 import pydantic
 from bson import Int64
@@ -239,6 +239,10 @@ class List(MutableField[list[T], N], Generic[T, N]):
             self.copy = False
         self.structure = getattr(checked, "structure", None)
         self.holds_objects = _are_objects(checked)
+        kind = type(self)
+        self.is_as_stored = (
+            not checked.converts and (kind.encode, kind.decode, kind.freeze) == _AS_IT_IS
+        )
         self.secret, self.operators = checked.secret, checked.operators
         self.min_length = min_length
         self.max_length = max_length
@@ -303,6 +307,9 @@ class List(MutableField[list[T], N], Generic[T, N]):
         if isinstance(value, list | tuple):
             return [self._item.operand(entry) for entry in value]
         return self._item.operand(value)
+
+
+_AS_IT_IS: Final = (List.encode, List.decode, List.freeze)
 
 
 class Embedded(ConvertingField[E, N], Generic[E, N]):
