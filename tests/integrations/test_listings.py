@@ -152,6 +152,7 @@ async def test_what_is_not_offered_is_refused_with_its_parameter(
         await rows(**sent)
     assert caught.value.status == 422
     assert {detail["loc"][0] for detail in caught.value.errors()} == {parameter}
+    assert all(detail["loc"][1:2] != (parameter,) for detail in caught.value.errors())
 
 
 async def test_an_empty_parameter_is_one_that_was_not_sent(app: earnorm.App) -> None:

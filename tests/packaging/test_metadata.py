@@ -36,10 +36,9 @@ DISTRIBUTIONS = {
     "pydantic_core": "pydantic",
     "mongomock": "mongomock-motor",
     "click": "typer",
-    "starlette": "fastapi",
 }
-# Integrations import the framework that they integrate with; whoever uses one has it.
-FRAMEWORKS = {"fastapi", "pytest"}
+# pytest comes with the extra that its fixtures are for; _typeshed is there for type checkers alone.
+FRAMEWORKS = {"pytest", "_typeshed"}
 
 each_package = pytest.mark.parametrize("package", PACKAGES)
 each_plugin = pytest.mark.parametrize("plugin", PLUGINS)
@@ -146,16 +145,18 @@ def test_the_core_depends_on_no_plugin() -> None:
 
 
 TABLES = ("pandas", "polars", "arrow")
+WEB = ("fastapi", "starlette", "flask")
 
 
-def test_the_extras_are_those_of_plugins_command_line_memory_tests_and_tables_and_all() -> None:
+def test_the_extras_are_those_of_plugins_command_line_memory_tests_tables_web_and_all() -> None:
     extras = project(CORE)["optional-dependencies"]
-    assert set(extras) == {*PLUGINS, "cli", "memory", "testing", *TABLES, "all"}
+    assert set(extras) == {*PLUGINS, "cli", "memory", "testing", *TABLES, *WEB, "all"}
     for plugin in PLUGINS:
         assert extras[plugin] == [f"earnorm-{plugin}>=0.1,<0.2"]
     [everything] = map(Requirement, extras["all"])
     assert everything.name == CORE
-    assert everything.extras == set(extras) - {"all", "testing"}  # no program runs with its tests
+    # No program runs with its tests, and few with every web framework.
+    assert everything.extras == set(extras) - {"all", "testing", *WEB}
 
 
 @each_package

@@ -39,7 +39,7 @@ _MOST_DIGITS: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What an endpoint offers to clients that ask for a list.
+    """The offer of an endpoint to clients that ask for a list.
 
     Attributes:
         fields: The fields that a row may have, which are those that it has unless the client asks for
@@ -92,10 +92,11 @@ class Listing:
             ParameterRefused: One is malformed, too large, or names what is not offered.
         """
         sent = {name: parameters.get(name) for name in PARAMETERS}
+        condition = self._read_json(sent["filter"])
         fields = None
         name = "filter"
         try:
-            domain = Domain.untrusted(self._read_json(sent[name]), fields=self.filter)
+            domain = Domain.untrusted(condition, fields=self.filter)
             name = "order"
             order = untrusted.order(sent[name] or "", fields=self.order)
             name = "fields"
@@ -135,7 +136,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one request asks of a list. Its parts are marked as a client's.
+    """The wishes of one request for a list. Its parts are marked as a client's.
 
     Attributes:
         listing: The offer that it was read against.

@@ -1,0 +1,597 @@
+"""EarnORM in FastAPI: who acts, the answers to errors, and the router of a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import pydantic
+import pytest
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPException, WebSocket
+from fastapi.responses import StreamingResponse
+from fastapi.testclient import TestClient
+from starlette.requests import HTTPConnection
+
+import earnorm
+from earnorm import App, Body, Int, Many2one, Principal, String, models
+from earnorm.fields import File
+from earnorm.integrations.fastapi import (
+    PROBLEMS,
+    Asked,
+    CurrentApp,
+    CurrentEnv,
+    CurrentPrincipal,
+    Listing,
+    acting,
+    asking,
+    crud_router,
+    health_router,
+    install,
+    lifespan,
+    pool_router,
+)
+from earnorm_security import FieldRights, Rule, user
+
+
+class Shelf(models.BaseModel):
+    _name = "fastapi.shelf"
+    _rules = [Rule("own", [("label", "=", user.id)])]
+    label = String(required=True)
+
+
+class Jar(models.BaseModel):
+    _name = "fastapi.jar"
+    _rules = [
+        Rule("own", [("owner", "=", user.id)]),
+        Rule("read-only", [("sealed", "=", False)], operations=["write", "unlink"]),
+    ]
+    _field_rights = [FieldRights("price", read=["boss"], write=["boss"])]
+    label = String(required=True, unique=True, min_length=1, max_length=40)
+    owner = String(default=lambda: str(earnorm.current_env().principal))
+    grams = Int(default=0, min_value=0)
+    price = Int(default=7)
+    secret = String(default="a secret")
+    sealed = earnorm.Boolean(default=False)
+    shelf_id = Many2one(Shelf)
+    photo = File(max_size=1_000_000)
+
+
+def find_user(request: HTTPConnection) -> Principal | None:
+    name = request.headers.get("x-user")
+    if name == "nobody-known":
+        raise HTTPException(401, "who are you?", headers={"www-authenticate": "Bearer"})
+    return (
+        None if name is None else Principal(name, roles=request.headers.get("x-roles", "").split())
+    )
+
+
+def jars(**options: Any) -> APIRouter:
+    return crud_router(
+        Jar,
+        read=["label", "owner", "grams", "price", "sealed", "shelf_id", "photo"],
+        write=["label", "grams", "price", "sealed", "shelf_id"],
+        filter={"label": ["=", "ilike"], "grams": ["=", "<", ">", "in"]},
+        order=["label", "grams"],
+        **options,
+    )
+
+
+def api_of(source: Any, *routers: tuple[str, APIRouter]) -> FastAPI:
+    api = FastAPI(lifespan=lifespan(source), responses=PROBLEMS)
+    install(api, principal=find_user)
+    for prefix, router in routers:
+        api.include_router(router, prefix=prefix)
+    return api
+
+
+@pytest.fixture
+def source(mongo_uri: str, database: str) -> Callable[[], App]:
+    return lambda: App(mongo_uri, database=database, plugins=["security"])
+
+
+@pytest.fixture
+def client(source: Callable[[], App]) -> Iterator[TestClient]:
+    shelves = crud_router(Shelf, read=["label"], write=["label"])
+    api = api_of(source, ("/jars", jars(files=["photo"])), ("/shelves", shelves))
+    with TestClient(api, headers={"x-user": "ann"}) as found:
+        yield found
+
+
+BOB = {"x-user": "bob"}
+BOSS = {"x-user": "ann", "x-roles": "boss"}
+
+
+def create(client: TestClient, label: str, headers: Any = None, **values: Any) -> dict[str, Any]:
+    answer = client.post("/jars", json={"label": label, **values}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_a_record_is_made_read_changed_and_deleted(client: TestClient) -> None:
+    answer = client.post("/jars", json={"label": "Tea", "grams": 5})
+    assert answer.status_code == 201
+    made = answer.json()
+    place = answer.headers["location"]
+    assert place == f"/jars/{made['id']}"
+    assert made == {
+        "id": made["id"],
+        "label": "Tea",
+        "owner": "ann",
+        "grams": 5,
+        "sealed": False,
+        "shelf_id": None,
+        "photo": None,
+    }
+    assert client.get(place).json() == made
+    assert client.patch(place, json={"grams": 6}).json()["grams"] == 6
+    assert client.patch(place, json={}).json()["grams"] == 6
+    assert client.delete(place).status_code == 204
+    assert client.get(place).status_code == 404
+
+
+def test_hidden_and_missing_records_give_the_same_answer(client: TestClient) -> None:
+    hidden = create(client, "Bob's", BOB)["id"]
+    for method, body in (("GET", None), ("PATCH", {"grams": 1}), ("PATCH", {}), ("DELETE", None)):
+        answers = [
+            client.request(method, f"/jars/{id}", json=body)
+            for id in (hidden, "0" * 24, "nonsense", "a" * 500)
+        ]
+        assert {answer.status_code for answer in answers} == {404}
+        assert len({answer.text for answer in answers}) == 1
+        assert len({json.dumps(dict(a.headers)) for a in answers}) == 1
+    for path in ("photo", "photo?filename=x"):
+        texts = {
+            client.request(method, f"/jars/{id}/{path}", content=b"x").text
+            for id in (hidden, "0" * 24)
+            for method in ("GET", "PUT", "DELETE")
+        }
+        assert len(texts) == 1
+    assert client.get(f"/jars/{hidden}", headers=BOB).json()["grams"] == 0
+
+
+def test_a_readable_record_that_may_not_be_written_is_denied(client: TestClient) -> None:
+    sealed = create(client, "Sealed", sealed=True)["id"]
+    for method in ("PATCH", "DELETE"):
+        answer = client.request(method, f"/jars/{sealed}", json={"grams": 1})
+        assert answer.status_code == 403
+        assert answer.json()["code"] == "access_denied"
+        assert "read-only" not in answer.text and "fastapi.jar" not in answer.text
+
+
+def test_what_a_body_may_have_is_named(client: TestClient) -> None:
+    for body, loc in (
+        ({"label": "A", "owner": "bob"}, ["owner"]),
+        ({"label": "A", "secret": "x"}, ["secret"]),
+        ({"label": "A", "id": "0" * 24}, ["id"]),
+        ({"label": "A", "_id": "0" * 24}, ["_id"]),
+        ({"label": ""}, ["label"]),
+        ({"label": {"$ne": 1}}, ["label"]),
+        ({"label": "A", "grams": -1}, ["grams"]),
+        ({}, ["label"]),
+    ):
+        answer = client.post("/jars", json=body)
+        assert answer.status_code == 422
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert [(p["in"], p["loc"]) for p in answer.json()["errors"]] == [("body", loc)]
+
+
+def test_a_field_that_may_not_be_set_or_read_is_denied_or_left_out(client: TestClient) -> None:
+    assert client.post("/jars", json={"label": "A", "price": 1}).status_code == 403
+    made = create(client, "B", BOSS, price=3)
+    assert made["price"] == 3
+    assert "price" not in client.get(f"/jars/{made['id']}").json()
+    assert client.get(f"/jars/{made['id']}", headers=BOSS).json()["price"] == 3
+    assert "price" not in create(client, "C")
+    [row] = client.get("/jars", params={"filter": '[["label", "=", "C"]]'}).json()
+    assert "price" not in row
+    assert client.get("/jars", params={"fields": "price"}).status_code == 403
+
+
+def test_what_must_be_unique_is_a_conflict(client: TestClient) -> None:
+    create(client, "Tea")
+    answer = client.post("/jars", json={"label": "Tea"})
+    assert answer.status_code == 409
+    assert answer.json()["code"] == "duplicate_key"
+    assert [place["loc"] for place in answer.json()["errors"]] == [["label"]]
+
+
+def test_a_link_to_a_record_that_is_not_there_is_refused_with_its_place(client: TestClient) -> None:
+    shelf = client.post("/shelves", json={"label": "bob"}, headers=BOB).json()["id"]
+    missing, hidden = (
+        client.post("/jars", json={"label": "A", "shelf_id": id}) for id in ("0" * 24, shelf)
+    )
+    assert missing.status_code == hidden.status_code == 422
+    assert missing.text == hidden.text
+    assert [place["loc"] for place in hidden.json()["errors"]] == [["shelf_id"]]
+    assert client.post("/jars", json={"label": "A", "shelf_id": shelf}, headers=BOB).is_success
+
+
+def test_pages_are_linked(client: TestClient) -> None:
+    for n in range(5):
+        create(client, f"jar {n}", grams=n)
+    create(client, "Bob's", BOB, grams=9)
+    seen: list[int] = []
+    url = "/jars?order=-grams&limit=2&fields=grams"
+    while url:
+        answer = client.get(url)
+        seen += [row["grams"] for row in answer.json()]
+        url = answer.links["next"]["url"] if "next" in answer.links else ""
+        url = f"/jars{url}" if url.startswith("?") else url
+    assert seen == [4, 3, 2, 1, 0]
+    assert client.get("/jars?limit=201").status_code == 422
+    refused = client.get("/jars", params={"filter": "{"}).json()
+    assert [(p["in"], p["loc"]) for p in refused["errors"]] == [("query", ["filter"])]
+
+
+def test_a_body_that_is_no_json_is_refused(client: TestClient) -> None:
+    kind = {"content-type": "application/json"}
+    for content in (b"{", b"[]", b"null", b'"x"', b"\xff", b'{"label": "\\ud800"}', b"[" * 100_000):
+        answer = client.post("/jars", content=content, headers=kind)
+        assert answer.status_code in (400, 422), content[:20]
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_nobody_acts_where_nobody_is_found(client: TestClient) -> None:
+    headers = {"x-user": "nobody-known"}
+    answer = client.get("/jars", headers=headers)
+    assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["detail"] == "who are you?"
+    del client.headers["x-user"]
+    assert client.get("/jars").status_code in (200, 403)
+    assert client.get("/nowhere").json()["code"] == "http_404"
+
+
+# -- who acts -------------------------------------------------------------------------------------
+
+
+def a_user(x_user: Annotated[str | None, Header()] = None) -> str | None:
+    return x_user  # a plain "def", which FastAPI runs in a thread
+
+
+async def also_a_user(x_user: Annotated[str | None, Header()] = None) -> str | None:
+    return x_user
+
+
+def who() -> str:
+    return str(earnorm.current_env().principal)
+
+
+def with_endpoints(api: FastAPI) -> FastAPI:
+    told: list[str] = []
+
+    @api.get("/async")
+    async def in_the_loop(
+        app: CurrentApp, env: CurrentEnv, principal: CurrentPrincipal
+    ) -> list[str]:
+        return [who(), str(env.principal), str(principal), app.name]
+
+    @api.get("/sync")
+    def in_a_thread(app: CurrentApp, env: CurrentEnv, principal: CurrentPrincipal) -> list[str]:
+        return [who(), str(env.principal), str(principal), app.name]
+
+    @api.get("/stream")
+    async def streamed() -> StreamingResponse:
+        async def lines() -> AsyncIterator[str]:
+            yield who()
+            async for _ in Shelf.search():
+                yield who()
+
+        return StreamingResponse(lines())
+
+    @api.get("/later")
+    async def later(tasks: BackgroundTasks) -> None:
+        tasks.add_task(lambda: told.append(who()))
+
+    @api.get("/told")
+    async def what_was_told() -> list[str]:
+        return told
+
+    @api.websocket("/socket")
+    async def socket(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text(who())
+        await socket.close()
+
+    return api
+
+
+@pytest.mark.parametrize("found_by", ["middleware", "plain def", "async def"])
+def test_who_acts_reaches_all_of_a_request(database: str, found_by: str) -> None:
+    source = {"mongo_uri": "mongomock://", "database": database, "plugins": []}
+    if found_by == "middleware":
+        api = FastAPI(lifespan=lifespan(source))
+        install(api, principal=find_user)
+    else:
+        find = a_user if found_by == "plain def" else also_a_user
+        api = FastAPI(lifespan=lifespan(source), dependencies=[Depends(acting(find))])
+        install(api)
+    with TestClient(with_endpoints(api)) as client:
+        for name in ("ann", None, "bob"):
+            headers = {} if name is None else {"x-user": name}
+            expected = [str(name)] * 3 + [database]
+            assert client.get("/async", headers=headers).json() == expected
+            assert client.get("/sync", headers=headers).json() == expected
+            assert client.get("/stream", headers=headers).text == str(name)
+            client.get("/later", headers=headers)
+            assert client.get("/told").json()[-1] == str(name)
+            with client.websocket_connect("/socket", headers=headers) as socket:
+                assert socket.receive_text() == str(name)
+    assert earnorm.find_env() is None
+
+
+def test_two_apps_in_one_process_do_not_mix(database: str) -> None:
+    apis = [
+        with_endpoints(
+            api_of({"mongo_uri": "mongomock://", "database": f"{database}_{n}", "plugins": []})
+        )
+        for n in range(2)
+    ]
+    with TestClient(apis[0]) as one, TestClient(apis[1]) as two:
+        for _ in range(2):
+            assert one.get("/async").json()[3] == f"{database}_0"
+            assert two.get("/sync").json()[3] == f"{database}_1"
+
+
+async def test_two_apps_on_one_loop_do_not_mix(database: str) -> None:
+    import httpx
+
+    apis = [
+        with_endpoints(
+            api_of({"mongo_uri": "mongomock://", "database": f"{database}_{n}", "plugins": []})
+        )
+        for n in range(2)
+    ]
+    async with apis[0].router.lifespan_context(apis[0]), apis[1].router.lifespan_context(apis[1]):
+        for n, api in enumerate(apis):
+            transport = httpx.ASGITransport(app=api)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                for path in ("/async", "/sync"):
+                    with earnorm.act_as("the test"), earnorm.system(reason="the test"):
+                        answer = await client.get(path, headers={"x-user": "ann"})
+                        assert answer.json() == ["ann", "ann", "ann", f"{database}_{n}"]
+                        assert (await client.get(path)).json()[0] == "None"
+
+
+def test_one_app_lives_as_often_as_a_test_needs_it(mongo_uri: str, database: str) -> None:
+    app = App(mongo_uri, database=database, plugins=["security"])
+    api = api_of(app, ("/jars", jars()))
+    for n in range(3):
+        with TestClient(api, headers={"x-user": "ann"}) as client:
+            create(client, f"jar {n}")
+            assert len(client.get("/jars").json()) == n + 1
+        assert not app.is_started
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+def failing(source: Any, error: BaseException) -> FastAPI:
+    api = api_of(source)
+
+    @api.get("/")
+    async def fail() -> None:
+        raise error
+
+    return api
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("hunter2"), earnorm.MultipleRecords("hunter2"), earnorm.PluginError("hunter2")],
+    ids=repr,
+)
+def test_a_mistake_of_the_program_is_a_500_that_says_nothing_and_is_logged(
+    database: str, error: Exception
+) -> None:
+    api = failing({"mongo_uri": "mongomock://", "database": database, "plugins": []}, error)
+    with TestClient(api) as client, pytest.raises(type(error)):
+        client.get("/")  # it goes on to the server, which logs it
+    with TestClient(api, raise_server_exceptions=False) as client:
+        answer = client.get("/")
+        assert answer.status_code == 500
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["code"] == "internal" and "hunter2" not in answer.text
+
+
+def test_what_cannot_be_reached_is_a_503(mongo_uri: str, database: str) -> None:
+    api = failing(
+        {"mongo_uri": "mongomock://", "database": database, "plugins": []},
+        earnorm.ServerUnavailable("mongodb://root:hunter2@db"),
+    )
+    with TestClient(api) as client:
+        answer = client.get("/")
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "5"
+        assert "hunter2" not in answer.text
+
+
+def test_handlers_of_the_program_are_kept(database: str) -> None:
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+
+    api = FastAPI(
+        lifespan=lifespan({"mongo_uri": "mongomock://", "database": database, "plugins": []})
+    )
+
+    @api.exception_handler(earnorm.NotFound)
+    async def own(request: Any, error: Exception) -> JSONResponse:
+        return JSONResponse({"own": True}, 404)
+
+    @api.exception_handler(RequestValidationError)
+    async def own_refusal(request: Any, error: Exception) -> JSONResponse:
+        return JSONResponse({"own": True}, 400)
+
+    install(api)
+
+    @api.get("/")
+    async def missing(n: int = 0) -> None:
+        raise earnorm.NotFound("x")
+
+    with TestClient(api) as client:
+        assert client.get("/").json() == {"own": True}
+        assert client.get("/?n=x").json() == {"own": True}
+
+
+# -- the lifespan ---------------------------------------------------------------------------------
+
+
+def test_an_error_in_the_lifespan_leaves_no_app(database: str) -> None:
+    made: list[App] = []
+
+    def source() -> App:
+        made.append(App("mongomock://", database=database, plugins=[]))
+        return made[-1]
+
+    @asynccontextmanager
+    async def failing_start(api: FastAPI) -> AsyncIterator[None]:
+        assert earnorm.current_app() is made[-1]
+        raise RuntimeError("a start that fails")
+        yield
+
+    @asynccontextmanager
+    async def failing_end(api: FastAPI) -> AsyncIterator[None]:
+        yield
+        assert earnorm.current_app() is made[-1]
+        raise RuntimeError("an end that fails")
+
+    for inside in (failing_start, failing_end):
+        api = FastAPI(lifespan=lifespan(source, inside=inside))
+        with pytest.raises(RuntimeError, match="that fails"), TestClient(api):
+            pass
+        assert not made[-1].is_started
+    assert earnorm.find_env() is None
+
+
+def test_a_server_that_is_not_there_fails_the_start(database: str) -> None:
+    source = {"mongo_uri": "mongodb://localhost:1", "database": database, "server_timeout": 0.2}
+    with pytest.raises(earnorm.ServerUnavailable), TestClient(api_of(source)):
+        pass
+    with pytest.raises(TypeError, match="returned a str"), TestClient(api_of(lambda: "x")):
+        pass
+    assert earnorm.find_env() is None
+
+
+# -- health ---------------------------------------------------------------------------------------
+
+
+def test_health_tells_states_and_nothing_else(mongo_uri: str, database: str) -> None:
+    source = {"mongo_uri": mongo_uri, "database": database, "plugins": ["pool"]}
+
+    def operator(x_user: Annotated[str | None, Header()] = None) -> None:
+        if x_user != "root":
+            raise HTTPException(403)
+
+    api = api_of(
+        source, ("", health_router()), ("/ops", pool_router(dependencies=[Depends(operator)]))
+    )
+    with TestClient(api) as client:
+        health = client.get("/health")
+        assert health.status_code == 200
+        assert health.json()["status"] == "ok"
+        assert set(health.json()["parts"].values()) == {"ok"}
+        assert client.get("/health/live").json() == {"status": "ok"}
+        assert client.get("/ops/pool").status_code == 403
+        root = {"x-user": "root"}
+        assert client.get("/ops/pool", headers=root).json()["metrics"]["total_connections"] >= 1
+        assert "earnorm_pool_" in client.get("/ops/metrics", headers=root).text
+
+
+def test_health_is_503_where_the_database_is_away(database: str) -> None:
+    class Ill:
+        api = 1
+        name = "ill"
+
+        @earnorm.hookimpl
+        def health(self, app: App) -> dict[str, object]:
+            return {"status": "failed", "error": "mongodb://root:hunter2@db"}
+
+    source = {"mongo_uri": "mongomock://", "database": database, "plugins": [Ill]}
+    api = api_of(source, ("", health_router()), ("", pool_router()))
+    with TestClient(api) as client:
+        health = client.get("/health")
+        assert health.status_code == 503 and health.headers["retry-after"]
+        assert "hunter2" not in health.text
+        assert client.get("/pool").status_code == 404
+
+
+# -- lists of the program, and the OpenAPI document ------------------------------------------------
+
+
+LABELS = Listing(fields=["label"], filter=["label"], order=["label"])
+
+
+def test_a_list_of_the_program_takes_the_same_parameters(source: Callable[[], App]) -> None:
+    api = api_of(source, ("/jars", jars()))
+
+    @api.get("/labels")
+    async def labels(asked: Annotated[Asked, Depends(asking(LABELS))]) -> list[dict[str, Any]]:
+        return (await asked.page(Jar.search([("grams", ">", 1)]))).rows
+
+    with TestClient(api, headers={"x-user": "ann"}) as client:
+        create(client, "A", grams=1)
+        create(client, "B", grams=2)
+        create(client, "C", BOB, grams=3)
+        answer = client.get("/labels?order=-label")
+        assert [row["label"] for row in answer.json()] == ["B"], answer.text
+        assert client.get("/labels?order=grams").status_code == 422
+
+
+def test_the_openapi_document_has_bodies_parameters_and_problems(source: Callable[[], App]) -> None:
+    document = api_of(source, ("/jars", jars(files=["photo"]))).openapi()
+    post = document["paths"]["/jars"]["post"]
+    assert "default" in post["responses"] and "422" not in post["responses"]
+    schemas = document["components"]["schemas"]
+    assert schemas["JarIn"]["additionalProperties"] is False
+    assert set(schemas["JarIn"]["properties"]) == {"label", "grams", "price", "sealed", "shelf_id"}
+    assert schemas["JarIn"]["required"] == ["label"]
+    assert "required" not in schemas["JarChange"]
+    names = [p["name"] for p in document["paths"]["/jars"]["get"]["parameters"]]
+    assert names == ["filter", "order", "fields", "limit", "after", "before"]
+    assert "secret" not in json.dumps(document)
+
+
+class LabelIn(pydantic.BaseModel):
+    label: str
+
+
+class JarBody(Body, of=Jar, include=["label", "grams"], extra="forbid"):
+    label: str
+    grams: int = 12
+
+
+@pytest.mark.parametrize("body", [LabelIn, JarBody])
+def test_a_router_takes_a_class_for_its_bodies(
+    source: Callable[[], App], body: type[pydantic.BaseModel]
+) -> None:
+    api = api_of(source, ("/jars", crud_router(Jar, read=["label", "grams"], write=body)))
+    with TestClient(api, headers={"x-user": "ann"}) as client:
+        made = create(client, "A")
+        assert made["grams"] == (12 if body is JarBody else 0)
+        place = f"/jars/{made['id']}"
+        assert client.patch(place, json={"label": "B"}).json()["label"] == "B"
+        assert client.patch(place, json={"owner": "bob"}).status_code == 422
+        assert client.post("/jars", json={"grams": 1}).status_code == 422
+
+
+def test_a_router_has_the_routes_that_it_can_have(source: Callable[[], App]) -> None:
+    def methods(router: APIRouter) -> set[tuple[str, str]]:
+        api = FastAPI()
+        api.include_router(router, prefix="/jars")
+        return {(m, path) for path, found in api.openapi()["paths"].items() for m in found}
+
+    reading = methods(crud_router(Jar, read=["label"]))
+    assert reading == {("get", "/jars"), ("get", "/jars/{id}"), ("delete", "/jars/{id}")}
+    assert methods(crud_router(Jar, read=["label"], operations=["list"])) == {("get", "/jars")}
+
+    made = crud_router(Jar, read=["label"], write=LabelIn, operations=["create", "update"])
+    assert methods(made) == {("post", "/jars"), ("patch", "/jars/{id}")}
+    with pytest.raises(TypeError, match="needs fields in write"):
+        crud_router(Jar, read=["label"], operations=["create"])
+    with pytest.raises(TypeError, match="no File field"):
+        crud_router(Jar, read=["label"], files=["label"])
+    with pytest.raises(TypeError, match="lists of names"):
+        crud_router(Jar, read=["label"], write="label")
+    with pytest.raises(earnorm.ValidationError):
+        crud_router(Jar, read=["labbel"])
