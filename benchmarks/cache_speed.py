@@ -13,6 +13,7 @@ import os
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 from pymongo import AsyncMongoClient
@@ -22,7 +23,9 @@ from earnorm import App, Int, String, models
 from earnorm_cache import Cache, CachePlugin, CacheSettings
 
 TASKS = 50
-ROUNDS = 40
+TIMES = 10
+"""How often each work runs in a round, one after the other, in an App that was activated once, as that of a request is."""
+ROUNDS = 100
 
 
 class Good(models.BaseModel):
@@ -63,12 +66,15 @@ def values(number: int) -> dict[str, Any]:
     return {"title": f"good {number}", **numbers, **{f"s{i}": "some text" for i in range(1, 5)}}
 
 
-def inside(app: App, work: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
-    """Return work that runs in an App."""
+def inside(
+    app: App | None, work: Callable[[], Awaitable[Any]], times: int = TIMES
+) -> Callable[[], Awaitable[Any]]:
+    """Return work that runs some times in an App; in none for what the driver does."""
 
     async def run_inside() -> Any:
-        with app.activate():
-            return await work()
+        with nullcontext() if app is None else app.activate():
+            for _ in range(times):
+                await work()
 
     return run_inside
 
@@ -109,6 +115,9 @@ async def main(uri: str) -> None:
         async def get_50() -> None:
             await asyncio.gather(*(GoodInRedis.get(pk) for pk in in_redis[:TASKS]))
 
+        async def get_50_here() -> None:
+            await asyncio.gather(*(Good.get(pk) for pk in goods[:TASKS]))
+
         async def miss() -> None:
             # A key of its own that nobody has read: what was filled is removed by its id.
             await GoodInRedis.get(next(cold))
@@ -121,13 +130,13 @@ async def main(uri: str) -> None:
                 look(key)
 
         with memory.activate():
-            await Good.get(one)
+            await asyncio.gather(*(Good.get(pk) for pk in goods[:TASKS]))
         with shared.activate():
             await asyncio.gather(*(GoodInRedis.get(pk) for pk in in_redis))
 
         taken = await lowest(
             {
-                "find_one of the driver": find_one,
+                "find_one of the driver": inside(None, find_one),
                 "Model.get, without the plugin": inside(plain, lambda: Good.get(one)),
                 "Model.get of a model that isn't cached": inside(
                     memory, lambda: GoodNowhere.get(one_nowhere)
@@ -136,22 +145,28 @@ async def main(uri: str) -> None:
                     plain, lambda: GoodNowhere.get(one_nowhere)
                 ),
                 "Model.get from the memory": inside(memory, lambda: Good.get(one)),
-                "the look into the memory": look_up,
+                "the look into the memory": inside(None, look_up),
                 "Model.get from Redis": inside(shared, lambda: GoodInRedis.get(one_in_redis)),
             },
-            10,
+            1,
             ROUNDS,
         )
-        base = taken["find_one of the driver"].clock
+        base = taken["find_one of the driver"].clock / TIMES
         for way, seconds in taken.items():
-            each = seconds.clock / (100 if way.startswith("the look") else 1)
+            each = seconds.clock / TIMES / (100 if way.startswith("the look") else 1)
             print(f"{way:<42} {each * 1e6:9.2f} µs   {base / each:8.2f} ×")
 
         batches = await lowest(
-            {"50 find_one": find_50, "50 from Redis": inside(shared, get_50)}, 2, ROUNDS
+            {
+                "50 find_one": inside(None, find_50, 2),
+                "50 from Redis": inside(shared, get_50, 2),
+                "50 from the memory": inside(memory, get_50_here, 2),
+            },
+            1,
+            ROUNDS,
         )
         for way, seconds in batches.items():
-            each = seconds.clock / TASKS
+            each = seconds.clock / TASKS / 2
             print(f"{way + ' at once, each':<42} {each * 1e6:9.2f} µs   {base / each:8.2f} ×")
 
         # Each read of the round misses: what the round before has filled is thrown away first.
@@ -165,7 +180,7 @@ async def main(uri: str) -> None:
                 await GoodInRedis.get(next(cold))
 
         cost = await lowest(
-            {"loads": inside(plain, loads), "misses": inside(shared, misses)}, 1, ROUNDS
+            {"loads": inside(plain, loads, 1), "misses": inside(shared, misses, 1)}, 1, ROUNDS
         )
         without, using = cost["loads"].clock / 20, cost["misses"].clock / 20
         print(

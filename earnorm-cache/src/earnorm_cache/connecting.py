@@ -1,5 +1,7 @@
 """The way to Redis: one server, a cluster, or the primary that a Sentinel names.
 
+All commands to one server go by one connection, a pipeline; what waits for messages, and a cluster, use redis-py's clients.
+
 Nothing here knows what is kept. A script's keys must have one hash tag, so that in a cluster they lie on one node.
 """
 
@@ -8,15 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from earnorm_cache.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from earnorm_cache.pipeline import RedisConnection
 
 Kind = Literal["alone", "cluster", "sentinel"]
 
 CONNECTIONS: Final = 32
-"""The most connections of this App to one server; more tasks at once wait for one."""
+"""The most connections of this App to a cluster; more tasks at once wait for one."""
 
 READERS: Final = 10_000
 """The most connections to one server that wait for messages."""
@@ -133,19 +140,26 @@ class Connection:
 
     def __init__(self, address: Address, timeout: float) -> None:
         # It is loaded here, since a cache in memory alone needs nothing of it.
-        from redis.exceptions import MovedError, NoScriptError, RedisClusterException, RedisError
+        from redis.exceptions import (
+            MovedError,
+            NoScriptError,
+            RedisClusterException,
+            RedisError,
+            ResponseError,
+        )
 
         self.errors = (RedisError, RedisClusterException, OSError, TimeoutError)
         if address.kind == "cluster":
             # redis-py 5 uses a connection that it has closed, while it looks for the nodes anew.
             self.errors += (AttributeError,)
-        self._moved, self._no_script = MovedError, NoScriptError
+        self._moved, self._no_script, self._error_reply = MovedError, NoScriptError, ResponseError
+        self._pipeline: Pipeline | None = None
         self._kind, self._timeout = address.kind, timeout
         self._to_close: list[Any] = []
         self._client = self._made(address, CONNECTIONS, timeout)
         # Its answer may take as long as there is no message.
         self._waiting = self._made(address, READERS, max(1.0, timeout))
-        # A pool of one server lets a task wait for a connection; the others raise.
+        # A pool of a cluster does not let a task wait for a connection, but raises.
         self._turn = asyncio.Semaphore(CONNECTIONS)
 
     def _made(self, address: Address, connections: int, timeout: float) -> Any:
@@ -164,6 +178,7 @@ class Connection:
             "decode_responses": False,
         }
         if address.kind == "alone":
+            # It lets a task wait for a connection.
             pool: Any = BlockingConnectionPool.from_url(address.url, timeout=5.0, **options)
             client: Any = Redis.from_pool(pool)
         else:
@@ -212,19 +227,41 @@ class Connection:
         Raises:
             Exception: One of ``errors``.
         """
-        if wait or self._kind == "alone":
-            return await self._run(self._waiting if wait else self._client, script, keys, arguments)
+        if wait:
+            return await self._run(self._waiting.execute_command, script, keys, arguments)
+        if self._kind != "cluster":
+            return await self._run(self._ask, script, keys, arguments)
         # A node that is gone, and those that are asked where its slots are now, take their time together.
         async with self._turn, asyncio.timeout(4 * self._timeout):
-            return await self._run(self._client, script, keys, arguments)
+            return await self._run(self._client.execute_command, script, keys, arguments)
 
     async def _run(
-        self, client: Any, script: Script, keys: Sequence[bytes], arguments: Sequence[object]
+        self,
+        ask: Callable[..., Awaitable[Any]],
+        script: Script,
+        keys: Sequence[bytes],
+        arguments: Sequence[object],
     ) -> Any:
         try:
-            return await client.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return await ask("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except self._no_script:
-            return await client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
+            return await ask("EVAL", script.text, len(keys), *keys, *arguments)
+
+    def _ask(self, *command: object) -> Awaitable[Any]:
+        """Ask one server by its pipeline; a new one takes the place of one that is over."""
+        pipeline = self._pipeline
+        if pipeline is None or pipeline.is_over:
+            pool = self._client.connection_pool
+            # The pipeline has the time limits, one for all that it asks.
+            connection: RedisConnection = pool.connection_class(
+                **{**pool.connection_kwargs, "socket_timeout": None}
+            )
+            # Before it, a Sentinel is asked for the primary.
+            limit = self._timeout if self._kind == "alone" else 4 * self._timeout
+            self._pipeline = pipeline = Pipeline(
+                connection, self._timeout, limit, self._error_reply
+            )
+        return pipeline.ask(command)
 
     async def read(self, last: Mapping[bytes, bytes], count: int, seconds: float) -> Any:
         """Return the messages of the streams of one group that follow those which were seen last.
@@ -255,7 +292,7 @@ class Connection:
         if self._kind == "cluster":
             await self._client.initialize()
         else:
-            await self._client.ping()
+            await self._ask("PING")
 
     def hint(self, error: Exception) -> str:
         """Return what to do about an error, for the log; nothing where that isn't known."""
@@ -267,6 +304,8 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._pipeline is not None:
+            await self._pipeline.close()
         for client in reversed(self._to_close):
             with contextlib.suppress(*self.errors):
                 await client.aclose()

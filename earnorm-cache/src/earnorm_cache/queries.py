@@ -71,6 +71,10 @@ class QueryReader:
             caching = op.note(CACHING)
             if caching is not None and not caching.is_wanted:
                 return await call_next(op)
+        else:
+            kept = await self._records.kept(op)
+            if kept is not None:
+                return kept
         found = await self._records.find(op, call_next)
         return await self._answer(op, call_next) if found is None else found
 

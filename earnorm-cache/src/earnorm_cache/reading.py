@@ -39,9 +39,38 @@ class RecordReader:
         self._levels, self._model, self._shelf, self._kept = levels, model, shelf, kept
         self._name = model.name
         self._has_object_ids = type(model.fields["_id"]) is fields.ObjectIdField
+        self._may_be_kept = self._has_object_ids and model.root is None and kept.in_memory
         self._place: Place | None = None
         self._unique = UniqueReader(model, levels.shelves.memory, shelf, self)
         self._names: Sequence[str] | None = None
+
+    async def kept(self, op: Operation) -> list[Document] | None:
+        """Answer a search for one record by its id that this process keeps; None for any other search.
+
+        It gives what ``find`` would give, without most of its questions: 4 of the 9 µs that a hit takes.
+        """
+        domain, levels, model = op.domain, self._levels, self._model
+        if (
+            type(domain) is not Condition
+            or domain.path != "_id"
+            or type(domain.value) is not ObjectId
+            or domain.operator != "="
+            or not self._may_be_kept
+            or model.collection in levels.expiring
+            or IN_WRITE.get()
+            or not is_plain_search(op)
+        ):
+            return None
+        if levels.listener is not None:
+            if not op.env.system and op.app.bind(op.model).withholding is not None:
+                return None
+            if not await levels.are_heard((model.collection,)):
+                return None
+        data = levels.shelves.memory.get((self._name, domain.value))
+        if data is None or data == ABSENT:
+            return None
+        levels.shelves.counts.hits[self._name] += 1
+        return [from_bson(data)]
 
     async def find(self, op: Operation, call_next: Call, /) -> list[Document] | None:
         """Answer a search by ids or by a unique field; None if only the database can answer it."""

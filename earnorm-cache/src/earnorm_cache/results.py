@@ -216,7 +216,7 @@ class SharedResults:
             self._give_back(place, taking)
 
     async def _ask_for(self, place: _Place, taking: _Taking) -> None:
-        await asyncio.sleep(0)  # the tasks of this turn join
+        # A new task begins in the next turn of the loop; the tasks of this turn have joined.
         del self._taking[place.key, place.more]
         answer = None
         try:

@@ -61,6 +61,8 @@ STREAM_LENGTH: Final = 20_000
 AT_A_TIME: Final = 100
 """The number of ids in one script: a script keeps the server from all else."""
 
+MOST_AT_WORK: Final = 100
+"""The most fills and other work for which nobody waits; they hold documents, so whoever makes one more waits for it."""
 
 WAITS: Final = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12)
 """The seconds between two looks for what another process loads; after them the database is asked."""
@@ -202,8 +204,9 @@ class _Asking:
 
     def __init__(self) -> None:
         self.ids: dict[StoredId, bytes | Lease | None] = {}
-        self.waiters = 0
-        self.is_answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        # Each task has a future of its own: a shield around one for all takes one more turn of the loop.
+        self.waiting: set[asyncio.Future[bool]] = set()
+        self.is_answered = False
 
     def claim(self, ids: Iterable[StoredId]) -> list[bytes | Lease]:
         """Return what is in the place of each id; a lease goes to the first who claims it."""
@@ -249,6 +252,8 @@ class Shared:
         self.connection = Connection(address, settings.redis_timeout)
         self.errors = self.connection.errors
         self._namespace = namespace
+        self._heads: dict[str, bytes] = {}
+        """The beginning of the keys of each collection."""
         self._down_until: dict[int, float] = {}
         """By the node of a cluster, the time until which it is not asked."""
         self._asking: dict[Place, _Asking] = {}
@@ -281,9 +286,12 @@ class Shared:
 
     def key(self, collection: str, rest: bytes) -> bytes:
         """Return a key of a collection, which all have one hash tag."""
-        # A brace would end the hash tag, and a percent sign is what it is replaced by.
-        name = f"{self._namespace}.{collection}".replace("%", "%25").replace("}", "%7D")
-        return b"earnorm:{" + name.encode() + b"}:" + rest
+        head = self._heads.get(collection)
+        if head is None:
+            # A brace would end the hash tag, and a percent sign is what it is replaced by.
+            name = f"{self._namespace}.{collection}".replace("%", "%25").replace("}", "%7D")
+            head = self._heads[collection] = b"earnorm:{" + name.encode() + b"}:"
+        return head + rest
 
     def own_keys(self, *names: bytes) -> list[bytes]:
         """Return keys of the whole deployment, in one slot."""
@@ -291,7 +299,8 @@ class Shared:
         return [b"earnorm:{" + namespace + b"}:" + name for name in names]
 
     def _keys(self, collection: str, ids: Iterable[StoredId]) -> list[bytes]:
-        return [self.key(collection, b"d" + to_bson({"": pk})[4:]) for pk in ids]
+        head = self.key(collection, b"d")
+        return [head + to_bson({"": pk})[4:] for pk in ids]
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -306,10 +315,19 @@ class Shared:
             load: Loads documents from the database.
             kept: Is given the id and the BSON of each document.
         """
+        taken = await self._take(place, ids)
+        if len(ids) == 1 and taken is not None:
+            held = taken[0]
+            if not isinstance(held, Lease) and held[:1] == b"V":  # a hit needs no more than this
+                self.figures.hits += 1
+                data = held[23:]
+                kept(ids[0], data)
+                return [from_bson(data)] if data != ABSENT else []
         documents: list[Document] = []
         wanted, has_waited = list(ids), False
         for seconds in (*WAITS, None):
-            taken = await self._take(place, wanted)
+            if has_waited:
+                taken = await self._take(place, wanted)
             if taken is None:
                 break
             mine = [held for held in taken if isinstance(held, Lease)]
@@ -367,15 +385,16 @@ class Shared:
             self._begin(self._take_all(place, asking))
         for pk in ids:
             asking.ids.setdefault(pk, None)
-        asking.waiters += 1
+        is_answered = asyncio.get_running_loop().create_future()
+        asking.waiting.add(is_answered)
         try:
-            return asking.claim(ids) if await asyncio.shield(asking.is_answered) else None
+            return asking.claim(ids) if await is_answered else None
         finally:
-            asking.waiters -= 1
+            asking.waiting.discard(is_answered)
             self._give_back(place, asking)
 
     async def _take_all(self, place: Place, asking: _Asking) -> None:
-        await asyncio.sleep(0)  # the tasks of this turn join
+        # A new task begins in the next turn of the loop; the tasks of this turn have joined.
         del self._asking[place]
         is_answered, token = False, secrets.token_bytes(8)
         try:
@@ -397,12 +416,15 @@ class Shared:
                         self._flights[token, pk] = asyncio.get_running_loop().create_future()
             is_answered = True
         finally:
-            asking.is_answered.set_result(is_answered)
+            asking.is_answered = True
+            for waiting in asking.waiting:
+                if not waiting.done():
+                    waiting.set_result(is_answered)
             self._give_back(place, asking)
 
     def _give_back(self, place: Place, asking: _Asking) -> None:
         """Give back the leases that nobody uses, when all who asked have gone on or were cancelled."""
-        if asking.waiters == 0 and asking.is_answered.done():
+        if asking.is_answered and not asking.waiting:
             unused = [held for held in asking.ids.values() if isinstance(held, Lease)]
             asking.ids.clear()
             if unused:
@@ -428,8 +450,11 @@ class Shared:
                 note_absent([lease.pk for lease in leases], documents, filled, kept)
             return documents
         finally:
-            # A load that failed or was cancelled gives its leases back, so that others need not wait.
-            await asyncio.shield(self._begin(self._fill_all(place, leases, filled)))
+            # A load that failed or was cancelled gives its leases back, so that others need not wait. Who has loaded
+            # does not wait for that either: a late document is refused. It is a third round trip of each miss.
+            filling = self._begin(self._fill_all(place, leases, filled))
+            if len(self._at_work) > MOST_AT_WORK:
+                await asyncio.shield(filling)
 
     async def _fill_all(
         self, place: Place, leases: Sequence[Lease], filled: Mapping[StoredId, bytes]

@@ -60,6 +60,7 @@ class Steps:
     def __init__(self) -> None:
         self.waiting: dict[str, asyncio.Future[None]] = {}
         self.is_open = False
+        self._shared: dict[str, Any] = {}
 
     def open(self) -> None:
         """Hold nobody up any more."""
@@ -71,21 +72,23 @@ class Steps:
     async def __call__(self, who: str) -> None:
         if self.is_open:
             return
+        assert who not in self.waiting, f"two steps of the {who} at once"
         self.waiting[who] = asyncio.get_running_loop().create_future()
         await self.waiting[who]
 
     async def let(self, who: str, task: asyncio.Task[Any]) -> None:
         """Let one do its next step, and wait for its end."""
-        for _ in range(2_000):
-            if task.done() or who in self.waiting:
-                break
-            await asyncio.sleep(0.001)
+        await self._until_held(who, task)
         gate = self.waiting.pop(who, None)
-        if gate is None:
-            return
-        gate.set_result(None)
+        if gate is not None:
+            gate.set_result(None)
+            await self._until_held(who, task)
+
+    async def _until_held(self, who: str, task: asyncio.Task[Any]) -> None:
+        """Wait until one is before its next step, or has none: neither its task nor what it has left to others."""
+        shared = self._shared[who]
         for _ in range(2_000):
-            if task.done() or who in self.waiting:
+            if who in self.waiting or (task.done() and not shared._at_work):
                 return
             await asyncio.sleep(0.001)
         raise TimeoutError(f"the step of the {who} did not end")
@@ -102,6 +105,7 @@ class Steps:
             await self(who)
 
         shared._ask, each.probe.before = in_steps, before
+        self._shared[who] = shared
 
         def end() -> None:
             del shared._ask

@@ -542,9 +542,6 @@ async def test_no_order_of_the_steps_leaves_an_old_result(
             before, is_over = await third.run(fresh), False
             for letter in order:
                 await steps.let(letter, tasks[letter])
-                await asyncio.sleep(
-                    0.002
-                )  # the reader's last step is nothing that its task waits for
                 if tasks["w"].done() and not is_over:
                     is_over = True
                     third.forget()

@@ -22,7 +22,7 @@ from earnorm.testing.data_directories import data_directory
 from earnorm.testing.servers import Server, start_redis
 from earnorm_cache import CachePlugin, CacheService, CacheSettings
 from earnorm_cache.command import cache_command
-from earnorm_cache.shared import Shared
+from earnorm_cache.shared import _FILL, Shared
 from tests.plugins.cache.probes import Probe, Steps, starting
 
 
@@ -273,6 +273,31 @@ async def test_a_cancelled_reader_leaves_nothing_that_others_wait_for(
     await eventually(lambda: not one.shared._flights and not one.shared._at_work)
 
 
+async def test_no_read_waits_for_its_fill_while_few_are_under_way(
+    process: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earnorm_cache.shared.MOST_AT_WORK", 3)
+    one = await process()
+    made = [await stock(one, pieces=number) for number in range(4)]
+    ask, gate = one.shared._ask, asyncio.Event()
+
+    async def held(script: Any, *arguments: Any, **options: Any) -> Any:
+        if script is _FILL:
+            await gate.wait()
+        return await ask(script, *arguments, **options)
+
+    monkeypatch.setattr(one.shared, "_ask", held)
+    assert [await one.pieces(pk) for pk in made[:3]] == [0, 1, 2]
+    last = asyncio.ensure_future(one.pieces(made[3]))
+    done, _ = await asyncio.wait([last], timeout=0.3)
+    assert (
+        not done
+    )  # else a program that reads faster than Redis fills would hold ever more documents
+    gate.set()
+    assert await last == 3
+    await eventually(lambda: not one.shared._at_work)
+
+
 # -- every order of a reader's and a writer's steps -----------------------------------------------
 
 
@@ -312,6 +337,7 @@ async def test_no_order_of_the_steps_leaves_an_old_document_in_redis(
             third.forget()
             assert await third.pieces(pk) == 2
     await asyncio.wait_for(asyncio.gather(*tasks.values()), 10)
+    assert not steps.waiting
     third.forget()
     assert await third.pieces(pk) == 2
     assert await third.pieces(pk) == 2
@@ -362,7 +388,7 @@ async def test_no_read_fails_while_redis_is_away_and_none_is_old_afterwards(
         await one.write(pk, 3)
         two.forget()
         assert await two.pieces(pk) == 3
-        await eventually(lambda: not one.shared.is_down)
+        await eventually(lambda: not one.shared.is_down and not one.shared.is_owing)
         assert (await one.app.health())["cache"]["status"] == "ok"  # type: ignore[index] # a mapping
 
 
