@@ -85,6 +85,22 @@ def test_every_link_to_a_heading_leads_to_one(page: Path) -> None:
     assert missing == []
 
 
+TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
+RULE = re.compile(r"\|(?: *:?-+:? *\|)+")
+CELL = re.compile(r"(?<!\\)\|")
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_every_table_has_a_head_and_rows_of_one_width(page: Path) -> None:
+    broken: list[str] = []
+    for table in TABLE.findall(FENCE.sub("", page.read_text() + "\n")):
+        lines = table.splitlines()
+        widths = {len(CELL.findall(line)) for line in lines}
+        if len(lines) < 2 or not RULE.fullmatch(lines[1]) or len(widths) != 1:
+            broken.append(lines[0])
+    assert broken == []
+
+
 @pytest.mark.parametrize("front", ["README.md", "docs/index.md"])
 def test_every_page_is_reached_from_the_front(front: str) -> None:
     page = ROOT / front
