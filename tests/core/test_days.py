@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
+import zoneinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from earnorm import App, BaseModel, Date, DateTime, DomainError, String, act_as
+from earnorm import (
+    App,
+    BaseModel,
+    Count,
+    Date,
+    DateTime,
+    DomainError,
+    String,
+    ValidationError,
+    act_as,
+)
 
 HANOI = "Asia/Ho_Chi_Minh"
 DAY = dt.date(2024, 5, 1)
@@ -91,3 +103,24 @@ async def test_a_day_in_a_list_or_an_unknown_zone_is_refused(app: App) -> None:
         await Event.search([("at", "in", [DAY])])
     with act_as("somebody", tz="Mars/Olympus"), pytest.raises(DomainError, match="no time zone"):
         await Event.search([("at", "=", DAY)])
+
+
+async def test_a_machine_without_a_time_zone_database_has_utc_and_says_what_it_lacks(
+    server_app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill()
+    for name in [name for name in sys.modules if name.startswith("tzdata.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tzdata", None)
+    zoneinfo.reset_tzpath(to=[])
+    zoneinfo.ZoneInfo.clear_cache()
+    try:
+        assert len(await Event.search([("at", "=", DAY)])) == 2
+        rows = await Event.search([("name", "=", "eve")]).group("at:day", n=Count())
+        assert rows == [{"at:day": dt.datetime(2024, 4, 30, tzinfo=dt.UTC), "n": 1}]
+        with act_as("ann", tz=HANOI), pytest.raises(DomainError, match="pip install tzdata"):
+            await Event.search([("at", "=", DAY)])
+        with act_as("ann", tz=HANOI), pytest.raises(ValidationError, match="pip install tzdata"):
+            await Event.search().group("at:day", n=Count())
+    finally:
+        zoneinfo.reset_tzpath()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
-from zoneinfo import ZoneInfo
 
 from earnorm.domain import Domain, DomainSource, Operator, matcher, to_filter
 from earnorm.domain.client_text import ClientOrder, ClientText
@@ -17,7 +16,7 @@ from earnorm.features.grouping.client_groups import ClientGroup
 from earnorm.fields.expressions import find_path
 from earnorm.fields.structured import List
 from earnorm.fields.temporal import Date, DateTime
-from earnorm.fields.zones import time_zone
+from earnorm.fields.zones import name_of_zone, time_zone
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import current_env
 from earnorm.kernel.operations import Operation
@@ -28,6 +27,8 @@ from earnorm.model.reading.expression_paths import ExpressionPath, expression_pa
 from earnorm.model.reading.ordering import Order, checked_size, parse_order
 
 if TYPE_CHECKING:
+    import datetime
+
     from earnorm.kernel.environment import Env
     from earnorm.model.query import Query
     from earnorm.model.schema import Schema
@@ -44,7 +45,7 @@ class _Key:
     name: str
     reached: ExpressionPath
     expression: Any
-    zone: ZoneInfo | None = None
+    zone: datetime.tzinfo | None = None
     """The time zone of the key, if it is a bucket of date-times."""
 
     @property
@@ -145,7 +146,7 @@ class Grouping:
         trunc = {"date": reached.expression, "unit": unit, "startOfWeek": "monday"}
         if isinstance(field, DateTime):
             zone = time_zone(env.context)
-            trunc["timezone"] = zone.key
+            trunc["timezone"] = name_of_zone(zone)
             return _Key(name, reached, {"$dateTrunc": trunc}, zone)
         if isinstance(field, Date) and unit != "hour":
             return _Key(name, reached, {"$dateTrunc": trunc})  # a date is the same in every zone
