@@ -63,6 +63,7 @@ from earnorm.backends.base import BulkUpdate
 from earnorm.backends.refusals import violations
 from earnorm.exceptions import BatchRefused
 from earnorm.features.indexes.document_rules import document_rules
+from earnorm.mixins import SoftDelete, Timestamps
 
 from .conftest import Commands, default_app, drop
 
@@ -122,6 +123,33 @@ async def test_a_foreign_write_that_breaks_a_rule_is_refused_by_the_server(serve
         assert caught.value.code == 121
     await collection.update_one({"_id": one.pk}, {"$set": {"undeclared": 1, "years": None}})
     assert (await Guarded.get(one.id)).age is None
+
+
+class Stay(EmbeddedModel):
+    nights = Int(required=True, default=1)
+
+
+class Later(SoftDelete, Timestamps, BaseModel):
+    _name = "core.validated.later"
+    _validation = "strict"
+
+    name = String(required=True)
+    kind = String(required=True, default="x")
+    stay = Embedded(Stay)
+
+
+async def test_a_document_that_is_older_than_a_default_stays_writable(server_app: App) -> None:
+    collection = raw(server_app, "core_validated_later")
+    await collection.insert_one({"name": "a", "stay": {}})
+    old = (await Later.search()).ensure_one()
+    assert (old.active, old.kind, old.stay and old.stay.nights) == (True, "x", 1)
+    await old.write({"name": "b"})
+    await old.archive()
+    assert await Later.with_archived().update({"name": "c"}) == 1
+    # What has no default is still asked for, and a default is no leave to store null.
+    for wrong in ({"$unset": {"name": 1}}, {"$set": {"kind": None}}):
+        with pytest.raises(WriteError):
+            await collection.update_one({}, wrong)
 
 
 async def test_a_validator_that_warns_lets_the_document_pass(server_app: App) -> None:

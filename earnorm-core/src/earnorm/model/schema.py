@@ -401,8 +401,16 @@ class Schema:
             error.add_note(f"in encode() of {self.name}.{name}, a {type(field).__name__}")
 
     def stored_schema(self) -> dict[str, Any]:
-        """Return the rules of a stored document as MongoDB's ``$jsonSchema``."""
-        required = [field.db_name for field in self.stored if field.required]
+        """Return the rules of a stored document as MongoDB's ``$jsonSchema``.
+
+        The key of a field with a default, or with a value that only a new record is given, need not
+        be there: a document that is older than the field lacks it, and has to stay writable.
+        """
+        required = [
+            field.db_name
+            for field in self.stored
+            if field.required and field.default is None and not field.generated
+        ]
         properties = {f.db_name: f.stored_schema(nullable=not f.required) for f in self.stored}
         if "_id" in self.fields:
             properties["_id"] = dict(self.fields["_id"].bson_schema())  # never null
