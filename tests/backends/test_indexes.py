@@ -79,6 +79,20 @@ async def test_a_unique_index_over_duplicates_is_said_without_their_value(
     with pytest.raises(ConfigurationError, match=r"'email_1'.*share a value") as caught:
         await users.create_indexes([EMAIL])
     assert secret not in "".join(traceback.format_exception(caught.value))
+    assert "create_indexes=False" in str(caught.value)
+
+
+async def test_the_documents_that_share_a_value_are_named_within_a_partial_index(
+    server_backend: Backend,
+) -> None:
+    users = server_backend.collection("users")
+    await users.insert([{"_id": n, "email": None if n < 2 else "a", "n": n} for n in range(7)])
+    partial = {"unique": True, "partialFilterExpression": {"n": {"$gt": 3}}}
+    with pytest.raises(ConfigurationError, match="for example 4 and 5 and 6;"):
+        await users.create_indexes([IndexSpec((("email", 1),), partial)])
+    await users.delete({"n": {"$gt": 1}})
+    with pytest.raises(ConfigurationError, match="for example 0 and 1;"):
+        await users.create_indexes([EMAIL])
 
 
 async def test_an_unknown_index_option_is_said_with_the_name(server_backend: Backend) -> None:

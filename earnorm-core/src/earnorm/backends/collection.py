@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal
 
 from bson.errors import InvalidBSON
 from pymongo import DeleteMany, DeleteOne, IndexModel, InsertOne, ReturnDocument, UpdateOne
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 from pymongo.results import BulkWriteResult, DeleteResult, UpdateResult
 from typing_extensions import override
 
@@ -34,6 +35,7 @@ from earnorm.backends.bson_form import CODEC, from_bson, to_bson
 from earnorm.backends.changes import DriverChangeCursor, open_changes
 from earnorm.backends.conversions import milliseconds, settled
 from earnorm.backends.errors import (
+    DUPLICATE_CODE,
     INDEX_CODES,
     INDEX_NOT_FOUND,
     NAMESPACE_EXISTS,
@@ -55,8 +57,10 @@ from earnorm.exceptions import (
     EarnORMError,
     NotSupported,
     UnreadableDocument,
+    cut,
 )
 
+_SHARING: Final = 3  # documents that an error about a unique index names
 DEFAULT_FIRST_BATCH: Final = 101
 """Documents in a server's first batch by default; the rest costs a second round trip."""
 
@@ -555,13 +559,33 @@ class DriverCollection(Collection):
             except OperationFailure as refused:
                 if refused.code not in INDEX_CODES:
                     raise
+                is_duplicate = refused.code == DUPLICATE_CODE
+                which = await self._sharing(index, refused) if is_duplicate else ""
                 message = (
                     f"{self._name}: index {index.name!r} on {', '.join(k for k, _ in index.keys)} "
-                    f"cannot be created: {INDEX_CODES[refused.code]} (code {refused.code})"
+                    f"cannot be created: {INDEX_CODES[refused.code]}{which} (code {refused.code})"
                 )
                 # The server's text about a duplicate quotes the value.
-                cause = None if refused.code == 11000 else refused
-                raise ConfigurationError(message) from cause
+                raise ConfigurationError(message) from None if is_duplicate else refused
+
+    async def _sharing(self, index: IndexSpec, refused: OperationFailure) -> str:
+        """Return the part of a message that says which documents share a value, by their ids."""
+        values = (refused.details or {}).get("keyValue")
+        ids: list[str] = []
+        if isinstance(values, Mapping):
+            found = self._native.find(
+                {"$and": [index.options.get("partialFilterExpression", {}), dict(values)]},
+                {"_id": 1},
+                limit=_SHARING,
+                collation=index.options.get("collation"),
+            )
+            with suppress(PyMongoError):  # the ids are a help beside an error that there is anyhow
+                ids = [cut(repr(document["_id"])) for document in await found.to_list(None)]
+        named = f", for example {' and '.join(ids)}" if len(ids) > 1 else ""
+        return (
+            f"{named}; until then an App with create_indexes=False does without the index, and "
+            f"'earnorm indexes sync' creates it"
+        )
 
     @override
     async def list_indexes(self) -> list[Document]:

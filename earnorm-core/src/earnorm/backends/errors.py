@@ -61,13 +61,14 @@ UNAUTHORISED: Final = 13
 NAMESPACE_NOT_FOUND: Final = 26
 INDEX_NOT_FOUND: Final = 27
 NAMESPACE_EXISTS: Final = 48
+DUPLICATE_CODE: Final = 11000
 INDEX_CODES: Final = {
     2: "the server refuses a value of one of its options",
     67: "the server cannot create it as described",
     85: "an index on the same keys has other options or another name",
     86: "an index of this name has other keys or options",
     197: "the server does not know one of its options",
-    11000: "existing documents share a value; make them unique first",
+    DUPLICATE_CODE: "existing documents share a value: make them unique first",
 }
 
 
