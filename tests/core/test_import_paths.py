@@ -220,7 +220,7 @@ DOCUMENTED: dict[str, list[str]] = {
     "earnorm.fields.base": ["N"],
     "earnorm.files": ["FileReader", "Readable", "StoredFile", "remove_orphans"],
     "earnorm.mixins": ["Authors", "SoftDelete", "Timestamps"],
-    "earnorm.models": ["BaseModel", "EmbeddedModel"],
+    "earnorm.models": ["BaseModel", "EmbeddedModel", "TypedModel"],
 }
 """The names that the pages, the READMEs and the examples import or mention, and all names of public modules."""
 

@@ -244,7 +244,6 @@ async def test_a_list_of_unique_items_is_not_copied(server_app: App) -> None:
 COMPUTED: dict[str, Callable[[], Any]] = {
     "copy": lambda: Int(compute="f", store=True, copy=True),
     "readonly": lambda: Int(compute="f", store=True, readonly=True),
-    "required": lambda: Int(compute="f", required=True),
     "db_name": lambda: Int(compute="f", db_name="x"),
     "choices": lambda: Int(compute="f", choices=[1]),
     "validators": lambda: Int(compute="f", validators=[refuse]),

@@ -1,4 +1,4 @@
-"""What the type checkers find in ``documented.py``: ``python -m tests.mistakes`` prints the table, and fails where it changed."""
+"""What the type checkers find in ``documented.py`` and ``annotated.py``: ``python -m tests.mistakes`` prints the table, and fails where it changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 MARK = re.compile(r"# (M\d\d) (unseen: )?(.*)")
-FILES = ("documented.py",)
+FILES = ("documented.py", "annotated.py")
 
 
 def lines_of_mypy(path: Path) -> set[int]:

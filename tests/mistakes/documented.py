@@ -4,6 +4,7 @@
 what it is are those of a mistake that both flag, with "unseen" of one that neither can. A line without one is right.
 """
 
+# pyright: strict, reportUnusedExpression=false
 # ruff: noqa: B018, E711
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from earnorm import (
     Many2one,
     One2many,
     Query,
+    ReadOnly,
     RecordSet,
     Selection,
     String,
@@ -53,7 +55,7 @@ class Ticket(BaseModel):
     owner_id = Many2one(Team, required=True)
     parent_id = Many2one(lambda: Ticket)  # the own model
     later_id: Many2one[Person] = Many2one("person")
-    size = Int(compute="_size", required=True)
+    size: ReadOnly[int] = Int(compute="_size", required=True)
 
     def _size(self) -> int:
         return len(self.title)
@@ -118,7 +120,7 @@ async def mistakes_a(t: Ticket, q: Query[Ticket], team: Team, p: Person) -> None
     t.title = None  # M04 assign None to a required field
     t.kind = "lost"  # M05 assign what is no choice (Literal)
     t.state = "lost"  # M06 unseen: assign what is no choice (documented Selection)
-    t.size = 3  # M07 unseen: assign to a computed field
+    t.size = 3  # M07 assign to a computed field
     Ticket(titel="x", owner_id=team)  # M08 unseen: constructor: a misspelt keyword
     Ticket(title=5, owner_id=team)  # M09 unseen: constructor: a wrong type
     Ticket(title=None, owner_id=team)  # M10 unseen: constructor: None for a required field
@@ -130,7 +132,7 @@ async def mistakes_a(t: Ticket, q: Query[Ticket], team: Team, p: Person) -> None
     await t.write(Ticket.titel.to("x"))  # M16 write: a misspelt field object
     await t.write(Ticket.title.to(5))  # M17 write: a wrong value for a field object
     await Ticket.create({"titel": "x"})  # M18 unseen: create: a misspelt key in a dict
-    await Ticket.create(Ticket(titel="x"))  # M19 unseen: create: a misspelt keyword of a new record
+    await Ticket.create(Ticket(titel="x"))  # M19 unseen: create: a misspelt keyword
     Ticket.search([("titel", "=", "x")])  # M20 unseen: domain: a misspelt name in a text
     Ticket.search([("title", "=~", "x")])  # M21 unseen: domain: an operator that isn't
     Ticket.search("title = x")  # M22 domain: a text

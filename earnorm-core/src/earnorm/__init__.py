@@ -67,6 +67,7 @@ from earnorm.fields import (
     Time,
     Url,
 )
+from earnorm.fields.annotations import Many, One, ReadOnly, Value
 from earnorm.kernel.acting import act_as, system
 from earnorm.kernel.environment import Env, Principal, current_app, current_env, find_env
 from earnorm.kernel.operations import Operation, PerRecord, Update
@@ -75,6 +76,7 @@ from earnorm.model.base import BaseModel
 from earnorm.model.embedded import EmbeddedModel
 from earnorm.model.query import Query
 from earnorm.model.recordset import RecordSet
+from earnorm.model.typed import TypedModel
 from earnorm.model.validation.constraints import constrains, validates
 from earnorm.model.writing.updates import (
     Change,
@@ -211,6 +213,7 @@ __all__ = [
     "LineString",
     "List",
     "LongList",
+    "Many",
     "Many2many",
     "Many2one",
     "Max",
@@ -223,6 +226,7 @@ __all__ = [
     "NotFound",
     "NotSupported",
     "ObjectIdField",
+    "One",
     "One2many",
     "Operation",
     "OperationTimeout",
@@ -239,6 +243,7 @@ __all__ = [
     "Pull",
     "Push",
     "Query",
+    "ReadOnly",
     "RecordGone",
     "RecordSet",
     "Reference",
@@ -257,6 +262,7 @@ __all__ = [
     "Transaction",
     "TransactionError",
     "TransactionOutcomeUnknown",
+    "TypedModel",
     "UnreadableDocument",
     "UnresolvedDomain",
     "Unset",
@@ -264,6 +270,7 @@ __all__ = [
     "UpdateItems",
     "Url",
     "ValidationError",
+    "Value",
     "Vector",
     "VectorSearchIndex",
     "Watch",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Self
 
+from earnorm.fields.annotations import Value
 from earnorm.fields.authors import Author
 from earnorm.fields.numeric import Boolean
 from earnorm.fields.temporal import DateTime
 from earnorm.model.query import Query
+from earnorm.model.typed import keywords
 from earnorm.models import BaseModel
 
 __all__ = ["Authors", "SoftDelete", "Timestamps"]
@@ -31,6 +33,7 @@ class Authors(BaseModel):
     updated_by = Author(on_write=True, copy=False)
 
 
+@keywords(init=False)
 class SoftDelete(BaseModel):
     """Records that can be archived: searches leave them out unless they are asked for.
 
@@ -43,7 +46,7 @@ class SoftDelete(BaseModel):
     _abstract = True
     _soft_delete = True
 
-    active = Boolean(required=True, default=True, copy=False)
+    active: Value[bool] = Boolean(required=True, default=True, copy=False)
 
     @classmethod
     def with_archived(cls) -> Query[Self]:

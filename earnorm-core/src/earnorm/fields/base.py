@@ -85,6 +85,8 @@ class CommonOptions(_TypedDict, total=False):
     """A label for people (default: made from the field's name)."""
     help: str
     """A sentence for people."""
+    init: bool
+    """False: no keyword of the constructor of a :class:`~earnorm.TypedModel`; read by type checkers alone."""
 
 
 class FieldOptions(CommonOptions, total=False):
@@ -391,9 +393,8 @@ class Field(Expressions[V], Generic[V, N]):
         if self.stored:
             return
         checked = ("choices", self.choices), ("validators", self.validators + self.async_validators)
-        # That of related= tells type checkers what the other field promises.
-        promised = self.required and not options.get("related")
-        given = [("required", promised), ("db_name", self.db_name)]
+        # required= is what the method promises to whoever reads the value, and to type checkers.
+        given: list[tuple[str, object]] = [("db_name", self.db_name)]
         given += [] if takes_values else checked
         for option, is_given in given:
             if is_given:

@@ -15,6 +15,7 @@ from earnorm.exceptions import nearest
 if TYPE_CHECKING:
     from earnorm.fields.base import Field
     from earnorm.fields.geo import Geometry
+    from earnorm.model.writing.updates import Change
 
 V = TypeVar("V", covariant=True)
 
@@ -41,7 +42,7 @@ class Expressions(Generic[V]):
         """Return the descending order by this field: ``order(-Ticket.number)``."""
         return f"-{self._condition_path}"
 
-    def to(self, value: Any) -> dict[str, Any]:
+    def to(self, value: V | Change | None) -> dict[str, Any]:  # pyright: ignore[reportGeneralTypeIssues] # as above
         """Return the values that set this field: ``ticket.write(Ticket.title.to("x") | Ticket.state.to("new"))``."""
         return {self._condition_path: value}
 

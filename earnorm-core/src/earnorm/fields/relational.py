@@ -38,12 +38,14 @@ from earnorm.fields.base import (
 )
 from earnorm.fields.command import Command
 from earnorm.fields.comodels import MODELS
+from earnorm.fields.expressions import Expressions
 from earnorm.fields.record_ids import given_id
 from earnorm.fields.refused import REFUSED
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as _TypeVar
 
+    from earnorm.domain import Domain
     from earnorm.fields.expressions import FieldPath
     from earnorm.model.base import BaseModel
     from earnorm.model.recordset import RecordSet  # noqa: F401 - named in the base of One2many
@@ -57,6 +59,47 @@ else:
 
 RecordId: TypeAlias = str | int | ObjectId | uuid.UUID
 """An id of a record that is linked, as :class:`Many2one` takes it."""
+
+
+if TYPE_CHECKING:
+    L = TypeVar("L", covariant=True)
+    M = TypeVar("M", bound=BaseModel)
+else:
+    L = M = TypeVar("L")
+
+
+class Link(Expressions[L], Generic[L]):
+    """A relation to one record, as it is read from its class: it is compared with a record or with its id."""
+
+    if TYPE_CHECKING:
+
+        def __eq__(self, value: object) -> Domain: ...  # type: ignore[override] # see Expressions
+        def __ne__(self, value: object) -> Domain: ...  # type: ignore[override] # see Expressions
+
+        __hash__ = Expressions.__hash__
+
+        def to(self, value: L | RecordId | Change | None) -> dict[str, Any]: ...  # pyright: ignore[reportGeneralTypeIssues] # see Expressions
+
+        @property
+        def _(self: Link[M | None]) -> type[M]:
+            """The other model, whose fields are paths behind the relation: ``Ticket.team_id._.name``."""
+            raise NotImplementedError
+
+
+class Links(Expressions["RecordSet[M]"], Generic[M]):
+    """A relation to many records, as it is read from its class."""
+
+    if TYPE_CHECKING:
+
+        def __eq__(self, value: object) -> Domain: ...  # type: ignore[override] # see Expressions
+        def __ne__(self, value: object) -> Domain: ...  # type: ignore[override] # see Expressions
+
+        __hash__ = Expressions.__hash__
+
+        @property
+        def _(self) -> type[M]:
+            """The other model, whose fields are paths behind the relation: ``Team.tickets._.title``."""
+            raise NotImplementedError
 
 
 class Join(NamedTuple):
@@ -315,7 +358,7 @@ def _id_text(value: Any) -> Any:
     return str(value) if isinstance(value, ObjectId | uuid.UUID | int) else value
 
 
-class Many2one(Relation[C, N], Generic[C, N]):
+class Many2one(Relation[C, N], Link[C], Generic[C, N]):
     """One record of another model, stored as its id.
 
     Until it is loaded, its value is a *ghost*: a record that knows its id only. ``await`` it, or
@@ -428,7 +471,7 @@ def listed(value: Any) -> Any:
     return list(value) if is_collection else value
 
 
-class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):
+class ToMany(Relation["RecordSet[C]", Literal[True]], Links[C], Generic[C]):
     """A relation whose value is a RecordSet; commands change it."""
 
     to_many: ClassVar[bool] = True
@@ -502,10 +545,10 @@ class ToMany(Relation["RecordSet[C]", Literal[True]], Generic[C]):
         def __set__(  # it takes more types than are read, as Field's own takes None
             self,
             record: object,
-            value: Iterable[C | Command | ObjectId | str | Mapping[str, Any]] | None,
+            value: Iterable[C | Command | RecordId | Mapping[str, Any]] | None,
         ) -> None: ...
         def to(
-            self, value: Iterable[C | Command | ObjectId | str | Mapping[str, Any]] | Change | None
+            self, value: Iterable[C | Command | RecordId | Mapping[str, Any]] | Change | None
         ) -> dict[str, Any]: ...
 
         @property

@@ -16,7 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from inspect import getattr_static
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, cast, overload
 
 from bson import ObjectId
 
@@ -36,7 +36,7 @@ from earnorm.fields.json_forms import json_text
 from earnorm.fields.option_rules import check_options
 from earnorm.fields.record_ids import id_text
 from earnorm.fields.reference import Reference
-from earnorm.fields.relational import C, Many2one, ToMany
+from earnorm.fields.relational import C, Link, Links, Many2one, ToMany
 from earnorm.kernel import registry
 from earnorm.kernel.environment import current_env, find_env
 from earnorm.kernel.operations import ONE, Operation
@@ -76,6 +76,8 @@ if TYPE_CHECKING:
     from earnorm.kernel.transactions.outcome import Outcome
     from earnorm.kernel.views import Scope
     from earnorm.model.validation.constraints import When
+
+T = TypeVar("T")
 
 # The documents of one operation of create_many: at 1,000 the rate is 0.9 of this one's; at 10,000
 # it is no higher and needs more memory.
@@ -424,7 +426,9 @@ class BaseModel(Declared):
     @overload
     async def load(self, relation: Many2one[C, Literal[False]]) -> C | None: ...
     @overload
-    async def load(self, relation: ToMany[C]) -> RecordSet[C]: ...
+    async def load(self, relation: Links[C]) -> RecordSet[C]: ...
+    @overload
+    async def load(self, relation: Link[T]) -> T: ...
     @overload
     async def load(self, relation: Reference[Any]) -> BaseModel | None: ...
     @overload

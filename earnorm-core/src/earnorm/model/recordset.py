@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     import pyarrow
 
     from earnorm.fields.base import Field
+    from earnorm.fields.expressions import FieldPath
     from earnorm.fields.reference import Reference
-    from earnorm.fields.relational import C, Many2one, ToMany
+    from earnorm.fields.relational import C, Link, Links
     from earnorm.model.base import BaseModel
     from earnorm.model.reading.fetch import Fetch
 
@@ -382,13 +383,15 @@ class RecordSet(Generic[M]):
         return self._of([record for record in self._loaded if matches(record)])
 
     @overload
-    def mapped(self, key: Many2one[C, Any] | ToMany[C]) -> RecordSet[C]: ...  # type: ignore[overload-overlap]  # the first that fits is meant
+    def mapped(self, key: Link[C | None] | Links[C]) -> RecordSet[C]: ...  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload] # the first that fits is meant
     @overload
     def mapped(self, key: Field[T, Literal[True]]) -> list[T]: ...
     @overload
     def mapped(self, key: Field[T, Literal[False]]) -> list[T | None]: ...
     @overload
-    def mapped(self, key: str | Expressions[Any]) -> Any: ...
+    def mapped(self, key: str | FieldPath) -> Any: ...
+    @overload
+    def mapped(self, key: Expressions[T]) -> list[T]: ...
     @overload
     def mapped(self, key: Callable[[M], T]) -> list[T]: ...
     def mapped(self, key: str | Expressions[Any] | Callable[[M], Any]) -> Any:
@@ -432,7 +435,9 @@ class RecordSet(Generic[M]):
     @overload
     def grouped(self, key: Field[T, Literal[False]]) -> dict[T | None, RecordSet[M]]: ...
     @overload
-    def grouped(self, key: str | Expressions[Any]) -> dict[Any, RecordSet[M]]: ...
+    def grouped(self, key: Expressions[T]) -> dict[T, RecordSet[M]]: ...
+    @overload
+    def grouped(self, key: str) -> dict[Any, RecordSet[M]]: ...
     @overload
     def grouped(self, key: Callable[[M], T]) -> dict[T, RecordSet[M]]: ...
     def grouped(self, key: str | Expressions[Any] | Callable[[M], Any]) -> dict[Any, RecordSet[M]]:
@@ -653,7 +658,7 @@ class RecordSet(Generic[M]):
     if TYPE_CHECKING:
 
         @overload
-        async def load(self, relation: Many2one[C, Any] | ToMany[C]) -> RecordSet[C]: ...
+        async def load(self, relation: Link[C | None] | Links[C]) -> RecordSet[C]: ...
         @overload
         async def load(self, relation: Reference[Any]) -> RecordSet[Any]: ...
         @overload

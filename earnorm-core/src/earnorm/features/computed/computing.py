@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from earnorm.domain import Condition, Domain
 from earnorm.exceptions import (
     DomainError,
+    ErrorDetail,
     FieldNotLoaded,
     ValidationError,
     nearest,
@@ -265,6 +266,7 @@ class Formulas:
 
         Raises:
             FieldNotLoaded: A field that it depends on was not fetched.
+            ValidationError: The method of a required field gave None.
         """
         formula = self.by_name[field.name]
         if formula._far:
@@ -276,7 +278,10 @@ class Formulas:
             if refusal is not None:
                 raise refusal
         if not field.stored:
-            return _value(formula, record)
+            value = _value(formula, record)
+            if value is None and field.required and formula.method:
+                raise _none(formula)
+            return value
         if fetch is not None and not fetch.has(field.name) and not self._is_stale(record, field):
             raise fetch.unread(record, field.name)
         if formula.is_async:
@@ -370,6 +375,13 @@ def _value(formula: Formula, record: Any) -> Any:
     from earnorm.features.computed.existing import value_without_gone  # loaded with the first App
 
     return value_without_gone(formula.value, record, formula.depends)
+
+
+def _none(formula: Formula) -> ValidationError:
+    """Return the error about a method that breaks the promise of ``required=True``."""
+    message = f"{formula.method}() gave None, and a value is required"
+    detail: ErrorDetail = {"loc": (formula.field.name,), "msg": message, "type": "compute"}
+    return ValidationError(formula.field.model_name, [detail])
 
 
 def _inverse(fields: Sequence[Field[Any, Any]], name: str) -> str:
