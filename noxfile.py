@@ -265,6 +265,14 @@ def failover(session: nox.Session) -> None:
 
 
 @nox.session
+def web(session: nox.Session) -> None:
+    """The example web applications: 50 clients for 30 seconds, SIGTERM during load, schemathesis."""
+    session.install("-r", "requirements-dev.txt")
+    long = {"EARNORM_WEB_SECONDS": "30", "EARNORM_WEB_EXAMPLES": "50"}
+    run_beside_servers(session, *PYTEST, "tests/plugins/examples", *session.posargs, **long)
+
+
+@nox.session
 def mutation(session: nox.Session) -> None:
     """Switch each guard of security off in turn; a test has to fail for each. `-- NAME …` takes some."""
     session.install("-r", "requirements-dev.txt")
