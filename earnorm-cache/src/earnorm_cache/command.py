@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from typing import Any
 
 from earnorm import App, ConfigurationError
 from earnorm_cache.service import CacheService
@@ -14,7 +15,8 @@ async def cache_command(
 ) -> None:
     """Say what the cache holds, or empty it for all processes.
 
-    stats prints the figures of all processes that run now, together: hits by model and level, bytes, loads that others waited for.
+    stats prints the figures of all processes that run now, together: hits and hit ratios by model and level, bytes, loads that
+    others waited for.
 
     clear empties Redis and the memory of each process that uses it, after a change that did not go through EarnORM
     (a script in the shell of the database, say).
@@ -33,7 +35,7 @@ async def cache_command(
         print(f"status  {own['status']}")
         print(f"redis  {own.get('redis', 'none')}")
         print(f"other processes  {number}")
-        for line in _lines("", figures):
+        for line in (*_lines("", figures), *_ratios(figures)):
             print(line)
     elif action == "inspect":
         if model is None:
@@ -72,6 +74,23 @@ def _lines(name: str, value: object) -> list[str]:
     for key, inner in value.items():
         key = str(key)
         lines += _lines(name if key.startswith("by_") else f"{name} {key}".strip(), inner)
+    return lines
+
+
+def _ratios(figures: Mapping[str, Any]) -> list[str]:
+    """Return a line for each model, with the shares of its records that came from each level."""
+    lines: list[str] = []
+    for model, told in figures["records"]["by_model"].items():
+        levels = {level: numbers["hits"] for level, numbers in told["by_level"].items()}
+        if asked := sum(levels.values()):
+            shares = "  ".join(f"{level} {hits / asked:.1%}" for level, hits in levels.items())
+            lines.append(f"hit ratio {model}  {shares}")
+    for kind in ("queries", "functions"):
+        for by_name in figures.get(kind, {}).values():
+            for name, told in by_name.items():
+                hits = told["hits"]
+                if asked := hits + told["misses" if kind == "queries" else "calls"]:
+                    lines.append(f"hit ratio {kind} {name}  {hits / asked:.1%}")
     return lines
 
 

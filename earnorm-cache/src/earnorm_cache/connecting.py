@@ -73,8 +73,14 @@ class Address:
             raise ValueError(f"it begins with {SCHEMES}")
         known, kind = _SCHEMES[scheme]
         if kind == "alone":
+            said = urlsplit(f"{known}://{rest}")
+            numbers = parse_qs(said.query).get("db", [])
             if known != "unix":
-                _hosts(urlsplit(f"{known}://{rest}").netloc, 6379)
+                _hosts(said.netloc, 6379)
+                numbers += filter(None, [unquote(said.path).strip("/")])
+            # redis-py would use the database 0 instead.
+            if not all(number.isdecimal() for number in numbers):
+                raise ValueError("of a database it has the number: redis://host:6379/0")
             return cls(kind, f"{known}://{rest}")
         parts = urlsplit(f"redis://{rest}")
         user, at, _ = parts.netloc.rpartition("@")
@@ -300,6 +306,8 @@ class Connection:
         is_moved = isinstance(error, self._moved) or str(error).startswith("MOVED ")
         if self._kind == "alone" and is_moved:
             return "; it is a node of a cluster, whose address begins with redis+cluster://"
+        if "DB index" in str(error):
+            return "; it has no database of the number in redis_url"
         return ""
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from earnorm import BaseModel
 from earnorm.exceptions import ConfigurationError, ServerUnavailable
 from earnorm.plugin import Attribute, Layer, ModelView, Operation, hookimpl
 from earnorm_cache.closing import Shelves
@@ -38,7 +39,7 @@ from earnorm_cache.writing import Writer
 if TYPE_CHECKING:
     import pydantic
 
-    from earnorm import App, BaseModel
+    from earnorm import App
     from earnorm.plugin import Middleware, OperationName
     from earnorm_cache.change import Change
     from earnorm_cache.closing import Shelf
@@ -122,8 +123,16 @@ class CachePlugin:
         """Connect to Redis, if the settings name one, and follow what others write to the database.
 
         Raises:
-            ServerUnavailable: It does not answer, and is required.
+            ConfigurationError: The setting ``models`` names a model that there is not.
+            ServerUnavailable: Redis does not answer, and is required.
         """
+        for name in self._settings.models or ():
+            try:
+                app.view(name)
+            except ConfigurationError as error:
+                raise ConfigurationError(
+                    f"cache: the setting models is wrong: {error}; import the modules of its models before the App starts"
+                ) from None
         if self._settings.redis_url is not None:
             await self._connect(app)
         if not self._settings.outside_writes:
@@ -290,6 +299,10 @@ class CachePlugin:
     def _on_change(
         self, app: App, model: type[BaseModel], callback: Callback
     ) -> Callable[[], None]:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise TypeError(f"on_change() takes the class of a model, not {model!r}")
+        if not callable(callback):
+            raise TypeError(f"on_change() takes a function to call, not {callback!r}")
         view = ModelView(app.bind(model).model)
         self._heard.add(view.name)
         if not self._is_watched(app, view):

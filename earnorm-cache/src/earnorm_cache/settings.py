@@ -29,7 +29,8 @@ class CacheSettings(BaseModel):
             query says otherwise with ``uncached()``, and without this setting with ``cached()``.
         outside_writes: Others write to the database, too (the shell, programs that are not EarnORM's), so its
             change stream is followed; False says that nobody does.
-        models: Names of the only models that are cached; None means all. A model's own
+        models: Names of the only models that are cached; None means all. The App does not start if there
+            is none of such a name. A model's own
             ``_cache`` has precedence over this list, and over ``default_ttl``, ``queries`` and
             ``negative_ttl``.
     """

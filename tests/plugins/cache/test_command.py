@@ -15,7 +15,7 @@ from pymongo import MongoClient
 
 from earnorm import App, ConfigurationError, Int, ServerUnavailable, String, models
 from earnorm_cache import CachePlugin, CacheSettings, cached, publishing
-from earnorm_cache.command import cache_command
+from earnorm_cache.command import _ratios, cache_command
 from earnorm_cache.reporting import MOST, OTHERS, _busiest
 
 SECRET = "do not show this"
@@ -96,6 +96,21 @@ async def test_figures_by_model_and_level_are_metrics(start: Start) -> None:
     name = f'function="{lamps.__module__}.lamps"'
     text = await one.metrics()
     assert f'earnorm_cache_functions_calls{{app="{one.name}",{name}}} 1' in text.splitlines()
+
+
+def test_hit_ratios_are_said_by_model_and_level() -> None:
+    by_level = {level: {"hits": n} for level, n in (("memory", 90), ("redis", 9), ("database", 1))}
+    nobody = {level: {"hits": 0} for level in by_level}
+    figures = {
+        "records": {"by_model": {"lamp": {"by_level": by_level}, "shade": {"by_level": nobody}}},
+        "queries": {"by_model": {"lamp": {"hits": 1, "misses": 3}}},
+        "functions": {"by_function": {"sums": {"hits": 2, "calls": 2}}},
+    }
+    assert _ratios(figures) == [
+        "hit ratio lamp  memory 90.0%  redis 9.0%  database 1.0%",
+        "hit ratio queries lamp  25.0%",
+        "hit ratio functions sums  50.0%",
+    ]
 
 
 def test_what_is_asked_for_least_has_one_line_together() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -81,12 +82,28 @@ def test_a_sentinel_may_have_a_password_of_its_own() -> None:
         "redis://:secret@one:many",
         "redis+cluster://:secret@one:99999",
         "http://:secret@one",
+        "redis://:secret@one/x",
+        "redis://:secret@one/0?db=x",
+        "unix://:secret@/run/redis.sock?db=x",
     ],
 )
 def test_a_wrong_address_is_refused_without_repeating_it(text: str) -> None:
     with pytest.raises(ValueError, match="redis_url") as refused:
         CacheSettings(redis_url=text)  # type: ignore[arg-type] # pydantic makes a secret of it
     assert "secret" not in str(refused.value) + repr(refused.value)
+
+
+async def test_a_database_that_the_server_does_not_have_is_said_at_the_start(
+    open_at: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = os.environ["EARNORM_TEST_REDIS_URL"].rpartition("/")[0] + "/99"
+    one = await open_at(url)
+    assert "it has no database of the number in redis_url" in caplog.text
+    health: Any = (await one.app.health())["cache"]
+    assert health["status"] == "degraded"
+    pk = await stock(one, pieces=3)
+    assert await one.pieces(pk) == 3
+    await one.app.stop()
 
 
 # -- a cluster ------------------------------------------------------------------------------------

@@ -100,3 +100,75 @@ async def test_a_redis_that_does_not_answer_is_left_alone_for_a_while(
                 redis.process.send_signal(signal.SIGCONT)
     finally:
         redis.stop()
+
+
+async def test_a_loop_of_hits_lets_the_listener_hear(mongo_uri: str, database: str) -> None:
+    # With so long a window nothing else but a pause of the hits lets the listener run.
+    settings: dict[str, Any] = {"redis_timeout": 5.0, "window": 60.0}
+    one, two = (plugin(os.environ["EARNORM_TEST_REDIS_URL"], **settings) for _ in range(2))
+    async with (
+        App(mongo_uri, database=database, plugins=[two]) as other,
+        App(mongo_uri, database=database, plugins=[one]) as app,
+    ):
+        with app.activate():
+            made = await Guarded.create({})
+            while not one.cache.statistics().hits:
+                await Guarded.get(made.pk)
+                await asyncio.sleep(0.01)
+
+        async def write() -> None:
+            with other.activate():
+                await Guarded.search([("id", "=", made.pk)]).update({"pieces": 2})
+
+        with app.activate():
+            writing = asyncio.ensure_future(write())
+            end = time.monotonic() + 10
+            while time.monotonic() < end:
+                if (await Guarded.get(made.pk)).pieces == 2:
+                    break
+            else:
+                pytest.fail("the hits let nobody else run")
+            await writing
+
+
+async def test_more_writes_than_are_remembered_while_redis_is_away_void_the_collection(
+    mongo_uri: str, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earnorm_cache.change.MOST_IDS", 3)
+    redis = start_redis(tmp_path)
+    assert redis.process is not None
+    try:
+        one, two = (plugin(redis.uri, redis_timeout=0.5) for _ in range(2))
+        async with (
+            App(mongo_uri, database=database, plugins=[two]) as other,
+            App(mongo_uri, database=database, plugins=[one]) as app,
+        ):
+            with app.activate():
+                made = await Guarded.create([{} for _ in range(6)])
+            with other.activate():
+                assert [(await Guarded.get(each.pk)).pieces for each in made] == [0] * 6
+            shared = one._levels.shared
+            assert shared is not None
+            redis.process.send_signal(signal.SIGSTOP)
+            try:
+                with app.activate():
+                    for each in made[:5]:
+                        await Guarded.search([("id", "=", each.pk)]).update({"pieces": 1})
+                # It remembers no more ids than that, however long Redis is away.
+                assert shared._owed["cache_guarded"].changes.together.ids is None
+            finally:
+                redis.process.send_signal(signal.SIGCONT)
+            reads_from = two._levels.shared
+            assert reads_from is not None
+            for _ in range(500):
+                if not shared.is_owing and not reads_from.is_down:
+                    break
+                await asyncio.sleep(0.01)
+            two.cache.clear()
+            before = reads_from.figures.hits + reads_from.figures.loads
+            with other.activate():
+                read = [(await Guarded.get(each.pk)).pieces for each in made]
+            assert read == [1, 1, 1, 1, 1, 0]
+            assert reads_from.figures.hits + reads_from.figures.loads == before + 6  # by Redis
+    finally:
+        redis.stop()

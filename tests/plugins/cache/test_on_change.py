@@ -126,6 +126,14 @@ async def test_who_asks_too_late_is_told_so(start: Start) -> None:
         hear(app)
 
 
+async def test_what_is_no_model_or_no_function_is_told_so(start: Start) -> None:
+    cache: Any = (await start()).services["cache"]
+    with pytest.raises(TypeError, match="takes the class of a model, not 'cache_heard_pump'"):
+        cache.on_change("cache_heard_pump", print)
+    with pytest.raises(TypeError, match="takes a function to call, not 3"):
+        cache.on_change(Pump, 3)
+
+
 async def test_an_edit_of_stored_roles_counts_at_once_in_other_processes(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

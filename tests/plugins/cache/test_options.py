@@ -273,3 +273,12 @@ async def test_an_app_that_reads_from_other_members_caches_what_comes_from_the_p
         assert await searches_of_two_gets(Primary, probe) == 1
         raw = app.dangerous_raw("the end of the test")
         await raw.client.drop_database(raw.name)
+
+
+async def test_a_model_of_the_settings_that_there_is_not_stops_the_start() -> None:
+    settings = {"models": ["cache_options_plain", "cache_options_shrot"]}
+    app = App("mongomock://", database="x", plugins=["cache"], cache=settings)
+    with pytest.raises(
+        ConfigurationError, match=r"setting models .*did you mean 'cache_options_short'"
+    ):
+        await app.start()
