@@ -301,7 +301,7 @@ async def test_each_edit_is_a_version_with_who_and_when_and_can_be_restored(open
                 lambda: first.unlink(),
                 lambda: PolicyVersion.create({"policy": "x", "number": 9, "at": first.at}),
             ):
-                with pytest.raises(AccessDenied, match=r"only the plugin|has it"):
+                with pytest.raises(AccessDenied, match=r"only the plugin|no role has the right"):
                     await write()
         assert await owners("ann") == ["ann"]
         with system(reason="test"), pytest.raises(AccessDenied, match="only the plugin"):

@@ -318,7 +318,11 @@ class _Writing:
             return False
         # Later steps may also write the fields that they always fill in.
         followed = self._triggers_of(op.written | self._filled)
-        return bool(followed) and self._plan_for(followed, _updates(op)) is None
+        if not followed:
+            return False
+        plan = self._plan_for(followed, _updates(op))
+        # What is read of other records must not change before the write.
+        return plan is None or bool(plan.tree)
 
     def queues_for(self, op: Operation) -> Iterator[tuple[str, Any]]:
         """Yield the records that the written ones point at, or will point at."""
@@ -335,7 +339,7 @@ class _Writing:
         bound, model = self._bound, self._bound.model._name
         plan = self._graph.plan(model, [trigger.field for trigger in triggers])
         own = {node.key[1] for node in plan.nodes}
-        if plan.tree or plan.reads is None or _has_dependents(self._graph, model, own):
+        if plan.recursion or plan.reads is None or _has_dependents(self._graph, model, own):
             return None
         needed = {bound.schema.fields[name].db_name for name in plan.reads - own}
         for update in updates:
@@ -360,11 +364,12 @@ class _Writing:
                 await compute_first(batch, bound, self._graph, triggers, known)
             return
         fields = bound.schema.fields
-        pairs = [*zip(batch.rows, updates, strict=True)]
+        given = [update.operators["$set"] for update in updates]
+        computed = await computed_of_values(bound, plan, given, op.env)
+        pairs = [*zip(batch.rows, computed, strict=True)]
         for part in parts(pairs):
-            for row, update in part:
-                computed = await computed_of_values(bound, plan, update.operators["$set"], op.env)
-                row.merge("$set", {fields[name].db_name: value for name, value in computed.items()})
+            for row, values in part:
+                row.merge("$set", {fields[name].db_name: value for name, value in values.items()})
             if part is not pairs:
                 await pause()
 

@@ -129,12 +129,16 @@ class NewValues:
 
 
 async def computed_of_values(
-    bound: BoundModel, plan: Plan, values: Mapping[str, Any], env: Env
-) -> dict[str, Any]:
-    """Compute the plan's fields of a record from stored values, which are all that they need."""
-    state = dict(bound.schema.state(dict(values)))
+    bound: BoundModel, plan: Plan, given: Sequence[Mapping[str, Any]], env: Env
+) -> list[dict[str, Any]]:
+    """Compute the plan's fields of each record from stored values, which are all that they need."""
+    states: list[dict[str, Any]] = []
+    for part in parts(given):
+        states += [dict(bound.schema.state(dict(values))) for values in part]
+        if part is not given:
+            await pause()
     with use_env(plan.system(env)):
-        return (await values_of(bound, plan, _records(bound, [state], plan)))[0]
+        return await values_of(bound, plan, _records(bound, states, plan))
 
 
 async def computed_of_documents(
