@@ -21,6 +21,7 @@ from earnorm import (
     Many2one,
     One2many,
     Principal,
+    String,
     ValidationError,
     depends,
     hookimpl,
@@ -67,6 +68,62 @@ async def test_a_new_record_has_its_values_in_the_same_insert(commands: Commands
     assert sent(commands)[:3] == ["find calc_partner", "find calc_country", "insert calc_order"]
     assert sent(commands)[3:] == ["find calc_partner", "find calc_order", "update calc_partner"]
     assert country.pk
+
+
+class Town(BaseModel):
+    _name = "calc.town"
+
+    name = String(required=True)
+    rank = Int(default=0)
+
+
+class House(BaseModel):
+    _name = "calc.house"
+
+    town_id = Many2one(Town)
+    town_name = String(related="town_id.name", store=True)
+    number = Int(default=0)
+    sign = String(compute="_compute_sign", store=True)
+
+    @depends("town_id.rank", "number")
+    def _compute_sign(self) -> str:
+        return f"{self.town_id.rank if self.town_id else '-'}/{self.number}"
+
+
+async def test_a_link_that_is_given_is_followed_before_the_write(commands: Commands) -> None:
+    old, new = await Town.create([{"name": "old"}, {"name": "new", "rank": 7}])
+    houses = await House.create([{"town_id": old, "number": n} for n in range(60)])
+    commands.clear()
+    await House.search([]).update({"town_id": new, "number": 3})
+    assert sent(commands) == ["find calc_town", "update calc_house"]
+    assert {(h.town_name, h.sign) for h in await House.search()} == {("new", "7/3")}
+
+    # Each its own link: one query for all of them.
+    commands.clear()
+    first, second = houses[0], houses[1]
+    await House.write_many(
+        {first.pk: {"town_id": old, "number": 1}, second.pk: {"town_id": new, "number": 2}}
+    )
+    assert sent(commands).count("find calc_town") == 1 and sent(commands)[-1] == "update calc_house"
+    read = await House.search([("number", "<", 3)], order="number")
+    assert [(h.town_name, h.sign) for h in read] == [("old", "0/1"), ("new", "7/2")]
+
+    # A formula that needs more than is given is computed afterwards, as ever.
+    await House.search([("number", "=", 1)]).update({"town_id": None})
+    assert [(h.town_name, h.sign) for h in await House.search([("number", "=", 1)])] == [
+        (None, "-/1")
+    ]
+
+
+async def test_records_that_repeat_one_value_get_it_in_one_update(commands: Commands) -> None:
+    town = await Town.create({"name": "before"})
+    await House.create([{"town_id": town, "number": n} for n in range(60)])
+    commands.clear()
+    await town.write({"name": "after"})
+    updates = [command for name, command in commands.all if name == "update"]
+    of_houses = [command for command in updates if command["update"] == "calc_house"]
+    assert len(of_houses) == 1 and len(of_houses[0]["updates"]) == 1
+    assert await House.count([("town_name", "=", "after")]) == 60
 
 
 async def test_a_write_that_brings_all_it_needs_is_one_command(commands: Commands) -> None:
