@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -145,7 +146,7 @@ async def test_relations_are_ids(app: App) -> None:
     ann, _ = await Author.create([{"name": "Ann"}, {"name": "Bob"}])
     await Sale.create([{"author_id": ann, "amount": 1}, {"author_id": ann, "amount": 2}])
     rows = await Sale.search().group("author_id", total=Sum("amount"), of=AddToSet("author_id"))
-    assert rows == [{"author_id": ann.pk, "total": 3, "of": [ann.pk]}]
+    assert rows == [{"author_id": ann.id, "total": 3, "of": [ann.id]}]
 
 
 async def test_stats(server_sales: None) -> None:
@@ -259,7 +260,7 @@ async def test_sets_and_many2many_are_taken_apart_like_lists(app: App) -> None:
         {"labels": "y", "n": 2},
     ]
     rows = await Club.search().group("member_ids", n=Count())
-    assert {row["member_ids"]: row["n"] for row in rows} == {ann.pk: 1, bob.pk: 2}
+    assert {row["member_ids"]: row["n"] for row in rows} == {ann.id: 1, bob.id: 2}
     with pytest.raises(ValidationError, match="holds no numbers"):
         await Club.search().group(total=Sum("cost"))
     with pytest.raises(ValidationError, match="no single place"):
@@ -555,3 +556,36 @@ def test_group_gives_what_python_computes_over_the_same_records(server: World) -
         server.run(check)
 
     holds()
+
+
+class Depot(BaseModel):
+    _name = "core.group.depot"
+    _id = Int()
+    tag = String()
+
+
+class Drive(BaseModel):
+    _name = "core.group.drive"
+    depot_id = Many2one(Depot)
+    via_ids = Many2many(Depot)
+    before_id = Many2one("core.group.drive")
+
+
+async def test_ids_in_rows_are_the_text_of_records(server_app: App) -> None:
+    one, two = await Depot.create([{"_id": 1, "tag": "a"}, {"_id": 2, "tag": "b"}])
+    first = await Drive.create({"depot_id": one, "via_ids": [two, one]})
+    await Drive.create({"depot_id": one, "before_id": first})
+    rows = await Drive.search(order="id").group(
+        "depot_id",
+        having=[("first", "=", first.id)],
+        first=First("id"),
+        via=First("via_ids"),
+        befores=AddToSet("before_id"),
+    )
+    expected = {"depot_id": one.id, "first": first.id, "via": [two.id, one.id]}
+    assert rows == [{**expected, "befores": [first.id]}]
+    assert json.loads(json.dumps(rows)) == rows
+    assert await Drive.search([("depot_id", "=", rows[0]["depot_id"])]).count() == 2
+    by_via = await Drive.search().group("via_ids", n=Count())
+    assert by_via == [{"via_ids": name, "n": 1} for name in (None, one.id, two.id)]
+    assert await Depot.search([("id", "=", 2)]).group("id") == [{"id": "2"}]

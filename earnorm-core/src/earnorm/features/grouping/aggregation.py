@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from bson import ObjectId
+
 from earnorm.domain.bson_order import key as bson_key
 from earnorm.exceptions import ValidationError
 from earnorm.fields.base import Field
+from earnorm.fields.comodels import MODELS
 from earnorm.fields.expressions import Expressions, find_path
 from earnorm.fields.geo import Geo
 from earnorm.fields.identifiers import UUID, Binary, ObjectIdField
 from earnorm.fields.money import Money
 from earnorm.fields.numeric import Boolean, Float, Int
+from earnorm.fields.record_ids import id_text
 from earnorm.fields.relational import Relation
 from earnorm.fields.structured import Dict, Embedded
 from earnorm.fields.temporal import Date, DateTime
@@ -106,7 +110,7 @@ class Aggregate:
 
     def decode(self, value: Any, field: Field[Any, Any]) -> Any:
         """Convert the result from its stored form to its Python value."""
-        return None if value is None else field.decode(value)
+        return row_value(field, value)
 
     def nothing(self) -> Any:
         """Return the result, in stored form, for the case that no record matches."""
@@ -114,6 +118,24 @@ class Aggregate:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({find_path(self.argument)!r})"
+
+
+def is_id(field: Field[Any, Any]) -> bool:
+    """Return whether a field's stored values are ids of records, which rows show as text."""
+    return field.name == "_id" or (isinstance(field, Relation) and bool(field.comodel_name))
+
+
+def row_value(field: Field[Any, Any], value: Any) -> Any:
+    """Return the Python value of a stored one; an id is the text that ``record.id`` shows."""
+    if value is None or not is_id(field):
+        return None if value is None else field.decode(value)
+    if isinstance(value, list):  # the ids of a Many2many as a whole
+        return [row_value(field, item) for item in value]
+    of: Any = field
+    if isinstance(field, Relation):
+        target = MODELS.get(field.comodel) if isinstance(field.comodel, str) else field.comodel
+        of = None if target is None else target._schema.fields["_id"]
+    return str(value) if of is None or type(value) is ObjectId else id_text(of, value)
 
 
 def _with_name(field: Field[Any, Any], name: str) -> Field[Any, Any]:
@@ -221,7 +243,7 @@ class AddToSet(Aggregate, AddingToSet):
     def decode(self, value: Any, field: Field[Any, Any]) -> Any:  # noqa: D102
         # The database returns the values of a set in no particular order.
         values = sorted((item for item in value if item is not None), key=bson_key)
-        return [field.decode(item) for item in values]
+        return [row_value(field, item) for item in values]
 
     def nothing(self) -> Any:  # noqa: D102
         return []

@@ -11,7 +11,14 @@ from earnorm.domain import Domain, DomainSource, Operator, matcher, to_filter
 from earnorm.domain.client_text import ClientOrder, ClientText
 from earnorm.domain.schema import Path
 from earnorm.exceptions import DomainError, ErrorDetail, ValidationError, nearest
-from earnorm.features.grouping.aggregation import Aggregate, Count, PathLike, Stats
+from earnorm.features.grouping.aggregation import (
+    Aggregate,
+    Count,
+    PathLike,
+    Stats,
+    is_id,
+    row_value,
+)
 from earnorm.features.grouping.client_groups import ClientGroup
 from earnorm.fields.expressions import find_path
 from earnorm.fields.structured import List
@@ -55,10 +62,8 @@ class _Key:
         return reached.plain if self.expression is reached.expression else self.expression
 
     def decode(self, value: Any) -> Any:
-        if value is None:
-            return None
-        decoded = self.reached.field.decode(value)
-        return decoded if self.zone is None else decoded.astimezone(self.zone)
+        decoded = row_value(self.reached.field, value)
+        return decoded if self.zone is None or value is None else decoded.astimezone(self.zone)
 
 
 class Grouping:
@@ -270,11 +275,11 @@ class Grouping:
     def _decoders(self) -> Iterator[tuple[str, Callable[[Any], Any]]]:
         """Yield the name and the decoder of each column whose stored values must be converted."""
         for name, key in self._keys.items():
-            if key.reached.field.converts:
+            if key.reached.field.converts or is_id(key.reached.field):
                 yield name, key.decode
         for name, (aggregate, reached) in self._aggregates.items():
             field = aggregate.field(reached.field if reached else None)
-            if field.converts or type(aggregate).decode is not Aggregate.decode:
+            if field.converts or is_id(field) or type(aggregate).decode is not Aggregate.decode:
                 yield name, partial(aggregate.decode, field=field)
 
 
