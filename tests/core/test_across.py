@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from earnorm import App, Avg, Count, DomainError, NotSupported, Sum, ValidationError
+from earnorm import App, Avg, Count, DomainError, Sum, ValidationError
 from earnorm.model.reading import resolution
 
 from .land import Author, Land, Post
@@ -53,7 +53,7 @@ async def test_records_are_sorted_by_what_lies_in_others(server_app: App) -> Non
     assert await Post.search(order="author_id.name").update({"stars": 0}) == 5
 
 
-async def test_groups_have_keys_and_values_in_other_records(server_app: App) -> None:
+async def test_groups_have_keys_and_values_in_other_records(app: App) -> None:
     await fill()
     rows = await Post.search().group("author_id.name", number=Count(), stars=Sum("stars"))
     assert [(r["author_id.name"], r["number"], r["stars"]) for r in rows] == [
@@ -72,7 +72,7 @@ async def test_groups_have_keys_and_values_in_other_records(server_app: App) -> 
 
 
 async def test_both_work_where_a_filter_cannot_hold_the_ids(
-    server_app: App, monkeypatch: pytest.MonkeyPatch
+    app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def too_many(self: object, link: object) -> None:
         return None
@@ -95,7 +95,7 @@ async def test_several_records_have_no_order(app: App, path: str) -> None:
         await Post.search(order="author_id.nme")
 
 
-async def test_a_cursor_is_no_position_in_other_records(server_app: App) -> None:
+async def test_a_cursor_is_no_position_in_other_records(app: App) -> None:
     await fill()
     query = Post.search(order="author_id.name,title")
     for cursor in ({}, {"after": "x"}, {"before": "x"}):
@@ -104,9 +104,3 @@ async def test_a_cursor_is_no_position_in_other_records(server_app: App) -> None
     # What the message names instead.
     assert (await query.page(2, 2)).records.mapped("title") == ["p5", "p1"]
     assert len((await Post.search(order="author_id,title").paginate(2)).records) == 2
-
-
-async def test_the_memory_backend_says_that_it_cannot(memory_app: App) -> None:
-    await fill()
-    with pytest.raises(NotSupported, match="memory backend"):
-        await Post.search(order="author_id.name")

@@ -36,7 +36,6 @@ from earnorm import (
     Min,
     Money,
     MoneyValue,
-    NotSupported,
     Set,
     Stats,
     String,
@@ -92,12 +91,7 @@ async def sales(app: App) -> None:
     await Sale.create(SALES)
 
 
-@pytest.fixture
-async def server_sales(server_app: App) -> None:
-    await Sale.create(SALES)
-
-
-async def test_values_are_decoded_by_their_field(server_sales: None) -> None:
+async def test_values_are_decoded_by_their_field(sales: None) -> None:
     rows = await Sale.search().group(
         "city",
         total=Sum("price"),
@@ -149,7 +143,7 @@ async def test_relations_are_ids(app: App) -> None:
     assert rows == [{"author_id": ann.id, "total": 3, "of": [ann.id]}]
 
 
-async def test_stats(server_sales: None) -> None:
+async def test_stats(sales: None) -> None:
     [row] = await Sale.search([("price", "!=", None)]).group(
         price=Stats("price"), n=Stats("amount")
     )
@@ -202,7 +196,7 @@ async def test_having_order_and_limit(sales: None) -> None:
     assert [row["town"] for row in named] == ["Hue", "Rome", None]
 
 
-async def test_having_compares_by_the_field_of_the_result(server_sales: None) -> None:
+async def test_having_compares_by_the_field_of_the_result(sales: None) -> None:
     query = Sale.search()
     priced = await query.group("city", total=Sum("price"), having=[("total", ">", 3)])
     assert [row["city"] for row in priced] == ["Hue"]
@@ -220,7 +214,7 @@ async def test_falsy_values_are_values(app: App) -> None:
     ]
 
 
-async def test_having_knows_the_parts_of_stats(server_sales: None) -> None:
+async def test_having_knows_the_parts_of_stats(sales: None) -> None:
     rows = await Sale.search().group(
         Sale.city, amount=Stats(Sale.amount), having=[("amount.avg", ">=", 4)], order="-amount.max"
     )
@@ -278,7 +272,7 @@ async def test_sets_and_many2many_are_taken_apart_like_lists(app: App) -> None:
     ],
 )
 async def test_buckets_begin_in_the_context_s_time_zone(
-    server_sales: None, unit: str, expected: list[str]
+    sales: None, unit: str, expected: list[str]
 ) -> None:
     # 20:00Z on 31 January is 3 in the morning of 1 February at Ho Chi Minh City.
     zone = ZoneInfo("Asia/Ho_Chi_Minh")
@@ -293,7 +287,7 @@ async def test_buckets_begin_in_the_context_s_time_zone(
     assert sum(row["n"] for row in rows) == 3
 
 
-async def test_buckets_of_days_are_days_in_every_zone(server_sales: None) -> None:
+async def test_buckets_of_days_are_days_in_every_zone(sales: None) -> None:
     with act_as("ann", tz="America/Lima"):
         rows = await Sale.search().group("day:month", days=AddToSet("day"))
     assert rows == [
@@ -303,20 +297,6 @@ async def test_buckets_of_days_are_days_in_every_zone(server_sales: None) -> Non
             "days": [datetime.date(2024, 2, 5), datetime.date(2024, 2, 29)],
         },
     ]
-
-
-async def test_buckets_in_memory_are_not_supported(memory_app: App) -> None:
-    await Sale.create(SALES)
-    with pytest.raises(NotSupported, match="memory backend"):
-        await Sale.search().group("at:month", n=Count())
-    for aggregate in (Stats("amount"), Min("price")):
-        with pytest.raises(NotSupported, match="memory backend"):
-            await Sale.search().group(s=aggregate)
-
-
-async def test_keys_in_other_records_are_not_supported_in_memory(memory_app: App) -> None:
-    with pytest.raises(NotSupported, match="memory backend"):
-        await Sale.search().group("author_id.name", n=Count())
 
 
 @pytest.mark.parametrize(
@@ -350,7 +330,7 @@ async def test_what_does_not_fit_is_a_clear_error(
         await call(Sale.search())
 
 
-async def test_an_unknown_time_zone_is_a_clear_error(server_app: App) -> None:
+async def test_an_unknown_time_zone_is_a_clear_error(app: App) -> None:
     for zone in ("Mars/Olympus", "../etc/passwd", 7):
         with act_as("ann", tz=zone), pytest.raises(ValidationError, match="no time zone"):
             await Sale.search().group("at:day")

@@ -30,7 +30,6 @@ from earnorm import (
     Max,
     MultipleRecords,
     NotFound,
-    NotSupported,
     RecordSet,
     String,
     Toggle,
@@ -450,7 +449,7 @@ async def test_read_is_one_query_for_the_fields_alone(commands: Commands) -> Non
     assert find["projection"] == {"_id": 1, "age": 1}
 
 
-async def test_toggle_flips_what_the_server_has(server_app: App) -> None:
+async def test_toggle_flips_what_the_server_has(app: App) -> None:
     people = await Person.create([{"name": "a", "active": True}, {"name": "b", "active": False}])
     await Person.search().update({"active": Toggle()})
     assert await people.toggle("active") == 2
@@ -463,13 +462,13 @@ async def test_toggle_flips_what_the_server_has(server_app: App) -> None:
     assert (await Person.get(people[0].id)).active is False
 
 
-async def test_toggle_is_atomic(server_app: App) -> None:
+async def test_toggle_is_atomic(app: App) -> None:
     one = await Person.create({"name": "a", "active": False})
     await asyncio.gather(*(Person.search().update({"active": Toggle()}) for _ in range(21)))
     assert (await Person.get(one.id)).active is True
 
 
-async def test_toggle_goes_with_revisions_and_refuses_what_it_cannot(server_app: App) -> None:
+async def test_toggle_goes_with_revisions_and_refuses_what_it_cannot(app: App) -> None:
     class CoreSwitch(BaseModel):
         _name = "core.switch"
         _versioned = True
@@ -488,12 +487,6 @@ async def test_toggle_goes_with_revisions_and_refuses_what_it_cannot(server_app:
         await switch.toggle("number")
     with pytest.raises(ValidationError, match="write the rest apart"):
         await switch.write({"on": Toggle(), "number": Max(3)})
-
-
-async def test_the_memory_backend_says_that_it_cannot_toggle(memory_app: App) -> None:
-    one = await Person.create({"name": "a"})
-    with pytest.raises(NotSupported, match="use a MongoDB server"):
-        await one.toggle("active")
 
 
 COPIES: list[Callable[[Any], Any]] = [

@@ -150,7 +150,7 @@ async def test_the_change_of_one_record_is_one_round_trip(commands: Commands) ->
 
 
 async def test_only_the_items_are_sent_so_the_rest_of_them_is_never_overwritten(
-    server_app: App,
+    app: App,
 ) -> None:
     order = await Order.create({"lines": LINES})
     other = await fresh(order)
@@ -161,7 +161,7 @@ async def test_only_the_items_are_sent_so_the_rest_of_them_is_never_overwritten(
     assert order.lines[1].note == "theirs"
 
 
-async def test_each_of_many_tasks_changes_the_item_once(server_app: App) -> None:
+async def test_each_of_many_tasks_changes_the_item_once(app: App) -> None:
     order = await Order.create({"lines": [{"sku": "a", "qty": 20}, {"sku": "b", "qty": 5}]})
     copies = [await fresh(order) for _ in range(25)]
     taken = await asyncio.gather(
@@ -368,7 +368,7 @@ async def test_a_rollback_brings_the_list_back(server_app: App) -> None:
     assert quantities(order) == quantities(await fresh(order)) == [1, 2, 9]
 
 
-async def test_times_and_links_of_items(server_app: App) -> None:
+async def test_times_and_links_of_items(app: App) -> None:
     country = await Country.create({"name": "Việt Nam"})
     order = await Order.create({"lines": [{"sku": "a", "country_id": country}, {"sku": "b"}]})
     await order.write(
@@ -396,7 +396,7 @@ class Counted(BaseModel):
     total = Int(compute="_total", store=True)
 
 
-async def test_computed_fields_and_revisions_follow(server_app: App) -> None:
+async def test_computed_fields_and_revisions_follow(app: App) -> None:
     record = await Counted.create({"lines": LINES})
     stale = await Counted.get(record.id)
     await record.write({"lines": UpdateItems([("sku", "=", "a")], {"qty": Inc(10)})})
@@ -506,9 +506,9 @@ async def test_items_of_several_kinds(app: App) -> None:
         await drawing.write({"shapes": UpdateItems([], {"kind": "square"})})
 
 
-async def test_each_record_is_written_once_while_its_list_comes_and_goes(server_app: App) -> None:
+async def test_each_record_is_written_once_while_its_list_comes_and_goes(app: App) -> None:
     orders = await Order.create([{"lines": LINES}, {"lines": LINES}])
-    raw = server_app.dangerous_raw("another program").client[server_app.settings.database]
+    raw = app.dangerous_raw("another program").client[app.settings.database]
     stop = asyncio.Event()
 
     async def others() -> None:
