@@ -82,6 +82,14 @@ DOCUMENTED: dict[str, list[str]] = {
         "to_filter",
     ],
     "earnorm.plugin": FOR_PLUGINS,
+    "earnorm.integrations.django": [
+        "AppMiddleware",
+        "asgi",
+        "close_app",
+        "current_user",
+        "get_app",
+        "problem_response",
+    ],
     "earnorm.integrations.flask": ["EarnORM", "FindPrincipal", "Source", "problem_response"],
     "earnorm.integrations.fastapi": [
         "PROBLEMS",

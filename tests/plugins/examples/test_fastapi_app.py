@@ -148,10 +148,7 @@ def one_visit(client: httpx.Client, title: str) -> list[int]:
 
 
 def assert_nothing_is_left(server: Serving) -> None:
-    until = time.monotonic() + 20  # the database server notices a little later
-    while (left := server.connections()) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert left == 0
+    assert server.left_open() == []
 
 
 @pytest.mark.parametrize("redis", [False, True], ids=["memory", "redis"])

@@ -22,6 +22,8 @@ from pymongo import MongoClient
 
 ROOT = Path(__file__).parents[3]
 CLIENTS = 50
+MOMENT = 20.0
+SECONDS = float(os.environ.get("EARNORM_WEB_SECONDS", "3"))
 ENOUGH = 60.0  # seconds for a start or an end on a busy machine
 
 
@@ -46,12 +48,26 @@ class Serving:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(ENOUGH)
 
-    def connections(self) -> int:
-        """Return the number of connections that are open on the database server."""
+    def left_open(self) -> list[str]:
+        """Return what the process, which has ended, has left open on the database server.
+
+        The server sees a moment later than the process that a connection is closed.
+        """
+        everything = {"allUsers": True, "idleConnections": True, "idleCursors": True}
+        pipeline = [{"$currentOp": {**everything, "idleSessions": True}}]
+        until = time.monotonic() + MOMENT
         with MongoClient[dict[str, Any]](self.uri) as client:
-            pipeline = [{"$currentOp": {"allUsers": True, "idleConnections": True}}]
-            found = list(client.admin.aggregate(pipeline))
-        return sum(each.get("appName") == self.database for each in found)
+            while True:
+                found = [
+                    f"{each['type']} {each.get('ns', '')}"
+                    for each in client.admin.aggregate(pipeline)
+                    if each.get("appName") == self.database
+                    or str(each.get("ns", "")).startswith(self.database)
+                    or each["type"] == "idleSession"  # one with an open transaction
+                ]
+                if not found or time.monotonic() > until:
+                    return found
+                time.sleep(0.05)
 
     def stored(self, collection: str) -> set[str]:
         """Return the titles of the documents of a collection."""
@@ -116,6 +132,13 @@ class Load:
     stored: set[str] = field(default_factory=set)
     statuses: dict[int, int] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+
+    def wait_for(self, number: int) -> None:
+        """Wait until so many titles were answered as stored."""
+        until = time.monotonic() + ENOUGH
+        while len(self.stored) < number:
+            assert time.monotonic() < until, f"{len(self.stored)} are stored, {self.broken[:3]}"
+            time.sleep(0.05)
 
 
 @contextmanager
