@@ -90,7 +90,13 @@ def test_the_desk_s_health_and_pool(client: FlaskClient) -> None:
     health = client.get("/health")
     assert health.status_code == 200
     assert {"database", "pool"} <= health.json["parts"].keys()
-    assert client.get("/pool").json["pool"]["status"] == "healthy"
+
+    def is_healthy() -> bool:
+        time.sleep(0.02)
+        return bool(client.get("/pool").json["pool"]["status"] == "healthy")
+
+    # The cache may open its own connection at this moment, and what waits for one is "degraded".
+    assert any(is_healthy() for _ in range(200))
 
 
 def one_visit(client: httpx.Client, title: str) -> list[int]:
