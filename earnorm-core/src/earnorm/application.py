@@ -5,6 +5,7 @@ Each method calls the package that does the work.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +19,14 @@ from earnorm.features.computed.limits import INTERVAL, LIMIT
 from earnorm.features.computed.plugin import RecomputePlugin, graph_of, worker_of
 from earnorm.features.locking.holding import hold
 from earnorm.kernel import app as kernel
-from earnorm.kernel.environment import current_env, find_env, get_default, set_default, use_env
+from earnorm.kernel.environment import (
+    current_env,
+    find_env,
+    get_default,
+    set_default,
+    started_on,
+    use_env,
+)
 from earnorm.kernel.life import settings as kernel_settings
 from earnorm.kernel.life.in_flight import GRACE, Stopped
 from earnorm.kernel.life.settings import either, refuse_unknown
@@ -413,25 +421,63 @@ def _taking_arguments_of(
     return decorate
 
 
+_asked: dict[str, object] = {}
+"""The arguments with which the default App was started."""
+
+
 @_taking_arguments_of(App)
 async def init(*arguments: Any, **keywords: Any) -> App:
     """Start the process's default App, with the arguments of :class:`App`.
 
+    A second call with the same arguments, as when a cell of a notebook is run again, returns the App
+    that is started.
+
     Raises:
-        ConfigurationError: The default App is started already, or an argument is not valid.
+        ConfigurationError: The default App is started with other arguments or on another event loop,
+            or an argument is not valid.
         PluginError: A plugin is not installed or failed.
         ServerUnavailable: No server answered in time.
     """
+    given = _by_name(arguments, keywords)
     running = get_default()
     if running is not None and running.app.is_started:
-        raise ConfigurationError(
-            f"init() was called already (App {running.app.name!r}): 'await earnorm.close()' first, "
-            f"or use earnorm.App for a second database"
-        )
+        if running not in started_on(asyncio.get_running_loop()):
+            raise ConfigurationError(
+                f"init() was called on another event loop already (App {running.app.name!r}), and an "
+                f"App works on the loop that it was started on: 'await earnorm.close()' there first"
+            )
+        if given != _asked:
+            raise _other_arguments(running.app.name, given)
+        return running.app
     app = App(*arguments, **keywords)
     await app.start()
     set_default(app.env)
+    _asked.clear()
+    _asked.update(given)
     return app
+
+
+def _by_name(arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> dict[str, object]:
+    """Return the arguments of an App by their names, as far as they fit."""
+    try:
+        bound = inspect.signature(App).bind(*arguments, **keywords).arguments
+    except TypeError:
+        return {}  # App() itself says what is wrong
+    return {**bound, **bound.pop("plugin_settings", {})}
+
+
+def _other_arguments(name: str, given: Mapping[str, object]) -> ConfigurationError:
+    # Names only: a value may be a secret.
+    differ = sorted(key for key in given.keys() | _asked.keys() if not _same(key, given))
+    return ConfigurationError(
+        f"init() was called already (App {name!r}), with another {' and '.join(differ) or 'value'}: "
+        f"'await earnorm.close()' first, and the next init() replaces it; or use earnorm.App for a "
+        f"second database"
+    )
+
+
+def _same(key: str, given: Mapping[str, object]) -> bool:
+    return key in given and key in _asked and bool(given[key] == _asked[key])
 
 
 async def close(*, grace: float = GRACE) -> Stopped:
@@ -450,3 +496,4 @@ async def close(*, grace: float = GRACE) -> Stopped:
         return await env.app.stop(grace=grace)
     finally:
         set_default(None)
+        _asked.clear()
