@@ -490,6 +490,39 @@ def close(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+class Depot(BaseModel):
+    _name = "core.group.depot"
+    _id = Int()
+    tag = String()
+
+
+class Drive(BaseModel):
+    _name = "core.group.drive"
+    depot_id = Many2one(Depot)
+    via_ids = Many2many(Depot)
+    before_id = Many2one("core.group.drive")
+
+
+async def test_ids_in_rows_are_the_text_of_records(server_app: App) -> None:
+    one, two = await Depot.create([{"_id": 1, "tag": "a"}, {"_id": 2, "tag": "b"}])
+    first = await Drive.create({"depot_id": one, "via_ids": [two, one]})
+    await Drive.create({"depot_id": one, "before_id": first})
+    rows = await Drive.search(order="id").group(
+        "depot_id",
+        having=[("first", "=", first.id)],
+        first=First("id"),
+        via=First("via_ids"),
+        befores=AddToSet("before_id"),
+    )
+    expected = {"depot_id": one.id, "first": first.id, "via": [two.id, one.id]}
+    assert rows == [{**expected, "befores": [first.id]}]
+    assert json.loads(json.dumps(rows)) == rows
+    assert await Drive.search([("depot_id", "=", rows[0]["depot_id"])]).count() == 2
+    by_via = await Drive.search().group("via_ids", n=Count())
+    assert by_via == [{"via_ids": name, "n": 1} for name in (None, one.id, two.id)]
+    assert await Depot.search([("id", "=", 2)]).group("id") == [{"id": "2"}]
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[World]:
     with world() as started:
@@ -536,36 +569,3 @@ def test_group_gives_what_python_computes_over_the_same_records(server: World) -
         server.run(check)
 
     holds()
-
-
-class Depot(BaseModel):
-    _name = "core.group.depot"
-    _id = Int()
-    tag = String()
-
-
-class Drive(BaseModel):
-    _name = "core.group.drive"
-    depot_id = Many2one(Depot)
-    via_ids = Many2many(Depot)
-    before_id = Many2one("core.group.drive")
-
-
-async def test_ids_in_rows_are_the_text_of_records(server_app: App) -> None:
-    one, two = await Depot.create([{"_id": 1, "tag": "a"}, {"_id": 2, "tag": "b"}])
-    first = await Drive.create({"depot_id": one, "via_ids": [two, one]})
-    await Drive.create({"depot_id": one, "before_id": first})
-    rows = await Drive.search(order="id").group(
-        "depot_id",
-        having=[("first", "=", first.id)],
-        first=First("id"),
-        via=First("via_ids"),
-        befores=AddToSet("before_id"),
-    )
-    expected = {"depot_id": one.id, "first": first.id, "via": [two.id, one.id]}
-    assert rows == [{**expected, "befores": [first.id]}]
-    assert json.loads(json.dumps(rows)) == rows
-    assert await Drive.search([("depot_id", "=", rows[0]["depot_id"])]).count() == 2
-    by_via = await Drive.search().group("via_ids", n=Count())
-    assert by_via == [{"via_ids": name, "n": 1} for name in (None, one.id, two.id)]
-    assert await Depot.search([("id", "=", 2)]).group("id") == [{"id": "2"}]
