@@ -115,6 +115,7 @@ DOCUMENTED: dict[str, list[str]] = {
     ],
     "earnorm.integrations.file_ranges": ["Disposition", "FileAnswer", "file_answer"],
     "earnorm.integrations.lifetimes": ["AppSource", "Lifetime", "lifetime_of", "living"],
+    "earnorm.integrations.litestar": ["EarnORM", "FindPrincipal", "problem_response"],
     "earnorm.integrations.listings": [
         "PARAMETERS",
         "Asked",

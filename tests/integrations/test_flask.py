@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
+import httpx
 import pytest
+from a2wsgi import WSGIMiddleware
 from flask import Flask, Response, g, request, stream_with_context
 from flask.views import MethodView
 
@@ -286,4 +288,17 @@ async def test_a_view_inside_of_an_event_loop_is_refused(app: Flask, orm: EarnOR
     with pytest.raises(ConfigurationError, match="this thread runs an event loop"):
         app.test_client().get("/async-who")
     assert await asyncio.to_thread(text, app, "/async-who", x_user="ann") == "ann {}"
+    await asyncio.to_thread(orm.close)
+
+
+async def test_flask_under_an_asgi_server(app: Flask, orm: EarnORM) -> None:
+    server: Any = WSGIMiddleware(app)
+    transport = httpx.ASGITransport(app=server)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        names = [str(number) for number in range(20)]
+        answers = await asyncio.gather(
+            *(client.get("/async-who", headers={"x-user": name}) for name in names)
+        )
+        assert [answer.text for answer in answers] == [f"{name} {{}}" for name in names]
+        assert (await client.post("/leaves", json={"text": "a"})).status_code == 201
     await asyncio.to_thread(orm.close)
