@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import bson
 import pydantic
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPException, WebSocket
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
+from starlette.testclient import WebSocketDenialResponse
 
 import earnorm
 from earnorm import App, Body, Int, Many2one, Principal, String, models
@@ -32,7 +34,7 @@ from earnorm.integrations.fastapi import (
     lifespan,
     pool_router,
 )
-from earnorm_security import FieldRights, Rule, user
+from earnorm_security import Access, FieldRights, Password, Rule, user
 
 
 class Shelf(models.BaseModel):
@@ -244,6 +246,22 @@ def test_nobody_acts_where_nobody_is_found(client: TestClient) -> None:
     assert client.get("/nowhere").json()["code"] == "http_404"
 
 
+class Letter(models.BaseModel):
+    """Who drops one into the box does not read it."""
+
+    _name = "fastapi.letter"
+    _access = [Access("sender", create=True)]
+    text = String(required=True)
+
+
+def test_what_was_stored_is_told_so_though_it_may_not_be_read(source: Callable[[], App]) -> None:
+    api = api_of(source, ("/letters", crud_router(Letter, read=["text"], write=["text"])))
+    with TestClient(api, headers={"x-user": "ann", "x-roles": "sender"}) as client:
+        answer = client.post("/letters", json={"text": "x"})
+        assert answer.status_code == 201 and set(answer.json()) == {"id"}
+        assert client.get(answer.headers["location"]).status_code == 403
+
+
 # -- who acts -------------------------------------------------------------------------------------
 
 
@@ -289,6 +307,11 @@ def with_endpoints(api: FastAPI) -> FastAPI:
     async def what_was_told() -> list[str]:
         return told
 
+    @api.websocket("/broken")
+    async def broken(socket: WebSocket) -> None:
+        await socket.accept()
+        raise earnorm.NotFound("x")
+
     @api.websocket("/socket")
     async def socket(socket: WebSocket) -> None:
         await socket.accept()
@@ -319,6 +342,16 @@ def test_who_acts_reaches_all_of_a_request(database: str, found_by: str) -> None
             assert client.get("/told").json()[-1] == str(name)
             with client.websocket_connect("/socket", headers=headers) as socket:
                 assert socket.receive_text() == str(name)
+        with (
+            pytest.raises(earnorm.NotFound),
+            client.websocket_connect("/broken", headers={"x-user": "ann"}) as socket,
+        ):
+            socket.receive_text()
+        if found_by == "middleware":
+            unknown = {"x-user": "nobody-known"}
+            with pytest.raises(WebSocketDenialResponse) as denied:
+                client.websocket_connect("/socket", headers=unknown).__enter__()
+            assert denied.value.status_code == 401
     assert earnorm.find_env() is None
 
 
@@ -432,6 +465,62 @@ def test_handlers_of_the_program_are_kept(database: str) -> None:
     with TestClient(api) as client:
         assert client.get("/").json() == {"own": True}
         assert client.get("/?n=x").json() == {"own": True}
+
+
+# -- what an endpoint returns ---------------------------------------------------------------------
+
+
+class Key(models.BaseModel):
+    """Its id is a text: FastAPI would make JSON of all that the record holds."""
+
+    _name = "fastapi.key"
+    _id = String(required=True)
+    label = String()
+    pin = Password()
+    salary = Int(default=7)
+    _field_rights = [FieldRights("salary", read=["boss"])]
+
+
+def test_a_record_that_is_returned_shows_what_its_json_does(source: Callable[[], App]) -> None:
+    api = api_of(source)
+
+    @api.get("/one")
+    async def one():  # type: ignore[no-untyped-def]  # no response model
+        return await Key.get("k")
+
+    @api.get("/many")
+    async def many():  # type: ignore[no-untyped-def]  # no response model
+        return await Key.search()
+
+    @api.get("/inside")
+    async def inside():  # type: ignore[no-untyped-def]  # no response model
+        return {"keys": [key async for key in Key.search()], "id": bson.ObjectId("0" * 24)}
+
+    @api.get("/query")
+    async def query():  # type: ignore[no-untyped-def]  # no response model
+        return Key.search()
+
+    @api.get("/typed")
+    async def typed() -> Any:
+        return await Key.get("k")
+
+    with TestClient(api, headers={"x-user": "ann"}) as client:
+
+        @api.post("/fill")
+        async def fill() -> None:
+            with earnorm.system(reason="fill"):
+                await Key.create({"id": "k", "label": "front", "pin": "hunter2-hunter2"})
+
+        client.post("/fill")
+        shown = {"id": "k", "label": "front"}
+        assert client.get("/one").json() == shown
+        assert client.get("/many").json() == [shown]
+        assert client.get("/inside").json() == {"keys": [shown], "id": "0" * 24}
+        with pytest.raises(TypeError, match="was not awaited"):
+            client.get("/query")
+    with TestClient(api, headers={"x-user": "ann"}, raise_server_exceptions=False) as client:
+        assert client.get("/one").json() == shown
+        assert "argon2" not in client.get("/typed").text  # FastAPI may refuse it
 
 
 # -- the lifespan ---------------------------------------------------------------------------------

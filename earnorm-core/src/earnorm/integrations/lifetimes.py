@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 from earnorm.application import App
+from earnorm.kernel.environment import enter, leave
 from earnorm.kernel.life.in_flight import GRACE
 
 __all__ = ["AppSource", "Lifetime", "lifetime_of", "living"]
@@ -55,6 +56,7 @@ class _Signals:
     def __init__(self) -> None:
         self._lifetimes: list[Lifetime] = []
         self._previous: dict[int, Callable[[int, FrameType | None], object]] = {}
+        self._is_telling = False
 
     def add(self, lifetime: Lifetime) -> None:
         self._lifetimes.append(lifetime)
@@ -77,11 +79,17 @@ class _Signals:
         self._previous.clear()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        for lifetime in tuple(self._lifetimes):
-            lifetime.end()
-        previous = self._previous.get(number)
-        if previous is not None:
-            previous(number, frame)
+        if self._is_telling:
+            return  # somebody between has handed it on to this again
+        self._is_telling = True
+        try:
+            for lifetime in tuple(self._lifetimes):
+                lifetime.end()
+            previous = self._previous.get(number)
+            if previous is not None:
+                previous(number, frame)
+        finally:
+            self._is_telling = False
 
 
 _signals: Final = _Signals()
@@ -121,11 +129,13 @@ async def living(source: AppSource, *, grace: float = GRACE) -> AsyncIterator[Li
     app = _made(source)
     await app.start()
     lifetime = _lifetimes[app] = Lifetime(app)
+    token = enter(app.env)
     try:
         _signals.add(lifetime)
-        with app.activate():
-            yield lifetime
+        yield lifetime
     finally:
+        with suppress(ValueError):  # it ends in another context, as in a test's fixture
+            leave(token)
         lifetime.ending.set()
         _signals.discard(lifetime)
         if _lifetimes.get(app) is lifetime:

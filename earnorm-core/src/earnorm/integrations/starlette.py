@@ -177,6 +177,8 @@ def _answer(error: Exception) -> Response | None:
 
 
 async def _known_problem(request: Request, error: Exception) -> Response:
+    if request.scope["type"] == "websocket" and not isinstance(error, HTTPException):
+        raise error  # a socket that is open has no answers
     response = _answer(error)
     if response is None:
         raise error

@@ -15,6 +15,7 @@ from earnorm.integrations.fastapi.dependencies import (
     acting,
     asking,
 )
+from earnorm.integrations.fastapi.encoding import register
 from earnorm.integrations.fastapi.errors import PROBLEMS, install
 from earnorm.integrations.fastapi.health import health_router, pool_router
 from earnorm.integrations.listings import Asked, Listing, ListPage
@@ -27,6 +28,8 @@ from earnorm.integrations.starlette import (
     lifespan,
     problem_response,
 )
+
+register()
 
 __all__ = [
     "PROBLEMS",
