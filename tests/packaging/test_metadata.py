@@ -145,7 +145,7 @@ def test_the_core_depends_on_no_plugin() -> None:
 
 
 TABLES = ("pandas", "polars", "arrow")
-WEB = ("fastapi", "starlette", "flask")
+WEB = ("fastapi", "starlette", "flask", "django", "litestar")
 
 
 def test_the_extras_are_those_of_plugins_command_line_memory_tests_tables_web_and_all() -> None:
