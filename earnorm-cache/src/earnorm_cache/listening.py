@@ -79,6 +79,7 @@ class Listener:
             reader is not None
             and time.monotonic() - reader.beat < self._window
             and reader.last[collection] is not None
+            and not self._shared.is_settling(self._shared.stream(collection))
         )
 
     @property
@@ -154,6 +155,7 @@ class _Reader:
             return
         streams = [self._shared.stream(name) for name in names]
         server, *numbers = await self._shared.connection.run(LOOK, streams, [], wait=True)
+        self._shared.note_answer(self._group)
         if self._server is not None and server != self._server:
             self._forget()
         self._server = server

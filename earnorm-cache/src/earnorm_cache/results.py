@@ -202,6 +202,8 @@ class SharedResults:
 
         Tasks that ask for one result in the same turn of the loop ask together.
         """
+        if self._shared.is_settling(place.key):
+            return None
         taking = self._taking.get((place.key, place.more))
         if taking is None:
             answered = asyncio.get_running_loop().create_future()

@@ -52,6 +52,10 @@ DOWN_SECONDS: Final = 0.25
 PAY_SECONDS: Final = 0.05
 """The time between two tries to remove from Redis what was written while it did not answer."""
 
+SETTLE_SECONDS: Final = 0.5
+"""The time after an outage for which nothing is read from Redis or trusted in memory: those who wrote meanwhile tell it
+what they owe."""
+
 STOP_SECONDS: Final = 2.0
 """The time for which a stop waits for such a try to succeed."""
 
@@ -149,6 +153,7 @@ for i = 4, #KEYS do redis.call('DEL', KEYS[i]) end
 return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'by', ARGV[3], 'change', ARGV[4])
 """
 )
+_PROBE: Final = Script("return 1")
 LOOK: Final = Script(
     SERVER
     + """
@@ -256,6 +261,11 @@ class Shared:
         """The beginning of the keys of each collection."""
         self._down_until: dict[int, float] = {}
         """By the node of a cluster, the time until which it is not asked."""
+        self._unsettled: set[int] = set()
+        """The groups whose node did not answer when it was asked last."""
+        self._probing: set[int] = set()
+        self._settled_at: dict[int, float] = {}
+        """By group, the time at which an outage is really over; see ``SETTLE_SECONDS``."""
         self._asking: dict[Place, _Asking] = {}
         """The ids that are asked for in this turn of the loop, by place."""
         self._flights: dict[tuple[bytes, StoredId], asyncio.Future[None]] = {}
@@ -379,6 +389,8 @@ class Shared:
         What tasks ask for in one turn of the loop is asked for together. The first that asks for an id may get
         the lease; the others find that it has one.
         """
+        if self.is_settling(self.key(place.collection, b"g")):
+            return None
         asking = self._asking.get(place)
         if asking is None:
             asking = self._asking[place] = _Asking()
@@ -635,10 +647,41 @@ class Shared:
         if not is_owed and self.is_down_for(group):
             return None
         try:
-            return await self.connection.run(script, keys, arguments)
+            answer = await self.connection.run(script, keys, arguments)
         except self.errors as error:
             self.note_failure(error, group)
             return None
+        self.note_answer(group)
+        return answer
+
+    def note_answer(self, group: int) -> None:
+        """Note that Redis answered. After an outage that is not its end yet for those who read."""
+        if group in self._unsettled:
+            self._unsettled.discard(group)
+            self._settled_at[group] = time.monotonic() + SETTLE_SECONDS
+
+    def is_settling(self, key: bytes) -> bool:
+        """Return whether Redis was away a moment ago, so that others may still owe it what they wrote meanwhile."""
+        if not self._unsettled and not self._settled_at:
+            return False
+        group = self.connection.group(key)
+        if group in self._unsettled:
+            if group not in self._probing and not self.is_down_for(group):
+                self._probing.add(group)
+                self._begin(self._probe(group, key))
+            return True
+        until = self._settled_at.get(group)
+        if until is None or time.monotonic() < until:
+            return until is not None
+        del self._settled_at[group]
+        return False
+
+    async def _probe(self, group: int, key: bytes) -> None:
+        """Find out whether Redis is there again, for those who read and do not ask it meanwhile."""
+        try:
+            await self._ask(_PROBE, [key], [])
+        finally:
+            self._probing.discard(group)
 
     def note_failure(self, error: Exception, group: int = 0) -> None:
         """Note that Redis did not answer."""
@@ -652,6 +695,7 @@ class Shared:
             )
         self.figures.failures += 1
         self._down_until[group] = now + DOWN_SECONDS
+        self._unsettled.add(group)
 
     async def ping(self) -> None:
         """Ask the server whether it is there.
