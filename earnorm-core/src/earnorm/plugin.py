@@ -33,6 +33,7 @@ from earnorm.kernel.observing.observers import DatabaseCall, Observer, RunningOp
 from earnorm.kernel.observing.verdicts import Reason, Verdict, because, verdict_of
 from earnorm.kernel.operations import (
     CACHING,
+    COUNTED,
     EXTENT,
     JUDGED,
     PURPOSE,
@@ -41,6 +42,7 @@ from earnorm.kernel.operations import (
     WHOLE,
     Caching,
     Call,
+    Counted,
     Operation,
     OperationName,
     Options,
@@ -81,6 +83,7 @@ __all__ = [
     "API",
     "CACHING",
     "CHANGES",
+    "COUNTED",
     "EXTENT",
     "HAND_BACK",
     "ID_TYPES",
@@ -98,6 +101,7 @@ __all__ = [
     "Caching",
     "Call",
     "Concerns",
+    "Counted",
     "DatabaseCall",
     "DatabaseChange",
     "DatabaseChanges",

@@ -3,7 +3,8 @@ layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -29,6 +30,7 @@ from earnorm.plugin import (
     name_of,
     nearest,
 )
+from earnorm_security import counters
 from earnorm_security.afterwards import steps_afterwards
 from earnorm_security.command import security_command
 from earnorm_security.declarations import RIGHTS, Right
@@ -53,7 +55,7 @@ from earnorm_security.settings import SecuritySettings
 from earnorm_security.strict import needs_transaction, steps_of_strict_rules
 from earnorm_security.tenant_findings import findings_about_tenants
 from earnorm_security.tenants import FIELD as TENANT_FIELD
-from earnorm_security.tenants import attributes_of_tenants, tenants_of
+from earnorm_security.tenants import Tenants, attributes_of_tenants, tenants_of
 
 if TYPE_CHECKING:
     from earnorm_security.stored.current import CurrentPolicies
@@ -231,6 +233,16 @@ class Security:
             policy = self._policies[model] = self._made(model)
         return policy
 
+    def tenants(self) -> Iterator[Tenants]:
+        """Yield the tenants of each model of the App that has some."""
+        for model in self._app.usable_models():
+            if ModelView(model).attribute(TENANT_FIELD) is None:
+                continue
+            with suppress(ConfigurationError):  # such a model raises it when it is used
+                tenants = self.declared(model).tenants
+                if tenants is not None:
+                    yield tenants
+
     def _made(
         self, model: type[BaseModel], stored: Callable[[Collection[str]], StoredPart] | None = None
     ) -> Policy:
@@ -397,7 +409,8 @@ class SecurityPlugin:
         """Return a layer for the operation; none if the model allows everything to everybody."""
         service = _service_of(app)
         own = self._own_layers(service, model, operation)
-        return (*own, *secrets.layers(app, model, operation))
+        of_counters = counters.layers(model, service.tenants)
+        return (*own, *secrets.layers(app, model, operation), *of_counters)
 
     @staticmethod
     def _own_layers(

@@ -26,6 +26,7 @@ from earnorm_security.field_rights import FieldPolicy
 from earnorm_security.inheriting import added_up, with_extensions
 from earnorm_security.reading import domain_of, joined, listed, paths_of, read_access, read_rules
 from earnorm_security.residual import is_sealed
+from earnorm_security.rewriting import unnamed
 from earnorm_security.roles import NO_ROLES, Roles
 from earnorm_security.rule_domains import RuleDomains
 from earnorm_security.settings import SecuritySettings
@@ -406,7 +407,8 @@ class Policy:
         # The Env of the system is made only where somebody needs it: 4 µs.
         if not self._may_look_at_others or not self._app.asks_others(self.model, domain):
             return domain
-        return await env.app.resolve(self.model, domain, env=env.as_system(_REFERRED))
+        resolved = await env.app.resolve(self.model, domain, env=env.as_system(_REFERRED))
+        return unnamed(resolved, domain)
 
     def asks_itself(self, env: Env, right: Right) -> bool:
         """Return whether a write or create can change which records the right reaches."""

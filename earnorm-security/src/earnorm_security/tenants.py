@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
-from earnorm import AccessDenied, App, ConfigurationError, Domain, Env
+from earnorm import AccessDenied, App, ConfigurationError, Domain, Env, Many2many
 from earnorm.domain import Condition
 from earnorm.plugin import (
     MISSING,
@@ -112,7 +112,14 @@ class Tenants:
         self._key = self._field.db_name
         self._across = {paths[0] for paths in _across(view) if len(paths) == 1}
         self._links: Links | None = None
+        self._through = [
+            field
+            for field in view.fields.values()
+            if isinstance(field, Many2many) and field.through is not None
+        ]
+        """The links by records of a link model that have not been checked yet."""
         self._check()
+        self._check_through()
 
     def _check(self) -> None:
         view, name = self._view, self._view.name
@@ -128,6 +135,31 @@ class Tenants:
                     raise ConfigurationError(
                         f"{name}.{ACROSS}: no field {path!r}{nearest(path, view.fields)}"
                     )
+
+    def _check_through(self) -> None:
+        """Refuse a link model that belongs to no tenant, between models of the same ones.
+
+        Its records would lead from one tenant to another, and nothing would look at them.
+
+        Raises:
+            ConfigurationError: There is one.
+        """
+        waiting: list[Many2many[Any]] = []
+        for field in self._through:
+            if field.name in self._across:
+                continue
+            try:
+                to, between = map(self._app.view, (field.comodel_name, field.through_name))
+            except ConfigurationError:
+                waiting.append(field)  # a model of it is defined later
+                continue
+            if to.attribute(FIELD) == self.name and between.attribute(FIELD) != self.name:
+                raise ConfigurationError(
+                    f"{self._view.name}.{field.name}: the records of the link model {between.name!r} lead from one "
+                    f"{self.name} to another: it says {FIELD} = {self.name!r}, too, or {self._view.name!r} lists "
+                    f"{field.name!r} in {ACROSS}"
+                )
+        self._through = waiting
 
     # -- who acts -----------------------------------------------------------------------------
 
@@ -160,6 +192,17 @@ class Tenants:
             return Reach(tenants, self._stored(working, "the principal's attribute"))
         return Reach(tenants, next(iter(tenants)) if len(tenants) == 1 else None)
 
+    def is_own(self, env: Env, value: object) -> bool:
+        """Return whether a value, stored or as text, is a tenant of who acts.
+
+        Raises:
+            AccessDenied: The context chooses one that is none of its own.
+        """
+        try:
+            return self._field.operand(value) in self.reach(env).tenants
+        except (ValueError, TypeError):
+            return False  # it is no value of the field
+
     def _stored(self, value: Any, what: str) -> Any:
         try:
             stored = self._field.operand(value)
@@ -180,6 +223,8 @@ class Tenants:
         yield Rule(_RULE_OF_CHANGES, self._own, operations=["create", "write", "unlink"])
 
     def _own(self, env: Env) -> Domain:
+        if self._through:
+            self._check_through()
         tenants = self.reach(env).tenants
         return Condition(self.name, "in", list(tenants.values())) if tenants else Domain.FALSE
 

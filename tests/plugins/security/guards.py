@@ -15,7 +15,7 @@ from typing import Any, Final
 from hypothesis import Phase, settings
 
 from earnorm import Domain
-from earnorm.plugin import Operation
+from earnorm.plugin import Operation, ids_of
 
 VARIABLE: Final = "EARNORM_GUARD_OFF"
 
@@ -395,5 +395,32 @@ GUARDS: Final[dict[str, Guard]] = {
         (
             "test_stored_policies.py::test_each_edit_is_a_version_with_who_and_when_and_can_be_restored",
         ),
+    ),
+    "what follows from hidden records": Guard(
+        f"{_FEATURES}.computed.following:_named",
+        lambda guard: lambda op, bound, graph: ids_of(op.domain, bound.schema),
+        ("test_non_interference.py::test_what_follows_from_a_hidden_record_is_not_looked_for",),
+    ),
+    "ids that rules find": Guard(
+        f"{_SECURITY}.policy:unnamed",
+        passing(0),
+        (
+            "test_non_interference.py::test_what_a_rule_finds_in_hidden_records_changes_neither_queries_nor_cache",
+        ),
+    ),
+    "sequences of other tenants": Guard(
+        f"{_SECURITY}.counters:_is_own",
+        giving(True),
+        ("test_tenants.py::test_a_sequence_of_the_program_is_drawn_in_the_own_scope",),
+    ),
+    "link models of no tenant": Guard(
+        f"{_SECURITY}.tenants:Tenants._check_through",
+        giving(None),
+        ("test_tenants.py::test_a_link_model_that_belongs_to_no_tenant_is_refused",),
+    ),
+    "rules of all bases": Guard(
+        f"{_SECURITY}.policy:added_up",
+        lambda guard: lambda view, attribute, **options: view.attribute(attribute),
+        ("test_inheriting_laws.py::test_nothing_that_a_class_is_made_of_is_lost",),
     ),
 }

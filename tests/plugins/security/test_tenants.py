@@ -13,6 +13,7 @@ import earnorm
 from earnorm import (
     AccessDenied,
     App,
+    Command,
     ConfigurationError,
     DuplicateKey,
     Env,
@@ -739,3 +740,138 @@ async def test_a_list_of_tenants_that_changes_counts_at_once(world: World) -> No
         assert await Partner.count() == 2
         own.pop()
         assert await Partner.count() == 1
+
+
+# -- links by records of a link model ---------------------------------------------------------------
+
+
+class Song(models.BaseModel):
+    _name = "tenants.song"
+    _tenant_field = "company_id"
+    company_id = Many2one(Company)
+    title = String()
+    list_ids = Many2many("tenants.playlist", through="tenants.entry")
+
+
+class Playlist(models.BaseModel):
+    _name = "tenants.playlist"
+    _tenant_field = "company_id"
+    company_id = Many2one(Company)
+    song_ids = Many2many(Song, through="tenants.entry")
+
+
+class Entry(models.BaseModel):
+    _name = "tenants.entry"
+    _tenant_field = "company_id"
+    company_id = Many2one(Company)
+    song_id = Many2one(Song)
+    list_id = Many2one(Playlist)
+
+
+async def test_a_link_by_a_record_of_a_link_model_stays_in_the_tenant(world: World) -> None:
+    with act_as(world.ann):
+        song = await Song.create({"title": "a"})
+        own = await Playlist.create({"song_ids": [Command.link(song)]})
+        assert [s.title for s in await own.song_ids] == ["a"]
+    with act_as(world.bob):
+        other = await Song.create({"title": "b"})
+        theirs = await Playlist.create({})
+        with pytest.raises(NotFound):
+            await theirs.write({"song_ids": [Command.link(song.id)]})
+        assert await Entry.count() == 0
+    for acting in (act_as(world.max), system(reason="moves")):
+        with acting:
+            for values in (
+                {"song_ids": [Command.link(other)]},
+                {"song_ids": [Command.create({"title": "c", "company_id": world.b})]},
+                {"song_ids": [Command.set([other])]},
+            ):
+                with pytest.raises(ValidationError):
+                    await own.write(values)
+            for values in (
+                {"song_id": other, "list_id": own, "company_id": world.a},
+                {"song_id": song, "list_id": own, "company_id": world.b},
+            ):
+                with refused(ValidationError, "other_tenant|another company_id"):
+                    await Entry.create(values)
+            entry = await Entry.find_one([("list_id", "=", own.id)])
+            with refused(ValidationError, "another company_id"):
+                await entry.write({"song_id": other})
+    with system(reason="look"):
+        assert await Entry.count() == 1
+        assert await Song.count() == 2
+        # A link that has come to be by other means is not seen across tenants.
+        await (
+            world.app.dangerous_raw("a wrong link")
+            .db[Entry._collection]
+            .insert_one({"song_id": other.pk, "list_id": own.pk, "company_id": world.a.pk})
+        )
+    with act_as(world.ann):
+        own = await Playlist.get(own.id)
+        assert [s.title for s in await own.song_ids] == ["a"]
+        assert await Playlist.count([("song_ids.title", "=", "b")]) == 0
+        [read] = await Playlist.search().prefetch("song_ids")
+        assert [s.title for s in read.song_ids] == ["a"]
+
+
+class Loose(models.BaseModel):
+    _name = "tenants.loose"
+    _tenant_field = "company_id"
+    company_id = Many2one(Company)
+    song_ids = Many2many(Song, through="tenants.loose_entry")
+
+
+class LooseEntry(models.BaseModel):
+    _name = "tenants.loose_entry"
+    song_id = Many2one(Song)
+    loose_id = Many2one(Loose)
+
+
+class Across(models.BaseModel):
+    _name = "tenants.across"
+    _tenant_field = "company_id"
+    _across_tenants = ["song_ids"]
+    company_id = Many2one(Company)
+    song_ids = Many2many(Song, through="tenants.across_entry")
+
+
+class AcrossEntry(models.BaseModel):
+    _name = "tenants.across_entry"
+    song_id = Many2one(Song)
+    across_id = Many2one(Across)
+
+
+async def test_a_link_model_that_belongs_to_no_tenant_is_refused(world: World) -> None:
+    with act_as(world.ann):
+        with refused(ConfigurationError, "tenants.loose.song_ids: .* 'tenants.loose_entry'"):
+            await Loose.create({})
+        song = await Song.create({"title": "a"})
+        across = await Across.create({"song_ids": [Command.link(song)]})
+        assert len(await across.song_ids) == 1
+
+
+# -- sequences of the program -----------------------------------------------------------------------
+
+
+async def test_a_sequence_of_the_program_is_drawn_in_the_own_scope(world: World) -> None:
+    for who, own, other in ((world.ann, world.a, world.b), (world.bob, world.b, world.a)):
+        with act_as(who):
+            assert await earnorm.sequence("bill", scope=own).next() == 1
+            assert await earnorm.sequence("bill", scope=own.id).last() == 1
+            assert await earnorm.sequence("bill").next() > 0  # one for all has no scope
+            for scope in (other, other.pk, other.id, "x", 7):
+                with refused(AccessDenied, "own tenants"):
+                    await earnorm.sequence("bill", scope=scope).next()
+                with refused(AccessDenied, "own tenants"):
+                    await earnorm.sequence("bill", scope=scope).last()
+            with refused(AccessDenied, "own tenants"):  # what a scope makes of the name
+                await earnorm.sequence(f"bill[{other.id}]").last()
+    with refused(AccessDenied, "own tenants"):
+        await earnorm.sequence("bill", scope=world.a).last()
+    with act_as(world.max):
+        assert await earnorm.sequence("bill", scope=world.b).last() == 1
+    with act_as(world.max, company_id=world.a.id), refused(AccessDenied, "own tenants"):
+        await earnorm.sequence("bill", scope=world.b).last()
+    with system(reason="all"):
+        assert await earnorm.sequence("bill", scope="x").next() == 1
+        assert await earnorm.sequence("bill", scope=world.a).last() == 1

@@ -236,6 +236,25 @@ class Caching(NamedTuple):
 CACHING: Note[Caching] = Note("caching")
 """On the search, count or group of a query that was marked with ``cached()`` or ``uncached()``. Any plugin that
 keeps answers reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A sequence for which the program asks: ``earnorm.sequence(name, scope=...)``.
+
+    Attributes:
+        name: The name, without the scope.
+        scope: The scope as a field stores it, or the text of an id; None without one.
+        env: The Env of who asks; the operation itself runs as the system.
+    """
+
+    name: str
+    scope: object
+    env: Env
+
+
+COUNTED: Note[Counted] = Note("sequence of the program")
+"""On an operation with the counter of a sequence for which the program asks, and no ``Sequence`` field."""
 JUDGED: Note[bool] = Note("judged")
 """Access rules have checked the whole operation of which this one is a part."""
 

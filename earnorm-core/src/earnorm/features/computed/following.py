@@ -9,12 +9,12 @@ backend has transactions.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from earnorm.domain import Condition
-from earnorm.domain.ids import ID_TYPES, ids_of
+from earnorm.domain import TRUE, Condition
+from earnorm.domain.ids import ID_TYPES, split_ids
 from earnorm.domain.long_lists import chunks
 from earnorm.features.computed.computing import formulas_of
 from earnorm.features.computed.dependencies import Graph, Plan, Trigger
@@ -377,7 +377,7 @@ class _Writing:
         before: _Before | None = batch.notes.get(_BEFORE)
         if before is not None:
             op = batch.op
-            pks, held = await _before(op, self._bound, before.triggers)
+            pks, held = await _before(op, self._bound, self._graph, before.triggers)
             batch.notes[_BEFORE] = _Before(before.triggers, pks, held)
             change = _Change(self._graph, op, before.triggers, pks, held)
             batch.notes[_BEFOREHAND] = await change.owe_beforehand()
@@ -387,6 +387,9 @@ class _Writing:
         if before is None or not before.pks:
             return
         op, held = batch.operation, before.held
+        if not batch.result:  # nothing was written, so nothing follows
+            await _Change(self._graph, op, {}, (), {}).follow(batch.notes[_BEFOREHAND])
+            return
         renamed = self._bound.schema.renamed
         written = {renamed.get(key, key) for key in op.written} & held.keys()
         for name, ids in (await _after(op, self._bound, before.pks, written)).items():
@@ -413,13 +416,12 @@ def _has_dependents(graph: Graph, model: str, names: Iterable[str]) -> bool:
 
 
 async def _before(
-    op: Operation, bound: BoundModel, triggers: Iterable[Trigger]
+    op: Operation, bound: BoundModel, graph: Graph, triggers: Iterable[Trigger]
 ) -> tuple[list[Any], Links]:
     """Return the ids of the operation's records, and the ids that they have of other records."""
     links = {trigger.link for trigger in triggers if trigger.link is not None}
-    values = op.values
-    pks = list(values) if isinstance(values, PerRecord) else ids_of(op.domain, bound.schema)
-    if pks is not None and not links:
+    pks = None if links else _named(op, bound, graph)
+    if pks is not None:
         return pks, {}
     options = Options(
         fields=frozenset({"_id", *links}),
@@ -429,8 +431,27 @@ async def _before(
     env = op.env.as_system(_REASON)
     search = op.child("search", op.model, op.domain, options=options, origin=NAME, env=env)
     documents = await op.app.execute(search)
+    if isinstance(op.values, PerRecord):
+        documents = [document for document in documents if document["_id"] in op.values]
     held = _ids_held(triggers, bound, documents)
     return [document["_id"] for document in documents], held
+
+
+def _named(op: Operation, bound: BoundModel, graph: Graph) -> list[Any] | None:
+    """Return the ids of the records that an operation names; None if it may leave some of them out.
+
+    What follows is looked for by these ids. A record that a rule hides must not be among them, because
+    the number of queries would tell that it is there.
+    """
+    split = split_ids(op.domain, bound.schema)
+    if split is None:
+        return None
+    pks, rest = split
+    if rest is TRUE:
+        return pks
+    # Of one record, the result says whether it was left out, before anything is looked for.
+    is_told_later = op.env.transaction is not None or graph.limit is None
+    return pks if len(pks) == 1 and is_told_later else None
 
 
 async def _after(
@@ -482,9 +503,11 @@ class _Deleting:
         yield from _pointed_at(self._triggers, self._bound, (), _waiting(op))
 
     async def __call__(self, op: Operation, call_next: Call) -> Any:
-        pks, held = await _before(op, self._bound, self._triggers)
+        pks, held = await _before(op, self._bound, self._graph, self._triggers)
         change = _Change(self._graph, op, self._triggers, pks, held)
         beforehand = await change.owe_beforehand()
         result = await call_next(op)
+        if not result:
+            change = replace(change, pks=())
         await change.follow(beforehand)
         return result

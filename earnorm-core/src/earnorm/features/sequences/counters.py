@@ -9,6 +9,7 @@ runs the later one again.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +20,8 @@ from earnorm.fields.scopes import scope_text
 from earnorm.fields.text import String
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import Env, current_env
-from earnorm.kernel.operations import Operation, Options, Update, made_by
+from earnorm.kernel.notes import Note
+from earnorm.kernel.operations import COUNTED, Counted, Operation, Options, Update, made_by
 from earnorm.kernel.serving.sending import RETURNED, Returned
 from earnorm.model.base import BaseModel
 
@@ -52,15 +54,18 @@ def counter_model() -> type[BaseModel]:
 class NumberSequence:
     """A named sequence of the current App; see :func:`sequence`."""
 
-    def __init__(self, name: str, gap_free: bool) -> None:
+    def __init__(self, name: str, gap_free: bool, asked: tuple[str, object] | None = None) -> None:
         self.name = name
         self.gap_free = gap_free
+        self._asked = asked
+        """The name and the scope that the program gives; None for the numbers of a field."""
 
     async def next(self) -> int:
         """Return the next number; the first one is 1.
 
         Raises:
             TransactionError: The sequence is gap-free, and no transaction is running.
+            AccessDenied: A plugin refuses who acts its scope.
         """
         return (await self.take(1))[0]
 
@@ -83,7 +88,7 @@ class NumberSequence:
         """Return the number that was given last; 0 before the first one."""
         env = current_env().as_system(_REASON)
         domain = condition("_id", "=", self.name)
-        op = Operation("search", _model(env), env, domain, notes=_NOTES)
+        op = Operation("search", _model(env), env, domain, notes=self._notes())
         documents = await env.app.execute(op)
         return int(documents[0]["value"]) if documents else 0
 
@@ -108,15 +113,20 @@ class NumberSequence:
             condition("_id", "=", self.name),
             Update({"$inc": {"value": count}}),
             Options(many=False),
-            {**_NOTES, RETURNED: returned},
+            {**self._notes(), RETURNED: returned},
         )
         await env.app.execute(op)
         return None if returned.document is None else int(returned.document["value"])
 
     async def _create(self, env: Env, count: int) -> None:
         document = {"_id": self.name, "value": count}
-        op = Operation("create", _model(env), env, values=[document], notes=_NOTES)
+        op = Operation("create", _model(env), env, values=[document], notes=self._notes())
         await env.app.execute(op)
+
+    def _notes(self) -> Mapping[Note[Any], Any]:
+        if self._asked is None:
+            return _NOTES
+        return {**_NOTES, COUNTED: Counted(*self._asked, current_env())}
 
     def __repr__(self) -> str:
         return f"<sequence {self.name!r}{' gap-free' if self.gap_free else ''}>"
@@ -127,13 +137,21 @@ def sequence(name: str, *, scope: object = None, gap_free: bool = False) -> Numb
 
     Args:
         name: The sequence's name; the first use of a new name gives 1.
-        scope: A record, an id or another value: it has its own numbers of this name.
+        scope: A record, an id or another value: it has its own numbers of this name. Where the plugin
+            ``security`` knows tenants, who acts draws in the scope of its own ones only.
         gap_free: Count in the running transaction, so that a rollback leaves no gap. The same sequence
             must always be used in the same way.
     """
     if not isinstance(name, str) or not name:
         raise ValueError("a sequence has a name: earnorm.sequence('invoice')")
-    return NumberSequence(name if scope is None else name + scope_text(_stored(scope)), gap_free)
+    stored = _stored(scope)
+    full = name if stored is None else name + scope_text(stored)
+    return NumberSequence(full, gap_free, (name, stored))
+
+
+def of_field(name: str, *, gap_free: bool) -> NumberSequence:
+    """Return the sequence that numbers the records of a field, by its counter's name."""
+    return NumberSequence(name, gap_free)
 
 
 def _stored(scope: object) -> object:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from earnorm.exceptions import ConfigurationError, nearest
-from earnorm.features.sequences.counters import counter_model, sequence
+from earnorm.features.sequences.counters import counter_model, of_field
 from earnorm.fields.base import MISSING
 from earnorm.fields.scopes import scope_problem, scope_text
 from earnorm.fields.sequences import Sequence
@@ -146,7 +146,7 @@ class _SetNumbers:
                 counted.setdefault(texts, []).append(row)
             # In one order, so that two transactions which need the same counters meet at the first.
             for texts in sorted(counted):
-                counter = sequence(field.counter(model, now, texts), gap_free=field.gap_free)
+                counter = of_field(field.counter(model, now, texts), gap_free=field.gap_free)
                 rows = counted[texts]
                 with use_env(batch.env):
                     numbers = await counter.take(len(rows))
