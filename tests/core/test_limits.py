@@ -26,6 +26,7 @@ from earnorm import (
 )
 from earnorm.domain import And, Condition, Domain, Not, Or
 from earnorm.exceptions import MOST_LINES
+from earnorm.model.reading import serializing
 from earnorm.model.reading.resolution import MOST_QUESTIONS
 
 from .conftest import Commands
@@ -210,3 +211,28 @@ async def test_merged_conditions_mean_the_same(app: App) -> None:
 
 def test_the_one_error_is_part_of_the_tree() -> None:
     assert issubclass(LimitExceeded, EarnORMError) and LimitExceeded.status == 422
+
+
+async def test_nested_dicts_of_loaded_records_have_one_limit(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    friends = await Friend.create([{"name": str(n)} for n in range(8)])
+    for friend in friends:
+        friend.friend_ids = friends
+    assert len(friends[0].to_dict(depth=1)["friend_ids"]) == 8
+    # Each one leads to all others, so 8! dicts would be made of each record.
+    monkeypatch.setattr(serializing, "MAX_NESTED", 1_000)
+    for make in (friends.to_dict, friends[0].to_dict, friends.to_json, friends[0].to_json):
+        with pytest.raises(LimitExceeded, match="more than 1,000 related records"):
+            make(depth=10**9)
+    assert len(friends.to_dict(depth=1)) == 8
+
+
+async def test_nested_dicts_end_before_the_limit_of_recursion(app: App) -> None:
+    chain = await Friend.create({"name": "0"})
+    for number in range(1, 62):
+        chain = await Friend.create({"name": str(number), "best_id": chain})
+    for make in (chain.to_dict, chain.to_json):
+        assert make(depth=60)
+        with pytest.raises(LimitExceeded, match="at most 60 levels"):
+            make(depth=10**9)

@@ -152,6 +152,26 @@ async def test_a_refused_use_of_a_field_is_told_once_and_stays_in_the_trail(
     assert (reason["kind"], reason["name"], reason["roles"]) == ("field", name, sorted(roles))
 
 
+async def test_what_is_refused_inside_a_bulk_is_told_though_the_program_catches_it(
+    app: App, listener: Listener
+) -> None:
+    with system(reason="load"):
+        post = (await Post.search())[0]
+    with act_as(EVE):
+        async with Post.bulk() as bulk:
+            with pytest.raises(AccessDenied):
+                bulk.write(post, {"grade": 2})
+            with pytest.raises(AccessDenied):
+                bulk.create({"name": "x", "grade": 2})
+            bulk.write(post, {"name": "b"})
+        assert bulk.written == 1
+    refused = (("grade", "write", PAY),)
+    assert listener.told == [
+        ("whyfield.post", "write", "eve", refused),
+        ("whyfield.post", "create", "eve", refused),
+    ]
+
+
 async def test_a_page_that_would_hold_hidden_values_is_told(app: App, listener: Listener) -> None:
     with act_as(EVE), pytest.raises(AccessDenied):
         await Post.search(order="iban").paginate()

@@ -430,13 +430,13 @@ async def run_value_steps(steps: Sequence[PreparedStep], batch: ValueBatch) -> N
             except Exception as error:
                 note_failure(error, prepared.step, batch.model)
                 if isinstance(error, AccessDenied):
-                    await announce_refusal(_operation(batch), error)
+                    await announce_refusal(operation_of(batch), error)
                 raise
             if result is not None:
                 refuse_result(result, prepared.step, batch.model)
 
 
-def _operation(batch: ValueBatch) -> Operation:
+def operation_of(batch: ValueBatch) -> Operation:
     """Return the operation that a batch would become, without its values."""
     pks = [row.record.pk for row in batch.rows if row.record is not None and not batch.is_new]
     domain = Domain([("_id", "in", pks)]) if pks else Domain.TRUE

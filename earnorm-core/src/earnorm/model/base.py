@@ -316,6 +316,7 @@ class BaseModel(Declared):
         Raises:
             ValidationError: A name is unknown.
             FieldNotLoaded: A field of ``include`` was not fetched.
+            LimitExceeded: More than 60 levels, or 100,000 related records, would become dicts.
         """
         return serializing.as_dict(self, depth, include, exclude)
 

@@ -307,7 +307,7 @@ class RecordSet(Generic[M]):
         ``await query.to_dict()`` and ``earnorm.in_parts()`` let others run in between.
         """
         names = (_listed(include), _listed(exclude))
-        return [serializing.as_dict(record, depth, *names) for record in self._loaded]
+        return serializing.as_dicts(self._loaded, depth, *names)
 
     def to_json(
         self,
@@ -321,7 +321,7 @@ class RecordSet(Generic[M]):
         It is synchronous, as :meth:`to_dict` is.
         """
         names = (_listed(include), _listed(exclude))
-        return json_text([serializing.as_json(record, depth, *names) for record in self._loaded])
+        return json_text(serializing.as_json_dicts(self._loaded, depth, *names))
 
     def _json_form(self) -> list[str | None]:
         return self.ids

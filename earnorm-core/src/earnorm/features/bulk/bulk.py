@@ -27,10 +27,17 @@ from earnorm.kernel.environment import current_env, use_env
 from earnorm.kernel.observing.denials import announce_refusal
 from earnorm.kernel.operations import ASKED, Operation, Options, PerRecord, made_by
 from earnorm.kernel.pauses import Finishing, parts, pause
-from earnorm.kernel.steps import Way
+from earnorm.kernel.steps import PreparedStep, Way
 from earnorm.kernel.transactions.blocks import Transaction, atomic
 from earnorm.kernel.transactions.durable import Waiting, tell
-from earnorm.kernel.value_steps import ValueBatch, ValueRow, Work, run_value_steps_now, settle
+from earnorm.kernel.value_steps import (
+    ValueBatch,
+    ValueRow,
+    Work,
+    operation_of,
+    run_value_steps_now,
+    settle,
+)
 from earnorm.model.writing.classes import deciding
 from earnorm.model.writing.creating import Creation, adopt, prepared
 from earnorm.model.writing.handing_back import on_its_way
@@ -91,6 +98,7 @@ class Bulk(Generic[M]):
         self._settling: list[Work] = []
         self._values: dict[Any, ValueRow] = {}
         self._deletions: dict[Any, tuple[int, M]] = {}
+        self._refused: list[tuple[Operation, AccessDenied]] = []
         self._unjudged: set[Any] = set()  # the ids of ghosts whose class has a say in their values
 
     # -- collecting ---------------------------------------------------------------------------
@@ -115,7 +123,7 @@ class Bulk(Generic[M]):
             if steps is not None and steps.concern((values,)):
                 view = self._bound.view
                 batch = ValueBatch(current_env(), Way.BULK, view, [row], is_new=True)
-                run_value_steps_now(steps.before, batch)
+                self._run(steps.before, batch)
                 batch.refuse()
                 self._settling += batch.settling
             self._passed.add(len(self._new))
@@ -189,14 +197,22 @@ class Bulk(Generic[M]):
             return values, planned(bound.schema, values), row
         row.values = dict(values)
         batch = ValueBatch(current_env(), Way.BULK, bound.view, [row])
-        run_value_steps_now(steps.before, batch)
+        self._run(steps.before, batch)
         given = dict(row.values)
         validate_row(bound, row)
         if not batch.problems:
-            run_value_steps_now(steps.valid, batch)
+            self._run(steps.valid, batch)
         batch.refuse()
         self._settling += batch.settling
         return given, plan_of(bound.schema, row.values), row
+
+    def _run(self, steps: Sequence[PreparedStep], batch: ValueBatch) -> None:
+        """Run value steps, and keep a refusal: nobody can be told of it before the block ends."""
+        try:
+            run_value_steps_now(steps, batch)
+        except AccessDenied as error:
+            self._refused.append((operation_of(batch), error))
+            raise
 
     def unlink(self, records: M | RecordSet[M]) -> None:
         """Delete a record, or each of several, at the end of the block.
@@ -239,11 +255,10 @@ class Bulk(Generic[M]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for op, refusal in self._refused:  # also of those that the program has caught
+            await announce_refusal(op, refusal)
         if error is None:
             await self._send()
-        elif isinstance(error, AccessDenied):
-            op = Operation("write", self._bound.model, current_env(), notes=_NOTES)
-            await announce_refusal(op, error)  # no step of a bulk can wait, so nobody is told yet
 
     async def _send(self) -> None:
         records = [row.record for row in (*self._new, *self._values.values())]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from earnorm.exceptions import EarnORMError, FieldNotLoaded, ValidationError
+from earnorm.exceptions import EarnORMError, FieldNotLoaded, LimitExceeded, ValidationError
 from earnorm.fields.base import MISSING, ConvertingField, Field, MutableField
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import ToMany, is_record, is_recordset
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from earnorm.model.structures import Structure
 
 Names: TypeAlias = Iterable[str] | None
+
+MAX_LEVELS: Final = 60
+"""The most levels of nested dicts; a deeper one would end at Python's own limit of recursion."""
+MAX_NESTED: Final = 100_000
+"""The most related records that one call turns into nested dicts."""
 
 _SCALARS = (str, int, bool)  # these types are their own JSON form, and cannot change in place
 _GETTERS = frozenset(
@@ -48,10 +53,15 @@ class Serializer:
     def __init__(self, form: Callable[[Field[Any, Any], Any], Any], depth: int) -> None:
         self._form = form
         self._depth = depth
+        self._left = MAX_NESTED
         self._path: list[BaseModel] = []  # a record inside itself becomes its id
 
     def record(self, record: BaseModel, include: Names = None, exclude: Names = None) -> Any:
-        """Return a record as a dict: its id, then its fields."""
+        """Return a record as a dict: its id, then its fields.
+
+        Raises:
+            LimitExceeded: There are more than 60 levels, or 100,000 nested dicts with those before.
+        """
         schema = type(record)._schema
         names = chosen(schema, include, exclude)
         result: dict[str, Any] = {"id": record.id} if names is None or "id" in names else {}
@@ -124,6 +134,16 @@ class Serializer:
             or any(record is outer for outer in self._path)
         ):
             return record.id
+        if len(self._path) > MAX_LEVELS:
+            raise LimitExceeded(
+                f"dicts are nested along at most {MAX_LEVELS} levels of relations: ask for a lower depth"
+            )
+        self._left -= 1
+        if self._left < 0:
+            # Records that lead to each other are repeated below each of them.
+            raise LimitExceeded(
+                f"more than {MAX_NESTED:,} related records would become nested dicts: ask for a lower depth"
+            )
         return self.record(record)
 
 
@@ -174,6 +194,22 @@ def as_json(record: BaseModel, depth: int, include: Names, exclude: Names) -> di
     """Return a record as a dict of JSON values; see ``BaseModel.to_json``."""
     result: dict[str, Any] = Serializer(_json_form, depth).record(record, include, exclude)
     return result
+
+
+def as_dicts(
+    records: Iterable[BaseModel], depth: int, include: Names, exclude: Names
+) -> list[dict[str, Any]]:
+    """Return records as dicts; the limit to nested ones is for all of them together."""
+    serializer = Serializer(_plain_form, depth)
+    return [serializer.record(record, include, exclude) for record in records]
+
+
+def as_json_dicts(
+    records: Iterable[BaseModel], depth: int, include: Names, exclude: Names
+) -> list[dict[str, Any]]:
+    """Return records as dicts of JSON values; the limit is as that of ``as_dicts``."""
+    serializer = Serializer(_json_form, depth)
+    return [serializer.record(record, include, exclude) for record in records]
 
 
 def embedded_dict(record: Structure) -> dict[str, Any]:
