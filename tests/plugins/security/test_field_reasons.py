@@ -210,3 +210,72 @@ async def test_implied_roles_count(opened: Any) -> None:
         with system(reason="ask"):
             verdict = await Post.search().why(principal=Principal("b", ["boss"]))
         assert {reason.name for reason in verdict.fields} == {"closed"}
+
+
+class Shed(models.BaseModel):
+    _name = "whyfield.shed"
+    _discriminator = "kind"
+    _field_rights = [FieldRights("rent", read=["office"])]
+    rent = Int(default=1)
+
+
+class Barn(Shed):
+    _name = "whyfield.barn"
+
+
+class Hut(Shed):
+    _name = "whyfield.hut"
+    _field_rights = [FieldRights("rent", read=["board"])]
+
+
+async def test_a_demand_that_several_classes_of_a_family_have_is_told_once(app: App) -> None:
+    with system(reason="support"):
+        hut = await Hut.create({})
+        verdict = await why(Shed.browse([hut.pk])[0], principal=EVE)
+        told = [
+            tuple(sorted(r.roles)) for r in verdict.fields if (r.name, r.right) == ("rent", "read")
+        ]
+        assert sorted(told) == [("board",), ("office",)]
+
+
+class Stall(models.BaseModel):
+    """A field that others may not use, and two that reach it by methods of their own."""
+
+    _name = "whyfield.stall"
+    _field_rights = [
+        FieldRights("rent", read=["office"], filter=["office"], write=["office"]),
+        FieldRights("closed_level", read=["office"], filter=["office"], write=["office"]),
+    ]
+    rent = Int(default=1)
+    level = Int(compute="_level", search="_search_level", inverse="_set_level")
+    closed_level = Int(compute="_level", search="_search_level", inverse="_set_level")
+
+    @depends()
+    def _level(self) -> int:
+        return 0
+
+    @classmethod
+    def _search_level(cls, operator: str, value: Any) -> list[tuple[str, str, Any]]:
+        return [("rent", operator, value)]
+
+    def _set_level(self, value: int) -> None:
+        self.rent = value
+
+
+async def test_methods_of_search_and_inverse_are_the_programs_and_take_rights_of_their_own(
+    app: App,
+) -> None:
+    with system(reason="fill"):
+        stall = await Stall.create({"rent": 7})
+    with act_as(EVE):
+        with pytest.raises(AccessDenied):
+            await Stall.count([("rent", "=", 7)])
+        assert await Stall.count([("level", "=", 7)]) == 1
+        for use in (
+            lambda: Stall.count([("closed_level", "=", 7)]),
+            lambda: Stall.browse([stall.pk]).write({"closed_level": 9}),
+        ):
+            with pytest.raises(AccessDenied):
+                await use()
+    with system(reason="look"):
+        assert (await Stall.get(stall.pk)).rent == 7
