@@ -568,5 +568,4 @@ def _are_names(roles: object) -> bool:
 
 
 def _missing(demands: Sequence[Demand], roles: frozenset[str]) -> list[Demand]:
-    # A field of several classes of a family may have the same demand in each.
-    return list(dict.fromkeys(demand for demand in demands if demand.isdisjoint(roles)))
+    return [demand for demand in demands if demand.isdisjoint(roles)]
