@@ -191,3 +191,26 @@ def refused(product: Product) -> None:
     product.price = "12"  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue] # the checkers must refuse it
     product.size = "s"  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue] # the checkers must refuse it
     product.tags = ["a"]  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue] # the checkers must refuse it
+
+
+class Priced(BaseModel):
+    _id = String(required=True)
+
+    price = Decimal(required=True, default=0)
+    cost = Decimal()
+
+
+class Numbered(BaseModel):
+    _id = UUID(required=True)
+
+
+async def whole_numbers_are_decimals(priced: Priced) -> None:
+    assert_type(Priced.price >= 3, Domain)
+    assert_type((Priced.cost < 3) & (Priced.price > decimal.Decimal("1.5")), Domain)
+    assert_type(Priced.price.in_([1, decimal.Decimal(2)]), Domain)
+    assert_type(priced.price, decimal.Decimal)
+    priced.price = 3
+    priced.cost = None
+    await priced.write(Priced.price.to(3) | Priced.cost.to(None))
+    assert_type(priced.id, str)
+    Priced(_id="a", price=3)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import decimal
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Unpack, overload
 
 import pydantic
 from bson import Decimal128, Int64
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from earnorm.fields.base import ConvertingField, Field, FieldOptions, N, Validator
+
+if TYPE_CHECKING:
+    from earnorm.domain import Domain
+    from earnorm.model.writing.updates import Change
 
 # BSON integers have 64 bits; the driver would refuse a larger one in the middle of a batch.
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
@@ -140,7 +144,7 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
         self,
         *,
         required: N = False,  # type: ignore[assignment] # see Field.__init__
-        default: decimal.Decimal | Callable[[], decimal.Decimal] | None = None,
+        default: decimal.Decimal | int | Callable[[], decimal.Decimal] | None = None,
         choices: Sequence[decimal.Decimal] | None = None,
         validators: Iterable[Validator[decimal.Decimal]] = (),
         min_value: decimal.Decimal | int | None = None,
@@ -162,6 +166,36 @@ class Decimal(ConvertingField[decimal.Decimal, N]):
         self.rounding = rounding
         if rounding is not None:
             round_to(decimal.Decimal(0), 0, rounding)  # a wrong name fails here
+
+    if TYPE_CHECKING:
+        # A whole number means the same, wherever a value is given.
+
+        @overload
+        def __set__(
+            self: Decimal[Literal[True]], record: object, value: decimal.Decimal | int
+        ) -> None: ...
+        @overload
+        def __set__(
+            self: Decimal[Literal[False]], record: object, value: decimal.Decimal | int | None
+        ) -> None: ...
+        def __set__(self, record: object, value: Any) -> None: ...
+
+        @overload
+        def to(
+            self: Decimal[Literal[True]], value: decimal.Decimal | int | Change
+        ) -> dict[str, Any]: ...
+        @overload
+        def to(
+            self: Decimal[Literal[False]], value: decimal.Decimal | int | Change | None
+        ) -> dict[str, Any]: ...
+        def to(self, value: Any) -> dict[str, Any]: ...
+
+        def __gt__(self, value: decimal.Decimal | int) -> Domain: ...
+        def __ge__(self, value: decimal.Decimal | int) -> Domain: ...
+        def __lt__(self, value: decimal.Decimal | int) -> Domain: ...
+        def __le__(self, value: decimal.Decimal | int) -> Domain: ...
+        def in_(self, values: Iterable[decimal.Decimal | int]) -> Domain: ...
+        def not_in(self, values: Iterable[decimal.Decimal | int]) -> Domain: ...
 
     def annotation(self) -> Any:
         bounds = pydantic.Field(

@@ -192,7 +192,7 @@ class BaseModel(Declared):
     _overridden: ClassVar[frozenset[str]] = frozenset()
     _unique_scope: ClassVar[Scope | None] = None
 
-    _id = ObjectIdField()
+    _id: Field[Any, Any] = ObjectIdField()  # a model may declare another kind
 
     def __init_subclass__(
         cls, brought_attributes: Sequence[BroughtAttribute] = (), **kwargs: Any
