@@ -298,14 +298,15 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict and pyright, on the packages and on tests/typing, and what they see of planned mistakes.
+    """mypy --strict and pyright, on the packages and on tests/typing, what they see of planned mistakes, and the pages.
 
-    What they cover is in pyproject.toml.
+    What they cover is in pyproject.toml, and in tests/docs/checked.py every Python block of the pages and every example.
     """
     session.install("-r", "requirements-dev.txt")
     session.run("mypy")
     session.run("pyright")
     session.run("python", "-m", "tests.mistakes")
+    session.run("python", "-m", "tests.docs.checked")
 
 
 @nox.session

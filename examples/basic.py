@@ -21,7 +21,7 @@ class Plant(models.BaseModel):
     label = String(required=True, unique=True, max_length=40)
     height_cm = Int(default=0, min_value=0)
     planted_on = Date()
-    tags = List(String())
+    tags = List(String(), required=True, default=list)
 
 
 async def main() -> None:

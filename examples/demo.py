@@ -68,7 +68,7 @@ class Book(models.BaseModel):
     state = Selection(choices=("draft", "published"), default="draft", required=True)
     price = Decimal(min_value=0)
     pages = Int(required=True, min_value=1)
-    tags = List(String())
+    tags = List(String(), required=True, default=list)
     author_id = Many2one(Author, required=True)
 
 
@@ -212,12 +212,13 @@ async def remember(app: earnorm.App, counter: QueryCounter) -> None:
     """Cache: what was read by id is kept, and a write takes it out."""
     heading("6. Cache: read by id once, correct after a write")
     with earnorm.system(reason="the demo looks for an id"):
-        ann_id = (await Author.find_one([("name", "=", "Ann Lee")])).id
+        ann_id = (await Author.find_one([("name", "=", "Ann Lee")])).ensure_one().id
     cache = app.services["cache"]
     before = cache.statistics()
     counter.taken()
-    for _ in range(5):
-        ann = await Author.get(ann_id)
+    for _ in range(4):
+        await Author.get(ann_id)
+    ann = await Author.get(ann_id)
     show("Author.get(id) five times reached the database (prefetched)", counter.taken())
     await ann.write({"name": "Ann M. Lee"})
     show("after a write, Author.get(id) gives", (await Author.get(ann_id)).name)

@@ -42,7 +42,7 @@ class HarbourWithTide(models.BaseModel):
     """What the plugin adds to every harbour, in the Apps that chose it."""
 
     _inherit = "harbour"
-    tide = Percent(default=50.0)
+    tide = Percent(required=True, default=50.0)
 
     def is_navigable(self) -> bool:
         """Whether a ship gets in."""
@@ -61,7 +61,7 @@ DIVISIBLE_BY = Operator(
     prepare=_divisor,
     to_mongo=lambda path, divisor: {path: {"$mod": [divisor, 0]}},
     matches=lambda divisor: (
-        lambda values: any(type(v) in (int, float) and int(v) % divisor == 0 for v in values)
+        lambda values: any(isinstance(v, int | float) and int(v) % divisor == 0 for v in values)
     ),
 )
 
@@ -125,7 +125,8 @@ async def main() -> None:
             [{"name": "Hue", "berths": 9, "tide": 80}, {"name": "Hoi An", "berths": 4, "tide": 10}]
         )
         for harbour in await Harbour.search(order="name"):
-            print(harbour.name, harbour.tide, "navigable:", harbour.is_navigable())
+            added = HarbourWithTide.of(harbour)  # the same record, typed with the added fields
+            print(harbour.name, added.tide, "navigable:", added.is_navigable())
         found = await Harbour.search([("berths", "divisible by", 3)])
         print("berths divisible by 3:", found.mapped("name"))
         print("observed:", tide.created, "| a search was timed:", tide.slowest > 0)

@@ -24,7 +24,7 @@ class Player(models.BaseModel):
 
     _name = "player"
     name = String(required=True)
-    team_id = Many2one(Team)
+    team_id = Many2one(Team, required=True)
 
 
 async def main() -> None:

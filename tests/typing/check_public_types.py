@@ -304,7 +304,7 @@ async def rules(priced: Priced) -> None:
     assert_type(await priced.positive(), None)
     assert_type(priced.to_json(depth=1), str)
     assert_type(priced.to_dict(include=["price"]), dict[str, Any])
-    assert_type(Priced.pydantic_model(optional=True), type[pydantic.BaseModel])
+    assert_type(Priced.pydantic_model(optional=True), type[earnorm.Body])
     assert_type(Priced.json_schema(mode="serialization"), dict[str, Any])
 
 

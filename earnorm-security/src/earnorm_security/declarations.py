@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import KW_ONLY, dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from earnorm import Domain, Env
 
 RecordRight: TypeAlias = Literal["read", "write", "create", "unlink"]
 ReadingRight: TypeAlias = Literal["aggregate", "export", "watch", "explain"]
 Right: TypeAlias = RecordRight | ReadingRight
-RuleDomain: TypeAlias = "Domain | list[object] | tuple[object, ...] | bool"
+RuleDomain: TypeAlias = "Domain | list[Any] | tuple[Any, ...] | bool"
 
 RECORD_RIGHTS: Final[tuple[RecordRight, ...]] = ("read", "write", "create", "unlink")
 """The rights that rules may be about."""

@@ -16,7 +16,6 @@ from earnorm_security.declarations import (
     Access,
     Right,
     Rule,
-    RuleDomain,
 )
 from earnorm_security.residual import secret_path
 from earnorm_security.variables import Template
@@ -136,7 +135,7 @@ def domain_of(source: object, where: str) -> Domain:
             f"{where}: a domain is a list of conditions, a Domain, True or False, "
             f"not {type(source).__name__}"
         )
-    return Domain(cast("RuleDomain", source))
+    return Domain(source)
 
 
 def paths_of(domain: Domain) -> Iterator[str]:

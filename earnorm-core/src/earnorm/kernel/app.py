@@ -537,7 +537,7 @@ class App:
         log.warning("App %s: raw access to the database: %s", self.name, reason)
         return self._backend.raw_database()
 
-    async def health(self) -> dict[str, Mapping[str, object]]:
+    async def health(self) -> dict[str, Mapping[str, Any]]:
         """Return the server's health, the figures of operations and transactions, and plugins' parts.
 
         They stand under ``database``, ``operations``, ``transactions`` and the plugins' names.

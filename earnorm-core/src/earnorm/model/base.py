@@ -61,10 +61,9 @@ from earnorm.model.writing.updates import Toggle
 
 # Few programs use watch, upsert, batches and bulks, so their methods import them.
 if TYPE_CHECKING:
-    import pydantic
-
     from earnorm.features.backfilling.backfill import Backfilled
     from earnorm.features.backfilling.backfill import Progress as BackfillProgress
+    from earnorm.features.bodies.body import Body
     from earnorm.features.bulk.batches import BatchResult, Progress
     from earnorm.features.bulk.bulk import Bulk
     from earnorm.features.indexes.collection_options import CollectionOptions
@@ -99,7 +98,7 @@ class Declared(Structure):
         exclude: Iterable[str] | None = None,
         optional: Iterable[str] | bool = False,
         name: str | None = None,
-    ) -> type[pydantic.BaseModel]:
+    ) -> type[Body]:
         """Return a pydantic model of the fields, for HTTP bodies; it is made once per arguments.
 
         It takes records (``Out.model_validate(record)``): ids as text, relations as ids, embedded

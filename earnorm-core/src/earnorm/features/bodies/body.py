@@ -154,7 +154,8 @@ class Body(RecordBody):
         _Declaration(cls, of, partial).fill(include, exclude)
 
     if TYPE_CHECKING:
-
+        # Of a body that pydantic_model() made; a class that is declared has a constructor of its own fields.
+        def __init__(self, /, **values: Any) -> None: ...
         def __getattr__(self, name: str) -> Any: ...
 
     @classmethod

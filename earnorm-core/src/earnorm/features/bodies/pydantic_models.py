@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import pydantic
 
 from earnorm.bounded import Bounded
-from earnorm.features.bodies.body import RecordBody
+from earnorm.features.bodies.body import Body
 from earnorm.features.bodies.pydantic_fields import (
     EXTRA,
     Extra,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _MOST: Final = 128
 """The number of pydantic models of one class that are kept; one takes about 50 kB."""
 
-_Models: TypeAlias = Bounded[tuple[object, ...], type[pydantic.BaseModel]]
+_Models: TypeAlias = Bounded[tuple[object, ...], type[Body]]
 _MODELS: WeakKeyDictionary[type[Structure], _Models] = WeakKeyDictionary()
 """The pydantic models made last, by class and by the arguments."""
 
@@ -43,7 +43,7 @@ def body_model(
     exclude: Iterable[str] | None,
     optional: Iterable[str] | bool,
     name: str | None,
-) -> type[pydantic.BaseModel]:
+) -> type[Body]:
     """Make a pydantic model, or return the one made before with the same arguments.
 
     See ``BaseModel.pydantic_model``.
@@ -77,7 +77,7 @@ def _make(
     optional: frozenset[str] | bool,
     name: str | None,
     extra: Extra | None,
-) -> type[pydantic.BaseModel]:
+) -> type[Body]:
     schema = cls._schema
     names = chosen_names(cls, include, exclude)
     if not isinstance(optional, bool):
@@ -96,7 +96,7 @@ def _make(
         warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
         made = pydantic.create_model(
             title,
-            __base__=RecordBody,
+            __base__=Body,
             __module__=cls.__module__,
             __doc__=cls.__doc__,
             __cls_kwargs__={} if extra is None else {"extra": extra},
