@@ -298,6 +298,15 @@ async def test_defaults_are_values_functions_of_the_number_and_factories() -> No
     assert repr(posts) == "<Factory of testing.factories.post>"
 
 
+async def test_a_variant_has_the_defaults_of_its_factory_and_its_own() -> None:
+    posts = Factory(Post, title="T", writer_id=Factory(Writer, name="Bo"))
+    drafts = posts.variant(title=lambda number: f"Draft {number}")
+    draft = await drafts.create()
+    assert draft.title == "Draft 1" and (await draft.writer_id).name == "Bo"
+    assert (await posts.create()).title == "T"
+    assert (await drafts.create()).title == "Draft 3"
+
+
 async def test_what_is_delegated_goes_into_the_record_that_is_made() -> None:
     chapter = await make(Chapter, title="One", page=3)
     assert chapter.title == "One"
