@@ -425,6 +425,32 @@ def test_an_interrupt_in_a_stream_or_a_block_ends_it(app: earnorm.sync.App) -> N
     assert app.run(Note.get(note.id)).text == "a" and not app.in_flight.transactions
 
 
+class Endless:
+    """An iterator that never gives anything, and notes how it is closed."""
+
+    def __init__(self) -> None:
+        self.cancellations: list[int] = []
+
+    def __aiter__(self) -> Endless:
+        return self
+
+    async def __anext__(self) -> int:
+        await asyncio.sleep(60)
+        return 1
+
+    async def aclose(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.cancellations.append(task.cancelling())
+
+
+def test_what_is_closed_after_an_interrupt_is_not_cancelled(in_memory: earnorm.sync.App) -> None:
+    endless = Endless()
+    with pytest.raises(OutOfTime), interrupted(0.1):
+        next(in_memory.iterate(endless))
+    assert endless.cancellations == [0]
+
+
 def test_an_interrupt_while_a_block_is_entered_leaves_it(in_memory: earnorm.sync.App) -> None:
     steps = []
 

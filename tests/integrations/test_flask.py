@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -151,6 +152,23 @@ def test_requests_in_threads_do_not_mix(app: Flask) -> None:
     with ThreadPoolExecutor(8) as pool:
         for name, seen in zip("abcdefgh", pool.map(ask, "abcdefgh"), strict=True):
             assert seen == {f"{name} {{}}"}
+
+
+def test_first_requests_at_once_open_one_app(database: str, mongo_uri: str) -> None:
+    made: list[earnorm.sync.App] = []
+
+    def make() -> earnorm.sync.App:
+        time.sleep(0.05)
+        made.append(earnorm.sync.App(mongo_uri, database=database, plugins=[]))
+        return made[-1]
+
+    app = Flask("busy")
+    orm = EarnORM(make, app=app)
+    app.add_url_rule("/who", view_func=who)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: text(app, "/who"), range(8))) == {"None {}"}
+    assert len(made) == 1
+    orm.close()
 
 
 @pytest.mark.parametrize("wrap", [stream_with_context, lambda parts: parts])
