@@ -36,6 +36,7 @@ def make() -> App:
         os.environ["EARNORM_TEST_MONGO_URI"],
         database=DATABASE,
         plugins=["security"],
+        max_pool_size=int(os.environ.get("INTEGRATIONS_SERVICE_POOL", "100")),
         client_options={"appName": DATABASE},
     )
 

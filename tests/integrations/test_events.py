@@ -146,6 +146,27 @@ async def test_a_client_that_goes_away_leaves_no_stream(mongo_uri: str, database
         await process.until(lambda: process.streams() == 0)
 
 
+async def test_streams_leave_connections_for_others(mongo_uri: str, database: str) -> None:
+    async with service(mongo_uri, database, INTEGRATIONS_SERVICE_POOL="6") as (process, client):
+        await create(client, "prepares the collection", ANN)
+        streams = [client.stream("GET", "/bells/events", headers=ANN) for _ in range(3)]
+        for stream in streams:
+            assert (await stream.__aenter__()).status_code == 200
+        refused = await client.get("/bells/events", headers=BOB)
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "5"
+        assert refused.json()["detail"] == "Too many streams are open. Try again later."
+        for _ in range(5):  # what is refused takes no place, and neither does a mistake
+            assert (await client.get("/bells/events?filter={", headers=BOB)).status_code == 422
+        assert (await client.get("/bells", headers=ANN)).status_code == 200
+        await streams.pop().__aexit__(None, None, None)
+        await process.until(lambda: process.streams() == 2)
+        async with heard(client, "/bells/events", BOB) as stream:
+            mine = await create(client, "bob's", BOB)
+            assert (await stream.next())["data"]["id"] == mine
+        for stream in streams:
+            await stream.__aexit__(None, None, None)
+
+
 GUNICORN = ("gunicorn", "--worker-class", "uvicorn.workers.UvicornWorker")
 
 

@@ -15,6 +15,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,11 +23,12 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from earnorm.application import App
 from earnorm.exceptions import AccessDenied, AppStopping, EarnORMError
 from earnorm.integrations.file_ranges import Disposition, FileAnswer, file_answer
 from earnorm.integrations.lifetimes import AppSource, Lifetime, lifetime_of, living
 from earnorm.integrations.listings import row_of
-from earnorm.integrations.problems import Problem, problem_of
+from earnorm.integrations.problems import RETRY_AFTER, Problem, problem_of
 from earnorm.integrations.requests import nobody_in
 from earnorm.kernel.acting import act_as
 from earnorm.kernel.environment import current_app, use_env
@@ -60,6 +62,7 @@ Lifespan: TypeAlias = Callable[[Starlette], AbstractAsyncContextManager[None]]
 log = logging.getLogger("earnorm")
 
 _STATE: Final = "earnorm"
+_POOL: Final = 100  # the connections of a driver that is told no other number
 _RETRY: Final = 3_000  # milliseconds until a client opens a stream again that has ended
 
 
@@ -220,6 +223,7 @@ class EventStream(StreamingResponse):
     Args:
         watch: The changes, opened.
         fields: The fields of a record that an event may have.
+        place: The place among the streams of the App, which its end gives back.
         ending: Is set when the server is told to stop.
         heartbeat: The seconds between two signs of life, by which proxies keep the connection.
         longest: The seconds after which the stream ends. A browser opens it again and goes on behind
@@ -234,6 +238,7 @@ class EventStream(StreamingResponse):
         watch: Watch[Any],
         *,
         fields: Collection[str],
+        place: _Place | None = None,
         ending: asyncio.Event | None = None,
         heartbeat: float = 15.0,
         longest: float | None = 900.0,
@@ -243,6 +248,7 @@ class EventStream(StreamingResponse):
             _nothing(), headers={"cache-control": "no-store", "x-accel-buffering": "no"}
         )
         self._watch = watch
+        self._place = place
         self._fields = frozenset(fields)
         self._ending = ending or asyncio.Event()
         self._heartbeat, self._longest, self._patience = heartbeat, longest, patience
@@ -269,6 +275,7 @@ class EventStream(StreamingResponse):
         finally:
             for task in others:
                 task.cancel()
+            self._place = None
             await asyncio.shield(asyncio.ensure_future(self._watch.close()))
 
     async def _send_all(self, send: Send, others: Sequence[asyncio.Future[Any]]) -> None:
@@ -327,6 +334,30 @@ async def _until_disconnect(receive: Receive) -> None:
         pass
 
 
+class _Place:
+    """One stream's place among those of an App; it is given back when nobody holds it."""
+
+    __slots__ = ("__weakref__",)
+
+
+_places: Final[WeakKeyDictionary[App, WeakSet[_Place]]] = WeakKeyDictionary()
+
+
+def _take_place(app: App) -> _Place:
+    """Take a place among the streams of an App.
+
+    Each stream has a connection to the database while it waits, and other requests need some, too.
+    """
+    taken = _places.setdefault(app, WeakSet())
+    most = max(1, (app.settings.max_pool_size or _POOL) // 2)
+    if len(taken) >= most:
+        headers = {"retry-after": str(RETRY_AFTER)}
+        raise HTTPException(503, "Too many streams are open. Try again later.", headers)
+    place = _Place()
+    taken.add(place)
+    return place
+
+
 async def events(
     watch: Watch[M],
     *,
@@ -336,7 +367,8 @@ async def events(
 ) -> EventStream:
     """Open a stream of changes, and return the answer that sends them.
 
-    Whoever acts now hears what it may read. An error of the opening is an answer like any other.
+    Whoever acts now hears what it may read. An error of the opening is an answer like any other. Half of
+    ``max_pool_size`` streams may be open in an App.
 
     Args:
         watch: The changes: ``Ticket.watch(domain, resume_token=request.headers.get("last-event-id"))``.
@@ -345,14 +377,27 @@ async def events(
         longest: The seconds after which the client has to open the stream again.
 
     Raises:
+        HTTPException: Too many streams are open (503).
         AccessDenied: The principal may not read the model.
         NotSupported: The database is in memory, or a transaction is running.
         ValidationError: The token is none, or too old.
     """
-    lifetime = lifetime_of(current_app())
-    ending = None if lifetime is None else lifetime.ending
-    await watch.__aenter__()
-    return EventStream(watch, fields=fields, ending=ending, heartbeat=heartbeat, longest=longest)
+    app = current_app()
+    lifetime = lifetime_of(app)
+    place = _take_place(app)
+    try:
+        await watch.__aenter__()
+    except BaseException:
+        _places[app].discard(place)
+        raise
+    return EventStream(
+        watch,
+        fields=fields,
+        place=place,
+        ending=None if lifetime is None else lifetime.ending,
+        heartbeat=heartbeat,
+        longest=longest,
+    )
 
 
 # -- files ----------------------------------------------------------------------------------------
