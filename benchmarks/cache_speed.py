@@ -23,9 +23,9 @@ from earnorm import App, Int, String, models
 from earnorm_cache import Cache, CachePlugin, CacheSettings
 
 TASKS = 50
-TIMES = 10
+TIMES = 50
 """How often each work runs in a round, one after the other, in an App that was activated once, as that of a request is."""
-ROUNDS = 100
+ROUNDS = 30
 
 
 class Good(models.BaseModel):
@@ -49,6 +49,14 @@ class GoodInRedis(Good):
 
     _name = "speed.good_in_redis"
     _collection = "speed_good_in_redis"
+    _cache = Cache(level="redis")
+
+
+class GoodCold(Good):
+    """One of which each record is read once."""
+
+    _name = "speed.good_cold"
+    _collection = "speed_good_cold"
     _cache = Cache(level="redis")
 
 
@@ -100,11 +108,12 @@ async def main(uri: str) -> None:
         with plain.activate():
             for model in (Good, GoodInRedis, GoodNowhere):
                 await model.create([values(n) for n in range(500)])
+            cold = await GoodCold.create([values(n) for n in range(20 * (ROUNDS + 1))])
             ids = {m: [r.pk for r in await m.search()] for m in (Good, GoodInRedis, GoodNowhere)}
         raw = client[database]["speed_good"]
         goods, in_redis, nowhere = ids[Good], ids[GoodInRedis], ids[GoodNowhere]
         one, one_in_redis, one_nowhere = goods[0], in_redis[0], nowhere[0]
-        cold = itertools.cycle(in_redis)
+        fresh, known = iter([r.pk for r in cold]), itertools.cycle([r.pk for r in cold])
 
         async def find_one() -> None:
             await raw.find_one({"_id": one})
@@ -117,10 +126,6 @@ async def main(uri: str) -> None:
 
         async def get_50_here() -> None:
             await asyncio.gather(*(Good.get(pk) for pk in goods[:TASKS]))
-
-        async def miss() -> None:
-            # A key of its own that nobody has read: what was filled is removed by its id.
-            await GoodInRedis.get(next(cold))
 
         key = ("speed.good", one)
         look = memory_of(here).get
@@ -169,18 +174,13 @@ async def main(uri: str) -> None:
             each = seconds.clock / TASKS / 2
             print(f"{way + ' at once, each':<42} {each * 1e6:9.2f} µs   {base / each:8.2f} ×")
 
-        # Each read of the round misses: what the round before has filled is thrown away first.
-        async def misses() -> None:
-            await there.cache.clear_everywhere()
-            for _ in range(20):
-                await miss()
-
-        async def loads() -> None:
-            for _ in range(20):
-                await GoodInRedis.get(next(cold))
-
         cost = await lowest(
-            {"loads": inside(plain, loads, 1), "misses": inside(shared, misses, 1)}, 1, ROUNDS
+            {
+                "loads": inside(plain, lambda: GoodCold.get(next(known)), 20),
+                "misses": inside(shared, lambda: GoodCold.get(next(fresh)), 20),
+            },
+            1,
+            ROUNDS,
         )
         without, using = cost["loads"].clock / 20, cost["misses"].clock / 20
         print(
