@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,27 +46,19 @@ def write_projects(directory: Path) -> dict[str, str]:
     return pages
 
 
-def write_examples(directory: Path) -> dict[str, str]:
-    """Copy every example; return the path of each by the file's name."""
-    paths: dict[str, str] = {}
-    for path in sorted(EXAMPLES.rglob("*.py")):
-        inside = path.relative_to(EXAMPLES)
-        package = next((p for p in inside.parents if p.parent.name == "src"), None)
-        if package is not None:  # it is imported by its name
-            target = directory / inside.relative_to(package.parent)
-        else:
-            target = (
-                directory / f"example_{_NOT_WORD.sub('_', inside.with_suffix('').as_posix())}.py"
-            )
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy(path, target)
-        paths[target.relative_to(directory).as_posix()] = f"examples/{inside}"
-    return paths
-
-
 def inside(file: str, directory: Path) -> str:
-    """Return the path of a file inside of the directory, as a checker names the file."""
-    return (directory / file).resolve().relative_to(directory.resolve()).as_posix()
+    """Return the path of a file from the directory or, of an example, from the root."""
+    path = (ROOT / file).resolve()
+    base = directory.resolve() if path.is_relative_to(directory.resolve()) else ROOT
+    return path.relative_to(base).as_posix()
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """Return the environment in which the files of a page find each other, and so do those of an example."""
+    sources = [directory, ROOT, *EXAMPLES.glob("*/src")]
+    path = os.pathsep.join(map(str, sources))
+    known = os.environ.get("PYTHONPATH", "")
+    return {**os.environ, "MYPYPATH": path, "PYTHONPATH": f"{path}{os.pathsep}{known}"}
 
 
 def mypy(paths: list[Path], directory: Path) -> list[tuple[str, int, str]]:
@@ -75,8 +66,10 @@ def mypy(paths: list[Path], directory: Path) -> list[tuple[str, int, str]]:
     # What hooks of plugins look like without annotations is shown, too; their bodies are checked.
     untyped = ["--allow-untyped-defs", "--allow-incomplete-defs", "--allow-untyped-calls"]
     options = ["--strict", *untyped, "--no-error-summary", "--no-pretty", "--config-file="]
+    options += ["--explicit-package-bases", "--namespace-packages"]
     command = [sys.executable, "-m", "mypy", *options, *map(str, paths)]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    env = environment(directory)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(done.stdout + done.stderr)
     found = [_MYPY_LINE.match(line) for line in done.stdout.splitlines()]
@@ -89,7 +82,12 @@ def pyright(paths: list[Path], directory: Path) -> list[tuple[str, int, str]]:
     """Return the errors of pyright: the file's name, the line and the text."""
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson"]
     done = subprocess.run(
-        [*command, *map(str, paths)], cwd=directory, capture_output=True, text=True, check=False
+        [*command, *map(str, paths)],
+        cwd=ROOT,
+        env=environment(directory),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return [
         (
@@ -106,13 +104,13 @@ def main() -> int:
     """Print what the checkers find, with the page and its line; return 1 if they find something."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        pages = write_blocks(directory) | write_projects(directory) | write_examples(directory)
-        paths = [directory / file for file in pages]
+        pages = write_blocks(directory) | write_projects(directory)
+        paths = [*(directory / file for file in pages), *sorted(EXAMPLES.rglob("*.py"))]
         found = [("mypy", *each) for each in mypy(paths, directory)]
         found += [("pyright", *each) for each in pyright(paths, directory)]
     for checker, file, line, text in sorted(found, key=lambda each: (each[1], each[2])):
         print(f"{pages.get(file, file)}:{line}: {checker}: {text}")
-    print(f"{len(pages)} blocks and examples, {len(found)} errors")
+    print(f"{len(paths)} blocks and files of examples, {len(found)} errors")
     return int(bool(found))
 
 

@@ -48,7 +48,8 @@ T = TypeVar("T")
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGI: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+# Each server and each framework has types of its own for the three, which fit no others.
+ASGI: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
 log = logging.getLogger("earnorm")
 
