@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -101,13 +101,17 @@ class Grouping:
         self._schema = schema
         self._across = across
         self._keys: dict[str, _Key] = {}
+        paths: list[str] = []
         for name, path in _names_and_paths(keys):
             if name in self._keys:
                 raise _error(name, "is a key already")
+            paths.append(path)
             self._keys[name] = self._key(name, path, env)
         self._aggregates: dict[str, tuple[Aggregate, ExpressionPath | None]] = {}
         unwound = [list_path for key in self._keys.values() for list_path in key.reached.lists]
         self._unwound = tuple(dict.fromkeys(unwound))
+        if across is not None:
+            self._check_links(across, [path.partition(":")[0] for path in paths])
         for name, aggregate in aggregates.items():
             self._aggregates[name] = self._checked(name, aggregate)
         self.name = schema.name
@@ -129,20 +133,34 @@ class Grouping:
 
     # -- keys and aggregates ------------------------------------------------------------------
 
-    def _expression_path(self, path: str) -> ExpressionPath:
+    def _expression_path(self, path: str, *, each: bool = False) -> ExpressionPath:
         across = self._across
         if across is None or not across.leads_away(path):
             return expression_path(self._schema, path)
-        key, field = across.key(path), across.field(path)
+        key, field = across.key(path, each=each), across.field(path, each=each)
         if isinstance(field, List):
             raise DomainError(
                 f"{path!r} is a list in another record; a group looks at single values"
             )
         return ExpressionPath({"$ifNull": [f"${key}", None]}, key, field, (), False)
 
+    def _check_links(self, across: Across, paths: Iterable[str]) -> None:
+        """Refuse two keys through one list of links: they would not be values of one record."""
+        seen = set(self._unwound)
+        for path in paths:
+            links = across.links_of(path)
+            if links in seen:
+                raise DomainError(
+                    f"{path!r}: another key leads through the same list, and their values would not be "
+                    f"those of one record; group the other model, or use aggregate()",
+                    loc=(path,),
+                )
+            if links is not None:
+                seen.add(links)
+
     def _key(self, name: str, path: str, env: Env) -> _Key:
         path, colon, unit = path.partition(":")
-        reached = self._expression_path(path)
+        reached = self._expression_path(path, each=True)
         if not colon:
             return _Key(name, reached, reached.expression)
         if unit not in UNITS:

@@ -50,18 +50,27 @@ class Across:
         crossing = schema.crossing(path) if schema.may_cross else None
         return crossing is not None and bool(crossing.rest)
 
-    def key(self, path: str) -> str:
+    def links_of(self, path: str) -> str | None:
+        """Return the stored list of links through which a path leads, if it begins with one."""
+        crossing = self._bound.schema.crossing(path) if self.leads_away(path) else None
+        return None if crossing is None or crossing.single else crossing.local
+
+    def key(self, path: str, *, each: bool = False) -> str:
         """Return the stored path of a path, or the key under which the server looks it up.
+
+        Args:
+            path: The path.
+            each: True if a record stands for several, one for each record that a list of links names.
 
         Raises:
             DomainError: No such field, or the path leads to several records.
         """
         if not self.leads_away(path):
             return self._bound.schema.order_path_of(path)
-        self.field(path)
+        self.field(path, each=each)
         return self._keys.setdefault(path, f"{_NAME}{len(self._keys)}")
 
-    def field(self, path: str) -> Any:
+    def field(self, path: str, *, each: bool = False) -> Any:
         """Return the field at the end of a path.
 
         Raises:
@@ -69,7 +78,8 @@ class Across:
         """
         bound, rest = self._bound, path
         while (crossing := bound.schema.crossing(rest)) is not None and crossing.rest:
-            if not crossing.single:
+            is_first = bound is self._bound and rest == path
+            if not crossing.single and not (each and is_first and crossing.owned):
                 raise DomainError(
                     f"{path!r} leads to several records, which have no one value", loc=(path,)
                 )
@@ -106,7 +116,7 @@ async def _lookup(bound: BoundModel, op: Operation, key: str, path: str) -> list
     pipeline = [
         *capture.stages,
         *await _lookup(target, op, key, crossing.rest),
-        {"$project": {"_id": 0, key: 1}},
+        {"$project": {"_id": 0, key: 1 if crossing.single else {"$ifNull": [f"${key}", None]}}},
     ]
     lookup = {
         "from": target._collection.name,
@@ -115,4 +125,7 @@ async def _lookup(bound: BoundModel, op: Operation, key: str, path: str) -> list
         "pipeline": pipeline,
         "as": key,
     }
+    if not crossing.single:  # a group by each of the records that a list names
+        each = {"path": f"${key}", "preserveNullAndEmptyArrays": True}
+        return [{"$lookup": lookup}, {"$set": {key: f"${key}.{key}"}}, {"$unwind": each}]
     return [{"$lookup": lookup}, {"$set": {key: {"$first": f"${key}.{key}"}}}]
