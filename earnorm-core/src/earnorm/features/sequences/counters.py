@@ -128,6 +128,10 @@ class NumberSequence:
             return _NOTES
         return {**_NOTES, COUNTED: Counted(*self._asked, current_env())}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A pickle of version 0.1 does not tell what the program gave: it is judged by its whole name.
+        self.__dict__.update({"_asked": (state["name"], None), **state})
+
     def __repr__(self) -> str:
         return f"<sequence {self.name!r}{' gap-free' if self.gap_free else ''}>"
 
