@@ -20,9 +20,10 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, TypeAlias, TypeVar
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -43,6 +44,7 @@ from earnorm.sync.calls import call, loop_for, refuse_running_loop
 
 __all__ = ["AppMiddleware", "asgi", "close_app", "current_user", "get_app", "problem_response"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -246,10 +248,13 @@ class AppMiddleware:
                     return await self._answer_there(env, request)
                 # Back in the thread of the synchronous code, from which the App's loop is entered: so
                 # Django's own database is asked in the thread that a test has its transaction in.
-                there = async_to_sync(self._answer_there)
-                return await sync_to_async(_in_loop_of)(app, there, env, request)
+                return await sync_to_async(_in_loop_of)(app, self._answer_back, env, request)
         except EarnORMError as error:
             return _problem_or_raise(error)
+
+    def _answer_back(self, env: Env, request: HttpRequest) -> HttpResponseBase:
+        # It is made here, since older releases look for a running loop when it is made.
+        return async_to_sync(self._answer_there)(env, request)
 
     async def _answer_there(self, env: Env, request: HttpRequest) -> HttpResponseBase:
         find = self._principal
@@ -275,13 +280,39 @@ def _acting(env: Env, principal: object) -> Env:
     return env.replace(principal=principal_of(env, principal))
 
 
+class _ThisThread(Executor):
+    """Does in the thread that waits what a loop hands to it."""
+
+    def __init__(self) -> None:
+        self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function(*args, **kwargs))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        self._works.put(work)
+        return future
+
+    def work_until(self, end: Future[Any]) -> None:
+        """Do what is handed in until a future is done."""
+        end.add_done_callback(lambda _: self._works.put(None))
+        while (work := self._works.get()) is not None:
+            work()
+
+
 def _in_loop_of(app: App, function: Callable[..., T], *arguments: object) -> T:
     """Call a function in this thread, inside of which Django's ``async_to_sync`` uses the App's loop."""
     loop = loop_for(app.env)
-    executor: Any = CurrentThreadExecutor(None)
+    executor: Any = _ThisThread()
     inside = sync_to_async(function, thread_sensitive=False, executor=executor)
     future = asyncio.run_coroutine_threadsafe(inside(*arguments), loop)
-    executor.run_until_future(future)
+    executor.work_until(future)
     return future.result()
 
 
