@@ -69,6 +69,16 @@ async def test_a_duplicate_names_the_fields_of_its_index(memory: Backend) -> Non
     assert tuple(refused.value.fields) == ("_id",)
 
 
+@pytest.mark.parametrize("collation", [None, {"locale": "en", "strength": 2}])
+async def test_a_unique_index_that_documents_break_says_so(memory: Backend, collation: Any) -> None:
+    items = memory.collection("items")
+    await items.insert([{"_id": 1, "code": "a"}, {"_id": 2, "code": "a"}])
+    options = {"unique": True} if collation is None else {"unique": True, "collation": collation}
+    with pytest.raises(ConfigurationError, match="share a value") as refused:
+        await items.create_indexes([IndexSpec((("code", 1),), options)])
+    assert ("for example 1 and 2" in str(refused.value)) is (collation is None)
+
+
 async def test_a_unique_index_that_ignores_the_case(memory: Backend) -> None:
     items = memory.collection("items")
     folding = {"unique": True, "collation": {"locale": "en", "strength": 2}}

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from bson import ObjectId
-from pymongo.errors import BulkWriteError, WriteError
+from pymongo.errors import BulkWriteError, OperationFailure, WriteError
 from pymongo.results import DeleteResult, UpdateResult
 
 from earnorm.backends.base import Document, Filter, Statement
@@ -50,9 +50,23 @@ class MemoryNative:
         rows = self._found(filter, limit=1, **options)
         return rows[0] if rows else None
 
-    def find(self, filter: Filter, batch_size: int = 0, **options: Any) -> ListCursor:
+    def find(
+        self,
+        filter: Filter,
+        projection: Mapping[str, Any] | None = None,
+        *,
+        batch_size: int = 0,  # no size matters: the whole result is computed at once
+        collation: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> ListCursor:
         """Return a cursor over the documents that a filter finds."""
-        return ListCursor(lambda: self._found(filter, **options))
+
+        def rows() -> list[Document]:
+            if collation:
+                raise OperationFailure("memory does not compare texts by a collation", 115)
+            return self._found(filter, projection=projection, **options)
+
+        return ListCursor(rows)
 
     def _found(
         self,
