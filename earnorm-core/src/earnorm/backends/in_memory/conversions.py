@@ -57,7 +57,7 @@ def _whole(kind: str, limit: int, make: Callable[[int], Any]) -> Callable[[Any],
         elif isinstance(value, datetime.datetime) and kind == "long":
             number = (value - _EPOCH) // _MILLISECOND
         elif is_number(value):
-            exact = value.to_decimal() if isinstance(value, Decimal128) else value
+            exact: Any = value.to_decimal() if isinstance(value, Decimal128) else value
             if not math.isfinite(exact):
                 raise refused(FAILURE, "Attempt to convert NaN or infinity to an integer")
             number = int(exact)

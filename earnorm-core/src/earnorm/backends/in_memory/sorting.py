@@ -23,7 +23,7 @@ def sorted_by(
         OperationFailure: A server refuses it, too.
     """
     result = list(items)
-    pairs = list(order.items() if isinstance(order, Mapping) else order)
+    pairs: list[Any] = list(order.items() if isinstance(order, Mapping) else order)
     for path, direction in reversed(pairs):
         if isinstance(direction, bool) or direction not in (1, -1):
             if isinstance(direction, Mapping):
