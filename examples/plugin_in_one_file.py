@@ -5,6 +5,7 @@ layer and an observer. A package would register ``TidePlugin`` under the entry p
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from typing import Annotated
@@ -61,7 +62,13 @@ DIVISIBLE_BY = Operator(
     prepare=_divisor,
     to_mongo=lambda path, divisor: {path: {"$mod": [divisor, 0]}},
     matches=lambda divisor: (
-        lambda values: any(isinstance(v, int | float) and int(v) % divisor == 0 for v in values)
+        lambda values: any(
+            isinstance(v, int | float)
+            and type(v) is not bool
+            and math.isfinite(v)
+            and int(v) % divisor == 0
+            for v in values
+        )
     ),
 )
 

@@ -29,6 +29,12 @@ REMEMBERING = {
     "earnorm.model.writing.bounds._numeric": "three types, and decimal places, 34 at the most",
 }
 COLLECTIONS = {
+    "earnorm.application._asked": "the arguments of the last init()",
+    "earnorm.backends.in_memory.expressions.OPERATORS": "the operators of expressions",
+    "earnorm.integrations.flask._all": "the Apps of Flask applications, weakly",
+    "earnorm.integrations.lifetimes._lifetimes": "the lifetimes of servers, weakly",
+    "earnorm.integrations.starlette._places": "the parts of a request",
+    "earnorm.sync.background._of_parents": "loops of the process that this one was forked from",
     "earnorm.domain.ast._CONSTANTS": "True and False",
     "earnorm.features.bodies.pydantic_models._MODELS": "by class, weakly; each is Bounded",
     "earnorm.features.computed.recomputing._OWED": "running transactions, weakly; fields of the App",

@@ -137,7 +137,7 @@ async def test_what_is_a_class_s_own_is_left_alone() -> None:
 
 
 def test_the_tables_have_every_attribute_that_somebody_looks_at() -> None:
-    internal = {"_root", "_base", "_identity", "_overridden", "_unique_scope"}
+    internal = {"_id", "_root", "_base", "_identity", "_overridden", "_unique_scope"}
     assert set(CORE_ATTRIBUTES) == Base.__annotations__.keys() - internal
     house = [file.read_text() for file in ROOT.glob("earnorm-*/src/**/*.py")]
     core = [file.read_text() for file in ROOT.glob("earnorm-core/src/**/*.py")]
