@@ -51,6 +51,14 @@ LESS = "not fuzz and not motor"
 SERVERS_NAMED = "EARNORM_TEST_MONGO_URI" in os.environ
 NUMBER_OF_WORKERS = 0 if SERVERS_NAMED else min((os.cpu_count() or 1) + 1, 4)
 WORKERS = ("-n", str(NUMBER_OF_WORKERS), "--dist=loadfile")
+# What reads and writes documents in the core's tests.
+READING_AND_WRITING = tuple(
+    f"tests/core/test_{name}.py"
+    for name in (
+        *("bulk", "broken_documents", "declared_keys", "embedded", "hydrate", "links", "many2many"),
+        *("paging", "polymorphism", "query", "relations", "streaming", "transactions", "writing"),
+    )
+)
 ASSERT_NO_PLUGIN = """
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -253,6 +261,68 @@ def motor(session: nox.Session) -> None:
     """All of the core's tests with Motor; of every three files, `tests` has one."""
     session.install("-r", "requirements-dev.txt")
     run_tests(session, "-m", "motor", "tests/core", *session.posargs)
+
+
+@nox.session
+def native_off(session: nox.Session) -> None:
+    """The whole suite without the compiled decoder. `-- --less` is what CI runs: what reads and writes, and the contract."""
+    session.install("-r", "requirements-dev.txt", env={"EARNORM_NATIVE": "0"})
+    less = ("-m", LESS, "tests/backends", *READING_AND_WRITING, "tests/plugins/contract")
+    chosen = less if session.posargs == ["--less"] else session.posargs
+    run_beside_servers(session, *PYTEST, *WORKERS, *chosen, EARNORM_NATIVE="0")
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """The compiled decoder's generated cases under AddressSanitizer and UndefinedBehaviorSanitizer of gcc."""
+    session.install("-r", "requirements-test.txt", "-e", f"./{CORE}")
+    build = ("python", "-m", "earnorm.backends.native.build")
+    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1", "-Wall")
+    said = session.run(*build, str(Path(session.create_tmp()).resolve()), *flags, silent=True)
+    libraries = [
+        subprocess.run(
+            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    tests = ("-n", "0", "tests/backends/test_native_decoder.py", "-k", "not no_reference_is_kept")
+    session.run(
+        # The driver's own C extension is left out: it reads past the end of damaged documents.
+        *(*PYTEST, "-p", "tests.backends.pure_bson", *tests, *session.posargs),
+        env={
+            "EARNORM_TEST_DECODER": str(said).strip().splitlines()[-1],
+            "EARNORM_TEST_MONGO_URI": "no server is needed",
+            "EARNORM_TEST_REDIS_URL": "no server is needed",
+            "LD_PRELOAD": " ".join(libraries),
+            "PYTHONMALLOC": "malloc",
+            "ASAN_OPTIONS": "detect_leaks=0",  # Python itself keeps what it never gives back
+        },
+    )
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """The core's distributions in dist/: source, a pure wheel, and for each Python here a wheel for other Linuxes too."""
+    session.install(*tools("build"))
+    out = str(ROOT / "dist")
+    build = ("python", "-m", "build", "--outdir", out, f"./{CORE}")
+    session.run(*build, env={"EARNORM_NATIVE": "0"})
+    for version, path in INTERPRETERS.items():
+        if path is None:
+            session.warn(f"Python {version} does not run on this machine: no wheel for it")
+            continue
+        made = str(Path(session.create_tmp(), version).resolve())
+        environment = Path(made, "environment")
+        session.run(path, "-m", "venv", str(environment), external=True)
+        python = str(environment / "bin" / "python")
+        session.run(
+            *(python, "-m", "pip", "install", "-q", *tools("build"), "auditwheel"), external=True
+        )
+        wheel = (python, "-m", "build", "--wheel", "--outdir", made, f"./{CORE}")
+        session.run(*wheel, external=True, env={"EARNORM_NATIVE": "1"})
+        # It looks which C library the module asks for, and names the wheel for the oldest one that has it.
+        [file] = Path(made).glob("*.whl")
+        session.run(python, "-m", "auditwheel", "repair", "-w", out, str(file), external=True)
 
 
 @nox.session

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(ROOT.glob("earnorm-*/src/earnorm*"))
 
 REMEMBERING = {
+    "earnorm.backends.native.loading._look": "one decision",
     "earnorm.domain.folding._mates": "no argument",
     "earnorm.features.computed.existing._tree": "the paths of formulas, which class bodies declare; 1,024",
     "earnorm.features.computed.owed.documents.make_model": "no argument",

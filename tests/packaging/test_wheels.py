@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -97,9 +99,57 @@ def test_a_wheel_carries_its_code_types_and_licence_and_nothing_else(
     name = PACKAGES[package]
     with zipfile.ZipFile(wheels[package]) as wheel:
         files = set(wheel.namelist())
-    info = wheels[package].name.removesuffix("-py3-none-any.whl") + ".dist-info"
+    info = "-".join(wheels[package].name.split("-")[:2]) + ".dist-info"
     assert {f"{name}/__init__.py", f"{name}/py.typed", f"{info}/licenses/LICENSE"} <= files
     assert {file.partition("/")[0] for file in files} == {name, info}
+
+
+def wheel_of(source: Path, out: Path, **environment: str) -> Path:
+    """Build the core's wheel from a source tree in an environment."""
+    command = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", out, source)
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    [wheel] = out.glob("*.whl")
+    return wheel
+
+
+def test_the_core_s_wheel_has_the_compiled_decoder_and_uses_it(core_alone: Environment) -> None:
+    """Where CI runs there is a compiler."""
+    program = "from earnorm.backends.native.loading import decision; print(decision())"
+    assert core_alone.python("-c", program).strip() == "compiled"
+
+
+@pytest.mark.parametrize(
+    "missing", [{"CC": "/no/compiler", "PATH": "/no/path"}, {"EARNORM_NATIVE": "0"}]
+)
+def test_without_a_compiler_the_wheel_is_a_pure_one_that_works(
+    missing: dict[str, str], tmp_path: Path
+) -> None:
+    wheel = wheel_of(ROOT / "earnorm-core", tmp_path / "out", **{"EARNORM_NATIVE": "", **missing})
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as file:
+        assert not [name for name in file.namelist() if name.endswith((".so", ".pyd"))]
+    environment = Environment.create(tmp_path / "environment", {"earnorm-core": wheel})
+    program = "from earnorm.backends.native.loading import decision; print(decision())"
+    assert environment.python("-c", program).startswith("the driver's (it is not installed")
+
+
+def test_an_editable_install_compiles_the_decoder_into_its_source_tree(tmp_path: Path) -> None:
+    source = tmp_path / "core"
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    shutil.copytree(ROOT / "earnorm-core", source, ignore=ignored)
+    venv.create(tmp_path / "environment", with_pip=True)
+    environment = Environment(tmp_path / "environment")
+    environment.python("-m", "pip", "install", "--quiet", "--editable", source)
+    program = "from earnorm.backends.native.loading import decision; print(decision())"
+    assert environment.python("-c", program).strip() == "compiled"
+    assert len(list((source / "src/earnorm/backends/native").glob("*.so"))) == 1
 
 
 def test_the_core_with_all_extras_brings_every_package(everything: Environment) -> None:

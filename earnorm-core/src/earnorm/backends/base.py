@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from earnorm.concerns import Concerns
 from earnorm.exceptions import TransactionOutcomeUnknown, UnreadableDocument
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 Filter = Mapping[str, Any]
 Sort = Sequence[tuple[str, int]]
+KeyTree: TypeAlias = "Mapping[str, KeyTree | None]"
+"""The stored keys of documents, each with those of the embedded documents under it."""
 Statement = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """Update operators with their arguments, or the stages of an update by pipeline."""
 
@@ -160,6 +162,23 @@ class Session(Protocol):
         ...
 
 
+class DocumentKeys(Protocol):
+    """The stored keys that a model declares, for a read whose documents become records."""
+
+    @property
+    def tree(self) -> KeyTree | None:
+        """The keys in their order; None if not all documents have the same."""
+        ...
+
+    def only(self, documents: list[Document]) -> list[Document]:
+        """Remove undeclared keys from the documents; return the list itself if there are none."""
+        ...
+
+    def note_others(self) -> None:
+        """Note that there were undeclared keys, which the backend has left out."""
+        ...
+
+
 class Cursor(Protocol):
     """A server cursor that gives its documents in batches."""
 
@@ -213,11 +232,15 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
         each_part: Callable[[list[Document]], list[Document]] | None = None,
+        keys: DocumentKeys | None = None,
     ) -> list[Document]:
         """Return every matching document. ``limit`` 0 means all.
 
         A large result comes in parts; ``each_part`` gets each while the server prepares the next
         one, and replaces it by what it returns.
+
+        With ``keys``, and no projection, other keys are left out of the documents. They let the
+        backend decode the documents in a faster way; a projection names some of them.
 
         ``timeout``, in seconds here and below, limits the whole operation: waiting for a server and
         a connection, the server's work, and the driver's retries.
@@ -239,6 +262,7 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
         on_broken: Callable[[UnreadableDocument], Awaitable[None]] | None = None,
+        keys: DocumentKeys | None = None,
     ) -> Cursor:
         """Open the same search in batches, each within ``timeout``.
 
@@ -265,8 +289,12 @@ class Collection(Protocol):
         *,
         session: Session | None = None,
         timeout: float | None = None,
+        keys: DocumentKeys | None = None,
     ) -> list[Document]:
-        """Return every document that the pipeline gives."""
+        """Return every document that the pipeline gives.
+
+        ``keys`` are those of the documents; the pipeline must leave no others.
+        """
         ...
 
     async def open_pipeline(
@@ -277,6 +305,7 @@ class Collection(Protocol):
         session: Session | None = None,
         timeout: float | None = None,
         on_broken: Callable[[UnreadableDocument], Awaitable[None]] | None = None,
+        keys: DocumentKeys | None = None,
     ) -> Cursor:
         """Open the documents that the pipeline gives, in batches."""
         ...

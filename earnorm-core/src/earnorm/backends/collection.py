@@ -23,6 +23,7 @@ from earnorm.backends.base import (
     Collection,
     Cursor,
     Document,
+    DocumentKeys,
     Filter,
     IndexSpec,
     SearchIndexSpec,
@@ -76,6 +77,9 @@ WRITTEN_PART: Final = 2_000
 pause, at 4 µs for a document of common size; each further command costs 0.3 ms."""
 
 
+RemoveKeys = Callable[[list[Document]], list[Document]]
+
+
 class DriverCursor(Cursor):
     """A driver's cursor that gives batches.
 
@@ -86,6 +90,7 @@ class DriverCursor(Cursor):
         timeout: The time limit of a batch in seconds.
         open_raw: Opens the same search again, to find documents that cannot be decoded.
         left: Takes the reads that are cancelled, and the close; None if a session waits for them.
+        only: Removes the keys that were not asked for from the documents.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class DriverCursor(Cursor):
         timeout: float | None,
         open_raw: Callable[[], Awaitable[Any]] | None = None,
         left: LeftReads | None = None,
+        only: RemoveKeys | None = None,
     ) -> None:
         self._native = native
         self._batch_size = batch_size
@@ -103,11 +109,16 @@ class DriverCursor(Cursor):
         self._timeout = timeout
         self._open_raw = open_raw
         self._left = left
+        self._only = only
         self._is_left = False
         """A read that was cancelled closes the cursor when it comes back."""
 
     @override
     async def next_batch(self) -> list[Document]:
+        batch = await self._batch()
+        return batch if self._only is None else self._only(batch)
+
+    async def _batch(self) -> list[Document]:
         work = self._translating
         with work.within(self._timeout) or await work.in_turn(self._timeout):
             try:
@@ -153,14 +164,15 @@ class RawCursor(DriverCursor):
         timeout: float | None,
         on_broken: OnBroken,
         left: LeftReads | None = None,
+        only: RemoveKeys | None = None,
     ) -> None:
-        super().__init__(native, batch_size, translating, timeout, None, left)
+        super().__init__(native, batch_size, translating, timeout, None, left, only)
         self._on_broken = on_broken
 
     @override
-    async def next_batch(self) -> list[Document]:
+    async def _batch(self) -> list[Document]:
         documents: list[Document] = []
-        while not documents and (raws := await super().next_batch()):
+        while not documents and (raws := await super()._batch()):
             for raw in raws:
                 try:
                     documents.append(decoded(self._translating.subject, raw))
@@ -196,6 +208,8 @@ class DriverCollection(Collection):
         self._plain = Translating(name, server, None, server.operations)
         self._pipeline = Translating(name, server, None, server.operations, is_pipeline=True)
         self._pipeline_inside = Translating(name, server, is_pipeline=True)
+        self._decoding: dict[DocumentKeys, Any] = {}
+        """The driver's collection for each model's reads, with the compiled decoder if it is on."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r} on {self._server.name}>"
@@ -217,6 +231,7 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
         each_part: Callable[[list[Document]], list[Document]] | None = None,
+        keys: DocumentKeys | None = None,
     ) -> list[Document]:
         options: dict[str, Any] = {}
         if projection is not None:
@@ -228,8 +243,12 @@ class DriverCollection(Collection):
         if limit and limit != 1:
             options["limit"] = limit
         native, work = self._native, self._plain
+        if keys is not None:
+            native = self._reading(keys)
+            if projection is None and native is self._native:
+                each_part = keys.only if each_part is None else partial(_both, keys.only, each_part)
         if session is not None:
-            native, work = self._inside(session, timeout)
+            native, work = self._inside(session, timeout, native)
         with work.within(timeout) or await work.in_turn(timeout):
             try:
                 if limit == 1:
@@ -261,6 +280,7 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
         on_broken: OnBroken | None = None,
+        keys: DocumentKeys | None = None,
     ) -> DriverCursor:
         options: dict[str, Any] = {
             "projection": projection,
@@ -270,8 +290,13 @@ class DriverCollection(Collection):
             "batch_size": batch_size,
         }
         source, work = self._native, self._plain
+        only: RemoveKeys | None = None
+        if keys is not None:
+            source = self._reading(keys)
+            if projection is None and (source is self._native or on_broken is not None):
+                only = keys.only
         if session is not None:
-            source, work = self._inside(session, timeout)
+            source, work = self._inside(session, timeout, source)
         with self._translating:
             native = source.find(filter, **options) if on_broken is None else None
 
@@ -281,8 +306,8 @@ class DriverCollection(Collection):
         left = self._server.left_reads if session is None else None
         if on_broken is not None:
             raw = await open_raw()
-            return RawCursor(raw, batch_size, work, timeout, on_broken, left)
-        return DriverCursor(native, batch_size, work, timeout, open_raw, left)
+            return RawCursor(raw, batch_size, work, timeout, on_broken, left, only)
+        return DriverCursor(native, batch_size, work, timeout, open_raw, left, only)
 
     @override
     async def count(
@@ -313,10 +338,11 @@ class DriverCollection(Collection):
         *,
         session: Session | None = None,
         timeout: float | None = None,
+        keys: DocumentKeys | None = None,
     ) -> list[Document]:
-        native, work = self._native, self._pipeline
+        native, work = self._native if keys is None else self._reading(keys), self._pipeline
         if session is not None:
-            native, work = self._inside(session, timeout, pipeline=True)
+            native, work = self._inside(session, timeout, native, pipeline=True)
         with work.within(timeout) or await work.in_turn(timeout):
             try:
                 opening = settled(native.aggregate(list(pipeline), batchSize=PART))
@@ -337,10 +363,11 @@ class DriverCollection(Collection):
         session: Session | None = None,
         timeout: float | None = None,
         on_broken: OnBroken | None = None,
+        keys: DocumentKeys | None = None,
     ) -> Cursor:
-        source, work = self._native, self._pipeline
+        source, work = self._native if keys is None else self._reading(keys), self._pipeline
         if session is not None:
-            source, work = self._inside(session, timeout, pipeline=True)
+            source, work = self._inside(session, timeout, source, pipeline=True)
 
         async def open_raw() -> Any:
             raw = source.with_options(codec_options=RAW)
@@ -361,8 +388,25 @@ class DriverCollection(Collection):
                 raise
         return DriverCursor(native, batch_size, work, timeout, open_raw, left)
 
+    def _reading(self, keys: DocumentKeys) -> Any:
+        """Return the driver's collection for reads of documents with these keys."""
+        reading = self._decoding.get(keys)
+        if reading is None:
+            options = self._server.decoding(keys)
+            reading = self._native
+            # Options that are not ours say that documents are to be decoded in another way.
+            if options is not None and reading.codec_options == CODEC:
+                reading = reading.with_options(codec_options=options)
+            self._decoding[keys] = reading
+        return reading
+
     def _inside(
-        self, session: Session, timeout: float | None, *, pipeline: bool = False
+        self,
+        session: Session,
+        timeout: float | None,
+        native: Any = None,
+        *,
+        pipeline: bool = False,
     ) -> tuple[Any, Translating]:
         """Return the driver's collection, and the context, for an operation in a session."""
         assert isinstance(session, DriverSession)  # of this folder
@@ -370,7 +414,7 @@ class DriverCollection(Collection):
             work = self._pipeline if session.is_plain else self._pipeline_inside
         else:
             work = self._plain if session.is_plain else self._translating
-        return session.on(self._native, timeout), work
+        return session.on(self._native if native is None else native, timeout), work
 
     async def _opened(self, opening: Awaitable[Any], session: Session | None) -> Any:
         """Return the driver's cursor over a pipeline, which comes with the first batch."""
@@ -859,6 +903,10 @@ async def _read_in_parts(
         if next_part is not None:
             next_part.cancel()
     return documents
+
+
+def _both(first: RemoveKeys, second: RemoveKeys, documents: list[Document]) -> list[Document]:
+    return second(first(documents))
 
 
 def _unchanged(documents: list[Document]) -> list[Document]:

@@ -7,9 +7,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakSet
 
+from bson.codec_options import CodecOptions
 from pymongo import monitoring
 from pymongo.errors import PyMongoError
 from typing_extensions import override
@@ -17,6 +18,7 @@ from typing_extensions import override
 from earnorm.backends.base import (
     CAPABILITIES,
     Backend,
+    DocumentKeys,
     ServerSettings,
     Session,
 )
@@ -45,6 +47,9 @@ from earnorm.exceptions import (
     NotSupported,
 )
 from earnorm.traffic import Traffic
+
+if TYPE_CHECKING:
+    from earnorm.backends.native.loading import Decision
 
 logger: Final = logging.getLogger("earnorm.backends")
 
@@ -75,6 +80,8 @@ class DriverBackend(Backend):
 
     kind: ClassVar[str]
     publishes_events: ClassVar[bool] = True
+    reads_replies: ClassVar[bool] = True
+    """Its documents come in replies of a server."""
     ends_cancelled: ClassVar[bool] = True
     """A call that is cancelled ends, instead of going on in a thread."""
 
@@ -109,6 +116,7 @@ class DriverBackend(Backend):
         self.left_reads = LeftReads(self.leftovers, ends_cancelled=self.ends_cancelled)
         self._capabilities: frozenset[str] = CAPABILITIES - ON_REPLICA_SETS
         self._hearing: list[Hear] = []
+        self._decoder: Decision | None = None
 
     @property
     @override
@@ -158,9 +166,21 @@ class DriverBackend(Backend):
 
     @override
     async def connect(self) -> None:
+        if self.reads_replies:
+            from earnorm.backends.native.loading import decision
+
+            self._decoder = decision()
         hello = await self._ask("hello")
         if hello.get("setName") or hello.get("msg") == "isdbgrid":
             self._capabilities = CAPABILITIES
+
+    def decoding(self, keys: DocumentKeys) -> CodecOptions[Any] | None:
+        """Return the codec options of the compiled decoder; None if the driver decodes."""
+        if self._decoder is None or not self._decoder.is_on:
+            return None
+        from earnorm.backends.native.replies import options_for
+
+        return options_for(keys)
 
     @override
     def traffic(self) -> Traffic:
@@ -253,6 +273,7 @@ class DriverBackend(Backend):
         hello = await self._ask("hello")
         return {
             "backend": self.name,
+            "decoder": str(self._decoder or "the driver's"),
             "version": (await self._ask("buildInfo"))["version"],
             "replica_set": hello.get("setName"),
             "sharded": hello.get("msg") == "isdbgrid",

@@ -39,6 +39,9 @@ from earnorm.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from bson.codec_options import CodecOptions
+
+    from earnorm.backends.base import DocumentKeys
     from earnorm.backends.left_reads import LeftReads
 
 MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
@@ -96,6 +99,10 @@ class Server(Protocol):
 
     def lacks(self, capability: str) -> str | None:
         """Return a message why the server lacks the capability, or None if it has it."""
+        ...
+
+    def decoding(self, keys: DocumentKeys) -> CodecOptions[Any] | None:
+        """Return the codec options of the compiled decoder; None if the driver decodes."""
         ...
 
 

@@ -21,6 +21,7 @@ from earnorm.backends.base import (
     BulkRequest,
     Cursor,
     Document,
+    DocumentKeys,
     Filter,
     IndexSpec,
     SearchIndexSpec,
@@ -52,6 +53,7 @@ class MemoryBackend(DriverBackend):
     """
 
     kind = "memory"
+    reads_replies = False
     publishes_events = False
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -197,6 +199,7 @@ class MemoryCollection(DriverCollection):
         session: Session | None = None,
         timeout: float | None = None,
         on_broken: OnBroken | None = None,  # a document in memory was encoded, so it decodes
+        keys: DocumentKeys | None = None,
     ) -> DriverCursor:
         return await super().open_cursor(
             filter,
@@ -207,6 +210,7 @@ class MemoryCollection(DriverCollection):
             batch_size=batch_size,
             session=session,
             timeout=timeout,
+            keys=keys,
         )
 
     @override
@@ -216,6 +220,7 @@ class MemoryCollection(DriverCollection):
         *,
         session: Session | None = None,
         timeout: float | None = None,
+        keys: DocumentKeys | None = None,
     ) -> list[Document]:
         try:
             return await super().aggregate(pipeline)
@@ -237,6 +242,7 @@ class MemoryCollection(DriverCollection):
         session: Session | None = None,
         timeout: float | None = None,
         on_broken: OnBroken | None = None,  # a document in memory was encoded, so it decodes
+        keys: DocumentKeys | None = None,
     ) -> Cursor:
         # The class's own method, because whoever hears of this call need not hear of another one.
         return _Rows(await MemoryCollection.aggregate(self, pipeline), batch_size)

@@ -17,6 +17,7 @@ import importlib_metadata
 
 from earnorm.application import App, AppSettings
 from earnorm.backends import ServerSettings, open_backend
+from earnorm.backends.native.loading import VARIABLE, decision
 from earnorm.cli.app_source import AppSource
 from earnorm.cli.contributed import commands_of
 from earnorm.cli.failures import in_a_line
@@ -66,7 +67,7 @@ async def examine(environ: Mapping[str, str], source: AppSource) -> list[Finding
         source: The App to check. The server is not checked without a URI, and without the name of a
             database only the server is.
     """
-    findings = [*_python(), *_distributions()]
+    findings = [*_python(), *_distributions(), _decoder()]
     try:
         source.import_models()
     except EarnORMError as error:
@@ -131,6 +132,21 @@ def _distributions() -> Iterator[Finding]:
             )
         else:
             yield Finding("ok", f"{name} {version}")
+
+
+def _decoder() -> Finding:
+    try:
+        decided = decision()
+    except ConfigurationError as error:
+        return Finding("error", str(error), f"unset {VARIABLE}, or set it to 0")
+    if decided.is_on:
+        return Finding("ok", "the compiled decoder is on")
+    what = f"the compiled decoder is off: {decided.reason}"
+    if decided.is_faulty:
+        return Finding(
+            "warning", what, f"the driver decodes, slower; {VARIABLE}=0 says it is meant"
+        )
+    return Finding("ok", what)
 
 
 # -- plugins --------------------------------------------------------------------------------------

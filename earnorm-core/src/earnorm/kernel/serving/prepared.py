@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from earnorm.backends.base import Document
     from earnorm.model.base import BaseModel
-
-RemoveKeys = Callable[[list["Document"]], list["Document"]]
 
 # A smaller part is the last one of its result, and not every search needs records.
 _FEW = 1_000
@@ -28,17 +25,15 @@ class PreparedRecords(list["Document"]):
     search. A layer that changes the documents returns a list of its own and loses only this saving.
     """
 
-    __slots__ = ("_model", "_records", "_remove_keys")
+    __slots__ = ("_model", "_records")
 
-    def __init__(self, model: type[BaseModel], remove_keys: RemoveKeys | None) -> None:
+    def __init__(self, model: type[BaseModel]) -> None:
         super().__init__()
-        self._model, self._remove_keys = model, remove_keys
+        self._model = model
         self._records: list[Any] = []
 
     def part(self, documents: list[Document]) -> list[Document]:
-        """Process a part of the documents, and make its records."""
-        if self._remove_keys is not None:
-            documents = self._remove_keys(documents)
+        """Make the records of a part of the documents."""
         if len(documents) > _FEW:
             self._records += blank(self._model, len(documents))
         return documents

@@ -102,12 +102,9 @@ class Stream(Request):
                 self._cursor = await searches.open_cursor(bound, op, self.batch_size, on_broken)
                 self.in_flight = bound.app.in_flight
                 self.in_flight.streams[self] = asyncio.current_task()
-            documents = await self._cursor.next_batch()
+            return await self._cursor.next_batch()
         except UnreadableDocument as error:
             raise searches.named(bound, op, error) from None
-        if op.name == "group" or op.options.fields is not None:
-            return documents
-        return bound.declared.only(documents)
 
     async def _broken(self, bound: BoundModel, error: UnreadableDocument) -> None:
         """Tell the program of a document that cannot be decoded."""

@@ -80,6 +80,7 @@ async def search(bound: BoundModel, op: Operation) -> list[Document]:
                     [*notes[STAGES], *_window(op), _projected(bound, op)],
                     session=op.env._database_session,
                     timeout=options.timeout or bound.timeout,
+                    keys=bound.declared,
                 )
             except UnreadableDocument as error:
                 raise named(bound, op, error) from None
@@ -93,10 +94,9 @@ async def search(bound: BoundModel, op: Operation) -> list[Document]:
     except LongList as refused:
         return await parts.search(search, bound, op, refused)
     declared, is_whole = bound.declared, options.fields is None
-    remove_keys = declared.only if is_whole else None
     # If the class of a record depends on its document, the records are made at the end.
     plain = not options.limit and bound.classes is None
-    prepared = PreparedRecords(bound.model, remove_keys) if plain else None
+    prepared = PreparedRecords(bound.model) if plain else None
     collection = bound._collection if options.concerns is None else bound._collection_of(op)
     try:
         documents = await collection.find(
@@ -107,7 +107,8 @@ async def search(bound: BoundModel, op: Operation) -> list[Document]:
             limit=options.limit,
             session=op.env._database_session,
             timeout=options.timeout or bound.timeout,
-            each_part=remove_keys if prepared is None else prepared.part,
+            each_part=None if prepared is None else prepared.part,
+            keys=declared,
         )
     except UnreadableDocument as error:
         raise named(bound, op, error) from None
@@ -202,6 +203,7 @@ async def open_cursor(
             session=session,
             timeout=timeout,
             on_broken=on_broken,
+            keys=None if op.name == "group" else bound.declared,
         )
     try:
         condition = bound.filter(op.domain)
@@ -218,6 +220,7 @@ async def open_cursor(
         session=session,
         timeout=timeout,
         on_broken=on_broken,
+        keys=bound.declared,
     )
 
 
