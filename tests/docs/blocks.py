@@ -33,7 +33,7 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(
     r"^```(?:python|toml)\n(# ([\w./]+\.(?:py|toml))\n.*?)^```$", re.MULTILINE | re.DOTALL
 )
-_DATABASE = re.compile(r"database=\"[^\"]+\"")
+_DATABASE = re.compile(r"(database=|\"database\": )\"[^\"]+\"")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def run(block: Block, **environment: str) -> subprocess.CompletedProcess[str]:
     uri = os.environ["EARNORM_TEST_MONGO_URI"]
     database = f"docs_{uuid.uuid4().hex[:12]}"
     code = block.code.replace(SERVER, uri)
-    code, named = _DATABASE.subn(f'database="{database}"', code)
+    code, named = _DATABASE.subn(rf'\g<1>"{database}"', code)
     # Empty lines in front, so that a traceback tells the page's own line.
     code = "\n" * (block.line - 1) + code
     try:
