@@ -127,13 +127,17 @@ def use_origin(origin: str, parent: Operation | None = None) -> Iterator[Env]:
 def principal_of(env: Env, user: object) -> Principal:
     """Return the principal that an id or an object of the application stands for.
 
+    Everything that takes one who acts asks here: blocks, and each web framework.
+
     Args:
         env: The Env whose plugins are asked (the hook ``resolve_principal``).
-        user: An id, or an object with an ``id``.
+        user: A principal, which is returned as it is; an id; or an object with an ``id``.
 
     Raises:
         TypeError: The object has no id, or its roles are no names.
     """
+    if isinstance(user, Principal):
+        return user
     if isinstance(user, str | int | UUID | ObjectId):
         return Principal(user)
     for name, principal in env.app.loaded.collect("resolve_principal", app=env.app, user=user):
@@ -199,7 +203,7 @@ def act_as(
     """
     refuse_lost_block("act_as()")
     env = current_env()
-    who = principal if isinstance(principal, Principal) else principal_of(env, principal)
+    who = principal_of(env, principal)
     kept = env.context
     if not (keep_context or env.principal is None or env.principal == who):
         kept = {key: kept[key] for key in _EVERYBODY_S if key in kept}

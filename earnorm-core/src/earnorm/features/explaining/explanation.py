@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from earnorm.exceptions import AccessDenied
 from earnorm.features.explaining.layer_effects import Effects, LayerEffect
 from earnorm.features.explaining.query_plan import Plan, reduced, without_facts
+from earnorm.kernel.acting import principal_of
 from earnorm.kernel.contract.left_out import need_feature
 from earnorm.kernel.environment import Env, Principal, current_env, use_env
 from earnorm.kernel.operations import PURPOSE
@@ -64,8 +65,7 @@ async def explain(query: Query[Any], principal: Principal | str | None) -> Plan:
         await _explain(query, env, explanation)
         return Plan(explanation.plan)
     if principal is not None:
-        who = principal if isinstance(principal, Principal) else Principal(principal)
-        env = env.replace(principal=who, system=False, reason="")
+        env = env.replace(principal=principal_of(env, principal), system=False, reason="")
     explanation, effects = Explanation("executionStats", None), Effects()
     with use_env(env):
         await _explain(query, env, explanation, effects)

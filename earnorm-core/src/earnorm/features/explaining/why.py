@@ -10,7 +10,7 @@ from earnorm.domain import Domain
 from earnorm.exceptions import AccessDenied, ConfigurationError, NotSupported, PluginError, nearest
 from earnorm.kernel.acting import principal_of
 from earnorm.kernel.contract.left_out import need_feature
-from earnorm.kernel.environment import Env, Principal, current_env
+from earnorm.kernel.environment import Env, current_env
 from earnorm.kernel.observing.verdicts import Verdict, without_secrets
 from earnorm.kernel.operations import (
     PURPOSE,
@@ -62,8 +62,7 @@ def _env_of(env: Env, principal: object) -> Env:
     env = env.as_principal()
     if principal is None:
         return env
-    who = principal if isinstance(principal, Principal) else principal_of(env, principal)
-    return env.replace(principal=who)
+    return env.replace(principal=principal_of(env, principal))
 
 
 def _operation(query: Query[Any], name: OperationName, asked: str, env: Env) -> Operation:
