@@ -105,3 +105,21 @@ async def test_memory_has_none() -> None:
         with pytest.raises(NotSupported):
             async with rolled_back():
                 pass
+
+
+async def test_nothing_is_seen_after_a_block_of_the_program_that_failed(kept: Note) -> None:
+    async def program() -> None:
+        async with earnorm.transaction():
+            await Note.create({"text": "half"})
+            raise ValueError("the rest cannot be done")
+
+    with pytest.raises(ValueError, match="the rest"):
+        await program()
+    assert await Note.count() == 1
+    async with rolled_back():
+        with pytest.raises(ValueError, match="the rest"):
+            await program()
+        # In production the note would be gone: the test must not go on as if it were there.
+        with pytest.raises(TransactionError, match="a block inside it failed"):
+            await Note.count()
+    assert await Note.count() == 1

@@ -21,7 +21,8 @@ async def rolled_back() -> AsyncIterator[Transaction]:
     Afterwards the database and the records in memory are as before. The transaction never commits:
     ``after_commit`` callbacks and ``op.after_durable`` calls are not made, ``after_rollback``
     callbacks are made at the end. An error of the server inside the block, for example a duplicate
-    key, ends the transaction, and later operations of the block fail.
+    key, ends the transaction, and later operations of the block fail. So does a block of
+    ``transaction()`` inside it that fails: alone, it would have taken back what is still there.
 
     Raises:
         NotSupported: The backend has no transactions.
@@ -31,6 +32,7 @@ async def rolled_back() -> AsyncIterator[Transaction]:
         raise TransactionError("rolled_back(): a transaction is running; MongoDB has no savepoints")
     try:
         async with transaction() as running:
+            running.ends_with_blocks = True
             yield running
             raise _RollBack
     except _RollBack:

@@ -181,6 +181,7 @@ async def _joined(outer: Transaction) -> AsyncGenerator[Transaction]:
         outer.doom(
             "a block inside it failed",
             transient=isinstance(error, TransactionError) and error.transient,
+            at_once=outer.ends_with_blocks,
         )
         raise
     finally:

@@ -37,6 +37,7 @@ class Transaction:
         "attempt",
         "done",
         "drawn_ids",
+        "ends_with_blocks",
         "held",
         "is_unsent",
         "later",
@@ -70,6 +71,9 @@ class Transaction:
         self.held = HeldRecords(reapplied)
         self.is_unsent = True
         """True until its first operation, with which it begins on the server."""
+        self.ends_with_blocks = False
+        """True if it takes nothing more once a block inside it has failed; set where it stands for
+        several transactions, of which that block would have been one."""
         self._at_work = 0
         self._callbacks: dict[str, list[tuple[Env | None, Callback]]] = {
             "after_commit": [],
