@@ -53,7 +53,7 @@ def test_what_is_offered_is_read_as_usual() -> None:
 
 BAD = [
     (order, "secret", (0,), "field that is not offered"),
-    (order, "age,,name", (1,), "field that is not offered"),
+    (order, "age,,name", (1,), "a name is empty"),
     (order, "--age", (0,), "field that is not offered"),
     (order, ["age,name"], (0,), "field that is not offered"),
     (order, ["age", 1], (1,), "a name is a text"),
@@ -66,8 +66,9 @@ BAD = [
     (fields, ["name"] * 4, (), "more than 3 names"),
     (fields, [["name"]], (0,), "a name is a text"),
     (fields, {"name": 1}, (), "no list of names"),
-    (fields, [], (), "it has no name"),
-    (fields, "", (0,), "field that is not offered"),
+    (fields, [], (), "it is empty"),
+    (fields, "", (), "it is empty"),
+    (fields, "name,", (1,), "a name is empty"),
     (untrusted.cursor, {"$gt": ""}, (), "the text that paginate"),
     (untrusted.cursor, "a" * 4097, (), "the text that paginate"),
     (untrusted.cursor, "\u00e9", (), "the text that paginate"),

@@ -684,3 +684,89 @@ def test_a_router_has_the_routes_that_it_can_have(source: Callable[[], App]) -> 
         crud_router(Jar, read=["label"], write="label")
     with pytest.raises(earnorm.ValidationError):
         crud_router(Jar, read=["labbel"])
+
+
+# -- slips of the program -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("operations", "message"),
+    [
+        (["lst"], "'lst'; did you mean 'list'"),
+        (["list", "gett"], "no operation 'gett'"),
+        ("list", "list of names"),
+        ([], "no route"),
+        (["list", 3], "no operation 3"),
+    ],
+    ids=str,
+)
+def test_operations_are_checked_when_a_router_is_made(operations: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        crud_router(Jar, read=["label"], write=["label"], operations=operations)
+
+
+def test_a_router_of_files_alone_has_no_other_operations() -> None:
+    assert crud_router(Jar, read=["label"], files=["photo"], operations=[]).routes
+    with pytest.raises(TypeError, match="did you mean 'photo'"):
+        crud_router(Jar, read=["label"], files=["photoo"])
+
+
+SLIPS: list[dict[str, Any]] = [
+    {"filter": {"labbel": ["="]}},
+    {"filter": {"label": ["=="]}},
+    {"order": ["labbel"]},
+    {"default_order": "-labbel"},
+]
+
+
+@pytest.mark.parametrize("slip", SLIPS, ids=str)
+def test_paths_and_operators_are_checked_when_the_server_starts(
+    source: Callable[[], App], slip: dict[str, Any]
+) -> None:
+    outer = APIRouter()
+    outer.include_router(crud_router(Jar, read=["label"], **slip), prefix="/jars")
+    api = api_of(source, ("/v1", outer))
+    with (
+        pytest.raises(earnorm.ConfigurationError, match=r"fastapi\.jar.*did you mean"),
+        TestClient(api),
+    ):
+        pass
+
+
+async def test_without_a_lifespan_the_first_list_is_what_checks_them(
+    source: Callable[[], App],
+) -> None:
+    import httpx
+
+    for slip in SLIPS:
+        api = FastAPI()
+        install(api)
+        api.include_router(crud_router(Jar, read=["label"], **slip), prefix="/jars")
+        async with source():
+            transport = httpx.ASGITransport(app=api, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                answer = await client.get("/jars")
+        assert answer.status_code == 500 and "labbel" not in answer.text
+
+
+def test_a_parameter_is_refused_by_its_own_name(client: TestClient) -> None:
+    for sent in ({"filter": '[["grams", "=", "many"]]'}, {"order": "x"}, {"fields": ""}):
+        answer = client.get("/jars", params=sent)
+        assert answer.status_code == 422
+        assert {place["loc"][0] for place in answer.json()["errors"]} == set(sent)
+        assert answer.json()["title"] == "Unprocessable Content"
+
+
+def test_answers_keep_the_order_of_read(source: Callable[[], App]) -> None:
+    router = crud_router(Jar, read=["grams", "owner", "label"], write=["label"])
+    api = api_of(source, ("/jars", router))
+    with TestClient(api, headers={"x-user": "ann"}) as client:
+        made = create(client, "Tea")
+        place = f"/jars/{made['id']}"
+        for row in (
+            made,
+            client.get(place).json(),
+            client.patch(place, json={"label": "Tee"}).json(),
+            client.get("/jars").json()[0],
+        ):
+            assert list(row) == ["id", "grams", "owner", "label"]

@@ -9,10 +9,16 @@ from urllib.parse import parse_qs
 import pytest
 
 import earnorm
-from earnorm import Int, Principal, String, models
-from earnorm.integrations.listings import Listing
+from earnorm import Int, List, Many2one, Principal, String, models
+from earnorm.integrations.listings import Listing, row_of
 from earnorm.integrations.problems import ParameterRefused
 from earnorm_security import FieldRights, Rule, user
+
+
+class Helper(models.BaseModel):
+    _name = "listings.helper"
+    name = String()
+    tasks = List(String())
 
 
 class Chore(models.BaseModel):
@@ -24,6 +30,8 @@ class Chore(models.BaseModel):
     hours = Int(default=0)
     wage = Int(default=0)
     note = String()  # nobody asks for it
+    helper_id = Many2one(Helper)
+    tags = List(String())
 
 
 OFFER = Listing(
@@ -177,3 +185,111 @@ async def test_an_offer_that_is_none_is_refused_when_it_is_made() -> None:
         Listing(fields=["title"], filter="title")
     with pytest.raises(TypeError):
         Listing(fields=["title"], order="title")
+
+
+@pytest.mark.parametrize(
+    ("offer", "message"),
+    [
+        ({"filter": {"title": "ilike"}}, "operators of 'title' are a list"),
+        ({"filter": {"title": []}}, "operators of 'title' are a list"),
+        ({"filter": [3]}, "filter"),
+        ({"order": ["-title"]}, "'-title' has a sign"),
+        ({"order": ["title,hours"]}, "'title,hours' is no name"),
+        ({"order": [("title", 1)]}, "order"),
+        ({"fields": ["title", 3]}, "fields"),
+        ({"fields": ["title", "title"]}, "'title' is there twice"),
+        ({"default_order": ["title"]}, "default_order"),
+    ],
+    ids=str,
+)
+def test_what_needs_no_model_is_checked_when_an_offer_is_made(
+    offer: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        Listing(**{"fields": ["title"], **offer})
+
+
+@pytest.mark.parametrize("name", ["length", "timeout"])
+def test_a_bound_of_an_offer_is_above_zero(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        Listing(fields=["title"], **{name: 0})  # type: ignore[arg-type]  # of either type
+
+
+MISSPELT: list[tuple[dict[str, Any], str]] = [
+    ({"fields": ["titel"]}, "fields: .*'titel'; did you mean 'title'"),
+    ({"filter": ["titel"]}, "filter: .*'titel'; did you mean 'title'"),
+    ({"filter": {"title": ["="], "titel": ["="]}}, "filter: .*'titel'; did you mean 'title'"),
+    ({"filter": {"title": ["=="]}}, "filter: .*'title'.*'=='; did you mean '='"),
+    ({"filter": {"title": ["=", "ilik"]}}, "'ilik'; did you mean 'ilike'"),
+    ({"filter": ["helper_id.nam"]}, "filter: .*'nam'; did you mean 'name'"),
+    ({"order": ["titel"]}, "order: .*'titel'; did you mean 'title'"),
+    ({"order": ["tags"]}, "order: .*leads to a list"),
+    ({"order": ["helper_id.name"]}, "order: .*lies in other records"),
+    ({"default_order": "-titel"}, "default_order: .*'titel'; did you mean 'title'"),
+]
+
+
+@pytest.mark.parametrize(("offer", "message"), MISSPELT, ids=str)
+async def test_a_slip_of_the_program_is_never_told_to_the_client(
+    app: earnorm.App, offer: dict[str, Any], message: str
+) -> None:
+    listing = Listing(**{"fields": ["title"], **offer})
+    with earnorm.act_as("ann"), pytest.raises(earnorm.ConfigurationError, match=message) as caught:
+        await listing.read({}).page(Chore)
+    assert "listings.chore" in str(caught.value) and caught.value.status == 500
+
+
+async def test_an_error_lists_all_slips_of_an_offer(app: earnorm.App) -> None:
+    listing = Listing(fields=["titel"], filter=["hour"], order=["wages"])
+    with pytest.raises(earnorm.ConfigurationError) as caught:
+        listing.check(Chore)
+    assert [name in str(caught.value) for name in ("'title'", "'hours'", "'wage'")] == [True] * 3
+
+
+async def test_an_offer_may_lead_through_relations_and_be_about_ids(app: earnorm.App) -> None:
+    listing = Listing(
+        fields=["id", "title", "helper_id"],
+        filter={"id": ["in"], "helper_id": ["="], "helper_id.name": ["="], "tags": ["="]},
+        order=["id", "helper_id"],
+        default_order="-title,id",
+    )
+    listing.check(Chore)
+    with earnorm.act_as("ann"):
+        asked_for = listing.read(asked(filter=[["helper_id.name", "=", "x"]], order="-id"))
+        assert (await asked_for.page(Chore)).rows == []
+
+
+async def test_an_error_of_the_programs_own_query_is_not_the_clients(app: earnorm.App) -> None:
+    with earnorm.act_as("ann"), pytest.raises(earnorm.DomainError) as caught:
+        await OFFER.read({}).page(Chore.search([("titel", "=", "x")]))
+    assert not isinstance(caught.value, ParameterRefused)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ({"filter": "{"}, "it is no JSON; for example "),
+        ({"fields": ""}, "it is empty"),
+        ({"fields": " "}, "it is empty"),
+        ({"fields": "title,"}, "a name is empty"),
+        ({"order": "title,"}, "a name is empty"),
+    ],
+    ids=str,
+)
+def test_a_refusal_says_what_is_wrong(parameter: dict[str, object], message: str) -> None:
+    with pytest.raises(ParameterRefused) as caught:
+        OFFER.read(parameter)
+    [detail] = caught.value.errors()
+    assert detail["loc"][0] in parameter and message in detail["msg"]
+
+
+async def test_a_row_has_its_fields_in_the_order_of_the_offer_or_of_the_client(
+    app: earnorm.App,
+) -> None:
+    listing = Listing(fields=["hours", "owner", "title"])
+    with earnorm.act_as("ann"):
+        page = await listing.read({}).page(Chore)
+        assert list(page.rows[0]) == ["id", "hours", "owner", "title"]
+        assert list(row_of(page.records[0], ["title", "id", "hours"])) == ["id", "title", "hours"]
+        page = await listing.read({"fields": "title,hours"}).page(Chore)
+        assert list(page.rows[0]) == ["id", "title", "hours"]

@@ -128,3 +128,18 @@ def test_a_status_of_the_program_is_a_problem() -> None:
     assert problem.title == "I'm a Teapot" and problem.code == "http_418"
     assert problem.headers["content-type"] == "application/problem+json"
     assert Problem.of_status(599).title == "Error"
+
+
+@pytest.mark.parametrize(
+    ("status", "title"),
+    [
+        (404, "Not Found"),
+        (413, "Content Too Large"),
+        (414, "URI Too Long"),
+        (416, "Range Not Satisfiable"),
+        (422, "Unprocessable Content"),
+        (799, "Error"),
+    ],
+)
+def test_the_title_is_the_name_in_rfc_9110_on_every_python(status: int, title: str) -> None:
+    assert Problem.of_status(status).to_dict()["title"] == title

@@ -53,7 +53,7 @@ def fields(data: object, *, fields: Collection[str]) -> list[str]:
     names = read_names("fields", data, offered, len(offered))
     if not names:
         # An empty list has nothing that could be marked.
-        refuse("fields", (), "it has no name")
+        refuse("fields", (), "it is empty; give at least one name, or leave it out")
     return list(names)
 
 

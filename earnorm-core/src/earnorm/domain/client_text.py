@@ -43,7 +43,7 @@ def read_order(
             refuse("order", loc, f"a text is longer than {length} characters")
         parts = data.split(",", keys + 1)
     if not isinstance(parts, list | tuple):
-        refuse("order", loc, 'it is no order: "-age,name" or ["-age", "name"]')
+        refuse("order", loc, 'it is no order; for example "-age,name" or ["-age", "name"]')
     if len(parts) > keys:
         refuse("order", loc, f"it has more than {keys} keys")
     signed: list[str] = []
@@ -52,6 +52,8 @@ def read_order(
         if not name and isinstance(data, str) and len(parts) == 1:
             break  # an empty text is no order
         sign = name[:1] if name[:1] in ("-", "+") else ""
+        if not name[len(sign) :]:
+            refuse("order", (*loc, position), "a name is empty")
         if name[len(sign) :] not in offered:
             refuse("order", (*loc, position), "it names a field that is not offered")
         signed.append(name)
@@ -62,14 +64,18 @@ def read_names(
     what: str, data: object, offered: frozenset[str], most: int, *loc: str | int
 ) -> list[ClientText]:
     """Read a list of names that a client has sent, each of which is offered, and once there."""
-    names = data.split(",", most + 1) if isinstance(data, str) else data
+    names = data
+    if isinstance(data, str):
+        names = data.split(",", most + 1) if data.strip() else []
     if not isinstance(names, list | tuple):
-        refuse(what, loc, 'it is no list of names: "name,age" or ["name", "age"]')
+        refuse(what, loc, 'it is no list of names; for example "name,age" or ["name", "age"]')
     if len(names) > most:
         refuse(what, loc, f"it has more than {most} names")
     read: list[ClientText] = []
     for position, value in enumerate(names):
         name = value.strip() if isinstance(value, str) else refuse_type(what, (*loc, position))
+        if not name:
+            refuse(what, (*loc, position), "a name is empty")
         if name not in offered:
             refuse(what, (*loc, position), "it names a field that is not offered")
         if name in read:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overload
 from urllib.parse import urlencode
+from weakref import WeakSet
 
 from earnorm import untrusted
 from earnorm.domain import Domain
 from earnorm.domain.client_text import ClientText
 from earnorm.exceptions import DomainError, ErrorDetail, ValidationError
+from earnorm.integrations.offers import check_form, check_names
 from earnorm.integrations.problems import ParameterRefused
-from earnorm.kernel.environment import current_env
+from earnorm.kernel.environment import current_env, use_env
 from earnorm.model.query import Query
 from earnorm.model.reading.serializing import as_json, public_names
 
 if TYPE_CHECKING:
     from earnorm.features.paging.paging import CursorPage
+    from earnorm.kernel.binding import BoundModel
     from earnorm.model.base import BaseModel
     from earnorm.model.recordset import RecordSet
 
@@ -53,6 +56,13 @@ class Listing:
             proxies bound headers.
         timeout: The seconds that the server may work on a page; None is the App's own.
 
+    Raises:
+        TypeError: A part has no such form: an order with a sign, a text where a list belongs.
+        ValueError: A number is out of its range.
+
+    Names and operators are compared with a model by :meth:`check`, at the latest when a first page is
+    loaded.
+
     Example::
 
         tickets = Listing(
@@ -73,13 +83,31 @@ class Listing:
     most: int = 200
     length: int = 2_000
     timeout: float | None = 10.0
+    _fitting: WeakSet[BoundModel] = field(
+        default_factory=WeakSet, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
-        if isinstance(self.fields, str) or not self.fields:
-            raise TypeError("Listing(fields=...) is a list of at least one name")
-        if not 0 < self.size <= self.most:
-            raise ValueError("Listing(size=...) is a number from 1 to most")
+        check_form(self)
         self.read({})  # what is offered is checked now, and not by the first request
+
+    def check(self, model: type[BaseModel]) -> None:
+        """Compare the names and the operators with a model, as the current App has it.
+
+        ``crud_router`` does so when the server starts, and each list before its first page. For a
+        list of your own, call it in the lifespan to be told at the start, too.
+
+        Raises:
+            ConfigurationError: Some are no names or operators of the model; it lists all of them, each
+                with the nearest one.
+        """
+        env = current_env()
+        bound = env.app.bind(model)
+        if bound not in self._fitting:
+            # The error is for the program: its hints may name what the sender of a request may not see.
+            with use_env(env.as_system("compares a list with its model")):
+                check_names(self, bound)
+            self._fitting.add(bound)
 
     def read(self, parameters: Mapping[str, object]) -> Asked:
         """Read the parameters of a request; those of other names are not looked at.
@@ -121,7 +149,7 @@ class Listing:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            refuse("filter", 'it is no JSON: [["title", "=", "Tea"]]')
+            refuse("filter", 'it is no JSON; for example [["title", "=", "Tea"]] is a filter')
 
     def _read_size(self, value: object) -> int:
         if value is None or value == "":
@@ -168,8 +196,10 @@ class Asked:
         Raises:
             ParameterRefused: The cursor is of another query, or a value of the filter does not fit.
             AccessDenied: The client names a field that the principal may not use so.
+            ConfigurationError: The listing names what the model does not have.
         """
         query: Query[M] = source if isinstance(source, Query) else source.search()
+        self.listing.check(query._model)
         names = self.fields
         if names is None:
             names = await readable(query._model, self.listing.fields)
@@ -187,6 +217,10 @@ class Asked:
                 else await query.paginate(self.size, after=after)
             )
         except DomainError as error:
+            # The listing fits the model, so what does not fit is a value of the client's filter; where
+            # the client sent none, it is the query of the program.
+            if next(iter(self.domain.conditions()), None) is None:
+                raise
             raise ParameterRefused.of("filter", error) from error
         except ValidationError as error:
             details = error.errors()
@@ -251,13 +285,14 @@ async def readable(model: type[BaseModel], names: Iterable[str]) -> tuple[str, .
 
 
 def row_of(record: BaseModel, fields: Collection[str]) -> dict[str, Any]:
-    """Return a record as JSON values: its id and the given fields, without those it does not have.
+    """Return a record as JSON values: its id and the given fields, in their order.
 
     A field that was not fetched, because the principal may not read it, is left out.
     """
     names = public_names(type(record)._schema)
     others = [name for name in names if name != "id" and name not in fields]
-    return as_json(record, 0, None, others)
+    values = as_json(record, 0, None, others)
+    return {name: values[name] for name in dict.fromkeys(("id", *fields)) if name in values}
 
 
 def refuse(parameter: str, why: str) -> NoReturn:

@@ -67,6 +67,13 @@ _TEXTS: Final[Mapping[type[EarnORMError], str]] = {
 }
 """The text for clients, of each error that an integration answers."""
 _MOST_DETAIL: Final = 1_000
+_RENAMED: Final[Mapping[int, str]] = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+"""The names of RFC 9110 that Python has since 3.13: a title is the same on every version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,7 @@ class Problem:
     def title(self) -> str:
         """The name of the status, which does not change from one occurrence to the next."""
         try:
-            return http.HTTPStatus(self.status).phrase
+            return _RENAMED.get(self.status) or http.HTTPStatus(self.status).phrase
         except ValueError:
             return "Error"
 

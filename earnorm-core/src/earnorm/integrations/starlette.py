@@ -250,6 +250,7 @@ class EventStream(StreamingResponse):
         self._watch = watch
         self._place = place
         self._fields = frozenset(fields)
+        self._order = tuple(fields)
         self._ending = ending or asyncio.Event()
         self._heartbeat, self._longest, self._patience = heartbeat, longest, patience
 
@@ -325,7 +326,7 @@ class EventStream(StreamingResponse):
             return None
         data: dict[str, Any] = {"kind": event.kind, "id": event.id, "changed": changed}
         data["removed"] = removed
-        data["record"] = None if event.record is None else row_of(event.record, self._fields)
+        data["record"] = None if event.record is None else row_of(event.record, self._order)
         return f"id: {event.token}\nevent: {event.kind}\ndata: {json.dumps(data)}\n\n"
 
 

@@ -73,7 +73,7 @@ class GroupOffer:
     def _read_aggregates(self, data: object, keys: Collection[str]) -> dict[str, Aggregate]:
         loc = "aggregates"
         if not isinstance(data, Mapping):
-            refuse(_WHAT, (loc,), 'it is no object of names: {"total": "hours:sum"}')
+            refuse(_WHAT, (loc,), 'it is no object of names; for example {"total": "hours:sum"}')
         if len(data) > self._number:
             refuse(_WHAT, (loc,), f"it has more than {self._number} aggregates")
         read: dict[str, Aggregate] = {}

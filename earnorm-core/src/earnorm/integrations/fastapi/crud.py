@@ -3,9 +3,10 @@
 Annotations are objects here and no texts: FastAPI reads them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import new_class
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import pydantic
 from fastapi import APIRouter, Depends, Header
@@ -13,13 +14,14 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from earnorm.exceptions import EarnORMError, NotFound
+from earnorm.exceptions import EarnORMError, NotFound, nearest
 from earnorm.features.bodies.body import Body
 from earnorm.fields.files import File
 from earnorm.integrations.fastapi.dependencies import asking
 from earnorm.integrations.fastapi.errors import PROBLEMS
 from earnorm.integrations.listings import Asked, Listing, readable, row_of
 from earnorm.integrations.starlette import EventStream, FileResponse, events, file_response
+from earnorm.kernel.environment import find_env
 from earnorm.model.base import BaseModel
 
 __all__ = ["OPERATIONS", "crud_router"]
@@ -75,12 +77,15 @@ def crud_router(
         most: The most rows of a page.
         files: The File fields whose content has routes.
         operations: The routes; None means those in :data:`OPERATIONS`, without ``create`` and
-            ``update`` where nothing can be written.
+            ``update`` where nothing can be written. ``events`` is one more.
         tags: The tags in the OpenAPI document; None means the model's name.
 
     Raises:
-        ValidationError: A name is no field of the model.
-        TypeError: One of ``files`` is no File field.
+        ValidationError: A name of ``read``, ``write`` or ``update`` is no field of the model.
+        TypeError: One of ``files`` is no File field, one of ``operations`` is no operation, or an
+            argument has another form than these.
+        ConfigurationError: When the server starts, since plugins may add fields and operators: a path
+            or an operator of ``filter``, ``order`` or ``default_order`` is none of the model's.
     """
     listing = Listing(
         fields=tuple(read),
@@ -90,6 +95,7 @@ def crud_router(
         size=size,
         most=most,
     )
+    _check_operations(operations, bool(files))
     routes = _Routes(model, listing)
     created = _body(model, write, f"{model.__name__}In", partial=False)
     changes = write if update is None else update
@@ -99,7 +105,16 @@ def crud_router(
     if operations is None:
         needs = {"create": created, "update": changed}
         operations = [each for each in OPERATIONS if needs.get(each, True) is not None]
-    router = APIRouter(tags=[model._name] if tags is None else list(tags), responses=PROBLEMS)
+
+    @asynccontextmanager
+    async def checked(api: object) -> AsyncIterator[None]:
+        if find_env() is not None:  # else an App comes later, and the first page checks the names
+            listing.check(model)
+        yield
+
+    router = APIRouter(
+        tags=[model._name] if tags is None else list(tags), responses=PROBLEMS, lifespan=checked
+    )
     if "list" in operations:
         routes.add_list(router)
     if "events" in operations:
@@ -115,6 +130,26 @@ def crud_router(
     for name in files:
         routes.add_file(router, name)
     return router
+
+
+def _check_operations(operations: Collection[object] | None, has_files: bool) -> None:
+    """Refuse a name that would have no route.
+
+    Raises:
+        TypeError: It names the nearest operation.
+    """
+    if operations is None:
+        return
+    if isinstance(operations, str):
+        raise TypeError("crud_router(): operations is a list of names")
+    if not operations and not has_files:
+        raise TypeError("crud_router(): operations=[] leaves no route")
+    known = get_args(Operation)
+    for name in operations:
+        if name not in known:
+            raise TypeError(
+                f"crud_router(): there is no operation {name!r}{nearest(str(name), known)}"
+            )
 
 
 def _needed(
@@ -313,7 +348,12 @@ class _Routes:
         """Add the routes of a file."""
         model = self._model
         if not isinstance(model._schema.fields.get(name), File):
-            raise TypeError(f"crud_router(): {model._name} has no File field {name!r}")
+            known = [
+                each for each, field in model._schema.fields.items() if isinstance(field, File)
+            ]
+            raise TypeError(
+                f"crud_router(): {model._name} has no File field {name!r}{nearest(str(name), known)}"
+            )
 
         async def found(id: str) -> Any:
             record = await model.search([("id", "=", id)]).only("id", name).first()
