@@ -6,6 +6,7 @@ import datetime
 import decimal
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Annotated, Any, Literal
@@ -193,10 +194,43 @@ def test_a_partial_body_tells_what_was_sent_and_refuses_none_where_a_value_is_re
     required = {n for n, f in Closing.model_fields.items() if f.is_required()}
     assert required == set() and Closing.model_validate({}).state == "new"
 
-    class Numbering(Body, of=Ticket, include={"number", "body"}, partial=True):
-        number: int
+@pytest.mark.parametrize("field", ["title", "state", "number"])
+def test_a_field_of_a_partial_body_has_none_in_its_type_or_a_default(field: str) -> None:
+    kind = {"title": "str", "state": "Literal['new', 'open', 'done']", "number": "int"}[field]
+    written = re.escape(f"{field}: {kind} | None = None")
+    types: dict[str, Any] = {"title": str, "state": State, "number": int}
 
-    assert {n for n, f in Numbering.model_fields.items() if f.is_required()} == {"number"}
+    def declare(base: type[Body], options: dict[str, Any], value: Any = ...) -> type[Body]:
+        body = {"__module__": __name__, "__annotations__": {field: types[field]}}
+        return type(Body)("Named", (base,), body | ({} if value is ... else {field: value}), **options)
+
+    class Patch(Body, of=Ticket, partial=True):
+        pass
+
+    partial: tuple[bool | set[str], ...] = (True, {field})
+    for base, options in [(Body, {"of": Ticket, "partial": p}) for p in partial] + [(Patch, {})]:
+        for value in (..., pydantic.Field(description="x")):
+            with pytest.raises(TypeError, match=f"Named.{field}: .*'{written}'"):
+                declare(base, options, value)
+    assert declare(Body, {"of": Ticket, "partial": {"body"}}).model_fields[field]
+
+    types[field] = types[field] | None
+    for base, options in ((Body, {"of": Ticket, "partial": True}), (Patch, {})):
+        patch = declare(base, options, None)
+        left_out = patch.model_validate({"body": "x"})
+        assert left_out.to_values() == {"body": "x"} and getattr(left_out, field) is None
+        assert not patch.model_fields[field].is_required()
+        if field != "number":
+            with pytest.raises(pydantic.ValidationError):
+                patch.model_validate({field: None})
+
+
+def test_a_default_of_a_partial_body_is_read_and_not_sent() -> None:
+    class Opening(Body, of=Ticket, partial=True):
+        state: State = "open"
+
+    left_out = Opening.model_validate({"number": 1})
+    assert (left_out.state, left_out.to_values()) == ("open", {"number": 1})
 
 
 async def test_values_make_and_change_records_and_leave_out_what_nobody_writes(app: App) -> None:
@@ -305,6 +339,16 @@ def test_contradictions_of_a_declaration_are_refused() -> None:
 
         class Wrong(Body, of=Ticket, exclude={"title"}):
             title: str
+
+    with pytest.raises(TypeError, match="Narrow.state: it is named, and include= is without it"):
+
+        class Narrow(Body, of=Ticket, include={"title"}):
+            state: str
+
+    with pytest.raises(TypeError, match="Nothing.size: it is named, and include= is without it"):
+
+        class Nothing(Body, of=Ticket, include=()):
+            size: int
 
     with pytest.raises(TypeError, match="go with of="):
 

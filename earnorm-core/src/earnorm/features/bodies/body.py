@@ -99,17 +99,20 @@ class Body(RecordBody):
     :meth:`~earnorm.BaseModel.pydantic_model`; checkers read them as Any. The bounds, the default, the title and
     the description of a field are those of the model where the class body says nothing else.
 
-    - A field without None in its type has to be given, unless the model has a default.
+    - A field without None in its type has to be given, unless the model has a default. In a partial body, where
+      it may be left out, that is an error: reading it would give None, which its type does not say.
     - A name that the model does not have needs a value (``password: str = pydantic.Field()``).
     - A relation is an id; with a body of the other model in its place, its records are nested.
     - Naming a computed field makes it part of the body.
 
     Args:
         of: The model.
-        include: The fields to have (default: all that can be written, and the id). A list gives the order.
-        exclude: The fields to leave out.
+        include: The fields to have (default: all that can be written, and the id), among them those that the class
+            body names. A list gives the order.
+        exclude: The fields to leave out, none of which the class body names.
         partial: True for a body of which everything may be left out, for PATCH; or the names of the fields that may.
             Such a field is named as ``title: str | None = None``. None cannot be sent for a required field.
+            Subclasses have the same setting.
         **config: Settings of pydantic, e.g. ``extra="forbid"``, which holds for embedded objects, too.
 
     Raises:
@@ -119,6 +122,7 @@ class Body(RecordBody):
 
     _own_defaults: ClassVar[frozenset[str]] = frozenset()
     _left_out: ClassVar[frozenset[str]] = frozenset()
+    _partial: ClassVar[frozenset[str] | bool] = False
 
     def __init_subclass__(
         cls,
@@ -140,7 +144,7 @@ class Body(RecordBody):
             if has_options:
                 raise TypeError(f"{cls.__name__}: include=, exclude= and partial= go with of=")
             if cls._model is not None:
-                _Declaration(cls, cls._model).name_more()
+                _Declaration(cls, cls._model, cls._partial).name_more()
             return
         if cls._model is not None:
             raise TypeError(
@@ -216,7 +220,7 @@ class _Declaration:
             partial = optional_names(
                 model, [partial] if isinstance(partial, str) else partial, "partial"
             )
-        self._partial = partial
+        self._partial = cls._partial = partial
 
     def fill(self, include: Iterable[str] | None, exclude: Iterable[str] | None) -> None:
         """Declare the fields that the class names, and those that it leaves to the model."""
@@ -230,6 +234,9 @@ class _Declaration:
         if contradiction:
             raise self._error(contradiction[0], "it is named and excluded")
         chosen = dict.fromkeys(chosen_names(self._model, include, exclude))
+        contradiction = [] if include is None else [name for name in named if name not in chosen]
+        if contradiction:
+            raise self._error(contradiction[0], "it is named, and include= is without it")
         ordered = (
             [*chosen] if include is not None and not isinstance(include, set | frozenset) else []
         )
@@ -351,6 +358,13 @@ class _Declaration:
         for info in (described_by, own):
             told |= {} if info is None else _told(info)
         default = self._default(name, field, has_none, value)
+        if is_optional and not default:
+            written = f"{name}: {shown(kind)} | None = None"
+            raise self._error(
+                name,
+                f"it may be left out of a partial body, and has no value then: write '{written}', or name the fields "
+                f"that may be left out, as in partial={{...}}",
+            )
         if is_optional and default.get("default", ...) is None:
             self._optional.add(name)
         elif "default" in default and value is not ... and nested_body(kind) is None:
