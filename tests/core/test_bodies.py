@@ -194,6 +194,7 @@ def test_a_partial_body_tells_what_was_sent_and_refuses_none_where_a_value_is_re
     required = {n for n, f in Closing.model_fields.items() if f.is_required()}
     assert required == set() and Closing.model_validate({}).state == "new"
 
+
 @pytest.mark.parametrize("field", ["title", "state", "number"])
 def test_a_field_of_a_partial_body_has_none_in_its_type_or_a_default(field: str) -> None:
     kind = {"title": "str", "state": "Literal['new', 'open', 'done']", "number": "int"}[field]
@@ -202,7 +203,9 @@ def test_a_field_of_a_partial_body_has_none_in_its_type_or_a_default(field: str)
 
     def declare(base: type[Body], options: dict[str, Any], value: Any = ...) -> type[Body]:
         body = {"__module__": __name__, "__annotations__": {field: types[field]}}
-        return type(Body)("Named", (base,), body | ({} if value is ... else {field: value}), **options)
+        return type(Body)(
+            "Named", (base,), body | ({} if value is ... else {field: value}), **options
+        )
 
     class Patch(Body, of=Ticket, partial=True):
         pass
@@ -340,12 +343,12 @@ def test_contradictions_of_a_declaration_are_refused() -> None:
         class Wrong(Body, of=Ticket, exclude={"title"}):
             title: str
 
-    with pytest.raises(TypeError, match="Narrow.state: it is named, and include= is without it"):
+    with pytest.raises(TypeError, match=r"Narrow.state: it is named, and include= is without it"):
 
         class Narrow(Body, of=Ticket, include={"title"}):
             state: str
 
-    with pytest.raises(TypeError, match="Nothing.size: it is named, and include= is without it"):
+    with pytest.raises(TypeError, match=r"Nothing.size: it is named, and include= is without it"):
 
         class Nothing(Body, of=Ticket, include=()):
             size: int

@@ -21,6 +21,7 @@ import earnorm
 from earnorm import (
     Embedded,
     EmbeddedModel,
+    Env,
     Field,
     Int,
     Many2one,
@@ -28,11 +29,13 @@ from earnorm import (
     Reference,
     Sequence,
     String,
+    act_as,
     constrains,
     fields,
     models,
 )
 from earnorm.exceptions import ConfigurationError, ValidationError
+from earnorm.plugin import ModelView, Stage, Step, ValueBatch, Way, hookimpl
 from earnorm.testing import Factory, app_with, make
 from earnorm.testing.patterns import UnknownPattern, matching
 from earnorm.testing.samples import Samples
@@ -49,6 +52,41 @@ class Street(EmbeddedModel):
     name = String(required=True, min_length=3)
     number = Int(required=True, min_value=100)
     note = String()
+
+
+class Stamped(models.BaseModel):
+    _name = "factories.stamped"
+    desk = String(required=True)
+    place = String(required=True)
+
+
+class Desks:
+    """Fills in the desk at which who acts sits."""
+
+    api = 1
+
+    @hookimpl
+    def register_steps(self, model: ModelView) -> list[Step]:
+        if "desk" not in model.fields:
+            return []
+        return [Step(Stage.DEFAULT, "desk", self.fill, Way.CREATE, fills=self.fills)]
+
+    def fills(self, env: Env) -> list[str]:
+        return [] if env.principal is None else ["desk"]
+
+    def fill(self, batch: ValueBatch) -> None:
+        for row in batch.rows:
+            if batch.env.principal is not None and row.values.get("desk") is None:
+                row.fill("desk", f"desk of {batch.env.principal.id}")
+
+
+async def test_what_a_step_says_it_fills_in_is_left_to_it() -> None:
+    async with app_with(Desks):
+        with act_as("ann"):
+            assert (await make(Stamped)).desk == "desk of ann"
+            assert (await make(Stamped, desk="d")).desk == "d"
+            assert (await make(Stamped)).place
+        assert "desk of" not in (await make(Stamped)).desk  # nobody fills it in
 
 
 class Percent(Field[float, Any]):

@@ -236,13 +236,19 @@ class Tenants:
 
     def steps(self) -> Iterator[Step]:
         """Yield the steps in the write path of the model."""
-        yield Step(Stage.DEFAULT, "tenants", self.fill, _FILLED, in_parts=True)
+        yield Step(
+            Stage.DEFAULT, "tenants", self.fill, _FILLED, in_parts=True, fills=self._filled_for
+        )
         # The steps of an upsert are not repeated for the record that it creates, so this one is another.
         yield Step(Stage.DEFAULT, "tenants of upserts", self.fill, Way.UPSERT, in_parts=True)
         yield Step(Stage.STAMP, "tenants", self.stamp, on="create", in_parts=True)
         # Before a number is drawn, since what is refused takes none.
         yield Step(Stage.STAMP, "tenants of links", self.agree, ~Way.DERIVED, after=("tenants",))
         yield Step(Stage.CONSTRAIN, "tenants", self.keep, on="write")
+
+    def _filled_for(self, env: Env) -> tuple[str, ...]:
+        # The system works in no tenant: it has to be given one.
+        return () if env.system else (self.name,)
 
     def fill(self, batch: ValueBatch) -> None:
         """Give new records the tenant in which who acts works; an upsert by it looks there, too."""

@@ -36,6 +36,7 @@ from earnorm import (
     transactional,
 )
 from earnorm.plugin import Operation, current_env
+from earnorm.testing import Factory, make
 from earnorm_security import Access, Rule, Security, why
 
 from .conftest import Opener
@@ -126,6 +127,43 @@ async def world(opened: Opener) -> AsyncIterator[World]:
 def refused(error: type[Exception], text: str) -> Iterator[None]:
     with pytest.raises(error, match=text):
         yield
+
+
+# -- made for a test ------------------------------------------------------------------------------
+
+
+class Document(models.BaseModel):
+    _name = "tenants.document"
+    _tenant_field = "company_id"
+    company_id = Many2one(Company, required=True)
+    text = String(required=True)
+
+
+class Page(models.BaseModel):
+    _name = "tenants.page"
+    _tenant_field = "company_id"
+    company_id = Many2one(Company, required=True)
+    document_id = Many2one(Document, required=True)
+
+
+async def test_what_is_made_for_a_test_belongs_to_the_tenant_of_who_acts(world: World) -> None:
+    with act_as(world.bob):
+        document = await make(Document)
+        pages = await Factory(Page).create(2)
+    assert document.company_id.pk == world.b.pk
+    with system(reason="look"):
+        assert {page.company_id.pk for page in pages} == {world.b.pk}
+        documents = await Document.search()
+        assert {each.company_id.pk for each in documents} == {world.b.pk}
+        assert await Company.count() == 2
+        # The system works in no company, so one is made.
+        assert (await make(Document)).company_id.pk not in (world.a.pk, world.b.pk)
+    with act_as(world.ann), refused(AccessDenied, "create on model 'tenants.document' is denied"):
+        await make(Document, company_id=world.b.pk)
+    with act_as(world.max), refused(ValidationError, "say which"):
+        await make(Document)
+    with refused(AccessDenied, "nobody acts"):
+        await make(Document)
 
 
 # -- filled in ------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from earnorm.kernel.views import ModelView
 
 if TYPE_CHECKING:
     from earnorm.fields.base import Field
+    from earnorm.kernel.environment import Env
     from earnorm.kernel.transactions.queue import QueuesFor
 
 Loc = tuple[str | int, ...]
@@ -146,6 +147,8 @@ class Step:
             batch and no transaction rolled back the rest.
         in_parts: The step looks at each row for itself. A batch of many rows is then handed to it
             part by part, and other tasks of the event loop run between two parts.
+        fills: Returns the names of the fields that the step gives a value in new records that have none, for who
+            acts in an Env. ``earnorm.testing`` makes up no values for them.
         plugin: The name of its plugin, which the App fills in.
     """
 
@@ -160,6 +163,7 @@ class Step:
     also_refused: bool = False
     queues_for: QueuesFor | None = None
     in_parts: bool = False
+    fills: Callable[[Env], Collection[str]] | None = None
     plugin: str = field(default="", kw_only=True, repr=False, compare=False)
 
 
@@ -216,6 +220,7 @@ _ARGUMENTS: Final[tuple[tuple[str, Callable[[Step], bool], str], ...]] = (
     ),
     ("atomic", lambda s: s.atomic is None or callable(s.atomic), "a function or None"),
     ("in_parts", lambda s: isinstance(s.in_parts, bool), "True or False"),
+    ("fills", lambda s: s.fills is None or callable(s.fills), "a function or None"),
     (
         "queues_for",
         lambda s: s.queues_for is None or callable(s.queues_for),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from earnorm.exceptions import ConfigurationError, ValidationError
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import Many2one, Relation
-from earnorm.kernel.environment import current_app
+from earnorm.kernel.environment import current_app, current_env
+from earnorm.kernel.steps import Way
 from earnorm.kernel.views import ModelView
 from earnorm.model.base import BaseModel
 from earnorm.testing.samples import Samples, has_to_be_given
@@ -41,8 +42,9 @@ class Factory(Generic[M]):
         five = await users.create(5)
 
     Every field that must have a value and is not given one gets a valid one from its declaration. A
-    required Many2one gets a new record of the other model. The records of an App are numbered from
-    1, and the same numbers give the same values.
+    required Many2one gets a new record of the other model. What is filled in on creation for who acts (the
+    tenant, numbers, times) is left to that. The records of an App are numbered from 1, and the same numbers
+    give the same values.
 
     Args:
         model: The model.
@@ -94,21 +96,21 @@ class Factory(Generic[M]):
     def build(self, /, **given: Any) -> M:
         """Make one record and do not save it.
 
+        The constructor wants each required value, so none is left to the creation.
+
         Raises:
             ConfigurationError: No valid value was found for a field. That is so for a required link
                 to another record, which only ``create`` makes.
         """
         counted = self._count()
-        fields = self._fields()
         values = self._given(given, counted.number)
         for name, value in values.items():
             if isinstance(value, Factory):
                 raise self._link_error(name)
-        for name, field in fields.items():
-            if name not in values and has_to_be_given(field):
-                if isinstance(field, Relation):
-                    raise self._link_error(name)
-                values[name] = counted.samples.value(field, counted.number)
+        for name, field in self._missing(values):
+            if isinstance(field, Relation):
+                raise self._link_error(name)
+            values[name] = counted.samples.value(field, counted.number)
         return self._model(**values)
 
     def _link_error(self, name: str) -> ConfigurationError:
@@ -121,14 +123,11 @@ class Factory(Generic[M]):
     async def _values(self, given: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
         counted = self._count()
         number = counted.number
-        fields = self._fields()
         values = self._given(given, number)
         for name, value in values.items():
             if isinstance(value, Factory):
                 values[name] = await value.create()
-        for name, field in fields.items():
-            if name in values or not has_to_be_given(field):
-                continue
+        for name, field in self._missing({*values, *self._filled_in()}):
             if isinstance(field, Relation):
                 values[name] = await self._linked(field, path)
             else:
@@ -154,9 +153,16 @@ class Factory(Generic[M]):
         other = Factory(current_app().model(name), seed=self._seed)
         return await other._model.create(await other._values({}, path))
 
-    def _fields(self) -> Mapping[str, Field[Any, Any]]:
-        """Return the fields of the model in this App."""
-        return ModelView(current_app().extended(self._model)).fields
+    def _missing(self, known: Container[str]) -> list[tuple[str, Field[Any, Any]]]:
+        """Return the fields in this App that must have a value, but for those that are known."""
+        fields = ModelView(current_app().extended(self._model)).fields
+        return [(n, f) for n, f in fields.items() if n not in known and has_to_be_given(f)]
+
+    def _filled_in(self) -> set[str]:
+        """Return the names of the fields that steps fill in on creation, for who acts."""
+        env, steps = current_env(), current_app().bind(self._model).steps()
+        filling = [step.fills for step in steps if step.ways & Way.CREATE and step.fills]
+        return {name for fills in filling for name in fills(env)}
 
     def _count(self) -> _Counted:
         app = current_app()
