@@ -19,6 +19,7 @@ from earnorm.exceptions import ConfigurationError, ServerUnavailable
 from earnorm.plugin import Attribute, Layer, ModelView, Operation, hookimpl
 from earnorm_cache.closing import Shelves
 from earnorm_cache.command import cache_command
+from earnorm_cache.diagnosing import without_redis
 from earnorm_cache.functions import Functions, are_used, is_depended_on
 from earnorm_cache.in_progress import note_write, noting
 from earnorm_cache.levels import Levels
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import pydantic
 
     from earnorm import App
-    from earnorm.plugin import Middleware, OperationName
+    from earnorm.plugin import Finding, Middleware, OperationName
     from earnorm_cache.change import Change
     from earnorm_cache.closing import Shelf
     from earnorm_cache.feed import Callback
@@ -238,6 +239,11 @@ class CachePlugin:
             told["outside_followed"] = outside.is_following
             told["outside_heard"] = outside.heard
         return told
+
+    @hookimpl
+    def diagnose(self, app: App) -> Iterable[Finding]:
+        """Tell doctor of which models nothing is kept for who acts under their rules."""
+        return without_redis(app, self._settings)
 
     def _forget_plans(self) -> None:
         if self.cache.functions is not None:

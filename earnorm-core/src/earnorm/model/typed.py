@@ -11,7 +11,6 @@ from earnorm.fields.identifiers import UUID, Binary, ObjectIdField
 from earnorm.fields.many2many import Many2many
 from earnorm.fields.numeric import Boolean, Decimal, Float, Int
 from earnorm.fields.relational import Many2one, One2many
-from earnorm.fields.sequences import Sequence
 from earnorm.fields.structured import Dict, Embedded, Json, List
 from earnorm.fields.temporal import Date, DateTime, Duration, Time
 from earnorm.fields.text import Color, Email, Phone, Selection, Slug, String, Text, Url
@@ -24,7 +23,9 @@ M = TypeVar("M", bound=BaseModel)
     kw_only_default=True,
     # Records compare and hash by their id, and not as dataclasses do.
     eq_default=False,
-    field_specifiers=(  # type checkers read no name of a tuple here
+    # Type checkers read no name of a tuple here. The kinds that are missing have a value without being given one
+    # (Sequence, Author): what is no specifier is a default.
+    field_specifiers=(
         Field,
         String,
         Text,
@@ -52,7 +53,6 @@ M = TypeVar("M", bound=BaseModel)
         Many2one,
         One2many,
         Many2many,
-        Sequence,
         File,
     ),
 )
@@ -76,7 +76,9 @@ class TypedModel(BaseModel):
     kw_only_default=True,
     # Records compare and hash by their id, and not as dataclasses do.
     eq_default=False,
-    field_specifiers=(  # type checkers read no name of a tuple here
+    # Type checkers read no name of a tuple here. The kinds that are missing have a value without being given one
+    # (Sequence, Author): what is no specifier is a default.
+    field_specifiers=(
         Field,
         String,
         Text,
@@ -104,7 +106,6 @@ class TypedModel(BaseModel):
         Many2one,
         One2many,
         Many2many,
-        Sequence,
         File,
     ),
 )
