@@ -143,3 +143,13 @@ def test_a_status_of_the_program_is_a_problem() -> None:
 )
 def test_the_title_is_the_name_in_rfc_9110_on_every_python(status: int, title: str) -> None:
     assert Problem.of_status(status).to_dict()["title"] == title
+
+
+@pytest.mark.parametrize("hint", ["; did you mean 'salary'?", "; known: owner, salary"])
+def test_a_problem_names_no_fields_of_the_model(hint: str) -> None:
+    detail = ErrorDetail(loc=("x",), msg=f"unknown field 'x'{hint}", type="unknown_field")
+    (place,) = problem_of(exceptions.ValidationError("m", [detail])).places
+    assert place.msg == "unknown field 'x'"
+    # What an endpoint offers may be named.
+    (place,) = problem_of(ParameterRefused([detail])).places
+    assert place.msg == f"unknown field 'x'{hint}"

@@ -1,14 +1,16 @@
 """Turns errors into problem details for HTTP (RFC 9457), for every web framework alike.
 
 No framework is imported here; an integration sends what :func:`problem_of` gives. A problem repeats
-no message of an error but of those that are about values which the client has sent: the messages of
-the others are for the program, and can name rules, hosts and fields.
+no message of an error but of those that are about values which the client has sent, without the hints
+that name fields of a model: the messages of the others are for the program, and can name rules, hosts
+and fields.
 """
 
 from __future__ import annotations
 
 import http
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -74,6 +76,8 @@ _RENAMED: Final[Mapping[int, str]] = {
     422: "Unprocessable Content",
 }
 """The names of RFC 9110 that Python has since 3.13: a title is the same on every version."""
+_HINT: Final = re.compile(r"(?s)\A(.*\bunknown field .*?); (?:did you mean '.*|known: .*)\Z")
+"""A message about an unknown field with the hint for programs, which names fields of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +234,12 @@ def problem_of(error: BaseException, part: Part = "body") -> Problem:
     places: list[Place] = []
     left_out = 0
     if isinstance(error, ValidationError):
-        part = "query" if isinstance(error, ParameterRefused) else part
         details = error.errors()
-        places = [Place(part, d["loc"], d["msg"], d["type"]) for d in details[:MOST_LINES]]
+        shown = details[:MOST_LINES]
+        if isinstance(error, ParameterRefused):  # its hints name what the endpoint offers
+            places = [Place("query", d["loc"], d["msg"], d["type"]) for d in shown]
+        else:
+            places = [Place(part, d["loc"], _HINT.sub(r"\1", d["msg"]), d["type"]) for d in shown]
         left_out = len(details) - len(places)
     # Whoever repeats a change of unknown outcome may make it twice.
     may_repeat = error.status == 503 and not isinstance(error, TransactionOutcomeUnknown)

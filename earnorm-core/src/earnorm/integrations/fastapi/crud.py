@@ -17,6 +17,7 @@ from starlette.responses import Response
 from earnorm.exceptions import EarnORMError, NotFound, nearest
 from earnorm.features.bodies.body import Body
 from earnorm.fields.files import File
+from earnorm.integrations.fastapi.bodies import change_of, values_in
 from earnorm.integrations.fastapi.dependencies import asking
 from earnorm.integrations.fastapi.errors import PROBLEMS
 from earnorm.integrations.listings import Asked, Listing, readable, row_of
@@ -68,8 +69,8 @@ def crud_router(
         read: The fields that answers may have. The id is always one.
         write: The fields that a body may have; or a class for the bodies of ``POST``, such as
             ``class TicketIn(Body, of=Ticket, exclude={"owner"}, extra="forbid")``.
-        update: The same for ``PATCH``; None takes the fields of ``write``, each of which may be left
-            out.
+        update: The same for ``PATCH``; None takes ``write``, each field of which may be left out: of a
+            class with its types, constraints, aliases, validators and settings.
         filter: The paths that a client may filter by; a mapping gives the operators of each.
         order: The paths that a client may order by.
         default_order: The order unless the client asks for one.
@@ -100,7 +101,7 @@ def crud_router(
     created = _body(model, write, f"{model.__name__}In", partial=False)
     changes = write if update is None else update
     if update is None and isinstance(write, type):
-        changes = tuple(write.model_fields)
+        changes = change_of(write, f"{model.__name__}Change")
     changed = _body(model, changes, f"{model.__name__}Change", partial=True)
     if operations is None:
         needs = {"create": created, "update": changed}
@@ -180,11 +181,6 @@ def _body(
     return body
 
 
-def _values(body: pydantic.BaseModel) -> dict[str, Any]:
-    """Return the values that a client has given."""
-    return body.to_values() if isinstance(body, Body) else body.model_dump(exclude_unset=True)
-
-
 class _Routes:
     """Adds the routes of one model to a router."""
 
@@ -250,7 +246,7 @@ class _Routes:
         model, after_change = self._model, self._after_change
 
         async def create(request: Request, body: pydantic.BaseModel) -> Response:
-            record = await model.create(_values(body))
+            record = await model.create(values_in(body, model, defaults=True))
             headers = {"location": f"{request.url.path.rstrip('/')}/{record.id}"}
             return JSONResponse(await after_change(record.id), 201, headers=headers)
 
@@ -286,7 +282,7 @@ class _Routes:
 
         async def update(id: str, body: pydantic.BaseModel) -> Response:
             record = await model.get(id)
-            values = _values(body)
+            values = values_in(body, model)
             if values:
                 await record.write(values)
             return JSONResponse(await after_change(record.id))
