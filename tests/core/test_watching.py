@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 from typing import Any
 
+import bson
 import pytest
 
 import earnorm
@@ -142,6 +144,17 @@ async def test_a_token_goes_on_behind_its_event(server_app: App) -> None:
         assert [e.record.name for e in await take(watch, 2) if e.record] == ["b", "c"]
     async with Person.watch(resume_token=start) as watch:
         assert [e.record.name for e in await take(watch, 3) if e.record] == ["a", "b", "c"]
+
+
+OF_ANOTHER_TIME = "8200000F000000012B022C0100296E5A1004A0370776227944D88AEAB38923849BB446645F696400646B0E4DA67F875E76F542EEB0000004"
+
+
+@pytest.mark.parametrize("data", [5, "", "zz", "82", "ff" * 30, OF_ANOTHER_TIME])
+async def test_a_token_that_no_server_made_is_said(server_app: App, data: object) -> None:
+    token = base64.urlsafe_b64encode(bson.encode({"_data": data})).decode("ascii")
+    with pytest.raises(ValidationError, match="resume_token"):
+        async with Person.watch(resume_token=token):
+            pass
 
 
 @pytest.mark.parametrize("token", ["", "no token", "AAAA", "é", "BQAAAAA="])

@@ -124,6 +124,11 @@ async def test_a_stream_takes_a_filter_and_refuses_what_is_none(
             answer = await client.get(path, headers=headers)
             assert answer.status_code == 422, answer.text
             assert answer.headers["content-type"] == "application/problem+json"
+            (place,) = answer.json()["errors"]
+            part = (
+                ("header", "last-event-id") if "last-event-id" in headers else ("query", "filter")
+            )
+            assert (place["in"], place["loc"][0]) == part
 
 
 async def test_a_stream_shows_that_it_lives_and_ends_in_time(mongo_uri: str, database: str) -> None:

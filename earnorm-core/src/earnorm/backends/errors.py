@@ -573,6 +573,7 @@ BY_CODE: Final[Mapping[int, Callable[[Any, Translating], EarnORMError]]] = {
     10334: _unstorable,  # BSONObjectTooLarge
     43: _idle_cursor,
     260: _token("it is of another stream, or damaged"),  # InvalidResumeToken
+    280: _token("the stream cannot go on from it: it is of another one"),  # ChangeStreamFatalError
     286: _token(  # ChangeStreamHistoryLost
         "what followed it is no longer in the server's oplog; read the records anew, and watch "
         "without a token"

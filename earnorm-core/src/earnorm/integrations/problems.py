@@ -202,6 +202,15 @@ class Problem:
         )
 
 
+def _place(part: Part, detail: ErrorDetail) -> Place:
+    message = _HINT.sub(r"\1", detail["msg"])
+    if (
+        detail["type"] == "resume_token"
+    ):  # browsers send it so, whatever it is called in the program
+        return Place("header", ("last-event-id",), message, detail["type"])
+    return Place(part, detail["loc"], message, detail["type"])
+
+
 def problem_of(error: BaseException, part: Part = "body") -> Problem:
     """Return the problem that tells a client of an error.
 
@@ -239,7 +248,7 @@ def problem_of(error: BaseException, part: Part = "body") -> Problem:
         if isinstance(error, ParameterRefused):  # its hints name what the endpoint offers
             places = [Place("query", d["loc"], d["msg"], d["type"]) for d in shown]
         else:
-            places = [Place(part, d["loc"], _HINT.sub(r"\1", d["msg"]), d["type"]) for d in shown]
+            places = [_place(part, d) for d in shown]
         left_out = len(details) - len(places)
     # Whoever repeats a change of unknown outcome may make it twice.
     may_repeat = error.status == 503 and not isinstance(error, TransactionOutcomeUnknown)

@@ -120,6 +120,8 @@ class Watch(Generic[M]):
         self._token: Mapping[str, Any] | None = None
         if resume_token is not None:
             self._token = _decoded(model._name, resume_token)
+        self._is_given = resume_token is not None
+        """The token is the caller's, and no server has taken it yet."""
         self._full_document = full_document
         self._before = before
         self._patience = patience
@@ -198,7 +200,14 @@ class Watch(Generic[M]):
         self._outdated = False
         in_flight = self._env.app.in_flight
         with in_flight.whole():
-            self._cursor = await self._watch(bound)
+            try:
+                self._cursor = await self._watch(bound)
+            except EarnORMError as error:
+                # A server has many codes for a token that it did not make, and none of them has a class.
+                if self._is_given and type(error) is EarnORMError:
+                    raise _no_token(self._model._name) from error
+                raise
+            self._is_given = False
             in_flight.watches.add(self)
         self._token = self._token or self._cursor.token
 
@@ -428,8 +437,12 @@ def _decoded(subject: str, token: str) -> dict[str, Any]:
         if "_data" not in content:
             raise ValueError
     except (binascii.Error, BSONError, ValueError, TypeError):
-        message = "it is no token that an event of watch() or the watch itself has given"
-        raise ValidationError(
-            subject, [{"loc": ("resume_token",), "msg": message, "type": "resume_token"}]
-        ) from None
+        raise _no_token(subject) from None
     return content
+
+
+def _no_token(subject: str) -> ValidationError:
+    message = "it is no token that an event of watch() or the watch itself has given"
+    return ValidationError(
+        subject, [{"loc": ("resume_token",), "msg": message, "type": "resume_token"}]
+    )
