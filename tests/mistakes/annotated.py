@@ -130,9 +130,7 @@ async def mistakes_b(t: Task, q: Query[Task], group: Group, p: Person) -> None:
     await t.write(Task.titel.to("x"))  # M16 write: a misspelt field object
     await t.write(Task.title.to(5))  # M17 write: a wrong value for a field object
     await Task.create({"titel": "x"})  # M18 unseen: create: a misspelt key in a dict
-    await Task.create(
-        Task(titel="x", owner_id=group)
-    )  # M19 create(Task(…)): a misspelt keyword of the constructor
+    await Task.create(Task(titel="x", owner_id=group))  # M19 create(Task(…)): a misspelt keyword
     Task.search([("titel", "=", "x")])  # M20 unseen: domain: a misspelt name in a text
     Task.search([("title", "=~", "x")])  # M21 unseen: domain: an operator that isn't
     Task.search("title = x")  # M22 domain: a text

@@ -132,9 +132,7 @@ async def mistakes_a(t: Ticket, q: Query[Ticket], team: Team, p: Person) -> None
     await t.write(Ticket.titel.to("x"))  # M16 write: a misspelt field object
     await t.write(Ticket.title.to(5))  # M17 write: a wrong value for a field object
     await Ticket.create({"titel": "x"})  # M18 unseen: create: a misspelt key in a dict
-    await Ticket.create(
-        Ticket(titel="x")
-    )  # M19 unseen: create(Task(…)): a misspelt keyword of the constructor
+    await Ticket.create(Ticket(titel="x"))  # M19 unseen: create(Task(…)): a misspelt keyword
     Ticket.search([("titel", "=", "x")])  # M20 unseen: domain: a misspelt name in a text
     Ticket.search([("title", "=~", "x")])  # M21 unseen: domain: an operator that isn't
     Ticket.search("title = x")  # M22 domain: a text
