@@ -20,7 +20,14 @@ from earnorm.kernel.binding import BoundModel
 from earnorm.kernel.catalog import Catalog, Origins
 from earnorm.kernel.contract.attributes import brought_attributes
 from earnorm.kernel.contract.handed_in import checked_health
-from earnorm.kernel.environment import PROGRAM, Env, find_env, use_env, with_current_origin
+from earnorm.kernel.environment import (
+    PROGRAM,
+    Env,
+    app_of_parent,
+    find_env,
+    use_env,
+    with_current_origin,
+)
 from earnorm.kernel.life.in_flight import GRACE, UNIT, InFlight, Stopped, was_in_flight
 from earnorm.kernel.life.lifecycle import ALL_OPERATORS, Lifecycle
 from earnorm.kernel.life.settings import AppSettings, parameters_of
@@ -191,6 +198,8 @@ class App:
         env = find_env()
         if env is not None and env.app is self.env.app and env.is_in_session:
             return self.in_flight.refusal()  # the block was in flight when the App stopped
+        if self._lifecycle.is_of_parent:
+            return app_of_parent((repr(self.name),))
         return ConfigurationError(
             f"App {self.name!r} is not started: 'async with app:' or 'await app.start()' first"
         )

@@ -267,12 +267,21 @@ def _of_this_loop() -> Env | None:
     return found[0] if len(found) == 1 else None
 
 
+def app_of_parent(names: tuple[str, ...]) -> ConfigurationError:
+    """Return the error of a forked child that uses Apps of its parent.
+
+    Args:
+        names: The names of these Apps.
+    """
+    return ConfigurationError(
+        f"this process was forked after {' and '.join(names)} had been started in its "
+        f"parent, whose connections it cannot use; start an App in this process"
+    ).coded("app_of_parent")
+
+
 def _no_env() -> ConfigurationError:
     if not _started and _left_to_parent:
-        return ConfigurationError(
-            f"this process was forked after {' and '.join(_left_to_parent)} had been started in its "
-            f"parent, whose connections it cannot use; start an App in this process"
-        ).coded("app_of_parent")
+        return app_of_parent(_left_to_parent)
     if not _started:
         return ConfigurationError(
             "no App is started: await earnorm.init(mongo_uri=..., database=...) first, "

@@ -13,7 +13,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from contextvars import Token
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -158,6 +158,7 @@ def _items(source: AsyncIterable[T], app: App | None) -> Generator[T]:
         while items := _asked(companion, read):
             for item in items:
                 yield item
+                _refuse_parents(companion)  # what is left of these items is the parent's
                 if env is not None:
                     refuse_other_actor(env)
     finally:
@@ -166,13 +167,18 @@ def _items(source: AsyncIterable[T], app: App | None) -> Generator[T]:
 
 
 def _asked(companion: Companion, work: Callable[[], Awaitable[T]]) -> T:
+    _refuse_parents(companion)
+    step = companion.ask(work)
+    return step.result()
+
+
+def _refuse_parents(companion: Companion) -> None:
+    """Raise in a forked child where a stream or a block was begun by its parent."""
     if companion.is_of_parent:
         raise ConfigurationError(
             "this stream or block was begun in the process from which this one was forked, and goes on "
             "only there"
         ).coded("left_elsewhere")
-    step = companion.ask(work)
-    return step.result()
 
 
 @contextmanager
@@ -206,7 +212,8 @@ def _held(
     manager: AbstractAsyncContextManager[T], env: Env | None, loop: asyncio.AbstractEventLoop
 ) -> Iterator[T]:
     companion = Companion(env, loop)
-    is_inside = False
+    is_inside = is_yielded = False
+    tokens: list[tuple[ContextVar[Any], Token[Any]]] = []
 
     async def enter() -> T:
         nonlocal is_inside
@@ -215,6 +222,8 @@ def _held(
         return value
 
     async def leave(error: BaseException | None) -> bool:
+        nonlocal is_inside
+        is_inside = False
         kind = None if error is None else type(error)
         trace = None if error is None else error.__traceback__
         return bool(await manager.__aexit__(kind, error, trace))
@@ -223,25 +232,25 @@ def _held(
         return companion.ask(functools.partial(leave, error), is_last=True).result()
 
     try:
-        step = companion.ask(enter)
-        value = step.result()
-    except BaseException as error:
-        if is_inside:  # an interrupt came when it was entered already
-            left(error)
-        else:
-            companion.end()
-        raise
-    tokens = step.brought_back()
-    try:
+        # All of it is in one 'try': an interrupt may come between any two of these lines.
         try:
+            step = companion.ask(enter)
+            value = step.result()
+            tokens = step.brought_back()
+            is_yielded = True
             yield value
+            _refuse_parents(companion)
+            left(None)
         except BaseException as error:
-            # In a forked child the block is not there to be left: it goes on in the parent.
-            if companion.is_of_parent or not left(error):
+            if (
+                companion.is_of_parent
+            ):  # the block is not there to be left: it goes on in the parent
                 raise
-        else:
-            if not companion.is_of_parent:
-                left(None)
+            if not is_inside:
+                companion.end()
+                raise
+            if not left(error) or not is_yielded:
+                raise
     finally:
         for variable, token in reversed(tokens):
             try:
@@ -378,7 +387,7 @@ class App(application.App):
 
     def _not_started(self) -> ConfigurationError | AppStopping:
         error = super()._not_started()
-        if isinstance(error, AppStopping):
+        if isinstance(error, AppStopping) or self._lifecycle.is_of_parent:
             return error
         return ConfigurationError(
             f"App {self.name!r} is not started: 'with app:' or app.open() first"

@@ -85,9 +85,10 @@ class Step(Generic[T]):
         self._work = work
         self._before = context
         self._after = context
-        self._waits = threading.Lock()
-        self._waits.acquire()
+        self._wakes = threading.Lock()  # held until it is over; the thread waits for it
+        self._wakes.acquire()
         self._is_over = False
+        self.is_taken = False  # the loop has it, and begins it at once or after others
         self._is_called_off = False
         self._error: BaseException | None = None
         self._result: object = None
@@ -104,7 +105,7 @@ class Step(Generic[T]):
         finally:
             self._after = copy_context()
             self._is_over = True
-            self._waits.release()
+            self._wakes.release()
 
     def call_off(self) -> None:
         """Do not begin the work."""
@@ -115,18 +116,22 @@ class Step(Generic[T]):
         if not self._is_over:
             self._is_over = True
             self._error = asyncio.CancelledError()
-            self._waits.release()
+            self._wakes.release()
 
     def wait(self, loop: asyncio.AbstractEventLoop) -> None:
         """Block the thread until the work is over.
 
+        The lock only wakes the thread, and the flag says whether it is over: an interrupt may come
+        between the two, when the thread has the lock already and nobody will release it again.
+
         Raises:
             ConfigurationError: The loop was closed, or has stopped, so the work never ends.
         """
-        while not self._waits.acquire(timeout=_LOOK):
-            if not _lives(loop) and not self._is_over:
+        while not self._is_over:
+            if self._wakes.acquire(timeout=_LOOK) or self._is_over:
+                continue
+            if not _lives(loop):
                 raise _ended()
-        self._waits.release()  # for another wait, after an interrupt of this one
 
     def brought_back(self) -> list[tuple[ContextVar[Any], Token[Any]]]:
         """Set in the thread what the work has changed in its context."""
@@ -170,11 +175,14 @@ def call(work: Callable[[], Awaitable[T]], env: Env | None, loop: asyncio.Abstra
     tasks: list[asyncio.Task[None]] = []
 
     def begin() -> None:
+        step.is_taken = True
         task = loop.create_task(step.carry_out(), context=context)
         tasks.append(task)
         task.add_done_callback(lambda _: step.give_up())
 
     def cancel() -> None:
+        if not step.is_taken:  # nor will it be: the loop takes what a thread tells it in order
+            step.give_up()
         for task in tasks:
             task.cancel()
 
@@ -189,7 +197,11 @@ def _hand_over(
     begin: Callable[[], None],
     cancel: Callable[[], None],
 ) -> None:
-    """Have the loop begin a step, and wait for its end, also where this thread is interrupted."""
+    """Have the loop begin a step, and wait for its end, also where this thread is interrupted.
+
+    An interrupt may come at any place, also before the loop is told to begin: ``cancel`` then ends a
+    step that nobody will begin.
+    """
     try:
         _tell(loop, begin)
         step.wait(loop)
@@ -210,6 +222,8 @@ def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None
     try:
         loop.call_soon_threadsafe(function)
     except RuntimeError:
+        if not loop.is_closed():
+            raise  # an interrupt of this thread
         raise _ended() from None
 
 
@@ -233,11 +247,6 @@ class Companion:
         self._context = context_of_thread(env)
         self._task: asyncio.Task[None] | None = None
         self._doing: Step[Any] | None = None
-        _tell(loop, self._begin)
-
-    def _begin(self) -> None:
-        self._task = self._loop.create_task(self._live(), context=self._context)
-        self._task.add_done_callback(self._end)
 
     async def _live(self) -> None:
         is_last = False
@@ -254,11 +263,16 @@ class Companion:
         while not self._steps.empty():
             self._steps.get_nowait()[0].give_up()
 
-    def _cancel(self, step: Step[Any]) -> None:
+    def _cancel(self, step: Step[Any], is_last: bool) -> None:
         if self._doing is step and self._task is not None:
             self._task.cancel()
-        else:
+        elif is_last:  # what was begun must be ended, whatever interrupts the thread
+            if not step.is_taken:
+                self._put(step, is_last)
+        elif step.is_taken:
             step.call_off()
+        else:
+            step.give_up()
 
     @property
     def is_of_parent(self) -> bool:
@@ -272,7 +286,7 @@ class Companion:
 
         Args:
             work: An async function without arguments.
-            is_last: The task ends with it.
+            is_last: The task ends with it. It is begun in any case, since it ends what others began.
 
         Returns:
             The step, which is over. In the loop's own thread (a garbage collector may end a stream
@@ -283,7 +297,8 @@ class Companion:
         if _is_of_running(self._loop):
             _tell(self._loop, begin)
         else:
-            _hand_over(step, self._loop, begin, functools.partial(self._cancel, step))
+            cancel = functools.partial(self._cancel, step, is_last)
+            _hand_over(step, self._loop, begin, cancel)
         return step
 
     def end(self) -> None:
@@ -292,7 +307,11 @@ class Companion:
             _tell(self._loop, functools.partial(self._put, Step(_nothing, self._context), True))
 
     def _put(self, step: Step[Any], is_last: bool) -> None:
-        if self._task is None or self._task.done():
+        step.is_taken = True
+        if self._task is None:  # the first step begins it, so that none is left without an end
+            self._task = self._loop.create_task(self._live(), context=self._context)
+            self._task.add_done_callback(self._end)
+        if self._task.done():
             step.give_up()
         else:
             self._steps.put_nowait((step, is_last))

@@ -85,6 +85,8 @@ class Lifecycle:
         loop: The event loop that the App was started on; None while it is stopped.
         taking: The loop of which it takes every operation; None while it is stopped, and while it
             stops.
+        is_of_parent: True in a forked child of the process that has started it, until it is started
+            there.
     """
 
     def __init__(self, app: App, uri: str, client: object | None, driver: str | None) -> None:
@@ -93,6 +95,7 @@ class Lifecycle:
         self.backend: Backend | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.taking: asyncio.AbstractEventLoop | None = None
+        self.is_of_parent = False
         self._started: list[str] = []
         self._stopping = asyncio.Lock()
         self._stopper: asyncio.Task[Any] | None = None
@@ -107,6 +110,7 @@ class Lifecycle:
             return
         _OF_PARENT.append(self.backend)
         self.backend = self.loop = self.taking = self._stopper = None
+        self.is_of_parent = True
         self._started = []
         self._app.in_flight.reset()
         self._app.catalog.close()
@@ -121,6 +125,7 @@ class Lifecycle:
         start = perf_counter()
         _load_validation()
         self.backend = self._open_backend()
+        self.is_of_parent = False
         self._stopping = asyncio.Lock()
         try:
             await self.backend.connect()
