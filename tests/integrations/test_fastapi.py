@@ -872,3 +872,76 @@ def test_answers_keep_the_order_of_read(source: Callable[[], App]) -> None:
             client.get("/jars").json()[0],
         ):
             assert list(row) == ["id", "grams", "owner", "label"]
+
+
+# -- lost updates ---------------------------------------------------------------------------------
+
+
+class Deed(models.BaseModel):
+    _name = "fastapi.deed"
+    _versioned = True
+    text = String(required=True)
+
+
+@pytest.fixture
+def deeds(source: Callable[[], App]) -> Iterator[TestClient]:
+    api = api_of(
+        source,
+        ("/deeds", crud_router(Deed, read=["text"], write=["text"])),
+        ("/jars", jars()),
+    )
+    with TestClient(api, headers={"x-user": "ann"}) as found:
+        yield found
+
+
+def test_a_change_of_what_was_changed_meanwhile_is_refused(deeds: TestClient) -> None:
+    made = deeds.post("/deeds", json={"text": "one"})
+    place, first = made.headers["location"], made.headers["etag"]
+    assert deeds.get(place).headers["etag"] == first
+    changed = deeds.patch(place, json={"text": "two"}, headers={"if-match": first})
+    second = changed.headers["etag"]
+    assert changed.status_code == 200 and second != first
+    for method, sent in (("PATCH", {"text": "lost"}), ("PATCH", {}), ("DELETE", None)):
+        for tags in (first, "nonsense", f"W/{second}", ""):
+            late = deeds.request(method, place, json=sent, headers={"if-match": tags})
+            assert (late.status_code, late.json()["code"]) == (412, "http_412")
+            assert late.headers["content-type"] == "application/problem+json"
+    assert deeds.get(place).json()["text"] == "two"
+    for tags in (f"{first}, {second}", "*"):
+        done = deeds.patch(place, json={"text": tags}, headers={"if-match": tags})
+        assert done.status_code == 200
+        second = done.headers["etag"]
+    assert deeds.patch(place, json={"text": "without"}).status_code == 200
+    last = deeds.get(place).headers["etag"]
+    assert deeds.delete(place, headers={"if-match": last}).status_code == 204
+    assert deeds.patch(place, json={}, headers={"if-match": "*"}).status_code == 404
+
+
+def test_a_record_without_revisions_has_no_tag_that_could_match(deeds: TestClient) -> None:
+    made = deeds.post("/jars", json={"label": "A"})
+    place = made.headers["location"]
+    assert "etag" not in made.headers and "etag" not in deeds.get(place).headers
+    tag = {"if-match": '"0"'}
+    assert deeds.patch(place, json={"grams": 1}, headers=tag).status_code == 412
+    assert deeds.patch(place, json={"grams": 1}, headers={"if-match": "*"}).status_code == 200
+
+
+async def test_of_changes_at_the_same_moment_one_is_made(source: Callable[[], App]) -> None:
+    import asyncio
+
+    import httpx
+
+    api = api_of(source, ("/deeds", crud_router(Deed, read=["text"], write=["text"])))
+    async with api.router.lifespan_context(api):
+        transport = httpx.ASGITransport(app=api)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            client.headers["x-user"] = "ann"
+            made = await client.post("/deeds", json={"text": "first"})
+            place, seen = made.headers["location"], {"if-match": made.headers["etag"]}
+            answers = await asyncio.gather(
+                *(client.patch(place, json={"text": str(n)}, headers=seen) for n in range(6))
+            )
+            won = [n for n, answer in enumerate(answers) if answer.status_code == 200]
+            assert len(won) == 1
+            assert {answer.status_code for answer in answers} <= {200, 409, 412}
+            assert (await client.get(place)).json()["text"] == str(won[0])

@@ -9,13 +9,14 @@ from types import new_class
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import pydantic
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, HTTPException
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from earnorm.exceptions import EarnORMError, NotFound, nearest
 from earnorm.features.bodies.body import Body
+from earnorm.features.revisions.declaring import REVISION
 from earnorm.fields.files import File
 from earnorm.integrations.fastapi.bodies import change_of, values_in
 from earnorm.integrations.fastapi.dependencies import asking
@@ -63,6 +64,9 @@ def crud_router(
     Each route acts as the principal of the request. A hidden record is like a missing one. A field
     that the principal may not read is left out of its answers; after a change the record is read anew,
     so an answer has what the principal may read, or the id alone.
+
+    Of a model with ``_versioned = True`` the answers with one record have an ``ETag``. A ``PATCH`` or
+    ``DELETE`` with an ``If-Match`` that is another is a 412.
 
     Args:
         model: The model.
@@ -181,6 +185,36 @@ def _body(
     return body
 
 
+IfMatch = Annotated[str | None, Header()]
+
+
+def _tag(record: BaseModel) -> str | None:
+    """Return the entity tag of a record: its revision; None if its model has none."""
+    # A document that is older than its model's revisions has none yet, and its first write makes it 1.
+    return f'"r{getattr(record, REVISION) or 0}"' if type(record)._versioned else None
+
+
+def _tagged(record: BaseModel) -> dict[str, str]:
+    tag = _tag(record)
+    return {} if tag is None else {"etag": tag}
+
+
+def _check_match(record: BaseModel, if_match: str | None) -> None:
+    """Refuse a change of a record that is not as the client has seen it (RFC 9110, If-Match).
+
+    The write that follows carries the revision that was compared here, so nobody comes between.
+
+    Raises:
+        HTTPException: 412.
+    """
+    if if_match is None or if_match.strip() == "*":
+        return
+    if _tag(record) not in [each.strip() for each in if_match.split(",")]:
+        raise HTTPException(
+            412, "The record is not as you have seen it. Read it again, and repeat the change."
+        )
+
+
 class _Routes:
     """Adds the routes of one model to a router."""
 
@@ -192,8 +226,8 @@ class _Routes:
             include=["id", *listing.fields], optional=True, name=f"{model.__name__}Row"
         )
 
-    async def _read(self, id: str) -> dict[str, Any]:
-        """Return a record as the principal may see it.
+    async def _read(self, id: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return a record as the principal may see it, and the headers of the answer.
 
         Raises:
             NotFound: There is none, or it is hidden.
@@ -202,14 +236,14 @@ class _Routes:
         found = await self._model.search([("id", "=", id)]).only("id", *names).first()
         if found is None:
             raise NotFound(f"{self._model._name}: there is no such record")
-        return row_of(found, names)
+        return row_of(found, names), _tagged(found)
 
-    async def _after_change(self, id: str) -> dict[str, Any]:
+    async def _after_change(self, id: str) -> tuple[dict[str, Any], dict[str, str]]:
         """Return a record behind a change that was made, and is told as made whatever comes after it."""
         try:
             return await self._read(id)
         except EarnORMError:
-            return {"id": id}
+            return {"id": id}, {}
 
     def _answers(self, status: int, description: str, many: bool = False) -> dict[str, Any]:
         """Return the arguments of a route whose answer is made here, and only documented by FastAPI."""
@@ -247,8 +281,9 @@ class _Routes:
 
         async def create(request: Request, body: pydantic.BaseModel) -> Response:
             record = await model.create(values_in(body, model, defaults=True))
-            headers = {"location": f"{request.url.path.rstrip('/')}/{record.id}"}
-            return JSONResponse(await after_change(record.id), 201, headers=headers)
+            row, headers = await after_change(record.id)
+            location = f"{request.url.path.rstrip('/')}/{record.id}"
+            return JSONResponse(row, 201, headers={"location": location, **headers})
 
         create.__annotations__["body"] = body_class
         router.add_api_route(
@@ -265,7 +300,8 @@ class _Routes:
         read = self._read
 
         async def one(id: str) -> Response:
-            return JSONResponse(await read(id))
+            row, headers = await read(id)
+            return JSONResponse(row, headers=headers)
 
         router.add_api_route(
             "/{id}",
@@ -280,12 +316,14 @@ class _Routes:
         """Add ``PATCH /{id}``."""
         model, after_change = self._model, self._after_change
 
-        async def update(id: str, body: pydantic.BaseModel) -> Response:
+        async def update(id: str, body: pydantic.BaseModel, if_match: IfMatch = None) -> Response:
             record = await model.get(id)
+            _check_match(record, if_match)
             values = values_in(body, model)
             if values:
                 await record.write(values)
-            return JSONResponse(await after_change(record.id))
+            row, headers = await after_change(record.id)
+            return JSONResponse(row, headers=headers)
 
         update.__annotations__["body"] = body_class
         router.add_api_route(
@@ -301,8 +339,10 @@ class _Routes:
         """Add ``DELETE /{id}``."""
         model = self._model
 
-        async def delete(id: str) -> Response:
-            await (await model.get(id)).unlink()
+        async def delete(id: str, if_match: IfMatch = None) -> Response:
+            record = await model.get(id)
+            _check_match(record, if_match)
+            await record.unlink()
             return Response(status_code=204)
 
         router.add_api_route(
