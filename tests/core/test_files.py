@@ -26,7 +26,9 @@ from earnorm import (
     NotFound,
     String,
     ValidationError,
+    constrains,
     transaction,
+    validates,
 )
 from earnorm.backends.gridfs import CHUNK
 from earnorm.files import remove_orphans
@@ -494,3 +496,81 @@ async def test_a_large_file_is_never_whole_in_memory(driver: str, database: str)
             tracemalloc.stop()
     assert length == 48 * 2**20
     assert peak < 12 * 2**20  # 6.5 MiB when this was written
+
+
+class Ruled(BaseModel):
+    _name = "core.file_ruled"
+
+    name = String()
+    paper = File()
+
+    @constrains("paper")
+    def is_lucky(self) -> None:
+        if self.paper.length == 13:
+            raise ValueError("13 bytes bring bad luck")
+
+    @constrains("paper")
+    async def is_kept(self) -> None:
+        if self.name == "keeper" and not self.paper:
+            raise ValueError("a keeper has a paper")
+
+    @constrains()
+    def is_open(self) -> None:
+        if self.name == "closed":
+            raise ValueError("it is closed")
+
+    @validates("paper")
+    def is_named(self, file: Any) -> Any:
+        if file.filename == "virus.exe":
+            raise ValueError("no programs")
+        return file
+
+    @validates("paper")
+    async def is_short(self, file: Any) -> Any:
+        if file.length > 20:
+            raise ValueError("too long")
+        return file
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+@pytest.mark.parametrize(
+    ("content", "filename", "problem"),
+    [
+        (b"x" * 13, "a.txt", "bad luck"),
+        (b"x", "virus.exe", "no programs"),
+        (b"x" * 21, "a.txt", "too long"),
+    ],
+)
+async def test_a_file_that_a_rule_refuses_is_not_stored(
+    server_app: App, content: bytes, filename: str, problem: str, in_transaction: bool
+) -> None:
+    kept = await Ruled.create({"name": "Ann"})
+    await kept.paper.write(b"old")
+    (record,) = await Ruled.search([("id", "=", kept.id)]).only("paper")
+
+    async def write() -> None:
+        with pytest.raises(ValidationError, match=problem):
+            await record.paper.write(content, filename=filename)
+
+    if in_transaction:
+        async with transaction():  # it is committed
+            await write()
+    else:
+        await write()
+    assert await record.paper.read() == b"old"
+    files = server_app.dangerous_raw("a look")["core_file_ruled.paper.files"]
+    assert await files.count_documents({"length": {"$ne": 3}}) == 0
+
+
+async def test_rules_without_names_and_those_of_no_file_hold_for_files(server_app: App) -> None:
+    record = await Ruled.create({"name": "Ann"})
+    await record.paper.write(b"old")
+    await record.write({"name": "keeper"})
+    with pytest.raises(ValidationError, match="a keeper has"):
+        await record.paper.delete()
+    assert await record.paper.read() == b"old"
+    database = server_app.dangerous_raw("a look")
+    await database["core_file_ruled"].update_many({}, {"$set": {"name": "closed"}})
+    stale = await Ruled.get(record.id)
+    with pytest.raises(ValidationError, match="closed"):
+        await stale.paper.write(b"new")

@@ -174,7 +174,8 @@ class StoredFile(SelfDescribed):
             content_type: E.g. ``image/png``.
 
         Raises:
-            ValidationError: The record is not saved, or content or description are not acceptable.
+            ValidationError: The record is not saved, or content or description are not acceptable,
+                also to the model's ``@validates`` and ``@constrains``.
             NotFound: The record does not exist any more, or the acting principal cannot see it.
             ConcurrencyError: Somebody else replaced the file first.
         """
@@ -199,6 +200,12 @@ class StoredFile(SelfDescribed):
             "sha256": uploaded.sha256,
             "uploaded_at": uploaded.uploaded_at.replace(tzinfo=None),
         }
+        try:
+            await self._hold_to_rules(env, meta)
+        except BaseException:
+            # At once, also in a transaction: no record has pointed at it, and it may yet be committed.
+            await asyncio.shield(discard(env.app, type(record), field, [id]))
+            raise
         old = self._part("_id")
         if env.transaction is not None:
             env.transaction.after_rollback(lambda: discard(env.app, type(record), field, [id]))
@@ -225,6 +232,7 @@ class StoredFile(SelfDescribed):
         env = env_of([self._record])
         self._check_writable()
         await self._check_allowed(env)
+        await self._hold_to_rules(env, None)
         await self._point_at(env, None)
         await discard_when_durable(env, type(self._record), self._field, [old])
 
@@ -251,6 +259,12 @@ class StoredFile(SelfDescribed):
         domain = condition("_id", "=", record.pk)
         op = Operation("write", bound.model, env, domain, Update({}), FIRST, _NOTES)
         await bound.ask_beforehand(op)
+
+    async def _hold_to_rules(self, env: Env, meta: dict[str, Any] | None) -> None:
+        from earnorm.model.validation.checking import refuse_file
+
+        bound = env.app.bind(type(self._record))
+        await refuse_file(bound, self._record, self._field.name, meta)
 
     def _check_description(self, filename: str | None, content_type: str | None) -> None:
         if filename is not None and not (isinstance(filename, str) and 0 < len(filename) <= 255):

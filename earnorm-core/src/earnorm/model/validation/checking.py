@@ -120,6 +120,48 @@ async def check_rows(
     return problems
 
 
+async def refuse_file(
+    bound: BoundModel, record: BaseModel, name: str, description: State | None
+) -> None:
+    """Hold a new file, or none, to the rules of its record, before the record is written.
+
+    Args:
+        bound: The model.
+        record: The stored record.
+        name: The file's field.
+        description: The file's description as it is stored; None for a deletion.
+
+    Raises:
+        ValidationError: With every problem found.
+        TypeError: A validator gave something else than the file: a file cannot be replaced by it.
+    """
+    rules = bound.schema.rules
+    if rules is None:
+        return
+    row = ValueRow({name: description}, (), record)
+    if description is not None:
+        field = bound.schema.fields[name]
+        preview = _preview(bound, {**state_before(record), **row.values}, record._fetch)
+        file = getattr(preview, name)
+        calls = [*rules.checks(field, "write"), *(c for _, c in rules.late("write", (name,)))]
+        for call in calls:
+            try:
+                result = call(file)
+                result = await result if inspect.isawaitable(result) else result
+            except DomainError:
+                raise
+            except (ValueError, AssertionError) as error:
+                raise ValidationError(bound.model._name, _details(error, (), (name,))) from error
+            if result is not file:
+                raise TypeError(
+                    f"{bound.model.__name__}.{name}: a validator of a file gives it back or raises"
+                )
+    jobs = [(row, rule) for rule in rules.concerning("write", row.values)]
+    problems = await _check_constraints(current_env(), bound, jobs)
+    if problems:
+        raise ValidationError(bound.model._name, [detail for _, detail in problems])
+
+
 async def refuse_problems(
     bound: BoundModel, when: When, subjects: Sequence[ValueRow], problems: list[ErrorDetail]
 ) -> None:
