@@ -277,6 +277,34 @@ def test_a_block_that_is_left_elsewhere_says_so_and_is_over(app: earnorm.sync.Ap
     assert caught.value.code == "left_elsewhere" and not app.in_flight.transactions
 
 
+def test_a_thread_whose_generator_another_has_closed_goes_on_in_an_activated_app(
+    app: earnorm.sync.App,
+) -> None:
+    def generator() -> Iterator[None]:
+        with app.transaction():
+            app.run(Note.create({"text": "a"}))
+            yield
+
+    def close() -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            held.close()  # type: ignore[attr-defined]  # an iterator of a generator function
+        assert caught.value.code == "left_elsewhere"
+
+    def first_thread() -> None:
+        next(held)
+        other = ThreadPoolExecutor(1)
+        other.submit(close).result(20)
+        other.shutdown()
+        with pytest.raises(TransactionError):
+            app.run(Note.search().count())
+        with app.activate(), earnorm.act_as("ann"), app.transaction():
+            assert app.run(who) == "ann" and app.run(Note.search().count()) == 0
+
+    held = generator()
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(first_thread).result(30)
+
+
 def test_transactions_of_threads_are_tried_again(app: earnorm.sync.App) -> None:
     note = app.run(Note.create({"text": "a"}))
 
@@ -884,6 +912,28 @@ def test_a_program_that_forgets_to_close_leaves_nothing_open(database: str, mong
         mongo_uri,
     )
     assert printed == "a 1\n"
+
+
+def test_an_app_that_is_stopped_by_the_end_of_the_process_still_has_threads(
+    database: str, mongo_uri: str
+) -> None:
+    printed = run_program(
+        """
+        class Slow(earnorm.sync.App):
+            async def stop(self, **options):
+                loop = asyncio.get_running_loop()
+                print((await loop.getaddrinfo("127.0.0.1", 1))[0][4][0])
+                print(await asyncio.to_thread(lambda: "in a thread"))
+                return await super().stop(**options)
+
+        own = Slow("mongomock://", database=sys.argv[1], plugins=[]).open()
+        own.run(asyncio.to_thread, int)
+        threading.Timer(0.2, lambda: print(own.run(Note.search().count()), flush=True)).start()
+        """,
+        database,
+        mongo_uri,
+    )
+    assert printed == "0\n127.0.0.1\nin a thread\n"
 
 
 def test_ctrl_c_ends_the_work_and_closes_the_app(database: str, mongo_uri: str) -> None:

@@ -16,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from earnorm.backends.last_threads import LastThreads
 from earnorm.backends.plain_operations import IN_TRANSACTION, PlainOperations
 from earnorm.exceptions import ConfigurationError
 
@@ -64,7 +65,7 @@ class MotorThreads(_EventLoop):
 
     def __init__(self, operations: PlainOperations) -> None:
         self._operations = operations
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: LastThreads | None = None
         self.size = 1
         """The highest number of threads."""
         self._calls = 0
@@ -100,7 +101,7 @@ class MotorThreads(_EventLoop):
     ) -> asyncio.Future[Any]:
         """Hand a call to a thread; it has its place already, if it needs one."""
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(self.size, "earnorm-motor")
+            self._executor = LastThreads(self.size, "earnorm-motor")
         job = self._executor.submit(call)
         self._calls += 1
         answer: asyncio.Future[Any] = asyncio.wrap_future(job)

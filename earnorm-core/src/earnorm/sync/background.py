@@ -11,6 +11,8 @@ import os
 import threading
 from typing import Final
 
+from earnorm.backends.last_threads import LastThreads
+
 log = logging.getLogger("earnorm")
 
 _LOOP_SECONDS: Final = 10.0
@@ -22,6 +24,7 @@ class BackgroundLoop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(LastThreads(thread_name_prefix="earnorm.sync"))
         self._is_ending = False
         self._thread = threading.Thread(target=self._live, name="earnorm.sync", daemon=True)
         self._thread.start()
