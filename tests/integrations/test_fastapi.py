@@ -736,6 +736,53 @@ def test_a_change_is_held_to_the_class_that_a_new_record_is_held_to(
     assert not [name for name, shown in schema["properties"].items() if "default" in shown]
 
 
+class Crate(models.BaseModel):
+    _name = "fastapi.crate"
+    label = String(required=True)
+    bottle_ids = earnorm.One2many("fastapi.bottle", "crate_id")
+
+
+class Bottle(models.BaseModel):
+    _name = "fastapi.bottle"
+    label = String(required=True)
+    crate_id = Many2one(Crate)
+
+
+class PlainCrate(pydantic.BaseModel):
+    label: str
+    bottle_ids: list[str] | None = []
+
+
+class BottleIn(Body, of=Bottle, include=["label"]):
+    pass
+
+
+class CrateIn(Body, of=Crate, include=["label", "bottle_ids"]):
+    bottle_ids: list[BottleIn] | None = None
+
+
+@pytest.mark.parametrize("write", [["label", "bottle_ids"], PlainCrate, CrateIn])
+def test_null_does_not_unlink_all_and_a_list_is_whole(
+    source: Callable[[], App], write: Any
+) -> None:
+    api = api_of(
+        source,
+        ("/crates", crud_router(Crate, read=["label"], write=write)),
+        ("/bottles", crud_router(Bottle, read=["crate_id"], write=["label", "crate_id"])),
+    )
+    with TestClient(api) as client:
+        made = client.post("/crates", json={"label": "A", "bottle_ids": []})
+        place, id = made.headers["location"], made.json()["id"]
+        for label in "ab":
+            assert client.post("/bottles", json={"label": label, "crate_id": id}).is_success
+        answer = client.patch(place, json={"bottle_ids": None})
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["loc"] == ["bottle_ids"]
+        assert [bottle["crate_id"] for bottle in client.get("/bottles").json()] == [id, id]
+        assert client.patch(place, json={"bottle_ids": []}).is_success
+        assert [bottle["crate_id"] for bottle in client.get("/bottles").json()] == [None, None]
+
+
 class AnyLine(pydantic.BaseModel, extra="allow"):
     item: str
 

@@ -8,8 +8,11 @@ import pydantic
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticUndefined
 
+from earnorm.exceptions import ValidationError
 from earnorm.features.bodies.body import Body
 from earnorm.features.bodies.pydantic_fields import is_read_only
+from earnorm.fields.base import Field
+from earnorm.fields.relational import Relation
 from earnorm.model.base import BaseModel
 
 __all__ = ["change_of", "values_in"]
@@ -83,14 +86,29 @@ def values_in(
         model: The model.
         defaults: Whether the defaults of a class that is no :class:`~earnorm.Body` are values, as
             those that a Body names are.
+
+    Raises:
+        ValidationError: None was sent for a relation to many records.
     """
-    if isinstance(body, Body):
-        return body.to_values()
     fields = model._schema.fields
-    values: dict[str, Any] = _declared(
-        body, body.model_dump(by_alias=False, exclude_unset=not defaults)
+    values: dict[str, Any] = (
+        body.to_values()
+        if isinstance(body, Body)
+        else _declared(body, body.model_dump(by_alias=False, exclude_unset=not defaults))
     )
-    return {n: v for n, v in values.items() if n in fields and not is_read_only(fields[n])}
+    given = {n: v for n, v in values.items() if n in fields and not is_read_only(fields[n])}
+    no_lists = [n for n, v in given.items() if v is None and _is_to_many(fields[n])]
+    if no_lists:
+        # It would unlink every record, which a client may not have meant.
+        message = "a list is needed: [] links no record"
+        raise ValidationError(
+            model._name, [{"loc": (n,), "msg": message, "type": "list_type"} for n in no_lists]
+        )
+    return given
+
+
+def _is_to_many(field: Field[Any, Any]) -> bool:
+    return isinstance(field, Relation) and field.to_many
 
 
 def _declared(value: Any, dumped: Any) -> Any:
