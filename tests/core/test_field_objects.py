@@ -10,6 +10,8 @@ from earnorm import (
     App,
     BaseModel,
     Count,
+    Domain,
+    DomainError,
     Embedded,
     EmbeddedModel,
     FieldNotLoaded,
@@ -128,3 +130,36 @@ async def test_rows_of_groups_become_what_is_asked_for(server_app: App) -> None:
     assert paths == [{"team_id.path": None, "n": 2}, {"team_id.path": "/r", "n": 2}]
     with pytest.raises(ValidationError, match="ByState does not take a row"):
         await Ticket.search().group(Ticket.state, other=Count(), into=ByState)
+
+
+class ObjectKept(BaseModel):
+    _name = "object.kept"
+
+    number = Int()
+
+    @property
+    def title(self) -> str:
+        return f"{self.number}"
+
+
+async def test_the_id_on_the_class_is_a_field_and_no_other_property_makes_a_condition(
+    app: App,
+) -> None:
+    kept: Any = ObjectKept
+    one, other = await ObjectKept.create([{"number": 1}, {"number": 2}])
+    for field in (kept.id, kept.pk):
+        assert await ObjectKept.count(field == one.id) == 1
+        assert (await ObjectKept.search(field != one.pk)).ids == [other.id]
+        assert (await ObjectKept.search(order=-field)).ids == [other.id, one.id]
+    assert (one.id, one.pk) == (str(one.pk), one.__dict__["_id"])
+    # Compared on the class, a property is no field: Python makes True or False of it.
+    for use in (
+        lambda: ObjectKept.search(kept.title != "1"),
+        lambda: ObjectKept.search((kept.number > 0) & (kept.title != "1")),
+        lambda: ObjectKept.search([]).where(kept.title == "1"),
+        lambda: Domain(kept.is_stored != 1),
+    ):
+        with pytest.raises(DomainError, match="no field of the model"):
+            use()
+    assert await ObjectKept.search(kept.id != one.id).delete() == 1
+    assert (await ObjectKept.search([])).ids == [one.id]

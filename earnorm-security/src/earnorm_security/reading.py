@@ -135,6 +135,8 @@ def domain_of(source: object, where: str) -> Domain:
             f"{where}: a domain is a list of conditions, a Domain, True or False, "
             f"not {type(source).__name__}"
         )
+    if isinstance(source, bool):
+        return Domain.TRUE if source else Domain.FALSE
     return Domain(source)
 
 

@@ -92,14 +92,14 @@ class Residual:
                 if not is_known or (node in self._sealed and value is not _UNSET):
                     raise _UnknownError
                 document = {} if value is _UNSET else _nested(changed, value)
-                return Domain(self._app.matcher(self._model, node)(document))
+                return _constant(self._app.matcher(self._model, node)(document))
             if changed.startswith(f"{path}."):
                 # The write sets a value inside, so there is an object afterwards.
                 is_about_none = node.value is None and node.operator in ("=", "!=")
                 if not is_known or not is_about_none or without_positions(changed) != changed:
                     raise _UnknownError
                 if value is not _UNSET:
-                    return Domain(node.operator == "!=")
+                    return _constant(node.operator == "!=")
             elif overlap(without_positions(path), without_positions(changed)):
                 raise _UnknownError
         return node
@@ -176,3 +176,7 @@ def _nested(path: str, value: Any) -> dict[str, Any]:
         value = {key: value}
     document: dict[str, Any] = value
     return document
+
+
+def _constant(is_true: bool) -> Domain:
+    return Domain.TRUE if is_true else Domain.FALSE

@@ -46,7 +46,7 @@ class Domain:
     """True if a part of it came from a client, by :meth:`untrusted`. What uses it has the rights of
     the principal, also inside of ``system()``."""
 
-    def __new__(cls, source: DomainSource | bool = None) -> Domain:  # noqa: D102  see the class
+    def __new__(cls, source: DomainSource = None) -> Domain:  # noqa: D102  see the class
         return parse(source)
 
     @staticmethod

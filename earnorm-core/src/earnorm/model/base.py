@@ -44,7 +44,15 @@ from earnorm.kernel.transactions.held_records import HOLDERS, note_assigned
 from earnorm.model import writing
 from earnorm.model.declaring import Declaration, declare_options
 from earnorm.model.extension import called_in_app, class_in_app
-from earnorm.model.identity import are_same, draw_ids, find_id, has_id, hash_of, keep_as_drawn
+from earnorm.model.identity import (
+    IdAttribute,
+    are_same,
+    draw_ids,
+    find_id,
+    has_id,
+    hash_of,
+    keep_as_drawn,
+)
 from earnorm.model.query import Query, concerns_of
 from earnorm.model.reading import serializing
 from earnorm.model.reading.fetch import Fetch
@@ -242,7 +250,7 @@ class BaseModel(Declared):
 
     # -- one record ---------------------------------------------------------------------------
 
-    @property
+    @IdAttribute
     def id(self) -> str:
         """The id as text. Before the record is stored it is None, which no type says: nearly all records are."""
         pk = self.__dict__.get("_id")
@@ -250,7 +258,7 @@ class BaseModel(Declared):
             return None  # type: ignore[return-value]  # see above
         return str(pk) if type(pk) is ObjectId else id_text(type(self)._schema.fields["_id"], pk)
 
-    @property
+    @IdAttribute
     def pk(self) -> Any:
         """The id as it is stored (an ObjectId unless the model declares its own ``_id``)."""
         return self.__dict__.get("_id") if hasattr(self, "_fetch") else None

@@ -21,6 +21,23 @@ if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.model.base import BaseModel
 
+if TYPE_CHECKING:
+    # A checker sees a property: comparing it on the class is flagged, and works.
+    IdAttribute = property
+else:
+
+    class IdAttribute(property):
+        """A form of the record's id; on the class it is the field ``_id``, as any field is there.
+
+        A plain property would be compared as an object there: ``Post.id != post.id`` would be True,
+        and a query with that as its condition would take every record.
+        """
+
+        def __get__(self, record, owner=None):
+            if record is None:
+                return owner._schema.fields["_id"]
+            return self.fget(record)
+
 
 def find_id(record: BaseModel) -> Any:
     """Return the id that the record has or was drawn for it; None if it has none yet."""

@@ -6,6 +6,7 @@ attribute access. Slots hold everything else: the fetch of the record, and its c
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -64,7 +65,7 @@ class Structure(Slots):
                 if name in SLOTS:
                     object.__setattr__(self, name, value)
                     return
-                if isinstance(getattr(cls, name, None), property):
+                if isinstance(inspect.getattr_static(cls, name, None), property):
                     raise AttributeError(f"{cls.__name__}.{name} cannot be assigned")
                 raise AttributeError(
                     f"{cls.__name__} has no field {name!r}{nearest_field(cls._schema, name)}"

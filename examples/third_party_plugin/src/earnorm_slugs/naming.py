@@ -73,7 +73,7 @@ _END = 6
 
 
 def _starting(name: str, starts: Collection[str]) -> Domain:
-    condition = Domain(False)
+    condition = Domain.FALSE
     for start in starts:
         pattern = start.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         condition |= Domain([(name, "=like", f"{pattern}%")])
