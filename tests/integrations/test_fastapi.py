@@ -924,6 +924,16 @@ def test_answers_keep_the_order_of_read(source: Callable[[], App]) -> None:
 # -- lost updates ---------------------------------------------------------------------------------
 
 
+class Will(models.BaseModel):
+    """One of its fields changes where nobody else may look."""
+
+    _name = "fastapi.will"
+    _versioned = True
+    _field_rights = [FieldRights("heir", read=["boss"])]
+    text = String(required=True)
+    heir = String()
+
+
 class Deed(models.BaseModel):
     _name = "fastapi.deed"
     _versioned = True
@@ -962,6 +972,27 @@ def test_a_change_of_what_was_changed_meanwhile_is_refused(deeds: TestClient) ->
     last = deeds.get(place).headers["etag"]
     assert deeds.delete(place, headers={"if-match": last}).status_code == 204
     assert deeds.patch(place, json={}, headers={"if-match": "*"}).status_code == 404
+
+
+def test_who_may_not_read_every_field_gets_no_tag_that_tells_of_the_others(
+    source: Callable[[], App],
+) -> None:
+    api = api_of(source, ("/wills", crud_router(Will, read=["text"], write=["text"])))
+
+    @api.post("/fill")
+    async def fill() -> str:
+        with earnorm.system(reason="fill"):
+            return (await Will.create({"text": "one", "heir": "eve"})).id
+
+    with TestClient(api) as client:
+        place = f"/wills/{client.post('/fill').json()}"
+        ann = {"x-user": "ann"}
+        assert "etag" not in client.get(place, headers=ann).headers
+        tag = client.get(place, headers=BOSS).headers["etag"]
+        late = client.patch(place, json={"text": "two"}, headers={**ann, "if-match": tag})
+        assert late.status_code == 412
+        done = client.patch(place, json={"text": "two"}, headers={**BOSS, "if-match": tag})
+        assert done.status_code == 200
 
 
 def test_a_record_without_revisions_has_no_tag_that_could_match(deeds: TestClient) -> None:

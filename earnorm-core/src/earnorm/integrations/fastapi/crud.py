@@ -188,18 +188,25 @@ def _body(
 IfMatch = Annotated[str | None, Header()]
 
 
-def _tag(record: BaseModel) -> str | None:
-    """Return the entity tag of a record: its revision; None if its model has none."""
+async def _tag(record: BaseModel) -> str | None:
+    """Return the entity tag of a record: its revision.
+
+    It is None if its model has none, and for a principal who may not read every field: the revision
+    would tell when the others change.
+    """
+    model = type(record)
+    if not model._versioned or len(await readable(model, model._fields)) < len(model._fields):
+        return None
     # A document that is older than its model's revisions has none yet, and its first write makes it 1.
-    return f'"r{getattr(record, REVISION) or 0}"' if type(record)._versioned else None
+    return f'"r{getattr(record, REVISION) or 0}"'
 
 
-def _tagged(record: BaseModel) -> dict[str, str]:
-    tag = _tag(record)
+async def _tagged(record: BaseModel) -> dict[str, str]:
+    tag = await _tag(record)
     return {} if tag is None else {"etag": tag}
 
 
-def _check_match(record: BaseModel, if_match: str | None) -> None:
+async def _check_match(record: BaseModel, if_match: str | None) -> None:
     """Refuse a change of a record that is not as the client has seen it (RFC 9110, If-Match).
 
     The write that follows carries the revision that was compared here, so nobody comes between.
@@ -209,7 +216,7 @@ def _check_match(record: BaseModel, if_match: str | None) -> None:
     """
     if if_match is None or if_match.strip() == "*":
         return
-    if _tag(record) not in [each.strip() for each in if_match.split(",")]:
+    if await _tag(record) not in [each.strip() for each in if_match.split(",")]:
         raise HTTPException(
             412, "The record is not as you have seen it. Read it again, and repeat the change."
         )
@@ -236,7 +243,7 @@ class _Routes:
         found = await self._model.search([("id", "=", id)]).only("id", *names).first()
         if found is None:
             raise NotFound(f"{self._model._name}: there is no such record")
-        return row_of(found, names), _tagged(found)
+        return row_of(found, names), await _tagged(found)
 
     async def _after_change(self, id: str) -> tuple[dict[str, Any], dict[str, str]]:
         """Return a record behind a change that was made, and is told as made whatever comes after it."""
@@ -318,7 +325,7 @@ class _Routes:
 
         async def update(id: str, body: pydantic.BaseModel, if_match: IfMatch = None) -> Response:
             record = await model.get(id)
-            _check_match(record, if_match)
+            await _check_match(record, if_match)
             values = values_in(body, model)
             if values:
                 await record.write(values)
@@ -341,7 +348,7 @@ class _Routes:
 
         async def delete(id: str, if_match: IfMatch = None) -> Response:
             record = await model.get(id)
-            _check_match(record, if_match)
+            await _check_match(record, if_match)
             await record.unlink()
             return Response(status_code=204)
 
