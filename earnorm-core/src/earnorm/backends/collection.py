@@ -243,10 +243,13 @@ class DriverCollection(Collection):
         if limit and limit != 1:
             options["limit"] = limit
         native, work = self._native, self._plain
+        only: RemoveKeys | None = None
         if keys is not None:
-            native = self._reading(keys)
+            native = self._decoding.get(keys)  # without a call for each search
+            if native is None:
+                native = self._reading(keys)
             if projection is None and native is self._native:
-                each_part = keys.only if each_part is None else partial(_both, keys.only, each_part)
+                only = keys.only
         if session is not None:
             native, work = self._inside(session, timeout, native)
         with work.within(timeout) or await work.in_turn(timeout):
@@ -260,11 +263,13 @@ class DriverCollection(Collection):
                     cursor = native.find(filter, batch_size=PART, **options)
                     # A session waits for its reads, and closes its cursors.
                     left = self._server.left_reads if session is None else None
-                    return await _read_in_parts(cursor, each_part or _unchanged, left)
+                    return await _read_in_parts(cursor, only, each_part, left)
             except InvalidBSON:
                 raw = native.with_options(codec_options=RAW)
                 await _refuse_broken(self._name, raw.find(filter, **{**options, "limit": limit}))
                 raise
+        if only is not None:
+            documents = only(documents)
         return documents if each_part is None else each_part(documents)
 
     @override
@@ -862,13 +867,15 @@ def _batch(requests: Sequence[BulkRequest], ordered: bool) -> Batch:
 
 async def _read_in_parts(
     cursor: Any,
-    each_part: Callable[[list[Document]], list[Document]],
+    only: RemoveKeys | None,
+    each_part: Callable[[list[Document]], list[Document]] | None,
     left: LeftReads | None,
 ) -> list[Document]:
     """Return all documents of a cursor; process each part while the server prepares the next.
 
     Args:
         cursor: The driver's cursor.
+        only: Removes undeclared keys from the documents of a part.
         each_part: Processes a part.
         left: Takes the read if this task is cancelled; None for a cursor that is closed with its
             session.
@@ -889,7 +896,9 @@ async def _read_in_parts(
             if len(part) == PART:
                 next_part = asyncio.ensure_future(cursor.to_list(PART))
                 await asyncio.sleep(0)  # gives the task the time to send its request
-            documents += each_part(part)
+            if only is not None:
+                part = only(part)
+            documents += part if each_part is None else each_part(part)
             if next_part is None:
                 break
             wait = next_part if left is None else outlasting(next_part)
@@ -902,12 +911,4 @@ async def _read_in_parts(
     finally:
         if next_part is not None:
             next_part.cancel()
-    return documents
-
-
-def _both(first: RemoveKeys, second: RemoveKeys, documents: list[Document]) -> list[Document]:
-    return second(first(documents))
-
-
-def _unchanged(documents: list[Document]) -> list[Document]:
     return documents

@@ -46,7 +46,7 @@ class Domain:
     """True if a part of it came from a client, by :meth:`untrusted`. What uses it has the rights of
     the principal, also inside of ``system()``."""
 
-    def __new__(cls, source: DomainSource = None) -> Domain:  # noqa: D102  see the class
+    def __new__(cls, source: DomainSource | bool = None) -> Domain:  # noqa: D102  see the class
         return parse(source)
 
     @staticmethod
@@ -92,15 +92,23 @@ class Domain:
         return marked(And, (domain,))
 
     def __and__(self, other: DomainSource) -> Domain:
+        if type(other) in TRUTH_VALUES:
+            raise truth_value(other)
         return And((self, Domain(other)))
 
     def __rand__(self, other: DomainSource) -> Domain:
+        if type(other) in TRUTH_VALUES:
+            raise truth_value(other)
         return And((Domain(other), self))
 
     def __or__(self, other: DomainSource) -> Domain:
+        if type(other) in TRUTH_VALUES:
+            raise truth_value(other)
         return Or((self, Domain(other)))
 
     def __ror__(self, other: DomainSource) -> Domain:
+        if type(other) in TRUTH_VALUES:
+            raise truth_value(other)
         return Or((Domain(other), self))
 
     def __invert__(self) -> Domain:
@@ -143,6 +151,21 @@ class Domain:
 
 
 _set = object.__setattr__
+
+
+TRUTH_VALUES: Final[frozenset[type[object]]] = frozenset({bool})
+"""The type of what a program gives in the place of a condition by mistake; see :func:`truth_value`."""
+
+
+def truth_value(source: object) -> DomainError:
+    """Return the error for True or False in the place of a program's condition.
+
+    Python has compared something that is no field there, and every record, or none, would match.
+    """
+    return DomainError(
+        f"{source} is no condition: what was compared is no field of the model, but a property or "
+        f"another attribute; all records are Domain.TRUE, and none Domain.FALSE"
+    )
 
 
 class _Constant(Domain):

@@ -49,11 +49,10 @@ def parse(source: DomainSource | bool) -> Domain:
     """Read ``source`` into a domain.
 
     Args:
-        source: List notation, ``None`` (true), or a domain (returned as it is).
+        source: List notation, ``None`` or ``True`` (true), ``False``, or a domain (returned as it is).
 
     Raises:
-        DomainError: The notation is malformed, or it is a truth value: Python has compared something
-            that is no field, and every record, or none, would match.
+        DomainError: The notation is malformed.
     """
     # The common cases first: one condition, and several.
     if type(source) is list:
@@ -70,13 +69,10 @@ def parse(source: DomainSource | bool) -> Domain:
     match source:
         case Domain():
             return source
-        case None:
+        case None | True:
             return TRUE
-        case bool():
-            raise DomainError(
-                f"{source} is no condition: what was compared is no field of the model, but a property "
-                f"or another attribute; all records are Domain.TRUE, and none Domain.FALSE"
-            )
+        case False:
+            return FALSE
         case tuple() if _is_condition(source):
             raise DomainError(f"a domain is a list of conditions; write [{shorten(source)}]")
         case list() if _is_condition(source):

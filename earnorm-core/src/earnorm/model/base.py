@@ -22,6 +22,7 @@ from bson import ObjectId
 
 from earnorm.concerns import ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Condition, Domain, DomainSource
+from earnorm.domain.ast import TRUTH_VALUES, truth_value
 from earnorm.domain.values import stored
 from earnorm.exceptions import (
     ConfigurationError,
@@ -34,7 +35,6 @@ from earnorm.fields.expressions import Expressions
 from earnorm.fields.identifiers import ObjectIdField
 from earnorm.fields.json_forms import json_text
 from earnorm.fields.option_rules import check_options
-from earnorm.fields.record_ids import id_text
 from earnorm.fields.reference import Reference
 from earnorm.fields.relational import C, Link, Links, Many2one, ToMany
 from earnorm.kernel import registry
@@ -45,7 +45,8 @@ from earnorm.model import writing
 from earnorm.model.declaring import Declaration, declare_options
 from earnorm.model.extension import called_in_app, class_in_app
 from earnorm.model.identity import (
-    IdAttribute,
+    IdStored,
+    IdText,
     are_same,
     draw_ids,
     find_id,
@@ -250,18 +251,23 @@ class BaseModel(Declared):
 
     # -- one record ---------------------------------------------------------------------------
 
-    @IdAttribute
-    def id(self) -> str:
-        """The id as text. Before the record is stored it is None, which no type says: nearly all records are."""
-        pk = self.__dict__.get("_id")
-        if pk is None or not self.is_stored:
-            return None  # type: ignore[return-value]  # see above
-        return str(pk) if type(pk) is ObjectId else id_text(type(self)._schema.fields["_id"], pk)
+    if TYPE_CHECKING:
+        # A checker sees properties: one that is compared on the class is flagged, and works.
 
-    @IdAttribute
-    def pk(self) -> Any:
-        """The id as it is stored (an ObjectId unless the model declares its own ``_id``)."""
-        return self.__dict__.get("_id") if hasattr(self, "_fetch") else None
+        @property
+        def id(self) -> str:
+            """The id as text. Before the record is stored it is None, which no type says: nearly all records are."""
+            ...
+
+        @property
+        def pk(self) -> Any:
+            """The id as it is stored (an ObjectId unless the model declares its own ``_id``)."""
+
+    else:
+        id = IdText(doc="The id as text; None before the record is stored.")
+        pk = IdStored(
+            doc="The id as it is stored (an ObjectId unless the model declares its own ``_id``)."
+        )
 
     @property
     def is_stored(self) -> bool:
@@ -599,6 +605,8 @@ class BaseModel(Declared):
             read_concern: See ``Query.read_concern``.
             read_preference: See ``Query.read_preference``.
         """
+        if type(domain) in TRUTH_VALUES:
+            raise truth_value(domain)
         return Query(
             cls,
             Domain(domain),
@@ -689,6 +697,8 @@ class BaseModel(Declared):
         """
         from earnorm.features.watching.watching import Watch
 
+        if type(domain) in TRUTH_VALUES:
+            raise truth_value(domain)
         return Watch(
             cls,
             Domain(domain),

@@ -14,6 +14,7 @@ from bson import ObjectId
 
 from earnorm.domain.values import hashable
 from earnorm.fields.identifiers import ObjectIdField
+from earnorm.fields.record_ids import id_text
 from earnorm.kernel.environment import find_env
 from earnorm.model.writing.objectids import object_ids
 
@@ -21,22 +22,32 @@ if TYPE_CHECKING:
     from earnorm.kernel.app import App
     from earnorm.model.base import BaseModel
 
-if TYPE_CHECKING:
-    # A checker sees a property: comparing it on the class is flagged, and works.
-    IdAttribute = property
-else:
 
-    class IdAttribute(property):
-        """A form of the record's id; on the class it is the field ``_id``, as any field is there.
+class IdText(property):
+    """``record.id``; on the class it is the field ``_id``, as any field is there.
 
-        A plain property would be compared as an object there: ``Post.id != post.id`` would be True,
-        and a query with that as its condition would take every record.
-        """
+    A plain property would be compared as an object there: ``Post.id != post.id`` would be True, and a
+    query with that as its condition would take every record.
+    """
 
-        def __get__(self, record, owner=None):
-            if record is None:
-                return owner._schema.fields["_id"]
-            return self.fget(record)
+    def __get__(self, record: Any, owner: Any = None) -> Any:
+        """Return the id as text; None before the record is stored."""
+        if record is None:
+            return owner._schema.fields["_id"]
+        pk = record.__dict__.get("_id")
+        if pk is None or not hasattr(record, "_fetch"):
+            return None
+        return str(pk) if type(pk) is ObjectId else id_text(type(record)._schema.fields["_id"], pk)
+
+
+class IdStored(property):
+    """``record.pk``; on the class it is the field ``_id``, see :class:`IdText`."""
+
+    def __get__(self, record: Any, owner: Any = None) -> Any:
+        """Return the id as it is stored; None before the record is stored."""
+        if record is None:
+            return owner._schema.fields["_id"]
+        return record.__dict__.get("_id") if hasattr(record, "_fetch") else None
 
 
 def find_id(record: BaseModel) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast, over
 
 from earnorm.concerns import Concerns, ReadConcern, ReadPreference, WriteConcern
 from earnorm.domain import Domain, DomainSource
-from earnorm.domain.ast import by_client
+from earnorm.domain.ast import TRUTH_VALUES, by_client, truth_value
 from earnorm.domain.client_text import ClientOrder, ClientText
 from earnorm.domain.values import shorten
 from earnorm.exceptions import DomainError, NotSupported
@@ -131,6 +131,8 @@ class Query(Generic[M]):
 
     def where(self, domain: object) -> Self:
         """Select only the records that match this domain as well."""
+        if type(domain) in TRUTH_VALUES:
+            raise truth_value(domain)
         return self._with(_domain=self._domain & Domain(domain))  # type: ignore[arg-type] # Domain() says what it takes
 
     def with_archived(self) -> Self:

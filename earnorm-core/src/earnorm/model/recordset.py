@@ -16,6 +16,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast, overload
 
 from earnorm.domain import OPERATORS, Domain, DomainSource
+from earnorm.domain.ast import TRUTH_VALUES, truth_value
 from earnorm.exceptions import (
     FieldNotLoaded,
     MultipleRecords,
@@ -374,6 +375,8 @@ class RecordSet(Generic[M]):
         """
         from earnorm.model.reading.loaded import judge
 
+        if type(domain) in TRUTH_VALUES:
+            raise truth_value(domain)
         wanted = Domain(domain)
         env = find_env()
         app = env.app if env is not None and env.app.is_started else None

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 from typing_extensions import override
 
 from earnorm.domain import Domain, DomainSource
+from earnorm.domain.ast import TRUTH_VALUES, truth_value
 from earnorm.domain.bson_order import key as bson_key
 from earnorm.domain.paths import is_position
 from earnorm.fields.adapters import adapter
@@ -455,4 +456,6 @@ def _part(domain: DomainSource, values: Mapping[str, Any]) -> tuple[Domain, Mapp
     given: Any = values
     if not isinstance(given, Mapping) or not given:
         raise TypeError('UpdateItems() takes a domain and a dict of values: {"qty": 5}')
+    if type(domain) in TRUTH_VALUES:
+        raise truth_value(domain)
     return Domain(domain), {path: own(value) for path, value in given.items()}
