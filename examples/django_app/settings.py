@@ -29,7 +29,8 @@ USE_TZ = True
 _database = os.environ.get("DATABASE", "earnorm_example_django")
 _redis = os.environ.get("REDIS_URL")
 EARNORM: dict[str, Any] = {
-    "mongo_uri": os.environ.get("MONGO_URI", "mongodb://localhost:27017"),
+    "mongo_uri": os.environ.get("MONGO_URI")
+    or os.environ.get("EARNORM_TEST_MONGO_URI", "mongodb://localhost:27017"),
     "database": _database,
     "plugins": ["security", "audit", "cache", "pool"],
     "max_pool_size": 20,

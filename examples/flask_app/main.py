@@ -82,7 +82,8 @@ def settings() -> dict[str, Any]:
     """Return the arguments of the App: all five packages, and a Redis if there is one."""
     redis = os.environ.get("REDIS_URL")
     return {
-        "mongo_uri": os.environ.get("MONGO_URI", "mongodb://localhost:27017"),
+        "mongo_uri": os.environ.get("MONGO_URI")
+        or os.environ.get("EARNORM_TEST_MONGO_URI", "mongodb://localhost:27017"),
         "database": os.environ.get("DATABASE", "earnorm_example_flask"),
         "plugins": ["security", "audit", "cache", "pool"],
         "max_pool_size": 20,
