@@ -89,10 +89,13 @@ async def test_both_work_where_a_filter_cannot_hold_the_ids(
 async def test_several_records_have_no_order(app: App, path: str) -> None:
     with pytest.raises(DomainError, match="several records"):
         await Post.search(order=path)
-    with pytest.raises(DomainError, match="several records"):
-        await Post.search().group(path)
     with pytest.raises(DomainError, match="did you mean 'name'"):
         await Post.search(order="author_id.nme")
+
+
+async def test_records_that_point_here_make_no_groups(app: App) -> None:
+    with pytest.raises(DomainError, match="several records"):
+        await Post.search().group("author_id.post_ids.stars")
 
 
 async def test_a_cursor_is_no_position_in_other_records(app: App) -> None:
