@@ -225,6 +225,7 @@ async def test_who_declares_a_rule_wrongly_is_told_the_nearest_name() -> None:
 
 HINTING = {
     "features/backfilling/backfill.py": "for system",
+    "features/bodies/body.py": "declarations",
     "features/computed/computing.py": "declarations",
     "features/computed/dependencies.py": "declarations",
     "features/computed/whole_models.py": "declarations",
