@@ -158,7 +158,6 @@ async def test_the_id_on_the_class_is_a_field_and_no_other_property_makes_a_cond
         lambda: ObjectKept.search((kept.number > 0) & (kept.title != "1")),
         lambda: ObjectKept.search([]).where(kept.title == "1"),
         lambda: Domain([]) | (kept.is_stored != 1),
-        lambda: ObjectKept.watch(kept.is_stored != 1),
     ):
         with pytest.raises(DomainError, match="no field of the model"):
             use()

@@ -697,8 +697,6 @@ class BaseModel(Declared):
         """
         from earnorm.features.watching.watching import Watch
 
-        if type(domain) in TRUTH_VALUES:
-            raise truth_value(domain)
         return Watch(
             cls,
             Domain(domain),

@@ -22,7 +22,7 @@ _SAID: Final = tuple(
     for name in inspect.signature(pydantic.Field).parameters
     if name not in ("default", "default_factory", "validate_default", "extra")
 )
-"""What a ``pydantic.Field()`` may say of a field beside its default."""
+"""The options of a ``pydantic.Field()`` beside its default."""
 
 
 class _Omissible:
